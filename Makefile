@@ -1,0 +1,50 @@
+# make demo    from a bare clone to a ranking of the assays, in a few minutes on a laptop
+# make test    the tests               make check   lint, format, types, import floors
+# make trials  every trial at full size             make parity  against Keras and PyTorch
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+DEMO := demo
+
+.PHONY: demo test check format trials parity benchmark clean
+
+# A stamp is newer than what it was installed from; each extra has its own.
+$(VENV)/installed-%: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || { \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "epi2expr_jax needs Python 3.11 or newer; give it as make PYTHON=python3.12"; exit 1; }; \
+	  $(PYTHON) -m venv $(VENV); }
+	@echo "installing ($*) into $(VENV) ..."
+	@$(PIP) --editable '.$(if $(filter-out base,$*),[$*])'
+	@touch $@
+
+demo: $(VENV)/installed-base
+	$(BIN)/python -m experiments.demo --out=$(DEMO)
+
+test: $(VENV)/installed-test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -q tests/test_import_floors.py
+
+format: $(VENV)/installed-lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+trials: $(VENV)/installed-test
+	EPI2EXPR_TRIALS=full $(BIN)/python -m pytest -m trial
+
+parity: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m peers
+
+benchmark: $(VENV)/installed-dev
+	$(BIN)/python -m experiments.benchmark --what=windows
+	$(BIN)/python -m experiments.benchmark --what=cnn
+
+clean:
+	rm -rf $(VENV) $(DEMO) *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,239 @@
+"""Public-format files to a window store: track sheet + expression + genes -> store.
+
+    python -m data_prep.build_store --tracks=tracks.csv --expression=57epigenomes.RPKM.pc.gz \\
+        --genes=genes.gtf.gz --store=roadmap.zarr --workers=2
+
+All inputs are checked first (as data_prep.doctor does). One task is one track. The same command
+run again does only what is missing: a killed build loses at most the tracks it was reading.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import logging
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from distributed import Client, LocalCluster, as_completed
+from tqdm import tqdm
+
+from data_prep.bigwig import track_means
+from data_prep.catalogue import Track
+from data_prep.doctor import examine, summary
+from data_prep.inputs import BuildConfig, BuildInputs, define_flags
+from data_prep.program import start
+from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.genome import WindowSpec
+from epi2expr_jax.store import Manifest, WindowStore
+
+
+def build(config: BuildConfig) -> WindowStore:
+    """Build, or go on building, the store of `config`.
+
+    Raises:
+        InputError: for bad inputs, before anything is written; for tracks that failed, after all
+            others are done.
+    """
+    inputs = examine(config)
+    print(summary(inputs))
+    manifest = inputs.manifest()
+    path = pathlib.Path(config.store)
+    store = WindowStore.resume(path, manifest) if path.exists() else None
+    if store:
+        _require_same_sources(store, inputs)
+    tracks = {(track.cell, track.assay): track for track in inputs.sheet.tracks}
+    todo = [tracks[pair] for pair in store.missing_slabs()] if store else list(tracks.values())
+    if not todo:
+        print(f"{path} is complete: nothing to do")
+        return WindowStore.open(path)
+    with _cluster(min(config.workers, len(todo))) as client:
+        if store is None:
+            store = _declare(inputs, manifest, client)
+        elif len(todo) < len(tracks):
+            print(f"going on: {len(tracks) - len(todo)} of {len(tracks)} tracks are done")
+        _run(client, build_slab, todo, "building tracks", str(path))
+    return WindowStore.open(path)
+
+
+def _declare(inputs: BuildInputs, manifest: Manifest, client: Client) -> WindowStore:
+    """Decide which genes stay, then create the store's arrays."""
+    genes, expression, left_out = inputs.genes, inputs.expression, dict(inputs.left_out)
+    if inputs.config.min_covered > 0:
+        covered = _least_coverage(inputs, manifest, client)
+        keep = covered >= inputs.config.min_covered
+        left_out[f"data on less than {inputs.config.min_covered:g} of the window"] = int(
+            (~keep).sum()
+        )
+        print(f"{(~keep).sum()} genes left out for too little data, {keep.sum()} stay")
+        if not keep.any():
+            raise InputError(
+                Problem(
+                    str(inputs.config.tracks),
+                    f"no gene whose window has data on {inputs.config.min_covered:g} of its bases "
+                    "in every track",
+                    "tracks that cover the windows of some genes",
+                    "lower --min_covered, narrow --window_bp, or check --assembly and the tracks",
+                )
+            )
+        genes, expression = genes[keep], expression[:, keep]
+    manifest = dataclasses.replace(manifest, left_out=left_out)
+    store = WindowStore.create(inputs.config.store, manifest, genes, expression)
+    shutil.rmtree(_coverage_folder(inputs.config.store), ignore_errors=True)
+    return store
+
+
+def _coverage_folder(store: str) -> pathlib.Path:
+    path = pathlib.Path(store)
+    return path.with_name(path.name + ".coverage")
+
+
+def _least_coverage(inputs: BuildInputs, manifest: Manifest, client: Client) -> np.ndarray:
+    """The first pass: each candidate gene's lowest coverage `[G]` over all tracks."""
+    # Kept beside the store until it is declared, under a name that says what was asked for.
+    asked = repr((manifest.candidates_sha256, manifest.window_bp, manifest.bin_bp))
+    folder = _coverage_folder(inputs.config.store) / hashlib.sha256(asked.encode()).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    tracks = inputs.sheet.tracks
+    todo = [track for track in tracks if not _coverage_file(folder, track).exists()]
+    _run(
+        client,
+        record_coverage,
+        todo,
+        "measuring coverage",
+        str(folder),
+        inputs.genes,
+        inputs.window,
+    )
+    return np.min([np.load(_coverage_file(folder, track)) for track in tracks], axis=0)
+
+
+def _coverage_file(folder: pathlib.Path, track: Track) -> pathlib.Path:
+    return folder / f"{track.cell},{track.assay}.npy"
+
+
+def record_coverage(track: Track, folder: str, genes: pd.DataFrame, window: WindowSpec) -> None:
+    """One task of the first pass: coverage `[G]` of one track, into a file of its own."""
+    _, coverage = track_means(track.sources, genes.chrom, genes.tss, window)
+    file = _coverage_file(pathlib.Path(folder), track)
+    partial = file.with_suffix(".partial.npy")
+    np.save(partial, coverage)
+    partial.replace(file)
+
+
+def build_slab(track: Track, store_path: str) -> None:
+    """One task: read one track, write its slab and then its marker."""
+    store = WindowStore.open(store_path, incomplete=True)
+    genes, window = store.genes, store.manifest.window
+    means, coverage = track_means(track.sources, genes.chrom, genes.tss, window)
+    store.write_slab(track.cell, track.assay, means, coverage, source_records(track))
+
+
+def source_records(track: Track) -> list[dict[str, Any]]:
+    """Name, size and sha256 of the files a track is made of.
+
+    Raises:
+        InputError: if the sheet names another sha256.
+    """
+    records, problems = [], []
+    for source in track.sources:
+        path = pathlib.Path(source.location)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if source.sha256 and source.sha256.lower() != digest:
+            problems.append(
+                Problem(
+                    str(path),
+                    f"sha256 {digest}",
+                    f"{source.sha256}, as the track sheet says",
+                    "download the file again, or correct the sheet",
+                )
+            )
+        records.append({"name": path.name, "bytes": path.stat().st_size, "sha256": digest})
+    if problems:
+        raise InputError(problems)
+    return records
+
+
+def _require_same_sources(store: WindowStore, inputs: BuildInputs) -> None:
+    """A track whose file has changed size since its slab was built must not pass for done."""
+    problems = []
+    for track in inputs.sheet.tracks:
+        record = store.slab_record(track.cell, track.assay)
+        sizes = [pathlib.Path(source.location).stat().st_size for source in track.sources]
+        if record and sizes != [source["bytes"] for source in record["sources"]]:
+            problems.append(
+                Problem(
+                    f"{store.path}: {track.cell}-{track.assay}",
+                    f"a slab built from files of {[s['bytes'] for s in record['sources']]} bytes",
+                    f"the files that are there now, of {sizes} bytes",
+                    "delete its marker under slabs/ to build it again, or give another --store",
+                )
+            )
+    if problems:
+        raise InputError(problems)
+
+
+@contextlib.contextmanager
+def _cluster(workers: int) -> Iterator[Client]:
+    """A client to a Dask cluster of worker processes on this machine."""
+    with (
+        tempfile.TemporaryDirectory(prefix="epi2expr-") as scratch,
+        # Processes, spawned: neither pyBigWig handles nor TensorStore survive a fork.
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,  # pyright: ignore[reportArgumentType]
+            local_directory=scratch,
+            silence_logs=logging.ERROR,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def _run(
+    client: Client, task: Callable[..., None], tracks: Sequence[Track], label: str, *args: Any
+) -> None:
+    """Run one task a track; the failed ones are raised together after all others are done."""
+    problems: list[Problem] = []
+    futures = {client.submit(task, track, *args, pure=False): track for track in tracks}
+    with tqdm(total=len(tracks), desc=label, unit="track", disable=None) as progress:
+        for future in as_completed(futures):
+            progress.update()
+            error = future.exception()
+            if isinstance(error, InputError):
+                problems.extend(error.problems)
+            elif error is not None:
+                track = futures[future]
+                problems.append(
+                    Problem(
+                        f"{track.cell}-{track.assay}",
+                        f"{type(error).__name__}: {error}",
+                        "a track that can be read",
+                        "look at its file; the other tracks are done, a rerun does this one alone",
+                    )
+                )
+    if problems:
+        raise InputError(problems)
+
+
+def main() -> None:
+    store = build(BuildConfig.from_flags())
+    print(
+        f"{store.path}: {len(store.manifest.tracks)} tracks x {len(store.genes)} genes x "
+        f"{store.manifest.window.bins} bins, checksum {store.checksum()[:12]}"
+    )
+
+
+def run() -> None:
+    start(main, define_flags)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,241 @@
+"""Gene expression: the Roadmap RPKM matrix, or any table of genes × cells.
+
+The Roadmap file has a trap: its data rows end in a tab, its header does not. A reader that takes
+the surplus field for an index shifts every column by one, leaves E128 empty and trains on the
+wrong cell. Here fields are counted line by line, and only an empty surplus field is dropped.
+"""
+
+import csv
+import gzip
+import pathlib
+import zlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+
+from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.genome import listing, strip_version
+
+_MISSING = frozenset({"", "na", "nan", "n/a", "null", "none"})
+_MOST_LINES = 20  # of one kind of mistake; a table with more has one cause
+
+
+def read_expression(path: str | pathlib.Path, cells: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read an expression table, tab- or comma-separated, gzipped or not.
+
+    The first column holds gene ids, each further column one cell, as the header says.
+
+    Args:
+        path: the table.
+        cells: the columns to read; None reads them all.
+
+    Returns:
+        RPKM (or whatever the table holds) as float64, index `gene_id` without versions, columns
+        the cells. Missing values stay NaN: which genes to drop is the caller's decision.
+
+    Raises:
+        InputError: naming every line with the wrong number of fields, duplicated gene, missing
+            cell, column without values, and value that is negative or no number.
+    """
+    lines = read_delimited(path)
+    header = next(lines)[1]
+    numbers, genes, values = [], [], []
+    for number, fields in lines:
+        numbers.append(number)
+        genes.append(strip_version(fields[0]))
+        values.append(fields)
+    problems = _gene_problems(path, genes, numbers)
+    problems += _header_problems(path, header, cells)
+    wanted = header[1:] if cells is None else [cell for cell in cells if cell in header[1:]]
+    columns = {}
+    for cell in wanted:
+        position = header.index(cell, 1)
+        text = pd.Series([fields[position] for fields in values], dtype=object)
+        columns[cell] = column = np.asarray(pd.to_numeric(text, errors="coerce"), np.float64)
+        problems += _value_problems(f"{path}, column {cell}", text, column, genes, numbers)
+    if problems:
+        raise InputError(problems)
+    return pd.DataFrame(columns, index=pd.Index(genes, name="gene_id", dtype=object))
+
+
+def read_delimited(path: str | pathlib.Path) -> Iterator[tuple[int, list[str]]]:
+    """The lines of a table with a header: line number and fields, the header first.
+
+    Tab-separated if the header has a tab, else comma-separated; gzipped or not, as its first
+    bytes say. Empty lines are passed over; a line that begins with `#` before the header too.
+
+    Raises:
+        InputError: if the file cannot be read, or naming every line (up to a number) whose
+            fields are not as many as the header's. An empty field too many is no mistake.
+    """
+    lines = enumerate(read_text(path).splitlines(), start=1)
+    numbered = [(number, line) for number, line in lines if line.strip()]
+    while numbered and numbered[0][1].startswith("#"):
+        numbered.pop(0)
+    if not numbered:
+        raise InputError(
+            Problem(str(path), "no header", "a table with a header line", "give another file")
+        )
+    separator = "\t" if "\t" in numbered[0][1] else ","
+    # Line by line, so that a stray quotation mark cannot swallow the lines after it.
+    try:
+        rows = [next(csv.reader([line], delimiter=separator)) for _, line in numbered]
+    except csv.Error as error:
+        problem = Problem(str(path), f"no table ({error})", "delimited text", "give another file")
+        raise InputError(problem) from None
+    fields = [[field.strip() for field in row] for row in rows]
+    header = fields[0]
+    if len(header) > 1 and not header[-1]:
+        header.pop()
+    wrong = []
+    for (number, _), row in zip(numbered[1:], fields[1:], strict=True):
+        if len(row) == len(header) + 1 and not row[-1]:
+            row.pop()
+        if len(row) != len(header):
+            wrong.append((number, len(row)))
+    if wrong:
+        expected = f"{len(header)} fields, as in the header"
+        remedy = "correct the line"
+        if len(wrong) == len(fields) - 1 and {count for _, count in wrong} == {len(header) + 1}:
+            remedy = "name the first column in the header: every line has one field more"
+        problems = [
+            Problem(f"{path}, line {number}", f"{count} fields", expected, remedy)
+            for number, count in wrong[:_MOST_LINES]
+        ]
+        if len(wrong) > _MOST_LINES:
+            more = f"{len(wrong) - _MOST_LINES} more such lines"
+            problems.append(Problem(str(path), more, expected, remedy))
+        raise InputError(problems)
+    yield numbered[0][0], header
+    for (number, _), row in zip(numbered[1:], fields[1:], strict=True):
+        yield number, row
+
+
+def read_text(path: str | pathlib.Path) -> str:
+    """The text of a file, unpacked if it is gzipped.
+
+    Raises:
+        InputError: if it cannot be read, unpacked or decoded.
+    """
+    try:
+        content = pathlib.Path(path).read_bytes()
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+        return content.decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            Problem(
+                str(path),
+                f"an unreadable file ({reason})",
+                "a text file, plain or gzipped",
+                "check the path, or download the file again",
+            )
+        ) from None
+
+
+def _gene_problems(path: str | pathlib.Path, genes: list[str], numbers: list[int]) -> list[Problem]:
+    if not genes:
+        return [Problem(str(path), "no gene", "a line for each gene", "give another table")]
+    problems = []
+    ids = pd.Series(genes, dtype=object)
+    unnamed = [number for number, gene in zip(numbers, genes, strict=True) if not gene]
+    if unnamed:
+        problems.append(
+            Problem(
+                f"{path}, line {listing(unnamed)}", "no gene id", "one in every line", "add the ids"
+            )
+        )
+    twice = sorted(set(ids[ids.duplicated() & (ids != "")]))
+    if twice:
+        problems.append(
+            Problem(
+                str(path),
+                f"{len(twice)} gene ids listed twice ({listing(twice, most=20)})",
+                "one line a gene (versions such as .10 do not count)",
+                "keep one line of each",
+            )
+        )
+    return problems
+
+
+def _header_problems(
+    path: str | pathlib.Path, header: list[str], cells: Sequence[str] | None
+) -> list[Problem]:
+    problems = []
+    names = header[1:]
+    asked = names if cells is None else cells
+    twice = sorted({name for name in names if names.count(name) > 1 and name in asked})
+    if twice:
+        problems.append(
+            Problem(
+                f"{path}, header",
+                f"columns named twice: {listing(twice)}",
+                "one column a cell",
+                "rename or remove the surplus ones",
+            )
+        )
+    absent = [cell for cell in asked if cell not in names]
+    if absent:
+        problems.append(
+            Problem(
+                f"{path}, header",
+                f"no column {', '.join(absent)}",
+                f"the cells of the track sheet; the table has {listing(names, most=80)}",
+                "correct the cell names, or add their columns",
+            )
+        )
+    if not names or "" in names:
+        problems.append(
+            Problem(
+                f"{path}, header",
+                "a column without a name" if names else "no cell",
+                "gene_id and a name for each cell",
+                "complete the header",
+            )
+        )
+    return problems
+
+
+def _value_problems(
+    where: str, text: pd.Series, values: np.ndarray, genes: list[str], numbers: list[int]
+) -> list[Problem]:
+    """What is wrong with the values of one cell."""
+
+    def lines(wrong: np.ndarray) -> str:
+        return listing(
+            f"{genes[i]} {text[i]!r} in line {numbers[i]}" for i in np.flatnonzero(wrong)
+        )
+
+    problems = []
+    missing = text.str.lower().isin(_MISSING).to_numpy()
+    strange = (np.isnan(values) & ~missing) | np.isinf(values)
+    if strange.any():
+        problems.append(
+            Problem(
+                where,
+                f"{strange.sum()} values that are no finite numbers ({lines(strange)})",
+                "numbers, or NA",
+                "correct them; if the whole column is text, leave it out of the table",
+            )
+        )
+    if (values < 0).any():
+        problems.append(
+            Problem(
+                where,
+                f"{(values < 0).sum()} negative values ({lines(values < 0)})",
+                "expression of 0 or more (RPKM, TPM; not logarithms)",
+                "give the values before the logarithm was taken",
+            )
+        )
+    if genes and missing.all():
+        problems.append(
+            Problem(
+                where,
+                "no value for any gene",
+                "a number for each gene",
+                "use a table that has this cell, or leave the cell out of the track sheet",
+            )
+        )
+    return problems

@@ -1,0 +1,221 @@
+"""The inputs of a build: the flags shared by build_store and doctor, and what they name, read."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+import pandas as pd
+from absl import flags
+
+from data_prep.annotation import TSS_RULES, read_genes
+from data_prep.assembly import Assembly, load_assembly, select_chromosomes
+from data_prep.catalogue import TrackSheet, read_sheet
+from data_prep.expression import read_expression
+from epi2expr_jax.errors import InputError, Problem, collect
+from epi2expr_jax.genome import (
+    WindowSpec,
+    check_gene_table,
+    gene_order,
+    listing,
+    match_chromosomes,
+    sort_chromosomes,
+)
+from epi2expr_jax.roadmap import BLIND_CHROMOSOMES
+from epi2expr_jax.store import Manifest
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """The flags of build_store and doctor."""
+    flags.DEFINE_string(
+        "tracks",
+        None,
+        "Track sheet: CSV with the columns cell, assay, path, and optionally sha256, unit "
+        "(pvalue, fold_change, depth, counts, none), replicate, group. Paths are relative to it.",
+    )
+    flags.DEFINE_string(
+        "expression",
+        None,
+        "Expression table, genes x cells (RPKM): Roadmap's matrix, or any CSV or TSV (.gz).",
+    )
+    flags.DEFINE_string(
+        "genes",
+        "",
+        "GTF, or a table gene_id,chrom,tss,strand (TSS 0-based). Empty: Ensembl 75 by pyensembl.",
+    )
+    flags.DEFINE_string("store", None, "Folder of the window store to make.")
+    flags.DEFINE_integer("window_bp", 10_000, "Width of the window around the TSS, in bp.")
+    flags.DEFINE_integer("bin_bp", 25, "Width of a bin, in bp.")
+    flags.DEFINE_float(
+        "min_covered",
+        0.0,
+        "Leave out genes whose window, in any track, has data on less than this share of bases.",
+        lower_bound=0.0,
+        upper_bound=1.0,
+    )
+    flags.DEFINE_string("assembly", "hg19", "hg19, hg38, mm10, mm39, or a FILE.chrom.sizes.")
+    flags.DEFINE_string(
+        "chromosomes", "autosomes", "autosomes, all, or a comma list: whose genes are stored."
+    )
+    flags.DEFINE_string(
+        "blind",
+        "auto",
+        "Comma list of chromosomes kept for the final test of monte_carlo_5. "
+        "auto: the Roadmap study's (chr3, chr7, chr20), as far as they are stored.",
+    )
+    flags.DEFINE_enum("tss", "gene_5p", TSS_RULES, "Which position of a gene in a GTF is its TSS.")
+    flags.DEFINE_integer("workers", 2, "Worker processes; each reads one track.", lower_bound=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildConfig:
+    """What to build from what. See the flags for the fields."""
+
+    tracks: str
+    expression: str
+    store: str
+    genes: str = ""
+    window_bp: int = 10_000
+    bin_bp: int = 25
+    min_covered: float = 0.0
+    assembly: str = "hg19"
+    chromosomes: str = "autosomes"
+    blind: str = "auto"
+    tss: str = "gene_5p"
+    workers: int = 2
+
+    @classmethod
+    def from_flags(cls) -> "BuildConfig":
+        """From the command line.
+
+        Raises:
+            InputError: naming every flag that is needed and missing.
+        """
+        required = ("tracks", "expression", "store")
+        missing = [name for name in required if not getattr(FLAGS, name)]
+        if missing:
+            raise InputError(
+                Problem("command line", f"no --{name}", "a value", "see --help for an example")
+                for name in missing
+            )
+        return cls(**{field.name: getattr(FLAGS, field.name) for field in dataclasses.fields(cls)})
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildInputs:
+    """The inputs, read and joined.
+
+    Attributes:
+        genes: candidates in genome order: in the annotation, the expression table and on the
+            chosen chromosomes.
+        expression: `[C, G]` RPKM of the candidates, cells in the sheet's order.
+        left_out: why and how many genes of the expression table are no candidates.
+    """
+
+    config: BuildConfig
+    window: WindowSpec
+    assembly: Assembly
+    chromosomes: list[str]
+    blind: list[str]
+    sheet: TrackSheet
+    genes: pd.DataFrame
+    expression: np.ndarray
+    left_out: dict[str, int]
+
+    def manifest(self) -> Manifest:
+        """The manifest of the store to build, as far as it is known before any track is read."""
+        sheet = self.sheet
+        candidates = hashlib.sha256(self.genes.to_csv(index=False).encode())
+        candidates.update(self.expression.tobytes())
+        return Manifest(
+            window_bp=self.window.window_bp,
+            bin_bp=self.window.bin_bp,
+            assembly=self.assembly.name,
+            chrom_sizes=dict(self.assembly.chrom_sizes),
+            chromosomes=self.chromosomes,
+            blind=self.blind,
+            cells=list(sheet.cells),
+            assays=list(sheet.assays),
+            tracks=[[track.cell, track.assay] for track in sheet.tracks],
+            units={track.assay: track.unit for track in sheet.tracks},
+            groups={track.assay: track.group for track in sheet.tracks},
+            min_covered=self.config.min_covered,
+            tss=self.config.tss,
+            candidates_sha256=candidates.hexdigest(),
+        )
+
+
+def read_inputs(config: BuildConfig) -> BuildInputs:
+    """Read and join all inputs but the tracks themselves.
+
+    Raises:
+        InputError: with every problem of every input, not the first alone.
+    """
+    problems: list[Problem] = []
+    window = assembly = sheet = genes = expression = None
+    chromosomes: list[str] = []
+    blind: list[str] = []
+    with collect(problems):
+        window = WindowSpec(config.window_bp, config.bin_bp)
+    with collect(problems):
+        assembly = load_assembly(config.assembly)
+    if assembly:
+        with collect(problems):
+            chromosomes = select_chromosomes(assembly, config.chromosomes)
+        with collect(problems):
+            blind = _blind(config.blind, chromosomes)
+        with collect(problems):
+            genes = read_genes(config.genes, tss=config.tss, chrom_sizes=assembly.chrom_sizes)
+            check_gene_table(genes, assembly.chrom_sizes, config.genes or "Ensembl 75")
+    with collect(problems):
+        sheet = read_sheet(config.tracks)
+        sheet.require_local()
+    with collect(problems):
+        expression = read_expression(config.expression, cells=sheet.cells if sheet else None)
+    if problems:
+        raise InputError(problems)
+    assert window and assembly and sheet  # no problem, so all were read
+    assert genes is not None
+    assert expression is not None
+
+    table = expression[list(sheet.cells)]
+    left_out = {"not in the annotation": int((~table.index.isin(genes.gene_id)).sum())}
+    genes = genes[genes.gene_id.isin(table.index)]
+    elsewhere = ~genes.chrom.isin(chromosomes)
+    left_out["on another chromosome"] = int(elsewhere.sum())
+    genes = genes[~elsewhere].reset_index(drop=True)
+    genes = genes.iloc[gene_order(genes.chrom, genes.tss)].reset_index(drop=True)
+    unknown = table.loc[genes.gene_id].isna().any(axis=1).to_numpy()
+    left_out["expression missing in a cell"] = int(unknown.sum())
+    genes = genes[~unknown].reset_index(drop=True)
+    if genes.empty:
+        raise InputError(
+            Problem(
+                f"{config.genes or 'Ensembl 75'} and {config.expression}",
+                f"no gene that both have, on {listing(chromosomes)} "
+                f"({'; '.join(f'{count} {why}' for why, count in left_out.items())})",
+                "gene ids of one kind, on the chosen chromosomes",
+                "check --genes, --expression and --chromosomes",
+            )
+        )
+    values = np.ascontiguousarray(table.loc[genes.gene_id].to_numpy(np.float32).T)
+    return BuildInputs(config, window, assembly, chromosomes, blind, sheet, genes, values, left_out)
+
+
+def _blind(text: str, chromosomes: list[str]) -> list[str]:
+    if text == "auto":
+        return sort_chromosomes(match_chromosomes(BLIND_CHROMOSOMES, chromosomes).values())
+    wanted = [name.strip() for name in text.split(",") if name.strip()]
+    found = match_chromosomes(wanted, chromosomes)
+    unknown = [name for name in wanted if name not in found]
+    if unknown:
+        raise InputError(
+            Problem(
+                "--blind",
+                listing(unknown),
+                f"some of the chosen chromosomes ({listing(chromosomes, 30)})",
+                "correct --blind or --chromosomes",
+            )
+        )
+    return sort_chromosomes(found.values())

@@ -1,0 +1,389 @@
+"""Write a small synthetic Roadmap with planted truth, in the formats of the real one.
+
+  python -m data_prep.simulate --out=sim
+  python -m data_prep.simulate --out=tiny --genes=60 --cells=1
+
+DIR then holds, ready for `data_prep.build_store`:
+
+  tracks.csv           the track sheet, one bigWig a line
+  *.bigwig             -log10 p signal of every cell and assay
+  RPKM.pc.gz           expression matrix, with the real one's trailing tab
+  genes.gtf.gz         genes, transcripts, exons, coding sequence
+  contacts.bedpe       promoter-capture contacts
+  genome.chrom.sizes   chromosome lengths, for --assembly
+  truth_elements.csv   every regulatory element of every gene
+  truth.json           what drives expression, where, and the oracle: the best score any predictor
+                       limited to one assay and one window can reach
+
+The first cells and assays of the shipped Roadmap sheet lend their names. The same flags always
+write the same files. truth.json is written last: without it the folder is not complete.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import gzip
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import pyBigWig
+from absl import flags
+from jaxtyping import Float
+from tqdm import tqdm
+
+from data_prep import planted
+from data_prep.catalogue import TrackSheet, read_sheet
+from data_prep.program import start
+from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.genome import strip_version
+
+FORMAT = 1  # raised whenever the same flags would write other files
+STEP_BP = 50  # resolution of the simulated signal
+UNMAPPED_BP = 10_000  # chromosome ends without any data, as around real telomeres
+
+
+@dataclasses.dataclass(frozen=True)
+class _Request:
+    """What was asked for; it decides every byte."""
+
+    genes: int
+    cells: int
+    seed: int
+    assays: int
+    format: int = FORMAT
+
+
+def simulate(
+    out: str | os.PathLike,
+    *,
+    genes: int = 1500,
+    cells: int = 3,
+    seed: int = 0,
+    assays: int | None = None,
+) -> pathlib.Path:
+    """Write a synthetic Roadmap into the folder `out`, or leave it be if it is there already.
+
+    Args:
+        out: folder to create; existing, it must be empty or hold (part of) the same simulation.
+        genes: how many genes, at least `planted.LEAST_GENES`.
+        cells: how many cells of the Roadmap sheet have tracks; all of them have expression.
+        seed: seed of everything random, not negative.
+        assays: how many assays of the sheet to simulate; all by default.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: if the numbers do not fit the sheet, or `out` holds something else.
+    """
+    out = pathlib.Path(out)
+    sheet = _roadmap_sheet()
+    request = _Request(genes, cells, seed, len(sheet.assays) if assays is None else assays)
+    _check_request(request, len(sheet.cells), len(sheet.assays))
+    if _is_complete(out, request):
+        return out
+    unfinished = out / "unfinished.json"
+    out.mkdir(parents=True, exist_ok=True)
+    _write_json(unfinished, {"request": dataclasses.asdict(request)})
+
+    names = sheet.assays[: request.assays]
+    roles = planted.assign_roles(names, seed)
+    land = planted.lay_out(genes, seed)
+    activity = {cell: planted.activity(genes, c, seed) for c, cell in enumerate(sheet.cells)}
+    expression = {cell: planted.rpkm(t, c, seed) for c, (cell, t) in enumerate(activity.items())}
+    _write_genes(out, land)
+    _write_expression(out / "RPKM.pc.gz", land, expression)
+
+    rows, oracle = [], {scope: {} for scope in planted.SCOPES}
+    tracks = sheet.select(sheet.cells[:cells], names).tracks
+    for track in tqdm(tracks, desc="simulate", unit="track", disable=None):
+        cell, assay = track.cell, track.assay
+        rng = planted.stream(seed, "track", sheet.cells.index(cell), sheet.assays.index(assay))
+        readings = planted.read_activity(activity[cell], roles[assay], land.elements, rng)
+        path = out / f"{cell}-{assay}.pval.signal.bigwig"
+        _write_bigwig(path, land.sizes, readings, rng)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        rows.append((cell, assay, path.name, digest, track.unit, track.group))
+        observed = np.log2(expression[cell] + 1)
+        for scope in planted.SCOPES:
+            best = planted.best_prediction(readings, genes, scope)
+            score = planted.pearson_within(best, observed, land.genes.chrom)
+            oracle[scope].setdefault(cell, {})[assay] = round(score, 4)
+    for scores in oracle.values():
+        scores["all"] = pd.DataFrame(scores).mean(axis=1).round(4).to_dict()
+    columns = ["cell", "assay", "path", "sha256", "unit", "group"]
+    pd.DataFrame(rows, columns=columns).to_csv(out / "tracks.csv", index=False)
+
+    truth = {
+        "request": dataclasses.asdict(request),
+        "seed": seed,
+        "effects": {assay: _describe(role) for assay, role in roles.items()},
+        "oracle": oracle,
+        "files": {
+            path.name: path.stat().st_size
+            for path in sorted(out.iterdir())
+            if not path.name.startswith(("unfinished.", "truth.json"))
+        },
+    }
+    _write_json(out / "truth.json", truth)
+    unfinished.unlink()
+    return out
+
+
+def _roadmap_sheet() -> TrackSheet:
+    """The shipped sheet, reduced to the cells that have every assay."""
+    sheet = read_sheet("roadmap_pvalue")
+    count = collections.Counter(track.cell for track in sheet.tracks)
+    return sheet.select(cells=[cell for cell in count if count[cell] == len(sheet.assays)])
+
+
+def _check_request(request: _Request, cells: int, assays: int) -> None:
+    wanted = {
+        "genes": (request.genes, planted.LEAST_GENES, 20_000),
+        "cells": (request.cells, 1, cells),
+        "assays": (request.assays, 1, assays),
+        "seed": (request.seed, 0, 2**32 - 1),
+    }
+    problems = [
+        Problem(
+            "simulate", f"{name}={value}", f"{low} to {high}", f"choose another number of {name}"
+        )
+        for name, (value, low, high) in wanted.items()
+        if not low <= value <= high
+    ]
+    if problems:
+        raise InputError(problems)
+
+
+def _is_complete(out: pathlib.Path, request: _Request) -> bool:
+    """Whether `out` holds this very simulation, whole. False: it may be written to.
+
+    Raises:
+        InputError: if `out` holds anything else.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    wanted = dataclasses.asdict(request)
+    truth, started = _read_json(out / "truth.json"), _read_json(out / "unfinished.json")
+    held = (truth or started).get("request")
+    if held == wanted:
+        return bool(truth) and _has_files(out, truth["files"])
+    raise InputError(
+        Problem(
+            str(out),
+            f"a simulation of {held}" if held else "something that is no simulation",
+            f"an empty or new folder, or the simulation of {wanted}",
+            "choose another --out, or remove this one",
+        )
+    )
+
+
+def _has_files(out: pathlib.Path, files: dict[str, int]) -> bool:
+    """True, or InputError naming every file of a finished simulation that was lost or changed."""
+    sizes = {name: (out / name).stat().st_size if (out / name).exists() else 0 for name in files}
+    changed = [name for name in files if sizes[name] != files[name]]
+    if changed:
+        raise InputError(
+            [
+                Problem(
+                    str(out / name),
+                    f"{sizes[name]} bytes",
+                    f"{files[name]} bytes, as truth.json says",
+                    "remove the folder and simulate again",
+                )
+                for name in changed
+            ]
+        )
+    return True
+
+
+def _describe(role: planted.Role) -> dict:
+    """A role as truth.json tells it: offsets in bp from the TSS, along the strand."""
+    components = [
+        {
+            "component": name,
+            "rho": round(rho, 4),
+            "offsets_bp": planted.reach(name),  # null: see truth_elements.csv
+            "visible_from": planted.COMPONENTS[name].scope,
+        }
+        for name, rho in role.rho.items()
+    ]
+    return {"drives": role.sign != 0, "sign": role.sign, "components": components}
+
+
+def _write_genes(out: pathlib.Path, land: planted.Landscape) -> None:
+    """Chromosome sizes, annotation, contacts and elements."""
+    sizes = "".join(f"{chrom}\t{size}\n" for chrom, size in land.sizes.items())
+    (out / "genome.chrom.sizes").write_text(sizes)
+    lines = [line for gene in land.genes.itertuples() for line in _gtf_lines(gene)]
+    _write_gzip(out / "genes.gtf.gz", "##description: simulated genes\n" + "\n".join(lines) + "\n")
+    ids = land.genes.gene_id.map(strip_version).to_numpy()
+    contacts = land.contacts
+    pd.DataFrame(
+        {
+            "#chrom1": contacts.chrom,
+            "start1": contacts.start1,
+            "end1": contacts.end1,
+            "chrom2": contacts.chrom,
+            "start2": contacts.start2,
+            "end2": contacts.end2,
+            "name": ids[contacts.gene],
+            "score": contacts.score,
+            "strand1": ".",
+            "strand2": ".",
+        }
+    ).to_csv(out / "contacts.bedpe", sep="\t", index=False)
+    elements = land.elements.drop(columns="gene")
+    elements.insert(0, "gene_id", ids[land.elements.gene])
+    elements.to_csv(out / "truth_elements.csv", index=False)
+
+
+def _read_json(path: pathlib.Path) -> dict:
+    """The object in a file; empty if there is none (anybody's file may have that name)."""
+    with contextlib.suppress(OSError, ValueError):
+        content = json.loads(path.read_text())
+        return content if isinstance(content, dict) else {}
+    return {}
+
+
+def _write_json(path: pathlib.Path, content: dict) -> None:
+    """Whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content, indent=1) + "\n")
+    part.replace(path)
+
+
+def _write_gzip(path: pathlib.Path, text: str) -> None:
+    """Gzip without a time stamp, so that the same text makes the same bytes."""
+    path.write_bytes(gzip.compress(text.encode(), mtime=0))
+
+
+def _gtf_lines(gene) -> Iterator[str]:
+    """GTF records (1-based, closed) of a gene and its transcripts, the longest one first.
+
+    Exons are placed along the strand: the 5′ end of the gene is the longest transcript's. Every
+    third gene has a second transcript, which begins at the second exon.
+    """
+    number = gene.gene_id.partition(".")[0][4:]
+    length = gene.end - gene.start
+    exons = [(0, 300), (length // 2, length // 2 + 180), (length - 500, length)]
+
+    def record(feature: str, low: int, high: int, **more: str) -> str:
+        if gene.strand == "+":
+            start, end = gene.start + low + 1, gene.start + high
+        else:
+            start, end = gene.end - high + 1, gene.end - low
+        tags = {"gene_id": gene.gene_id} | more
+        tags |= {"gene_name": gene.name, "gene_type": "protein_coding"}
+        text = " ".join(f'{key} "{value}";' for key, value in tags.items())
+        frame = "0" if feature == "CDS" else "."
+        fields = (gene.chrom, "SIMULATED", feature, start, end, ".", gene.strand, frame, text)
+        return "\t".join(map(str, fields))
+
+    yield record("gene", 0, length)
+    for t, own in enumerate([exons, exons[1:]][: 2 if int(number) % 3 == 0 else 1]):
+        name = f"ENST{number[1:]}{t}.1"
+        tags = {"transcript_id": name, "transcript_type": "protein_coding"}
+        tags["transcript_name"] = f"{gene.name}-{t + 1:03d}"
+        yield record("transcript", own[0][0], length, **tags)
+        for e, (low, high) in enumerate(own):
+            exon = tags | {"exon_number": str(e + 1), "exon_id": f"ENSE{number[2:]}{t}{e}.1"}
+            yield record("exon", low, high, **exon)
+            first, last = e == 0, e == len(own) - 1
+            coding = (low + 90 * first, high - 200 * last)
+            if first:
+                yield record("start_codon", coding[0], coding[0] + 3, **exon)
+            yield record("CDS", *coding, **exon, protein_id=f"ENSP{number[1:]}{t}.1")
+            if last:
+                yield record("stop_codon", coding[1], coding[1] + 3, **exon)
+
+
+def _write_expression(path: pathlib.Path, land: planted.Landscape, expression: dict) -> None:
+    """The matrix as Roadmap writes it: data rows end in a tab, the header does not."""
+    table = pd.DataFrame(expression, index=land.genes.gene_id.map(strip_version)).sort_index()
+    lines = ["\t".join(["gene_id", *table.columns])]
+    for gene_id, values in zip(table.index, table.to_numpy(), strict=True):
+        lines.append("\t".join([gene_id, *(f"{value:.3f}" for value in values)]) + "\t")
+    _write_gzip(path, "\n".join(lines) + "\n")
+
+
+def _write_bigwig(
+    path: pathlib.Path,
+    sizes: dict[str, int],
+    readings: planted.Readings,
+    rng: np.random.Generator,
+) -> None:
+    """Write peaks and background as runs of equal -log10 p, the way MACS2 tracks come."""
+    with pyBigWig.open(str(path), "w") as bigwig:
+        bigwig.addHeader(list(sizes.items()), maxZooms=4)
+        for chrom, size in sizes.items():
+            on_chrom = (readings.elements.chrom == chrom).to_numpy()
+            peaks = readings.elements[on_chrom]
+            signal = _background((size - 2 * UNMAPPED_BP) // STEP_BP, rng)
+            for start, end, component, height in zip(
+                peaks.start, peaks.end, peaks.component, readings.height[on_chrom], strict=True
+            ):
+                first, last = (start - UNMAPPED_BP) // STEP_BP, -((UNMAPPED_BP - end) // STEP_BP)
+                position = UNMAPPED_BP + STEP_BP * (np.arange(first, last) + 0.5)
+                broad = component == "body"
+                outline = _peak(position - (start + end) / 2, (end - start) / 2, broad)
+                texture = _texture(last - first, 4 if broad else 1, rng)
+                signal[first:last] += np.sinh(height) * outline * texture
+            signal = signal.round(2)
+            starts = np.flatnonzero(np.diff(signal, prepend=-1.0))
+            ends = np.append(starts[1:], len(signal))
+            bigwig.addEntries(
+                [chrom] * len(starts),
+                UNMAPPED_BP + STEP_BP * starts,
+                ends=UNMAPPED_BP + STEP_BP * ends,
+                values=signal[starts],
+            )
+
+
+def _background(steps: int, rng: np.random.Generator) -> Float[np.ndarray, "S"]:
+    """-log10 p away from peaks: runs of some 600 bp, mostly near 0, slowly waxing and waning."""
+    lengths = rng.geometric(1 / 12, steps // 6 + 20)
+    region = 1 + 0.4 * np.sin(np.cumsum(rng.normal(0, 0.02, len(lengths))))
+    values = rng.gamma(0.7, 0.4, len(lengths)) * region
+    runs = np.repeat(values, lengths)
+    return runs[:steps]
+
+
+def _texture(steps: int, run: int, rng: np.random.Generator) -> Float[np.ndarray, "S"]:
+    """Roughness of a peak: factors around 1, constant over `run` steps."""
+    return np.repeat(rng.lognormal(0, 0.25, -(-steps // run)), run)[:steps]
+
+
+def _peak(offset: np.ndarray, half: float, broad: bool) -> Float[np.ndarray, "S"]:
+    """Outline of a peak at `offset` bp from its middle: a bell, or a plateau with 300 bp slopes."""
+    slope = 300.0 if broad else half
+    depth = np.clip((half - np.abs(offset)) / slope, 0, 1)
+    return np.sin(0.5 * np.pi * depth) ** 2
+
+
+def define_flags() -> None:
+    """The flags of this program."""
+    flags.DEFINE_string("out", None, "Folder to write.", required=True)
+    flags.DEFINE_integer("genes", 1500, "How many genes, over 22 autosomes.")
+    flags.DEFINE_integer("cells", 3, "How many cells have tracks.")
+    flags.DEFINE_integer("seed", 0, "Seed of everything random.")
+
+
+def main() -> None:
+    given = flags.FLAGS
+    there = (pathlib.Path(given.out) / "truth.json").exists()
+    out = simulate(given.out, genes=given.genes, cells=given.cells, seed=given.seed)
+    print(f"{out}: {'already there, complete' if there else 'written'}")
+
+
+def run() -> None:
+    start(main, define_flags)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,66 @@
+"""Floor 0. How bad input is reported: every problem at once, each with its remedy."""
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Iterable, Iterator
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One thing wrong with an input.
+
+    Attributes:
+        where: the file, and the record in it (line, row, gene, chromosome).
+        found: what is there.
+        expected: what should be there.
+        remedy: what the user can do about it.
+    """
+
+    where: str
+    found: str
+    expected: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: found {self.found}; expected {self.expected}; {self.remedy}"
+
+
+class InputError(ValueError):
+    """Bad input. Carries every problem found, so that one run shows them all."""
+
+    def __init__(self, problems: Problem | Iterable[Problem]):
+        self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+    def __reduce__(self):
+        # Exceptions pickle by their args (a string here); worker processes need the problems.
+        return type(self), (self.problems,)
+
+
+@contextlib.contextmanager
+def collect(problems: list[Problem]) -> Iterator[None]:
+    """Append the problems of an `InputError` raised inside to `problems`, and go on."""
+    try:
+        yield
+    except InputError as error:
+        problems.extend(error.problems)
+
+
+@contextlib.contextmanager
+def exit_on_bad_input() -> Iterator[None]:
+    """For programs: print the problems and leave with status 2 instead of a traceback.
+
+    A full disk is reported the same way: it is the user's to mend, and no traceback helps.
+    """
+    try:
+        yield
+    except InputError as error:
+        count = len(error.problems)
+        print(f"\n{count} problem{'s' if count != 1 else ''} with the input:", file=sys.stderr)
+        for problem in error.problems:
+            print(f"  {problem.where}", file=sys.stderr)
+            print(f"    found:    {problem.found}", file=sys.stderr)
+            print(f"    expected: {problem.expected}", file=sys.stderr)
+            print(f"    remedy:   {problem.remedy}", file=sys.stderr)
+        raise SystemExit(2) from None

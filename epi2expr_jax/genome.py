@@ -1,0 +1,189 @@
+"""Floor 0. Genes, windows, strands, chromosome ends: integers, pure.
+
+Positions are 0-based, intervals half-open, lengths in bp. A gene's window is
+`[tss - W/2, tss + W/2)` in genomic order whatever its strand; orientation happens at load.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from epi2expr_jax.errors import InputError, Problem
+
+GENE_COLUMNS = ("gene_id", "name", "chrom", "tss", "strand")
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowSpec:
+    """The stretch of genome around a TSS that is stored or read, and its resolution.
+
+    Attributes:
+        window_bp: width of the window, in bp; even, and a multiple of `bin_bp`.
+        bin_bp: width of a bin, in bp.
+
+    Raises:
+        InputError: if the window cannot be cut into whole bins around the TSS.
+    """
+
+    window_bp: int
+    bin_bp: int
+
+    def __post_init__(self):
+        if self.bin_bp < 1 or self.window_bp < 1:
+            raise InputError(
+                Problem(
+                    "window",
+                    f"window_bp={self.window_bp}, bin_bp={self.bin_bp}",
+                    "positive whole numbers of base pairs",
+                    "choose for example window_bp=10000, bin_bp=25",
+                )
+            )
+        if self.window_bp % self.bin_bp or self.window_bp % 2:
+            near = max(1, round(self.window_bp / (2 * self.bin_bp))) * 2 * self.bin_bp
+            raise InputError(
+                Problem(
+                    "window",
+                    f"window_bp={self.window_bp} with bin_bp={self.bin_bp}",
+                    "an even window that its bin divides",
+                    f"the nearest that fits is window_bp={near}",
+                )
+            )
+
+    @property
+    def bins(self) -> int:
+        """How many bins, `W`, the window has."""
+        return self.window_bp // self.bin_bp
+
+    def crop_and_merge(self, stored: "WindowSpec") -> tuple[slice, int]:
+        """How to read this window out of a wider, finer stored one.
+
+        Returns:
+            The slice of stored bins to keep (the centre), and how many of them make one bin here.
+
+        Raises:
+            InputError: if the stored window is narrower, coarser, or its bins do not line up.
+        """
+        margin = (stored.window_bp - self.window_bp) // 2
+        problem = None
+        if stored.window_bp < self.window_bp:
+            problem = "a store at least as wide as the model's window"
+        elif stored.bin_bp > self.bin_bp or self.bin_bp % stored.bin_bp:
+            problem = "stored bins that divide the model's bins"
+        elif margin % stored.bin_bp:
+            problem = "a centre that starts on the edge of a stored bin"
+        if problem:
+            raise InputError(
+                Problem(
+                    "store window",
+                    f"{stored.window_bp} bp in bins of {stored.bin_bp} bp, "
+                    f"read by a model of {self.window_bp} bp in bins of {self.bin_bp} bp",
+                    problem,
+                    f"build a store with --window_bp={self.window_bp} --bin_bp={self.bin_bp}, "
+                    "or choose a model whose window fits",
+                )
+            )
+        start = margin // stored.bin_bp
+        width = self.window_bp // stored.bin_bp
+        return slice(start, start + width), self.bin_bp // stored.bin_bp
+
+
+def chromosome_key(name: str) -> tuple:
+    """Sort key that puts chr2 before chr10, and X, Y, M after the numbers."""
+    bare = bare_chromosome(name)
+    return (0, int(bare), "") if bare.isdigit() else (1, 0, bare)
+
+
+def sort_chromosomes(names: Iterable[str]) -> list[str]:
+    """The distinct names in natural order."""
+    return sorted(set(names), key=chromosome_key)
+
+
+def bare_chromosome(name: str) -> str:
+    """`chr1` and `1` both as `1`; the mitochondrion as `M`."""
+    bare = re.sub(r"^chr", "", name, flags=re.IGNORECASE)
+    return "M" if bare.upper() in {"M", "MT"} else bare
+
+
+def match_chromosomes(wanted: Iterable[str], available: Iterable[str]) -> dict[str, str]:
+    """Each wanted name's spelling in `available` (`1` or `chr1`); absent ones are left out."""
+    available = list(available)
+    by_bare = {bare_chromosome(name): name for name in available}
+    exact = set(available)
+    pairs = {name: name if name in exact else by_bare.get(bare_chromosome(name)) for name in wanted}
+    return {name: spelling for name, spelling in pairs.items() if spelling is not None}
+
+
+def strip_version(gene_id: str) -> str:
+    """`ENSG00000116213.10` as `ENSG00000116213`; only Ensembl ids carry such versions."""
+    return re.sub(r"^(ENS[A-Z]*\d+)\.\d+(_PAR_Y)?$", r"\1\2", gene_id)
+
+
+def window_bounds(tss: np.ndarray, window_bp: int) -> tuple[np.ndarray, np.ndarray]:
+    """Start and end of the windows around `tss [G]`; either may lie beyond the chromosome."""
+    tss = np.asarray(tss, np.int64)
+    return tss - window_bp // 2, tss + window_bp // 2
+
+
+def check_gene_table(genes: pd.DataFrame, chrom_sizes: dict[str, int], where: str) -> None:
+    """Check a gene table with columns `GENE_COLUMNS`.
+
+    Raises:
+        InputError: naming every duplicated id, unknown strand, and TSS off its chromosome.
+    """
+    problems = []
+    missing = [column for column in GENE_COLUMNS if column not in genes.columns]
+    if missing:
+        raise InputError(
+            Problem(where, f"columns {list(genes.columns)}", f"also {missing}", "add the columns")
+        )
+    duplicated = genes.gene_id[genes.gene_id.duplicated()]
+    if len(duplicated):
+        problems.append(
+            Problem(
+                where,
+                f"{len(duplicated)} gene ids listed twice ({listing(duplicated)})",
+                "one row a gene",
+                "keep one row of each",
+            )
+        )
+    strange = genes[~genes.strand.isin(["+", "-"])]
+    if len(strange):
+        problems.append(
+            Problem(
+                where,
+                f"strand {sorted(set(map(str, strange.strand)))} ({listing(strange.gene_id)})",
+                "strand + or -",
+                "correct the strand column",
+            )
+        )
+    length = genes.chrom.map(chrom_sizes)
+    outside = genes[length.notna() & ~genes.tss.between(0, length - 1)]
+    if len(outside):
+        problems.append(
+            Problem(
+                where,
+                f"{len(outside)} TSSs off the end of their chromosome ({listing(outside.gene_id)})",
+                "0-based positions on the given assembly",
+                "check --assembly, and that the table belongs to it",
+            )
+        )
+    if problems:
+        raise InputError(problems)
+
+
+def listing(items: Iterable, most: int = 5) -> str:
+    """A short list for a message: the first few, and how many more."""
+    items = [str(item) for item in items]
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
+
+
+def gene_order(chrom: Iterable[str], tss: Iterable[int]) -> np.ndarray:
+    """Order of genes along the genome: natural chromosome order, then TSS, then as given."""
+    keys = pd.DataFrame(
+        {"key": [chromosome_key(name) for name in chrom], "tss": list(tss)}
+    ).sort_values(["key", "tss"], kind="stable")
+    return keys.index.to_numpy()

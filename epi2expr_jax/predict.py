@@ -1,0 +1,245 @@
+"""Floor 5. The only inference loop outside in-training validation; loading a trained run.
+
+from epi2expr_jax.predict import load
+ensemble = load("RUN")
+ensemble.predict(store, genes=["ENSG00000116213"])   # only by models that never saw the gene
+"""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import xarray as xr
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from epi2expr_jax import checkpoint
+from epi2expr_jax.dataset import InputConfig, Run, TargetScale, load_dataset, locate_runs
+from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.genome import listing
+from epi2expr_jax.models import REGISTRY
+from epi2expr_jax.population import default_lanes, map_runs, pad_runs
+from epi2expr_jax.splits import Fold, read_splits
+from epi2expr_jax.store import WindowStore
+from epi2expr_jax.training import predict_genes
+
+_BATCH = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """The trained runs of one model shape: what they are, and their best weights on `R`."""
+
+    model_config: Any
+    runs: tuple[Run, ...]
+    scales: tuple[TargetScale, ...]
+    weights: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ensemble:
+    """All trained runs of a run directory, ready to predict.
+
+    Attributes:
+        card: the run card.
+        folds: the frozen folds, which say what each model never saw.
+    """
+
+    card: dict[str, Any]
+    input_config: InputConfig
+    target: str
+    folds: dict[str, Fold]
+    members: tuple[Member, ...]
+
+    @property
+    def runs(self) -> list[Run]:
+        """Every run, in the order of predictions."""
+        return [run for member in self.members for run in member.runs]
+
+    def predict(
+        self,
+        store: WindowStore | str | os.PathLike,
+        genes: Sequence[str] | None = None,
+        *,
+        include_seen: bool = False,
+        scale: str = "log2",
+    ) -> xr.DataArray:
+        """Predicted expression of genes by every model that never saw them.
+
+        Args:
+            store: a window store, or its path.
+            genes: ids; every gene of the store by default.
+            include_seen: also predict training and validation genes (validation chose the
+                weights, so it counts as seen).
+            scale: `log2` for log2(RPKM + 1); `raw` for the target's own scale.
+
+        Returns:
+            `[run, gene]`, NaN where the model saw the gene, with the coordinates cell, assays,
+            fold and seed on `run`. Average over `run` as your question asks.
+
+        Raises:
+            InputError: for unknown genes, or genes that every model saw.
+        """
+        if not isinstance(store, WindowStore):
+            store = WindowStore.open(store)
+        rows = _gene_rows(store, genes)
+        if not include_seen:
+            self._require_unseen(store.genes.iloc[rows])
+        arrays = [self._predict_member(m, store, rows, include_seen, scale) for m in self.members]
+        return xr.DataArray(
+            np.concatenate(arrays),
+            dims=("run", "gene"),
+            coords={
+                "run": [run.run_id for run in self.runs],
+                "gene": store.genes.gene_id.to_numpy()[rows],
+                "cell": ("run", [run.cell for run in self.runs]),
+                "assays": ("run", [run.label for run in self.runs]),
+                "fold": ("run", [run.fold for run in self.runs]),
+                "seed": ("run", [run.seed for run in self.runs]),
+            },
+            name="expression",
+            attrs={"units": "log2(RPKM + 1)" if scale == "log2" else self.target},
+        )
+
+    def _require_unseen(self, genes: pd.DataFrame) -> None:
+        used = {run.fold for run in self.runs}
+        tested = {chrom for name in used for chrom in self.folds[name].test}
+        seen = genes[~genes.chrom.isin(tested)]
+        if len(seen):
+            raise InputError(
+                Problem(
+                    "genes",
+                    f"{len(seen)} genes that every model saw in training or validation "
+                    f"({listing(seen.gene_id)})",
+                    f"genes on held-out chromosomes ({listing(sorted(tested), 30)})",
+                    "leave them out, or pass include_seen=True and do not call it a test",
+                )
+            )
+
+    def _predict_member(
+        self, member: Member, store: WindowStore, rows: np.ndarray, include_seen: bool, scale: str
+    ) -> np.ndarray:
+        window = member.model_config.window
+        cells = list(dict.fromkeys(run.cell for run in member.runs))
+        assays = list(dict.fromkeys(assay for run in member.runs for assay in run.assays))
+        dataset = load_dataset(store, window, cells, assays, self.input_config)
+        wanted = np.zeros((len(member.runs), len(store.genes)), bool)
+        wanted[:, rows] = True
+        if not include_seen:
+            chrom = store.genes.chrom.to_numpy()
+            wanted &= np.stack([self.folds[run.fold].masks(chrom)["test"] for run in member.runs])
+        predicted = predict_runs(
+            member.model_config,
+            member.weights,
+            *locate_runs(dataset, member.runs),
+            dataset.signal,
+            wanted,
+        )
+        out = np.full(wanted.shape, np.nan)
+        for r, target_scale in enumerate(member.scales):
+            values = _on_scale(target_scale, predicted[r, wanted[r]], scale)
+            out[r, wanted[r]] = values
+        return out[:, rows]
+
+
+def _on_scale(target: TargetScale, standardised: np.ndarray, scale: str) -> np.ndarray:
+    raw = target.unstandardise(standardised.astype(np.float64))
+    return target.raw_to_log2(raw) if scale == "log2" else raw
+
+
+def predict_runs(
+    model_config: Any,
+    weights: dict[str, Any],
+    cell: Int[Array, " R"],
+    assays: Int[Array, "R a"],
+    signal: Float[Array, "C A G W"],
+    wanted: Bool[np.ndarray, "R G"],
+) -> np.ndarray:
+    """Standardised predictions `[R, G]` of stacked weights, for the genes `wanted [R, G]`."""
+    model = nnx.eval_shape(lambda: model_config.build(rngs=nnx.Rngs(0)))
+    graph, _, _ = nnx.split(model, nnx.Param, nnx.BatchStat)
+    lanes = default_lanes()
+
+    @jax.jit
+    def all_runs(weights, cell, assays, wanted, signal):
+        def one(weights, cell, assays, wanted):
+            params, stats = weights["params"], weights["stats"]
+            return predict_genes(graph, params, stats, cell, assays, signal, wanted, _BATCH)
+
+        return map_runs(one, lanes, weights, cell, assays, wanted)
+
+    padded = [pad_runs(tree, lanes) for tree in (weights, cell, assays, jnp.asarray(wanted))]
+    return np.asarray(all_runs(*padded, signal))[: len(wanted)]
+
+
+def _gene_rows(store: WindowStore, genes: Sequence[str] | None) -> np.ndarray:
+    if genes is None:
+        return np.arange(len(store.genes))
+    rows = pd.Index(store.genes.gene_id).get_indexer(pd.Index(genes))
+    unknown = [gene for gene, row in zip(genes, rows, strict=True) if row < 0]
+    if unknown:
+        raise InputError(
+            Problem(
+                str(store.path),
+                f"{len(unknown)} unknown genes ({listing(unknown)})",
+                "gene ids of the store's gene table, without version",
+                "see store.genes",
+            )
+        )
+    return rows
+
+
+def load(run_dir: str | os.PathLike) -> Ensemble:
+    """Load the trained models of a run directory.
+
+    Quarantined runs are left out; the run card names them.
+
+    Raises:
+        InputError: if training has not finished, or the directory is no run.
+    """
+    run_dir = pathlib.Path(run_dir)
+    card = checkpoint.read_card(run_dir)
+    if card["status"] != "complete":
+        raise InputError(
+            Problem(
+                str(run_dir),
+                f"training that is {card['status']}",
+                "a finished run",
+                "run the same experiments.train command again: it resumes",
+            )
+        )
+    members = []
+    for population in card["populations"]:
+        model_config = REGISTRY[card["model"]](**population["model_config"])
+        runs = [
+            Run(row["cell"], tuple(row["assays"]), row["fold"], row["seed"])
+            for row in population["runs"]
+        ]
+        weights = checkpoint.restore(
+            run_dir / population["weights"], _weights_template(model_config, len(runs))
+        )
+        keep = [i for i, row in enumerate(population["runs"]) if row["status"] != "quarantined"]
+        if keep:
+            weights = jax.tree.map(lambda x, keep=keep: np.asarray(x)[keep], weights)
+            scales = [TargetScale(**population["runs"][i]["target_scale"]) for i in keep]
+            kept = tuple(runs[i] for i in keep)
+            members.append(Member(model_config, kept, tuple(scales), weights))
+    folds = {fold.name: fold for fold in read_splits(run_dir / "splits.json")}
+    return Ensemble(
+        card, InputConfig(**card["input_config"]), card["target"], folds, tuple(members)
+    )
+
+
+def _weights_template(model_config: Any, runs: int) -> dict[str, Any]:
+    model = nnx.eval_shape(lambda: model_config.build(rngs=nnx.Rngs(0)))
+    _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((runs, *x.shape), x.dtype),
+        {"params": params, "stats": stats},
+    )

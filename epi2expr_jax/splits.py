@@ -1,0 +1,221 @@
+"""Floor 1. Chromosome-held-out folds, drawn once, sorted, and frozen into a manifest.
+
+Whole chromosomes are held out, so that no window of a test gene overlaps a training window.
+Three schemes:
+
+    monte_carlo_5   approach 1: blind chromosomes for testing (chr3, chr7, chr20), and five seeded
+                    draws of whole chromosomes holding 30 ± 3 % of the remaining genes to validate
+    chromoformer_4  Chromoformer's four groups; each held-out group is split into a validation and
+                    a test half, and then the halves are swapped, so every gene is tested once
+    chromosomes_K   K groups of equal size, from whatever chromosomes the data have; each is tested
+                    once while the next one validates
+"""
+
+import dataclasses
+import json
+import pathlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.genome import chromosome_key, listing, match_chromosomes, sort_chromosomes
+from epi2expr_jax.roadmap import CHROMOFORMER_GROUPS
+
+PARTS = ("train", "validation", "test")
+_VALIDATION_SHARE = (0.27, 0.33)
+_DRAWS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Fold:
+    """One division of the chromosomes: disjoint, each part sorted, none empty."""
+
+    name: str
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+
+    def masks(self, chrom: Iterable[str]) -> dict[str, np.ndarray]:
+        """For each part, `[G]`: which genes, given their chromosomes, belong to it."""
+        chrom = np.asarray(list(chrom))
+        return {part: np.isin(chrom, getattr(self, part)) for part in PARTS}
+
+
+def make_folds(
+    scheme: str, gene_counts: Mapping[str, int], *, blind: Iterable[str] = (), seed: int = 0
+) -> list[Fold]:
+    """The folds of a scheme over the chromosomes that have genes.
+
+    Args:
+        scheme: `monte_carlo_5`, `chromoformer_4` or `chromosomes_K` with K of at least 3.
+        gene_counts: genes per chromosome.
+        blind: the test chromosomes of `monte_carlo_5`.
+        seed: of the draws of `monte_carlo_5`; the other schemes have nothing random.
+
+    Raises:
+        InputError: for an unknown scheme, or naming every fold and part that would be empty.
+    """
+    gene_counts = {name: gene_counts[name] for name in sort_chromosomes(gene_counts)}
+    groups = re.fullmatch(r"chromosomes_(\d+)", scheme)
+    if scheme == f"monte_carlo_{_DRAWS}":
+        folds = _monte_carlo(gene_counts, match_chromosomes(blind, gene_counts).values(), seed)
+    elif scheme == "chromoformer_4":
+        folds = _chromoformer(gene_counts)
+    elif groups:
+        folds = _balanced(gene_counts, int(groups[1]))
+    else:
+        raise InputError(
+            Problem(
+                "--cv",
+                scheme,
+                f"monte_carlo_{_DRAWS}, chromoformer_4 or chromosomes_K",
+                "choose one of these, for example chromosomes_5",
+            )
+        )
+    empty = [
+        Problem(
+            f"fold {fold.name}",
+            f"no genes for its {part} part (genes lie on {listing(gene_counts, 30)})",
+            f"at least one chromosome with genes to make the {part} part from",
+            "choose a scheme that suits these chromosomes (chromosomes_K), other --blind, "
+            "or add genes",
+        )
+        for fold in folds
+        for part in PARTS
+        if not sum(gene_counts.get(name, 0) for name in getattr(fold, part))
+    ]
+    if empty:
+        raise InputError(empty)
+    return folds
+
+
+def _fold(name: str, train: Iterable[str], validation: Iterable[str], test: Iterable[str]) -> Fold:
+    return Fold(name, *(tuple(sort_chromosomes(part)) for part in (train, validation, test)))
+
+
+def _monte_carlo(counts: Mapping[str, int], blind: Iterable[str], seed: int) -> list[Fold]:
+    blind = set(blind)
+    rest = [name for name in counts if name not in blind]
+    total = sum(counts[name] for name in rest)
+    if not blind or not total:
+        return [_fold("draw1", rest, rest, blind)]  # an empty part: named by the caller
+    low, high = (share * total for share in _VALIDATION_SHARE)
+    random = np.random.default_rng(seed)
+    draws: list[list[str]] = []
+    nearest = 0.0
+    for _ in range(10_000):
+        chosen, size = [], 0
+        for name in random.permutation(rest):
+            if size + counts[name] <= high:
+                chosen.append(str(name))
+                size += counts[name]
+        nearest = max(nearest, size / total)
+        if size >= low and set(chosen) not in map(set, draws):
+            draws.append(chosen)
+        if len(draws) == _DRAWS:
+            break
+    if len(draws) < _DRAWS:
+        raise InputError(
+            Problem(
+                f"--cv=monte_carlo_{_DRAWS}",
+                f"{len(draws)} ways to hold out whole chromosomes with 27 to 33 % of "
+                f"{total} genes on {len(rest)} chromosomes (the nearest below: {nearest:.0%})",
+                f"{_DRAWS} different ones",
+                "use --cv=chromosomes_K, which takes chromosomes as they come",
+            )
+        )
+    return [
+        _fold(f"draw{i}", set(rest) - set(chosen), chosen, blind)
+        for i, chosen in enumerate(draws, 1)
+    ]
+
+
+def _chromoformer(counts: Mapping[str, int]) -> list[Fold]:
+    folds = []
+    groups = [list(match_chromosomes(group, counts).values()) for group in CHROMOFORMER_GROUPS]
+    strange = set(counts) - {name for group in groups for name in group}
+    if strange:
+        raise InputError(
+            Problem(
+                "--cv=chromoformer_4",
+                f"genes on {listing(sort_chromosomes(strange))}",
+                "genes on chromosomes of its four groups (human 1-22, X, Y)",
+                "use --cv=chromosomes_K, or build a store without these chromosomes",
+            )
+        )
+    for number, group in enumerate(groups, 1):
+        held_out = sort_chromosomes(group)
+        halves = held_out[: len(held_out) // 2], held_out[len(held_out) // 2 :]
+        train = set(counts) - set(held_out)
+        folds += [
+            _fold(f"group{number}a", train, *halves),
+            _fold(f"group{number}b", train, *halves[::-1]),
+        ]
+    return folds
+
+
+def _balanced(counts: Mapping[str, int], k: int) -> list[Fold]:
+    if k < 3 or k > len(counts):
+        raise InputError(
+            Problem(
+                f"--cv=chromosomes_{k}",
+                f"{k} groups for genes on {len(counts)} chromosomes",
+                f"between 3 (train, validation, test) and {len(counts)} groups",
+                "choose another K",
+            )
+        )
+    # Largest chromosome first, into the group that holds the fewest genes so far.
+    groups: list[list[str]] = [[] for _ in range(k)]
+    sizes = [0] * k
+    for name in sorted(counts, key=lambda name: (-counts[name], chromosome_key(name))):
+        smallest = sizes.index(min(sizes))
+        groups[smallest].append(name)
+        sizes[smallest] += counts[name]
+    folds = []
+    for i in range(k):
+        test, validation = groups[i], groups[(i + 1) % k]
+        train = set(counts) - set(test) - set(validation)
+        folds.append(_fold(f"fold{i + 1}", train, validation, test))
+    return folds
+
+
+def select_folds(folds: Sequence[Fold], names: Sequence[str]) -> list[Fold]:
+    """The named folds (`all` for every one).
+
+    Raises:
+        InputError: naming every unknown fold.
+    """
+    if list(names) == ["all"]:
+        return list(folds)
+    known = {fold.name: fold for fold in folds}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(
+            Problem(
+                "--folds", listing(unknown), f"all, or some of {', '.join(known)}", "correct it"
+            )
+        )
+    return [known[name] for name in names]
+
+
+def write_splits(
+    path: pathlib.Path, scheme: str, seed: int, folds: Sequence[Fold], chrom: Iterable[str]
+) -> None:
+    """Freeze the folds, with the genes each part holds, as `splits.json`."""
+    rows = [
+        {
+            **dataclasses.asdict(fold),
+            "genes": {part: int(mask.sum()) for part, mask in fold.masks(chrom).items()},
+        }
+        for fold in folds
+    ]
+    content = {"scheme": scheme, "seed": seed, "folds": rows}
+    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def read_splits(path: pathlib.Path) -> list[Fold]:
+    """The folds of a `splits.json`."""
+    rows = json.loads(path.read_text())["folds"]
+    return [Fold(row["name"], *(tuple(row[part]) for part in PARTS)) for row in rows]

@@ -1,0 +1,273 @@
+"""Floor 3. ONE run: its configuration, its state, and pure functions from state to state.
+
+Nothing here knows that there may be many runs; `population` maps these functions over a stack.
+A run's randomness comes from its own keys, its order of genes from its order key and the epoch,
+so its result does not depend on what is trained beside it or on where it was resumed.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from epi2expr_jax.dataset import RunInputs
+from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.losses import masked_mse
+from epi2expr_jax.schedules import (
+    EarlyStopConfig,
+    PlateauConfig,
+    early_stop_init,
+    early_stop_update,
+    plateau_init,
+    plateau_scale,
+    plateau_update,
+)
+
+RUNNING, STOPPED, FINISHED, QUARANTINED = range(4)
+STATUS_NAMES = ("running", "stopped early", "finished", "quarantined")
+
+Signal = Float[Array, "C A G W"]
+Pytree = Any
+# A field of a pytree: an array, or what stands for one while JAX takes the tree apart.
+Leaf = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How every run of a population is trained. Defaults: approach 1 (see the README's table).
+
+    Attributes:
+        epochs: the most epochs a run may take.
+        batch_size: genes a step, `B`.
+        learning_rate: Adam's, before the plateau lowers it.
+        adam_epsilon: Keras's default; optax's own is 1e-8.
+        plateau, early_stop: fed the validation loss once an epoch.
+    """
+
+    epochs: int = 100
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    adam_epsilon: float = 1e-7
+    plateau: PlateauConfig = PlateauConfig()
+    early_stop: EarlyStopConfig = EarlyStopConfig()
+
+    def __post_init__(self):
+        problems = [
+            Problem(f"--{name}", f"{value}", "more than 0", "give a positive number")
+            for name, value in (
+                ("epochs", self.epochs),
+                ("batch_size", self.batch_size),
+                ("learning_rate", self.learning_rate),
+            )
+            if not value > 0
+        ]
+        if problems:
+            raise InputError(problems)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RunState:
+    """Everything one run carries from epoch to epoch.
+
+    Attributes:
+        params, stats: current weights and batch-norm moving averages.
+        optimiser: Adam's moments.
+        plateau, early_stop: schedule states.
+        best_params, best_stats: those of the epoch with the lowest validation loss.
+        epoch: int32, epochs done.
+        status: int32, RUNNING, STOPPED (early), FINISHED (all epochs) or QUARANTINED (loss not finite).
+    """
+
+    params: Pytree
+    stats: Pytree
+    optimiser: Pytree
+    plateau: Pytree
+    early_stop: Pytree
+    best_params: Pytree
+    best_stats: Pytree
+    epoch: Leaf
+    status: Leaf
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch of one run reports, scalars; NaN for a run that no longer trains."""
+
+    train_loss: Leaf
+    validation_loss: Leaf
+    learning_rate: Leaf
+
+
+class Trainer:
+    """The pure functions of one run, for one model shape: `init` and `train_epoch`."""
+
+    def __init__(self, model_config: Any, config: TrainConfig):
+        self.config = config
+        self.model_config = model_config
+        model = nnx.eval_shape(lambda: model_config.build(rngs=nnx.Rngs(0)))
+        self.graph, _, _ = nnx.split(model, nnx.Param, nnx.BatchStat)
+        self.adam = optax.scale_by_adam(eps=config.adam_epsilon)
+
+    def init(self, model_key: UInt32[Array, "2"]) -> RunState:
+        """The state before the first epoch, its weights drawn from `model_key`."""
+        model = self.model_config.build(rngs=nnx.Rngs(_wrap(model_key)))
+        _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+        return RunState(
+            params=params,
+            stats=stats,
+            optimiser=self.adam.init(params),
+            plateau=plateau_init(self.config.plateau),
+            early_stop=early_stop_init(),
+            best_params=params,
+            best_stats=stats,
+            epoch=jnp.int32(0),
+            status=jnp.int32(RUNNING),
+        )
+
+    def train_epoch(
+        self, state: RunState, inputs: RunInputs, signal: Signal
+    ) -> tuple[RunState, EpochRecord]:
+        """One pass over the training genes, one over the validation genes, and the schedules.
+
+        A run that is no longer RUNNING comes back unchanged and, outside `vmap`, costs nothing.
+        """
+        nan = jnp.full((), jnp.nan)
+        return lax.cond(
+            state.status == RUNNING,
+            lambda: self._train_epoch(state, inputs, signal),
+            lambda: (state, EpochRecord(nan, nan, nan)),
+        )
+
+    def _train_epoch(
+        self, state: RunState, inputs: RunInputs, signal: Signal
+    ) -> tuple[RunState, EpochRecord]:
+        learning_rate = self.config.learning_rate * plateau_scale(state.plateau)
+        batch = self.config.batch_size
+        order = shuffled(inputs.train, jax.random.fold_in(_wrap(inputs.order_key), state.epoch))
+        order = _pad_to(order, batch)
+        genes = inputs.train.sum()
+        dropout = jax.random.fold_in(_wrap(inputs.model_key), state.epoch)
+
+        def step(i, carry):
+            params, stats, optimiser, total = carry
+            index = lax.dynamic_slice_in_dim(order, i * batch, batch)
+            mask = i * batch + jnp.arange(batch) < genes
+            x = gather(signal, inputs.cell, inputs.assays, index)
+            y = inputs.target[index]
+
+            def loss_of(params):
+                model = nnx.merge(self.graph, params, stats, copy=True)
+                prediction = model(x, mask=mask, key=jax.random.fold_in(dropout, i))
+                _, _, new_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+                return masked_mse(prediction=prediction, target=y, mask=mask), new_stats
+
+            (loss, stats), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
+            updates, optimiser = self.adam.update(gradient, optimiser, params)
+            params = jax.tree.map(lambda p, u: p - learning_rate * u, params, updates)
+            return params, stats, optimiser, total + loss * mask.sum()
+
+        carry = state.params, state.stats, state.optimiser, jnp.zeros(())
+        steps = (genes + batch - 1) // batch
+        params, stats, optimiser, total = lax.fori_loop(0, steps, step, carry)
+        train_loss = total / genes
+        validation_loss = self._validation_loss(params, stats, inputs, signal)
+
+        early_stop = early_stop_update(self.config.early_stop, state.early_stop, validation_loss)
+        finite = jnp.isfinite(train_loss) & jnp.isfinite(validation_loss)
+        improved = early_stop.improved & finite
+        epoch = state.epoch + 1
+        status = jnp.where(epoch >= self.config.epochs, FINISHED, RUNNING)
+        status = jnp.where(early_stop.stop, STOPPED, status)
+        status = jnp.where(finite, status, QUARANTINED)
+
+        def keep_best(new, old):
+            return jax.tree.map(lambda a, b: jnp.where(improved, a, b), new, old)
+
+        state = RunState(
+            params=params,
+            stats=stats,
+            optimiser=optimiser,
+            plateau=plateau_update(self.config.plateau, state.plateau, validation_loss),
+            early_stop=early_stop,
+            best_params=keep_best(params, state.best_params),
+            best_stats=keep_best(stats, state.best_stats),
+            epoch=epoch,
+            status=status.astype(jnp.int32),
+        )
+        return state, EpochRecord(train_loss, validation_loss, learning_rate)
+
+    def _validation_loss(
+        self, params: Pytree, stats: Pytree, inputs: RunInputs, signal: Signal
+    ) -> Float[Array, ""]:
+        predicted = predict_genes(
+            self.graph,
+            params,
+            stats,
+            inputs.cell,
+            inputs.assays,
+            signal,
+            inputs.validation,
+            self.config.batch_size,
+        )
+        return masked_mse(prediction=predicted, target=inputs.target, mask=inputs.validation)
+
+
+def predict_genes(
+    graph: Any,
+    params: Pytree,
+    stats: Pytree,
+    cell: Int[Array, ""],
+    assays: Int[Array, " a"],
+    signal: Signal,
+    wanted: Bool[Array, " G"],
+    batch: int,
+) -> Float[Array, " G"]:
+    """One run's predictions on the standardised scale for the wanted genes, 0 for the others.
+
+    Costs as many batches as the wanted genes fill.
+    """
+    model = nnx.merge(graph, params, stats)
+    order = _pad_to(jnp.argsort(~wanted), batch)
+    count = wanted.sum()
+
+    def step(i, predicted):
+        index = lax.dynamic_slice_in_dim(order, i * batch, batch)
+        mask = i * batch + jnp.arange(batch) < count
+        x = gather(signal, cell, assays, index)
+        # Genes past the count are dropped by an index that lies outside.
+        index = jnp.where(mask, index, wanted.size)
+        return predicted.at[index].set(model(x, mask=mask, key=None), mode="drop")
+
+    return lax.fori_loop(0, (count + batch - 1) // batch, step, jnp.zeros(wanted.shape))
+
+
+def shuffled(part: Bool[Array, " G"], key: Any) -> Int[Array, " G"]:
+    """The genes of `part` in random order, then the others.
+
+    Sorting uniforms, unlike `jax.random.permutation`, gives the same order whatever the padding.
+    """
+    draws = jax.random.uniform(key, part.shape)
+    return jnp.argsort(jnp.where(part, draws, 2.0))
+
+
+def gather(
+    signal: Signal, cell: Int[Array, ""], assays: Int[Array, " a"], genes: Int[Array, " B"]
+) -> Float[Array, "B W a"]:
+    """The windows of a batch of genes, with the run's own assays as channels."""
+    return jnp.moveaxis(signal[cell, assays[:, None], genes[None, :]], 0, -1)
+
+
+def _pad_to(order: Int[Array, " G"], multiple: int) -> Int[Array, " P"]:
+    # A slice that would run off the end is otherwise moved back, silently, by XLA.
+    return jnp.pad(order, (0, -order.size % multiple))
+
+
+def _wrap(key_data: UInt32[Array, "2"]) -> Any:
+    return jax.random.wrap_key_data(key_data, impl="threefry2x32")

@@ -1,0 +1,123 @@
+"""Score trained models on the genes they never saw, and rank the assays.
+
+    python -m experiments.evaluate --run=runs/cnn
+
+Writes into the run directory: predictions.parquet (held-out genes only), metrics.parquet (one row
+a run and chromosome) and ranking.csv (cell, assay, pearson, low, high, spearman, …; cell "all"
+aggregates). Scores are of log2(RPKM + 1), within fold and chromosome, never pooled over models.
+"""
+
+import pathlib
+
+import pandas as pd
+from absl import flags
+
+from data_prep.program import start
+from epi2expr_jax import ranking
+from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.predict import Ensemble, load
+from epi2expr_jax.store import WindowStore
+from experiments.flags import define_run, define_store, require
+
+FLAGS = flags.FLAGS
+
+
+def evaluate(run_dir: pathlib.Path, store_path: str | None = None) -> pd.DataFrame:
+    """Write predictions, metrics and ranking of a finished run; returns the ranking.
+
+    Args:
+        store_path: where the store lies now; by default where training read it.
+
+    Raises:
+        InputError: if training has not finished, or the store is not the one trained on.
+    """
+    ensemble = load(run_dir)
+    store = WindowStore.open(store_path or ensemble.card["store"]["path"])
+    if store.checksum() != ensemble.card["store_checksum"]:
+        raise InputError(
+            Problem(
+                str(store.path),
+                "a store with other contents than the one trained on",
+                f"checksum {ensemble.card['store_checksum'][:12]}, as the run card says",
+                "give the right --store, or train again",
+            )
+        )
+    predictions = predict_held_out(ensemble, store)
+    predictions.to_parquet(run_dir / "predictions.parquet", index=False)
+    scores = ranking.score_table(predictions)
+    scores.to_parquet(run_dir / "metrics.parquet", index=False)
+    ranked = ranking.rank_assays(scores)
+    partial = run_dir / "ranking.csv.partial"
+    ranked.to_csv(partial, index=False, float_format="%.6g")
+    partial.replace(run_dir / "ranking.csv")
+    return ranked
+
+
+def predict_held_out(ensemble: Ensemble, store: WindowStore) -> pd.DataFrame:
+    """One row a run and test gene: what was observed and what was predicted."""
+    tested = {chrom for run in ensemble.runs for chrom in ensemble.folds[run.fold].test}
+    genes = store.genes[store.genes.chrom.isin(tested)]
+    raw = ensemble.predict(store, genes.gene_id.tolist(), scale="raw").to_numpy()
+    scales = [scale for member in ensemble.members for scale in member.scales]
+    expression = dict(
+        zip(store.manifest.cells, store.read_expression(store.manifest.cells), strict=True)
+    )
+    chrom = genes.chrom.to_numpy()
+    tables = []
+    for run, scale, predicted in zip(ensemble.runs, scales, raw, strict=True):
+        held_out = ensemble.folds[run.fold].masks(chrom)["test"]
+        rows = genes.index.to_numpy()[held_out]
+        rpkm = expression[run.cell][rows].astype(float)
+        observed = scale.to_raw(rpkm)
+        tables.append(
+            pd.DataFrame(
+                {
+                    "run_id": run.run_id,
+                    "cell": run.cell,
+                    "assays": run.label,
+                    "fold": run.fold,
+                    "seed": run.seed,
+                    "gene_id": genes.gene_id.to_numpy()[held_out],
+                    "chrom": chrom[held_out],
+                    "observed": scale.raw_to_log2(observed),
+                    "predicted": scale.raw_to_log2(predicted[held_out]),
+                    "observed_raw": observed,
+                    "predicted_raw": predicted[held_out],
+                }
+            )
+        )
+    return pd.concat(tables, ignore_index=True)
+
+
+def format_ranking(ranked: pd.DataFrame) -> str:
+    """The ranking over all cells as a table for the terminal."""
+    rows = ranked[ranked.cell == ranking.ALL]
+    if rows.empty:
+        rows = ranked
+    lines = [f"{'rank':>4}  {'assay':<24} {'r':>6}  95 % interval     simultaneous      rho"]
+    for row in rows.itertuples():
+        lines.append(
+            f"{row.rank:>4}  {row.assay:<24} {row.pearson:>6.3f}  "
+            f"{row.low:>6.3f} to {row.high:<6.3f}  "
+            f"{row.simultaneous_low:>6.3f} to {row.simultaneous_high:<6.3f}  {row.spearman:>6.3f}"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    require("run")
+    run_dir = pathlib.Path(FLAGS.run)
+    ranked = evaluate(run_dir, FLAGS.store)
+    scores = pd.read_parquet(run_dir / "metrics.parquet")
+    print(format_ranking(ranked))
+    for note in ranking.caveats(scores):
+        print(f"note: {note}")
+    print(f"{run_dir}/ranking.csv; next: python -m experiments.report --run={run_dir}")
+
+
+def run() -> None:
+    start(main, define_run, define_store)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,76 @@
+"""Strict settings for all tests: types of arrays checked at run time, rank promotion refused."""
+
+import os
+import pathlib
+
+# Before JAX is imported: no test may depend on a GPU that happens to be there.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import jaxtyping
+import pytest
+
+jaxtyping.install_import_hook("epi2expr_jax", "beartype.beartype")
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> pathlib.Path:
+    """Excerpts of real Roadmap data, where this checkout has them beside it."""
+    folder = REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real Roadmap excerpts at ../shared/data of {REPOSITORY.name}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trial_size():
+    """`trial_size(small, full)`: how much of a trial to run; all of it under `make trials`."""
+    full = os.environ.get("EPI2EXPR_TRIALS") == "full"
+    return lambda small, large: large if full else small
+
+
+@pytest.fixture
+def x64():
+    """Double precision within one test."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="session")
+def roadmap(tmp_path_factory) -> pathlib.Path:
+    """A small simulated Roadmap: 2 cells x 3 assays, 220 genes on 22 chromosomes."""
+    from data_prep.simulate import simulate
+
+    return simulate(tmp_path_factory.mktemp("roadmap") / "data", genes=220, cells=2, assays=3)
+
+
+@pytest.fixture(scope="session")
+def build_config(roadmap):
+    """`build_config(store, **changes)`: how to build a store of the small Roadmap."""
+    from data_prep.inputs import BuildConfig
+
+    def config(store, **changes):
+        fields = {
+            "tracks": str(roadmap / "tracks.csv"),
+            "expression": str(roadmap / "RPKM.pc.gz"),
+            "genes": str(roadmap / "genes.gtf.gz"),
+            "assembly": str(roadmap / "genome.chrom.sizes"),
+            "store": str(store),
+            "window_bp": 6000,
+            "bin_bp": 50,
+        }
+        return BuildConfig(**{**fields, **changes})
+
+    return config
+
+
+@pytest.fixture(scope="session")
+def small_store(build_config, tmp_path_factory):
+    """Its window store."""
+    from data_prep.build_store import build
+
+    return build(build_config(tmp_path_factory.mktemp("store") / "small.zarr"))

@@ -1,0 +1,250 @@
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pyBigWig
+import pytest
+import xarray as xr
+
+from data_prep.build_store import build
+from data_prep.doctor import examine
+from data_prep.inputs import read_inputs
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.store import WindowStore
+
+
+def test_the_store_holds_what_the_tracks_say(small_store, roadmap):
+    """One window read base by base, straight from the bigWig."""
+    tracks = pd.read_csv(roadmap / "tracks.csv")
+    gene = small_store.genes.iloc[100]
+    for row in tracks.itertuples():
+        with pyBigWig.open(str(roadmap / row.path)) as file:
+            bases = file.values(gene.chrom, int(gene.tss) - 3000, int(gene.tss) + 3000)
+        expected = np.nan_to_num(np.array(bases)).reshape(120, 50).mean(1)
+        stored = small_store.read_signal([row.cell], [row.assay])[0, 0, 100]
+        np.testing.assert_allclose(stored, expected, rtol=1e-6)
+
+
+def test_expression_and_genes_join(small_store, roadmap):
+    table = pd.read_csv(roadmap / "RPKM.pc.gz", sep="\t", index_col=False).set_index("gene_id")
+    for cell in small_store.manifest.cells:
+        np.testing.assert_allclose(
+            small_store.read_expression([cell])[0],
+            table[cell][small_store.genes.gene_id],
+            rtol=1e-6,
+        )
+    assert small_store.verify() == []
+    with xr.open_zarr(small_store.path) as opened:
+        assert opened.sizes["gene"] == len(small_store.genes) == 220
+
+
+def test_a_complete_store_is_left_alone(small_store, build_config):
+    before = {path: path.stat().st_mtime_ns for path in small_store.path.rglob("*")}
+    build(build_config(small_store.path))
+    assert before == {path: path.stat().st_mtime_ns for path in small_store.path.rglob("*")}
+
+
+def test_only_what_is_missing_is_built(small_store, build_config, tmp_path):
+    copy = tmp_path / "copy.zarr"
+    shutil.copytree(small_store.path, copy)
+    cell, assay = small_store.manifest.tracks[0]
+    (copy / "slabs" / cell / f"{assay}.json").unlink()
+    before = {path: path.stat().st_mtime_ns for path in (copy / "slabs").rglob("*.json")}
+    store = build(build_config(copy))
+    after = {path: path.stat().st_mtime_ns for path in (copy / "slabs").rglob("*.json")}
+    assert {path for path in after if before.get(path) != after[path]} == {
+        copy / "slabs" / cell / f"{assay}.json"
+    }
+    assert store.checksum() == small_store.checksum()
+
+
+def test_genes_without_data_are_left_out_and_counted(build_config, roadmap, tmp_path):
+    tracks = pd.read_csv(roadmap / "tracks.csv").head(2)
+    tracks = tracks.drop(columns="sha256")
+    tracks["path"] = [str(roadmap / path) for path in tracks.path]
+    # The second track keeps chromosome 1 alone.
+    cut = tmp_path / "cut.bigwig"
+    with pyBigWig.open(tracks.path[1]) as file, pyBigWig.open(str(cut), "w") as out:
+        out.addHeader(list(file.chroms().items()))
+        starts, ends, values = zip(*file.intervals("chr1"), strict=True)
+        out.addEntries(["chr1"] * len(starts), list(starts), ends=list(ends), values=list(values))
+    tracks.loc[1, "path"] = str(cut)
+    tracks.to_csv(tmp_path / "tracks.csv", index=False)
+    config = build_config(
+        tmp_path / "s", tracks=str(tmp_path / "tracks.csv"), min_covered=0.5, workers=1
+    )
+    store = build(config)
+    assert set(store.genes.chrom) == {"chr1"}
+    assert store.manifest.left_out["data on less than 0.5 of the window"] == 220 - len(store.genes)
+    assert (store.read_coverage() >= 0.5).all()
+    assert not (tmp_path / "s.coverage").exists()
+    build(config)  # complete: found by what was asked for, not by what was found out
+
+
+def sheet(roadmap, tmp_path, **changes):
+    """A copy of the track sheet with absolute paths, some columns of its first row changed."""
+    table = pd.read_csv(roadmap / "tracks.csv").drop(columns="sha256")
+    table["path"] = [str(roadmap / path) for path in table.path]
+    for column, value in changes.items():
+        table.loc[0, column] = value
+    table.to_csv(tmp_path / "tracks.csv", index=False)
+    return str(tmp_path / "tracks.csv")
+
+
+def problems_of(config):
+    with pytest.raises(InputError) as caught:
+        examine(config)
+    return caught.value.problems
+
+
+def test_all_problems_of_all_inputs_are_listed_at_once(build_config, roadmap, tmp_path):
+    config = build_config(
+        tmp_path / "s",
+        tracks=sheet(roadmap, tmp_path, path="nowhere.bigwig"),
+        expression=str(tmp_path / "nothing.gz"),
+        window_bp=6001,
+        chromosomes="chr1,chr77",
+        blind="chr88",
+    )
+    text = "\n".join(map(str, problems_of(config)))
+    for part in ("nowhere.bigwig", "window_bp=6001", "chr77", "chr88", "nothing.gz"):
+        assert part in text
+
+
+def test_expression_must_have_every_cell(build_config, roadmap, tmp_path):
+    table = pd.read_csv(roadmap / "RPKM.pc.gz", sep="\t", index_col=False).iloc[:, :-1]
+    cells = pd.read_csv(roadmap / "tracks.csv").cell.unique()
+    table.drop(columns=cells[1]).to_csv(tmp_path / "lacks.csv", index=False)
+    table.assign(**{cells[0]: np.nan}).to_csv(tmp_path / "empty.csv", index=False)
+    for name, cell in (("lacks.csv", cells[1]), ("empty.csv", cells[0])):
+        config = build_config(tmp_path / "s", expression=str(tmp_path / name))
+        assert cell in str(problems_of(config)[0])
+
+
+def test_bad_tracks_are_told_apart(build_config, roadmap, tmp_path):
+    first = roadmap / pd.read_csv(roadmap / "tracks.csv").path[0]
+    (tmp_path / "text.bigwig").write_text("no bigWig")
+    (tmp_path / "cut.bigwig").write_bytes(first.read_bytes()[:-1000])
+    with pyBigWig.open(str(tmp_path / "hg38.bigwig"), "w") as out:
+        out.addHeader([("chr1", 248956422)])
+        out.addEntries(["chr1"], [0], ends=[10], values=[1.0])
+    with pyBigWig.open(str(first)) as file, pyBigWig.open(str(tmp_path / "neg"), "w") as out:
+        out.addHeader(list(file.chroms().items()))
+        for chrom in file.chroms():
+            out.addEntries([chrom], [0], ends=[10], values=[-1.0])
+    for name, expected in (
+        ("text.bigwig", "bigWig"),
+        ("cut.bigwig", "truncated"),
+        ("hg38.bigwig", "hg38"),
+    ):
+        tracks = sheet(roadmap, tmp_path, path=str(tmp_path / name))
+        problems = problems_of(build_config(tmp_path / "s", tracks=tracks))
+        assert expected in str(problems[0]), problems
+    tracks = sheet(roadmap, tmp_path, path=str(tmp_path / "neg"))
+    table = pd.read_csv(tracks)
+    table.assign(unit="depth").to_csv(tracks, index=False)
+    assert any(
+        "negative signal" in str(problem)
+        for problem in problems_of(build_config(tmp_path / "s", tracks=tracks))
+    )
+    assert not (tmp_path / "s").exists()
+
+
+def test_genes_that_do_not_fit_are_counted_or_refused(build_config, roadmap, tmp_path):
+    inputs = read_inputs(build_config(tmp_path / "s", chromosomes="chr1,chr2"))
+    assert inputs.left_out["on another chromosome"] == 220 - len(inputs.genes) > 0
+    genes = inputs.genes.assign(gene_id=[f"unknown{i}" for i in range(len(inputs.genes))])
+    genes.to_csv(tmp_path / "genes.csv", index=False)
+    with pytest.raises(InputError, match="no gene that both have"):
+        read_inputs(build_config(tmp_path / "s", genes=str(tmp_path / "genes.csv")))
+
+
+def test_a_track_with_another_checksum_fails_and_the_others_are_done(
+    build_config, roadmap, tmp_path
+):
+    tracks = sheet(roadmap, tmp_path)
+    table = pd.read_csv(tracks).assign(sha256="")
+    table.loc[0, "sha256"] = "0" * 64
+    table.to_csv(tracks, index=False)
+    config = build_config(tmp_path / "s", tracks=tracks)
+    with pytest.raises(InputError, match="sha256") as caught:
+        build(config)
+    assert len(caught.value.problems) == 1
+    store = WindowStore.open(tmp_path / "s", incomplete=True)
+    assert len(store.missing_slabs()) == 1
+
+
+def test_a_changed_source_does_not_pass_for_done(build_config, roadmap, tmp_path):
+    tracks = sheet(roadmap, tmp_path)
+    config = build_config(tmp_path / "s", tracks=tracks)
+    build(config)
+    table = pd.read_csv(tracks)
+    table.loc[0, "path"] = table.path[1]
+    table.to_csv(tracks, index=False)
+    with pytest.raises(InputError, match="a slab built from files of"):
+        build(config)
+
+
+def command(config):
+    fields = dataclasses.asdict(config)
+    return [
+        sys.executable,
+        "-m",
+        "data_prep.build_store",
+        *[f"--{name}={value}" for name, value in fields.items()],
+    ]
+
+
+def test_program_reports_and_leaves_with_a_status(build_config, tmp_path):
+    config = build_config(tmp_path / "s", window_bp=6001)
+    done = subprocess.run(command(config), capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "remedy" in done.stderr
+    assert "Traceback" not in done.stderr
+    help_text = subprocess.run(
+        [*command(config)[:3], "--help"], capture_output=True, text=True
+    ).stdout
+    assert "--min_covered" in help_text
+    assert "python -m data_prep.build_store" in help_text
+
+
+@pytest.mark.trial
+def test_killed_and_run_again_gives_the_same_store(build_config, small_store, tmp_path, trial_size):
+    """kill -9 of the whole process group at random moments."""
+    random = np.random.default_rng(0)
+    interrupted = 0
+    for i in range(trial_size(2, 100)):
+        config = build_config(tmp_path / f"s{i}.zarr", min_covered=0.01)
+        process = subprocess.Popen(
+            command(config), start_new_session=True, stdout=subprocess.DEVNULL
+        )
+        # From before anything is written to about the end.
+        target, wait = random.integers(0, 6), random.random() * 0.3
+        deadline = time.time() + 60
+        while process.poll() is None and time.time() < deadline:
+            done = len(list((tmp_path / f"s{i}.zarr" / "slabs").rglob("*.json")))
+            if done >= target:
+                time.sleep(wait)
+                break
+            time.sleep(0.01)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            interrupted += 1
+        process.wait()
+        subprocess.run(command(config), check=True, stdout=subprocess.DEVNULL)
+        store = WindowStore.open(config.store)
+        assert store.verify() == []
+        assert _values(store) == _values(small_store)
+        assert not list(tmp_path.rglob("*.partial"))
+    assert interrupted
+
+
+def _values(store):
+    """Checksums of all slabs; the manifest of this trial asks for coverage and so differs."""
+    return [store.slab_record(*pair)["sha256"] for pair in store.manifest.tracks]

@@ -1,0 +1,100 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.genome import (
+    WindowSpec,
+    check_gene_table,
+    gene_order,
+    match_chromosomes,
+    sort_chromosomes,
+    strip_version,
+    window_bounds,
+)
+
+
+def test_window_is_centred_on_the_tss():
+    start, end = window_bounds(np.array([5000, 100]), 10_000)
+    assert start.tolist() == [0, -4900]
+    assert end.tolist() == [10_000, 5100]
+
+
+@pytest.mark.parametrize(("window_bp", "bin_bp"), [(10_000, 30), (10_001, 1), (0, 25), (100, 0)])
+def test_windows_that_cannot_be_cut_are_refused(window_bp, bin_bp):
+    with pytest.raises(InputError):
+        WindowSpec(window_bp, bin_bp)
+
+
+def test_refused_window_names_one_that_fits():
+    with pytest.raises(InputError, match="window_bp=10020"):
+        WindowSpec(10_000, 30)
+
+
+def test_crop_and_merge():
+    stored = WindowSpec(40_000, 25)
+    assert WindowSpec(40_000, 25).crop_and_merge(stored) == (slice(0, 1600), 1)
+    assert WindowSpec(6_000, 100).crop_and_merge(stored) == (slice(680, 920), 4)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "stored", "why"),
+    [
+        (WindowSpec(40_000, 100), WindowSpec(10_000, 25), "at least as wide"),
+        (WindowSpec(6_000, 100), WindowSpec(10_000, 250), "divide"),
+        (WindowSpec(6_000, 100), WindowSpec(10_200, 150), "divide"),
+        (WindowSpec(600, 100), WindowSpec(1_000, 50), None),
+        (WindowSpec(100, 100), WindowSpec(300, 100), None),
+        (WindowSpec(200, 100), WindowSpec(300, 50), "edge of a stored bin"),
+    ],
+)
+def test_stores_that_do_not_serve_are_refused(wanted, stored, why):
+    if why is None:
+        wanted.crop_and_merge(stored)
+        return
+    if why == "edge of a stored bin":
+        stored = WindowSpec(300, 100)
+    with pytest.raises(InputError, match=why):
+        wanted.crop_and_merge(stored)
+
+
+def test_chromosome_names_and_order():
+    assert sort_chromosomes(["chrX", "chr10", "chr2", "chr1", "chr2"]) == [
+        "chr1", "chr2", "chr10", "chrX",
+    ]  # fmt: skip
+    assert match_chromosomes(["chr1", "2", "MT", "chr9"], ["1", "chr2", "chrM"]) == {
+        "chr1": "1", "2": "chr2", "MT": "chrM",
+    }  # fmt: skip
+
+
+def test_only_ensembl_ids_lose_their_version():
+    assert strip_version("ENSG00000116213.10") == "ENSG00000116213"
+    assert strip_version("ENSMUSG00000000001.4") == "ENSMUSG00000000001"
+    assert strip_version("ENSG00000182378.8_PAR_Y") == "ENSG00000182378_PAR_Y"
+    assert strip_version("AC005895.4") == "AC005895.4"
+
+
+def gene_table(**changes):
+    columns = {
+        "gene_id": ["a", "b"],
+        "name": ["A", "B"],
+        "chrom": ["chr1", "chr2"],
+        "tss": [10, 20],
+        "strand": ["+", "-"],
+    }
+    return pd.DataFrame({**columns, **changes})
+
+
+def test_gene_table_lists_all_its_problems():
+    sizes = {"chr1": 100, "chr2": 20}
+    check_gene_table(gene_table(tss=[0, 19]), sizes, "genes")
+    with pytest.raises(InputError) as caught:
+        check_gene_table(gene_table(gene_id=["a", "a"], strand=["+", "."]), sizes, "genes")
+    assert len(caught.value.problems) == 3  # twice, strand, and chr2:20 is off its end
+    with pytest.raises(InputError, match="strand"):
+        check_gene_table(gene_table().drop(columns="strand"), sizes, "genes")
+
+
+def test_gene_order_is_stable():
+    order = gene_order(["chr10", "chr2", "chr2", "chr2"], [5, 9, 1, 9])
+    assert order.tolist() == [2, 1, 3, 0]

@@ -175,7 +175,10 @@ def read_inputs(config: BuildConfig) -> BuildInputs:
         expression = read_expression(config.expression, cells=sheet.cells if sheet else None)
     if problems:
         raise InputError(problems)
-    assert window and assembly and sheet  # no problem, so all were read
+    # No problem, so all were read.
+    assert window
+    assert assembly
+    assert sheet
     assert genes is not None
     assert expression is not None
 

@@ -69,12 +69,12 @@ class History:
         return cls(*(np.full((runs, epochs), np.nan, np.float32) for _ in range(3)))
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _init(trainer: Trainer, model_key: Array) -> RunState:
+    return trainer.init(model_key)
+
+
 # Compiled once for a trainer and a number of runs, whichever population asks.
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _init(trainer: Trainer, lanes: int, model_keys: Array) -> RunState:
-    return map_runs(trainer.init, lanes, model_keys)
-
-
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
 def _epoch(
     trainer: Trainer,
@@ -115,8 +115,10 @@ class Population:
         self.signal = signal
         self.epochs_done = 0
         self.history = History.empty(len(self.runs), trainer.config.epochs)
-        state = _init(trainer, self.lanes, self.inputs.model_key)
-        idle = jnp.arange(state.status.shape[0]) >= len(self.runs)
+        # One run after the other: drawing weights is quick, compiling it for every `R` is not.
+        states = [jax.device_get(_init(trainer, key)) for key in self.inputs.model_key]
+        state = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *states)
+        idle = np.arange(len(states)) >= len(self.runs)
         self.state: RunState = dataclasses.replace(
             state, status=jnp.where(idle, FINISHED, state.status)
         )

@@ -122,7 +122,7 @@ class EarlyStopConfig:
 
 
 class EarlyStopState(NamedTuple):
-    """Attributes: best loss so far; epochs since; whether the last epoch was the best; whether to stop."""
+    """Best loss so far, epochs since, whether the last epoch was the best, whether to stop."""
 
     best: Float[Array, ""]
     wait: Int[Array, ""]
@@ -132,11 +132,12 @@ class EarlyStopState(NamedTuple):
 
 def early_stop_init() -> EarlyStopState:
     """The state before the first epoch: any finite loss improves on it."""
+    # Types are given, since a state of weak types compiles once more after its first update.
     return EarlyStopState(
-        best=jnp.asarray(jnp.inf),
-        wait=jnp.asarray(0),
-        improved=jnp.asarray(False),
-        stop=jnp.asarray(False),
+        best=jnp.asarray(jnp.inf, jnp.result_type(float)),
+        wait=jnp.zeros((), jnp.int32),
+        improved=jnp.zeros((), bool),
+        stop=jnp.zeros((), bool),
     )
 
 

@@ -81,7 +81,8 @@ class RunState:
         plateau, early_stop: schedule states.
         best_params, best_stats: those of the epoch with the lowest validation loss.
         epoch: int32, epochs done.
-        status: int32, RUNNING, STOPPED (early), FINISHED (all epochs) or QUARANTINED (loss not finite).
+        status: int32, RUNNING, STOPPED (early), FINISHED (all epochs) or QUARANTINED (loss not
+            finite).
     """
 
     params: Pytree

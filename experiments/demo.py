@@ -23,12 +23,12 @@ FLAGS = flags.FLAGS
 
 # Smaller than the defaults in every respect, so that two cores do it in minutes; all of these are
 # any user's flags.
-SIMULATE = ("--genes=1500", "--cells=2", "--seed=0")
+SIMULATE = ("--genes=1500", "--cells=3", "--seed=0")
 TRAIN = (
     "--model=promoter_cnn",
-    "--width=0.25",
+    "--width=0.125",
     "--cv=chromosomes_5",
-    "--epochs=12",
+    "--epochs=8",
     "--batch_size=64",
     "--checkpoint_every=4",
 )

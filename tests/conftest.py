@@ -2,9 +2,14 @@
 
 import os
 import pathlib
+import tempfile
 
 # Before JAX is imported: no test may depend on a GPU that happens to be there.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Tests and the programs they start compile the same programs; a private folder, gone afterwards.
+_compiled = tempfile.TemporaryDirectory(prefix="epi2expr-compiled-")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _compiled.name)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import jax
 import jaxtyping

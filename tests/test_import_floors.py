@@ -63,7 +63,7 @@ def test_library_modules_import_only_lower_floors():
             continue
         here = parts[1]
         for name in imports_of(path):
-            there = (name.split(".") + [""])[1]
+            there = [*name.split("."), ""][1]
             if there not in FLOOR_OF or there == here:
                 continue
             downward = FLOOR_OF[there] < FLOOR_OF[here] or (here, there) in NEIGHBOURS
@@ -118,6 +118,7 @@ def test_library_is_light():
         for node in top:
             module = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
             assert not (module or "").startswith(heavy), f"{path} imports {module}"
-    script = f"import {names}, sys; print([m for m in ('pyBigWig', 'matplotlib', 'distributed') if m in sys.modules])"
+    heavy = ("pyBigWig", "matplotlib", "distributed")
+    script = f"import {names}, sys; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "[]", done.stderr

@@ -51,7 +51,7 @@ class Cnn(nnx.Module):
                         width,
                         pool=pool,
                         rate=rate * config.dropout,
-                        folded=2 * width * channels <= filters,
+                        folded=pool > 1 and width * channels <= filters,
                         rngs=rngs,
                     )
                 )

@@ -59,18 +59,19 @@ def run_of(population, i):
     return [*leaves, *(column[i] for column in dataclasses.asdict(population.history).values())]
 
 
-@pytest.mark.parametrize("lanes", [1, 4])
-def test_a_run_is_the_same_bit_for_bit_in_any_company(study, trainer, lanes):
-    """Alone, among 8 and among 60, at another place each time."""
-    runs = study[2]
-    wanted = runs[17]
-    others = [run for run in runs if run != wanted]
+@pytest.mark.parametrize(("lanes", "sizes"), [(1, (8, 60)), (4, (8,))])
+def test_a_run_is_the_same_bit_for_bit_in_any_company(study, trainer, lanes, sizes):
+    """Alone and among others, at another place each time; idle lanes are company too."""
+    wanted = study[2][17]
+    others = [run for run in study[2] if run != wanted]
     alone = run_of(trained(make(study, trainer, [wanted], lanes)), 0)
-    eight = run_of(trained(make(study, trainer, [*others[:5], wanted, *others[5:7]], lanes)), 5)
-    sixty = run_of(trained(make(study, trainer, [*others[30:], wanted, *others[:30]], lanes)), 29)
-    for a, b, c in zip(alone, eight, sixty, strict=True):
-        np.testing.assert_array_equal(a, b)
-        np.testing.assert_array_equal(a, c)
+    for size in sizes:
+        place = 2 * size // 3
+        runs = [*others[:place], wanted, *others[place : size - 1]]
+        assert len(runs) == size
+        among = run_of(trained(make(study, trainer, runs, lanes)), place)
+        for a, b in zip(alone, among, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_members_differ(study, trainer):
@@ -82,13 +83,18 @@ def test_members_differ(study, trainer):
     assert len(np.unique(weights, axis=0)) == 6
 
 
-def test_nothing_compiles_twice_across_epochs(study, trainer):
-    population = make(study, trainer, study[2][:3])
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_nothing_compiles_twice_across_epochs(study, trainer, lanes):
+    population = make(study, trainer, study[2][:4], lanes)
     population.train_epoch()
     compiled = population_module._epoch._cache_size()
     for _ in range(3):
         population.train_epoch()
-    make(study, trainer, study[2][5:8]).train_epoch()  # as many runs: the same program
+    make(study, trainer, study[2][5:9], lanes).train_epoch()  # as many runs: the same program
+    resumed = make(study, trainer, study[2][:4], lanes)
+    resumed.restore(jax.tree.map(np.array, population.snapshot()))
+    resumed.epochs_done = 0
+    resumed.train_epoch()
     assert population_module._epoch._cache_size() == compiled
 
 

@@ -15,6 +15,7 @@ Needs the extra `peers`:  pip install 'epi2expr_jax[peers]'
 
 import importlib.util
 import json
+import os
 import pathlib
 import platform
 import statistics
@@ -22,6 +23,8 @@ import tempfile
 import time
 from collections.abc import Callable
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pyBigWig
 from absl import flags
@@ -29,8 +32,13 @@ from tqdm import tqdm
 
 from data_prep.bigwig import window_means
 from data_prep.program import start
+from epi2expr_jax.dataset import Run, RunInputs
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import WindowSpec
+from epi2expr_jax.models import REGISTRY
+from epi2expr_jax.population import Population
+from epi2expr_jax.schedules import EarlyStopConfig
+from epi2expr_jax.training import TrainConfig, Trainer
 
 FLAGS = flags.FLAGS
 
@@ -167,7 +175,117 @@ def windows(rounds: int, number: int = 1000) -> dict:
     }
 
 
-BENCHMARKS: dict[str, Callable[[int], dict]] = {"windows": windows}
+# -- cnn -------------------------------------------------------------------------------------
+
+_BATCH = 128
+_STEPS = 8  # batches an epoch of a run, and one more to validate
+_RUNS = 4
+# Multiply-adds of the published CNN's convolutions and dense layers, forward and backward, twice.
+_MFLOP_A_GENE_STEP = 177.5
+
+
+def _cnn_data() -> tuple[np.ndarray, np.ndarray]:
+    """Windows `[G, W, 1]` of about the right shape, and standardised targets `[G]`."""
+    random = np.random.default_rng(0)
+    genes = _BATCH * (_STEPS + 1)
+    signal = np.arcsinh(random.gamma(0.5, 4, (genes, 400, 1))).astype(np.float32)
+    return signal, random.standard_normal(genes).astype(np.float32)
+
+
+def _our_epoch() -> Callable[[], object]:
+    """One epoch of a population, by the engine that `experiments.train` uses."""
+    signal, target = _cnn_data()
+    runs = [Run("cell", ("assay",), "fold", seed) for seed in range(_RUNS)]
+    train = np.arange(len(target)) < _BATCH * _STEPS
+    keys = np.random.default_rng(1).integers(0, 2**32, (2, _RUNS, 2), np.uint32)
+    inputs = RunInputs(
+        cell=jnp.zeros(_RUNS, jnp.int32),
+        assays=jnp.zeros((_RUNS, 1), jnp.int32),
+        target=jnp.asarray(np.tile(target, (_RUNS, 1))),
+        train=jnp.asarray(np.tile(train, (_RUNS, 1))),
+        validation=jnp.asarray(np.tile(~train, (_RUNS, 1))),
+        order_key=jnp.asarray(keys[0]),
+        model_key=jnp.asarray(keys[1]),
+    )
+    config = TrainConfig(epochs=10_000, early_stop=EarlyStopConfig(10_000), batch_size=_BATCH)
+    trainer = Trainer(REGISTRY["cnn"](), config)
+    population = Population(trainer, runs, inputs, jnp.asarray(signal[None, None, :, :, 0]))
+    return population.train_epoch
+
+
+def _keras_epochs() -> Callable[[], object]:
+    """As many epochs of one Keras model as the population has runs."""
+    os.environ["KERAS_BACKEND"] = "jax"
+    import keras  # pyright: ignore[reportMissingImports]
+    from keras import layers  # pyright: ignore[reportMissingImports]
+
+    def block(x, linear, pool, rate):
+        x = layers.ReLU()(layers.BatchNormalization()(linear(x)))
+        if pool > 1:
+            x = layers.MaxPool1D(pool)(x)
+        return layers.Dropout(rate)(x)
+
+    def conv(filters, width):
+        return layers.Conv1D(filters, width, padding="same")
+
+    inputs = x = keras.Input((400, 1))
+    for filters, width, pool, rate in ((192, 19, 8, 0.1), (256, 7, 4, 0.1), (512, 7, 4, 0.2)):
+        x = block(x, conv(filters, width), pool, rate)
+    x = block(layers.Flatten()(x), layers.Dense(256), 1, 0.3)
+    x = layers.ReLU()(layers.BatchNormalization()(layers.Dense(8)(x)))
+    x = layers.Dropout(0.1)(layers.Reshape((1, 8))(x))
+    for filters, rate in ((256, 0.2), (64, 0.1)):
+        x = block(x, conv(filters, 7), 1, rate)
+    model = keras.Model(inputs, layers.Dense(1)(layers.Flatten()(x)))
+    model.compile(optimizer="adam", loss="mse")
+    signal, target = _cnn_data()
+    part = slice(0, _BATCH * _STEPS), slice(_BATCH * _STEPS, None)
+    return lambda: model.fit(
+        signal[part[0]],
+        target[part[0]],
+        validation_data=(signal[part[1]], target[part[1]]),
+        batch_size=_BATCH,
+        epochs=_RUNS,
+        verbose=0,
+    )
+
+
+def cnn(rounds: int) -> dict:
+    """Training gene-steps/s of the published CNN with dropout; one batch an epoch validates."""
+    require_peers("keras")
+    size, repeats = 2048, 4
+    matrix = jax.random.normal(jax.random.key(0), (size, size))
+    multiply = jax.jit(lambda a: a @ a)
+
+    def rate(work: Callable[[], object], amount: float) -> Callable[[], float]:
+        def measure() -> float:
+            begin = time.perf_counter()
+            work()
+            return amount / (time.perf_counter() - begin)
+
+        measure()  # compiles
+        return measure
+
+    gene_steps = _RUNS * _STEPS * _BATCH
+    mflop = repeats * 2 * size**3 / 1e6
+    sides = {
+        "ours": rate(_our_epoch(), gene_steps),
+        "keras": rate(_keras_epochs(), gene_steps),
+        "matmul_mflops": rate(
+            lambda: jax.block_until_ready([multiply(matrix) for _ in range(repeats)]), mflop
+        ),
+    }
+    rates, ratios = take_turns(sides, rounds)
+    return {
+        "what": "cnn",
+        "ratio_vs_keras": round(ratios["keras"], 3),
+        "share_of_matmul_peak": round(ratios["matmul_mflops"] * _MFLOP_A_GENE_STEP, 3),
+        "gene_steps_per_s": {name: round(rates[name]) for name in ("ours", "keras")},
+        "matmul_gflops": round(rates["matmul_mflops"] / 1e3, 1),
+    }
+
+
+BENCHMARKS: dict[str, Callable[[int], dict]] = {"windows": windows, "cnn": cnn}
 
 
 def define_flags() -> None:

@@ -37,7 +37,7 @@ def left_padding(width: int) -> int:
 
 
 def patches(x: Float[Array, "B W C"], width: int, left: int) -> Float[Array, "BW KC"]:
-    """The `width` bins that each bin's output sees, zeros beyond the window's ends."""
+    """The `width` bins that each bin's output sees, zeros beyond the window's ends; `N = B W`, `P = K C`."""
     batch, bins, channels = x.shape
     padded = jnp.pad(x, ((0, 0), (left, width - 1 - left), (0, 0)))
     shifted = [padded[:, tap : tap + bins] for tap in range(width)]

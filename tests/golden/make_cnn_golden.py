@@ -97,7 +97,10 @@ def keras_promoter_cnn(assays: int, width: float):
 def in_precision(dtype: str, build, assays: int, width: float):
     """A Keras model of this precision throughout, with the weights that the tests draw as well."""
     from keras import config
+    from keras.src.backend.common.dtypes import BIT64_TO_BIT32_DTYPE
 
+    # On JAX, Keras computes a float64 batch norm in float32; this table is what makes it so.
+    BIT64_TO_BIT32_DTYPE["float64"] = "float64"
     config.set_floatx(dtype)
     config.set_dtype_policy(dtype)
     model = build(assays, width)

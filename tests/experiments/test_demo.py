@@ -1,0 +1,61 @@
+import json
+
+import pandas as pd
+import pytest
+
+from experiments import demo
+from experiments.demo import compare_with_truth
+
+TRUTH = {"oracle": {"6000": {"all": {"a": 0.9, "b": 0.6, "c": 0.3, "d": 0.0, "e": 0.0}}}}
+
+
+def ranking(**changes):
+    scores = {"a": 0.8, "b": 0.5, "c": 0.2, "d": 0.03, "e": -0.02, **changes}
+    table = pd.DataFrame({"assay": list(scores), "pearson": list(scores.values()), "cell": "all"})
+    table["rank"] = table.pearson.rank(ascending=False)
+    return table.assign(simultaneous_low=table.pearson - 0.1, simultaneous_high=table.pearson + 0.1)
+
+
+def test_a_ranking_like_the_oracle_holds():
+    lines, holds = compare_with_truth(ranking(), TRUTH)
+    assert holds
+    assert "Spearman 1.000" in "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"a": 0.4},  # order lost
+        {"d": 0.25},  # an assay without effect among those with one, its interval above 0
+        {"e": -0.15},  # an interval that excludes 0
+    ],
+)
+def test_a_ranking_that_misses_the_truth_does_not_hold(changes):
+    assert not compare_with_truth(ranking(**changes), TRUTH)[1]
+
+
+def test_wide_intervals_do_not_hold():
+    wide = ranking().assign(simultaneous_low=-0.2, simultaneous_high=0.2)
+    assert not compare_with_truth(wide, TRUTH)[1]
+
+
+@pytest.mark.trial
+def test_the_whole_chain_from_public_files_to_the_report(tmp_path, monkeypatch, trial_size):
+    """The demo's own commands; small here, as they stand under `make trials`."""
+    monkeypatch.setattr(
+        demo, "SIMULATE", trial_size(("--genes=300", "--cells=1", "--seed=0"), demo.SIMULATE)
+    )
+    small = (
+        "--model=promoter_cnn", "--width=0.1", "--cv=chromosomes_3", "--epochs=8",
+        "--batch_size=16", "--checkpoint_every=8",
+    )  # fmt: skip
+    monkeypatch.setattr(demo, "TRAIN", trial_size(small, demo.TRAIN))
+    holds = demo.demo(tmp_path)
+    ranked = pd.read_csv(tmp_path / "run" / "ranking.csv")
+    truth = json.loads((tmp_path / "data" / "truth.json").read_text())
+    oracle = pd.Series(truth["oracle"][demo.MODEL_WINDOW]["all"])
+    scores = ranked[ranked.cell == "all"].set_index("assay").pearson
+    # 200 training genes are too few for the weak ones, but not for the strong.
+    assert set(oracle.nlargest(2).index) == set(scores.nlargest(2).index)
+    assert (tmp_path / "run" / "report.html").stat().st_size > 100_000
+    assert holds or trial_size(True, False)

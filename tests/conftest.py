@@ -1,15 +1,19 @@
 """Strict settings for all tests: types of arrays checked at run time, rank promotion refused."""
 
+# ruff: noqa: E402 - the environment is set before JAX is imported
+
 import os
 import pathlib
 import tempfile
 
 # Before JAX is imported: no test may depend on a GPU that happens to be there.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Tests and the programs they start compile the same programs; a private folder, gone afterwards.
-_compiled = tempfile.TemporaryDirectory(prefix="epi2expr-compiled-")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _compiled.name)
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+# Tests and the programs they start share caches (compiled programs, indexed annotations): a private
+# folder, gone afterwards.
+_cache = tempfile.TemporaryDirectory(prefix="epi2expr-cache-")
+os.environ["XDG_CACHE_HOME"] = _cache.name
+os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{_cache.name}/jax"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 import jax
 import jaxtyping

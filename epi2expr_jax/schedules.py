@@ -5,7 +5,7 @@ population of runs can carry them through `jit`, `vmap` and `lax.map`. A NaN los
 """
 
 import dataclasses
-from typing import Literal, NamedTuple
+from typing import NamedTuple, cast
 
 import jax.numpy as jnp
 import optax
@@ -37,7 +37,7 @@ class PlateauConfig:
     factor: float = 0.2
     patience: int = 3
     threshold: float = 1e-4
-    rule: Literal["keras", "pytorch"] = "keras"
+    rule: str = "keras"
     min_scale: float = 0.0
 
     def __post_init__(self):
@@ -80,15 +80,15 @@ class PlateauConfig:
 
 def plateau_init(config: PlateauConfig) -> PlateauState:
     """The state before the first epoch."""
-    return config._transform.init(jnp.zeros(()))
+    return cast(PlateauState, config._transform.init(jnp.zeros(())))
 
 
 def plateau_update(
     config: PlateauConfig, state: PlateauState, loss: Float[Array, ""]
 ) -> PlateauState:
     """The state after an epoch that ended with this validation loss."""
-    _, state = config._transform.update(jnp.zeros(()), state, value=loss)
-    return state
+    _, after = config._transform.update(jnp.zeros(()), state, value=loss)
+    return cast(PlateauState, after)
 
 
 def plateau_scale(state: PlateauState) -> Float[Array, ""]:

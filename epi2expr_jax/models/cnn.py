@@ -37,7 +37,7 @@ class CnnConfig(WindowModelConfig):
 
 
 class Cnn(nnx.Module):
-    """Three convolutions with pooling, two dense layers, two convolutions over one bin, one output."""
+    """Three convolutions with pooling, two dense layers, two convolutions over one bin, a sum."""
 
     def __init__(self, config: CnnConfig, *, rngs: nnx.Rngs):
         def blocks(table, channels):

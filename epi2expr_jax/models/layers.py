@@ -17,6 +17,7 @@ Every formula here is exact; nothing is approximated for speed.
 
 import functools
 import math
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,7 @@ def left_padding(width: int) -> int:
 
 
 def patches(x: Float[Array, "B W C"], width: int, left: int) -> Float[Array, "BW KC"]:
-    """The `width` bins that each bin's output sees, zeros beyond the window's ends; `N = B W`, `P = K C`."""
+    """The `K = width` bins that each bin's output sees, zeros beyond the ends of the window."""
     batch, bins, channels = x.shape
     padded = jnp.pad(x, ((0, 0), (left, width - 1 - left), (0, 0)))
     shifted = [padded[:, tap : tap + bins] for tap in range(width)]
@@ -46,7 +47,7 @@ def patches(x: Float[Array, "B W C"], width: int, left: int) -> Float[Array, "BW
 
 
 def conv(x: Float[Array, "B W C"], kernel: Float[Array, "K C F"]) -> Float[Array, "B W F"]:
-    """Convolution with "same" padding, no bias; `conv(x, kernel)[b, w] = sum x[b, w+k-left] kernel[k]`."""
+    """Convolution, "same" padding, no bias: `y[b, w] = sum_k x[b, w + k - left] kernel[k]`."""
     kernel, left = _reachable(x.shape[1], kernel)
     return _conv(x, kernel, left)
 
@@ -54,23 +55,22 @@ def conv(x: Float[Array, "B W C"], kernel: Float[Array, "K C F"]) -> Float[Array
 def conv_max_pool(
     x: Float[Array, "B W C"], kernel: Float[Array, "K C F"], size: int
 ) -> Float[Array, "B V F"]:
-    """`max_pool(conv(x, kernel), size)` without ever holding the unpooled output of a whole batch."""
+    """`max_pool(conv(x, kernel), size)`; on CPU the unpooled output never exists as a whole."""
     kernel, left = _reachable(x.shape[1], kernel)
     if size == 1:
         return _conv(x, kernel, left)
     return _conv_max_pool(x, kernel, left, size)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def max_pool(x: Float[Array, "B W F"], size: int) -> Float[Array, "B V F"]:
     """The largest of every `size` bins; what is left over at the end is dropped.
 
-    The gradient goes to the first of equal maxima, as in Keras.
+    The gradient goes to the first of equal maxima, as in Keras. A NaN among them makes NaN.
     """
-    return first_maximum(x, size)[0]
+    return x if size == 1 else cast(Array, _max_pool(x, size))
 
 
-def first_maximum(
+def _first_maximum(
     x: Float[Array, "B W F"], size: int
 ) -> tuple[Float[Array, "B V F"], Int8[Array, "B V F"]]:
     """Maximum of every `size` bins, and which of them it is."""
@@ -80,9 +80,8 @@ def first_maximum(
     where = jnp.zeros(best.shape, jnp.int8)
     for offset in range(1, size):
         candidate = grouped[:, :, offset]
-        better = candidate > best
-        best = jnp.where(better, candidate, best)
-        where = jnp.where(better, jnp.int8(offset), where)
+        where = jnp.where(candidate > best, jnp.int8(offset), where)
+        best = jnp.maximum(best, candidate)  # unlike a comparison, lets no NaN disappear
     return best, where
 
 
@@ -97,8 +96,13 @@ def _unpool(
     return jnp.pad(spread, ((0, 0), (0, bins - pooled * size), (0, 0)))
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _max_pool(x, size):
+    return _first_maximum(x, size)[0]
+
+
 def _max_pool_forward(x, size):
-    best, where = first_maximum(x, size)
+    best, where = _first_maximum(x, size)
     return best, (where, x.shape[1])
 
 
@@ -107,7 +111,7 @@ def _max_pool_backward(size, saved, gradient):
     return (_unpool(gradient, where, size, bins),)
 
 
-max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 def _reachable(bins: int, kernel):
@@ -148,7 +152,10 @@ def _input_gradient(gradient, kernel, left):
 
 
 def _kernel_gradient(arrays, output_gradient, kernel, left, bytes_a_gene):
-    """Sum over pieces of patches times `output_gradient(*piece)`; `arrays[0]` is the layer's input."""
+    """Sum over pieces of patches times the output's gradient.
+
+    `arrays` are the layer's input, and what `output_gradient` makes that gradient of.
+    """
     width, channels, filters = kernel.shape
 
     def add(total, piece):
@@ -199,7 +206,7 @@ def _conv_max_pool_forward(x, kernel, left, size):
     matrix = kernel.reshape(width * channels, filters)
 
     def piece(x):
-        return first_maximum((patches(x, width, left) @ matrix).reshape(-1, bins, filters), size)
+        return _first_maximum((patches(x, width, left) @ matrix).reshape(-1, bins, filters), size)
 
     (pieces,) = _pieces(x, bytes_a_gene=_unpooled_bytes_a_gene(x, kernel))
     best, where = jax.lax.map(piece, pieces)

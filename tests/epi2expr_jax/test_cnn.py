@@ -1,3 +1,4 @@
+import functools
 import pathlib
 import runpy
 import subprocess
@@ -54,14 +55,15 @@ def golden_signal(size):
     return map(jnp.asarray, MAKER["signal"](400, CONFIGS[size].assays))
 
 
-def predict(model, x, key=None, options=None):
-    """Predictions, compiled once; in training mode if there is a key."""
+def predictor(model, options=None):
+    """`predict(x, key=None)`, compiled once a shape; in training mode if there is a key."""
     graph, state = nnx.split(model)
 
+    @functools.partial(jax.jit, compiler_options=options)
     def apply(state, x, key):
         return nnx.merge(graph, state, copy=True)(x, mask=jnp.ones(len(x), bool), key=key)
 
-    return jax.jit(apply, compiler_options=options)(state, x, key)
+    return lambda x, key=None: apply(state, x, key)
 
 
 def train(model, x, y, mask, key, options=None):
@@ -87,7 +89,7 @@ def test_parameters_and_predictions_equal_keras(size):
     assert counted == sum(array.size for array in jax.tree.leaves(nnx.state(model)))
     x, _ = golden_signal(size)
     expected = GOLDEN[f"{size}/inference"]
-    np.testing.assert_allclose(predict(model, x.astype("float32")), expected, atol=1e-5)
+    np.testing.assert_allclose(predictor(model)(x.astype("float32")), expected, atol=1e-5)
 
 
 def test_the_published_size():
@@ -148,10 +150,11 @@ def test_a_partial_batch_equals_the_small_batch_alone(x64):
 def test_inference_does_not_depend_on_the_batch():
     model = SMALL.build(rngs=nnx.Rngs(0))
     x = jnp.asarray(np.random.RandomState(0).standard_normal((12, 128, 1)), "float32")
-    whole = predict(model, x, options=QUICK)
+    predict = predictor(model, QUICK)
+    whole = predict(x)
     for size in (1, 4):
         batches = (x[i : i + size] for i in range(0, 12, size))
-        found = jnp.concatenate([predict(model, batch, options=QUICK) for batch in batches])
+        found = jnp.concatenate([predict(batch) for batch in batches])
         np.testing.assert_allclose(found, whole, atol=1e-6)
 
 
@@ -160,7 +163,8 @@ def test_dropout_differs_between_keys_and_can_be_turned_off():
     for dropout in (1.0, 0.0):
         config = CnnConfig(window_bp=3200, width=0.05, dropout=dropout)
         model = config.build(rngs=nnx.Rngs(0))
-        found = [predict(model, x, jax.random.key(i), QUICK) for i in (0, 0, 1)]
+        predict = predictor(model, QUICK)
+        found = [predict(x, jax.random.key(i)) for i in (0, 0, 1)]
         assert (found[0] == found[1]).all()
         assert (found[0] != found[2]).any() == (dropout > 0)
     rates = [block.rate for block in blocks(SMALL.build(rngs=nnx.Rngs(0)))]

@@ -35,7 +35,7 @@ def assert_close(found, expected, tolerance=1e-12):
 
 @pytest.fixture
 def small_pieces(monkeypatch):
-    """Patches for two or three genes at a time, so that every loop over pieces has several turns."""
+    """Patches for a few genes at a time, so that every loop over pieces has several turns."""
     monkeypatch.setattr(layers, "PATCH_BYTES", {jax.default_backend(): 6_000})
 
 
@@ -61,6 +61,11 @@ def test_max_pool_drops_the_rest_and_sends_the_gradient_to_the_first_maximum():
     assert pooled[0, :, 0].tolist() == [3, 5]
     (gradient,) = pull(jnp.asarray([[[1.0], [2.0]]]))
     assert gradient[0, :, 0].tolist() == [1, 0, 0, 0, 0, 2, 0]
+
+
+def test_pooling_lets_no_nan_disappear():
+    x = jnp.zeros((1, 4, 1)).at[0, 1].set(jnp.nan)
+    assert np.isnan(layers.max_pool(x, 2)[0, :, 0]).tolist() == [True, False]
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])

@@ -1,3 +1,4 @@
+import functools
 import pathlib
 import runpy
 
@@ -49,14 +50,15 @@ def golden_signal(size):
     return map(jnp.asarray, MAKER["signal"](60, CONFIGS[size].assays))
 
 
-def predict(model, x, key=None, options=None):
-    """Predictions, compiled once; in training mode if there is a key."""
+def predictor(model, options=None):
+    """`predict(x, key=None)`, compiled once a shape; in training mode if there is a key."""
     graph, state = nnx.split(model)
 
+    @functools.partial(jax.jit, compiler_options=options)
     def apply(state, x, key):
         return nnx.merge(graph, state)(x, mask=jnp.ones(len(x), bool), key=key)
 
-    return jax.jit(apply, compiler_options=options)(state, x, key)
+    return lambda x, key=None: apply(state, x, key)
 
 
 def gradients(model, x, y, mask, options=None):
@@ -78,7 +80,7 @@ def test_parameters_and_predictions_equal_keras(size):
     assert counted == GOLDEN[f"{size}/parameters"]
     x, _ = golden_signal(size)
     expected = GOLDEN[f"{size}/inference"]
-    np.testing.assert_allclose(predict(model, x.astype("float32")), expected, atol=1e-5)
+    np.testing.assert_allclose(predictor(model)(x.astype("float32")), expected, atol=1e-5)
 
 
 def test_the_published_size():
@@ -104,7 +106,7 @@ def test_every_layer_equals_keras():
 def test_gradients_equal_keras(x64, size):
     model = golden_model(size)
     x, y = golden_signal(size)
-    np.testing.assert_allclose(predict(model, x), GOLDEN[f"{size}/training"], atol=1e-10)
+    np.testing.assert_allclose(predictor(model)(x), GOLDEN[f"{size}/training"], atol=1e-10)
     error, gradient = gradients(model, x, y, jnp.ones(len(x), bool))
     np.testing.assert_allclose(error, GOLDEN[f"{size}/loss"], atol=1e-10)
     for i, (_, one) in enumerate(variables(gradient)):
@@ -128,17 +130,19 @@ def test_a_partial_batch_equals_the_small_batch_alone(x64):
 def test_inference_does_not_depend_on_the_batch():
     model = SMALL.build(rngs=nnx.Rngs(0))
     x = jnp.asarray(np.random.RandomState(0).standard_normal((12, 60, 1)), "float32")
-    whole = predict(model, x, options=QUICK)
+    predict = predictor(model, QUICK)
+    whole = predict(x)
     for size in (1, 4):
         batches = (x[i : i + size] for i in range(0, 12, size))
-        found = jnp.concatenate([predict(model, batch, options=QUICK) for batch in batches])
+        found = jnp.concatenate([predict(batch) for batch in batches])
         np.testing.assert_allclose(found, whole, atol=1e-6)
 
 
 def test_dropout_follows_its_key_and_has_the_published_rates():
     model = SMALL.build(rngs=nnx.Rngs(0))
     x = jnp.ones((4, 60, 1))
-    first, again, other = (predict(model, x, jax.random.key(i), QUICK) for i in (0, 0, 1))
+    predict = predictor(model, QUICK)
+    first, again, other = (predict(x, jax.random.key(i)) for i in (0, 0, 1))
     assert (first == again).all()
     assert (first != other).any()
     assert ([block.rate for block in model.trunk], model.flat_rate) == ([0.1, 0.1, 0.1], 0.4)
@@ -155,8 +159,9 @@ def test_vmapped_runs_equal_single_ones():
         return nnx.merge(graph, state)(x, mask=jnp.ones(4, bool), key=key)
 
     together = jax.jit(jax.vmap(run), compiler_options=QUICK)(states, keys)
+    single = jax.jit(run, compiler_options=QUICK)
     for model, key, found in zip(models, keys, together, strict=True):
-        np.testing.assert_allclose(found, predict(model, x, key, QUICK), atol=1e-6)
+        np.testing.assert_allclose(found, single(nnx.state(model), key), atol=1e-6)
     assert (together[0] != together[1]).all()
 
 

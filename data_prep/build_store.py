@@ -29,7 +29,8 @@ from data_prep.inputs import BuildConfig, BuildInputs, define_flags
 from data_prep.program import start
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import WindowSpec
-from epi2expr_jax.store import Manifest, WindowStore
+from epi2expr_jax.manifest import Manifest
+from epi2expr_jax.store import WindowStore
 
 
 def build(config: BuildConfig) -> WindowStore:

@@ -20,8 +20,8 @@ from epi2expr_jax.genome import (
     match_chromosomes,
     sort_chromosomes,
 )
+from epi2expr_jax.manifest import Manifest
 from epi2expr_jax.roadmap import BLIND_CHROMOSOMES
-from epi2expr_jax.store import Manifest
 
 FLAGS = flags.FLAGS
 

@@ -29,60 +29,11 @@ import pandas as pd
 import tensorstore as ts
 
 from epi2expr_jax.errors import InputError, Problem
-from epi2expr_jax.genome import WindowSpec, listing
+from epi2expr_jax.genome import listing
+from epi2expr_jax.manifest import FORMAT, Manifest, read_manifest, write_json, write_manifest
 
-FORMAT = "epi2expr_jax window store"
-FORMAT_VERSION = 1
-_GENES_PER_CHUNK = (
-    512  # 512 genes x 400 bins x 4 B = 0.8 MB: a few reads a slab, cheap random genes
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Manifest:
-    """What a store is, in full: two builds with equal manifests and sources hold equal arrays.
-
-    Attributes:
-        window_bp, bin_bp: the stored window around each TSS, in bp.
-        assembly: its name; `chrom_sizes` gives its chromosomes' lengths in bp.
-        chromosomes: those whose genes are stored.
-        blind: the chromosomes no model of `monte_carlo_5` may see before the final test.
-        cells, assays: labels, in the order of the arrays.
-        tracks: the (cell, assay) pairs that have a track; the others stay NaN.
-        units: assay to unit of its tracks, which decides the transform at load.
-        groups: assay to its kind (histone, accessibility, …), for reports.
-        min_covered: genes were left out whose window has less data than this share.
-        tss: the rule by which a gene's TSS was chosen.
-        candidates_sha256: of the genes and expression the build started from.
-        left_out: why and how many genes of the inputs are not here.
-        genes_sha256, expression_sha256: of the gene table and the expression array.
-    """
-
-    window_bp: int
-    bin_bp: int
-    assembly: str
-    chrom_sizes: dict[str, int]
-    chromosomes: list[str]
-    blind: list[str]
-    cells: list[str]
-    assays: list[str]
-    tracks: list[list[str]]
-    units: dict[str, str]
-    groups: dict[str, str]
-    min_covered: float
-    tss: str
-    candidates_sha256: str
-    left_out: dict[str, int] = dataclasses.field(default_factory=dict)
-    genes_sha256: str = ""
-    expression_sha256: str = ""
-
-    @property
-    def window(self) -> WindowSpec:
-        return WindowSpec(self.window_bp, self.bin_bp)
-
-
-# What a build finds out, as against what it was asked for.
-_OUTCOMES = ("left_out", "genes_sha256", "expression_sha256")
+# 512 genes x 400 bins x 4 B = 0.8 MB: a few reads a slab, and single genes stay cheap.
+_GENES_PER_CHUNK = 512
 
 
 class WindowStore:
@@ -125,10 +76,7 @@ class WindowStore:
             _declare(partial, manifest, genes)
             _open_array(partial, "expression").write(expression).result()
             genes.to_parquet(partial / "genes.parquet", index=False)
-            _write_json(
-                partial / "manifest.json",
-                {"format": FORMAT, "version": FORMAT_VERSION, **dataclasses.asdict(manifest)},
-            )
+            write_manifest(partial, manifest)
             partial.rename(path)
         except (OSError, ValueError) as error:
             raise _write_failed(path, error) from error
@@ -142,18 +90,7 @@ class WindowStore:
             InputError: if another store is there, naming all that differs; nothing is touched.
         """
         there = cls.open(path, incomplete=True)
-        old, new = dataclasses.asdict(there.manifest), dataclasses.asdict(manifest)
-        changed = [name for name in new if new[name] != old[name] and name not in _OUTCOMES]
-        if changed:
-            raise InputError(
-                Problem(
-                    f"{path}: {name}",
-                    _brief(old[name]),
-                    f"{_brief(new[name])}, as asked for now",
-                    "give another --store, or delete this one",
-                )
-                for name in changed
-            )
+        there.manifest.require_same_request(manifest, str(path))
         return there
 
     # -- opening ----------------------------------------------------------------------------
@@ -169,38 +106,7 @@ class WindowStore:
             InputError: if it is no store, of another format version, or half built.
         """
         path = pathlib.Path(path)
-        file = path / "manifest.json"
-        try:
-            fields = json.loads(file.read_text())
-        except FileNotFoundError:
-            raise InputError(
-                Problem(str(path), "no manifest.json", "a window store", "make it with build_store")
-            ) from None
-        except json.JSONDecodeError as error:
-            raise InputError(
-                Problem(str(file), f"no valid JSON ({error})", "a manifest", "rebuild the store")
-            ) from None
-        if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
-            raise InputError(
-                Problem(str(file), "some other file", f'"format": "{FORMAT}"', "check --store")
-            )
-        version = fields.pop("version", None)
-        if version != FORMAT_VERSION:
-            newer = isinstance(version, int) and version > FORMAT_VERSION
-            raise InputError(
-                Problem(
-                    str(file),
-                    f"format version {version}",
-                    f"version {FORMAT_VERSION}",
-                    "upgrade epi2expr_jax" if newer else "migrate: rebuild it with build_store",
-                )
-            )
-        try:
-            manifest = Manifest(**fields)
-        except TypeError as error:
-            raise InputError(
-                Problem(str(file), f"{error}", "the fields of a manifest", "rebuild the store")
-            ) from None
+        manifest = read_manifest(path)
         store = cls(path, manifest, pd.read_parquet(path / "genes.parquet"))
         missing = store.missing_slabs()
         if missing and not incomplete:
@@ -256,7 +162,7 @@ class WindowStore:
             _open_array(self.path, "signal")[index].write(means).result()
             marker = self._marker(cell, assay)
             marker.parent.mkdir(parents=True, exist_ok=True)
-            _write_json(marker, {"sources": list(sources), "sha256": _digest(means, coverage)})
+            write_json(marker, {"sources": list(sources), "sha256": _digest(means, coverage)})
         except (OSError, ValueError) as error:
             raise _write_failed(self.path, error) from error
 
@@ -407,13 +313,6 @@ def _open_array(path: pathlib.Path, name: str) -> ts.TensorStore:
     return ts.open(spec, open=True).result()
 
 
-def _write_json(path: pathlib.Path, content: Any) -> None:
-    """Whole or not at all: written beside, then renamed."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-    partial.replace(path)
-
-
 def _write_failed(path: pathlib.Path, error: Exception) -> InputError:
     return InputError(
         Problem(
@@ -444,8 +343,3 @@ def _changed(where: str) -> Problem:
         "what build_store wrote",
         "delete the slab's marker under slabs/ and run build_store again",
     )
-
-
-def _brief(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 120 else text[:117] + "…"

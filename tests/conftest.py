@@ -8,6 +8,7 @@ import tempfile
 
 # Before JAX is imported: no test may depend on a GPU that happens to be there.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("KERAS_BACKEND", "jax")
 # Tests and the programs they start share caches (compiled programs, indexed annotations): a private
 # folder, gone afterwards.
 _cache = tempfile.TemporaryDirectory(prefix="epi2expr-cache-")

@@ -16,7 +16,7 @@ BUILDINGS = (
 
 FLOORS = {
     0: ["errors", "roadmap", "genome"],
-    1: ["signal", "store", "splits", "losses", "metrics", "schedules"],
+    1: ["signal", "manifest", "store", "splits", "losses", "metrics", "schedules"],
     2: ["models", "dataset"],
     3: ["training", "checkpoint"],
     4: ["population"],
@@ -25,7 +25,7 @@ FLOORS = {
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 # Within one floor these may look at each other: shapes of one thing, or plain vocabulary.
-NEIGHBOURS = {("roadmap", "errors"), ("genome", "errors")}
+NEIGHBOURS = {("genome", "errors"), ("store", "manifest")}
 
 
 def modules(building: str) -> list[pathlib.Path]:

@@ -9,7 +9,8 @@ import pytest
 import xarray as xr
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.store import Manifest, WindowStore
+from epi2expr_jax.manifest import Manifest
+from epi2expr_jax.store import WindowStore
 
 GENES = pd.DataFrame(
     {

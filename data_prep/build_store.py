@@ -1,4 +1,4 @@
-"""Public-format files to a window store: track sheet + expression + genes -> store.
+"""Public-format files to a window store: track sheet + expression + genes (+ contacts) -> store.
 
     python -m data_prep.build_store --tracks=tracks.csv --expression=57epigenomes.RPKM.pc.gz \\
         --genes=genes.gtf.gz --store=roadmap.zarr --workers=2
@@ -22,7 +22,7 @@ import pandas as pd
 from distributed import Client, LocalCluster, as_completed
 from tqdm import tqdm
 
-from data_prep.bigwig import track_means
+from data_prep.bigwig import track_means, track_region_means
 from data_prep.catalogue import Track
 from data_prep.doctor import examine, summary
 from data_prep.inputs import BuildConfig, BuildInputs, define_flags
@@ -83,7 +83,9 @@ def _declare(inputs: BuildInputs, manifest: Manifest, client: Client) -> WindowS
             )
         genes, expression = genes[keep], expression[:, keep]
     manifest = dataclasses.replace(manifest, left_out=left_out)
-    store = WindowStore.create(inputs.config.store, manifest, genes, expression)
+    store = WindowStore.create(
+        inputs.config.store, manifest, genes, expression, contacts=inputs.contacts
+    )
     shutil.rmtree(_coverage_folder(inputs.config.store), ignore_errors=True)
     return store
 
@@ -131,7 +133,11 @@ def build_slab(track: Track, store_path: str) -> None:
     store = WindowStore.open(store_path, incomplete=True)
     genes, window = store.genes, store.manifest.window
     means, coverage = track_means(track.sources, genes.chrom, genes.tss, window)
-    store.write_slab(track.cell, track.assay, means, coverage, source_records(track))
+    regions = None
+    if track.cell in store.manifest.contacts:
+        table = store.regions(track.cell).table
+        regions = track_region_means(track.sources, table, store.manifest.region_bin_bp)
+    store.write_slab(track.cell, track.assay, means, coverage, source_records(track), regions)
 
 
 def source_records(track: Track) -> list[dict[str, Any]]:

@@ -19,7 +19,8 @@ from data_prep.catalogue import Track
 from data_prep.inputs import BuildConfig, BuildInputs, define_flags, read_inputs
 from data_prep.program import start
 from epi2expr_jax.errors import InputError, Problem
-from epi2expr_jax.genome import sort_chromosomes
+from epi2expr_jax.genome import listing, sort_chromosomes
+from epi2expr_jax.regions import Regions
 from epi2expr_jax.signal import UNIT_TRANSFORM
 
 
@@ -41,7 +42,9 @@ def examine(config: BuildConfig) -> BuildInputs:
 def track_problems(track: Track, inputs: BuildInputs) -> list[Problem]:
     """What is wrong with the files of one track: missing, truncated, another assembly, sign."""
     problems = []
-    needed = sort_chromosomes(inputs.genes.chrom)  # a track may lack a chromosome without genes
+    # A track may lack a chromosome without genes and regions.
+    regions = inputs.contacts.get(track.cell, inputs.genes)
+    needed = sort_chromosomes({*inputs.genes.chrom, *regions.chrom})
     for source in track.sources:
         found = check_bigwig(source.location, inputs.assembly.chrom_sizes, needed)
         problems += found
@@ -62,7 +65,12 @@ def track_problems(track: Track, inputs: BuildInputs) -> list[Problem]:
 
 def store_bytes(inputs: BuildInputs) -> int:
     """Size of the store's arrays before compression."""
-    return len(inputs.sheet.tracks) * len(inputs.genes) * inputs.window.bins * 4
+    windows = len(inputs.genes) * inputs.window.bins
+    regions = {
+        cell: Regions.from_contacts(contacts, inputs.genes).bins
+        for cell, contacts in inputs.contacts.items()
+    }
+    return 4 * sum(windows + regions.get(track.cell, 0) for track in inputs.sheet.tracks)
 
 
 def _disk_problems(inputs: BuildInputs) -> list[Problem]:
@@ -102,6 +110,10 @@ def summary(inputs: BuildInputs) -> str:
         f"{inputs.window.window_bp} bp in bins of {inputs.window.bin_bp} bp",
         f"at most {store_bytes(inputs) / 1e6:.0f} MB on disk",
     ]
+    # Cells that share a file share their contacts.
+    for found in dict.fromkeys(inputs.interactions.values()):
+        cells = [cell for cell in inputs.interactions if inputs.interactions[cell] is found]
+        lines.append(f"contacts of {listing(cells)} ({found.source['name']}): {found.summary()}")
     lines += [f"{count} genes left out: {why}" for why, count in inputs.left_out.items() if count]
     return "\n".join(lines)
 

@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 from absl import flags
 
-from data_prep.annotation import TSS_RULES, read_genes
+from data_prep.annotation import TSS_RULES, read_genes, read_tss
 from data_prep.assembly import Assembly, load_assembly, select_chromosomes
 from data_prep.catalogue import TrackSheet, read_sheet
 from data_prep.expression import read_expression
+from data_prep.interactions import CellContacts, ContactRule, link_genes, read_contacts
 from epi2expr_jax.errors import InputError, Problem, collect
 from epi2expr_jax.genome import (
     WindowSpec,
@@ -65,6 +66,23 @@ def define_flags() -> None:
         "auto: the Roadmap study's (chr3, chr7, chr20), as far as they are stored.",
     )
     flags.DEFINE_enum("tss", "gene_5p", TSS_RULES, "Which position of a gene in a GTF is its TSS.")
+    flags.DEFINE_string(
+        "interactions",
+        "",
+        "Promoter contacts, whose other ends become regions of the store: a BEDPE (bait first), "
+        "an .ibed of CHiCAGO, Chromoformer's TISSUE_frag2neighbors.pickle, or a .csv with the "
+        "columns cell, path and optionally min_score. Empty: none.",
+    )
+    flags.DEFINE_float(
+        "min_contact_score",
+        None,
+        "A contact's score must be above this. Default: 1.5 for BEDPE and pickles, 5 for .ibed.",
+    )
+    flags.DEFINE_integer("max_contacts", 8, "The best contacts a gene keeps.", lower_bound=1)
+    flags.DEFINE_integer(
+        "max_pcre_bp", 40_000, "Widest other end of a contact, in bp.", lower_bound=1
+    )
+    flags.DEFINE_bool("trans_contacts", False, "Keep contacts between chromosomes, too.")
     flags.DEFINE_integer("workers", 2, "Worker processes; each reads one track.", lower_bound=1)
 
 
@@ -83,6 +101,11 @@ class BuildConfig:
     chromosomes: str = "autosomes"
     blind: str = "auto"
     tss: str = "gene_5p"
+    interactions: str = ""
+    min_contact_score: float | None = None
+    max_contacts: int = 8
+    max_pcre_bp: int = 40_000
+    trans_contacts: bool = False
     workers: int = 2
 
     @classmethod
@@ -111,6 +134,7 @@ class BuildInputs:
             chosen chromosomes.
         expression: `[C, G]` RPKM of the candidates, cells in the sheet's order.
         left_out: why and how many genes of the expression table are no candidates.
+        interactions: of each cell, the contacts that the candidates keep; empty if not asked for.
     """
 
     config: BuildConfig
@@ -122,6 +146,12 @@ class BuildInputs:
     genes: pd.DataFrame
     expression: np.ndarray
     left_out: dict[str, int]
+    interactions: dict[str, CellContacts]
+
+    @property
+    def contacts(self) -> dict[str, pd.DataFrame]:
+        """Cell to its contacts table."""
+        return {cell: found.table for cell, found in self.interactions.items()}
 
     def manifest(self) -> Manifest:
         """The manifest of the store to build, as far as it is known before any track is read."""
@@ -143,6 +173,7 @@ class BuildInputs:
             min_covered=self.config.min_covered,
             tss=self.config.tss,
             candidates_sha256=candidates.hexdigest(),
+            contacts={cell: found.source for cell, found in self.interactions.items()},
         )
 
 
@@ -153,7 +184,8 @@ def read_inputs(config: BuildConfig) -> BuildInputs:
         InputError: with every problem of every input, not the first alone.
     """
     problems: list[Problem] = []
-    window = assembly = sheet = genes = expression = None
+    window = assembly = sheet = annotated = expression = None
+    contact_files = {}
     chromosomes: list[str] = []
     blind: list[str] = []
     with collect(problems):
@@ -166,25 +198,30 @@ def read_inputs(config: BuildConfig) -> BuildInputs:
         with collect(problems):
             blind = _blind(config.blind, chromosomes)
         with collect(problems):
-            genes = read_genes(config.genes, tss=config.tss, chrom_sizes=assembly.chrom_sizes)
-            check_gene_table(genes, assembly.chrom_sizes, config.genes or "Ensembl 75")
+            annotated = read_genes(config.genes, tss=config.tss, chrom_sizes=assembly.chrom_sizes)
+            check_gene_table(annotated, assembly.chrom_sizes, config.genes or "Ensembl 75")
     with collect(problems):
         sheet = read_sheet(config.tracks)
         sheet.require_local()
     with collect(problems):
         expression = read_expression(config.expression, cells=sheet.cells if sheet else None)
+    if assembly and sheet and config.interactions:
+        with collect(problems):
+            contact_files = read_contacts(
+                config.interactions, sheet.cells, assembly.chrom_sizes, config.min_contact_score
+            )
     if problems:
         raise InputError(problems)
     # No problem, so all were read.
     assert window
     assert assembly
     assert sheet
-    assert genes is not None
+    assert annotated is not None
     assert expression is not None
 
     table = expression[list(sheet.cells)]
-    left_out = {"not in the annotation": int((~table.index.isin(genes.gene_id)).sum())}
-    genes = genes[genes.gene_id.isin(table.index)]
+    left_out = {"not in the annotation": int((~table.index.isin(annotated.gene_id)).sum())}
+    genes = annotated[annotated.gene_id.isin(table.index)]
     elsewhere = ~genes.chrom.isin(chromosomes)
     left_out["on another chromosome"] = int(elsewhere.sum())
     genes = genes[~elsewhere].reset_index(drop=True)
@@ -203,7 +240,25 @@ def read_inputs(config: BuildConfig) -> BuildInputs:
             )
         )
     values = np.ascontiguousarray(table.loc[genes.gene_id].to_numpy(np.float32).T)
-    return BuildInputs(config, window, assembly, chromosomes, blind, sheet, genes, values, left_out)
+    interactions = {}
+    if contact_files:
+        # Of all genes of the annotation: a bait without a TSS is another thing than one whose
+        # genes are not stored.
+        tss = read_tss(config.genes, annotated, chrom_sizes=assembly.chrom_sizes)
+        rule = ContactRule(config.max_pcre_bp, config.max_contacts, config.trans_contacts)
+        interactions = link_genes(contact_files, genes, tss, rule)
+    return BuildInputs(
+        config=config,
+        window=window,
+        assembly=assembly,
+        chromosomes=chromosomes,
+        blind=blind,
+        sheet=sheet,
+        genes=genes,
+        expression=values,
+        left_out=left_out,
+        interactions=interactions,
+    )
 
 
 def _blind(text: str, chromosomes: list[str]) -> list[str]:

@@ -1,27 +1,34 @@
-"""Floor 2. From a store to what a model reads: resident arrays, targets, and runs.
+"""Floor 2. From a store to what a model reads: arrays on the device, and how they are batched.
 
 One store serves every model: the centre of a wider window is cropped and finer bins are merged
 exactly; a store that is narrower, coarser or not divisible is refused.
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from epi2expr_jax import signal as signal_ops
+from epi2expr_jax.batches import BatchPlan
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import WindowSpec, listing
+from epi2expr_jax.models import ChromoformerConfig
+from epi2expr_jax.regions import Regions
+from epi2expr_jax.resident import (
+    RegionSignal,
+    WindowSignal,
+    centre_padding,
+    coarser,
+    window_at,
+)
 from epi2expr_jax.splits import Fold
 from epi2expr_jax.store import WindowStore
 
-TARGETS = ("minmax", "log2")
 ORIENTATIONS = ("strand", "genomic")
 
 
@@ -55,232 +62,239 @@ class Dataset:
     Attributes:
         cells, assays: labels of the first two axes.
         genes: the gene table, `[G]` rows.
-        signal: `[C, A, G, W]` transformed, oriented bin means, on the device.
+        signal: what batches are gathered from, on the device.
         expression: `[C, G]` RPKM, on the host.
+        labels: `[C, G]` class of each gene where the store was given one, on the host.
     """
 
     cells: tuple[str, ...]
     assays: tuple[str, ...]
     genes: pd.DataFrame
-    signal: Float[Array, "C A G W"]
+    signal: WindowSignal | RegionSignal
     expression: Float[np.ndarray, "C G"]
+    labels: Bool[np.ndarray, "C G"] | None
 
 
 def load_dataset(
     store: WindowStore,
-    window: WindowSpec,
+    model_config: Any,
     cells: Sequence[str],
     assays: Sequence[str],
     config: InputConfig = InputConfig(),
 ) -> Dataset:
-    """Read, crop, merge, transform and orient the windows of the named cells and assays.
+    """Read, crop, merge, transform and orient what a model reads of the named cells and assays.
+
+    Args:
+        model_config: says what: its `window`, and for Chromoformer the regions.
 
     Raises:
-        InputError: if the store's window does not serve the model's, or a track has negative
-            values under a logarithm, naming every such track.
+        InputError: if the store does not serve the model (window, regions), or a track has
+            negative values under a logarithm, naming every such track.
     """
-    centre, factor = window.crop_and_merge(store.manifest.window)
-    minus = (store.genes.strand == "-").to_numpy()
-    out = np.empty((len(cells), len(assays), len(store.genes), window.bins), np.float32)
-    problems = []
+    reader = _Reader(store, model_config.window, config)
+    if isinstance(model_config, ChromoformerConfig):
+        signal = _region_signal(reader, model_config, cells, assays)
+    else:
+        signal = _window_signal(reader, cells, assays)
+    if reader.problems:
+        raise InputError(reader.problems)
+    return Dataset(
+        tuple(cells),
+        tuple(assays),
+        store.genes,
+        signal,
+        store.read_expression(cells),
+        store.read_labels(cells),
+    )
+
+
+class _Reader:
+    """Reads raw bin means of one model's window, and gathers what is wrong with them."""
+
+    def __init__(self, store: WindowStore, window: WindowSpec, config: InputConfig):
+        self.store = store
+        self.window = window
+        self.config = config
+        self.centre, self.factor = window.crop_and_merge(store.manifest.window)
+        minus = (store.genes.strand == "-").to_numpy()
+        self.flip = minus & (config.orientation == "strand")
+        self.problems: list[Problem] = []
+
+    def transform(self, assay: str) -> str:
+        """The transform of an assay's signal: as asked, or by the unit of its tracks."""
+        asked = self.config.transform
+        return (
+            signal_ops.UNIT_TRANSFORM[self.store.manifest.units[assay]]
+            if asked == "auto"
+            else asked
+        )
+
+    def windows(self, cell: str, assay: str) -> Float[np.ndarray, "G W"]:
+        """Raw means in the model's bins."""
+        raw = self.store.read_signal([cell], [assay], self.centre)[0, 0]
+        return signal_ops.merge_bins(self.checked(raw, cell, assay), self.factor)
+
+    def checked(self, raw: np.ndarray, cell: str, assay: str) -> np.ndarray:
+        """The same, or zeros and a problem noted if a logarithm could not take it."""
+        if self.transform(assay) != "log1p" or not (raw < 0).any():
+            return raw
+        self.problems.append(
+            Problem(
+                f"{self.store.path}: {cell}-{assay}",
+                f"negative signal (lowest {raw.min():.3g})",
+                "no value below 0 under the transform ln(x + 1)",
+                "--transform=arcsinh takes any sign, or give the right unit in the sheet",
+            )
+        )
+        return np.zeros_like(raw)
+
+
+def _window_signal(reader: _Reader, cells: Sequence[str], assays: Sequence[str]) -> WindowSignal:
+    shape = len(cells), len(assays), len(reader.store.genes), reader.window.bins
+    out = np.empty(shape, np.float32)
     for a, assay in enumerate(assays):
-        unit = store.manifest.units[assay]
-        name = signal_ops.UNIT_TRANSFORM[unit] if config.transform == "auto" else config.transform
         for c, cell in enumerate(cells):
-            raw = store.read_signal([cell], [assay], centre)[0, 0]
-            if name == "log1p" and (raw < 0).any():
-                problems.append(
-                    Problem(
-                        f"{store.path}: {cell}-{assay}",
-                        f"negative signal (lowest {raw.min():.3g})",
-                        "no value below 0 under the transform ln(x + 1)",
-                        "--transform=arcsinh takes any sign, or give the right unit in the sheet",
-                    )
+            values = signal_ops.TRANSFORMS[reader.transform(assay)](reader.windows(cell, assay))
+            out[c, a] = signal_ops.orient(values, reader.flip)
+    return WindowSignal(jnp.asarray(out))
+
+
+def _region_signal(
+    reader: _Reader, model: ChromoformerConfig, cells: Sequence[str], assays: Sequence[str]
+) -> RegionSignal:
+    store, bin_bp = reader.store, reader.store.manifest.region_bin_bp
+    regions = [store.regions(cell) for cell in cells] if model.contacts else []
+    _require_fitting(store, model, cells, regions)
+    factors = [b // reader.window.bin_bp for b in model.resolutions]
+    promoter = [[[] for _ in cells] for _ in factors]
+    depth: list[list[Any]] = [[] for _ in factors]  # by resolution, then assay
+    for assay in assays:
+        transform = reader.transform(assay)
+        ragged: list[list[Any]] = [[] for _ in factors]
+        for c, cell in enumerate(cells):
+            windows = jnp.asarray(reader.windows(cell, assay))
+            for i, factor in enumerate(factors):
+                length = model.positions[i]
+                promoter[i][c].append(window_at(windows, factor, transform, length, reader.flip))
+        for cell, own in zip(cells if regions else (), regions, strict=True):
+            raw = reader.checked(store.read_region_depth(cell, [assay])[0], cell, assay)
+            for i, resolution in enumerate(model.resolutions):
+                means = _at_resolution(own, jnp.asarray(raw), bin_bp, resolution)
+                ragged[i].append(signal_ops.TRANSFORMS[transform](means))
+        for i, length in enumerate(model.positions):
+            # Wherever a padded region lies, its slice must not run off either end.
+            depth[i].append(jnp.pad(jnp.concatenate([jnp.zeros(0), *ragged[i]]), length))
+    table = pd.concat([own.table for own in regions]) if regions else pd.DataFrame()
+    width = (table.end - table.start).to_numpy() if regions else np.zeros(0, int)
+    begin, left, bins = [], [], []
+    for resolution, length in zip(model.resolutions, model.positions, strict=True):
+        have = -(-width // resolution)
+        first = np.cumsum(have) - have
+        padding = centre_padding(have, length)
+        bins.append(jnp.asarray(have, jnp.int32))
+        left.append(jnp.asarray(padding, jnp.int32))
+        begin.append(jnp.asarray(first - padding + length, jnp.int32))
+    region, score, start = [], [], 0
+    for own in regions:
+        rows, scores = own.by_gene(len(store.genes), model.contacts)
+        region.append(np.where(rows >= 0, rows + start, -1))
+        score.append(scores)
+        start += len(own.table)
+    absent = (len(cells), len(store.genes), 0)
+    return RegionSignal(
+        promoter=tuple(
+            jnp.stack([jnp.stack(of_cell) for of_cell in of_resolution])
+            for of_resolution in promoter
+        ),
+        own=tuple(
+            _own_positions(reader, factor, length)
+            for factor, length in zip(factors, model.positions, strict=True)
+        ),
+        minus=jnp.asarray(reader.flip),
+        depth=tuple(jnp.stack(of_resolution) for of_resolution in depth),
+        begin=tuple(begin),
+        left=tuple(left),
+        bins=tuple(bins),
+        region=jnp.asarray(np.stack(region) if region else np.zeros(absent), jnp.int32),
+        score=jnp.asarray(np.stack(score) if score else np.zeros(absent), jnp.float32),
+    )
+
+
+def _own_positions(reader: _Reader, factor: int, length: int) -> Bool[Array, "2 L"]:
+    """Which positions of a padded promoter are its own, on the plus and on the minus strand."""
+    have = -(-reader.window.bins // factor)
+    place = np.arange(length) - centre_padding(have, length)
+    own = (place >= 0) & (place < have)
+    return jnp.asarray(np.stack([own, own[::-1]]))
+
+
+def _at_resolution(
+    regions: Regions, means: Float[Array, " bins"], bin_bp: int, resolution: int
+) -> Float[Array, " coarse"]:
+    """The ragged means of a cell's regions in wider bins, end to end."""
+    table, factor = regions.table, resolution // bin_bp
+    if factor == 1 or table.empty:
+        return means
+    width, fine = (table.end - table.start).to_numpy(), table.bins.to_numpy()
+    coarse = -(-width // resolution)
+    within = np.arange(coarse.sum()) - np.repeat(np.cumsum(coarse) - coarse, coarse)
+    first = np.repeat(table["first"].to_numpy(), coarse) + within * factor
+    bins = np.minimum(factor, np.repeat(fine, coarse) - within * factor)
+    bases = np.full(regions.bins, bin_bp)
+    bases[table["first"].to_numpy() + fine - 1] = width - (fine - 1) * bin_bp
+    return coarser(means, bases, first, bins, factor)
+
+
+def _require_fitting(
+    store: WindowStore, model: ChromoformerConfig, cells: Sequence[str], regions: list[Regions]
+) -> None:
+    """Refuse regions too wide for the model, and bins that do not make its bins."""
+    problems = []
+    bin_bp = store.manifest.region_bin_bp
+    if regions and any(resolution % bin_bp for resolution in model.resolutions):
+        problems.append(
+            Problem(
+                f"{store.path}: regions",
+                f"bins of {bin_bp} bp, read at {list(model.resolutions)} bp",
+                "stored bins that divide every resolution",
+                "choose other resolutions",
+            )
+        )
+    for cell, own in zip(cells if regions else (), regions, strict=True):
+        wide = own.table[own.table.end - own.table.start > model.region_bp]
+        if len(wide):
+            places = (f"{row.chrom}:{row.start}-{row.end}" for row in wide.itertuples())
+            problems.append(
+                Problem(
+                    f"{store.path}: regions of {cell}",
+                    f"{len(wide)} wider than {model.region_bp} bp ({listing(places)})",
+                    "regions that fit the model's padded width",
+                    f"build the store with --max_pcre_bp={model.region_bp}",
                 )
-                continue
-            values = signal_ops.TRANSFORMS[name](signal_ops.merge_bins(raw, factor))
-            out[c, a] = (
-                signal_ops.orient(values, minus) if config.orientation == "strand" else values
             )
     if problems:
         raise InputError(problems)
-    expression = store.read_expression(cells)
-    return Dataset(tuple(cells), tuple(assays), store.genes, jnp.asarray(out), expression)
 
 
-@dataclasses.dataclass(frozen=True)
-class TargetScale:
-    """From RPKM to what one run is trained on, and back. Statistics of its training genes only.
+def plan_batches(
+    store: WindowStore, model_config: Any, folds: Iterable[Fold], size: int, balanced: bool
+) -> tuple[BatchPlan, BatchPlan]:
+    """The batches of training and of validation, for every cell of the store and all folds.
 
-    `minmax` is RPKM scaled to 0-1 within the cell; `log2` is log2(RPKM + 1). The loss is taken on
-    the standardised target, so that thresholds mean the same for every cell and target.
+    They depend on nothing less, so that a run trained alone is the run trained beside others.
     """
+    most = getattr(model_config, "contacts", 0)
+    if not most:
+        return BatchPlan(size), BatchPlan(size)
+    chrom = store.genes.chrom.to_numpy()
+    counts = [
+        (store.regions(cell).by_gene(len(chrom), most)[0] >= 0).sum(1)
+        for cell in store.manifest.contacts
+    ]
+    masks = [fold.masks(chrom) for fold in folds]
 
-    kind: str
-    low: float
-    high: float
-    mean: float
-    deviation: float
+    def plan(part: str, balanced: bool) -> BatchPlan:
+        parts = (own[mask[part]] for own in counts for mask in masks)
+        return BatchPlan.of(size, most, parts, balanced=balanced)
 
-    @classmethod
-    def fit(cls, kind: str, rpkm: Float[np.ndarray, " G"], where: str) -> "TargetScale":
-        """Fit to the RPKM of the training genes.
-
-        Raises:
-            InputError: for an unknown kind, or if all training genes are expressed alike.
-        """
-        if kind not in TARGETS:
-            raise InputError(Problem("--target", kind, " or ".join(TARGETS), "choose one of these"))
-        rpkm = rpkm.astype(np.float64)
-        if not rpkm.max() > rpkm.min():
-            raise InputError(
-                Problem(
-                    where,
-                    f"the same expression ({rpkm.min():g} RPKM) in all {len(rpkm)} training genes",
-                    "expression that differs between genes",
-                    "check the expression table, or leave this cell out",
-                )
-            )
-        scale = cls(kind, float(rpkm.min()), float(rpkm.max()), 0.0, 1.0)
-        raw = scale.to_raw(rpkm)
-        return dataclasses.replace(scale, mean=float(raw.mean()), deviation=float(raw.std()))
-
-    def to_raw(self, rpkm: np.ndarray) -> np.ndarray:
-        """RPKM on the target's own scale: 0-1, or log2(RPKM + 1)."""
-        if self.kind == "log2":
-            return np.log2(rpkm + 1)
-        return (rpkm - self.low) / (self.high - self.low)
-
-    def standardise(self, rpkm: np.ndarray) -> np.ndarray:
-        """RPKM as the loss sees it: mean 0 and deviation 1 over the training genes."""
-        return (self.to_raw(rpkm) - self.mean) / self.deviation
-
-    def unstandardise(self, prediction: np.ndarray) -> np.ndarray:
-        """A model's output on the target's own scale."""
-        return prediction * self.deviation + self.mean
-
-    def raw_to_log2(self, raw: np.ndarray) -> np.ndarray:
-        """The target's own scale as log2(RPKM + 1); RPKM predicted below 0 counts as 0."""
-        if self.kind == "log2":
-            return raw
-        return np.log2(np.maximum(raw * (self.high - self.low) + self.low, 0) + 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One model to train: which cell, which assays as input, which fold, which seed."""
-
-    cell: str
-    assays: tuple[str, ...]
-    fold: str
-    seed: int
-
-    @property
-    def label(self) -> str:
-        """The assay set as one name."""
-        return "+".join(self.assays)
-
-    @property
-    def run_id(self) -> str:
-        """A name made of what the run is, never of its place among others."""
-        return _digest(self.cell, self.label, self.fold, self.seed).hex()[:12]
-
-
-def _digest(*parts: object) -> bytes:
-    return hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
-
-
-def _key(*parts: object) -> np.ndarray:
-    """Threefry key data `[2]` from names."""
-    return np.frombuffer(_digest(*parts)[:8], np.uint32)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class RunInputs:
-    """What distinguishes one run on the device; stacked on `R` for many.
-
-    Attributes:
-        cell, assays: `[]` and `[a]` indices into the dataset's first two axes.
-        target: `[G]` the standardised target of every gene.
-        train, validation: `[G]` which genes belong to each part.
-        order_key: `[2]` decides the order of genes; shared by runs that differ only in assays.
-        model_key: `[2]` decides initial weights and dropout.
-    """
-
-    # Any: while JAX takes a tree apart, what stands for an array may be none.
-    cell: Any
-    assays: Any
-    target: Any
-    train: Any
-    validation: Any
-    order_key: Any
-    model_key: Any
-
-
-def locate_runs(
-    dataset: Dataset, runs: Sequence[Run]
-) -> tuple[Int[Array, " R"], Int[Array, "R a"]]:
-    """Where each run finds its input: indices of its cell and of its assays in the dataset."""
-    cells = [dataset.cells.index(run.cell) for run in runs]
-    assays = [[dataset.assays.index(assay) for assay in run.assays] for run in runs]
-    return jnp.asarray(cells, jnp.int32), jnp.asarray(assays, jnp.int32)
-
-
-def plan_runs(
-    dataset: Dataset, runs: Sequence[Run], folds: Iterable[Fold], target: str
-) -> tuple[RunInputs, list[TargetScale]]:
-    """The device inputs for training `runs`, stacked on `R`, and each run's target scale."""
-    chrom = dataset.genes.chrom.to_numpy()
-    masks = {fold.name: fold.masks(chrom) for fold in folds}
-    scales: dict[tuple[str, str], TargetScale] = {}
-    targets: dict[tuple[str, str], np.ndarray] = {}
-    for run in runs:
-        key = run.cell, run.fold
-        if key not in scales:
-            rpkm = dataset.expression[dataset.cells.index(run.cell)]
-            where = f"cell {run.cell}, fold {run.fold}"
-            scales[key] = TargetScale.fit(target, rpkm[masks[run.fold]["train"]], where)
-            targets[key] = scales[key].standardise(rpkm).astype(np.float32)
-    cell, assays = locate_runs(dataset, runs)
-    inputs = RunInputs(
-        cell=cell,
-        assays=assays,
-        target=jnp.asarray([targets[run.cell, run.fold] for run in runs]),
-        train=jnp.asarray([masks[run.fold]["train"] for run in runs]),
-        validation=jnp.asarray([masks[run.fold]["validation"] for run in runs]),
-        order_key=jnp.asarray([_key("order", run.seed, run.cell, run.fold) for run in runs]),
-        model_key=jnp.asarray([_key("model", run.run_id) for run in runs]),
-    )
-    return inputs, [scales[run.cell, run.fold] for run in runs]
-
-
-def parse_assay_sets(text: Sequence[str], available: Sequence[str]) -> list[tuple[str, ...]]:
-    """Assay sets from the command line: `each`, `all`, single names, and `A+B` for a set.
-
-    Each set is put in the store's order, so that `A+B` and `B+A` are one.
-
-    Raises:
-        InputError: naming every assay the store does not have.
-    """
-    sets: list[tuple[str, ...]] = []
-    unknown = []
-    for item in text:
-        if item == "each":
-            sets += [(assay,) for assay in available]
-        elif item == "all":
-            sets.append(tuple(available))
-        else:
-            names = item.split("+")
-            unknown += [name for name in names if name not in available]
-            sets.append(tuple(assay for assay in available if assay in names))
-    if unknown:
-        raise InputError(
-            Problem(
-                "--assays",
-                f"unknown assay {listing(unknown)}",
-                f"each, all, or some of {', '.join(available)} (join a set by +)",
-                "correct the name, or build a store that has this assay",
-            )
-        )
-    return list(dict.fromkeys(sets))
+    return plan("train", balanced), plan("validation", True)

@@ -7,10 +7,14 @@ from typing import Any
 
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import WindowSpec
+from epi2expr_jax.regions import REGION_BIN_BP
 
 MANIFEST = "manifest.json"
 FORMAT = "epi2expr_jax window store"
-FORMAT_VERSION = 1  # raised whenever older code would misread a store
+FORMAT_VERSION = 2  # raised whenever older code would misread a store
+
+# What a build finds out, as against what it was asked for.
+_OUTCOMES = ("left_out", "genes_sha256", "expression_sha256", "regions_sha256", "labels_sha256")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +33,14 @@ class Manifest:
         min_covered: genes were left out whose window has less data than this share.
         tss: the rule by which a gene's TSS was chosen.
         candidates_sha256: of the genes and expression the build started from.
+        contacts: cell to what its contacts were read from, and by which rules (name, format,
+            sha256, min_score, max_width_bp, max_contacts, trans); a cell without is not named.
+        region_bin_bp: width of the bins of the regions that contacts reach, in bp.
+        given_labels: whether the inputs say which genes are expressed (1) and which silent (0).
         left_out: why and how many genes of the inputs are not here.
         genes_sha256, expression_sha256: of the gene table and the expression array.
+        regions_sha256: cell to the checksum of its region and contact tables.
+        labels_sha256: of the label array; empty if there is none.
     """
 
     window_bp: int
@@ -47,9 +57,14 @@ class Manifest:
     min_covered: float
     tss: str
     candidates_sha256: str
+    contacts: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    region_bin_bp: int = REGION_BIN_BP
+    given_labels: bool = False
     left_out: dict[str, int] = dataclasses.field(default_factory=dict)
     genes_sha256: str = ""
     expression_sha256: str = ""
+    regions_sha256: dict[str, str] = dataclasses.field(default_factory=dict)
+    labels_sha256: str = ""
 
     @property
     def window(self) -> WindowSpec:
@@ -63,9 +78,8 @@ class Manifest:
         Raises:
             InputError: naming all that differs.
         """
-        outcomes = ("left_out", "genes_sha256", "expression_sha256")
         old, new = dataclasses.asdict(self), dataclasses.asdict(asked)
-        changed = [name for name in new if new[name] != old[name] and name not in outcomes]
+        changed = [name for name in new if new[name] != old[name] and name not in _OUTCOMES]
         if changed:
             raise InputError(
                 Problem(

@@ -14,9 +14,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from epi2expr_jax.dataset import Run, RunInputs
+from epi2expr_jax.runs import Run, RunInputs
 from epi2expr_jax.training import (
     FINISHED,
     QUARANTINED,
@@ -24,6 +24,7 @@ from epi2expr_jax.training import (
     STATUS_NAMES,
     EpochRecord,
     RunState,
+    Signal,
     Trainer,
 )
 
@@ -81,7 +82,7 @@ def _epoch(
     lanes: int,
     state: RunState,
     inputs: RunInputs,
-    signal: Float[Array, "C A G W"],
+    signal: Signal,
 ) -> tuple[RunState, EpochRecord]:
     def one(state: RunState, inputs: RunInputs) -> tuple[RunState, EpochRecord]:
         return trainer.train_epoch(state, inputs, signal)
@@ -105,7 +106,7 @@ class Population:
         trainer: Trainer,
         runs: Sequence[Run],
         inputs: RunInputs,
-        signal: Float[Array, "C A G W"],
+        signal: Signal,
         lanes: int | None = None,
     ):
         self.trainer = trainer

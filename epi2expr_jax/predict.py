@@ -17,17 +17,19 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int
 
 from epi2expr_jax import checkpoint
-from epi2expr_jax.dataset import InputConfig, Run, TargetScale, load_dataset, locate_runs
+from epi2expr_jax.batches import BatchPlan
+from epi2expr_jax.dataset import InputConfig, load_dataset
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import listing
 from epi2expr_jax.models import REGISTRY
 from epi2expr_jax.population import default_lanes, map_runs, pad_runs
+from epi2expr_jax.runs import Run, TargetScale, locate_runs
 from epi2expr_jax.splits import Fold, read_splits
 from epi2expr_jax.store import WindowStore
-from epi2expr_jax.training import predict_genes
+from epi2expr_jax.training import Signal, predict_genes
 
 _BATCH = 256
 
@@ -125,10 +127,9 @@ class Ensemble:
     def _predict_member(
         self, member: Member, store: WindowStore, rows: np.ndarray, include_seen: bool, scale: str
     ) -> np.ndarray:
-        window = member.model_config.window
         cells = list(dict.fromkeys(run.cell for run in member.runs))
         assays = list(dict.fromkeys(assay for run in member.runs for assay in run.assays))
-        dataset = load_dataset(store, window, cells, assays, self.input_config)
+        dataset = load_dataset(store, member.model_config, cells, assays, self.input_config)
         wanted = np.zeros((len(member.runs), len(store.genes)), bool)
         wanted[:, rows] = True
         if not include_seen:
@@ -158,10 +159,14 @@ def predict_runs(
     weights: dict[str, Any],
     cell: Int[Array, " R"],
     assays: Int[Array, "R a"],
-    signal: Float[Array, "C A G W"],
+    signal: Signal,
     wanted: Bool[np.ndarray, "R G"],
 ) -> np.ndarray:
     """Standardised predictions `[R, G]` of stacked weights, for the genes `wanted [R, G]`."""
+    most = getattr(model_config, "contacts", 0)
+    contacts = [signal.contacts(c) for c in cell] if most else []
+    parts = (np.asarray(own)[want] for own, want in zip(contacts, wanted, strict=False))
+    plan = BatchPlan.of(_BATCH, most, parts, balanced=bool(most))
     model = nnx.eval_shape(lambda: model_config.build(rngs=nnx.Rngs(0)))
     graph, _, _ = nnx.split(model, nnx.Param, nnx.BatchStat)
     lanes = default_lanes()
@@ -170,7 +175,7 @@ def predict_runs(
     def all_runs(weights, cell, assays, wanted, signal):
         def one(weights, cell, assays, wanted):
             params, stats = weights["params"], weights["stats"]
-            return predict_genes(graph, params, stats, cell, assays, signal, wanted, _BATCH)
+            return predict_genes(graph, params, stats, cell, assays, signal, wanted, plan)
 
         return map_runs(one, lanes, weights, cell, assays, wanted)
 

@@ -5,13 +5,18 @@ A Zarr v3 group that TensorStore, zarr-python and `xarray.open_zarr` open as it 
     signal      [cell, assay, gene, bin]  float32  raw bin means, genomic order; NaN where absent
     coverage    [cell, assay, gene]       float32  share of the window's bases that have data
     expression  [cell, gene]              float32  RPKM (or whatever the table held)
+    label       [cell, gene]              bool     expressed or silent, if the inputs say so
     cell, assay, gene                     string   labels
     genes.parquet                                  gene_id, name, chrom, tss, strand, …
     manifest.json                                  window, labels, units, assembly, checksums
+    regions/CELL/                                  if its genes have contacts:
+        depth   [assay, bin]              float32  raw bin means of all regions, end to end
+        regions.parquet                            chrom, start, end, first, bins
+        contacts.parquet                           gene, rank, region, score
     slabs/CELL/ASSAY.json                          marker: this (cell, assay) slab is whole
 
-One (cell, assay) slab is one shard, one task, one writer. Its marker is written last, so a slab
-is complete or absent; a store is complete when every expected slab is.
+One (cell, assay) slab is one shard (and another of its regions), one task, one writer. Its marker
+is written last, so a slab is complete or absent; a store is complete when every expected slab is.
 """
 
 import dataclasses
@@ -20,20 +25,17 @@ import json
 import os
 import pathlib
 import shutil
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import tensorstore as ts
 
+from epi2expr_jax.arrays import declare_arrays, open_array
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import listing
-from epi2expr_jax.manifest import FORMAT, Manifest, read_manifest, write_json, write_manifest
-
-# 512 genes x 400 bins x 4 B = 0.8 MB: a few reads a slab, and single genes stay cheap.
-_GENES_PER_CHUNK = 512
+from epi2expr_jax.manifest import Manifest, read_manifest, write_json, write_manifest
+from epi2expr_jax.regions import Regions
 
 
 class WindowStore:
@@ -53,12 +55,16 @@ class WindowStore:
         manifest: Manifest,
         genes: pd.DataFrame,
         expression: np.ndarray,
+        contacts: Mapping[str, pd.DataFrame] | None = None,
+        labels: np.ndarray | None = None,
     ) -> "WindowStore":
         """Declare all arrays, write labels, genes and expression; the slabs come later.
 
         Args:
             genes: `[G]` rows, in the order of the arrays.
             expression: `[C, G]` RPKM.
+            contacts: cell to its contacts table (see `Regions.from_contacts`).
+            labels: `[C, G]` bool, true for an expressed gene, if the inputs say so.
 
         Raises:
             InputError: if the disk refuses; nothing is left at `path` then.
@@ -66,15 +72,28 @@ class WindowStore:
         path = pathlib.Path(path)
         genes = genes.reset_index(drop=True)
         expression = np.ascontiguousarray(expression, np.float32)
+        regions = {
+            cell: Regions.from_contacts(table, genes, manifest.region_bin_bp)
+            for cell, table in (contacts or {}).items()
+        }
         manifest = dataclasses.replace(
-            manifest, genes_sha256=_digest_table(genes), expression_sha256=_digest(expression)
+            manifest,
+            genes_sha256=_digest_table(genes),
+            expression_sha256=_digest(expression),
+            regions_sha256={cell: of_cell.sha256() for cell, of_cell in regions.items()},
+            given_labels=labels is not None,
+            labels_sha256="" if labels is None else _digest(labels),
         )
         partial = path.with_name(path.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)  # a leftover of a killed creation
         try:
             partial.mkdir(parents=True)
-            _declare(partial, manifest, genes)
-            _open_array(partial, "expression").write(expression).result()
+            declare_arrays(partial, manifest, genes, regions)
+            open_array(partial, "expression").write(expression).result()
+            if labels is not None:
+                open_array(partial, "label").write(labels).result()
+            for cell, of_cell in regions.items():
+                of_cell.write(partial / "regions" / cell)
             genes.to_parquet(partial / "genes.parquet", index=False)
             write_manifest(partial, manifest)
             partial.rename(path)
@@ -130,6 +149,7 @@ class WindowStore:
         means: np.ndarray,
         coverage: np.ndarray,
         sources: Sequence[dict[str, Any]],
+        regions: np.ndarray | None = None,
     ) -> None:
         """Write one (cell, assay) slab, then its marker.
 
@@ -137,17 +157,29 @@ class WindowStore:
             means: `[G, W]` raw bin means in genomic order.
             coverage: `[G]` share of each window's bases that have data.
             sources: name, size and sha256 of every file the means come from.
+            regions: `[bin]` raw bin means of the cell's regions, in the order of their table, the
+                last bin of each over the bases that remain; for a cell that has regions.
 
         Raises:
             InputError: on values that are not finite, or if the disk refuses them.
         """
+        if (regions is not None) != (cell in self.manifest.regions_sha256):
+            raise ValueError(f"{cell}: regions are given if, and only if, the cell has contacts")
         shape = (len(self.genes), self.manifest.window.bins)
         means = np.ascontiguousarray(means, np.float32)
         coverage = np.ascontiguousarray(coverage, np.float32)
         if means.shape != shape or coverage.shape != shape[:1]:
             raise ValueError(f"slab {means.shape}, coverage {coverage.shape}: expected {shape}")
-        if not np.isfinite(means).all():
-            bad = self.genes.gene_id.to_numpy()[~np.isfinite(means).all(axis=1)]
+        bad = list(self.genes.gene_id.to_numpy()[~np.isfinite(means).all(axis=1)])
+        values = [means, coverage]
+        if regions is not None:
+            regions = np.ascontiguousarray(regions, np.float32)
+            of_cell = self.regions(cell)
+            if regions.shape != (of_cell.bins,):
+                raise ValueError(f"regions {regions.shape}: expected {(of_cell.bins,)}")
+            bad += of_cell.holding(~np.isfinite(regions))
+            values.append(regions)
+        if bad:
             raise InputError(
                 Problem(
                     f"{cell}-{assay}",
@@ -158,11 +190,13 @@ class WindowStore:
             )
         index = self.manifest.cells.index(cell), self.manifest.assays.index(assay)
         try:
-            _open_array(self.path, "coverage")[index].write(coverage).result()
-            _open_array(self.path, "signal")[index].write(means).result()
+            open_array(self.path, "coverage")[index].write(coverage).result()
+            open_array(self.path, "signal")[index].write(means).result()
+            if regions is not None:
+                open_array(self.path, _depth(cell))[index[1]].write(regions).result()
             marker = self._marker(cell, assay)
             marker.parent.mkdir(parents=True, exist_ok=True)
-            write_json(marker, {"sources": list(sources), "sha256": _digest(means, coverage)})
+            write_json(marker, {"sources": list(sources), "sha256": _digest(*values)})
         except (OSError, ValueError) as error:
             raise _write_failed(self.path, error) from error
 
@@ -194,7 +228,7 @@ class WindowStore:
         """
         cell_index = self._indices("cell", cells, self.manifest.cells)
         assay_index = self._indices("assay", assays, self.manifest.assays)
-        view = _open_array(self.path, "signal")
+        view = open_array(self.path, "signal")
         out = np.empty((len(cells), len(assays), *view[0, 0, :, bins].shape), np.float32)
         reads = [
             (i, j, view[c, a, :, bins].read())
@@ -208,11 +242,49 @@ class WindowStore:
     def read_expression(self, cells: Sequence[str]) -> np.ndarray:
         """Expression `[C, G]` float32, RPKM."""
         rows = self._indices("cell", cells, self.manifest.cells)
-        return np.asarray(_open_array(self.path, "expression").read().result())[rows]
+        return np.asarray(open_array(self.path, "expression").read().result())[rows]
 
     def read_coverage(self) -> np.ndarray:
         """Share of each window's bases that have data: `[C, A, G]` float32."""
-        return np.asarray(_open_array(self.path, "coverage").read().result())
+        return np.asarray(open_array(self.path, "coverage").read().result())
+
+    def read_labels(self, cells: Sequence[str]) -> np.ndarray | None:
+        """Which genes the inputs called expressed: `[C, G]` bool; None if they did not say."""
+        rows = self._indices("cell", cells, self.manifest.cells)
+        if not self.manifest.given_labels:
+            return None
+        return np.asarray(open_array(self.path, "label").read().result())[rows]
+
+    def regions(self, cell: str) -> Regions:
+        """The regions that genes touch in this cell.
+
+        Raises:
+            InputError: if the store has none of it.
+        """
+        self._require_regions(cell)
+        return Regions.read(self.path / "regions" / cell)
+
+    def read_region_depth(self, cell: str, assays: Sequence[str]) -> np.ndarray:
+        """Raw bin means of the cell's regions, end to end: `[A, bin]` float32.
+
+        Raises:
+            InputError: if the store has no regions of the cell, or naming every unknown assay.
+        """
+        self._require_regions(cell)
+        rows = self._indices("assay", assays, self.manifest.assays)
+        return np.asarray(open_array(self.path, _depth(cell))[rows].read().result())
+
+    def _require_regions(self, cell: str) -> None:
+        self._indices("cell", [cell], self.manifest.cells)
+        if cell not in self.manifest.regions_sha256:
+            raise InputError(
+                Problem(
+                    f"{self.path}: {cell}",
+                    "no regions: the store was built without contacts of this cell",
+                    "the regions that its genes touch, which this model reads",
+                    "build the store with --interactions",
+                )
+            )
 
     def _indices(self, kind: str, wanted: Sequence[str], known: list[str]) -> list[int]:
         unknown = [name for name in wanted if name not in known]
@@ -245,6 +317,12 @@ class WindowStore:
             problems.append(_changed(f"{self.path}/expression"))
         if _digest_table(self.genes) != self.manifest.genes_sha256:
             problems.append(_changed(f"{self.path}/genes.parquet"))
+        labels = self.read_labels(self.manifest.cells)
+        if labels is not None and _digest(labels) != self.manifest.labels_sha256:
+            problems.append(_changed(f"{self.path}/label"))
+        for cell, digest in self.manifest.regions_sha256.items():
+            if self.regions(cell).sha256() != digest:
+                problems.append(_changed(f"{self.path}/regions/{cell}"))
         coverage = self.read_coverage()
         for cell, assay in self.manifest.tracks:
             record = self.slab_record(cell, assay)
@@ -252,65 +330,13 @@ class WindowStore:
             if record is None:
                 problems.append(Problem(where, "no slab", "a whole slab", "rerun build_store"))
                 continue
-            means = self.read_signal([cell], [assay])[0, 0]
             c, a = self.manifest.cells.index(cell), self.manifest.assays.index(assay)
-            if _digest(means, coverage[c, a]) != record["sha256"]:
+            values = [self.read_signal([cell], [assay])[0, 0], coverage[c, a]]
+            if cell in self.manifest.regions_sha256:
+                values.append(self.read_region_depth(cell, [assay])[0])
+            if _digest(*values) != record["sha256"]:
                 problems.append(_changed(where))
         return problems
-
-
-def _declare(path: pathlib.Path, manifest: Manifest, genes: pd.DataFrame) -> None:
-    # zarr-python writes what TensorStore cannot: group metadata and string labels.
-    import zarr
-    from zarr.errors import ZarrUserWarning
-
-    cells, assays = manifest.cells, manifest.assays
-    group = zarr.create_group(store=str(path), zarr_format=3, attributes={"format": FORMAT})
-    for name, labels in (("cell", cells), ("assay", assays), ("gene", list(genes.gene_id))):
-        array = group.create_array(
-            name,
-            shape=(len(labels),),
-            chunks=(max(1, len(labels)),),
-            dtype=str,
-            dimension_names=(name,),
-        )
-        array[:] = np.asarray(labels, dtype=object)
-    count, bins = len(genes), manifest.window.bins
-    chunk = min(count, _GENES_PER_CHUNK)
-    shard = -(-count // chunk) * chunk
-    group.create_array(
-        "signal", shape=(len(cells), len(assays), count, bins), dtype="float32",
-        chunks=(1, 1, chunk, bins), shards=(1, 1, shard, bins), fill_value=np.nan,
-        dimension_names=("cell", "assay", "gene", "bin"),
-        attributes={"units": "raw bin means", "window_bp": manifest.window_bp,
-                    "bin_bp": manifest.bin_bp},
-    )  # fmt: skip
-    group.create_array(
-        "coverage", shape=(len(cells), len(assays), count), dtype="float32",
-        chunks=(1, 1, count), fill_value=np.nan, dimension_names=("cell", "assay", "gene"),
-    )  # fmt: skip
-    group.create_array(
-        "expression", shape=(len(cells), count), dtype="float32", chunks=(len(cells), count),
-        fill_value=np.nan, dimension_names=("cell", "gene"), attributes={"units": "RPKM"},
-    )  # fmt: skip
-    with warnings.catch_warnings():
-        # Not yet in the Zarr v3 specification, but xarray and zarr-python read it.
-        warnings.filterwarnings("ignore", "Consolidated metadata", ZarrUserWarning)
-        zarr.consolidate_metadata(str(path))
-
-
-def _open_array(path: pathlib.Path, name: str) -> ts.TensorStore:
-    spec = {
-        "driver": "zarr3",
-        "kvstore": {"driver": "file", "path": str((path / name).resolve())},
-        "context": {
-            # The defaults grow with the cores of the host, not with those lent to this process.
-            "file_io_concurrency": {"limit": 8},
-            "data_copy_concurrency": {"limit": 2},
-            "cache_pool": {"total_bytes_limit": 0},
-        },
-    }
-    return ts.open(spec, open=True).result()
 
 
 def _write_failed(path: pathlib.Path, error: Exception) -> InputError:
@@ -325,7 +351,7 @@ def _write_failed(path: pathlib.Path, error: Exception) -> InputError:
 
 
 def _digest(*arrays: np.ndarray) -> str:
-    """Sha256 of the values of float32 arrays, whatever their compression on disk."""
+    """Sha256 of the values of arrays as float32, whatever their compression on disk."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(np.ascontiguousarray(array, "<f4").tobytes())
@@ -334,6 +360,10 @@ def _digest(*arrays: np.ndarray) -> str:
 
 def _digest_table(table: pd.DataFrame) -> str:
     return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()
+
+
+def _depth(cell: str) -> str:
+    return f"regions/{cell}/depth"
 
 
 def _changed(where: str) -> Problem:

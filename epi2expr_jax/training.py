@@ -15,9 +15,11 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from epi2expr_jax.dataset import RunInputs
+from epi2expr_jax.batches import BatchPlan
 from epi2expr_jax.errors import InputError, Problem
-from epi2expr_jax.losses import masked_mse
+from epi2expr_jax.losses import LOSSES
+from epi2expr_jax.resident import RegionSignal, WindowSignal
+from epi2expr_jax.runs import RunInputs
 from epi2expr_jax.schedules import (
     EarlyStopConfig,
     PlateauConfig,
@@ -31,7 +33,7 @@ from epi2expr_jax.schedules import (
 RUNNING, STOPPED, FINISHED, QUARANTINED = range(4)
 STATUS_NAMES = ("running", "stopped early", "finished", "quarantined")
 
-Signal = Float[Array, "C A G W"]
+Signal = WindowSignal | RegionSignal
 Pytree = Any
 # A field of a pytree: an array, or what stands for one while JAX takes the tree apart.
 Leaf = Any
@@ -42,19 +44,27 @@ class TrainConfig:
     """How every run of a population is trained. Defaults: approach 1 (see the README's table).
 
     Attributes:
+        task: `regression` (mean squared error) or `classification` (cross-entropy).
         epochs: the most epochs a run may take.
         batch_size: genes a step, `B`.
-        learning_rate: Adam's, before the plateau lowers it.
-        adam_epsilon: Keras's default; optax's own is 1e-8.
-        plateau, early_stop: fed the validation loss once an epoch.
+        learning_rate: Adam's, before decay or plateaus lower it.
+        adam_epsilon: Keras's default; optax's and PyTorch's is 1e-8.
+        weight_decay: share of the learning rate by which every weight shrinks a step (AdamW).
+        decay: what the learning rate is multiplied by after every epoch.
+        plateau, early_stop: fed the validation loss once an epoch; None does without.
+        balanced: deal genes into batches by their number of contacts (see `batches`).
     """
 
+    task: str = "regression"
     epochs: int = 100
     batch_size: int = 128
     learning_rate: float = 1e-3
     adam_epsilon: float = 1e-7
-    plateau: PlateauConfig = PlateauConfig()
-    early_stop: EarlyStopConfig = EarlyStopConfig()
+    weight_decay: float = 0.0
+    decay: float = 1.0
+    plateau: PlateauConfig | None = PlateauConfig()
+    early_stop: EarlyStopConfig | None = EarlyStopConfig()
+    balanced: bool = True
 
     def __post_init__(self):
         problems = [
@@ -63,9 +73,16 @@ class TrainConfig:
                 ("epochs", self.epochs),
                 ("batch_size", self.batch_size),
                 ("learning_rate", self.learning_rate),
+                ("lr_decay", self.decay),
             )
             if not value > 0
         ]
+        if not self.weight_decay >= 0:
+            problems.append(
+                Problem("--weight_decay", f"{self.weight_decay}", "0 or more", "0.01 is usual")
+            )
+        if self.task not in LOSSES:
+            problems.append(Problem("--task", self.task, " or ".join(LOSSES), "choose one"))
         if problems:
             raise InputError(problems)
 
@@ -107,10 +124,22 @@ class EpochRecord:
 
 
 class Trainer:
-    """The pure functions of one run, for one model shape: `init` and `train_epoch`."""
+    """The pure functions of one run, for one model shape: `init` and `train_epoch`.
 
-    def __init__(self, model_config: Any, config: TrainConfig):
+    Args:
+        plans: the batches of training and of validation; by default those of a model that reads
+            no regions.
+    """
+
+    def __init__(
+        self,
+        model_config: Any,
+        config: TrainConfig,
+        plans: tuple[BatchPlan, BatchPlan] | None = None,
+    ):
         self.config = config
+        self.plan, self.validation_plan = plans or (BatchPlan(config.batch_size),) * 2
+        self.loss = LOSSES[config.task]
         self.model_config = model_config
         model = nnx.eval_shape(lambda: model_config.build(rngs=nnx.Rngs(0)))
         self.graph, _, _ = nnx.split(model, nnx.Param, nnx.BatchStat)
@@ -124,7 +153,7 @@ class Trainer:
             params=params,
             stats=stats,
             optimiser=self.adam.init(params),
-            plateau=plateau_init(self.config.plateau),
+            plateau=plateau_init(self.config.plateau) if self.config.plateau else (),
             early_stop=early_stop_init(),
             best_params=params,
             best_stats=stats,
@@ -149,42 +178,48 @@ class Trainer:
     def _train_epoch(
         self, state: RunState, inputs: RunInputs, signal: Signal
     ) -> tuple[RunState, EpochRecord]:
-        learning_rate = self.config.learning_rate * plateau_scale(state.plateau)
-        batch = self.config.batch_size
-        order = shuffled(inputs.train, jax.random.fold_in(_wrap(inputs.order_key), state.epoch))
-        order = _pad_to(order, batch)
+        config, plan = self.config, self.plan
+        learning_rate = jnp.float32(config.learning_rate)
+        if config.plateau:
+            learning_rate = config.learning_rate * plateau_scale(state.plateau)
+        if config.decay != 1:
+            learning_rate = learning_rate * jnp.float32(config.decay) ** state.epoch
+        shuffle = jax.random.fold_in(_wrap(inputs.order_key), state.epoch)
+        order = plan.order(inputs.train, shuffle, signal.contacts(inputs.cell))
         genes = inputs.train.sum()
         dropout = jax.random.fold_in(_wrap(inputs.model_key), state.epoch)
 
         def step(i, carry):
             params, stats, optimiser, total = carry
-            index = lax.dynamic_slice_in_dim(order, i * batch, batch)
-            mask = i * batch + jnp.arange(batch) < genes
-            x = gather(signal, inputs.cell, inputs.assays, index)
+            index, mask = plan.batch(i, order, genes)
+            x = signal.gather(inputs.cell, inputs.assays, index, plan)
             y = inputs.target[index]
 
             def loss_of(params):
                 model = nnx.merge(self.graph, params, stats, copy=True)
                 prediction = model(x, mask=mask, key=jax.random.fold_in(dropout, i))
                 _, _, new_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-                return masked_mse(prediction=prediction, target=y, mask=mask), new_stats
+                return self.loss(prediction=prediction, target=y, mask=mask), new_stats
 
             (loss, stats), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
             updates, optimiser = self.adam.update(gradient, optimiser, params)
+            if config.weight_decay:
+                updates = jax.tree.map(lambda u, p: u + config.weight_decay * p, updates, params)
             params = jax.tree.map(lambda p, u: p - learning_rate * u, params, updates)
             return params, stats, optimiser, total + loss * mask.sum()
 
         carry = state.params, state.stats, state.optimiser, jnp.zeros(())
-        steps = (genes + batch - 1) // batch
-        params, stats, optimiser, total = lax.fori_loop(0, steps, step, carry)
+        params, stats, optimiser, total = lax.fori_loop(0, plan.steps(genes), step, carry)
         train_loss = total / genes
         validation_loss = self._validation_loss(params, stats, inputs, signal)
 
-        early_stop = early_stop_update(self.config.early_stop, state.early_stop, validation_loss)
+        # Without early stopping, too, its state knows which epoch was the best.
+        stopping = config.early_stop or EarlyStopConfig(config.epochs + 1)
+        early_stop = early_stop_update(stopping, state.early_stop, validation_loss)
         finite = jnp.isfinite(train_loss) & jnp.isfinite(validation_loss)
         improved = early_stop.improved & finite
         epoch = state.epoch + 1
-        status = jnp.where(epoch >= self.config.epochs, FINISHED, RUNNING)
+        status = jnp.where(epoch >= config.epochs, FINISHED, RUNNING)
         status = jnp.where(early_stop.stop, STOPPED, status)
         status = jnp.where(finite, status, QUARANTINED)
 
@@ -195,7 +230,9 @@ class Trainer:
             params=params,
             stats=stats,
             optimiser=optimiser,
-            plateau=plateau_update(self.config.plateau, state.plateau, validation_loss),
+            plateau=plateau_update(config.plateau, state.plateau, validation_loss)
+            if config.plateau
+            else state.plateau,
             early_stop=early_stop,
             best_params=keep_best(params, state.best_params),
             best_stats=keep_best(stats, state.best_stats),
@@ -215,9 +252,9 @@ class Trainer:
             inputs.assays,
             signal,
             inputs.validation,
-            self.config.batch_size,
+            self.validation_plan,
         )
-        return masked_mse(prediction=predicted, target=inputs.target, mask=inputs.validation)
+        return self.loss(prediction=predicted, target=inputs.target, mask=inputs.validation)
 
 
 def predict_genes(
@@ -228,46 +265,27 @@ def predict_genes(
     assays: Int[Array, " a"],
     signal: Signal,
     wanted: Bool[Array, " G"],
-    batch: int,
+    plan: BatchPlan,
 ) -> Float[Array, " G"]:
-    """One run's predictions on the standardised scale for the wanted genes, 0 for the others.
+    """One run's outputs for the wanted genes, 0 for the others.
 
     Costs as many batches as the wanted genes fill.
+
+    Args:
+        plan: one that serves the wanted genes.
     """
     model = nnx.merge(graph, params, stats)
-    order = _pad_to(jnp.argsort(~wanted), batch)
+    order = plan.order(wanted, None, signal.contacts(cell))
     count = wanted.sum()
 
     def step(i, predicted):
-        index = lax.dynamic_slice_in_dim(order, i * batch, batch)
-        mask = i * batch + jnp.arange(batch) < count
-        x = gather(signal, cell, assays, index)
+        index, mask = plan.batch(i, order, count)
+        x = signal.gather(cell, assays, index, plan)
         # Genes past the count are dropped by an index that lies outside.
         index = jnp.where(mask, index, wanted.size)
         return predicted.at[index].set(model(x, mask=mask, key=None), mode="drop")
 
-    return lax.fori_loop(0, (count + batch - 1) // batch, step, jnp.zeros(wanted.shape))
-
-
-def shuffled(part: Bool[Array, " G"], key: Any) -> Int[Array, " G"]:
-    """The genes of `part` in random order, then the others.
-
-    Sorting uniforms, unlike `jax.random.permutation`, gives the same order whatever the padding.
-    """
-    draws = jax.random.uniform(key, part.shape)
-    return jnp.argsort(jnp.where(part, draws, 2.0))
-
-
-def gather(
-    signal: Signal, cell: Int[Array, ""], assays: Int[Array, " a"], genes: Int[Array, " B"]
-) -> Float[Array, "B W a"]:
-    """The windows of a batch of genes, with the run's own assays as channels."""
-    return jnp.moveaxis(signal[cell, assays[:, None], genes[None, :]], 0, -1)
-
-
-def _pad_to(order: Int[Array, " G"], multiple: int) -> Int[Array, " P"]:
-    # A slice that would run off the end is otherwise moved back, silently, by XLA.
-    return jnp.pad(order, (0, -order.size % multiple))
+    return lax.fori_loop(0, plan.steps(count), step, jnp.zeros(wanted.shape))
 
 
 def _wrap(key_data: UInt32[Array, "2"]) -> Any:

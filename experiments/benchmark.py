@@ -32,11 +32,12 @@ from tqdm import tqdm
 
 from data_prep.bigwig import window_means
 from data_prep.program import start
-from epi2expr_jax.dataset import Run, RunInputs
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import WindowSpec
 from epi2expr_jax.models import REGISTRY
 from epi2expr_jax.population import Population
+from epi2expr_jax.resident import WindowSignal
+from epi2expr_jax.runs import Run, RunInputs
 from epi2expr_jax.schedules import EarlyStopConfig
 from epi2expr_jax.training import TrainConfig, Trainer
 
@@ -209,7 +210,8 @@ def _our_epoch() -> Callable[[], object]:
     )
     config = TrainConfig(epochs=10_000, early_stop=EarlyStopConfig(10_000), batch_size=_BATCH)
     trainer = Trainer(REGISTRY["cnn"](), config)
-    population = Population(trainer, runs, inputs, jnp.asarray(signal[None, None, :, :, 0]))
+    resident = WindowSignal(jnp.asarray(signal[None, None, :, :, 0]))
+    population = Population(trainer, runs, inputs, resident)
     return population.train_epoch
 
 

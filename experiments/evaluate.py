@@ -59,16 +59,16 @@ def predict_held_out(ensemble: Ensemble, store: WindowStore) -> pd.DataFrame:
     genes = store.genes[store.genes.chrom.isin(tested)]
     raw = ensemble.predict(store, genes.gene_id.tolist(), scale="raw").to_numpy()
     scales = [scale for member in ensemble.members for scale in member.scales]
-    expression = dict(
-        zip(store.manifest.cells, store.read_expression(store.manifest.cells), strict=True)
-    )
+    cells = store.manifest.cells
+    expression, labels = store.read_expression(cells), store.read_labels(cells)
     chrom = genes.chrom.to_numpy()
     tables = []
     for run, scale, predicted in zip(ensemble.runs, scales, raw, strict=True):
         held_out = ensemble.folds[run.fold].masks(chrom)["test"]
         rows = genes.index.to_numpy()[held_out]
-        rpkm = expression[run.cell][rows].astype(float)
-        observed = scale.to_raw(rpkm)
+        cell = cells.index(run.cell)
+        label = None if labels is None else labels[cell, rows]
+        observed = scale.observed(expression[cell, rows], label)
         tables.append(
             pd.DataFrame(
                 {

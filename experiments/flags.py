@@ -6,14 +6,18 @@ from typing import Any
 
 from absl import flags
 
-from epi2expr_jax.dataset import ORIENTATIONS, TARGETS, InputConfig
+from epi2expr_jax.dataset import ORIENTATIONS, InputConfig
 from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.losses import LOSSES
 from epi2expr_jax.models import REGISTRY
+from epi2expr_jax.runs import LABEL, TARGETS
 from epi2expr_jax.schedules import EarlyStopConfig, PlateauConfig
 from epi2expr_jax.signal import TRANSFORMS
 from epi2expr_jax.training import TrainConfig
 
 FLAGS = flags.FLAGS
+
+SCHEDULES = ("plateau", "decay")
 
 
 def define_run() -> None:
@@ -42,17 +46,41 @@ def define_training() -> None:
     flags.DEFINE_string("cv", "monte_carlo_5", "monte_carlo_5, chromoformer_4 or chromosomes_K.")
     flags.DEFINE_list("blind", [], "Blind chromosomes of monte_carlo_5; empty: the store's.")
     flags.DEFINE_integer("split_seed", 0, "Seed of the draws of monte_carlo_5.")
+    flags.DEFINE_enum(
+        "task", "regression", list(LOSSES), "classification: expressed or not, by the median."
+    )
     flags.DEFINE_enum("target", "log2", TARGETS, "minmax: RPKM scaled to 0-1; log2: log2(RPKM+1).")
     flags.DEFINE_integer("seeds", 1, "How many seeds a run is repeated with.", lower_bound=1)
-    flags.DEFINE_integer("epochs", 100, "Most epochs a run may take.", lower_bound=1)
-    flags.DEFINE_integer("batch_size", 0, "Genes a step; 0: the model's published one.")
-    flags.DEFINE_float("learning_rate", 1e-3, "Adam's learning rate.")
+    flags.DEFINE_enum(
+        "schedule",
+        None,
+        SCHEDULES,
+        "plateau: slow down, then stop, when validation no longer improves; decay: a fixed number "
+        "of epochs, each slower. Default: as published (chromoformer: decay, the others: plateau).",
+    )
+    published = "Default: as published for the model and schedule."
+    flags.DEFINE_integer("epochs", None, f"Most epochs a run may take. {published}", lower_bound=1)
+    flags.DEFINE_integer("batch_size", None, f"Genes a step. {published}", lower_bound=1)
+    flags.DEFINE_float("learning_rate", None, f"Adam's learning rate. {published}")
+    flags.DEFINE_float("weight_decay", None, f"AdamW's weight decay. {published}")
+    flags.DEFINE_float("lr_decay", 0.87, "decay: what each epoch multiplies the learning rate by.")
     flags.DEFINE_float("plateau_factor", 0.2, "What a plateau multiplies the learning rate by.")
     flags.DEFINE_integer("plateau_patience", 3, "Epochs without improvement that make a plateau.")
     flags.DEFINE_integer("early_stop_patience", 12, "Epochs without improvement that end a run.")
     flags.DEFINE_float("width", 1.0, "Multiplies every hidden width of the model.")
     flags.DEFINE_integer("model_window_bp", 0, "Window the model reads, in bp; 0: its own.")
     flags.DEFINE_integer("model_bin_bp", 0, "Bin the model reads, in bp; 0: its own.")
+    flags.DEFINE_list("resolutions", [], "chromoformer: bins it reads, in bp; empty: 2000,500,100.")
+    flags.DEFINE_integer(
+        "contacts", 8, "chromoformer: most regions a gene, best first.", lower_bound=0
+    )
+    flags.DEFINE_boolean("no_pcre", False, "chromoformer: the promoter alone, no contacts.")
+    flags.DEFINE_boolean(
+        "balance_contacts",
+        True,
+        "Deal genes into batches by their number of contacts; --nobalance_contacts: any order, "
+        "a third slower.",
+    )
     flags.DEFINE_enum(
         "transform", "auto", ["auto", *TRANSFORMS], "Of the signal; auto: by the tracks' unit."
     )
@@ -90,31 +118,20 @@ class TrainRequest:
             InputError: if --store or --run is missing, or a number makes no sense.
         """
         require("store", "run")
-        options = {
-            "width": FLAGS.width,
-            "window_bp": FLAGS.model_window_bp,
-            "bin_bp": FLAGS.model_bin_bp,
-        }
         return cls(
             store=FLAGS.store,
             model=FLAGS.model,
-            model_options={name: value for name, value in options.items() if value},
+            model_options=_model_options(),
             cells=FLAGS.cells,
             assays=FLAGS.assays,
             folds=FLAGS.folds,
             cv=FLAGS.cv,
             blind=FLAGS.blind,
             split_seed=FLAGS.split_seed,
-            target=FLAGS.target,
+            target=LABEL if FLAGS.task == "classification" else FLAGS.target,
             seeds=FLAGS.seeds,
             input_config=InputConfig(FLAGS.transform, FLAGS.orientation),
-            train_config=TrainConfig(
-                epochs=FLAGS.epochs,
-                batch_size=FLAGS.batch_size or REGISTRY[FLAGS.model].DEFAULT_BATCH,
-                learning_rate=FLAGS.learning_rate,
-                plateau=PlateauConfig(FLAGS.plateau_factor, FLAGS.plateau_patience),
-                early_stop=EarlyStopConfig(FLAGS.early_stop_patience),
-            ),
+            train_config=_train_config(),
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -122,6 +139,62 @@ class TrainRequest:
         fields = dataclasses.asdict(self)
         # A store is known by its checksum, not by where it lies today.
         return {**fields, "store": os.path.basename(os.path.normpath(self.store))}
+
+
+def _model_options() -> dict[str, Any]:
+    """The fields of the model's configuration that the flags set.
+
+    Raises:
+        InputError: naming every flag that the model does not have.
+    """
+    options = {"width": FLAGS.width, "window_bp": FLAGS.model_window_bp}
+    if FLAGS.model == "chromoformer":
+        options["task"] = FLAGS.task
+        options["resolutions"] = [int(text) for text in FLAGS.resolutions if _is_number(text)]
+        foreign = ["model_bin_bp"]
+    else:
+        options["bin_bp"] = FLAGS.model_bin_bp
+        foreign = ["resolutions", "contacts", "no_pcre"]
+    problems = [
+        Problem(f"--{name}", f"{FLAGS[name].value}", f"no such flag for {FLAGS.model}", "omit it")
+        for name in foreign
+        if FLAGS[name].value != FLAGS[name].default
+    ]
+    problems += [
+        Problem("--resolutions", repr(text), "bins in bp, such as 2000,500,100", "correct it")
+        for text in FLAGS.resolutions
+        if not _is_number(text)
+    ]
+    if problems:
+        raise InputError(problems)
+    given = {name: value for name, value in options.items() if value}
+    if FLAGS.model == "chromoformer":
+        given["contacts"] = 0 if FLAGS.no_pcre else FLAGS.contacts
+    return given
+
+
+def _is_number(text: str) -> bool:
+    return text.strip().isdecimal()
+
+
+def _train_config() -> TrainConfig:
+    """The published training of the model, with what the flags change."""
+    published = REGISTRY[FLAGS.model].TRAINING
+    schedule = FLAGS.schedule or next(iter(published))
+    fields = dict(published.get(schedule) or next(iter(published.values())))
+    fields |= {
+        name: FLAGS[name].value
+        for name in ("epochs", "batch_size", "learning_rate", "weight_decay")
+        if FLAGS[name].value is not None
+    }
+    if schedule == "decay":
+        fields |= {"decay": FLAGS.lr_decay, "plateau": None, "early_stop": None}
+    else:
+        fields |= {
+            "plateau": PlateauConfig(FLAGS.plateau_factor, FLAGS.plateau_patience),
+            "early_stop": EarlyStopConfig(FLAGS.early_stop_patience),
+        }
+    return TrainConfig(task=FLAGS.task, balanced=FLAGS.balance_contacts, **fields)
 
 
 def require(*names: str) -> None:

@@ -26,11 +26,12 @@ from tqdm import tqdm
 
 from data_prep.program import start
 from epi2expr_jax import checkpoint
-from epi2expr_jax.dataset import Dataset, Run, load_dataset, parse_assay_sets, plan_runs
+from epi2expr_jax.dataset import Dataset, load_dataset, plan_batches
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import listing
 from epi2expr_jax.models import REGISTRY
 from epi2expr_jax.population import Population
+from epi2expr_jax.runs import Run, parse_assay_sets, plan_runs
 from epi2expr_jax.splits import Fold, make_folds, select_folds, write_splits
 from epi2expr_jax.store import WindowStore
 from epi2expr_jax.training import Trainer
@@ -64,12 +65,15 @@ def train(
     )
     cells = list(dict.fromkeys(run.cell for run in runs))
     assays = [a for a in store.manifest.assays if any(a in run.assays for run in runs)]
-    window = _model_config(request, 1).window
-    dataset = load_dataset(store, window, cells, assays, request.input_config)
+    model = _model_config(request, 1)
+    dataset = load_dataset(store, model, cells, assays, request.input_config)
+    config = request.train_config
+    all_folds = scheme_folds(request, store)
+    plans = plan_batches(store, model, all_folds, config.batch_size, config.balanced)
 
     history, populations = [], []
     groups = list(_groups(runs, runs_at_once))
-    trainers = {n: Trainer(_model_config(request, n), request.train_config) for n, _, _ in groups}
+    trainers = {n: Trainer(_model_config(request, n), config, plans) for n, _, _ in groups}
     for number, name, group in groups:
         population = _train_group(
             trainers[number], group, dataset, folds, request, run_dir, name, checkpoint_every,
@@ -107,13 +111,7 @@ def plan(request: TrainRequest, store: WindowStore) -> tuple[list[Run], list[Fol
                 "correct the name, or build a store that has this cell",
             )
         )
-    counts = collections.Counter(store.genes.chrom)
-    folds = select_folds(
-        make_folds(
-            request.cv, counts, blind=request.blind or manifest.blind, seed=request.split_seed
-        ),
-        request.folds,
-    )
+    folds = select_folds(scheme_folds(request, store), request.folds)
     there = {tuple(pair) for pair in manifest.tracks}
     sets = parse_assay_sets(request.assays, manifest.assays)
     absent = [
@@ -139,6 +137,13 @@ def plan(request: TrainRequest, store: WindowStore) -> tuple[list[Run], list[Fol
         for seed in range(request.seeds)
     ]
     return runs, folds
+
+
+def scheme_folds(request: TrainRequest, store: WindowStore) -> list[Fold]:
+    """All folds of the request's scheme, those not asked for included."""
+    counts = collections.Counter(store.genes.chrom)
+    blind = request.blind or store.manifest.blind
+    return make_folds(request.cv, counts, blind=blind, seed=request.split_seed)
 
 
 def _model_config(request: TrainRequest, assays: int) -> Any:

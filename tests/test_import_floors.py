@@ -16,16 +16,24 @@ BUILDINGS = (
 
 FLOORS = {
     0: ["errors", "roadmap", "genome"],
-    1: ["signal", "manifest", "store", "splits", "losses", "metrics", "schedules"],
-    2: ["models", "dataset"],
+    1: ["signal", "batches", "regions", "manifest", "arrays", "store",
+        "splits", "losses", "metrics", "schedules"],
+    2: ["models", "resident", "dataset", "runs"],
     3: ["training", "checkpoint"],
-    4: ["population"],
+    4: ["population", "convert"],
     5: ["predict"],
     6: ["ranking"],
-}
+}  # fmt: skip
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 # Within one floor these may look at each other: shapes of one thing, or plain vocabulary.
-NEIGHBOURS = {("genome", "errors"), ("store", "manifest")}
+NEIGHBOURS = {
+    ("genome", "errors"),
+    ("manifest", "regions"),
+    *{("arrays", name) for name in ("manifest", "regions")},
+    *{("dataset", name) for name in ("models", "resident")},
+    ("runs", "dataset"),
+    *{("store", name) for name in ("manifest", "regions", "arrays")},
+}
 
 
 def modules(building: str) -> list[pathlib.Path]:

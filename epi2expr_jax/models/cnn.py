@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -29,7 +30,7 @@ class CnnConfig(WindowModelConfig):
     NAME: ClassVar[str] = "cnn"
     MIN_BINS: ClassVar[int] = 128
     MAX_RATE: ClassVar[float] = 0.3
-    DEFAULT_BATCH: ClassVar[int] = 128
+    TRAINING: ClassVar[Mapping] = {"plateau": {"epochs": 100, "batch_size": 128}}
 
     def build(self, *, rngs: nnx.Rngs) -> "Cnn":
         """A model with fresh weights, drawn from the stream `params`."""

@@ -1,6 +1,7 @@
 """Floor 2. What the configurations of models that read one window a gene have in common."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 from epi2expr_jax.errors import InputError, Problem
@@ -32,7 +33,8 @@ class WindowModelConfig:
     NAME: ClassVar[str]
     MIN_BINS: ClassVar[int]  # the product of the pool sizes
     MAX_RATE: ClassVar[float]  # the largest published dropout rate
-    DEFAULT_BATCH: ClassVar[int]  # of the published training
+    # Published training by schedule, the default first: fields of `training.TrainConfig`.
+    TRAINING: ClassVar[Mapping[str, Mapping[str, float]]]
 
     def __post_init__(self):
         problems = []

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -30,7 +31,7 @@ class PromoterCnnConfig(WindowModelConfig):
     NAME: ClassVar[str] = "promoter_cnn"
     MIN_BINS: ClassVar[int] = 16
     MAX_RATE: ClassVar[float] = 0.4
-    DEFAULT_BATCH: ClassVar[int] = 64
+    TRAINING: ClassVar[Mapping] = {"plateau": {"epochs": 100, "batch_size": 64}}
 
     def build(self, *, rngs: nnx.Rngs) -> "PromoterCnn":
         """A model with fresh weights, drawn from the stream `params`."""

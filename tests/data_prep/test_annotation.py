@@ -4,7 +4,7 @@ import pathlib
 import pyensembl
 import pytest
 
-from data_prep.annotation import read_genes
+from data_prep.annotation import read_genes, read_tss
 from data_prep.assembly import load_assembly
 from epi2expr_jax.errors import InputError
 
@@ -144,6 +144,41 @@ def test_old_gtfs_list_exons_alone(write):
 
 def test_canonical_needs_transcripts(write):
     assert "give --tss=gene_5p" in problems(write(GENES), "canonical")[0]
+
+
+def all_tss(path, **changes) -> list[tuple]:
+    genes = read_genes(path, chrom_sizes=SIZES, **changes)
+    found = read_tss(path, genes, chrom_sizes=SIZES)
+    assert list(found.columns) == ["gene_id", "chrom", "tss"]
+    assert found.tss.dtype == "int64"
+    return list(found.itertuples(index=False, name=None))
+
+
+def test_all_tss_are_the_five_prime_ends_of_all_transcripts_and_the_genes_own(write):
+    lines = [
+        *GENES,
+        *transcript("T1", [(101, 120), (151, 200)], []),
+        *transcript("T2", [(141, 150)], [], gene="ENSG01.12"),
+        *transcript("T3", [(141, 180)], [], gene="ENSG01.12"),
+        *transcript("T4", [(1001, 1100), (1201, 1900)], [], "-", "ENSG02.1"),
+        record("transcript", 5, 20, "+", "ENSG04.2", "T5", chrom="chr9"),
+    ]
+    own = [("ENSG01", "chr1", 100), ("ENSG02", "chr1", 1999), ("ENSG03", "chrX", 10)]
+    more = [("ENSG01", "chr1", 140), ("ENSG02", "chr1", 1899)]
+    expected = sorted(own + more, key=lambda row: row[1:])
+    assert all_tss(write(lines)) == expected
+    # records of exons alone, and chromosomes in Ensembl's spelling
+    exons = [line for line in lines if "\ttranscript\t" not in line]
+    assert all_tss(write([line.removeprefix("chr") for line in exons])) == expected
+    # another rule moves the gene's own TSS, not its transcripts'
+    assert ("ENSG02", "chr1", 1000) in all_tss(write(lines), tss="gene_start")
+
+
+def test_without_transcripts_each_gene_has_its_own_tss_alone(write):
+    own = [("ENSG01", "chr1", 100), ("ENSG02", "chr1", 1999), ("ENSG03", "chrX", 10)]
+    assert all_tss(write(GENES)) == own
+    table = write(["gene_id,chrom,tss,strand", "B,2,7,-", "A,1,5,+"], "genes.csv")
+    assert all_tss(table) == [("A", "chr1", 5), ("B", "chr2", 7)]
 
 
 def test_malformed_gtf_lines_are_named(write):

@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 
 from data_prep import bigwig
 from data_prep.assembly import load_assembly
-from data_prep.bigwig import check_bigwig, open_bigwig, track_means, window_means
+from data_prep.bigwig import (
+    check_bigwig,
+    open_bigwig,
+    region_means,
+    track_means,
+    track_region_means,
+    window_means,
+)
 from data_prep.catalogue import Source
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.genome import WindowSpec
@@ -148,9 +155,59 @@ def test_means_equal_a_naive_count_base_by_base(drawn, join_bp, longest_bp):
             assert means[gene, position] == pytest.approx(mean, rel=1e-7, abs=1e-9)
 
 
+@st.composite
+def regions_on_a_track(draw):
+    """The runs of such a track, and regions on it: nested, overlapping, over its end."""
+    length, runs, _, starts = draw(run_length_tracks())
+    widths = draw(st.lists(st.integers(1, 700), min_size=len(starts), max_size=len(starts)))
+    return length, runs or [(0, 1, 0.0)], starts, starts + np.array(widths)
+
+
+@settings(max_examples=100, deadline=None)
+@given(regions_on_a_track(), st.sampled_from([1, 7, 100]), st.sampled_from([0, 30, 20_000]))
+def test_regions_equal_a_naive_count_base_by_base(drawn, bin_bp, join_bp):
+    length, runs, starts, ends = drawn
+    bases = np.zeros(length)
+    for start, end, value in runs:
+        bases[start:end] = np.float32(value)
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bigwig, "_JOIN_BP", join_bp)
+        path = write_track(
+            pathlib.Path(folder) / "t.bw", {"chr1": length}, [("chr1", *run) for run in runs]
+        )
+        means = region_means(path, ["1"] * len(starts), starts, ends, bin_bp)
+    expected = [
+        sum(bases[x] for x in range(max(first, 0), min(first + bin_bp, end, length)))
+        / min(bin_bp, end - first)
+        for start, end in zip(starts, ends, strict=True)
+        for first in range(start, end, bin_bp)
+    ]
+    assert means.dtype == np.float32
+    np.testing.assert_allclose(means, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_the_last_bin_of_a_region_is_over_its_remaining_bases(track):
+    means = region_means(track, ["chr1", "1"], np.array([190, 95]), np.array([260, 125]), 20)
+    assert means.tolist() == [3, 4, 4, 0, 1.5, 2]
+    none = region_means(track, [], np.array([], int), np.array([], int), 20)
+    assert none.shape == (0,)
+
+
+def test_regions_of_replicates_and_of_infinite_signal(track, tmp_path):
+    runs = [("1", 100, 125, 5.0), ("1", 500, 501, float("inf"))]
+    other = write_track(tmp_path / "other.bw", {"1": 1000}, runs)
+    sources = [Source(str(track), replicate="1"), Source(str(other), replicate="2")]
+    regions = pd.DataFrame({"chrom": ["chr1"], "start": [100], "end": [150]})
+    np.testing.assert_array_equal(track_region_means(sources, regions, 25), np.float32([3.5, 1]))
+    with pytest.raises(InputError, match=r"infinite signal .* \(chr1:490-515\)"):
+        region_means(other, ["chr1", "chr1"], np.array([490, 100]), np.array([515, 105]), 10)
+    with pytest.raises(InputError, match=r"no chr7; .*with a gene or region"):
+        region_means(track, ["chr7"], np.array([0]), np.array([5]), 10)
+
+
 def test_near_windows_are_read_together_and_far_ones_apart():
     starts = np.array([500_000, 10_000, -50, 31_000, 5_000, 999_990, 2_000_000])
-    spans = list(bigwig._spans(np.arange(7), starts, window_bp=100, length=1_000_000))
+    spans = list(bigwig._spans(np.arange(7), starts, starts + 100, length=1_000_000))
     assert spans == [
         ([2, 4, 1], 0, 10_100),
         ([3], 31_000, 31_100),
@@ -158,7 +215,7 @@ def test_near_windows_are_read_together_and_far_ones_apart():
         ([5], 999_990, 1_000_000),
     ]
     dense = np.arange(0, 10_000_000, 1000)
-    reads = list(bigwig._spans(np.arange(len(dense)), dense, window_bp=100, length=10_000_000))
+    reads = list(bigwig._spans(np.arange(len(dense)), dense, dense + 100, length=10_000_000))
     assert len(reads) == 3
     assert max(end - begin for _, begin, end in reads) <= 4_000_000
 
@@ -287,3 +344,24 @@ def test_real_tracks_equal_the_published_arrays(shared_data):
         means, coverage = track_means([source], table.chrom, tss, window)
         np.testing.assert_allclose(means, wanted, rtol=1e-7, err_msg=mark)
         assert (coverage == 1).all()
+
+
+def test_real_regions_equal_the_published_arrays(shared_data):
+    """Distant ends of contacts, whose widths are no multiples of the bin."""
+    demo = shared_data / "chromoformer_demo"
+    names = pd.read_csv(demo / "demo_meta.csv").neighbors.dropna().str.split(";").explode()
+    names = names.sample(10, random_state=0).tolist()
+    places = pd.Series(names).str.extract(r"(?P<chrom>.+):(?P<start>\d+)-(?P<end>\d+)")
+    places = places.astype({"start": int, "end": int})
+    expected = []
+    with tarfile.open(demo / "demo_npy.tar.gz") as archive:
+        for name in names:
+            member = archive.extractfile(f"demo_data/{name}.npy")
+            assert member is not None
+            bases = np.load(io.BytesIO(member.read()), allow_pickle=False).astype(np.float64)
+            bins = [bases[:, i : i + 100].mean(-1) for i in range(0, bases.shape[1], 100)]
+            expected.append(np.stack(bins, axis=1))
+    for mark, wanted in zip(NPY_MARKS, np.concatenate(expected, axis=1), strict=True):
+        source = Source(str(shared_data / "E003_bigwig" / f"E003-{mark}.bigWig"))
+        means = track_region_means([source], places, 100)
+        np.testing.assert_allclose(means, wanted, rtol=1e-6, err_msg=mark)

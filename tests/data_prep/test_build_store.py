@@ -12,7 +12,11 @@ import pyBigWig
 import pytest
 import xarray as xr
 
-from data_prep.build_store import build
+from data_prep.annotation import read_genes
+from data_prep.assembly import load_assembly
+from data_prep.bigwig import region_means
+from data_prep.build_store import build, build_slab
+from data_prep.catalogue import read_sheet
 from data_prep.doctor import examine
 from data_prep.inputs import read_inputs
 from epi2expr_jax.errors import InputError
@@ -64,17 +68,21 @@ def test_only_what_is_missing_is_built(small_store, build_config, tmp_path):
     assert store.checksum() == small_store.checksum()
 
 
+def with_data_on(chromosomes, path, cut) -> str:
+    """A copy of a bigWig that has lost its data on all other chromosomes."""
+    with pyBigWig.open(str(path)) as file, pyBigWig.open(str(cut), "w") as out:
+        out.addHeader(list(file.chroms().items()))
+        for chrom in chromosomes:
+            starts, ends, values = map(list, zip(*file.intervals(chrom), strict=True))
+            out.addEntries([chrom] * len(starts), starts, ends=ends, values=values)
+    return str(cut)
+
+
 def test_genes_without_data_are_left_out_and_counted(build_config, roadmap, tmp_path):
     tracks = pd.read_csv(roadmap / "tracks.csv").head(2)
     tracks = tracks.drop(columns="sha256")
     tracks["path"] = [str(roadmap / path) for path in tracks.path]
-    # The second track keeps chromosome 1 alone.
-    cut = tmp_path / "cut.bigwig"
-    with pyBigWig.open(tracks.path[1]) as file, pyBigWig.open(str(cut), "w") as out:
-        out.addHeader(list(file.chroms().items()))
-        starts, ends, values = zip(*file.intervals("chr1"), strict=True)
-        out.addEntries(["chr1"] * len(starts), list(starts), ends=list(ends), values=list(values))
-    tracks.loc[1, "path"] = str(cut)
+    tracks.loc[1, "path"] = with_data_on(["chr1"], tracks.path[1], tmp_path / "cut.bigwig")
     tracks.to_csv(tmp_path / "tracks.csv", index=False)
     config = build_config(
         tmp_path / "s", tracks=str(tmp_path / "tracks.csv"), min_covered=0.5, workers=1
@@ -85,6 +93,84 @@ def test_genes_without_data_are_left_out_and_counted(build_config, roadmap, tmp_
     assert (store.read_coverage() >= 0.5).all()
     assert not (tmp_path / "s.coverage").exists()
     build(config)  # complete: found by what was asked for, not by what was found out
+
+
+@pytest.fixture(scope="module")
+def contacts(roadmap, tmp_path_factory):
+    """A sheet of contacts: in the first cell two a gene, in the second one a gene of chr1."""
+    folder = tmp_path_factory.mktemp("contacts")
+    sizes = load_assembly(roadmap / "genome.chrom.sizes").chrom_sizes
+    genes = read_genes(roadmap / "genes.gtf.gz", chrom_sizes=sizes)
+    cells = pd.read_csv(roadmap / "tracks.csv").cell.unique()[:2]
+    rows = [
+        (gene.chrom, gene.tss - 50, gene.tss + 50, gene.chrom, start, start + 1234, "x", score)
+        for gene in genes.itertuples()
+        for start, score in ((gene.tss // 2, 2.0), (gene.tss // 3, 3.0))
+    ]
+    table = pd.DataFrame(rows)
+    table.to_csv(folder / "first.bedpe", sep="\t", index=False, header=False)
+    table[(table[0] == "chr1") & (table[7] > 2)].to_csv(
+        folder / "second.bedpe", sep="\t", index=False, header=False
+    )
+    pd.DataFrame({"cell": cells, "path": ["first.bedpe", "second.bedpe"]}).to_csv(
+        folder / "contacts.csv", index=False
+    )
+    return folder / "contacts.csv"
+
+
+def test_contacts_become_regions_of_the_store(build_config, roadmap, contacts, tmp_path, capsys):
+    """Only for genes that stay; a rerun does what is missing, and refuses other contacts."""
+    tracks = pd.read_csv(roadmap / "tracks.csv").drop_duplicates("cell").drop(columns="sha256")
+    tracks["path"] = [str(roadmap / path) for path in tracks.path]
+    tracks.loc[0, "path"] = with_data_on(["chr1", "chr2"], tracks.path[0], tmp_path / "cut.bigwig")
+    tracks.to_csv(tmp_path / "tracks.csv", index=False)
+    config = build_config(
+        tmp_path / "s",
+        tracks=str(tmp_path / "tracks.csv"),
+        interactions=str(contacts),
+        min_covered=0.5,
+        workers=1,
+    )
+    store = build(config)
+    assert set(store.genes.chrom) == {"chr1", "chr2"}
+    first, second = (store.regions(cell) for cell in store.manifest.cells)
+    assert len(first.contacts) == len(first.table) == 2 * len(store.genes)
+    on_first = (store.genes.chrom == "chr1").sum()
+    assert len(second.contacts) == on_first
+    assert set(second.table.chrom) == {"chr1"}
+    shown = capsys.readouterr().out
+    assert f"contacts of {store.manifest.cells[0]} (first.bedpe): 440 contacts read" in shown
+    assert "220 genes have some, 0 none, mean 2.0 a gene; dropped: none" in shown
+    for row, regions in zip(tracks.itertuples(), (first, second), strict=True):
+        table = regions.table
+        expected = region_means(row.path, list(table.chrom), table.start, table.end, 100)
+        depth = store.read_region_depth(row.cell, [row.assay])[0]
+        assert depth.shape == (13 * len(table),)
+        np.testing.assert_array_equal(depth, expected)
+    assert store.verify() == []
+
+    checksum = store.checksum()
+    (store.path / "slabs" / tracks.cell[0] / f"{tracks.assay[0]}.json").unlink()
+    build_slab(read_sheet(config.tracks).tracks[0], str(store.path))  # what a rerun does
+    assert build(config).checksum() == checksum
+    assert "nothing to do" in capsys.readouterr().out
+    for change in ({"max_contacts": 1}, {"interactions": ""}, {"min_contact_score": 1.0}):
+        with pytest.raises(InputError, match=": contacts: found"):
+            build(dataclasses.replace(config, **change))
+
+
+def test_problems_of_contacts_are_listed_with_the_others(build_config, contacts, tmp_path):
+    bad = tmp_path / "bad.bedpe"
+    bad.write_text("chr1\t5\t9\tchr77\t5\t9\tx\tnan\n")
+    config = build_config(tmp_path / "s", interactions=str(bad), expression=str(tmp_path / "none"))
+    text = "\n".join(map(str, problems_of(config)))
+    for part in (str(config.expression), "the assembly lacks (chr77)", "no finite numbers (nan)"):
+        assert part in text
+    table = pd.read_csv(contacts)
+    one = contacts.with_name("one.csv")
+    table.head(1).to_csv(one, index=False)
+    (problem,) = problems_of(build_config(tmp_path / "s", interactions=str(one)))
+    assert f"no contacts of {table.cell[1]}" in str(problem)
 
 
 def sheet(roadmap, tmp_path, **changes):
@@ -197,7 +283,7 @@ def command(config):
         sys.executable,
         "-m",
         "data_prep.build_store",
-        *[f"--{name}={value}" for name, value in fields.items()],
+        *[f"--{name}={value}" for name, value in fields.items() if value is not None],
     ]
 
 

@@ -215,7 +215,7 @@ def test_width_multiplies_every_hidden_width():
 
 def test_the_registry_names_it():
     assert REGISTRY["cnn"] is CnnConfig
-    assert (CnnConfig().window.bins, CnnConfig.DEFAULT_BATCH) == (400, 128)
+    assert (CnnConfig().window.bins, CnnConfig.TRAINING["plateau"]["batch_size"]) == (400, 128)
 
 
 def test_a_window_too_short_for_the_pooling_is_refused():

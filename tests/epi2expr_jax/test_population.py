@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from epi2expr_jax import population as population_module
-from epi2expr_jax.dataset import Run, load_dataset, plan_runs
+from epi2expr_jax.dataset import load_dataset
 from epi2expr_jax.models import REGISTRY
 from epi2expr_jax.population import Population
+from epi2expr_jax.runs import Run, plan_runs
 from epi2expr_jax.schedules import EarlyStopConfig
 from epi2expr_jax.splits import make_folds
 from epi2expr_jax.training import FINISHED, QUARANTINED, RUNNING, STOPPED, TrainConfig, Trainer
@@ -21,7 +22,7 @@ MODEL = REGISTRY["promoter_cnn"](assays=1, width=0.02)
 def study(small_store):
     """60 runs over 2 cells, 3 assays, 5 folds and 2 seeds, on one small dataset."""
     cells, assays = small_store.manifest.cells, small_store.manifest.assays
-    data = load_dataset(small_store, MODEL.window, cells, assays)
+    data = load_dataset(small_store, MODEL, cells, assays)
     folds = make_folds("chromosomes_5", small_store.genes.chrom.value_counts().to_dict())
     runs = [
         Run(cell, (assay,), fold.name, seed)

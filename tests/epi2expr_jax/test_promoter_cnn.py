@@ -176,7 +176,10 @@ def test_width_multiplies_every_hidden_width():
 
 def test_the_registry_names_it():
     assert REGISTRY["promoter_cnn"] is PromoterCnnConfig
-    assert (PromoterCnnConfig().window.bins, PromoterCnnConfig.DEFAULT_BATCH) == (60, 64)
+    assert (
+        PromoterCnnConfig().window.bins,
+        PromoterCnnConfig.TRAINING["plateau"]["batch_size"],
+    ) == (60, 64)
 
 
 def test_a_window_too_short_for_the_pooling_is_refused():

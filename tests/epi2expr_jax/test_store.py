@@ -6,7 +6,9 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import tensorstore as ts
 import xarray as xr
+import zarr
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.manifest import Manifest
@@ -49,6 +51,13 @@ def fill(store):
     for i, (cell, assay) in enumerate(MANIFEST.tracks):
         store.write_slab(cell, assay, *slab(i), [{"name": "x", "bytes": 1, "sha256": "0"}])
     return store
+
+
+def overwrite(store, name, index, values):
+    """As a fault would: behind the store's back."""
+    path = str(store.path / name)
+    array = ts.open({"driver": "zarr3", "kvstore": {"driver": "file", "path": path}}).result()
+    array[index].write(values).result()
 
 
 @pytest.fixture
@@ -106,12 +115,7 @@ def test_checksum_speaks_of_values_not_of_when_or_where(store, tmp_path):
 
 def test_verify_finds_changed_bytes(store):
     wrong, _ = slab(9)
-    import tensorstore as ts
-
-    array = ts.open(
-        {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(store.path / "signal")}}
-    ).result()
-    array[0, 0].write(wrong).result()
+    overwrite(store, "signal", (0, 0), wrong)
     assert [problem.where.endswith("c1-m1") for problem in store.verify()] == [True]
 
 
@@ -123,7 +127,7 @@ def test_another_request_does_not_touch_the_store(store):
     assert WindowStore.open(store.path).verify() == []
 
 
-@pytest.mark.parametrize(("version", "remedy"), [(0, "migrate"), (99, "upgrade")])
+@pytest.mark.parametrize(("version", "remedy"), [(1, "migrate: rebuild"), (99, "upgrade")])
 def test_format_version_gates_reading(store, version, remedy):
     file = store.path / "manifest.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "version": version}))
@@ -176,3 +180,110 @@ except InputError as error:
     assert "a write that failed" in done.stdout, done.stderr
     assert "free space" in done.stdout
     assert ("c1", "m1") in WindowStore.open(store.path, incomplete=True).missing_slabs()
+
+
+# Two genes of c2 touch three regions, one of them both; c1 has no contacts.
+CONTACTS = pd.DataFrame(
+    [
+        ("g3", "chr1", 5_000, 5_250, 4.0),
+        ("g3", "chr1", 1_000, 1_100, 2.0),
+        ("g8", "chr1", 5_000, 5_250, 3.0),
+        ("g8", "chr1", 9_000, 9_999, 3.0),
+        ("dropped", "chr1", 20_000, 20_100, 9.0),
+    ],
+    columns=["gene_id", "chrom", "start", "end", "score"],
+)
+LABELS = np.random.default_rng(2).random((2, 700)) < 0.5
+DEPTH = np.random.default_rng(3).random((2, 1 + 3 + 10)).astype(np.float32)
+
+
+@pytest.fixture
+def contact_store(tmp_path):
+    store = WindowStore.create(
+        tmp_path / "contacts.zarr", MANIFEST, GENES, EXPRESSION, {"c2": CONTACTS}, LABELS
+    )
+    store.write_slab("c1", "m1", *slab(0), [])
+    store.write_slab("c2", "m1", *slab(1), [], DEPTH[0])
+    store.write_slab("c2", "m2", *slab(2), [], DEPTH[1])
+    return store
+
+
+def test_regions_and_labels_round_trip(contact_store):
+    back = WindowStore.open(contact_store.path)
+    regions = back.regions("c2")
+    assert regions.table.start.tolist() == [1_000, 5_000, 9_000]
+    assert regions.table["first"].tolist() == [0, 1, 4]
+    region, score = regions.by_gene(700, 2)
+    assert region[[3, 8, 0]].tolist() == [[1, 0], [1, 2], [-1, -1]]
+    assert score[[3, 8, 0]].tolist() == [[4, 2], [3, 3], [0, 0]]
+    np.testing.assert_array_equal(back.read_region_depth("c2", ["m2", "m1"]), DEPTH[::-1])
+    np.testing.assert_array_equal(back.read_labels(["c2", "c1"]), LABELS[::-1])
+    assert back.manifest.given_labels
+    assert back.verify() == []
+
+
+def test_zarr_and_xarray_open_regions_and_labels(contact_store):
+    array = zarr.open_group(str(contact_store.path), mode="r")["regions/c2/depth"]
+    np.testing.assert_array_equal(array[:], DEPTH)
+    assert array.metadata.dimension_names == ("assay", "bin")
+    with xr.open_zarr(contact_store.path) as opened:
+        np.testing.assert_array_equal(opened.label.sel(cell="c2"), LABELS[1])
+    with xr.open_zarr(contact_store.path, group="regions/c2") as opened:
+        np.testing.assert_array_equal(opened.depth, DEPTH)
+
+
+def test_a_store_without_contacts_or_labels_says_so(store):
+    assert store.read_labels(["c1"]) is None
+    for read in (store.regions, lambda cell: store.read_region_depth(cell, ["m1"])):
+        with pytest.raises(InputError, match=r"c1.*--interactions"):
+            read("c1")
+
+
+def test_a_cell_whose_contacts_all_left_has_empty_regions(tmp_path):
+    store = WindowStore.create(
+        tmp_path / "s", MANIFEST, GENES, EXPRESSION, {"c1": CONTACTS.tail(1)}
+    )
+    store.write_slab("c1", "m1", *slab(0), [], np.empty(0))
+    assert store.read_region_depth("c1", ["m1"]).shape == (1, 0)
+    assert store.regions("c1").table.empty
+
+
+def test_a_slab_comes_with_regions_if_and_only_if_its_cell_has_some(contact_store):
+    with pytest.raises(ValueError, match="c2: regions are given if"):
+        contact_store.write_slab("c2", "m1", *slab(1), [])
+    with pytest.raises(ValueError, match="c1: regions are given if"):
+        contact_store.write_slab("c1", "m1", *slab(0), [], DEPTH[0])
+    with pytest.raises(ValueError, match=r"expected \(14,\)"):
+        contact_store.write_slab("c2", "m1", *slab(1), [], DEPTH[0, :13])
+    means, coverage = slab(1)
+    means[2, 0] = np.inf
+    depth = np.where(np.arange(14) > 10, np.nan, DEPTH[0])
+    with pytest.raises(InputError, match=r"\(g2, chr1:9000-9999\)"):
+        contact_store.write_slab("c2", "m1", means, coverage, [], depth)
+    assert contact_store.verify() == []
+
+
+def test_verify_finds_changed_regions_and_labels(contact_store):
+    overwrite(contact_store, "regions/c2/depth", (1, 5), np.float32(7))
+    assert [p.where.split()[-1] for p in contact_store.verify()] == ["c2-m2"]
+    overwrite(contact_store, "label", (0, 0), ~LABELS[0, 0])
+    table = contact_store.regions("c2").contacts
+    table.assign(score=1.0).to_parquet(contact_store.path / "regions/c2/contacts.parquet")
+    wheres = [p.where.removeprefix(str(contact_store.path)) for p in contact_store.verify()]
+    assert wheres == ["/label", "/regions/c2", ": c2-m2"]
+
+
+def test_checksum_speaks_of_contacts_too(contact_store, tmp_path):
+    other = CONTACTS.assign(score=CONTACTS.score + 1)
+    again = WindowStore.create(tmp_path / "o", MANIFEST, GENES, EXPRESSION, {"c2": other}, LABELS)
+    assert again.manifest.regions_sha256 != contact_store.manifest.regions_sha256
+    for i, depth in enumerate((None, *DEPTH)):
+        again.write_slab(*MANIFEST.tracks[i], *slab(i), [], depth)
+    assert again.checksum() != contact_store.checksum()
+
+
+def test_other_contacts_are_another_request(contact_store):
+    with pytest.raises(InputError, match="contacts"):
+        WindowStore.resume(
+            contact_store.path, dataclasses.replace(MANIFEST, contacts={"c2": {"name": "x"}})
+        )

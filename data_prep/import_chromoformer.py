@@ -1,0 +1,294 @@
+"""Chromoformer's prepared data to a window store: metadata CSV + arrays of read depth -> store.
+
+    python -m data_prep.import_chromoformer --meta=demo_meta.csv --npy_dir=demo_npy.tar.gz \\
+        --store=demo.zarr
+
+Each promoter (TSS ± 20 kb) and each pCRE is a file `chrom:start-end.npy`, float16 `[A, bp]`, the
+read depth of every base. They lie in a folder or in a tar archive, which is read in place.
+Contacts, labels and expression are taken as the metadata gives them. All cells (eid) of the
+metadata are imported. The same command run again does only what is missing.
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from absl import flags
+from jaxtyping import Float32
+from tqdm import tqdm
+
+from data_prep.assembly import Assembly, load_assembly
+from data_prep.chromoformer_arrays import bin_means, read_arrays, size_on_disk
+from data_prep.chromoformer_meta import NAME, Metadata, read_metadata
+from data_prep.program import start
+from epi2expr_jax.errors import InputError, Problem, collect
+from epi2expr_jax.genome import WindowSpec, listing, match_chromosomes, sort_chromosomes
+from epi2expr_jax.manifest import Manifest
+from epi2expr_jax.regions import REGION_BIN_BP, Regions
+from epi2expr_jax.roadmap import BLIND_CHROMOSOMES
+from epi2expr_jax.store import WindowStore
+
+FLAGS = flags.FLAGS
+
+# The marks of Chromoformer's arrays, in their order.
+MARKS = ("H3K4me1", "H3K4me3", "H3K9me3", "H3K27me3", "H3K36me3", "H3K27ac", "H3K9ac")
+PROMOTER_BP = 40_000
+
+
+def define_flags() -> None:
+    """The flags of this program."""
+    flags.DEFINE_string(
+        "meta",
+        None,
+        "Metadata CSV: gene_id, expression, eid, label, chrom, start, end, strand, neighbors, "
+        "scores.",
+    )
+    flags.DEFINE_string(
+        "npy_dir",
+        None,
+        "Folder of the .npy files, or a .tar.gz of it; {eid} in it stands for the cell.",
+    )
+    flags.DEFINE_string("store", None, "Folder of the window store to make.")
+    flags.DEFINE_list("assays", list(MARKS), "The marks of the arrays, in their order.")
+    flags.DEFINE_string("assembly", "hg19", "hg19, hg38, mm10, mm39, or a FILE.chrom.sizes.")
+    flags.DEFINE_integer("bin_bp", 100, "Width of a bin of the promoter windows, in bp.")
+    flags.DEFINE_integer(
+        "max_contacts",
+        None,
+        "Keep at most this many contacts of a gene, the first ones. Default: all.",
+        lower_bound=1,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportConfig:
+    """What to import from where. See the flags for the fields."""
+
+    meta: str
+    npy_dir: str
+    store: str
+    assays: tuple[str, ...] = MARKS
+    assembly: str = "hg19"
+    bin_bp: int = 100
+    max_contacts: int | None = None
+
+    @classmethod
+    def from_flags(cls) -> "ImportConfig":
+        """From the command line.
+
+        Raises:
+            InputError: naming every flag that is needed and missing.
+        """
+        missing = [name for name in ("meta", "npy_dir", "store") if not getattr(FLAGS, name)]
+        if missing:
+            raise InputError(
+                Problem("command line", f"no --{name}", "a value", "see --help for an example")
+                for name in missing
+            )
+        values = {field.name: getattr(FLAGS, field.name) for field in dataclasses.fields(cls)}
+        return cls(**{**values, "assays": tuple(values["assays"])})
+
+    def arrays(self, cell: str) -> pathlib.Path:
+        """The folder or archive that holds the cell's arrays."""
+        return pathlib.Path(self.npy_dir.replace("{eid}", cell))
+
+
+def import_store(config: ImportConfig) -> WindowStore:
+    """Import, or go on importing, into the store of `config`.
+
+    Raises:
+        InputError: with all problems of the metadata; else with all problems of all arrays. Cells
+            whose arrays were read before the first bad one are kept.
+    """
+    meta, manifest = read_request(config)
+    path = pathlib.Path(config.store)
+    store = WindowStore.resume(path, manifest) if path.exists() else None
+    todo = meta.cells
+    if store:
+        _require_same_sources(store, config, meta)
+        missing = store.missing_slabs()
+        todo = [cell for cell in meta.cells if any(cell == other for other, _ in missing)]
+        print(f"{path}: {len(meta.cells) - len(todo)} of {len(meta.cells)} cells are done")
+    problems: list[Problem] = []
+    for cell in todo:
+        with collect(problems):
+            means, depth, source = read_cell(config, meta, cell)
+            if problems:
+                continue  # the other cells are still checked
+            if store is None:
+                store = WindowStore.create(
+                    path, manifest, meta.genes, meta.expression, meta.contacts, meta.labels
+                )
+            whole = np.ones(len(meta.genes), np.float32)
+            for a, assay in enumerate(config.assays):
+                if store.slab_record(cell, assay) is None:
+                    store.write_slab(cell, assay, means[a], whole, [source], depth[a])
+    if problems:
+        raise InputError(problems)
+    return WindowStore.open(path)
+
+
+def read_request(config: ImportConfig) -> tuple[Metadata, Manifest]:
+    """Read the metadata and say what store is asked for.
+
+    Raises:
+        InputError: with all problems of the flags and the metadata.
+    """
+    problems: list[Problem] = []
+    assembly = meta = None
+    with collect(problems):
+        WindowSpec(PROMOTER_BP, config.bin_bp)
+    problems += _assay_problems(config.assays)
+    with collect(problems):
+        assembly = load_assembly(config.assembly)
+        meta = read_metadata(config.meta, assembly.chrom_sizes, config.max_contacts)
+        if len(meta.cells) > 1 and "{eid}" not in config.npy_dir:
+            found = f"one place for the arrays of {listing(meta.cells)}"
+            remedy = "write for example --npy_dir=data/{eid}"
+            problems.append(Problem("--npy_dir", found, "{eid} in its name", remedy))
+    if problems:
+        raise InputError(problems)
+    assert assembly
+    assert meta
+    return meta, _manifest(config, assembly, meta)
+
+
+def _assay_problems(assays: tuple[str, ...]) -> list[Problem]:
+    bad = [name for name in assays if not NAME.fullmatch(name)]
+    bad += sorted({name for name in assays if assays.count(name) > 1})
+    if not bad and assays:
+        return []
+    expected = "different names of letters, digits, `.`, `_` and `-`"
+    return [Problem("--assays", listing(map(repr, bad)) or "none", expected, "correct the flag")]
+
+
+def _manifest(config: ImportConfig, assembly: Assembly, meta: Metadata) -> Manifest:
+    chromosomes = sort_chromosomes(meta.genes.chrom)
+    candidates = hashlib.sha256(meta.genes.to_csv(index=False).encode())
+    candidates.update(meta.expression.tobytes() + meta.labels.tobytes())
+    contacts = {
+        "name": pathlib.Path(config.meta).name,
+        "format": "chromoformer_meta",
+        "sha256": meta.sha256,
+        "min_score": None,
+        "max_width_bp": None,
+        "max_contacts": config.max_contacts,
+        "trans": True,
+    }
+    return Manifest(
+        window_bp=PROMOTER_BP,
+        bin_bp=config.bin_bp,
+        assembly=assembly.name,
+        chrom_sizes=dict(assembly.chrom_sizes),
+        chromosomes=chromosomes,
+        blind=sort_chromosomes(match_chromosomes(BLIND_CHROMOSOMES, chromosomes).values()),
+        cells=meta.cells,
+        assays=list(config.assays),
+        tracks=[[cell, assay] for cell in meta.cells for assay in config.assays],
+        units=dict.fromkeys(config.assays, "depth"),
+        groups={assay: "histone" if assay in MARKS else "" for assay in config.assays},
+        min_covered=0.0,
+        tss="given",
+        candidates_sha256=candidates.hexdigest(),
+        contacts=dict.fromkeys(meta.cells, contacts),
+        region_bin_bp=REGION_BIN_BP,
+        given_labels=True,
+        left_out={"not in every cell": meta.left_out},
+    )
+
+
+def read_cell(
+    config: ImportConfig, meta: Metadata, cell: str
+) -> tuple[Float32[np.ndarray, "A G W"], Float32[np.ndarray, "A bin"], dict[str, Any]]:
+    """Read every array of a cell once.
+
+    Returns:
+        Bin means of the promoter windows; those of the regions, end to end; and the record of
+        the source: its name, size, and one sha256 over all arrays.
+
+    Raises:
+        InputError: naming the files that are missing, and those of each kind of mistake.
+    """
+    genes, assays = meta.genes, len(config.assays)
+    regions = Regions.from_contacts(meta.contacts[cell], genes)
+    means = np.empty((assays, len(genes), PROMOTER_BP // config.bin_bp), np.float32)
+    depth = np.empty((assays, regions.bins), np.float32)
+    # Two genes may share a promoter, and a pCRE may be one: a file can have several places.
+    places: dict[str, list[tuple[np.ndarray, int]]] = defaultdict(list)
+    for g, name in enumerate(_promoter_files(genes)):
+        places[name].append((means[:, g], config.bin_bp))
+    table = regions.table
+    for name, first, bins in zip(_region_files(table), table["first"], table.bins, strict=True):
+        places[name].append((depth[:, first : first + bins], REGION_BIN_BP))
+    widths = dict.fromkeys(_promoter_files(genes), PROMOTER_BP)
+    widths |= dict(zip(_region_files(table), table.end - table.start, strict=True))
+
+    source = config.arrays(cell)
+    digests = {}
+    arrays = read_arrays(source, widths, assays)
+    for name, bases, digest in tqdm(arrays, cell, len(widths), unit="file", disable=None):
+        digests[name] = digest
+        for view, bin_bp in places[name]:
+            view[:] = bin_means(bases, bin_bp)
+    every = "".join(f"{name} {digests[name]}\n" for name in sorted(digests))
+    record = {
+        "name": source.name,
+        "bytes": size_on_disk(source, widths),
+        "sha256": hashlib.sha256(every.encode()).hexdigest(),
+    }
+    return means, depth, record
+
+
+def _promoter_files(genes: pd.DataFrame) -> list[str]:
+    half = PROMOTER_BP // 2
+    pairs = zip(genes.chrom, genes.tss, strict=True)
+    return [f"{chrom}:{tss - half}-{tss + half}.npy" for chrom, tss in pairs]
+
+
+def _region_files(table: pd.DataFrame) -> list[str]:
+    places = zip(table.chrom, table.start, table.end, strict=True)
+    return [f"{chrom}:{start}-{end}.npy" for chrom, start, end in places]
+
+
+def _require_same_sources(store: WindowStore, config: ImportConfig, meta: Metadata) -> None:
+    """Arrays that have changed size since they were imported must not pass for done."""
+    problems = []
+    for cell in meta.cells:
+        records = [store.slab_record(cell, assay) for assay in config.assays]
+        names = {*_promoter_files(store.genes), *_region_files(store.regions(cell).table)}
+        size = size_on_disk(config.arrays(cell), names)
+        before = {record["sources"][0]["bytes"] for record in records if record}
+        if before - {size}:
+            problems.append(
+                Problem(
+                    f"{store.path}: {cell}",
+                    f"slabs imported from {listing(before)} bytes",
+                    f"what lies at {config.arrays(cell)} now, {size} bytes",
+                    "delete its markers under slabs/ to import it again, or give another --store",
+                )
+            )
+    if problems:
+        raise InputError(problems)
+
+
+def main() -> None:
+    store = import_store(ImportConfig.from_flags())
+    manifest = store.manifest
+    touched = sum(len(store.regions(cell).table) for cell in manifest.cells)
+    print(
+        f"{store.path}: {len(manifest.cells)} cells x {len(manifest.assays)} assays x "
+        f"{len(store.genes)} genes x {manifest.window.bins} bins, {touched} regions, "
+        f"checksum {store.checksum()[:12]}"
+    )
+
+
+def run() -> None:
+    start(main, define_flags)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,217 @@
+"""Floor 1. How genes are put into batches, and what a batch of genes with their regions looks like.
+
+Genes differ in how many regions they touch, and a compiled program has fixed shapes. So genes are
+dealt into batches by their number of contacts, like sorted cards to players: the `k`-th place of
+every batch then needs about the same number of slots, and hardly any is left empty. Every epoch
+still sees each gene once, and genes of equal rank are shuffled.
+
+Axes: `B` genes a batch, `N` regions a gene, `P` pairs of a gene and one of its slots, `L`
+positions, `S` blocks of `T` tokens.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+# Blocks of at least this many tokens: smaller products are slow on every backend.
+_LEAST_BLOCK = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchPlan:
+    """The shape of every batch of a program, and which genes go where.
+
+    Attributes:
+        size: genes a batch, `B`.
+        slots: region slots of each place in a batch, never increasing; empty for models that
+            read no regions.
+        balanced: deal genes by their number of contacts; otherwise they come in random order and
+            every place has all slots.
+    """
+
+    size: int
+    slots: tuple[int, ...] = ()
+    balanced: bool = False
+
+    @classmethod
+    def of(
+        cls, size: int, most: int, parts: Iterable[Int[np.ndarray, " G"]] = (), *, balanced: bool
+    ) -> "BatchPlan":
+        """The plan that serves all `parts`.
+
+        Args:
+            most: the most regions a gene may have.
+            parts: the numbers of contacts of all genes that are batched together (a fold's
+                training genes in a cell, say), for each such part.
+        """
+        if not balanced:
+            return cls(size, (most,) * size if most else ())
+        slots = np.zeros(size, int)
+        for counts in parts:
+            ranked = np.sort(np.minimum(counts, most))[::-1]
+            first = np.arange(size) * -(-len(ranked) // size)
+            here = first < len(ranked)
+            slots[here] = np.maximum(slots[here], ranked[first[here]])
+        return cls(size, tuple(slots.tolist()) if most else (), balanced=True)
+
+    def order(
+        self, part: Bool[Array, " G"], key: Any | None, contacts: Int[Array, " G"] | None
+    ) -> Int[Array, " P"]:
+        """The genes of `part` in the order they are dealt, then the others.
+
+        Args:
+            key: shuffles; without it genes keep their order as far as the plan allows.
+            contacts: numbers of contacts, for a balanced plan.
+        """
+        if key is None:
+            rank = jnp.zeros(part.shape)
+        else:
+            # Sorting uniforms, unlike `jax.random.permutation`, gives the same order whatever the
+            # padding.
+            rank = jax.random.uniform(key, part.shape)
+        if self.balanced and contacts is not None:
+            rank = rank - contacts
+        order = jnp.argsort(jnp.where(part, rank, 2.0))
+        # A slice that would run off the end is otherwise moved back, silently, by XLA.
+        return jnp.pad(order, (0, -order.size % self.size))
+
+    def steps(self, genes: Int[Array, ""]) -> Int[Array, ""]:
+        """How many batches hold so many genes."""
+        return (genes + self.size - 1) // self.size
+
+    def batch(
+        self, step: Int[Array, ""], order: Int[Array, " P"], genes: Int[Array, ""]
+    ) -> tuple[Int[Array, " B"], Bool[Array, " B"]]:
+        """The genes of a batch, and which places are taken."""
+        place = jnp.arange(self.size)
+        if not self.balanced:
+            index = jax.lax.dynamic_slice_in_dim(order, step * self.size, self.size)
+            return index, step * self.size + place < genes
+        steps = self.steps(genes)
+        # Each place starts elsewhere, or the first batches would hold the genes of most contacts.
+        rank = place * steps + (step + place * 7919) % steps
+        return order[jnp.minimum(rank, order.size - 1)], rank < genes
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenLayout:
+    """Where the tokens of a batch lie: constants of a compiled program, from the plan's slots.
+
+    Regions are laid out slot by slot: first every gene that has a first slot, and so on; as slots
+    never increase, the genes of a slot are the first so many. For attention among a gene's tokens
+    (its promoter, then its regions), whole genes are packed into blocks of equal size.
+
+    Attributes:
+        prefix: how many genes have a first, second, … slot; `P` is their sum.
+        gene, slot: `[P]` of each pair.
+        rows: `[S T]` which token stands in each row of the blocks: promoters are 0 … B-1, then
+            the pairs; a filler repeats token 0.
+        owner: `[S, T]` which gene a row belongs to, -1 for fillers.
+        token: `[S, T]` 0 for a promoter, 1 + slot for a region.
+        first: `[B]` row of each promoter.
+        place: `[B]` where each promoter stands among the `[S, Q]` places for promoters alone.
+        first_of: `[S, Q]` the column in its block of the promoter at each place; 0 for fillers.
+    """
+
+    prefix: tuple[int, ...]
+    gene: np.ndarray
+    slot: np.ndarray
+    rows: np.ndarray
+    owner: np.ndarray
+    token: np.ndarray
+    first: np.ndarray
+    place: np.ndarray
+    first_of: np.ndarray
+
+    @classmethod
+    def of(cls, slots: tuple[int, ...]) -> "TokenLayout":
+        """The layout of a batch whose places have these slots."""
+        return _layout(slots)
+
+    def spread(self, x: Float[Array, "B *rest"]) -> Float[Array, "P *rest"]:
+        """Each gene's row, once for each of its slots."""
+        return jnp.concatenate([x[:count] for count in self.prefix])
+
+    def regions_by_gene(self, x: Float[Array, "P *rest"]) -> Float[Array, "B N *rest"]:
+        """Each pair's row at its gene and slot, 0 elsewhere."""
+        dense = jnp.zeros((len(self.first), len(self.prefix), *x.shape[1:]), x.dtype)
+        return dense.at[self.gene, self.slot].set(x, unique_indices=True)
+
+    def pairs_by_gene(
+        self, x: Float[Array, "S J H T T"], contacts: Int[Array, " B"]
+    ) -> Float[Array, "B J H N N"]:
+        """What stands between any two tokens of a gene (`N`: the promoter, then its regions)."""
+        tokens = np.arange(1 + len(self.prefix))
+        block, row = np.divmod(self.first[:, None] + tokens, self.owner.shape[1])
+        row = np.where(block == block[:, :1], row, 0)  # past the block's end: absent anyway
+        dense = x[block[:, :1, None], :, :, row[:, :, None], row[:, None, :]]
+        there = jnp.asarray(tokens)[None] <= contacts[:, None]
+        both = there[:, :, None] & there[:, None, :]
+        return jnp.moveaxis(jnp.where(both[..., None, None], dense, 0), (3, 4), (1, 2))
+
+
+@functools.lru_cache(maxsize=64)
+def _layout(slots: tuple[int, ...]) -> TokenLayout:
+    most = max(slots, default=0)
+    prefix = tuple(sum(have > slot for have in slots) for slot in range(most))
+    gene = np.concatenate([np.arange(count) for count in prefix] or [np.zeros(0, int)])
+    slot = np.repeat(np.arange(most), prefix)
+    start = np.concatenate([[0], np.cumsum(prefix)])
+    height = max(2 * (most + 1), _LEAST_BLOCK)
+    blocks: list[list[int]] = []  # first fit, largest first: genes come in that order
+    free: list[int] = []
+    for index, have in enumerate(slots):
+        block = next((b for b, room in enumerate(free) if room > have), len(blocks))
+        if block == len(blocks):
+            blocks.append([])
+            free.append(height)
+        blocks[block].append(index)
+        free[block] -= 1 + have
+    owner = np.full((len(blocks), height), -1)
+    token = np.zeros((len(blocks), height), int)
+    rows = np.zeros((len(blocks), height), int)
+    width = max(map(len, blocks))
+    first_of = np.zeros((len(blocks), width), int)
+    first, place = np.zeros(len(slots), int), np.zeros(len(slots), int)
+    for b, members in enumerate(blocks):
+        row = 0
+        for q, index in enumerate(members):
+            have = slots[index]
+            part = slice(row, row + 1 + have)
+            owner[b, part] = index
+            token[b, part] = np.arange(1 + have)
+            rows[b, part] = [index, *(len(slots) + start[s] + index for s in range(have))]
+            first[index], place[index] = b * height + row, b * width + q
+            first_of[b, q] = row
+            row += 1 + have
+    return TokenLayout(prefix, gene, slot, rows.reshape(-1), owner, token, first, place, first_of)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RegionBatch:
+    """What Chromoformer reads of a batch, one entry a resolution in each tuple.
+
+    Attributes:
+        promoter: `[B F L]` transformed features, centred, 0 in the padding.
+        promoter_valid: `[B L]` which positions are the promoter's own.
+        region: `[P F L]` the same of the regions, laid out by `TokenLayout`.
+        region_valid: `[P L]`; all false for an absent region.
+        score: `[B N]` contact scores, 0 where absent.
+        contacts: `[B]` how many regions each gene has.
+        slots: the plan's, which fix the layout.
+    """
+
+    promoter: tuple[Any, ...]
+    promoter_valid: tuple[Any, ...]
+    region: tuple[Any, ...]
+    region_valid: tuple[Any, ...]
+    score: Any
+    contacts: Any
+    slots: tuple[int, ...] = dataclasses.field(metadata={"static": True})

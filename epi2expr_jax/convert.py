@@ -1,0 +1,246 @@
+"""Floor 4. Published Chromoformer weights (PyTorch) and ours, in both directions.
+
+Works on NumPy arrays by name, as in a PyTorch state dict; reading the file needs PyTorch and is
+left to `experiments.convert`. Three ages of names are known; what is exported has the newest.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from epi2expr_jax.checkpoint import flatten
+from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.models.chromoformer import ChromoformerConfig
+
+StateDict = dict[str, np.ndarray]
+
+# How older checkpoints name what the newest calls otherwise; tried in turn.
+_OLDER_NAMES = (
+    (r"^embed(\d+)\.", r"embed.\1."),
+    (r"^pw_int(\d+)\.", r"pairwise_interaction.\1."),
+    (r"^reg(\d+)\.", r"regulation.\1."),
+    (r"^embed(\d+)_a\.", r"embed.\1."),
+    (r"^embed(\d+)_b\.", r"pairwise_interaction.\1."),
+    (r"^transformer(\d+)\.", r"regulation.\1.transformer."),
+    (r"\.lin_proj_c\.", r".lin_proj_pcre."),
+)
+# In every published file, and read by nothing.
+_UNUSED = re.compile(
+    r"\.w_bias\.|^pairwise_interaction\.\d+\.ln\.|^(?!regulation).*\.self_att\.gamma_f$"
+)
+
+
+def from_torch(
+    state: Mapping[str, np.ndarray], where: str, **options: Any
+) -> tuple[ChromoformerConfig, dict[str, Any]]:
+    """Our configuration and parameters of a published state dict.
+
+    Args:
+        state: name → array.
+        where: the file, for messages.
+        options: what weights do not tell: `contacts`, `window_bp`, `region_bp`.
+
+    Returns:
+        The configuration, as far as shapes tell it (γ of each layer tells the number of its heads),
+        and the parameters as a pytree of `Chromoformer`.
+
+    Raises:
+        InputError: listing every key that is missing, surplus or of another shape.
+    """
+    named = {_newest_name(name): np.asarray(array) for name, array in state.items()}
+    config = _config_of(named, where, options)
+    wanted = {name: shape for name, _, shape, _ in _entries(config)}
+    used = {name: array for name, array in named.items() if not _UNUSED.search(name)}
+    problems = [
+        Problem(
+            f"{where}: {name}",
+            str(used[name].shape) if name in used else "no such key",
+            str(wanted.get(name, "nothing of that name")),
+            "give a checkpoint of Chromoformer, of this architecture",
+        )
+        for name in sorted(wanted.keys() | used.keys())
+        if name not in used or used[name].shape != wanted.get(name)
+    ]
+    problems += [
+        Problem(f"{where}: {name}", "values that are not finite", "finite weights", "use another")
+        for name in sorted(wanted.keys() & used.keys())
+        if not np.isfinite(used[name]).all()
+    ]
+    if problems:
+        raise InputError(problems)
+    flat: dict[str, np.ndarray] = {}
+    for name, ours, _, transposed in _entries(config):
+        array = used[name].astype(np.float32)
+        for part, target in zip(np.split(array, len(ours)), ours, strict=True):
+            flat[target] = part.T if transposed else part
+    template = _template(config)
+    leaves = [flat[f"{name}"] for name in flatten(template)]
+    return config, jax.tree.unflatten(jax.tree.structure(template), leaves)
+
+
+def to_torch(config: ChromoformerConfig, params: Any) -> StateDict:
+    """A state dict that the published PyTorch package loads strictly.
+
+    What it declares and never reads is filled as it would be at its start, or with zeros.
+
+    Raises:
+        InputError: for a model without regions, which the package does not know.
+    """
+    if not config.contacts:
+        raise InputError(
+            Problem("--run", "a model of promoters alone", "one with regions", "convert another")
+        )
+    flat = {name: np.asarray(leaf) for name, leaf in flatten(params).items()}
+    state = {}
+    for name, ours, shape, transposed in _entries(config):
+        parts = [flat[source].T if transposed else flat[source] for source in ours]
+        state[name] = np.ascontiguousarray(np.concatenate(parts))
+        if name.endswith(".self_att.ln.weight"):
+            layer = name.removesuffix("ln.weight")
+            stage = name.split(".")[0]
+            heads = _heads(config)[stage]
+            if stage != "pairwise_interaction":
+                state[f"{layer}w_bias.weight"] = np.zeros((heads, 2), np.float32)
+            if stage != "regulation":
+                state[f"{layer}gamma_f"] = np.ones(heads, np.float32)
+        if name.endswith("lin_proj_p.weight"):
+            start = name.removesuffix("lin_proj_p.weight")
+            state[f"{start}ln.weight"] = np.ones(shape[0], np.float32)
+            state[f"{start}ln.bias"] = np.zeros(shape[0], np.float32)
+    return state
+
+
+def _newest_name(name: str) -> str:
+    for pattern, newest in _OLDER_NAMES:
+        name = re.sub(pattern, newest, name)
+    return name
+
+
+def _heads(config: ChromoformerConfig) -> dict[str, int]:
+    return {
+        "embed": config.embed_heads,
+        "pairwise_interaction": config.pairwise_heads,
+        "regulation": config.regulation_heads,
+    }
+
+
+def _template(config: ChromoformerConfig) -> Any:
+    model = nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0)))
+    return nnx.split(model, nnx.Param)[1]
+
+
+def _entries(
+    config: ChromoformerConfig,
+) -> Iterator[tuple[str, tuple[str, ...], tuple[int, ...], bool]]:
+    """Each published array: name, which of ours are stacked in it, shape, whether transposed."""
+    shapes = {name: leaf.shape for name, leaf in flatten(_template(config)).items()}
+
+    def entry(name: str, *ours: str) -> tuple[str, tuple[str, ...], tuple[int, ...], bool]:
+        sources = tuple(f"{source}/value" for source in ours)
+        first = shapes[sources[0]]
+        transposed = len(first) == 2
+        shape = first[::-1] if transposed else first
+        return name, sources, (len(ours) * shape[0], *shape[1:]), transposed
+
+    def dense(name: str, ours: str) -> Iterator:
+        yield entry(f"{name}.weight", f"{ours}/kernel")
+        yield entry(f"{name}.bias", f"{ours}/bias")
+
+    def norm(name: str, ours: str) -> Iterator:
+        yield entry(f"{name}.weight", f"{ours}/scale")
+        yield entry(f"{name}.bias", f"{ours}/bias")
+
+    def layer(name: str, ours: str, inputs: dict[str, tuple[str, ...]]) -> Iterator:
+        own, attention = f"{name}.self_att", f"{ours}/attention"
+        for key, parts in inputs.items():
+            yield entry(f"{own}.{key}.weight", *(f"{attention}/{part}/kernel" for part in parts))
+        yield from dense(f"{own}.ff", f"{attention}/output")
+        yield from norm(f"{own}.ln", f"{attention}/norm")
+        yield from dense(f"{name}.ff.l1", f"{ours}/dense/inner")
+        yield from dense(f"{name}.ff.l2", f"{ours}/dense/outer")
+        yield from norm(f"{name}.ff.ln", f"{ours}/dense/norm")
+
+    for number, resolution in enumerate(config.resolutions):
+        ours = f"resolutions/{number}"
+        name = f"embed.{resolution}"
+        yield entry(f"{name}.lin_proj.weight", f"{ours}/embed_input/kernel")
+        for i in range(config.embed_layers):
+            inputs = {"att": ("query", "key", "value")}
+            yield from layer(f"{name}.transformer.layers.{i}", f"{ours}/embed/{i}", inputs)
+        if config.contacts:
+            name = f"pairwise_interaction.{resolution}"
+            yield entry(f"{name}.lin_proj_p.weight", f"{ours}/pairwise_promoter/kernel")
+            yield entry(f"{name}.lin_proj_pcre.weight", f"{ours}/pairwise_input/kernel")
+            for i in range(config.pairwise_layers):
+                inputs = {"p_att": ("query",), "c_att": ("key", "value")}
+                yield from layer(f"{name}.transformer.layers.{i}", f"{ours}/pairwise/{i}", inputs)
+        name = f"regulation.{resolution}"
+        for i in range(config.regulation_layers):
+            start = f"{name}.transformer.layers.{i}"
+            inputs = {"att": ("inputs",)}
+            yield from layer(start, f"{ours}/regulation/{i}", inputs)
+            gamma = f"{ours}/regulation/{i}/attention/contact"
+            yield entry(f"{start}.self_att.gamma_f", gamma)
+    yield from dense("fc_head.0", "head")
+    yield from dense("fc_head.2", "output")
+
+
+def _config_of(
+    named: Mapping[str, np.ndarray], where: str, options: Mapping[str, Any]
+) -> ChromoformerConfig:
+    """The configuration that the arrays speak of.
+
+    Raises:
+        InputError: if what tells it is missing.
+    """
+    found = [re.match(r"embed\.(\d+)\.lin_proj\.weight$", name) for name in named]
+    resolutions = list(dict.fromkeys(int(match[1]) for match in found if match))
+    first = resolutions[0] if resolutions else 2000
+    stages = {
+        "embed": f"embed.{first}.transformer.layers.",
+        "pairwise": f"pairwise_interaction.{first}.transformer.layers.",
+        "regulation": f"regulation.{first}.transformer.layers.",
+    }
+    telling = [f"embed.{first}.lin_proj.weight", "fc_head.0.weight", "fc_head.2.weight"]
+    telling += [f"regulation.{first}.transformer.layers.0.self_att.ff.weight"]
+    telling += [
+        f"{start}0.{name}"
+        for start in stages.values()
+        for name in ("self_att.gamma_f", "ff.l1.weight")
+    ]
+    missing = [name for name in telling if name not in named]
+    if missing:
+        raise InputError(
+            Problem(
+                f"{where}: {name}",
+                "no such key",
+                "the weights of a Chromoformer",
+                f"the file's own keys begin with {', '.join(list(named)[:3]) or 'nothing'}",
+            )
+            for name in missing
+        )
+
+    def layers(start: str) -> int:
+        pattern = re.compile(re.escape(start) + r"(\d+)\.")
+        return 1 + max(int(match[1]) for match in map(pattern.match, named) if match)
+
+    sizes: dict[str, Any] = {}
+    for stage, start in stages.items():
+        sizes[f"{stage}_layers"] = layers(start)
+        sizes[f"{stage}_heads"] = len(named[f"{start}0.self_att.gamma_f"])
+        sizes[f"{stage}_ff"] = len(named[f"{start}0.ff.l1.weight"])
+    width, assays = named[f"embed.{first}.lin_proj.weight"].shape
+    return ChromoformerConfig(
+        resolutions=tuple(resolutions),
+        assays=assays,
+        task="classification" if len(named["fc_head.2.weight"]) == 2 else "regression",
+        embedding=width,
+        regulation_width=named[f"{stages['regulation']}0.self_att.ff.weight"].shape[1],
+        head=len(named["fc_head.0.weight"]),
+        **sizes,
+        **options,
+    )

@@ -1,0 +1,360 @@
+"""Floor 2. Chromoformer (Lee, Yang & Kim, Nat Commun 2022): a promoter and the regions it touches.
+
+Three resolutions, each with an embedding of the promoter, a pairwise attention from the promoter
+to each region, and a regulation attention among promoter and regions. 5,342,543 published
+parameters for seven assays; the few of them that nothing reads do not exist here.
+
+Only what the prediction needs is computed, and it is the same function: see `models/attention.py`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from epi2expr_jax.batches import RegionBatch, TokenLayout
+from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.genome import WindowSpec
+from epi2expr_jax.models.attention import (
+    Attention,
+    FeedForward,
+    GatedAttention,
+    Linear,
+    positional_code,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ChromoformerConfig:
+    """Configuration of `Chromoformer`; the defaults are the published ones.
+
+    Attributes:
+        window_bp: width of the promoter window, in bp, centred in `region_bp`.
+        region_bp: width that every region is padded to, in bp; wider ones do not fit.
+        resolutions: bins that promoter and regions are read in, in bp.
+        contacts: regions a gene, `N`, best first; 0 for the promoter alone.
+        assays: number of input channels, `F`.
+        task: `regression` or `classification` (two outputs).
+        width: multiplies every width below (rounded to a multiple of the heads).
+        embedding: width of a token, `D`.
+        embed_*, pairwise_*, regulation_*: layers, heads, hidden width of the dense layers of each
+            stage; the regulation's attention has a width of its own.
+        head: width of the last hidden layer.
+
+    Raises:
+        InputError: naming every value out of range.
+    """
+
+    window_bp: int = 40_000
+    region_bp: int = 40_000
+    resolutions: tuple[int, ...] = (2000, 500, 100)
+    contacts: int = 8
+    assays: int = 1
+    task: str = "regression"
+    width: float = 1.0
+    embedding: int = 128
+    embed_layers: int = 1
+    embed_heads: int = 2
+    embed_ff: int = 128
+    pairwise_layers: int = 2
+    pairwise_heads: int = 2
+    pairwise_ff: int = 256
+    regulation_layers: int = 6
+    regulation_heads: int = 8
+    regulation_width: int = 256
+    regulation_ff: int = 256
+    head: int = 128
+
+    NAME: ClassVar[str] = "chromoformer"
+    TRAINING: ClassVar[Mapping] = {
+        "decay": {
+            "epochs": 10,
+            "batch_size": 64,
+            "learning_rate": 3e-5,
+            "decay": 0.87,
+            "adam_epsilon": 1e-8,
+            "weight_decay": 0.01,
+        },
+        # As the ChromExpress study trained it.
+        "plateau": {
+            "epochs": 100,
+            "batch_size": 64,
+            "learning_rate": 1e-3,
+            "adam_epsilon": 1e-8,
+            "weight_decay": 0.01,
+        },
+    }
+
+    def __post_init__(self):
+        object.__setattr__(self, "resolutions", tuple(self.resolutions))
+        finest = min(self.resolutions, default=0)
+        stages = ("embed", "pairwise", "regulation")
+        sizes = [f"{stage}_{size}" for stage in stages for size in ("layers", "heads", "ff")]
+        sizes += ["assays", "embedding", "regulation_width", "head"]
+        problems = [
+            Problem(self.NAME, f"{name}={getattr(self, name)}", "at least 1", "give more")
+            for name in sizes
+            if getattr(self, name) < 1
+        ]
+        if self.contacts < 0:
+            problems.append(
+                Problem(self.NAME, f"contacts={self.contacts}", "0 or more", "8 is published")
+            )
+        if not self.width > 0:
+            problems.append(
+                Problem(self.NAME, f"width={self.width}", "more than 0", "1 is the published width")
+            )
+        if self.task not in ("regression", "classification"):
+            problems.append(
+                Problem(self.NAME, self.task, "regression or classification", "choose one")
+            )
+        if finest < 1 or any(b % finest or self.region_bp % b for b in self.resolutions):
+            problems.append(
+                Problem(
+                    self.NAME,
+                    f"resolutions {list(self.resolutions)}, regions padded to {self.region_bp} bp",
+                    "multiples of the finest, which all divide the padded width",
+                    "2000,500,100 are the published ones",
+                )
+            )
+        elif not 0 < self.window_bp <= self.region_bp or self.window_bp % (2 * finest):
+            problems.append(
+                Problem(
+                    self.NAME,
+                    f"a promoter window of {self.window_bp} bp",
+                    f"an even number of bins of {finest} bp, at most {self.region_bp} bp",
+                    "40000 is published",
+                )
+            )
+        if problems:
+            raise InputError(problems)
+
+    @property
+    def window(self) -> WindowSpec:
+        """The promoter window, in bins of the finest resolution."""
+        return WindowSpec(self.window_bp, min(self.resolutions))
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """Positions of a padded region at each resolution, `L`."""
+        return tuple(self.region_bp // b for b in self.resolutions)
+
+    @property
+    def token_width(self) -> int:
+        """Width of a token here, `D`: even, and a multiple of the heads that share it."""
+        heads = np.lcm.reduce([2, self.embed_heads, self.pairwise_heads])
+        return self.hidden(self.embedding, int(heads))
+
+    def hidden(self, published: int, heads: int = 1) -> int:
+        """A width here, given the published one: a multiple of `heads`."""
+        return max(1, round(published * self.width / heads)) * heads
+
+    def build(self, *, rngs: nnx.Rngs) -> "Chromoformer":
+        """A model with fresh weights, drawn from the stream `params`."""
+        return Chromoformer(self, rngs=rngs)
+
+
+class Weights(NamedTuple):
+    """Where Chromoformer looks: attention weights, one entry a resolution in each tuple.
+
+    Attributes:
+        embedding: `[B H L]`, from the promoter's centre to its positions (last layer).
+        pairwise: `[B N J H L]`, from the promoter to the positions of each region, `J` layers.
+        regulation: `[B J H 1+N 1+N]`, among promoter (0) and regions. Rows and columns of absent
+            regions are 0.
+    """
+
+    embedding: tuple[Array, ...]
+    pairwise: tuple[Array, ...]
+    regulation: tuple[Array, ...]
+
+
+class Layer(nnx.Module):
+    """One attention and the dense layers behind it."""
+
+    def __init__(self, attention: Attention | GatedAttention, dense: FeedForward):
+        self.attention = attention
+        self.dense = dense
+
+
+class Resolution(nnx.Module):
+    """The three stages at one resolution of `L` positions."""
+
+    def __init__(self, config: ChromoformerConfig, positions: int, rngs: nnx.Rngs):
+        width = config.token_width
+
+        def layers(number: int, kind: type, heads: int, inner: int, hidden: int) -> nnx.List:
+            return nnx.List(
+                Layer(
+                    kind(width, heads, inner, rngs=rngs),
+                    FeedForward(width, config.hidden(hidden), rngs=rngs),
+                )
+                for _ in range(number)
+            )
+
+        self.positions = positions
+        self.embed_input = Linear(config.assays, width, bias=False, rngs=rngs)
+        self.embed = layers(
+            config.embed_layers, Attention, config.embed_heads, width, config.embed_ff
+        )
+        if config.contacts:
+            self.pairwise_promoter = Linear(width, width, bias=False, rngs=rngs)
+            self.pairwise_input = Linear(config.assays, width, bias=False, rngs=rngs)
+            self.pairwise = layers(
+                config.pairwise_layers, Attention, config.pairwise_heads, width, config.pairwise_ff
+            )
+        inner = config.hidden(config.regulation_width, config.regulation_heads)
+        self.regulation = layers(
+            config.regulation_layers,
+            GatedAttention,
+            config.regulation_heads,
+            inner,
+            config.regulation_ff,
+        )
+
+    def embed_promoter(
+        self, x: Float[Array, "B F L"], valid: Bool[Array, "B L"]
+    ) -> tuple[Float[Array, "B D"], Float[Array, "B H L"]]:
+        """The token at the promoter's centre, and where it looks."""
+        project = self.embed_input.kernel[...]
+        code = jnp.asarray(positional_code(self.positions, project.shape[1]), x.dtype)
+        centre = self.positions // 2
+        if len(self.embed) == 1:
+            query = x[:, :, centre] @ project + code[None, centre]
+        else:
+            tokens = jnp.einsum("bfl,fd->bld", x, project) + code[None]
+            for layer in self.embed[:-1]:
+                tokens = layer.attention.among(tokens, valid)
+                tokens = layer.dense(tokens)
+            query, x = tokens[:, centre], jnp.moveaxis(tokens, 1, 2)
+            project, code = jnp.eye(query.shape[1], dtype=x.dtype), jnp.zeros_like(code)
+        last = self.embed[-1]
+        seen = valid & valid[:, centre][:, None]
+        read, weight = last.attention.read(query, x, seen, project, code, lambda rows: rows)
+        return last.dense(last.attention.norm(query + read)), weight
+
+    def read_regions(
+        self,
+        promoter: Float[Array, "B D"],
+        x: Float[Array, "P F L"],
+        valid: Bool[Array, "P L"],
+        layout: TokenLayout,
+    ) -> tuple[Float[Array, "P D"], tuple[Float[Array, "P H L"], ...]]:
+        """What each promoter's stream has become after reading each of its regions."""
+        project = self.pairwise_input.kernel[...]
+        code = jnp.asarray(positional_code(self.positions, project.shape[1]), x.dtype)
+        stream = self.pairwise_promoter(promoter)
+        weights = []
+        for number, layer in enumerate(self.pairwise):
+            # Until it has read, the stream is the same for all regions of a gene.
+            spread = layout.spread if number == 0 else lambda rows: rows
+            read, weight = layer.attention.read(stream, x, valid, project, code, spread)
+            stream = layer.dense(layer.attention.norm(spread(stream) + read))
+            weights.append(weight)
+        return stream, tuple(weights)
+
+    def regulate(
+        self,
+        tokens: Float[Array, "ST D"],
+        frequency: Float[Array, "S T"],
+        present: Bool[Array, "S T"],
+        layout: TokenLayout,
+        every_token: bool,
+    ) -> tuple[Float[Array, "B D"], tuple[Float[Array, "S H T T"], ...]]:
+        """Each promoter's token after regulation.
+
+        Args:
+            frequency: contact score of each row's region with its gene; 0 for promoters.
+            present: which rows are tokens of the gene's own.
+            every_token: whether the last layer, too, computes all tokens.
+        """
+        owner = layout.owner
+        valid = jnp.asarray(owner[:, :, None] == owner[:, None, :]) & present[:, None, :]
+        asking = jnp.asarray(layout.token == 0, tokens.dtype)  # promoters alone feel the frequency
+        drawn = asking[:, :, None] * frequency[:, None, :]
+        weights = []
+        for layer in self.regulation[: None if every_token else -1]:
+            attended, weight = layer.attention(tokens, drawn, valid)
+            tokens = layer.dense(attended)
+            weights.append(weight)
+        if every_token:
+            return tokens[layout.first], tuple(weights)
+        owner_of_place = np.take_along_axis(owner, layout.first_of, axis=1)
+        valid = jnp.asarray(owner_of_place[:, :, None] == owner[:, None, :]) & present[:, None, :]
+        drawn = jnp.broadcast_to(frequency[:, None, :], valid.shape)
+        last = self.regulation[-1]
+        attended, _ = last.attention.first_only(tokens, layout.first, layout.place, drawn, valid)
+        return last.dense(attended), tuple(weights)
+
+
+class Chromoformer(nnx.Module):
+    """Three resolutions side by side, then two dense layers over their promoters' tokens."""
+
+    def __init__(self, config: ChromoformerConfig, *, rngs: nnx.Rngs):
+        self.classifies = config.task == "classification"
+        self.resolutions = nnx.List(
+            Resolution(config, positions, rngs) for positions in config.positions
+        )
+        head = config.hidden(config.head)
+        width = config.token_width * len(config.positions)
+        self.head = Linear(width, head, rngs=rngs)
+        self.output = Linear(head, 2 if self.classifies else 1, rngs=rngs)
+
+    def __call__(
+        self, x: RegionBatch, *, mask: Bool[Array, "B"], key: PRNGKeyArray | None
+    ) -> Float[Array, "B"]:
+        """Predicted expression of each gene in the target's own scale; or log odds of the label.
+
+        Args:
+            x: a batch; genes outside `mask` may hold anything finite.
+            mask, key: as for every model; here no gene sees another and nothing drops out.
+        """
+        outputs = self.outputs(x)
+        return outputs[:, 1] - outputs[:, 0] if self.classifies else outputs[:, 0]
+
+    def outputs(self, x: RegionBatch) -> Float[Array, "B O"]:
+        """The published network's own outputs: one, or two logits."""
+        return self._run(x, every_token=False)[0]
+
+    def attention(self, x: RegionBatch) -> Weights:
+        """The attention weights behind a prediction."""
+        _, weights = self._run(x, every_token=True)
+        layout = TokenLayout.of(x.slots)
+        embedding, pairwise, regulation = zip(*weights, strict=True)
+        return Weights(
+            embedding,
+            tuple(layout.regions_by_gene(jnp.stack(part, 1)) for part in pairwise if part),
+            tuple(layout.pairs_by_gene(jnp.stack(part, 1), x.contacts) for part in regulation),
+        )
+
+    def _run(
+        self, x: RegionBatch, every_token: bool
+    ) -> tuple[Float[Array, "B O"], list[tuple[Array, tuple, tuple]]]:
+        layout = TokenLayout.of(x.slots)
+        # Of each row of the blocks: its region's contact score, and whether it is there.
+        owner, token = np.maximum(layout.owner, 0), layout.token
+        present = jnp.asarray(token) <= x.contacts[owner]
+        score = jnp.pad(x.score, ((0, 0), (1, 0)))
+        frequency = jnp.where(present, score[owner, token], 0)
+        read, weights = [], []
+        for i, resolution in enumerate(self.resolutions):
+            promoter, looked = resolution.embed_promoter(x.promoter[i], x.promoter_valid[i])
+            tokens, read_weights = promoter, ()
+            if layout.prefix:
+                centre = x.promoter_valid[i][:, resolution.positions // 2]
+                valid = x.region_valid[i] & layout.spread(centre)[:, None]
+                regions, read_weights = resolution.read_regions(
+                    promoter, x.region[i], valid, layout
+                )
+                tokens = jnp.concatenate([promoter, regions])
+            regulated, regulation = resolution.regulate(
+                tokens[layout.rows], frequency, present, layout, every_token
+            )
+            read.append(promoter + regulated)
+            weights.append((looked, read_weights, regulation))
+        hidden = nnx.relu(self.head(jnp.concatenate(read, axis=1)))
+        return self.output(hidden), weights

@@ -1,0 +1,163 @@
+"""Floor 2. Signal on the device, and how a batch of it is taken.
+
+`WindowSignal` serves models of one window a gene, `RegionSignal` those that read the regions a gene
+touches as well. Regions lie ragged on the device as in the store, once for each resolution, so
+memory follows what they are wide and not what they are padded to.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from epi2expr_jax import signal as signal_ops
+from epi2expr_jax.batches import BatchPlan, RegionBatch, TokenLayout
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class WindowSignal:
+    """One window a gene.
+
+    Attributes:
+        values: `[C, A, G, W]` transformed, oriented bin means.
+    """
+
+    values: Any
+
+    def gather(
+        self, cell: Int[Array, ""], assays: Int[Array, " a"], genes: Int[Array, " B"], _: BatchPlan
+    ) -> Float[Array, "B W a"]:
+        """The windows of a batch of genes, with the run's own assays as channels."""
+        return jnp.moveaxis(self.values[cell, assays[:, None], genes[None, :]], 0, -1)
+
+    def contacts(self, _: Int[Array, ""]) -> None:
+        """Windows have none."""
+        return
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RegionSignal:
+    """A promoter window and up to `N` regions a gene; one entry a resolution in each tuple.
+
+    Attributes:
+        promoter: `[C, A, G, L]` transformed, centred, oriented, 0 in the padding.
+        own: `[2, L]` which positions are the promoter's own, on the plus and on the minus strand.
+        minus: `[G]` which genes are flipped.
+        depth: `[A, bins]` transformed regions of all cells, end to end, with room for a padded
+            region before and after.
+        begin: `[regions]` where a padded region begins in `depth`.
+        left, bins: `[regions]` its padding on the left, and its own bins.
+        region: `[C, G, N]` the regions of each gene, best first; -1 where absent.
+        score: `[C, G, N]` contact scores, 0 where absent.
+    """
+
+    promoter: tuple[Any, ...]
+    own: tuple[Any, ...]
+    minus: Any
+    depth: tuple[Any, ...]
+    begin: tuple[Any, ...]
+    left: tuple[Any, ...]
+    bins: tuple[Any, ...]
+    region: Any
+    score: Any
+
+    def contacts(self, cell: Int[Array, ""]) -> Int[Array, " G"]:
+        """How many regions each gene touches in a cell."""
+        return (self.region[cell] >= 0).sum(-1)
+
+    def gather(
+        self,
+        cell: Int[Array, ""],
+        assays: Int[Array, " a"],
+        genes: Int[Array, " B"],
+        plan: BatchPlan,
+    ) -> RegionBatch:
+        """What a model reads of a batch of genes.
+
+        A gene that touches more regions than its place has slots for would lose its weakest: the
+        plan must have been made for genes like these.
+        """
+        layout = TokenLayout.of(plan.slots)
+        region = self.region[cell, genes[layout.gene], layout.slot]
+        there = region >= 0
+        region = jnp.maximum(region, 0)
+        strand = self.minus[genes].astype(jnp.int32)
+        most = max(plan.slots, default=0)
+
+        def padded(i: int) -> tuple[Float[Array, "P a L"], Array]:
+            length = self.own[i].shape[1]
+            place = jnp.arange(length)[None] - self.left[i][region][:, None]
+            own = (place >= 0) & (place < self.bins[i][region][:, None]) & there[:, None]
+
+            def one(begin: Array, assay: Array) -> Array:
+                return lax.dynamic_slice(self.depth[i], (assay, begin), (1, length))[0]
+
+            of_region = jax.vmap(one, in_axes=(None, 0))
+            values = jax.vmap(of_region, in_axes=(0, None))(self.begin[i][region], assays)
+            return jnp.where(own[:, None], values, 0), own
+
+        resolutions = range(len(self.promoter))
+        regions = [padded(i) for i in resolutions] if layout.prefix else []
+        return RegionBatch(
+            promoter=tuple(
+                jnp.moveaxis(part[cell, assays[:, None], genes[None, :]], 0, 1)
+                for part in self.promoter
+            ),
+            promoter_valid=tuple(own[strand] for own in self.own),
+            region=tuple(values for values, _ in regions),
+            region_valid=tuple(own for _, own in regions),
+            score=self.score[cell, genes, :most],
+            contacts=jnp.minimum((self.region[cell, genes] >= 0).sum(-1), most),
+            slots=plan.slots,
+        )
+
+
+def centre_padding(bins: Any, positions: int) -> Any:
+    """Empty positions to the left of a region's own bins (Chromoformer: the larger half).
+
+    Args:
+        bins: how many bins one region has, or several regions.
+    """
+    return -((bins - positions) // 2)
+
+
+def coarser(
+    means: Float[Array, "*rows W"], widths: Int[np.ndarray, " W"], first: Int[np.ndarray, " V"],
+    bins: Int[np.ndarray, " V"], factor: int,
+) -> Float[Array, "*rows V"]:  # fmt: skip
+    """Exact means of wider bins from narrower ones, which need not all be full.
+
+    Args:
+        means, widths: means of the narrower bins, and how many bases each has.
+        first, bins: the first of the narrower bins of each wider one, and how many; at most
+            `factor`.
+    """
+    offset = np.arange(factor)
+    index = np.minimum(first[:, None] + offset, len(widths) - 1)
+    weight = np.where(offset < bins[:, None], widths[index], 0)
+    weight = jnp.asarray(weight / weight.sum(1, keepdims=True), means.dtype)
+    weight = weight.reshape((1,) * (means.ndim - 1) + weight.shape)
+    return (means[..., index] * weight).sum(-1)
+
+
+def window_at(
+    means: Float[Array, "G W"], factor: int, transform: str, positions: int, flip: np.ndarray
+) -> Float[Array, "G L"]:
+    """Windows of fine bins as a model reads them: merged, transformed, centred, oriented.
+
+    Bins are counted from the window's left end whatever the strand; a last one that is not full
+    is the mean of what it has.
+    """
+    fine = means.shape[1]
+    first = np.arange(0, fine, factor)
+    merged = coarser(means, np.ones(fine, int), first, np.minimum(factor, fine - first), factor)
+    values = signal_ops.TRANSFORMS[transform](merged)
+    left = centre_padding(len(first), positions)
+    values = jnp.pad(values, ((0, 0), (left, positions - len(first) - left)))
+    return signal_ops.orient(values, jnp.asarray(flip))

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 # Blocks of at least this many tokens: smaller products are slow on every backend.
 _LEAST_BLOCK = 16
@@ -41,7 +41,7 @@ class BatchPlan:
 
     @classmethod
     def of(
-        cls, size: int, most: int, parts: Iterable[Int[np.ndarray, " G"]] = (), *, balanced: bool
+        cls, size: int, most: int, parts: Iterable[Int[np.ndarray, " _G"]] = (), *, balanced: bool
     ) -> "BatchPlan":
         """The plan that serves all `parts`.
 
@@ -134,9 +134,9 @@ class TokenLayout:
         """The layout of a batch whose places have these slots."""
         return _layout(slots)
 
-    def spread(self, x: Float[Array, "B *rest"]) -> Float[Array, "P *rest"]:
+    def spread(self, x: Shaped[Array, "B *rest"]) -> Shaped[Array, "P *rest"]:
         """Each gene's row, once for each of its slots."""
-        return jnp.concatenate([x[:count] for count in self.prefix])
+        return jnp.concatenate([x[:count] for count in (0, *self.prefix)])
 
     def regions_by_gene(self, x: Float[Array, "P *rest"]) -> Float[Array, "B N *rest"]:
         """Each pair's row at its gene and slot, 0 elsewhere."""
@@ -176,7 +176,7 @@ def _layout(slots: tuple[int, ...]) -> TokenLayout:
     owner = np.full((len(blocks), height), -1)
     token = np.zeros((len(blocks), height), int)
     rows = np.zeros((len(blocks), height), int)
-    width = max(map(len, blocks))
+    width = max(map(len, blocks), default=0)
     first_of = np.zeros((len(blocks), width), int)
     first, place = np.zeros(len(slots), int), np.zeros(len(slots), int)
     for b, members in enumerate(blocks):

@@ -4,7 +4,9 @@ Works on NumPy arrays by name, as in a PyTorch state dict; reading the file need
 left to `experiments.convert`. Three ages of names are known; what is exported has the newest.
 """
 
+import functools
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,6 +16,7 @@ from flax import nnx
 
 from epi2expr_jax.checkpoint import flatten
 from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.genome import listing
 from epi2expr_jax.models.chromoformer import ChromoformerConfig
 
 StateDict = dict[str, np.ndarray]
@@ -28,21 +31,18 @@ _OLDER_NAMES = (
     (r"^transformer(\d+)\.", r"regulation.\1.transformer."),
     (r"\.lin_proj_c\.", r".lin_proj_pcre."),
 )
-# In every published file, and read by nothing.
-_UNUSED = re.compile(
-    r"\.w_bias\.|^pairwise_interaction\.\d+\.ln\.|^(?!regulation).*\.self_att\.gamma_f$"
-)
 
 
 def from_torch(
     state: Mapping[str, np.ndarray], where: str, **options: Any
-) -> tuple[ChromoformerConfig, dict[str, Any]]:
+) -> tuple[ChromoformerConfig, Any]:
     """Our configuration and parameters of a published state dict.
 
     Args:
-        state: name → array.
+        state: name → array, in the file's order.
         where: the file, for messages.
-        options: what weights do not tell: `contacts`, `window_bp`, `region_bp`.
+        options: fields of the configuration that weights do not tell: `contacts`, `window_bp`,
+            `region_bp`; and `resolutions`, where the order of the names is not the network's.
 
     Returns:
         The configuration, as far as shapes tell it (γ of each layer tells the number of its heads),
@@ -51,10 +51,10 @@ def from_torch(
     Raises:
         InputError: listing every key that is missing, surplus or of another shape.
     """
-    named = {_newest_name(name): np.asarray(array) for name, array in state.items()}
+    named = _newest_names(state, where)
     config = _config_of(named, where, options)
     wanted = {name: shape for name, _, shape, _ in _entries(config)}
-    used = {name: array for name, array in named.items() if not _UNUSED.search(name)}
+    used = {name: named[name] for name in named.keys() - _unread(config).keys()}
     problems = [
         Problem(
             f"{where}: {name}",
@@ -72,20 +72,26 @@ def from_torch(
     ]
     if problems:
         raise InputError(problems)
-    flat: dict[str, np.ndarray] = {}
+    flat: StateDict = {}
     for name, ours, _, transposed in _entries(config):
         array = used[name].astype(np.float32)
         for part, target in zip(np.split(array, len(ours)), ours, strict=True):
             flat[target] = part.T if transposed else part
     template = _template(config)
-    leaves = [flat[f"{name}"] for name in flatten(template)]
+    leaves = [flat[name] for name in flatten(template)]
     return config, jax.tree.unflatten(jax.tree.structure(template), leaves)
 
 
-def to_torch(config: ChromoformerConfig, params: Any) -> StateDict:
+def to_torch(
+    config: ChromoformerConfig, params: Any, *, mean: float = 0.0, deviation: float = 1.0
+) -> StateDict:
     """A state dict that the published PyTorch package loads strictly.
 
-    What it declares and never reads is filled as it would be at its start, or with zeros.
+    What it declares and never reads is as at its start, or zeros.
+
+    Args:
+        mean, deviation: of the target our model was trained on, which is standardised; the
+            exported last layer predicts the target's own scale.
 
     Raises:
         InputError: for a model without regions, which the package does not know.
@@ -95,39 +101,45 @@ def to_torch(config: ChromoformerConfig, params: Any) -> StateDict:
             Problem("--run", "a model of promoters alone", "one with regions", "convert another")
         )
     flat = {name: np.asarray(leaf) for name, leaf in flatten(params).items()}
-    state = {}
-    for name, ours, shape, transposed in _entries(config):
+    state = _unread(config)
+    for name, ours, _, transposed in _entries(config):
         parts = [flat[source].T if transposed else flat[source] for source in ours]
         state[name] = np.ascontiguousarray(np.concatenate(parts))
-        if name.endswith(".self_att.ln.weight"):
-            layer = name.removesuffix("ln.weight")
-            stage = name.split(".")[0]
-            heads = _heads(config)[stage]
-            if stage != "pairwise_interaction":
-                state[f"{layer}w_bias.weight"] = np.zeros((heads, 2), np.float32)
-            if stage != "regulation":
-                state[f"{layer}gamma_f"] = np.ones(heads, np.float32)
-        if name.endswith("lin_proj_p.weight"):
-            start = name.removesuffix("lin_proj_p.weight")
-            state[f"{start}ln.weight"] = np.ones(shape[0], np.float32)
-            state[f"{start}ln.bias"] = np.zeros(shape[0], np.float32)
+    weight, bias = state["fc_head.2.weight"], state["fc_head.2.bias"]
+    state["fc_head.2.weight"] = (weight * deviation).astype(weight.dtype)
+    state["fc_head.2.bias"] = (bias * deviation + mean).astype(bias.dtype)
     return state
 
 
-def _newest_name(name: str) -> str:
-    for pattern, newest in _OLDER_NAMES:
-        name = re.sub(pattern, newest, name)
-    return name
+def _newest_names(state: Mapping[str, Any], where: str) -> StateDict:
+    """The arrays by the newest names.
+
+    Raises:
+        InputError: for what is no array of numbers, and for two keys of one meaning.
+    """
+    pairs = []
+    for old, array in state.items():
+        name = str(old)
+        for pattern, newest in _OLDER_NAMES:
+            name = re.sub(pattern, newest, name)
+        pairs.append((name, np.asarray(array)))
+    counts = Counter(name for name, _ in pairs)
+    problems = [
+        Problem(f"{where}: {name}", f"{count} keys that mean it", "one", "remove the others")
+        for name, count in counts.items()
+        if count > 1
+    ]
+    problems += [
+        Problem(f"{where}: {name}", f"values of type {array.dtype}", "numbers", "give weights")
+        for name, array in pairs
+        if array.dtype.kind not in "fiu"
+    ]
+    if problems:
+        raise InputError(problems)
+    return dict(pairs)
 
 
-def _heads(config: ChromoformerConfig) -> dict[str, int]:
-    return {
-        "embed": config.embed_heads,
-        "pairwise_interaction": config.pairwise_heads,
-        "regulation": config.regulation_heads,
-    }
-
-
+@functools.lru_cache(maxsize=8)
 def _template(config: ChromoformerConfig) -> Any:
     model = nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0)))
     return nnx.split(model, nnx.Param)[1]
@@ -189,13 +201,33 @@ def _entries(
     yield from dense("fc_head.2", "output")
 
 
+def _unread(config: ChromoformerConfig) -> StateDict:
+    """What every published file holds and nothing reads, as the package starts it."""
+    unread = {}
+    width = config.token_width
+    for b in config.resolutions:
+        own = f"embed.{b}.transformer.layers"
+        for i in range(config.embed_layers):
+            unread[f"{own}.{i}.self_att.gamma_f"] = np.ones(config.embed_heads, np.float32)
+            unread[f"{own}.{i}.self_att.w_bias.weight"] = np.zeros((config.embed_heads, 2))
+        own = f"pairwise_interaction.{b}"
+        unread |= {f"{own}.ln.weight": np.ones(width), f"{own}.ln.bias": np.zeros(width)}
+        for i in range(config.pairwise_layers):
+            gamma = np.ones(config.pairwise_heads)
+            unread[f"{own}.transformer.layers.{i}.self_att.gamma_f"] = gamma
+        own = f"regulation.{b}.transformer.layers"
+        for i in range(config.regulation_layers):
+            unread[f"{own}.{i}.self_att.w_bias.weight"] = np.zeros((config.regulation_heads, 2))
+    return {name: array.astype(np.float32) for name, array in unread.items()}
+
+
 def _config_of(
     named: Mapping[str, np.ndarray], where: str, options: Mapping[str, Any]
 ) -> ChromoformerConfig:
     """The configuration that the arrays speak of.
 
     Raises:
-        InputError: if what tells it is missing.
+        InputError: if what tells it is missing, or the order of the resolutions is not told.
     """
     found = [re.match(r"embed\.(\d+)\.lin_proj\.weight$", name) for name in named]
     resolutions = list(dict.fromkeys(int(match[1]) for match in found if match))
@@ -205,42 +237,52 @@ def _config_of(
         "pairwise": f"pairwise_interaction.{first}.transformer.layers.",
         "regulation": f"regulation.{first}.transformer.layers.",
     }
-    telling = [f"embed.{first}.lin_proj.weight", "fc_head.0.weight", "fc_head.2.weight"]
-    telling += [f"regulation.{first}.transformer.layers.0.self_att.ff.weight"]
-    telling += [
-        f"{start}0.{name}"
-        for start in stages.values()
-        for name in ("self_att.gamma_f", "ff.l1.weight")
-    ]
-    missing = [name for name in telling if name not in named]
-    if missing:
-        raise InputError(
-            Problem(
-                f"{where}: {name}",
-                "no such key",
-                "the weights of a Chromoformer",
-                f"the file's own keys begin with {', '.join(list(named)[:3]) or 'nothing'}",
-            )
-            for name in missing
+    # What tells a size, and its number of dimensions.
+    telling = {f"embed.{first}.lin_proj.weight": 2, "fc_head.0.weight": 2, "fc_head.2.weight": 2}
+    telling[f"{stages['regulation']}0.self_att.ff.weight"] = 2
+    for start in stages.values():
+        telling |= {f"{start}0.self_att.gamma_f": 1, f"{start}0.ff.l1.weight": 2}
+    problems = [
+        Problem(
+            f"{where}: {name}",
+            f"{named[name].ndim} dimensions" if name in named else "no such key",
+            f"{dimensions}, in the weights of a Chromoformer",
+            f"the file's own keys begin with {listing(named, 3) or 'nothing'}",
         )
+        for name, dimensions in telling.items()
+        if name not in named or named[name].ndim != dimensions
+    ]
+    ends = [*named][:1] + [*named][-1:]
+    if not (problems or "resolutions" in options or any(end.startswith("fc_head") for end in ends)):
+        # The head reads the resolutions side by side, in an order that only that of the names
+        # tells: PyTorch ends with the head, published scripts that rename begin with it, and
+        # sorted names have it in the middle.
+        problems.append(
+            Problem(
+                where,
+                "names that are in another order than the network's",
+                "a file as PyTorch saves it, its head last",
+                f"give --resolutions, in the network's order (here are {listing(resolutions)})",
+            )
+        )
+    if problems:
+        raise InputError(problems)
 
     def layers(start: str) -> int:
         pattern = re.compile(re.escape(start) + r"(\d+)\.")
-        return 1 + max(int(match[1]) for match in map(pattern.match, named) if match)
+        return len({match[1] for match in map(pattern.match, named) if match})
 
-    sizes: dict[str, Any] = {}
+    sizes: dict[str, Any] = {"resolutions": tuple(resolutions)}
     for stage, start in stages.items():
         sizes[f"{stage}_layers"] = layers(start)
         sizes[f"{stage}_heads"] = len(named[f"{start}0.self_att.gamma_f"])
         sizes[f"{stage}_ff"] = len(named[f"{start}0.ff.l1.weight"])
     width, assays = named[f"embed.{first}.lin_proj.weight"].shape
     return ChromoformerConfig(
-        resolutions=tuple(resolutions),
         assays=assays,
         task="classification" if len(named["fc_head.2.weight"]) == 2 else "regression",
         embedding=width,
         regulation_width=named[f"{stages['regulation']}0.self_att.ff.weight"].shape[1],
         head=len(named["fc_head.0.weight"]),
-        **sizes,
-        **options,
+        **{**sizes, **options},
     )

@@ -5,17 +5,17 @@ exactly; a store that is narrower, coarser or not divisible is refused.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from epi2expr_jax import signal as signal_ops
 from epi2expr_jax.batches import BatchPlan
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError, Problem, collect
 from epi2expr_jax.genome import WindowSpec, listing
 from epi2expr_jax.models import ChromoformerConfig
 from epi2expr_jax.regions import Regions
@@ -30,6 +30,8 @@ from epi2expr_jax.splits import Fold
 from epi2expr_jax.store import WindowStore
 
 ORIENTATIONS = ("strand", "genomic")
+
+_Sizes = list[tuple[int, int]]  # bp a bin and positions, of each resolution
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,15 +134,20 @@ class _Reader:
     def windows(self, cell: str, assay: str) -> Float[np.ndarray, "G W"]:
         """Raw means in the model's bins."""
         raw = self.store.read_signal([cell], [assay], self.centre)[0, 0]
-        return signal_ops.merge_bins(self.checked(raw, cell, assay), self.factor)
+        return signal_ops.merge_bins(self._checked(raw, f"{cell}-{assay}", assay), self.factor)
 
-    def checked(self, raw: np.ndarray, cell: str, assay: str) -> np.ndarray:
+    def regions(self, cell: str, assay: str) -> Float[np.ndarray, " bins"]:
+        """Raw means of the cell's regions in the store's bins, end to end."""
+        raw = self.store.read_region_depth(cell, [assay])[0]
+        return self._checked(raw, f"regions of {cell}-{assay}", assay)
+
+    def _checked(self, raw: np.ndarray, what: str, assay: str) -> np.ndarray:
         """The same, or zeros and a problem noted if a logarithm could not take it."""
         if self.transform(assay) != "log1p" or not (raw < 0).any():
             return raw
         self.problems.append(
             Problem(
-                f"{self.store.path}: {cell}-{assay}",
+                f"{self.store.path}: {what}",
                 f"negative signal (lowest {raw.min():.3g})",
                 "no value below 0 under the transform ln(x + 1)",
                 "--transform=arcsinh takes any sign, or give the right unit in the sheet",
@@ -162,67 +169,104 @@ def _window_signal(reader: _Reader, cells: Sequence[str], assays: Sequence[str])
 def _region_signal(
     reader: _Reader, model: ChromoformerConfig, cells: Sequence[str], assays: Sequence[str]
 ) -> RegionSignal:
-    store, bin_bp = reader.store, reader.store.manifest.region_bin_bp
-    regions = [store.regions(cell) for cell in cells] if model.contacts else []
-    _require_fitting(store, model, cells, regions)
-    factors = [b // reader.window.bin_bp for b in model.resolutions]
-    promoter = [[[] for _ in cells] for _ in factors]
-    depth: list[list[Any]] = [[] for _ in factors]  # by resolution, then assay
+    regions = _regions_to_read(reader.store, model, cells)
+    sizes = list(zip(model.resolutions, model.positions, strict=True))
+    promoter, depth = [], []  # by assay, then by resolution
     for assay in assays:
-        transform = reader.transform(assay)
-        ragged: list[list[Any]] = [[] for _ in factors]
-        for c, cell in enumerate(cells):
-            windows = jnp.asarray(reader.windows(cell, assay))
-            for i, factor in enumerate(factors):
-                length = model.positions[i]
-                promoter[i][c].append(window_at(windows, factor, transform, length, reader.flip))
-        for cell, own in zip(cells if regions else (), regions, strict=True):
-            raw = reader.checked(store.read_region_depth(cell, [assay])[0], cell, assay)
-            for i, resolution in enumerate(model.resolutions):
-                means = _at_resolution(own, jnp.asarray(raw), bin_bp, resolution)
-                ragged[i].append(signal_ops.TRANSFORMS[transform](means))
-        for i, length in enumerate(model.positions):
-            # Wherever a padded region lies, its slice must not run off either end.
-            depth[i].append(jnp.pad(jnp.concatenate([jnp.zeros(0), *ragged[i]]), length))
-    table = pd.concat([own.table for own in regions]) if regions else pd.DataFrame()
-    width = (table.end - table.start).to_numpy() if regions else np.zeros(0, int)
-    begin, left, bins = [], [], []
-    for resolution, length in zip(model.resolutions, model.positions, strict=True):
-        have = -(-width // resolution)
-        first = np.cumsum(have) - have
-        padding = centre_padding(have, length)
-        bins.append(jnp.asarray(have, jnp.int32))
-        left.append(jnp.asarray(padding, jnp.int32))
-        begin.append(jnp.asarray(first - padding + length, jnp.int32))
-    region, score, start = [], [], 0
-    for own in regions:
-        rows, scores = own.by_gene(len(store.genes), model.contacts)
-        region.append(np.where(rows >= 0, rows + start, -1))
-        score.append(scores)
-        start += len(own.table)
-    absent = (len(cells), len(store.genes), 0)
+        promoter.append(_promoters(reader, sizes, cells, assay))
+        depth.append(_depths(reader, sizes, regions, assay))
+    begin, left, bins = zip(*(_places(regions, *size) for size in sizes), strict=True)
+    region, score = _contacts(regions, cells, len(reader.store.genes), model.contacts)
     return RegionSignal(
-        promoter=tuple(
-            jnp.stack([jnp.stack(of_cell) for of_cell in of_resolution])
-            for of_resolution in promoter
-        ),
-        own=tuple(
-            _own_positions(reader, factor, length)
-            for factor, length in zip(factors, model.positions, strict=True)
-        ),
+        promoter=tuple(jnp.stack(part, 1) for part in zip(*promoter, strict=True)),
+        own=tuple(_own_positions(reader.window.window_bp, *size) for size in sizes),
         minus=jnp.asarray(reader.flip),
-        depth=tuple(jnp.stack(of_resolution) for of_resolution in depth),
-        begin=tuple(begin),
-        left=tuple(left),
-        bins=tuple(bins),
-        region=jnp.asarray(np.stack(region) if region else np.zeros(absent), jnp.int32),
-        score=jnp.asarray(np.stack(score) if score else np.zeros(absent), jnp.float32),
+        depth=tuple(jnp.stack(part) for part in zip(*depth, strict=True)),
+        begin=begin,
+        left=left,
+        bins=bins,
+        region=region,
+        score=score,
     )
 
 
-def _own_positions(reader: _Reader, factor: int, length: int) -> Bool[Array, "2 L"]:
+def _regions_to_read(
+    store: WindowStore, model: ChromoformerConfig, cells: Sequence[str]
+) -> dict[str, Regions]:
+    """The regions of each cell; none for a model that reads none.
+
+    Raises:
+        InputError: naming the cells without regions; else all regions that do not fit the model.
+    """
+    regions: dict[str, Regions] = {}
+    problems: list[Problem] = []
+    for cell in cells if model.contacts else ():
+        with collect(problems):
+            regions[cell] = store.regions(cell)
+    if problems:
+        raise InputError(problems)
+    _require_fitting(store, model, regions)
+    return regions
+
+
+def _promoters(
+    reader: _Reader, sizes: _Sizes, cells: Sequence[str], assay: str
+) -> list[Float[Array, "C G L"]]:
+    """An assay's promoter windows at each resolution."""
+    transform, finest = reader.transform(assay), reader.window.bin_bp
+    windows = [jnp.asarray(reader.windows(cell, assay)) for cell in cells]
+    flip = jnp.asarray(reader.flip)
+    return [
+        jnp.stack([window_at(x, b // finest, transform, length, flip) for x in windows])
+        for b, length in sizes
+    ]
+
+
+def _depths(
+    reader: _Reader, sizes: _Sizes, regions: Mapping[str, Regions], assay: str
+) -> list[Float[Array, " bins"]]:
+    """An assay's regions at each resolution: all cells end to end, and room at both ends."""
+    transform = signal_ops.TRANSFORMS[reader.transform(assay)]
+    bin_bp = reader.store.manifest.region_bin_bp
+    means = [(own, jnp.asarray(reader.regions(cell, assay))) for cell, own in regions.items()]
+    depths = []
+    for resolution, length in sizes:
+        ragged = [transform(_at_resolution(own, x, bin_bp, resolution)) for own, x in means]
+        # Wherever a padded region lies, its slice must not run off either end.
+        depths.append(jnp.pad(jnp.concatenate([jnp.zeros(0), *ragged]), length))
+    return depths
+
+
+def _places(
+    regions: Mapping[str, Regions], resolution: int, length: int
+) -> tuple[Int[Array, " regions"], Int[Array, " regions"], Int[Array, " regions"]]:
+    """Where each padded region begins, its padding on the left, its own bins."""
+    # One without any base stands behind all others, so that there is always one to look at.
+    widths = [own.table.end - own.table.start for own in regions.values()]
+    bins = -(-np.concatenate([*widths, [0]]).astype(int) // resolution)
+    left = centre_padding(bins, length)
+    begin = np.cumsum(bins) - bins - left + length
+    begin, left, bins = (jnp.asarray(part, jnp.int32) for part in (begin, left, bins))
+    return begin, left, bins
+
+
+def _contacts(
+    regions: Mapping[str, Regions], cells: Sequence[str], genes: int, most: int
+) -> tuple[Int[Array, "C G N"], Float[Array, "C G N"]]:
+    """The regions of each gene, counted over all cells, and their scores."""
+    region = np.full((len(cells), genes, most), -1, np.int32)
+    score = np.zeros(region.shape, np.float32)
+    start = 0
+    for c, own in enumerate(regions.values()):
+        rows, score[c] = own.by_gene(genes, most)
+        region[c] = np.where(rows >= 0, rows + start, -1)
+        start += len(own.table)
+    return jnp.asarray(region), jnp.asarray(score)
+
+
+def _own_positions(window_bp: int, resolution: int, length: int) -> Bool[Array, "2 L"]:
     """Which positions of a padded promoter are its own, on the plus and on the minus strand."""
-    have = -(-reader.window.bins // factor)
+    have = -(-window_bp // resolution)
     place = np.arange(length) - centre_padding(have, length)
     own = (place >= 0) & (place < have)
     return jnp.asarray(np.stack([own, own[::-1]]))
@@ -246,7 +290,7 @@ def _at_resolution(
 
 
 def _require_fitting(
-    store: WindowStore, model: ChromoformerConfig, cells: Sequence[str], regions: list[Regions]
+    store: WindowStore, model: ChromoformerConfig, regions: Mapping[str, Regions]
 ) -> None:
     """Refuse regions too wide for the model, and bins that do not make its bins."""
     problems = []
@@ -260,7 +304,7 @@ def _require_fitting(
                 "choose other resolutions",
             )
         )
-    for cell, own in zip(cells if regions else (), regions, strict=True):
+    for cell, own in regions.items():
         wide = own.table[own.table.end - own.table.start > model.region_bp]
         if len(wide):
             places = (f"{row.chrom}:{row.start}-{row.end}" for row in wide.itertuples())
@@ -289,12 +333,12 @@ def plan_batches(
     chrom = store.genes.chrom.to_numpy()
     counts = [
         (store.regions(cell).by_gene(len(chrom), most)[0] >= 0).sum(1)
-        for cell in store.manifest.contacts
+        for cell in store.manifest.regions_sha256
     ]
     masks = [fold.masks(chrom) for fold in folds]
 
-    def plan(part: str, balanced: bool) -> BatchPlan:
+    def plan(part: str) -> BatchPlan:
         parts = (own[mask[part]] for own in counts for mask in masks)
         return BatchPlan.of(size, most, parts, balanced=balanced)
 
-    return plan("train", balanced), plan("validation", True)
+    return plan("train"), plan("validation")

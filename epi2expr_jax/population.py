@@ -70,7 +70,10 @@ class History:
         return cls(*(np.full((runs, epochs), np.nan, np.float32) for _ in range(3)))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+# Hundreds of small draws, run once: compiled in a hurry.
+@functools.partial(
+    jax.jit, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0}
+)
 def _init(trainer: Trainer, model_key: Array) -> RunState:
     return trainer.init(model_key)
 

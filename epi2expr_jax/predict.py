@@ -6,6 +6,7 @@ ensemble.predict(store, genes=["ENSG00000116213"])   # only by models that never
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Sequence
@@ -170,17 +171,27 @@ def predict_runs(
     model = nnx.eval_shape(lambda: model_config.build(rngs=nnx.Rngs(0)))
     graph, _, _ = nnx.split(model, nnx.Param, nnx.BatchStat)
     lanes = default_lanes()
-
-    @jax.jit
-    def all_runs(weights, cell, assays, wanted, signal):
-        def one(weights, cell, assays, wanted):
-            params, stats = weights["params"], weights["stats"]
-            return predict_genes(graph, params, stats, cell, assays, signal, wanted, plan)
-
-        return map_runs(one, lanes, weights, cell, assays, wanted)
-
     padded = [pad_runs(tree, lanes) for tree in (weights, cell, assays, jnp.asarray(wanted))]
-    return np.asarray(all_runs(*padded, signal))[: len(wanted)]
+    return np.asarray(_all_runs(graph, plan, lanes, *padded, signal))[: len(wanted)]
+
+
+# Compiled once for a model, plan and number of runs, however often it is asked.
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _all_runs(
+    graph: Any,
+    plan: BatchPlan,
+    lanes: int,
+    weights: dict[str, Any],
+    cell: Int[Array, " R"],
+    assays: Int[Array, "R a"],
+    wanted: Bool[Array, "R G"],
+    signal: Signal,
+) -> Array:
+    def one(weights, cell, assays, wanted):
+        params, stats = weights["params"], weights["stats"]
+        return predict_genes(graph, params, stats, cell, assays, signal, wanted, plan)
+
+    return map_runs(one, lanes, weights, cell, assays, wanted)
 
 
 def _gene_rows(store: WindowStore, genes: Sequence[str] | None) -> np.ndarray:

@@ -147,17 +147,17 @@ def rank_assays(scores: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
         raise InputError(
             Problem("confidence", str(confidence), "a number between 0 and 1", "give 0.95, say")
         )
-    cube = _cube(scores)
+    cube = score_cube(scores)
     parts = {ALL: cube} | {str(cell): cube.sel(cell=[cell]) for cell in cube["cell"].values}
     tables = []
     for cell, part in parts.items():
-        shared, _ = _shared_units(part)
+        shared, _ = shared_units(part)
         if shared.size:
             tables.append(_rank_group(cell, shared, confidence))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({}, columns=COLUMNS)
 
 
-def _cube(scores: pd.DataFrame) -> xr.DataArray:
+def score_cube(scores: pd.DataFrame) -> xr.DataArray:
     """Scores [metric, cell, assays, fold, seed, chrom]; NaN where none carries weight.
 
     A correlation needs three genes, and genes that differ in expression.
@@ -168,7 +168,7 @@ def _cube(scores: pd.DataFrame) -> xr.DataArray:
     return indexed.loc[usable.to_numpy()].to_xarray().to_dataarray("metric")
 
 
-def _shared_units(cube: xr.DataArray) -> tuple[xr.DataArray, int]:
+def shared_units(cube: xr.DataArray) -> tuple[xr.DataArray, int]:
     """The units that all assays of these cells have, NaN elsewhere; and how many only some have.
 
     Assays, folds, cells and chromosomes without any such unit are gone.
@@ -260,7 +260,7 @@ def caveats(scores: pd.DataFrame, confidence: float = 0.95) -> list[str]:
     ]
     if len(set(scores["seed"])) == 1:
         notes.append("One seed: training noise is not in the interval.")
-    cube, ranking = _cube(scores), rank_assays(scores, confidence)
+    cube, ranking = score_cube(scores), rank_assays(scores, confidence)
     notes += _chromosome_notes(scores, cube) + _hole_notes(scores, cube, set(ranking["cell"]))
     return notes + _constant_notes(ranking) + _tie_notes(ranking)
 
@@ -307,7 +307,7 @@ def _hole_notes(scores: pd.DataFrame, cube: xr.DataArray, ranked: set[str]) -> l
             holes.append(f"{cell} lacks {listing(sorted(lacking))}")
         if cell not in ranked:
             notes.append(f"{cell} is not ranked: its assays share no usable chromosome of a fold.")
-        elif dropped := _shared_units(cube.sel(cell=[cell]))[1]:
+        elif dropped := shared_units(cube.sel(cell=[cell]))[1]:
             notes.append(
                 f"{cell}: {_count(dropped, 'fold-seed-chromosome unit')} left out, "
                 "since not every assay has a score there."
@@ -349,7 +349,12 @@ def _count(number: int, noun: str) -> str:
 
 
 def _above_median(predictions: pd.DataFrame) -> np.ndarray:
-    """Whether a gene's expression is above the median of its cell's genes, each counted once."""
+    """Whether a gene's expression is above the median of its cell's genes, each counted once.
+
+    Where only labels were observed, 0 or 1, these are the answer.
+    """
+    if predictions["observed"].isin([0, 1]).all():
+        return predictions["observed"].to_numpy() == 1
     label = np.zeros(len(predictions), bool)
     for rows in predictions.groupby("cell").indices.values():
         part = predictions.iloc[rows]

@@ -6,13 +6,14 @@ memory follows what they are wide and not what they are padded to.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from epi2expr_jax import signal as signal_ops
 from epi2expr_jax.batches import BatchPlan, RegionBatch, TokenLayout
@@ -51,7 +52,7 @@ class RegionSignal:
         minus: `[G]` which genes are flipped.
         depth: `[A, bins]` transformed regions of all cells, end to end, with room for a padded
             region before and after.
-        begin: `[regions]` where a padded region begins in `depth`.
+        begin: `[regions]` where a padded region begins in `depth`; at least one.
         left, bins: `[regions]` its padding on the left, and its own bins.
         region: `[C, G, N]` the regions of each gene, best first; -1 where absent.
         score: `[C, G, N]` contact scores, 0 where absent.
@@ -80,15 +81,17 @@ class RegionSignal:
     ) -> RegionBatch:
         """What a model reads of a batch of genes.
 
-        A gene that touches more regions than its place has slots for would lose its weakest: the
-        plan must have been made for genes like these.
+        A gene that touches more regions than its place has slots for loses its weakest: the plan
+        must have been made for genes like these.
         """
-        layout = TokenLayout.of(plan.slots)
+        slots = plan.slots or (0,) * plan.size
+        layout = TokenLayout.of(slots)
         region = self.region[cell, genes[layout.gene], layout.slot]
         there = region >= 0
         region = jnp.maximum(region, 0)
+        contacts = jnp.minimum((self.region[cell, genes] >= 0).sum(-1), np.asarray(slots, np.int32))
+        kept = np.arange(max(slots))[None] < contacts[:, None]
         strand = self.minus[genes].astype(jnp.int32)
-        most = max(plan.slots, default=0)
 
         def padded(i: int) -> tuple[Float[Array, "P a L"], Array]:
             length = self.own[i].shape[1]
@@ -112,9 +115,9 @@ class RegionSignal:
             promoter_valid=tuple(own[strand] for own in self.own),
             region=tuple(values for values, _ in regions),
             region_valid=tuple(own for _, own in regions),
-            score=self.score[cell, genes, :most],
-            contacts=jnp.minimum((self.region[cell, genes] >= 0).sum(-1), most),
-            slots=plan.slots,
+            score=jnp.where(kept, self.score[cell, genes, : max(slots)], 0),
+            contacts=contacts,
+            slots=slots,
         )
 
 
@@ -141,13 +144,24 @@ def coarser(
     offset = np.arange(factor)
     index = np.minimum(first[:, None] + offset, len(widths) - 1)
     weight = np.where(offset < bins[:, None], widths[index], 0)
-    weight = jnp.asarray(weight / weight.sum(1, keepdims=True), means.dtype)
+    return _weighted(means, index, (weight / weight.sum(1, keepdims=True)).astype(means.dtype))
+
+
+@jax.jit
+def _weighted(
+    means: Float[Array, "*rows W"], index: Int[Array, "V n"], weight: Float[Array, "V n"]
+) -> Float[Array, "*rows V"]:
     weight = weight.reshape((1,) * (means.ndim - 1) + weight.shape)
     return (means[..., index] * weight).sum(-1)
 
 
+@functools.partial(jax.jit, static_argnames=("factor", "transform", "positions"))
 def window_at(
-    means: Float[Array, "G W"], factor: int, transform: str, positions: int, flip: np.ndarray
+    means: Float[Array, "G W"],
+    factor: int,
+    transform: str,
+    positions: int,
+    flip: Bool[Array, " G"],
 ) -> Float[Array, "G L"]:
     """Windows of fine bins as a model reads them: merged, transformed, centred, oriented.
 
@@ -160,4 +174,4 @@ def window_at(
     values = signal_ops.TRANSFORMS[transform](merged)
     left = centre_padding(len(first), positions)
     values = jnp.pad(values, ((0, 0), (left, positions - len(first) - left)))
-    return signal_ops.orient(values, jnp.asarray(flip))
+    return signal_ops.orient(values, flip)

@@ -2,37 +2,36 @@
 
     python -m experiments.benchmark --what=windows
     python -m experiments.benchmark --what=cnn
+    python -m experiments.benchmark --what=chromoformer
 
 windows: windows/s of our bigWig reader against the original's route (pyBigWig, Python lists) and
     against pybigtools, on one core, 10 kb windows in bins of 25 bp.
 cnn: training gene-steps/s of a population of the full CNN against one Keras 3 model after the
     other on JAX, batch 128, dropout included, and the share of this machine's own rate of float32
     matrix products at 177.5 MFLOP a gene-step.
+chromoformer: training and inference genes/s and peak memory against chromoformer 1.1.3 on PyTorch:
+    the same weights and inputs, batch 64 (and the reference also at 16, its best), contacts drawn
+    as in its demo, and the share of the rate of matrix products at 196 MFLOP a gene trained.
 
 Both sides take turns (ABAB), and the median ratio counts: absolute figures drift with the machine.
 Needs the extra `peers`:  pip install 'epi2expr_jax[peers]'
 """
 
-import importlib.util
 import json
 import os
 import pathlib
 import platform
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pyBigWig
 from absl import flags
-from tqdm import tqdm
 
 from data_prep.bigwig import window_means
 from data_prep.program import start
-from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import WindowSpec
 from epi2expr_jax.models import REGISTRY
 from epi2expr_jax.population import Population
@@ -40,46 +39,10 @@ from epi2expr_jax.resident import WindowSignal
 from epi2expr_jax.runs import Run, RunInputs
 from epi2expr_jax.schedules import EarlyStopConfig
 from epi2expr_jax.training import TrainConfig, Trainer
+from experiments.benchmark_chromoformer import chromoformer
+from experiments.turns import matmul_mflops, rate, ratio, require_peers, take_turns
 
 FLAGS = flags.FLAGS
-
-
-def require_peers(*names: str) -> None:
-    """Refuse to measure against what is not installed, naming it."""
-    missing = [name for name in names if importlib.util.find_spec(name) is None]
-    if missing:
-        raise InputError(
-            Problem(
-                "this Python environment",
-                f"no {', '.join(missing)}",
-                "the peers that are measured side by side",
-                "pip install 'epi2expr_jax[peers]', or make benchmark",
-            )
-        )
-
-
-def take_turns(
-    sides: dict[str, Callable[[], float]], rounds: int
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Measure every side once a round, in turns.
-
-    Args:
-        sides: name to a function that returns a rate; the first one is ours.
-
-    Returns:
-        The median rate of each side, and the median over rounds of ours / theirs.
-    """
-    rates: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in tqdm(range(rounds), desc="rounds", disable=None):
-        for name, measure in sides.items():
-            rates[name].append(measure())
-    ours = next(iter(sides))
-    ratios = {
-        name: statistics.median(a / b for a, b in zip(rates[ours], rates[name], strict=True))
-        for name in sides
-        if name != ours
-    }
-    return {name: statistics.median(values) for name, values in rates.items()}, ratios
 
 
 # -- windows ---------------------------------------------------------------------------------
@@ -158,7 +121,7 @@ def windows(rounds: int, number: int = 1000) -> dict:
         for name, result in results.items():
             np.testing.assert_allclose(result, results["ours"], rtol=1e-5, err_msg=name)
 
-        def rate(route: Callable[[], np.ndarray]) -> Callable[[], float]:
+        def cpu_rate(route: Callable[[], np.ndarray]) -> Callable[[], float]:
             def measure() -> float:
                 begin = time.process_time()
                 route()
@@ -166,12 +129,12 @@ def windows(rounds: int, number: int = 1000) -> dict:
 
             return measure
 
-        sides = {name: rate(route) for name, route in routes.items()}
-        rates, ratios = take_turns(sides, rounds)
+        sides = {name: cpu_rate(route) for name, route in routes.items()}
+        rates, by_round = take_turns(sides, rounds)
     return {
         "what": "windows",
-        "ratio_vs_list": round(ratios["list"], 2),
-        "ratio_vs_pybigtools": round(ratios["pybigtools"], 2),
+        "ratio_vs_list": round(ratio(by_round["ours"], by_round["list"]), 2),
+        "ratio_vs_pybigtools": round(ratio(by_round["ours"], by_round["pybigtools"]), 2),
         "windows_per_s": {name: round(value) for name, value in rates.items()},
     }
 
@@ -221,23 +184,23 @@ def _keras_epochs() -> Callable[[], object]:
     import keras  # pyright: ignore[reportMissingImports]
     from keras import layers  # pyright: ignore[reportMissingImports]
 
-    def block(x, linear, pool, rate):
+    def block(x, linear, pool, dropped):
         x = layers.ReLU()(layers.BatchNormalization()(linear(x)))
         if pool > 1:
             x = layers.MaxPool1D(pool)(x)
-        return layers.Dropout(rate)(x)
+        return layers.Dropout(dropped)(x)
 
     def conv(filters, width):
         return layers.Conv1D(filters, width, padding="same")
 
     inputs = x = keras.Input((400, 1))
-    for filters, width, pool, rate in ((192, 19, 8, 0.1), (256, 7, 4, 0.1), (512, 7, 4, 0.2)):
-        x = block(x, conv(filters, width), pool, rate)
+    for filters, width, pool, dropped in ((192, 19, 8, 0.1), (256, 7, 4, 0.1), (512, 7, 4, 0.2)):
+        x = block(x, conv(filters, width), pool, dropped)
     x = block(layers.Flatten()(x), layers.Dense(256), 1, 0.3)
     x = layers.ReLU()(layers.BatchNormalization()(layers.Dense(8)(x)))
     x = layers.Dropout(0.1)(layers.Reshape((1, 8))(x))
-    for filters, rate in ((256, 0.2), (64, 0.1)):
-        x = block(x, conv(filters, 7), 1, rate)
+    for filters, dropped in ((256, 0.2), (64, 0.1)):
+        x = block(x, conv(filters, 7), 1, dropped)
     model = keras.Model(inputs, layers.Dense(1)(layers.Flatten()(x)))
     model.compile(optimizer="adam", loss="mse")
     signal, target = _cnn_data()
@@ -255,39 +218,28 @@ def _keras_epochs() -> Callable[[], object]:
 def cnn(rounds: int) -> dict:
     """Training gene-steps/s of the published CNN with dropout; one batch an epoch validates."""
     require_peers("keras")
-    size, repeats = 2048, 4
-    matrix = jax.random.normal(jax.random.key(0), (size, size))
-    multiply = jax.jit(lambda a: a @ a)
-
-    def rate(work: Callable[[], object], amount: float) -> Callable[[], float]:
-        def measure() -> float:
-            begin = time.perf_counter()
-            work()
-            return amount / (time.perf_counter() - begin)
-
-        measure()  # compiles
-        return measure
-
     gene_steps = _RUNS * _STEPS * _BATCH
-    mflop = repeats * 2 * size**3 / 1e6
     sides = {
         "ours": rate(_our_epoch(), gene_steps),
         "keras": rate(_keras_epochs(), gene_steps),
-        "matmul_mflops": rate(
-            lambda: jax.block_until_ready([multiply(matrix) for _ in range(repeats)]), mflop
-        ),
+        "matmul_mflops": matmul_mflops(),
     }
-    rates, ratios = take_turns(sides, rounds)
+    rates, by_round = take_turns(sides, rounds)
+    share = ratio(by_round["ours"], by_round["matmul_mflops"]) * _MFLOP_A_GENE_STEP
     return {
         "what": "cnn",
-        "ratio_vs_keras": round(ratios["keras"], 3),
-        "share_of_matmul_peak": round(ratios["matmul_mflops"] * _MFLOP_A_GENE_STEP, 3),
+        "ratio_vs_keras": round(ratio(by_round["ours"], by_round["keras"]), 3),
+        "share_of_matmul_peak": round(share, 3),
         "gene_steps_per_s": {name: round(rates[name]) for name in ("ours", "keras")},
         "matmul_gflops": round(rates["matmul_mflops"] / 1e3, 1),
     }
 
 
-BENCHMARKS: dict[str, Callable[[int], dict]] = {"windows": windows, "cnn": cnn}
+BENCHMARKS: dict[str, Callable[[int], dict]] = {
+    "windows": windows,
+    "cnn": cnn,
+    "chromoformer": chromoformer,
+}
 
 
 def define_flags() -> None:

@@ -23,6 +23,7 @@ FLOORS = {
     4: ["population", "convert"],
     5: ["predict"],
     6: ["ranking"],
+    7: ["comparison"],
 }  # fmt: skip
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 # Within one floor these may look at each other: shapes of one thing, or plain vocabulary.

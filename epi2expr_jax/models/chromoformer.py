@@ -8,7 +8,7 @@ Only what the prediction needs is computed, and it is the same function: see `mo
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
@@ -51,7 +51,7 @@ class ChromoformerConfig:
 
     window_bp: int = 40_000
     region_bp: int = 40_000
-    resolutions: tuple[int, ...] = (2000, 500, 100)
+    resolutions: Sequence[int] = (2000, 500, 100)
     contacts: int = 8
     assays: int = 1
     task: str = "regression"

@@ -1,10 +1,17 @@
+import functools
+import math
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
 
-from epi2expr_jax.dataset import InputConfig, load_dataset
+from epi2expr_jax.batches import BatchPlan, TokenLayout
+from epi2expr_jax.dataset import InputConfig, load_dataset, plan_batches
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.manifest import Manifest
+from epi2expr_jax.models import ChromoformerConfig
 from epi2expr_jax.models.cnn import CnnConfig
 from epi2expr_jax.models.promoter_cnn import PromoterCnnConfig
 from epi2expr_jax.runs import Run, TargetScale, parse_assay_sets, plan_runs
@@ -129,3 +136,196 @@ def test_gene_table_stays_in_store_order(small_store):
     data = load_dataset(small_store, PromoterCnnConfig(6000, 100), small_store.manifest.cells[:1],
                         small_store.manifest.assays[:1])  # fmt: skip
     pd.testing.assert_frame_equal(data.genes, small_store.genes)
+
+
+# Two cells, three assays of different units, 12 genes of 0 to 8 contacts and more.
+CELLS, TRANSFORMS = ("c1", "c2"), {"m1": np.log1p, "m2": np.arcsinh, "m3": np.asarray}
+GENES = pd.DataFrame(
+    {
+        "gene_id": [f"g{i}" for i in range(12)],
+        "name": "",
+        "chrom": [f"chr{1 + i % 4}" for i in range(12)],
+        "tss": np.arange(12) * 10_000 + 20_000,
+        "strand": ["+", "-", "-"] * 4,
+    }
+)
+# Partial last bins everywhere, but for those of 100 bp in the promoter.
+MODEL = ChromoformerConfig(
+    window_bp=4400, region_bp=6000, resolutions=(1200, 300, 100), assays=3, contacts=8
+)
+WIDTHS = [1, 99, 100, 101, 1199, 1200, 1201, 2950, 5999, 6000]
+
+
+def contacts_of(cell):
+    """Gene i has i contacts, up to 9, some of which it shares; the second cell's are others."""
+    random = np.random.default_rng(len(cell) + CELLS.index(cell))
+    rows = []
+    for i, gene in enumerate(GENES.gene_id if cell == "c1" else GENES.gene_id[::-1]):
+        start = 1000 * random.permutation(12)[: min(i, 9)]
+        rows += [
+            (gene, "chr1", s, s + WIDTHS[s // 1000 % 10], 9.0 - rank)
+            for rank, s in enumerate(start)
+        ]
+    return pd.DataFrame(rows, columns=["gene_id", "chrom", "start", "end", "score"])
+
+
+def binned(bases, bin_bp):
+    starts = range(0, len(bases), bin_bp)
+    return np.array([bases[start : start + bin_bp].mean() for start in starts])
+
+
+def bases_of(cell, assay, *place):
+    """The signal of single bases, at a gene's window or at a region."""
+    width = 5000 if len(place) == 1 else place[1] - place[0]
+    random = np.random.default_rng([CELLS.index(cell), int(assay[1]), *map(int, place)])
+    return random.integers(0, 100, width).astype(float)
+
+
+@pytest.fixture
+def region_store(tmp_path):
+    """`region_store(sign, **contacts)`: windows of 5 kb at 50 bp and the regions of some cells."""
+
+    def create(sign=1, **contacts):
+        manifest = Manifest(
+            window_bp=5000, bin_bp=50, assembly="toy", chrom_sizes={"chr1": 1_000_000},
+            chromosomes=sorted(set(GENES.chrom)), blind=[], cells=list(CELLS),
+            assays=list(TRANSFORMS), tracks=[[c, a] for c in CELLS for a in TRANSFORMS],
+            units={"m1": "depth", "m2": "pvalue", "m3": "none"},
+            groups=dict.fromkeys(TRANSFORMS, ""), min_covered=0.0, tss="gene_5p",
+            candidates_sha256="0",
+        )  # fmt: skip
+        expression = np.arange(24, dtype=np.float32).reshape(2, 12)
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.zarr"
+        store = WindowStore.create(path, manifest, GENES, expression, contacts)
+        for cell, assay in manifest.tracks:
+            means = [binned(bases_of(cell, assay, g), 50) for g in range(12)]
+            depth = None
+            if cell in contacts:
+                table = store.regions(cell).table
+                parts = [
+                    binned(bases_of(cell, assay, row.start, row.end), 100)
+                    for row in table.itertuples()
+                ]
+                depth = sign * np.concatenate([np.zeros(0), *parts])
+            store.write_slab(cell, assay, np.stack(means), np.ones(12), [], depth)
+        return store
+
+    return create
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def _gather(signal, cell, assays, genes, plan):
+    return signal.gather(cell, assays, genes, plan)
+
+
+def gather(signal, cell, assays, genes, plan):
+    genes = jnp.array(genes)
+    batch = _gather(signal, jnp.int32(cell), jnp.array(assays), genes, plan)
+    return jax.tree.map(np.asarray, batch)
+
+
+def as_read(assay, bases, resolution, flip=False):
+    """What the model reads of single bases, and at which positions."""
+    values = TRANSFORMS[assay](binned(bases, resolution))
+    length = MODEL.region_bp // resolution
+    left = math.ceil((length - len(values)) / 2)
+    out = np.full(length, np.nan)
+    out[left : left + len(values)] = values
+    out = out[::-1] if flip else out
+    return np.nan_to_num(out), ~np.isnan(out)
+
+
+@pytest.mark.parametrize("orientation", ["strand", "genomic"])
+def test_promoters_and_regions_against_single_bases(region_store, orientation):
+    tables = {cell: contacts_of(cell) for cell in CELLS}
+    cells, assays = ["c2", "c1"], ["m3", "m1", "m2"]
+    config = InputConfig("auto", orientation)
+    data = load_dataset(region_store(**tables), MODEL, cells, assays, config)
+    channels = [2, 0]  # m2 and m3, as one run's own
+    flip = (GENES.strand == "-") & (orientation == "strand")
+    for c, cell in enumerate(cells):
+        count = np.asarray(data.signal.contacts(jnp.int32(c)))
+        genes = np.argsort(-count, kind="stable")
+        plan = BatchPlan.of(12, 8, [count], balanced=True)
+        batch = gather(data.signal, c, channels, genes, plan)
+        own = [tables[cell][tables[cell].gene_id == f"g{g}"].head(8) for g in genes]
+        assert batch.contacts.tolist() == [len(rows) for rows in own]
+        for rows, score in zip(own, batch.score.tolist(), strict=True):
+            assert score == [*rows.score, *[0.0] * (8 - len(rows))]
+        layout = TokenLayout.of(plan.slots)
+        places = [own[b].iloc[slot] for b, slot in zip(layout.gene, layout.slot, strict=True)]
+        for i, resolution in enumerate(MODEL.resolutions):
+            for channel, assay in enumerate(assays[j] for j in channels):
+                for b, g in enumerate(genes):
+                    window = bases_of(cell, assay, g)[300:4700]
+                    values, valid = as_read(assay, window, resolution, flip[g])
+                    np.testing.assert_allclose(batch.promoter[i][b, channel], values, rtol=2e-6)
+                    np.testing.assert_array_equal(batch.promoter_valid[i][b], valid)
+                for p, row in enumerate(places):
+                    bases = bases_of(cell, assay, row.start, row.end)
+                    values, valid = as_read(assay, bases, resolution)
+                    np.testing.assert_allclose(batch.region[i][p, channel], values, rtol=2e-6)
+                    np.testing.assert_array_equal(batch.region_valid[i][p], valid)
+
+
+def test_a_model_without_contacts_needs_no_regions(region_store):
+    store = region_store()
+    model = ChromoformerConfig(4400, 6000, (1200, 300, 100), contacts=0)
+    data = load_dataset(store, model, CELLS, ["m1"])
+    plan, _ = plan_batches(store, model, [], 4, balanced=True)
+    batch = gather(data.signal, 0, [0], range(4), plan)
+    assert (batch.region, batch.score.shape, batch.contacts.tolist()) == ((), (4, 0), [0] * 4)
+    with pytest.raises(InputError, match="build the store with --interactions") as caught:
+        load_dataset(store, MODEL, CELLS, ["m1"])
+    assert [p.where.rsplit(": ")[-1] for p in caught.value.problems] == ["c1", "c2"]
+
+
+def test_a_cell_whose_genes_touch_nothing_is_valid(region_store):
+    store = region_store(c1=contacts_of("c1").head(0))
+    data = load_dataset(store, MODEL, ["c1"], ["m1"])
+    batch = gather(data.signal, 0, [0], range(2), BatchPlan(2, (8, 8)))
+    assert not any(np.any(part) for part in (*batch.region, *batch.region_valid, batch.contacts))
+
+
+def test_regions_that_do_not_fit_the_model_are_refused(region_store):
+    store = region_store(c1=contacts_of("c1"), c2=contacts_of("c2"))
+    narrow = ChromoformerConfig(4400, 4800, (1200, 300, 100))
+    with pytest.raises(InputError, match="--max_pcre_bp=4800") as caught:
+        load_dataset(store, narrow, CELLS, ["m1"])
+    assert [p.found for p in caught.value.problems] == [
+        "2 wider than 4800 bp (chr1:8000-13999, chr1:9000-15000)"
+    ] * 2
+    # The promoter's bins would do, the regions' do not.
+    with pytest.raises(InputError, match="stored bins that divide every resolution"):
+        load_dataset(store, ChromoformerConfig(4500, 6000, (300, 150)), CELLS, ["m1"])
+    load_dataset(store, ChromoformerConfig(4500, 6000, (300, 150), contacts=0), CELLS, ["m1"])
+
+
+def test_negative_regions_under_a_logarithm_are_refused(region_store):
+    store = region_store(-1, c1=contacts_of("c1"), c2=contacts_of("c2"))
+    with pytest.raises(InputError, match="negative signal") as caught:
+        load_dataset(store, MODEL, CELLS, list(TRANSFORMS))
+    where = [problem.where.rsplit(": ")[-1] for problem in caught.value.problems]
+    assert where == ["regions of c1-m1", "regions of c2-m1"]  # the others have no logarithm
+    with pytest.raises(InputError, match="negative signal") as caught:
+        load_dataset(store, MODEL, CELLS, list(TRANSFORMS), InputConfig("log1p"))
+    assert len(caught.value.problems) == 6
+
+
+def test_plans_serve_every_cell_and_fold(region_store):
+    store = region_store(c1=contacts_of("c1"), c2=contacts_of("c2"))
+    folds = make_folds("chromosomes_3", GENES.chrom.value_counts().to_dict())
+    plans = plan_batches(store, MODEL, folds, 4, balanced=True)
+    data = load_dataset(store, MODEL, CELLS, ["m1"])
+    for part, plan in zip(("train", "validation"), plans, strict=True):
+        needed = np.zeros(4, int)
+        for fold in folds:
+            for c in range(len(CELLS)):
+                ranked = np.sort(data.signal.contacts(jnp.int32(c))[fold.masks(GENES.chrom)[part]])
+                first = ranked[::-1][:: -(-len(ranked) // 4)]
+                needed[: len(first)] = np.maximum(needed[: len(first)], first)
+        assert plan.slots == tuple(needed)
+    plain, validation = plan_batches(store, MODEL, folds, 4, balanced=False)
+    assert (plain.slots, plain.balanced) == ((8,) * 4, False)
+    assert validation == plans[1]
+    assert plan_batches(store, CnnConfig(), folds, 4, balanced=True) == (BatchPlan(4), BatchPlan(4))

@@ -13,7 +13,8 @@ import pytest
 from epi2expr_jax import checkpoint, ranking
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.splits import make_folds, select_folds, write_splits
-from experiments.report import NEEDS, number, write_report
+from experiments.figures import number
+from experiments.report import NEEDS, write_report
 
 MARKS = {  # how well each predicts, roughly as in Roadmap
     "H3K27ac": 0.78, "H3K9ac": 0.77, "H3K4me3": 0.74, "H3K79me2": 0.7, "DNase": 0.68,

@@ -1,0 +1,260 @@
+"""Chromoformer against its PyTorch original: `--what=chromoformer` of `experiments.benchmark`.
+
+Both sides get the same weights and the same inputs, which lie in memory beforehand (the original's
+data loader is slower than its network and is not counted), and their outputs are compared first.
+"""
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from epi2expr_jax.batches import BatchPlan, RegionBatch, TokenLayout
+from epi2expr_jax.convert import to_torch
+from epi2expr_jax.models import ChromoformerConfig
+from epi2expr_jax.population import Population
+from epi2expr_jax.predict import predict_runs
+from epi2expr_jax.resident import RegionSignal, centre_padding
+from epi2expr_jax.runs import Run, RunInputs
+from epi2expr_jax.training import TrainConfig, Trainer
+from experiments.turns import matmul_mflops, rate, ratio, require_peers, take_turns
+
+_ASSAYS = 7
+_BATCH = 64
+_BEST_BATCH = 16  # the original's, on CPU
+_TRAIN, _VALIDATION = 1024, 8  # genes
+# Genes of chromoformer's demo by their number of contacts, 0 to 8: mean 5.8.
+_DEMO_GENES = (11, 8, 3, 3, 4, 5, 4, 4, 58)
+# Multiply-adds of one gene, forward and backward, twice; absent regions not counted.
+_MFLOP_A_GENE = 196.0
+_CONFIG = ChromoformerConfig(assays=_ASSAYS)
+
+
+def _signal(genes: int) -> RegionSignal:
+    """Random log depth of promoters and regions as wide as real ones, on the device."""
+    random = np.random.default_rng(0)
+    most = _CONFIG.contacts
+    count = random.permutation(np.resize(np.repeat(np.arange(9), _DEMO_GENES), genes))
+    there = np.arange(most) < count[:, None]
+    region = np.where(there, np.cumsum(there).reshape(there.shape) - 1, -1)
+    score = np.where(there, random.exponential(2, there.shape), 0)
+    width = np.clip(random.lognormal(np.log(5300), 0.5, there.sum()), 1000, 40_000).astype(int)
+
+    def depth(*shape: int) -> jax.Array:
+        return jnp.asarray(np.log1p(random.gamma(0.5, 4, shape)), jnp.float32)
+
+    bins = [-(-width // resolution) for resolution in _CONFIG.resolutions]
+    left = [centre_padding(b, n) for b, n in zip(bins, _CONFIG.positions, strict=True)]
+    begin = [
+        np.cumsum(b) - b - pad + n for b, pad, n in zip(bins, left, _CONFIG.positions, strict=True)
+    ]
+    integers = [[jnp.asarray(a, jnp.int32) for a in part] for part in (begin, left, bins)]
+    return RegionSignal(
+        promoter=tuple(depth(1, _ASSAYS, genes, n) for n in _CONFIG.positions),
+        own=tuple(jnp.ones((2, n), bool) for n in _CONFIG.positions),
+        minus=jnp.zeros(genes, bool),
+        depth=tuple(
+            depth(_ASSAYS, int(b.sum()) + 2 * n)
+            for b, n in zip(bins, _CONFIG.positions, strict=True)
+        ),
+        begin=tuple(integers[0]),
+        left=tuple(integers[1]),
+        bins=tuple(integers[2]),
+        region=jnp.asarray(region[None], jnp.int32),
+        score=jnp.asarray(score[None], jnp.float32),
+    )
+
+
+def _population(signal: RegionSignal) -> Population:
+    """One run of the engine that `experiments.train` uses, with the published training."""
+    genes = signal.minus.size
+    train = np.arange(genes) < _TRAIN
+    inputs = RunInputs(
+        cell=jnp.zeros(1, jnp.int32),
+        assays=jnp.arange(_ASSAYS)[None],
+        target=jnp.asarray(np.random.default_rng(1).standard_normal((1, genes)), jnp.float32),
+        train=jnp.asarray(train[None]),
+        validation=jnp.asarray(~train[None]),
+        order_key=jnp.asarray([[1, 2]], jnp.uint32),
+        model_key=jnp.asarray([[3, 4]], jnp.uint32),
+    )
+    published = _CONFIG.TRAINING["decay"]
+    config = TrainConfig(plateau=None, early_stop=None, **{**published, "epochs": 10_000})
+    count = np.asarray(signal.contacts(jnp.int32(0)))
+    plans = [
+        BatchPlan.of(_BATCH, _CONFIG.contacts, [count[part]], balanced=True)
+        for part in (train, ~train)
+    ]
+    run = Run("cell", tuple(map(str, range(_ASSAYS))), "fold", 0)
+    return Population(Trainer(_CONFIG, config, (plans[0], plans[1])), [run], inputs, signal)
+
+
+def _batch(signal: RegionSignal, size: int) -> RegionBatch:
+    plan = BatchPlan.of(size, _CONFIG.contacts, balanced=False)
+    gather = jax.jit(lambda signal, genes: signal.gather(0, jnp.arange(_ASSAYS), genes, plan))
+    return gather(signal, jnp.arange(size))
+
+
+@contextlib.contextmanager
+def _on_its_device() -> Iterator[str]:
+    """The package calls `.cuda()` on every constant; without a GPU that must do nothing."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    if torch.cuda.is_available():
+        yield "cuda"
+        return
+    original = torch.Tensor.cuda
+    torch.Tensor.cuda = lambda self, *_, **__: self
+    try:
+        yield "cpu"
+    finally:
+        torch.Tensor.cuda = original
+
+
+def _torch_inputs(batch: RegionBatch, device: str) -> list[Any]:
+    """A batch as the original's loader gives it, its masks of L x L included."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    layout = TokenLayout.of(batch.slots)
+    most = _CONFIG.contacts
+    item: list[dict[int, Any]] = [{} for _ in range(5)]
+    contacts = np.asarray(batch.contacts)
+    absent = np.arange(1 + most) > contacts[:, None]
+    for i, resolution in enumerate(_CONFIG.resolutions):
+        own = np.asarray(batch.promoter_valid[i])
+        regions = np.asarray(layout.regions_by_gene(batch.region[i]))
+        valid = np.asarray(layout.regions_by_gene(batch.region_valid[i].astype(np.float32))) > 0
+        values = (
+            np.asarray(batch.promoter[i]).transpose(0, 2, 1)[:, None],
+            ~(own[:, :, None] & own[:, None, :])[:, None, None],
+            regions.transpose(0, 1, 3, 2),
+            ~(own[:, None, :, None] & valid[:, :, None, :])[:, :, None],
+            (absent[:, :, None] | absent[:, None, :])[:, None],
+        )
+        for part, value in zip(item, values, strict=True):
+            part[resolution] = torch.tensor(np.ascontiguousarray(value), device=device)
+    frequency = np.zeros((len(contacts), 1 + most, 1 + most), np.float32)
+    frequency[:, 0, 1:] = np.asarray(batch.score)
+    return [*item, torch.tensor(frequency, device=device)]
+
+
+class _Original:
+    """The PyTorch package with given weights: training steps and inference on one batch."""
+
+    def __init__(self, state: dict[str, np.ndarray], device: str):
+        import torch  # pyright: ignore[reportMissingImports]
+        from chromoformer.net import (  # pyright: ignore[reportMissingImports]
+            ChromoformerRegressor,
+        )
+
+        self.torch, self.device = torch, device
+        self.net = ChromoformerRegressor(n_feats=_ASSAYS)
+        self.net.load_state_dict({name: torch.tensor(value) for name, value in state.items()})
+        self.net.to(device)
+        self.optimiser = torch.optim.AdamW(self.net.parameters(), lr=3e-5, weight_decay=0.01)
+
+    def train(self, inputs: list[Any]) -> None:
+        """One step of the published training."""
+        target = self.torch.zeros(len(inputs[-1]), 1, device=self.device)
+        self.optimiser.zero_grad()
+        loss = self.torch.nn.functional.mse_loss(self.net(*inputs), target)
+        loss.backward()
+        self.optimiser.step()
+        loss.item()
+
+    def infer(self, inputs: list[Any]) -> np.ndarray:
+        """Outputs `[B]`, without gradients."""
+        with self.torch.no_grad():
+            return self.net(*inputs)[:, 0].cpu().numpy()
+
+
+def chromoformer(rounds: int) -> dict:
+    """Training and inference genes/s of the published Chromoformer, and peak memory."""
+    require_peers("torch", "chromoformer")
+    # First: a child process counts the memory that its parent had, as its own peak.
+    memory = {side: _peak_memory(side) for side in ("ours", "torch")}
+    signal = _signal(_TRAIN + _VALIDATION)
+    population = _population(signal)
+    weights = jax.tree.map(jnp.array, population.weights())  # its own are given away in training
+    everything = np.ones((1, signal.minus.size), bool)
+    inputs = population.inputs
+
+    def infer() -> np.ndarray:
+        return predict_runs(_CONFIG, weights, inputs.cell, inputs.assays, signal, everything)
+
+    with _on_its_device() as device:
+        state = to_torch(_CONFIG, jax.tree.map(lambda x: x[0], weights["params"]))
+        original = _Original(state, device)
+        batches = {
+            size: _torch_inputs(_batch(signal, size), device) for size in (_BATCH, _BEST_BATCH)
+        }
+        largest = np.abs(infer()[0, :_BATCH] - original.infer(batches[_BATCH])).max()
+        if not largest < 1e-4:
+            raise RuntimeError(f"the two sides differ by {largest}: nothing to compare")
+        sides = {
+            "train": rate(population.train_epoch, _TRAIN),
+            "infer": rate(infer, everything.size),
+            "matmul_mflops": matmul_mflops(),
+        }
+        for size, batch in batches.items():
+            sides[f"torch_train_{size}"] = rate(_bound(original.train, batch), size)
+            sides[f"torch_infer_{size}"] = rate(_bound(original.infer, batch), size)
+        rates, by_round = take_turns(sides, rounds)
+    train, infer_rates = by_round["train"], by_round["infer"]
+    share = ratio(train, by_round["matmul_mflops"]) * _MFLOP_A_GENE
+    return {
+        "what": "chromoformer",
+        "train_ratio": round(ratio(train, by_round[f"torch_train_{_BATCH}"]), 1),
+        "infer_ratio": round(ratio(infer_rates, by_round[f"torch_infer_{_BATCH}"]), 1),
+        "memory_ratio": round(memory["ours"] / memory["torch"], 3),
+        "share_of_matmul_peak": round(share, 3),
+        "train_ratio_at_its_best_batch": round(
+            ratio(train, by_round[f"torch_train_{_BEST_BATCH}"]), 1
+        ),
+        "infer_ratio_at_its_best_batch": round(
+            ratio(infer_rates, by_round[f"torch_infer_{_BEST_BATCH}"]), 1
+        ),
+        "genes_per_s": {n: round(v, 1) for n, v in rates.items() if n != "matmul_mflops"},
+        "peak_memory_mb": {side: round(value) for side, value in memory.items()},
+        "matmul_gflops": round(rates["matmul_mflops"] / 1e3, 1),
+        "largest_difference": float(f"{largest:.1e}"),
+    }
+
+
+def _bound(function: Callable[[list[Any]], object], batch: list[Any]) -> Callable[[], object]:
+    return lambda: function(batch)
+
+
+def _peak_memory(side: str) -> float:
+    """Peak memory in MB of a process of its own that trains two steps (an epoch) of one side."""
+    program = f"from experiments.benchmark_chromoformer import peak_memory; peak_memory({side!r})"
+    output = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    ).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def peak_memory(side: str) -> None:
+    """Train one side and print this process's peak memory in MB."""
+    import resource
+
+    if side == "ours":
+        population = _population(_signal(_TRAIN + _VALIDATION))
+        for _ in range(2):
+            population.train_epoch()
+    else:
+        batch = _batch(_signal(_BATCH), _BATCH)
+        _, params = nnx.split(_CONFIG.build(rngs=nnx.Rngs(0)), nnx.Param)
+        with _on_its_device() as device:
+            original = _Original(to_torch(_CONFIG, params), device)
+            inputs = _torch_inputs(batch, device)
+            for _ in range(2):
+                original.train(inputs)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

@@ -10,7 +10,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from epi2expr_jax.ranking import ALL, MIN_CHROMOSOMES, jackknife, score_cube, shared_units
+from epi2expr_jax.ranking import (
+    ALL,
+    MIN_CHROMOSOMES,
+    jackknife,
+    score_cube,
+    shared_units,
+    weighted_mean,
+)
 
 COLUMNS = ["assay", "model", "pearson", "low", "high", "lead", "lead_low", "lead_high", "auc",
            "n_genes", "n_chromosomes"]  # fmt: skip
@@ -63,7 +70,7 @@ def _compare(
     reach = stats.t.isf((1 - confidence) / 2, K - 1) if K >= MIN_CHROMOSOMES else np.nan
     score, error = jackknife(pearson, genes)
     lead, lead_error = jackknife(pearson - pearson[:, :1], genes)
-    auc = shared.sel(metric="auc").mean(["cell", "fold", "seed", "chrom"]).sel(assays=names).values
+    auc = weighted_mean(means.sel(metric="auc").values, genes)
     return [
         {
             "assay": label,

@@ -33,6 +33,13 @@ _OLDER_NAMES = (
 )
 
 
+_STAGES = {
+    "embed": "embed",
+    "pairwise": "pairwise_interaction",
+    "regulation": "regulation",
+}
+
+
 def from_torch(
     state: Mapping[str, np.ndarray], where: str, **options: Any
 ) -> tuple[ChromoformerConfig, Any]:
@@ -54,7 +61,23 @@ def from_torch(
     named = _newest_names(state, where)
     config = _config_of(named, where, options)
     wanted = {name: shape for name, _, shape, _ in _entries(config)}
-    used = {name: named[name] for name in named.keys() - _unread(config).keys()}
+    if not wanted.keys() & named.keys():
+        raise InputError(
+            Problem(
+                where,
+                f"keys that begin with {listing(named, 3) or 'nothing'}",
+                f"the weights of a Chromoformer, such as {next(iter(wanted))}",
+                "give one of its checkpoints",
+            )
+        )
+    # Nothing reads γ outside of regulation, but its length is the number of heads.
+    unread = _unread(config)
+    heads = {
+        f"{name}.{config.resolutions[0]}.transformer.layers.0.self_att.gamma_f"
+        for name in _STAGES.values()
+    } & unread.keys()
+    wanted |= {name: unread.pop(name).shape for name in heads}
+    used = {name: named[name] for name in named.keys() - unread.keys()}
     problems = [
         Problem(
             f"{where}: {name}",
@@ -224,40 +247,20 @@ def _unread(config: ChromoformerConfig) -> StateDict:
 def _config_of(
     named: Mapping[str, np.ndarray], where: str, options: Mapping[str, Any]
 ) -> ChromoformerConfig:
-    """The configuration that the arrays speak of.
+    """The configuration that the arrays speak of; published sizes where they are silent.
 
     Raises:
-        InputError: if what tells it is missing, or the order of the resolutions is not told.
+        InputError: if the order of the resolutions is not told.
     """
-    found = [re.match(r"embed\.(\d+)\.lin_proj\.weight$", name) for name in named]
-    resolutions = list(dict.fromkeys(int(match[1]) for match in found if match))
-    first = resolutions[0] if resolutions else 2000
-    stages = {
-        "embed": f"embed.{first}.transformer.layers.",
-        "pairwise": f"pairwise_interaction.{first}.transformer.layers.",
-        "regulation": f"regulation.{first}.transformer.layers.",
-    }
-    # What tells a size, and its number of dimensions.
-    telling = {f"embed.{first}.lin_proj.weight": 2, "fc_head.0.weight": 2, "fc_head.2.weight": 2}
-    telling[f"{stages['regulation']}0.self_att.ff.weight"] = 2
-    for start in stages.values():
-        telling |= {f"{start}0.self_att.gamma_f": 1, f"{start}0.ff.l1.weight": 2}
-    problems = [
-        Problem(
-            f"{where}: {name}",
-            f"{named[name].ndim} dimensions" if name in named else "no such key",
-            f"{dimensions}, in the weights of a Chromoformer",
-            f"the file's own keys begin with {listing(named, 3) or 'nothing'}",
-        )
-        for name, dimensions in telling.items()
-        if name not in named or named[name].ndim != dimensions
-    ]
+    published = ChromoformerConfig()
+    found = [re.match(r"embed\.(\d+)\.", name) for name in named]
+    resolutions = tuple(dict.fromkeys(int(match[1]) for match in found if match))
     ends = [*named][:1] + [*named][-1:]
-    if not (problems or "resolutions" in options or any(end.startswith("fc_head") for end in ends)):
+    if "resolutions" not in options and not any(end.startswith("fc_head") for end in ends):
         # The head reads the resolutions side by side, in an order that only that of the names
         # tells: PyTorch ends with the head, published scripts that rename begin with it, and
         # sorted names have it in the middle.
-        problems.append(
+        raise InputError(
             Problem(
                 where,
                 "names that are in another order than the network's",
@@ -265,24 +268,29 @@ def _config_of(
                 f"give --resolutions, in the network's order (here are {listing(resolutions)})",
             )
         )
-    if problems:
-        raise InputError(problems)
 
-    def layers(start: str) -> int:
-        pattern = re.compile(re.escape(start) + r"(\d+)\.")
-        return len({match[1] for match in map(pattern.match, named) if match})
+    def size(name: str, axis: int, otherwise: int) -> int:
+        shape = named[name].shape if name in named else ()
+        return shape[axis] if axis < len(shape) else otherwise
 
-    sizes: dict[str, Any] = {"resolutions": tuple(resolutions)}
-    for stage, start in stages.items():
-        sizes[f"{stage}_layers"] = layers(start)
-        sizes[f"{stage}_heads"] = len(named[f"{start}0.self_att.gamma_f"])
-        sizes[f"{stage}_ff"] = len(named[f"{start}0.ff.l1.weight"])
-    width, assays = named[f"embed.{first}.lin_proj.weight"].shape
+    sizes: dict[str, Any] = {"resolutions": resolutions or published.resolutions}
+    first = sizes["resolutions"][0]
+    for stage, name in _STAGES.items():
+        pattern = re.compile(rf"{name}\.{first}\.transformer\.layers\.(\d+)\.")
+        layers = {match[1] for match in map(pattern.match, named) if match}
+        start = f"{name}.{first}.transformer.layers.0"
+        for field, told in (
+            ("layers", len(layers) or None),
+            ("heads", size(f"{start}.self_att.gamma_f", 0, 0) or None),
+            ("ff", size(f"{start}.ff.l1.weight", 0, 0) or None),
+        ):
+            sizes[f"{stage}_{field}"] = told or getattr(published, f"{stage}_{field}")
+    attention = f"{_STAGES['regulation']}.{first}.transformer.layers.0.self_att"
     return ChromoformerConfig(
-        assays=assays,
-        task="classification" if len(named["fc_head.2.weight"]) == 2 else "regression",
-        embedding=width,
-        regulation_width=named[f"{stages['regulation']}0.self_att.ff.weight"].shape[1],
-        head=len(named["fc_head.0.weight"]),
+        assays=size(f"embed.{first}.lin_proj.weight", 1, 1),
+        task="classification" if size("fc_head.2.weight", 0, 1) == 2 else "regression",
+        embedding=size(f"embed.{first}.lin_proj.weight", 0, published.embedding),
+        regulation_width=size(f"{attention}.ff.weight", 1, published.regulation_width),
+        head=size("fc_head.0.weight", 0, published.head),
         **{**sizes, **options},
     )

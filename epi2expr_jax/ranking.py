@@ -208,7 +208,7 @@ def _rank_group(cell: str, shared: xr.DataArray, confidence: float) -> pd.DataFr
             "spearman": rho,
             "spearman_low": rho - reach * rho_error,
             "spearman_high": rho + reach * rho_error,
-            **{name: _weighted_mean(value[name], genes) for name in METRICS[2:]},
+            **{name: weighted_mean(value[name], genes) for name in METRICS[2:]},
             "n_genes": round(genes.sum()),
             "n_chromosomes": K,
             "n_folds": shared.sizes["fold"],
@@ -244,7 +244,7 @@ def jackknife(
     return mean, np.sqrt(np.maximum(unequal, plain))
 
 
-def _weighted_mean(values: np.ndarray, genes: np.ndarray) -> np.ndarray:
+def weighted_mean(values: np.ndarray, genes: np.ndarray) -> np.ndarray:
     """Mean over chromosomes where the value exists (an AUC needs both labels)."""
     weight = np.where(np.isnan(values), 0, genes[:, None])
     total = weight.sum(axis=0)

@@ -79,6 +79,16 @@ def build_config(roadmap):
 
 
 @pytest.fixture(scope="session")
+def distal_store(build_config, roadmap, tmp_path_factory):
+    """A store of 40 kb windows and the regions that its genes touch."""
+    from data_prep.build_store import build
+
+    store = tmp_path_factory.mktemp("store") / "distal.zarr"
+    contacts = str(roadmap / "contacts.bedpe")
+    return build(build_config(store, window_bp=40_000, bin_bp=100, interactions=contacts))
+
+
+@pytest.fixture(scope="session")
 def small_store(build_config, tmp_path_factory):
     """Its window store."""
     from data_prep.build_store import build

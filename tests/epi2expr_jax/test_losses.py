@@ -1,8 +1,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from epi2expr_jax.losses import masked_mse
+from epi2expr_jax.losses import masked_cross_entropy, masked_mse
 
 
 def loss(prediction, target, mask):
@@ -29,3 +30,22 @@ def test_nan_inside_the_mask_stays():
 
 def test_no_gene_makes_zero():
     assert loss([1.0, 2.0], [0.0, 0.0], [False, False]) == 0
+
+
+def test_cross_entropy_is_that_of_two_logits():
+    random = np.random.default_rng(0)
+    logits, label = random.normal(0, 3, (20, 2)), random.random(20) < 0.5
+    mask = jnp.arange(20) < 17
+    expected = -np.log(np.exp(logits)[np.arange(20), label.astype(int)] / np.exp(logits).sum(1))
+    odds = jnp.asarray(logits[:, 1] - logits[:, 0]).at[18].set(jnp.nan)
+
+    def loss(odds):
+        return masked_cross_entropy(prediction=odds, target=jnp.asarray(label, float), mask=mask)
+
+    assert loss(odds) == pytest.approx(expected[:17].mean(), rel=1e-5)
+    gradient = jax.grad(loss)(odds)
+    np.testing.assert_array_equal(gradient[17:], 0)
+    np.testing.assert_allclose(
+        gradient[:17], (1 / (1 + np.exp(-odds[:17])) - label[:17]) / 17, rtol=1e-4
+    )
+    assert np.isnan(loss(odds.at[3].set(jnp.nan)))

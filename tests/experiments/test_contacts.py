@@ -19,9 +19,17 @@ from experiments.train import train
 
 # ROLES by place: among the first seven assays one is driven from a distal element.
 ASSAYS = 7
-SMALL = {"embedding": 32, "embed_ff": 32, "pairwise_ff": 32, "pairwise_layers": 1, "regulation_layers": 1,
-         "regulation_heads": 2, "regulation_width": 32, "regulation_ff": 32,
-         "resolutions": (2000,)}  # fmt: skip
+SMALL = {
+    "resolutions": (2000,),
+    "embedding": 32,
+    "embed_ff": 32,
+    "pairwise_layers": 1,
+    "pairwise_ff": 32,
+    "regulation_layers": 1,
+    "regulation_heads": 2,
+    "regulation_width": 32,
+    "regulation_ff": 32,
+}
 
 
 def store_of(data, contacts, path):

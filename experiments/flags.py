@@ -87,7 +87,12 @@ def define_training() -> None:
     flags.DEFINE_enum(
         "orientation", "strand", ORIENTATIONS, "strand: minus-strand genes are flipped."
     )
-    flags.DEFINE_integer("runs_at_once", 256, "Runs whose state is in memory together.")
+    flags.DEFINE_integer(
+        "runs_at_once",
+        0,
+        "Runs whose state is in memory together; 0: as many as 4 GiB hold.",
+        lower_bound=0,
+    )
     flags.DEFINE_integer("checkpoint_every", 1, "Epochs between checkpoints.", lower_bound=1)
     flags.DEFINE_boolean("resume", True, "Go on where an interrupted training stopped.")
 

@@ -3,6 +3,8 @@
     python -m experiments.train --store=roadmap.zarr --run=runs/cnn --model=cnn
     python -m experiments.train --store=roadmap.zarr --run=runs/pairs --model=promoter_cnn \\
         --cells=E003,E123 --assays=each,H3K27ac+DNase --cv=chromosomes_5 --target=log2
+    python -m experiments.train --store=distal.zarr --run=runs/distal --model=chromoformer
+    python -m experiments.train --store=distal.zarr --run=runs/near --model=chromoformer --no_pcre
 
 The same command run again resumes an interrupted training: a checkpoint is written after every
 epoch. A run whose loss is no longer finite is quarantined and named; the others go on.
@@ -19,6 +21,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from absl import flags
@@ -39,13 +43,15 @@ from experiments.flags import TrainRequest, define_training
 
 FLAGS = flags.FLAGS
 
+_STATE_BYTES = 4 << 30  # of the runs that train together, unless --runs_at_once is given
+
 
 def train(
     request: TrainRequest,
     run_dir: pathlib.Path,
     *,
     resume: bool = True,
-    runs_at_once: int = 256,
+    runs_at_once: int = 0,
     checkpoint_every: int = 1,
 ) -> dict[str, Any]:
     """Train everything the request names; returns the run card.
@@ -72,8 +78,9 @@ def train(
     plans = plan_batches(store, model, all_folds, config.batch_size, config.balanced)
 
     history, populations = [], []
-    groups = list(_groups(runs, runs_at_once))
-    trainers = {n: Trainer(_model_config(request, n), config, plans) for n, _, _ in groups}
+    sizes = sorted({len(run.assays) for run in runs})
+    trainers = {n: Trainer(_model_config(request, n), config, plans) for n in sizes}
+    groups = [group for n in sizes for group in _groups(runs, n, trainers[n], runs_at_once)]
     for number, name, group in groups:
         population = _train_group(
             trainers[number], group, dataset, folds, request, run_dir, name, checkpoint_every,
@@ -150,12 +157,21 @@ def _model_config(request: TrainRequest, assays: int) -> Any:
     return REGISTRY[request.model](assays=assays, **request.model_options)
 
 
-def _groups(runs: Sequence[Run], at_once: int) -> Iterable[tuple[int, str, list[Run]]]:
-    """Runs of one model shape, at most `at_once` together: (assays a run, name, runs)."""
-    for number in sorted({len(run.assays) for run in runs}):
-        same = [run for run in runs if len(run.assays) == number]
-        for i in range(0, len(same), at_once):
-            yield number, f"{number}-assay-{i // at_once}", same[i : i + at_once]
+def _groups(
+    runs: Sequence[Run], number: int, trainer: Trainer, at_once: int
+) -> Iterable[tuple[int, str, list[Run]]]:
+    """Runs of `number` assays, a part of them at a time: (assays a run, name, runs).
+
+    Args:
+        at_once: runs a part; 0 for as many as `_STATE_BYTES` hold.
+    """
+    if not at_once:
+        state = jax.eval_shape(trainer.init, jax.ShapeDtypeStruct((2,), jnp.uint32))
+        bytes_a_run = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+        at_once = max(1, _STATE_BYTES // bytes_a_run)
+    same = [run for run in runs if len(run.assays) == number]
+    for i in range(0, len(same), at_once):
+        yield number, f"{number}-assay-{i // at_once}", same[i : i + at_once]
 
 
 def _start(

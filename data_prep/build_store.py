@@ -195,7 +195,7 @@ def _cluster(workers: int) -> Iterator[Client]:
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
-            dashboard_address=None,  # pyright: ignore[reportArgumentType]
+            dashboard_address=":0",  # any free port: builds may run side by side
             local_directory=scratch,
             silence_logs=logging.ERROR,
         ) as cluster,

@@ -255,8 +255,8 @@ def _config_of(
     published = ChromoformerConfig()
     found = [re.match(r"embed\.(\d+)\.", name) for name in named]
     resolutions = tuple(dict.fromkeys(int(match[1]) for match in found if match))
-    ends = [*named][:1] + [*named][-1:]
-    if "resolutions" not in options and not any(end.startswith("fc_head") for end in ends):
+    told = any(name.startswith("fc_head") for name in ([*named][:1] + [*named][-1:]))
+    if len(resolutions) > 1 and "resolutions" not in options and not told:
         # The head reads the resolutions side by side, in an order that only that of the names
         # tells: PyTorch ends with the head, published scripts that rename begin with it, and
         # sorted names have it in the middle.

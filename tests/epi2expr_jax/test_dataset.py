@@ -325,7 +325,5 @@ def test_plans_serve_every_cell_and_fold(region_store):
                 first = ranked[::-1][:: -(-len(ranked) // 4)]
                 needed[: len(first)] = np.maximum(needed[: len(first)], first)
         assert plan.slots == tuple(needed)
-    plain, validation = plan_batches(store, MODEL, folds, 4, balanced=False)
-    assert (plain.slots, plain.balanced) == ((8,) * 4, False)
-    assert validation == plans[1]
-    assert plan_batches(store, CnnConfig(), folds, 4, balanced=True) == (BatchPlan(4), BatchPlan(4))
+    assert plan_batches(store, MODEL, folds, 4, balanced=False) == (BatchPlan(4, (8,) * 4),) * 2
+    assert plan_batches(store, CnnConfig(), folds, 4, balanced=True) == (BatchPlan(4),) * 2

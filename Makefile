@@ -39,12 +39,16 @@ format: $(VENV)/installed-lint
 trials: $(VENV)/installed-test
 	EPI2EXPR_TRIALS=full $(BIN)/python -m pytest -m trial
 
+# chromoformer declares a dependency (einops) that nothing in it imports.
 parity: $(VENV)/installed-dev
+	@$(PIP) --no-deps chromoformer==1.1.3
 	$(BIN)/python -m pytest -m peers
 
 benchmark: $(VENV)/installed-dev
 	$(BIN)/python -m experiments.benchmark --what=windows
 	$(BIN)/python -m experiments.benchmark --what=cnn
+	@$(PIP) --no-deps chromoformer==1.1.3
+	$(BIN)/python -m experiments.benchmark --what=chromoformer
 
 clean:
 	rm -rf $(VENV) $(DEMO) *.egg-info .pytest_cache .ruff_cache

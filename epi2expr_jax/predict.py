@@ -32,7 +32,8 @@ from epi2expr_jax.splits import Fold, read_splits
 from epi2expr_jax.store import WindowStore
 from epi2expr_jax.training import Signal, predict_genes
 
-_BATCH = 256
+# Genes a batch, measured on two cores: regions are read fastest while they stay in cache.
+_WINDOW_BATCH, _REGION_BATCH = 256, 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +168,8 @@ def predict_runs(
     most = getattr(model_config, "contacts", 0)
     contacts = [signal.contacts(c) for c in cell] if most else []
     parts = (np.asarray(own)[want] for own, want in zip(contacts, wanted, strict=False))
-    plan = BatchPlan.of(_BATCH, most, parts, balanced=bool(most))
+    size = _REGION_BATCH if most else _WINDOW_BATCH
+    plan = BatchPlan.of(size, most, parts, balanced=bool(most))
     model = nnx.eval_shape(lambda: model_config.build(rngs=nnx.Rngs(0)))
     graph, _, _ = nnx.split(model, nnx.Param, nnx.BatchStat)
     lanes = default_lanes()

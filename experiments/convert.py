@@ -1,0 +1,345 @@
+"""Published Chromoformer weights (PyTorch) to a run directory, and a run back to PyTorch.
+
+    python -m experiments.convert --checkpoint=E003_fold1.pt --out=runs/published --cell=E003 \\
+        --fold=1 --assays=H3K4me1,H3K4me3,H3K9me3,H3K27me3,H3K36me3,H3K27ac,H3K9ac
+    python -m experiments.convert --run=runs/mine --run_id=0123456789ab --out=mine.pt
+
+The run directory then predicts like a trained one, from a store of read depth:
+
+    load("runs/published").predict(store, include_seen=True)
+
+Published training watched the group it held out, so no gene is blind to these weights. Needs
+PyTorch (pip install 'epi2expr_jax[convert]'); a file's pickle may hold weights and nothing to run.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib
+import pathlib
+import re
+import shlex
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+from data_prep.program import start
+from epi2expr_jax import checkpoint
+from epi2expr_jax.convert import StateDict, from_torch, to_torch
+from epi2expr_jax.dataset import InputConfig
+from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.genome import listing, sort_chromosomes
+from epi2expr_jax.models.chromoformer import ChromoformerConfig
+from epi2expr_jax.predict import load
+from epi2expr_jax.roadmap import CHROMOFORMER_GROUPS
+from epi2expr_jax.runs import LABEL, Run, TargetScale
+from epi2expr_jax.splits import Fold, write_splits
+from experiments.flags import define_run, require
+
+FLAGS = flags.FLAGS
+
+_NAME = "published"  # of the one population
+# Published files hold scores and labels beside the weights, as NumPy pickles them.
+_NUMPY = (
+    "numpy.dtype",
+    "numpy.ndarray",
+    *(
+        f"numpy.{core}.multiarray.{name}"
+        for core in ("core", "_core")
+        for name in ("scalar", "_reconstruct")
+    ),
+)
+
+
+def define_flags() -> None:
+    """The flags of this program."""
+    define_run()
+    flags.DEFINE_string("checkpoint", None, "PyTorch file to read.")
+    flags.DEFINE_string("out", None, "Run directory to make of it; or, with --run, file to write.")
+    flags.DEFINE_list("assays", [], "The marks the checkpoint reads, in its order.")
+    flags.DEFINE_string("cell", None, "The cell whose tracks it reads, as stores name it.")
+    flags.DEFINE_enum(
+        "fold", "unknown", ["unknown", "1", "2", "3", "4"], "Chromoformer's group it held out."
+    )
+    flags.DEFINE_integer("contacts", 8, "Most regions a gene (i_max).", lower_bound=1)
+    flags.DEFINE_integer("window_bp", 40_000, "Width of its promoter window (w_prom), in bp.")
+    flags.DEFINE_list(
+        "resolutions", [], "Bins it reads, in bp, in its order. Default: as the file has them."
+    )
+    flags.DEFINE_string("run_id", None, "Which run of --run; needed if it has several.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """What a checkpoint does not say of itself.
+
+    Attributes:
+        cell, assays: the tracks it reads, in its order.
+        fold: the group of chromosomes it held out, 1 to 4; None if that is not known.
+        options: of `convert.from_torch`.
+    """
+
+    cell: str
+    assays: tuple[str, ...]
+    fold: int | None = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def from_flags(cls) -> "Published":
+        """From the command line.
+
+        Raises:
+            InputError: naming every flag that is missing or makes no sense.
+        """
+        require("cell", "assays")
+        if not all(text.isdecimal() for text in FLAGS.resolutions):
+            found = ",".join(FLAGS.resolutions)
+            expected = "bins in bp, such as 2000,500,100"
+            raise InputError(Problem("--resolutions", found, expected, "correct it"))
+        options = {"contacts": FLAGS.contacts, "window_bp": FLAGS.window_bp}
+        if FLAGS.resolutions:
+            options["resolutions"] = tuple(map(int, FLAGS.resolutions))
+        fold = None if FLAGS.fold == "unknown" else int(FLAGS.fold)
+        return cls(FLAGS.cell, tuple(FLAGS.assays), fold, options)
+
+    @property
+    def split(self) -> Fold:
+        """What it was trained and chosen on. Nothing is left to test it on."""
+        held_out = CHROMOFORMER_GROUPS[self.fold - 1] if self.fold else ()
+        rest = {name for group in CHROMOFORMER_GROUPS for name in group} - set(held_out)
+        name = f"group{self.fold}" if self.fold else "unknown"
+        return Fold(name, tuple(sort_chromosomes(rest)), tuple(sort_chromosomes(held_out)), ())
+
+
+class _Skipped:
+    """Stands in for NumPy's values, so that none is made of what a stranger wrote."""
+
+    def __init__(self, *_: Any):
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+def read_checkpoint(path: pathlib.Path) -> StateDict:
+    """The weights of a PyTorch file, name → array: its `net`, or all of it.
+
+    Raises:
+        InputError: without PyTorch; for a file that is no checkpoint, or whose pickle names
+            anything but weights; naming all values that are no tensors.
+    """
+    torch = _torch()
+    where, expected = str(path), "weights by name, alone or under `net`, as PyTorch saves them"
+    allowed = [(_Skipped, name) for name in _NUMPY]
+    try:
+        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(allowed):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        found = error.strerror or str(error)
+        raise InputError(Problem(where, found, expected, "check --checkpoint")) from None
+    except Exception as error:  # whatever a stream of wrong bytes makes the unpickler raise
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        found = f"a pickle that names {named[1]}" if named else "no checkpoint, or a damaged one"
+        remedy = "do not trust it: this is how code is hidden in a checkpoint" if named else (
+            "download it again, and compare its size"
+        )  # fmt: skip
+        raise InputError(Problem(where, found, expected, remedy)) from None
+    net = content.get("net", content) if isinstance(content, Mapping) else content
+    if not isinstance(net, Mapping):
+        found = f"a {type(net).__name__}"
+        raise InputError(Problem(where, found, expected, "save the model's state_dict()"))
+    problems = [
+        Problem(f"{where}: {name}", f"a {type(value).__name__}", "a tensor", "save a state_dict()")
+        for name, value in net.items()
+        if not isinstance(value, torch.Tensor)
+    ]
+    if problems:
+        raise InputError(problems)
+    return {str(name): tensor.detach().float().numpy() for name, tensor in net.items()}
+
+
+def write_run(
+    state: StateDict, source: pathlib.Path, published: Published, out: pathlib.Path
+) -> dict[str, Any]:
+    """Make a run directory of published weights; returns its card.
+
+    Args:
+        source: the file they come from, for the card and for messages.
+
+    Raises:
+        InputError: if they are no Chromoformer's, do not read so many marks, or `out` is taken.
+    """
+    config, params = from_torch(state, source.name, **published.options)
+    _require_assays(config, published.assays, source.name)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        expected = "an empty or new directory"
+        raise InputError(Problem(str(out), "files already", expected, "give another --out"))
+    fold = published.split
+    cv = "chromoformer_4" if published.fold else "unknown"
+    run = Run(published.cell, published.assays, fold.name, 0)
+    classifies = config.task == "classification"
+    # Published regressors predict log2(RPKM + 1) itself, so nothing is to be scaled back.
+    scale = TargetScale(LABEL if classifies else "log2", low=0.0, high=0.0, mean=0.0, deviation=1.0)
+    folder = f"checkpoints/{_NAME}/best"
+    (out / folder).parent.mkdir(parents=True)
+    # Stacked on the axis of runs, of which there is one; no genes are counted here.
+    weights = {"params": jax.tree.map(lambda leaf: leaf[None], params), "stats": {}}
+    checkpoint.save(out / folder, weights)
+    write_splits(out / "splits.json", cv, 0, [fold], [])
+    card = {
+        "request": {},
+        "store_checksum": "unknown",
+        "status": "complete",
+        "converted": {
+            "file": source.name,
+            "bytes": source.stat().st_size,
+            "sha256": _sha256(source),
+            "held_out": list(fold.validation),
+        },
+        "store": {"path": "unknown", "cells": [run.cell], "assays": list(run.assays)},
+        "model": ChromoformerConfig.NAME,
+        "target": scale.kind,
+        "cv": cv,
+        "input_config": dataclasses.asdict(InputConfig("log1p", "strand")),
+        "versions": checkpoint.versions(),
+        "command": shlex.join(["python", "-m", "experiments.convert", *sys.argv[1:]]),
+        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "seconds": 0.0,
+        "populations": [
+            {
+                "name": _NAME,
+                "model_config": dataclasses.asdict(config),
+                "weights": folder,
+                "runs": [
+                    {
+                        **dataclasses.asdict(run),
+                        "run_id": run.run_id,
+                        "status": "converted",
+                        "epochs": None,
+                        "best_validation_loss": None,
+                        "target_scale": dataclasses.asdict(scale),
+                    }
+                ],
+            }
+        ],
+    }
+    checkpoint.write_card(out, card)
+    return card
+
+
+def _require_assays(config: ChromoformerConfig, assays: tuple[str, ...], where: str) -> None:
+    if config.assays != len(set(assays)) or len(set(assays)) != len(assays):
+        raise InputError(
+            Problem(
+                "--assays",
+                listing(assays, 30),
+                f"the {config.assays} different marks that {where} reads, in its order",
+                "published models read H3K4me1, H3K4me3, H3K9me3, H3K27me3, H3K36me3, H3K27ac, "
+                "H3K9ac",
+            )
+        )
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def export_run(
+    run_dir: pathlib.Path, run_id: str | None, out: pathlib.Path
+) -> tuple[Run, ChromoformerConfig, InputConfig]:
+    """Write one run as a PyTorch file, `{"net": state_dict}`; returns what it is.
+
+    Its last layer predicts the target's own scale, whatever was done to it in training.
+
+    Raises:
+        InputError: if the run is not told or no Chromoformer with regions, or `out` exists.
+    """
+    torch = _torch()
+    ensemble = load(run_dir)
+    places = {
+        run.run_id: (member, i) for member in ensemble.members for i, run in enumerate(member.runs)
+    }
+    if (run_id or len(places) != 1) and run_id not in places:
+        known = [f"{run.run_id} ({run.cell} {run.label} {run.fold})" for run in ensemble.runs]
+        found = run_id or f"nothing, for {len(places)} runs"
+        raise InputError(Problem("--run_id", found, f"one of {listing(known, 20)}", "choose one"))
+    if out.exists():
+        raise InputError(Problem(str(out), "a file", "a new one", "give another --out"))
+    member, i = places[run_id or next(iter(places))]
+    config, scale = member.model_config, member.scales[i]
+    if not isinstance(config, ChromoformerConfig):
+        found = f"a run of {ensemble.card['model']}"
+        raise InputError(Problem(str(run_dir), found, "one of chromoformer", "give another --run"))
+    params = jax.tree.map(lambda leaf: np.asarray(leaf)[i], member.weights["params"])
+    state = to_torch(config, params, mean=scale.mean, deviation=scale.deviation)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(out.name + ".partial")
+    torch.save({"net": {name: torch.from_numpy(array) for name, array in state.items()}}, partial)
+    partial.replace(out)
+    return member.runs[i], config, ensemble.input_config
+
+
+def _torch() -> Any:
+    """PyTorch, which nothing else here needs.
+
+    Raises:
+        InputError: if it is not installed.
+    """
+    with contextlib.suppress(ImportError):
+        return importlib.import_module("torch")
+    raise InputError(
+        Problem(
+            "PyTorch",
+            "no such package",
+            "the extra `convert`",
+            "pip install 'epi2expr_jax[convert]', then run the same command again",
+        )
+    )
+
+
+def main() -> None:
+    if bool(FLAGS.checkpoint) == bool(FLAGS.run):
+        raise InputError(
+            Problem(
+                "command line",
+                "both --checkpoint and --run" if FLAGS.run else "no --checkpoint and no --run",
+                "--checkpoint to import, or --run to export",
+                "see --help for an example",
+            )
+        )
+    require("out")
+    out = pathlib.Path(FLAGS.out)
+    if FLAGS.run:
+        run, config, inputs = export_run(pathlib.Path(FLAGS.run), FLAGS.run_id, out)
+        print(
+            f"{out}: {config.task} of {run.cell} from {', '.join(run.assays)}, in this order, by "
+            f"signal under the transform {inputs.transform} and the orientation "
+            f"{inputs.orientation}\n(n_feats={config.assays}, d_emb={config.token_width}, "
+            f"binsizes={list(config.resolutions)}, i_max={config.contacts}, "
+            f"w_prom={config.window_bp}; the package reads ln(depth + 1), by strand)"
+        )
+        return
+    published, source = Published.from_flags(), pathlib.Path(FLAGS.checkpoint)
+    card = write_run(read_checkpoint(source), source, published, out)
+    held_out = card["converted"]["held_out"]
+    watched = f"watched {listing(held_out, 30)}" if held_out else "may have seen any chromosome"
+    print(
+        f"{out}: {card['populations'][0]['model_config']['task']} of {published.cell} from "
+        f"{', '.join(published.assays)}\nnote: its training {watched}, so no gene is blind to it; "
+        f"load({str(out)!r}).predict(store, include_seen=True)"
+    )
+
+
+def run() -> None:
+    start(main, define_flags)
+
+
+if __name__ == "__main__":
+    run()

@@ -30,7 +30,7 @@ from epi2expr_jax.population import default_lanes, map_runs, pad_runs
 from epi2expr_jax.runs import Run, TargetScale, locate_runs
 from epi2expr_jax.splits import Fold, read_splits
 from epi2expr_jax.store import WindowStore
-from epi2expr_jax.training import Signal, predict_genes
+from epi2expr_jax.training import Signal, graph_of, predict_genes
 
 # Genes a batch, measured on two cores: regions are read fastest while they stay in cache.
 _WINDOW_BATCH, _REGION_BATCH = 256, 64
@@ -121,7 +121,7 @@ class Ensemble:
                     "genes",
                     f"{len(seen)} genes that every model saw in training or validation "
                     f"({listing(seen.gene_id)})",
-                    f"genes on held-out chromosomes ({listing(sorted(tested), 30)})",
+                    f"genes on held-out chromosomes ({listing(sorted(tested), 30) or 'none'})",
                     "leave them out, or pass include_seen=True and do not call it a test",
                 )
             )
@@ -170,9 +170,7 @@ def predict_runs(
     parts = (np.asarray(own)[want] for own, want in zip(contacts, wanted, strict=False))
     size = _REGION_BATCH if most else _WINDOW_BATCH
     plan = BatchPlan.of(size, most, parts, balanced=bool(most))
-    model = nnx.eval_shape(lambda: model_config.build(rngs=nnx.Rngs(0)))
-    graph, _, _ = nnx.split(model, nnx.Param, nnx.BatchStat)
-    lanes = default_lanes()
+    graph, lanes = graph_of(model_config), default_lanes()
     padded = [pad_runs(tree, lanes) for tree in (weights, cell, assays, jnp.asarray(wanted))]
     return np.asarray(_all_runs(graph, plan, lanes, *padded, signal))[: len(wanted)]
 

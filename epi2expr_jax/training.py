@@ -6,6 +6,7 @@ so its result does not depend on what is trained beside it or on where it was re
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -123,6 +124,13 @@ class EpochRecord:
     learning_rate: Leaf
 
 
+@functools.cache
+def graph_of(model_config: Any) -> Any:
+    """A model without its arrays. Kept, since tracing a large model's making takes a second."""
+    model = nnx.eval_shape(lambda: model_config.build(rngs=nnx.Rngs(0)))
+    return nnx.split(model, nnx.Param, nnx.BatchStat)[0]
+
+
 class Trainer:
     """The pure functions of one run, for one model shape: `init` and `train_epoch`.
 
@@ -141,8 +149,7 @@ class Trainer:
         self.plan, self.validation_plan = plans or (BatchPlan(config.batch_size),) * 2
         self.loss = LOSSES[config.task]
         self.model_config = model_config
-        model = nnx.eval_shape(lambda: model_config.build(rngs=nnx.Rngs(0)))
-        self.graph, _, _ = nnx.split(model, nnx.Param, nnx.BatchStat)
+        self.graph = graph_of(model_config)
         self.adam = optax.scale_by_adam(eps=config.adam_epsilon)
 
     def init(self, model_key: UInt32[Array, "2"]) -> RunState:

@@ -32,6 +32,15 @@ def evaluate(run_dir: pathlib.Path, store_path: str | None = None) -> pd.DataFra
         InputError: if training has not finished, or the store is not the one trained on.
     """
     ensemble = load(run_dir)
+    if not any(ensemble.folds[run.fold].test for run in ensemble.runs):
+        raise InputError(
+            Problem(
+                str(run_dir),
+                "models without a single test chromosome (imported weights have none)",
+                "genes that no model saw in training or validation",
+                "predict with load(RUN).predict(store, include_seen=True); it is no test",
+            )
+        )
     store = WindowStore.open(store_path or ensemble.card["store"]["path"])
     if store.checksum() != ensemble.card["store_checksum"]:
         raise InputError(

@@ -1,6 +1,7 @@
 """The house's one rule: experiments → data_prep → epi2expr_jax, and inside, only downward."""
 
 import ast
+import functools
 import pathlib
 import subprocess
 import sys
@@ -41,6 +42,7 @@ def modules(building: str) -> list[pathlib.Path]:
     return sorted((ROOT / building).rglob("*.py"))
 
 
+@functools.cache
 def imports_of(path: pathlib.Path) -> set[str]:
     """Dotted names this file imports from the three buildings."""
     found = set()

@@ -9,7 +9,7 @@ Only what the prediction needs is computed, and it is the same function: see `mo
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -163,7 +163,8 @@ class Weights(NamedTuple):
 
     Attributes:
         embedding: `[B H L]`, from the promoter's centre to its positions (last layer).
-        pairwise: `[B N J H L]`, from the promoter to the positions of each region, `J` layers.
+        pairwise: `[B N J H L]`, from the promoter to the positions of each region, `J` layers; 0
+            for absent regions.
         regulation: `[B J H 1+N 1+N]`, among promoter (0) and regions. Rows and columns of absent
             regions are 0.
     """
@@ -187,7 +188,7 @@ class Resolution(nnx.Module):
     def __init__(self, config: ChromoformerConfig, positions: int, rngs: nnx.Rngs):
         width = config.token_width
 
-        def layers(number: int, kind: type, heads: int, inner: int, hidden: int) -> nnx.List:
+        def layers(number: int, kind: type, heads: int, inner: int, hidden: int) -> Any:
             return nnx.List(
                 Layer(
                     kind(width, heads, inner, rngs=rngs),
@@ -325,9 +326,15 @@ class Chromoformer(nnx.Module):
         _, weights = self._run(x, every_token=True)
         layout = TokenLayout.of(x.slots)
         embedding, pairwise, regulation = zip(*weights, strict=True)
+        # Attention over nothing is uniform; of an absent region it is not to be shown.
+        there = [valid.any(-1)[:, None, None, None] for valid in x.region_valid]
         return Weights(
             embedding,
-            tuple(layout.regions_by_gene(jnp.stack(part, 1)) for part in pairwise if part),
+            tuple(
+                layout.regions_by_gene(jnp.where(there[i], jnp.stack(part, 1), 0))
+                for i, part in enumerate(pairwise)
+                if part
+            ),
             tuple(layout.pairs_by_gene(jnp.stack(part, 1), x.contacts) for part in regulation),
         )
 

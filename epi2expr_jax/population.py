@@ -70,14 +70,6 @@ class History:
         return cls(*(np.full((runs, epochs), np.nan, np.float32) for _ in range(3)))
 
 
-# Hundreds of small draws, run once: compiled in a hurry.
-@functools.partial(
-    jax.jit, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0}
-)
-def _init(trainer: Trainer, model_key: Array) -> RunState:
-    return trainer.init(model_key)
-
-
 # Compiled once for a trainer and a number of runs, whichever population asks.
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
 def _epoch(
@@ -119,8 +111,7 @@ class Population:
         self.signal = signal
         self.epochs_done = 0
         self.history = History.empty(len(self.runs), trainer.config.epochs)
-        # One run after the other: drawing weights is quick, compiling it for every `R` is not.
-        states = [jax.device_get(_init(trainer, key)) for key in self.inputs.model_key]
+        states = [trainer.init(key) for key in self.inputs.model_key]
         state = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *states)
         idle = np.arange(len(states)) >= len(self.runs)
         self.state: RunState = dataclasses.replace(

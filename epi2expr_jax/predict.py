@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import xarray as xr
-from flax import nnx
 from jaxtyping import Array, Bool, Int
 
 from epi2expr_jax import checkpoint
@@ -30,7 +29,7 @@ from epi2expr_jax.population import default_lanes, map_runs, pad_runs
 from epi2expr_jax.runs import Run, TargetScale, locate_runs
 from epi2expr_jax.splits import Fold, read_splits
 from epi2expr_jax.store import WindowStore
-from epi2expr_jax.training import Signal, graph_of, predict_genes
+from epi2expr_jax.training import Signal, parts_of, predict_genes
 
 # Genes a batch, measured on two cores: regions are read fastest while they stay in cache.
 _WINDOW_BATCH, _REGION_BATCH = 256, 64
@@ -170,7 +169,7 @@ def predict_runs(
     parts = (np.asarray(own)[want] for own, want in zip(contacts, wanted, strict=False))
     size = _REGION_BATCH if most else _WINDOW_BATCH
     plan = BatchPlan.of(size, most, parts, balanced=bool(most))
-    graph, lanes = graph_of(model_config), default_lanes()
+    graph, lanes = parts_of(model_config)[0], default_lanes()
     padded = [pad_runs(tree, lanes) for tree in (weights, cell, assays, jnp.asarray(wanted))]
     return np.asarray(_all_runs(graph, plan, lanes, *padded, signal))[: len(wanted)]
 
@@ -253,8 +252,7 @@ def load(run_dir: str | os.PathLike) -> Ensemble:
 
 
 def _weights_template(model_config: Any, runs: int) -> dict[str, Any]:
-    model = nnx.eval_shape(lambda: model_config.build(rngs=nnx.Rngs(0)))
-    _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    _, params, stats = parts_of(model_config)
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((runs, *x.shape), x.dtype),
         {"params": params, "stats": stats},

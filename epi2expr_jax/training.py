@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax import lax
@@ -19,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 from epi2expr_jax.batches import BatchPlan
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.losses import LOSSES
+from epi2expr_jax.models.weights import draw
 from epi2expr_jax.resident import RegionSignal, WindowSignal
 from epi2expr_jax.runs import RunInputs
 from epi2expr_jax.schedules import (
@@ -125,10 +127,13 @@ class EpochRecord:
 
 
 @functools.cache
-def graph_of(model_config: Any) -> Any:
-    """A model without its arrays. Kept, since tracing a large model's making takes a second."""
+def parts_of(model_config: Any) -> tuple[Any, Any, Any]:
+    """A model taken apart: its graph, and shapes of its weights and of its moving averages.
+
+    Kept, since tracing a large model's making takes a second.
+    """
     model = nnx.eval_shape(lambda: model_config.build(rngs=nnx.Rngs(0)))
-    return nnx.split(model, nnx.Param, nnx.BatchStat)[0]
+    return nnx.split(model, nnx.Param, nnx.BatchStat)
 
 
 class Trainer:
@@ -149,14 +154,13 @@ class Trainer:
         self.plan, self.validation_plan = plans or (BatchPlan(config.batch_size),) * 2
         self.loss = LOSSES[config.task]
         self.model_config = model_config
-        self.graph = graph_of(model_config)
+        self.graph, self._params, self._stats = parts_of(model_config)
         self.adam = optax.scale_by_adam(eps=config.adam_epsilon)
 
     def init(self, model_key: UInt32[Array, "2"]) -> RunState:
-        """The state before the first epoch, its weights drawn from `model_key`."""
-        model = self.model_config.build(rngs=nnx.Rngs(_wrap(model_key)))
-        _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-        return RunState(
+        """The state before the first epoch, its weights drawn from `model_key`; on the host."""
+        params, stats = (draw(part, _wrap(model_key)) for part in (self._params, self._stats))
+        state = RunState(
             params=params,
             stats=stats,
             optimiser=self.adam.init(params),
@@ -164,9 +168,10 @@ class Trainer:
             early_stop=early_stop_init(),
             best_params=params,
             best_stats=stats,
-            epoch=jnp.int32(0),
-            status=jnp.int32(RUNNING),
+            epoch=np.int32(0),
+            status=np.int32(RUNNING),
         )
+        return jax.device_get(state)
 
     def train_epoch(
         self, state: RunState, inputs: RunInputs, signal: Signal

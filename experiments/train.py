@@ -166,8 +166,8 @@ def _groups(
         at_once: runs a part; 0 for as many as `_STATE_BYTES` hold.
     """
     if not at_once:
-        state = jax.eval_shape(trainer.init, jax.ShapeDtypeStruct((2,), jnp.uint32))
-        bytes_a_run = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+        state = trainer.init(jnp.zeros(2, jnp.uint32))
+        bytes_a_run = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         at_once = max(1, _STATE_BYTES // bytes_a_run)
     same = [run for run in runs if len(run.assays) == number]
     for i in range(0, len(same), at_once):

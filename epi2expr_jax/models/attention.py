@@ -19,6 +19,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from epi2expr_jax.models.weights import constant, uniform
+
 MASKED = -1e9  # as published: a row with nothing to attend to is uniform
 NORM_EPSILON = 1e-5
 
@@ -35,12 +37,8 @@ class Linear(nnx.Module):
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool = True, rngs: nnx.Rngs):
         bound = 1 / math.sqrt(inputs)
-
-        def uniform(*shape):
-            return nnx.Param(jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound))
-
-        self.kernel = uniform(inputs, outputs)
-        self.bias = uniform(outputs) if bias else None
+        self.kernel = uniform(bound, inputs, outputs, rngs=rngs)
+        self.bias = uniform(bound, outputs, rngs=rngs) if bias else None
 
     @property
     def shift(self) -> Float[Array, " O"]:
@@ -56,8 +54,8 @@ class LayerNorm(nnx.Module):
     """Mean 0 and variance 1 over the width, then scale and shift."""
 
     def __init__(self, width: int):
-        self.scale = nnx.Param(jnp.ones(width))
-        self.bias = nnx.Param(jnp.zeros(width))
+        self.scale = constant(1.0, width)
+        self.bias = constant(0.0, width)
 
     def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
         centred = x - x.mean(-1, keepdims=True)
@@ -162,7 +160,7 @@ class GatedAttention(nnx.Module):
         self.heads = heads
         self.inputs = Linear(width, 4 * inner, bias=False, rngs=rngs)
         self.output = Linear(inner, width, rngs=rngs)
-        self.contact = nnx.Param(jnp.ones(heads))
+        self.contact = constant(1.0, heads)
         self.norm = LayerNorm(width)
 
     def __call__(

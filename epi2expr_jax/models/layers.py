@@ -24,6 +24,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int8, PRNGKeyArray
 
+from epi2expr_jax.models.weights import constant, glorot_uniform
+
 NORM_EPSILON = 1e-3  # Keras's default
 NORM_MOMENTUM = 0.99  # likewise
 
@@ -279,10 +281,10 @@ class BatchNorm(nnx.Module):
     """Scale and shift of each filter, and the moving averages used in inference."""
 
     def __init__(self, filters: int):
-        self.scale = nnx.Param(jnp.ones(filters))
-        self.bias = nnx.Param(jnp.zeros(filters))
-        self.mean = nnx.BatchStat(jnp.zeros(filters))
-        self.var = nnx.BatchStat(jnp.ones(filters))
+        self.scale = constant(1.0, filters)
+        self.bias = constant(0.0, filters)
+        self.mean = constant(0.0, filters, kind=nnx.BatchStat)
+        self.var = constant(1.0, filters, kind=nnx.BatchStat)
 
     def affine(
         self, mean: Float[Array, "F"], var: Float[Array, "F"]
@@ -301,9 +303,8 @@ class Dense(nnx.Module):
     """A dense layer; Glorot-uniform weights, zero bias, like Keras."""
 
     def __init__(self, channels: int, filters: int, *, rngs: nnx.Rngs):
-        init = nnx.initializers.glorot_uniform()
-        self.kernel = nnx.Param(init(rngs.params(), (channels, filters)))
-        self.bias = nnx.Param(jnp.zeros(filters))
+        self.kernel = glorot_uniform(channels, filters, rngs=rngs)
+        self.bias = constant(0.0, filters)
 
     def __call__(self, x: Float[Array, "B C"]) -> Float[Array, "B F"]:
         return x @ self.kernel[...] + self.bias[...][None]
@@ -337,9 +338,8 @@ class ConvBlock(nnx.Module):
         folded: bool = False,
         rngs: nnx.Rngs,
     ):
-        init = nnx.initializers.glorot_uniform()
-        self.kernel = nnx.Param(init(rngs.params(), (width, channels, filters)))
-        self.bias = nnx.Param(jnp.zeros(filters))
+        self.kernel = glorot_uniform(width, channels, filters, rngs=rngs)
+        self.bias = constant(0.0, filters)
         self.norm = BatchNorm(filters) if norm else None
         self.pool = pool
         self.rate = rate

@@ -120,7 +120,7 @@ def test_no_gene_is_blind_to_published_weights(store, source, tmp_path):
     assert (len(fold.train), fold.test) == (18, ())
     with pytest.raises(InputError, match="every model saw in training or validation"):
         ensemble.predict(store)
-    with pytest.raises(InputError, match="other contents"):
+    with pytest.raises(InputError, match="without a single test chromosome"):
         evaluate(tmp_path / "run", str(store.path))
 
 

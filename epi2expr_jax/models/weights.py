@@ -1,0 +1,54 @@
+"""Floor 2. How weights start: uniform within a bound, or constant; all of a model in one draw.
+
+A variable keeps how it starts, so that the weights of a whole model can be drawn as one vector and
+cut on the host. A program that draws the 231 arrays of Chromoformer one by one compiles for 15 s.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import PRNGKeyArray
+
+
+def uniform(bound: float, *shape: int, rngs: nnx.Rngs) -> nnx.Param:
+    """A weight that starts anywhere within ± `bound`."""
+    value = jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)
+    return nnx.Param(value, bound=bound)
+
+
+def glorot_uniform(*shape: int, rngs: nnx.Rngs) -> nnx.Param:
+    """As Keras starts a kernel `[*taps, channels, filters]` (Glorot & Bengio 2010)."""
+    *taps, channels, filters = shape
+    return uniform(math.sqrt(6 / (math.prod(taps) * (channels + filters))), *shape, rngs=rngs)
+
+
+def constant(value: float, *shape: int, kind: type = nnx.Param) -> Any:
+    """A variable that starts as `value` everywhere."""
+    return kind(jnp.full(shape, value), start=value)
+
+
+def draw(variables: Any, key: PRNGKeyArray) -> Any:
+    """Fresh values for all variables of a model, distributed as the model's own making draws them.
+
+    Values are on the host.
+
+    Args:
+        variables: an `nnx.State` as `nnx.split` gives it, of shapes alone (`nnx.eval_shape`) or of arrays.
+    """
+    kept, structure = jax.tree.flatten(variables, is_leaf=lambda x: isinstance(x, nnx.Variable))
+    sizes = [math.prod(v.shape) if "bound" in v.get_metadata() else 0 for v in kept]
+    unit = np.asarray(jax.random.uniform(key, (sum(sizes),), minval=-1, maxval=1))
+    drawn, begin = [], 0
+    for variable, size in zip(kept, sizes, strict=True):
+        metadata = variable.get_metadata()
+        if size:
+            value = metadata["bound"] * unit[begin : begin + size].reshape(variable.shape)
+        else:
+            value = np.full(variable.shape, metadata["start"])
+        drawn.append(variable.replace(value.astype(variable.dtype)))
+        begin += size
+    return jax.tree.unflatten(structure, drawn)

@@ -24,7 +24,7 @@ demo: $(VENV)/installed-base
 	$(BIN)/python -m experiments.demo --out=$(DEMO)
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 check: $(VENV)/installed-lint $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -11,9 +11,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("KERAS_BACKEND", "jax")
 # Tests and the programs they start share caches (compiled programs, indexed annotations): a private
 # folder, gone afterwards.
-_cache = tempfile.TemporaryDirectory(prefix="epi2expr-cache-")
-os.environ["XDG_CACHE_HOME"] = _cache.name
-os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{_cache.name}/jax"
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share that of the process that starts them
+    _cache = tempfile.TemporaryDirectory(prefix="epi2expr-cache-")
+    os.environ["XDG_CACHE_HOME"] = _cache.name
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{_cache.name}/jax"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 import jax

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
@@ -20,18 +21,20 @@ from epi2expr_jax.genome import WindowSpec, listing
 from epi2expr_jax.models import ChromoformerConfig
 from epi2expr_jax.regions import Regions
 from epi2expr_jax.resident import (
-    RegionSignal,
+    CellRegions,
+    RegionTrack,
+    Signal,
+    Track,
     WindowSignal,
     centre_padding,
     coarser,
+    signal_of,
     window_at,
 )
 from epi2expr_jax.splits import Fold
 from epi2expr_jax.store import WindowStore
 
 ORIENTATIONS = ("strand", "genomic")
-
-_Sizes = list[tuple[int, int]]  # bp a bin and positions, of each resolution
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,24 +60,42 @@ class InputConfig:
                 raise InputError(Problem(flag, value, " or ".join(allowed), "choose one of these"))
 
 
-@dataclasses.dataclass(frozen=True)
 class Dataset:
     """Model input and expression of the chosen cells and assays, for every gene of the store.
 
+    Signal is read when it is asked for, a track at a time.
+
     Attributes:
-        cells, assays: labels of the first two axes.
+        cells, assays: those chosen.
         genes: the gene table, `[G]` rows.
-        signal: what batches are gathered from, on the device.
-        expression: `[C, G]` RPKM, on the host.
-        labels: `[C, G]` class of each gene where the store was given one, on the host.
+        expression: `[C, G]` RPKM.
+        labels: `[C, G]` class of each gene where the store was given one.
     """
 
-    cells: tuple[str, ...]
-    assays: tuple[str, ...]
-    genes: pd.DataFrame
-    signal: WindowSignal | RegionSignal
-    expression: Float[np.ndarray, "C G"]
-    labels: Bool[np.ndarray, "C G"] | None
+    def __init__(self, reader: "_Reader", cells: Sequence[str], assays: Sequence[str]):
+        store = reader.store
+        self.cells, self.assays = tuple(cells), tuple(assays)
+        self.genes: pd.DataFrame = store.genes
+        self.expression: Float[np.ndarray, "C G"] = store.read_expression(cells)
+        self.labels: Bool[np.ndarray, "C G"] | None = store.read_labels(cells)
+        self._reader = reader
+
+    def track(self, cell: str, assay: str) -> Track:
+        """What one assay in one cell gives the model, on the host.
+
+        Raises:
+            InputError: if the track has negative values under a logarithm.
+        """
+        return self._reader.track(cell, assay)
+
+    def regions(self, cell: str) -> CellRegions | None:
+        """Which regions the cell's genes touch, on the host; None for models of one window."""
+        return self._reader.cell_regions(cell)
+
+    def signal(self, cell: str, assays: Sequence[str]) -> Signal:
+        """What a run of this cell and these assays reads, on the default device."""
+        tracks = [self.track(cell, assay) for assay in assays]
+        return signal_of(tracks, jax.device_put(self.regions(cell)))
 
 
 def load_dataset(
@@ -84,34 +105,21 @@ def load_dataset(
     assays: Sequence[str],
     config: InputConfig = InputConfig(),
 ) -> Dataset:
-    """Read, crop, merge, transform and orient what a model reads of the named cells and assays.
+    """What a model reads of the named cells and assays: cropped, merged, transformed, oriented.
 
     Args:
         model_config: says what: its `window`, and for Chromoformer the regions.
 
     Raises:
-        InputError: if the store does not serve the model (window, regions), or a track has
-            negative values under a logarithm, naming every such track.
+        InputError: if the store does not serve the model (window, regions).
     """
-    reader = _Reader(store, model_config.window, config)
     if isinstance(model_config, ChromoformerConfig):
-        signal = _region_signal(reader, model_config, cells, assays)
-    else:
-        signal = _window_signal(reader, cells, assays)
-    if reader.problems:
-        raise InputError(reader.problems)
-    return Dataset(
-        tuple(cells),
-        tuple(assays),
-        store.genes,
-        signal,
-        store.read_expression(cells),
-        store.read_labels(cells),
-    )
+        return Dataset(_RegionReader(store, model_config, config, cells), cells, assays)
+    return Dataset(_WindowReader(store, model_config.window, config), cells, assays)
 
 
 class _Reader:
-    """Reads raw bin means of one model's window, and gathers what is wrong with them."""
+    """Reads raw bin means of one model's window."""
 
     def __init__(self, store: WindowStore, window: WindowSpec, config: InputConfig):
         self.store = store
@@ -120,7 +128,12 @@ class _Reader:
         self.centre, self.factor = window.crop_and_merge(store.manifest.window)
         minus = (store.genes.strand == "-").to_numpy()
         self.flip = minus & (config.orientation == "strand")
-        self.problems: list[Problem] = []
+
+    def track(self, cell: str, assay: str) -> Track:
+        raise NotImplementedError
+
+    def cell_regions(self, cell: str) -> CellRegions | None:
+        return None
 
     def transform(self, assay: str) -> str:
         """The transform of an assay's signal: as asked, or by the unit of its tracks."""
@@ -134,60 +147,116 @@ class _Reader:
     def windows(self, cell: str, assay: str) -> Float[np.ndarray, "G W"]:
         """Raw means in the model's bins."""
         raw = self.store.read_signal([cell], [assay], self.centre)[0, 0]
-        return signal_ops.merge_bins(self._checked(raw, f"{cell}-{assay}", assay), self.factor)
+        return signal_ops.merge_bins(self.checked(raw, f"{cell}-{assay}", assay), self.factor)
 
-    def regions(self, cell: str, assay: str) -> Float[np.ndarray, " bins"]:
-        """Raw means of the cell's regions in the store's bins, end to end."""
-        raw = self.store.read_region_depth(cell, [assay])[0]
-        return self._checked(raw, f"regions of {cell}-{assay}", assay)
+    def checked(self, raw: np.ndarray, what: str, assay: str) -> np.ndarray:
+        """The same.
 
-    def _checked(self, raw: np.ndarray, what: str, assay: str) -> np.ndarray:
-        """The same, or zeros and a problem noted if a logarithm could not take it."""
-        if self.transform(assay) != "log1p" or not (raw < 0).any():
-            return raw
-        self.problems.append(
-            Problem(
-                f"{self.store.path}: {what}",
-                f"negative signal (lowest {raw.min():.3g})",
-                "no value below 0 under the transform ln(x + 1)",
-                "--transform=arcsinh takes any sign, or give the right unit in the sheet",
+        Raises:
+            InputError: if a logarithm could not take it.
+        """
+        if self.transform(assay) == "log1p" and (raw < 0).any():
+            raise InputError(
+                Problem(
+                    f"{self.store.path}: {what}",
+                    f"negative signal (lowest {raw.min():.3g})",
+                    "no value below 0 under the transform ln(x + 1)",
+                    "--transform=arcsinh takes any sign, or give the right unit in the sheet",
+                )
             )
+        return raw
+
+
+class _WindowReader(_Reader):
+    """Tracks of models that read one window a gene."""
+
+    def track(self, cell: str, assay: str) -> WindowSignal:
+        values = signal_ops.TRANSFORMS[self.transform(assay)](self.windows(cell, assay))
+        return WindowSignal(np.ascontiguousarray(signal_ops.orient(values, self.flip), np.float32))
+
+
+class _RegionReader(_Reader):
+    """Tracks of Chromoformer: promoters and regions at each resolution.
+
+    Arrays are as long as those of the store's largest cell, so that one program serves all cells.
+    """
+
+    def __init__(
+        self,
+        store: WindowStore,
+        model: ChromoformerConfig,
+        config: InputConfig,
+        cells: Sequence[str],
+    ):
+        super().__init__(store, model.window, config)
+        self.sizes = list(zip(model.resolutions, model.positions, strict=True))
+        self.most = model.contacts
+        self.regions = _regions_to_read(store, model, cells)
+        every = [store.regions(cell) for cell in store.manifest.regions_sha256] if self.most else []
+        self.regions_at_most = max((len(own.table) for own in every), default=0)
+        self.bins_at_most = [
+            max((int(_bins(own, resolution).sum()) for own in every), default=0)
+            for resolution, _ in self.sizes
+        ]
+
+    def track(self, cell: str, assay: str) -> RegionTrack:
+        transform, finest = self.transform(assay), self.window.bin_bp
+        windows, flip = jnp.asarray(self.windows(cell, assay)), jnp.asarray(self.flip)
+        promoter = tuple(
+            np.asarray(window_at(windows, b // finest, transform, length, flip))
+            for b, length in self.sizes
         )
-        return np.zeros_like(raw)
+        return RegionTrack(promoter, tuple(self._depths(cell, assay)))
+
+    def _depths(self, cell: str, assay: str) -> Iterable[Float[np.ndarray, " bins"]]:
+        """The cell's regions at each resolution, end to end, and room at both ends."""
+        transform = signal_ops.TRANSFORMS[self.transform(assay)]
+        means = jnp.zeros(0)
+        if self.most:
+            raw = self.store.read_region_depth(cell, [assay])[0]
+            means = jnp.asarray(self.checked(raw, f"regions of {cell}-{assay}", assay))
+        bin_bp = self.store.manifest.region_bin_bp
+        for (resolution, length), most in zip(self.sizes, self.bins_at_most, strict=True):
+            # Wherever a padded region lies, its slice must not run off either end.
+            depth = np.zeros(most + 2 * length, np.float32)
+            if self.most:
+                own = _at_resolution(self.regions[cell], means, bin_bp, resolution)
+                depth[length : length + len(own)] = transform(np.asarray(own))
+            yield depth
+
+    def cell_regions(self, cell: str) -> CellRegions:
+        genes = len(self.store.genes)
+        region = np.full((genes, self.most), -1, np.int32)
+        score = np.zeros((genes, self.most), np.float32)
+        if self.most:
+            region, score = self.regions[cell].by_gene(genes, self.most)
+        places = [self._places(cell, *size) for size in self.sizes]
+        begin, left, bins = zip(*places, strict=True)
+        return CellRegions(
+            own=tuple(_own_positions(self.window.window_bp, *size) for size in self.sizes),
+            minus=self.flip,
+            begin=begin,
+            left=left,
+            bins=bins,
+            region=region.astype(np.int32),
+            score=score.astype(np.float32),
+        )
+
+    def _places(self, cell: str, resolution: int, length: int) -> tuple[np.ndarray, ...]:
+        """Where each padded region begins, its padding on the left, its own bins."""
+        # Those that only fill up have no base, and there is always one of them to look at.
+        bins = np.zeros(self.regions_at_most + 1, np.int32)
+        if self.most:
+            have = _bins(self.regions[cell], resolution)
+            bins[: len(have)] = have
+        left = centre_padding(bins, length)
+        begin = np.cumsum(bins) - bins - left + length
+        return begin.astype(np.int32), left.astype(np.int32), bins
 
 
-def _window_signal(reader: _Reader, cells: Sequence[str], assays: Sequence[str]) -> WindowSignal:
-    shape = len(cells), len(assays), len(reader.store.genes), reader.window.bins
-    out = np.empty(shape, np.float32)
-    for a, assay in enumerate(assays):
-        for c, cell in enumerate(cells):
-            values = signal_ops.TRANSFORMS[reader.transform(assay)](reader.windows(cell, assay))
-            out[c, a] = signal_ops.orient(values, reader.flip)
-    return WindowSignal(jnp.asarray(out))
-
-
-def _region_signal(
-    reader: _Reader, model: ChromoformerConfig, cells: Sequence[str], assays: Sequence[str]
-) -> RegionSignal:
-    regions = _regions_to_read(reader.store, model, cells)
-    sizes = list(zip(model.resolutions, model.positions, strict=True))
-    promoter, depth = [], []  # by assay, then by resolution
-    for assay in assays:
-        promoter.append(_promoters(reader, sizes, cells, assay))
-        depth.append(_depths(reader, sizes, regions, assay))
-    begin, left, bins = zip(*(_places(regions, *size) for size in sizes), strict=True)
-    region, score = _contacts(regions, cells, len(reader.store.genes), model.contacts)
-    return RegionSignal(
-        promoter=tuple(jnp.stack(part, 1) for part in zip(*promoter, strict=True)),
-        own=tuple(_own_positions(reader.window.window_bp, *size) for size in sizes),
-        minus=jnp.asarray(reader.flip),
-        depth=tuple(jnp.stack(part) for part in zip(*depth, strict=True)),
-        begin=begin,
-        left=left,
-        bins=bins,
-        region=region,
-        score=score,
-    )
+def _bins(regions: Regions, resolution: int) -> Int[np.ndarray, " regions"]:
+    """How many bins each region has."""
+    return -(-(regions.table.end - regions.table.start).to_numpy() // resolution)
 
 
 def _regions_to_read(
@@ -209,67 +278,12 @@ def _regions_to_read(
     return regions
 
 
-def _promoters(
-    reader: _Reader, sizes: _Sizes, cells: Sequence[str], assay: str
-) -> list[Float[Array, "C G L"]]:
-    """An assay's promoter windows at each resolution."""
-    transform, finest = reader.transform(assay), reader.window.bin_bp
-    windows = [jnp.asarray(reader.windows(cell, assay)) for cell in cells]
-    flip = jnp.asarray(reader.flip)
-    return [
-        jnp.stack([window_at(x, b // finest, transform, length, flip) for x in windows])
-        for b, length in sizes
-    ]
-
-
-def _depths(
-    reader: _Reader, sizes: _Sizes, regions: Mapping[str, Regions], assay: str
-) -> list[Float[Array, " bins"]]:
-    """An assay's regions at each resolution: all cells end to end, and room at both ends."""
-    transform = signal_ops.TRANSFORMS[reader.transform(assay)]
-    bin_bp = reader.store.manifest.region_bin_bp
-    means = [(own, jnp.asarray(reader.regions(cell, assay))) for cell, own in regions.items()]
-    depths = []
-    for resolution, length in sizes:
-        ragged = [transform(_at_resolution(own, x, bin_bp, resolution)) for own, x in means]
-        # Wherever a padded region lies, its slice must not run off either end.
-        depths.append(jnp.pad(jnp.concatenate([jnp.zeros(0), *ragged]), length))
-    return depths
-
-
-def _places(
-    regions: Mapping[str, Regions], resolution: int, length: int
-) -> tuple[Int[Array, " regions"], Int[Array, " regions"], Int[Array, " regions"]]:
-    """Where each padded region begins, its padding on the left, its own bins."""
-    # One without any base stands behind all others, so that there is always one to look at.
-    widths = [own.table.end - own.table.start for own in regions.values()]
-    bins = -(-np.concatenate([*widths, [0]]).astype(int) // resolution)
-    left = centre_padding(bins, length)
-    begin = np.cumsum(bins) - bins - left + length
-    begin, left, bins = (jnp.asarray(part, jnp.int32) for part in (begin, left, bins))
-    return begin, left, bins
-
-
-def _contacts(
-    regions: Mapping[str, Regions], cells: Sequence[str], genes: int, most: int
-) -> tuple[Int[Array, "C G N"], Float[Array, "C G N"]]:
-    """The regions of each gene, counted over all cells, and their scores."""
-    region = np.full((len(cells), genes, most), -1, np.int32)
-    score = np.zeros(region.shape, np.float32)
-    start = 0
-    for c, own in enumerate(regions.values()):
-        rows, score[c] = own.by_gene(genes, most)
-        region[c] = np.where(rows >= 0, rows + start, -1)
-        start += len(own.table)
-    return jnp.asarray(region), jnp.asarray(score)
-
-
-def _own_positions(window_bp: int, resolution: int, length: int) -> Bool[Array, "2 L"]:
+def _own_positions(window_bp: int, resolution: int, length: int) -> Bool[np.ndarray, "2 L"]:
     """Which positions of a padded promoter are its own, on the plus and on the minus strand."""
     have = -(-window_bp // resolution)
     place = np.arange(length) - centre_padding(have, length)
     own = (place >= 0) & (place < have)
-    return jnp.asarray(np.stack([own, own[::-1]]))
+    return np.stack([own, own[::-1]])
 
 
 def _at_resolution(

@@ -38,6 +38,10 @@ class InputError(ValueError):
         return type(self), (self.problems,)
 
 
+class OutOfMemory(RuntimeError):
+    """A device had too little memory for what was asked of it."""
+
+
 @contextlib.contextmanager
 def collect(problems: list[Problem]) -> Iterator[None]:
     """Append the problems of an `InputError` raised inside to `problems`, and go on."""

@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool
 
 from epi2expr_jax import checkpoint
 from epi2expr_jax.batches import BatchPlan
@@ -25,11 +24,12 @@ from epi2expr_jax.dataset import InputConfig, load_dataset
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import listing
 from epi2expr_jax.models import REGISTRY
-from epi2expr_jax.population import default_lanes, map_runs, pad_runs
-from epi2expr_jax.runs import Run, TargetScale, locate_runs
+from epi2expr_jax.population import Lanes
+from epi2expr_jax.runs import Run, TargetScale
 from epi2expr_jax.splits import Fold, read_splits
 from epi2expr_jax.store import WindowStore
-from epi2expr_jax.training import Signal, parts_of, predict_genes
+from epi2expr_jax.streaming import TrackCache
+from epi2expr_jax.training import parts_of, predict_genes
 
 # Genes a batch, measured on two cores: regions are read fastest while they stay in cache.
 _WINDOW_BATCH, _REGION_BATCH = 256, 64
@@ -136,13 +136,8 @@ class Ensemble:
         if not include_seen:
             chrom = store.genes.chrom.to_numpy()
             wanted &= np.stack([self.folds[run.fold].masks(chrom)["test"] for run in member.runs])
-        predicted = predict_runs(
-            member.model_config,
-            member.weights,
-            *locate_runs(dataset, member.runs),
-            dataset.signal,
-            wanted,
-        )
+        cache = TrackCache(dataset)
+        predicted = predict_runs(member.model_config, member.weights, member.runs, cache, wanted)
         out = np.full(wanted.shape, np.nan)
         for r, target_scale in enumerate(member.scales):
             values = _on_scale(target_scale, predicted[r, wanted[r]], scale)
@@ -158,39 +153,49 @@ def _on_scale(target: TargetScale, standardised: np.ndarray, scale: str) -> np.n
 def predict_runs(
     model_config: Any,
     weights: dict[str, Any],
-    cell: Int[Array, " R"],
-    assays: Int[Array, "R a"],
-    signal: Signal,
+    runs: Sequence[Run],
+    cache: TrackCache,
     wanted: Bool[np.ndarray, "R G"],
 ) -> np.ndarray:
     """Standardised predictions `[R, G]` of stacked weights, for the genes `wanted [R, G]`."""
+    lanes, graph = Lanes.default(), parts_of(model_config)[0]
+    plan = _plan(model_config, runs, cache, wanted)
+    out = np.zeros(wanted.shape, np.float32)
+    for first in range(0, len(runs), lanes.count):
+        rows = np.arange(first, first + lanes.count)
+        taken = np.minimum(rows, len(runs) - 1)  # idle lanes repeat the last run
+        own = jax.tree.map(lambda x, taken=taken: np.asarray(x)[taken], weights)
+        stacked = lanes.place((own["params"], own["stats"], wanted[taken]))
+        tracks = lanes.tracks(cache, [runs[i] for i in taken])
+        predicted = np.asarray(_predict(graph, plan, lanes, stacked, tracks))
+        out[rows[rows < len(runs)]] = predicted[rows < len(runs)]
+    return out
+
+
+def _plan(
+    model_config: Any, runs: Sequence[Run], cache: TrackCache, wanted: Bool[np.ndarray, "R G"]
+) -> BatchPlan:
+    """The batches that serve every run's wanted genes."""
     most = getattr(model_config, "contacts", 0)
-    contacts = [signal.contacts(c) for c in cell] if most else []
-    parts = (np.asarray(own)[want] for own, want in zip(contacts, wanted, strict=False))
-    size = _REGION_BATCH if most else _WINDOW_BATCH
-    plan = BatchPlan.of(size, most, parts, balanced=bool(most))
-    graph, lanes = parts_of(model_config)[0], default_lanes()
-    padded = [pad_runs(tree, lanes) for tree in (weights, cell, assays, jnp.asarray(wanted))]
-    return np.asarray(_all_runs(graph, plan, lanes, *padded, signal))[: len(wanted)]
+    if not most:
+        return BatchPlan(_WINDOW_BATCH)
+    parts = []
+    for run, want in zip(runs, wanted, strict=True):
+        regions = cache.data.regions(run.cell)
+        assert regions is not None
+        parts.append((regions.region >= 0).sum(-1)[want])
+    return BatchPlan.of(_REGION_BATCH, most, parts, balanced=True)
 
 
-# Compiled once for a model, plan and number of runs, however often it is asked.
+# Compiled once for a model, plan and lanes, however many runs there are.
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _all_runs(
-    graph: Any,
-    plan: BatchPlan,
-    lanes: int,
-    weights: dict[str, Any],
-    cell: Int[Array, " R"],
-    assays: Int[Array, "R a"],
-    wanted: Bool[Array, "R G"],
-    signal: Signal,
+def _predict(
+    graph: Any, plan: BatchPlan, lanes: Lanes, stacked: Any, tracks: tuple[tuple, ...]
 ) -> Array:
-    def one(weights, cell, assays, wanted):
-        params, stats = weights["params"], weights["stats"]
-        return predict_genes(graph, params, stats, cell, assays, signal, wanted, plan)
+    def one(params, stats, wanted, signal):
+        return predict_genes(graph, params, stats, signal, wanted, plan)
 
-    return map_runs(one, lanes, weights, cell, assays, wanted)
+    return lanes.map(one, stacked, tracks)
 
 
 def _gene_rows(store: WindowStore, genes: Sequence[str] | None) -> np.ndarray:
@@ -229,31 +234,41 @@ def load(run_dir: str | os.PathLike) -> Ensemble:
                 "run the same experiments.train command again: it resumes",
             )
         )
-    members = []
+    parts: dict[Any, list[Member]] = {}
     for population in card["populations"]:
         model_config = REGISTRY[card["model"]](**population["model_config"])
         runs = [
             Run(row["cell"], tuple(row["assays"]), row["fold"], row["seed"])
             for row in population["runs"]
         ]
-        weights = checkpoint.restore(
-            run_dir / population["weights"], _weights_template(model_config, len(runs))
-        )
+        rows = population["runs"]
+        part = checkpoint.Part(run_dir / population["weights"], rows)
+        _, params, stats = parts_of(model_config)
+        weights = part.restore({"params": params, "stats": stats})
         keep = [i for i, row in enumerate(population["runs"]) if row["status"] != "quarantined"]
         if keep:
             weights = jax.tree.map(lambda x, keep=keep: np.asarray(x)[keep], weights)
             scales = [TargetScale(**population["runs"][i]["target_scale"]) for i in keep]
             kept = tuple(runs[i] for i in keep)
-            members.append(Member(model_config, kept, tuple(scales), weights))
+            part = Member(model_config, kept, tuple(scales), weights)
+            parts.setdefault(model_config, []).append(part)
+    members = [_joined(own) for own in parts.values()]
     folds = {fold.name: fold for fold in read_splits(run_dir / "splits.json")}
     return Ensemble(
         card, InputConfig(**card["input_config"]), card["target"], folds, tuple(members)
     )
 
 
-def _weights_template(model_config: Any, runs: int) -> dict[str, Any]:
-    _, params, stats = parts_of(model_config)
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((runs, *x.shape), x.dtype),
-        {"params": params, "stats": stats},
+def _joined(parts: list[Member]) -> Member:
+    """The runs of one model shape, wherever their weights were kept, in the order of cells."""
+    runs = [run for part in parts for run in part.runs]
+    scales = [scale for part in parts for scale in part.scales]
+    weights = jax.tree.map(lambda *x: np.concatenate(x), *(part.weights for part in parts))
+    # Runs of one cell read the same tracks; which of them ended first means nothing.
+    order = sorted(range(len(runs)), key=lambda i: dataclasses.astuple(runs[i]))
+    return Member(
+        parts[0].model_config,
+        tuple(runs[i] for i in order),
+        tuple(scales[i] for i in order),
+        jax.tree.map(lambda x: x[order], weights),
     )

@@ -1,12 +1,14 @@
 """Floor 2. Signal on the device, and how a batch of it is taken.
 
-`WindowSignal` serves models of one window a gene, `RegionSignal` those that read the regions a gene
-touches as well. Regions lie ragged on the device as in the store, once for each resolution, so
-memory follows what they are wide and not what they are padded to.
+A *track* is what one assay in one cell gives a model, for all genes. What a run reads is put
+together from its tracks: `WindowSignal` serves models of one window a gene, `RegionSignal` those
+that read the regions a gene touches as well. Regions lie ragged on the device as in the store, once
+for each resolution, so memory follows what they are wide and not what they are padded to.
 """
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -25,100 +27,128 @@ class WindowSignal:
     """One window a gene.
 
     Attributes:
-        values: `[C, A, G, W]` transformed, oriented bin means.
+        values: `[a, G, W]` transformed, oriented bin means of a run's assays; of a track `[G, W]`.
     """
 
     values: Any
 
-    def gather(
-        self, cell: Int[Array, ""], assays: Int[Array, " a"], genes: Int[Array, " B"], _: BatchPlan
-    ) -> Float[Array, "B W a"]:
-        """The windows of a batch of genes, with the run's own assays as channels."""
-        return jnp.moveaxis(self.values[cell, assays[:, None], genes[None, :]], 0, -1)
+    def gather(self, genes: Int[Array, " B"], _: BatchPlan) -> Float[Array, "B W a"]:
+        """The windows of a batch of genes, with the assays as channels."""
+        return jnp.moveaxis(self.values[:, genes], 0, -1)
 
-    def contacts(self, _: Int[Array, ""]) -> None:
+    def contacts(self) -> None:
         """Windows have none."""
         return
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class RegionSignal:
-    """A promoter window and up to `N` regions a gene; one entry a resolution in each tuple.
+class CellRegions:
+    """Which regions the genes touch in a cell, and where they lie in its tracks.
 
     Attributes:
-        promoter: `[C, A, G, L]` transformed, centred, oriented, 0 in the padding.
-        own: `[2, L]` which positions are the promoter's own, on the plus and on the minus strand.
+        own: `[2, L]` which positions are the promoter's own, on the plus and on the minus strand;
+            like `begin`, `left` and `bins` one entry a resolution.
         minus: `[G]` which genes are flipped.
-        depth: `[A, bins]` transformed regions of all cells, end to end, with room for a padded
-            region before and after.
         begin: `[regions]` where a padded region begins in `depth`; at least one.
         left, bins: `[regions]` its padding on the left, and its own bins.
-        region: `[C, G, N]` the regions of each gene, best first; -1 where absent.
-        score: `[C, G, N]` contact scores, 0 where absent.
+        region: `[G, N]` the regions of each gene, best first; -1 where absent.
+        score: `[G, N]` contact scores, 0 where absent.
     """
 
-    promoter: tuple[Any, ...]
     own: tuple[Any, ...]
     minus: Any
-    depth: tuple[Any, ...]
     begin: tuple[Any, ...]
     left: tuple[Any, ...]
     bins: tuple[Any, ...]
     region: Any
     score: Any
 
-    def contacts(self, cell: Int[Array, ""]) -> Int[Array, " G"]:
-        """How many regions each gene touches in a cell."""
-        return (self.region[cell] >= 0).sum(-1)
 
-    def gather(
-        self,
-        cell: Int[Array, ""],
-        assays: Int[Array, " a"],
-        genes: Int[Array, " B"],
-        plan: BatchPlan,
-    ) -> RegionBatch:
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RegionTrack:
+    """An assay's promoters and regions, one entry a resolution in each tuple.
+
+    Attributes:
+        promoter: `[G, L]` transformed, centred, oriented, 0 in the padding.
+        depth: `[bins]` transformed regions, end to end, with room for a padded region before and
+            after.
+    """
+
+    promoter: tuple[Any, ...]
+    depth: tuple[Any, ...]
+
+
+Track = WindowSignal | RegionTrack
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RegionSignal:
+    """A promoter window and up to `N` regions a gene.
+
+    Attributes:
+        tracks: those of the run's assays, each array with a first axis `a`.
+        cell: the regions they share.
+    """
+
+    tracks: RegionTrack
+    cell: CellRegions
+
+    def contacts(self) -> Int[Array, " G"]:
+        """How many regions each gene touches."""
+        return (self.cell.region >= 0).sum(-1)
+
+    def gather(self, genes: Int[Array, " B"], plan: BatchPlan) -> RegionBatch:
         """What a model reads of a batch of genes.
 
         A gene that touches more regions than its place has slots for loses its weakest: the plan
         must have been made for genes like these.
         """
-        slots = plan.slots or (0,) * plan.size
+        cell, slots = self.cell, plan.slots or (0,) * plan.size
         layout = TokenLayout.of(slots)
-        region = self.region[cell, genes[layout.gene], layout.slot]
+        region = cell.region[genes[layout.gene], layout.slot]
         there = region >= 0
         region = jnp.maximum(region, 0)
-        contacts = jnp.minimum((self.region[cell, genes] >= 0).sum(-1), np.asarray(slots, np.int32))
+        contacts = jnp.minimum((cell.region[genes] >= 0).sum(-1), np.asarray(slots, np.int32))
         kept = np.arange(max(slots))[None] < contacts[:, None]
-        strand = self.minus[genes].astype(jnp.int32)
+        strand = cell.minus[genes].astype(jnp.int32)
 
         def padded(i: int) -> tuple[Float[Array, "P a L"], Array]:
-            length = self.own[i].shape[1]
-            place = jnp.arange(length)[None] - self.left[i][region][:, None]
-            own = (place >= 0) & (place < self.bins[i][region][:, None]) & there[:, None]
+            length = cell.own[i].shape[1]
+            place = jnp.arange(length)[None] - cell.left[i][region][:, None]
+            own = (place >= 0) & (place < cell.bins[i][region][:, None]) & there[:, None]
+            depth = self.tracks.depth[i]
 
             def one(begin: Array, assay: Array) -> Array:
-                return lax.dynamic_slice(self.depth[i], (assay, begin), (1, length))[0]
+                return lax.dynamic_slice(depth, (assay, begin), (1, length))[0]
 
             of_region = jax.vmap(one, in_axes=(None, 0))
-            values = jax.vmap(of_region, in_axes=(0, None))(self.begin[i][region], assays)
+            every = jnp.arange(len(depth))
+            values = jax.vmap(of_region, in_axes=(0, None))(cell.begin[i][region], every)
             return jnp.where(own[:, None], values, 0), own
 
-        resolutions = range(len(self.promoter))
+        resolutions = range(len(self.tracks.promoter))
         regions = [padded(i) for i in resolutions] if layout.prefix else []
         return RegionBatch(
-            promoter=tuple(
-                jnp.moveaxis(part[cell, assays[:, None], genes[None, :]], 0, 1)
-                for part in self.promoter
-            ),
-            promoter_valid=tuple(own[strand] for own in self.own),
+            promoter=tuple(jnp.moveaxis(part[:, genes], 0, 1) for part in self.tracks.promoter),
+            promoter_valid=tuple(own[strand] for own in cell.own),
             region=tuple(values for values, _ in regions),
             region_valid=tuple(own for _, own in regions),
-            score=jnp.where(kept, self.score[cell, genes, : max(slots)], 0),
+            score=jnp.where(kept, cell.score[genes, : max(slots)], 0),
             contacts=contacts,
             slots=slots,
         )
+
+
+Signal = WindowSignal | RegionSignal
+
+
+def signal_of(tracks: Sequence[Track], regions: CellRegions | None) -> Signal:
+    """What a run reads: the tracks of its assays, and its cell's regions if the model reads any."""
+    together: Any = jax.tree.map(lambda *parts: jnp.stack(parts), *tracks)
+    return together if regions is None else RegionSignal(together, regions)
 
 
 def centre_padding(bins: Any, positions: int) -> Any:

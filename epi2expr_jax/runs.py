@@ -10,9 +10,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float
 from scipy import special
 
 from epi2expr_jax.dataset import Dataset
@@ -133,10 +132,9 @@ def _key(*parts: object) -> np.ndarray:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class RunInputs:
-    """What distinguishes one run on the device; stacked on `R` for many.
+    """What distinguishes one run on the device, apart from its tracks; stacked on `R` for many.
 
     Attributes:
-        cell, assays: `[]` and `[a]` indices into the dataset's first two axes.
         target: `[G]` the standardised target of every gene.
         train, validation: `[G]` which genes belong to each part.
         order_key: `[2]` decides the order of genes; shared by runs that differ only in assays.
@@ -144,8 +142,6 @@ class RunInputs:
     """
 
     # Any: while JAX takes a tree apart, what stands for an array may be none.
-    cell: Any
-    assays: Any
     target: Any
     train: Any
     validation: Any
@@ -153,19 +149,10 @@ class RunInputs:
     model_key: Any
 
 
-def locate_runs(
-    dataset: Dataset, runs: Sequence[Run]
-) -> tuple[Int[Array, " R"], Int[Array, "R a"]]:
-    """Where each run finds its input: indices of its cell and of its assays in the dataset."""
-    cells = [dataset.cells.index(run.cell) for run in runs]
-    assays = [[dataset.assays.index(assay) for assay in run.assays] for run in runs]
-    return jnp.asarray(cells, jnp.int32), jnp.asarray(assays, jnp.int32)
-
-
 def plan_runs(
     dataset: Dataset, runs: Sequence[Run], folds: Iterable[Fold], target: str
 ) -> tuple[RunInputs, list[TargetScale]]:
-    """The device inputs for training `runs`, stacked on `R`, and each run's target scale."""
+    """What `runs` are trained on, stacked on `R` on the host, and each run's target scale."""
     chrom = dataset.genes.chrom.to_numpy()
     masks = {fold.name: fold.masks(chrom) for fold in folds}
     scales: dict[tuple[str, str], TargetScale] = {}
@@ -181,15 +168,12 @@ def plan_runs(
             scale = scales[key] = TargetScale.fit(target, fitted, where)
             observed = scale.observed(rpkm, label)
             targets[key] = scale.standardise(observed).astype(np.float32)
-    cell, assays = locate_runs(dataset, runs)
     inputs = RunInputs(
-        cell=cell,
-        assays=assays,
-        target=jnp.asarray([targets[run.cell, run.fold] for run in runs]),
-        train=jnp.asarray([masks[run.fold]["train"] for run in runs]),
-        validation=jnp.asarray([masks[run.fold]["validation"] for run in runs]),
-        order_key=jnp.asarray([_key("order", run.seed, run.cell, run.fold) for run in runs]),
-        model_key=jnp.asarray([_key("model", run.run_id) for run in runs]),
+        target=np.stack([targets[run.cell, run.fold] for run in runs]),
+        train=np.stack([masks[run.fold]["train"] for run in runs]),
+        validation=np.stack([masks[run.fold]["validation"] for run in runs]),
+        order_key=np.stack([_key("order", run.seed, run.cell, run.fold) for run in runs]),
+        model_key=np.stack([_key("model", run.run_id) for run in runs]),
     )
     return inputs, [scales[run.cell, run.fold] for run in runs]
 

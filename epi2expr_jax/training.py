@@ -15,13 +15,13 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, UInt32
 
 from epi2expr_jax.batches import BatchPlan
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.losses import LOSSES
 from epi2expr_jax.models.weights import draw
-from epi2expr_jax.resident import RegionSignal, WindowSignal
+from epi2expr_jax.resident import Signal
 from epi2expr_jax.runs import RunInputs
 from epi2expr_jax.schedules import (
     EarlyStopConfig,
@@ -34,9 +34,10 @@ from epi2expr_jax.schedules import (
 )
 
 RUNNING, STOPPED, FINISHED, QUARANTINED = range(4)
+# What matrix products round their factors to; the name JAX has for it.
+PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "BF16_BF16_F32"}
 STATUS_NAMES = ("running", "stopped early", "finished", "quarantined")
 
-Signal = WindowSignal | RegionSignal
 Pytree = Any
 # A field of a pytree: an array, or what stands for one while JAX takes the tree apart.
 Leaf = Any
@@ -56,6 +57,7 @@ class TrainConfig:
         decay: what the learning rate is multiplied by after every epoch.
         plateau, early_stop: fed the validation loss once an epoch; None does without.
         balanced: deal genes into batches by their number of contacts (see `batches`).
+        precision: of matrix products, one of `PRECISIONS`; their sums, and all else, are float32.
     """
 
     task: str = "regression"
@@ -68,6 +70,7 @@ class TrainConfig:
     plateau: PlateauConfig | None = PlateauConfig()
     early_stop: EarlyStopConfig | None = EarlyStopConfig()
     balanced: bool = True
+    precision: str = "float32"
 
     def __post_init__(self):
         problems = [
@@ -83,6 +86,10 @@ class TrainConfig:
         if not self.weight_decay >= 0:
             problems.append(
                 Problem("--weight_decay", f"{self.weight_decay}", "0 or more", "0.01 is usual")
+            )
+        if self.precision not in PRECISIONS:
+            problems.append(
+                Problem("--precision", self.precision, " or ".join(PRECISIONS), "choose one")
             )
         if self.task not in LOSSES:
             problems.append(Problem("--task", self.task, " or ".join(LOSSES), "choose one"))
@@ -119,11 +126,16 @@ class RunState:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch of one run reports, scalars; NaN for a run that no longer trains."""
+    """What one epoch of one run reports, scalars; NaN for a run that no longer trains.
+
+    Attributes:
+        bad_step: the first step whose loss was not finite, from 0; -1 for none.
+    """
 
     train_loss: Leaf
     validation_loss: Leaf
     learning_rate: Leaf
+    bad_step: Leaf
 
 
 @functools.cache
@@ -133,7 +145,8 @@ def parts_of(model_config: Any) -> tuple[Any, Any, Any]:
     Kept, since tracing a large model's making takes a second.
     """
     model = nnx.eval_shape(lambda: model_config.build(rngs=nnx.Rngs(0)))
-    return nnx.split(model, nnx.Param, nnx.BatchStat)
+    graph, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return graph, params, stats
 
 
 class Trainer:
@@ -157,7 +170,7 @@ class Trainer:
         self.graph, self._params, self._stats = parts_of(model_config)
         self.adam = optax.scale_by_adam(eps=config.adam_epsilon)
 
-    def init(self, model_key: UInt32[Array, "2"]) -> RunState:
+    def init(self, model_key: UInt32[Any, "2"]) -> RunState:
         """The state before the first epoch, its weights drawn from `model_key`; on the host."""
         params, stats = (draw(part, _wrap(model_key)) for part in (self._params, self._stats))
         state = RunState(
@@ -181,11 +194,12 @@ class Trainer:
         A run that is no longer RUNNING comes back unchanged and, outside `vmap`, costs nothing.
         """
         nan = jnp.full((), jnp.nan)
-        return lax.cond(
-            state.status == RUNNING,
-            lambda: self._train_epoch(state, inputs, signal),
-            lambda: (state, EpochRecord(nan, nan, nan)),
-        )
+        with jax.default_matmul_precision(PRECISIONS[self.config.precision]):
+            return lax.cond(
+                state.status == RUNNING,
+                lambda: self._train_epoch(state, inputs, signal),
+                lambda: (state, EpochRecord(nan, nan, nan, jnp.int32(-1))),
+            )
 
     def _train_epoch(
         self, state: RunState, inputs: RunInputs, signal: Signal
@@ -197,14 +211,14 @@ class Trainer:
         if config.decay != 1:
             learning_rate = learning_rate * jnp.float32(config.decay) ** state.epoch
         shuffle = jax.random.fold_in(_wrap(inputs.order_key), state.epoch)
-        order = plan.order(inputs.train, shuffle, signal.contacts(inputs.cell))
+        order = plan.order(inputs.train, shuffle, signal.contacts())
         genes = inputs.train.sum()
         dropout = jax.random.fold_in(_wrap(inputs.model_key), state.epoch)
 
         def step(i, carry):
-            params, stats, optimiser, total = carry
+            params, stats, optimiser, total, bad_step = carry
             index, mask = plan.batch(i, order, genes)
-            x = signal.gather(inputs.cell, inputs.assays, index, plan)
+            x = signal.gather(index, plan)
             y = inputs.target[index]
 
             def loss_of(params):
@@ -218,10 +232,12 @@ class Trainer:
             if config.weight_decay:
                 updates = jax.tree.map(lambda u, p: u + config.weight_decay * p, updates, params)
             params = jax.tree.map(lambda p, u: p - learning_rate * u, params, updates)
-            return params, stats, optimiser, total + loss * mask.sum()
+            bad_step = jnp.where((bad_step < 0) & ~jnp.isfinite(loss), i, bad_step)
+            return params, stats, optimiser, total + loss * mask.sum(), bad_step
 
-        carry = state.params, state.stats, state.optimiser, jnp.zeros(())
-        params, stats, optimiser, total = lax.fori_loop(0, plan.steps(genes), step, carry)
+        carry = state.params, state.stats, state.optimiser, jnp.zeros(()), jnp.int32(-1)
+        carry = lax.fori_loop(0, plan.steps(genes), step, carry)
+        params, stats, optimiser, total, bad_step = carry
         train_loss = total / genes
         validation_loss = self._validation_loss(params, stats, inputs, signal)
 
@@ -251,7 +267,7 @@ class Trainer:
             epoch=epoch,
             status=status.astype(jnp.int32),
         )
-        return state, EpochRecord(train_loss, validation_loss, learning_rate)
+        return state, EpochRecord(train_loss, validation_loss, learning_rate, bad_step)
 
     def _validation_loss(
         self, params: Pytree, stats: Pytree, inputs: RunInputs, signal: Signal
@@ -260,8 +276,6 @@ class Trainer:
             self.graph,
             params,
             stats,
-            inputs.cell,
-            inputs.assays,
             signal,
             inputs.validation,
             self.validation_plan,
@@ -273,8 +287,6 @@ def predict_genes(
     graph: Any,
     params: Pytree,
     stats: Pytree,
-    cell: Int[Array, ""],
-    assays: Int[Array, " a"],
     signal: Signal,
     wanted: Bool[Array, " G"],
     plan: BatchPlan,
@@ -287,12 +299,12 @@ def predict_genes(
         plan: one that serves the wanted genes.
     """
     model = nnx.merge(graph, params, stats)
-    order = plan.order(wanted, None, signal.contacts(cell))
+    order = plan.order(wanted, None, signal.contacts())
     count = wanted.sum()
 
     def step(i, predicted):
         index, mask = plan.batch(i, order, count)
-        x = signal.gather(cell, assays, index, plan)
+        x = signal.gather(index, plan)
         # Genes past the count are dropped by an index that lies outside.
         index = jnp.where(mask, index, wanted.size)
         return predicted.at[index].set(model(x, mask=mask, key=None), mode="drop")
@@ -300,5 +312,5 @@ def predict_genes(
     return lax.fori_loop(0, plan.steps(count), step, jnp.zeros(wanted.shape))
 
 
-def _wrap(key_data: UInt32[Array, "2"]) -> Any:
-    return jax.random.wrap_key_data(key_data, impl="threefry2x32")
+def _wrap(key_data: UInt32[Any, "2"]) -> Any:
+    return jax.random.wrap_key_data(jnp.asarray(key_data), impl="threefry2x32")

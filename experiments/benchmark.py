@@ -3,6 +3,8 @@
     python -m experiments.benchmark --what=windows
     python -m experiments.benchmark --what=cnn
     python -m experiments.benchmark --what=chromoformer
+    python -m experiments.benchmark --what=scaling
+    python -m experiments.benchmark --what=grid --precision=bfloat16
 
 windows: windows/s of our bigWig reader against the original's route (pyBigWig, Python lists) and
     against pybigtools, on one core, 10 kb windows in bins of 25 bp.
@@ -12,6 +14,10 @@ cnn: training gene-steps/s of a population of the full CNN against one Keras 3 m
 chromoformer: training and inference genes/s and peak memory against chromoformer 1.1.3 on PyTorch:
     the same weights and inputs, batch 64 (and the reference also at 16, its best), contacts drawn
     as in its demo, and the share of the rate of matrix products at 196 MFLOP a gene trained.
+
+scaling: seconds a run and epoch of the CNN against the number of runs, of genes, and the share of
+    runs that still live; a table and a plot in ./scaling.
+grid: what 660 CNNs and 308 Chromoformers cost on this device, and the estimate for one H100.
 
 Both sides take turns (ABAB), and the median ratio counts: absolute figures drift with the machine.
 Needs the extra `peers`:  pip install 'epi2expr_jax[peers]'
@@ -25,7 +31,6 @@ import tempfile
 import time
 from collections.abc import Callable
 
-import jax.numpy as jnp
 import numpy as np
 import pyBigWig
 from absl import flags
@@ -38,8 +43,10 @@ from epi2expr_jax.population import Population
 from epi2expr_jax.resident import WindowSignal
 from epi2expr_jax.runs import Run, RunInputs
 from epi2expr_jax.schedules import EarlyStopConfig
-from epi2expr_jax.training import TrainConfig, Trainer
-from experiments.benchmark_chromoformer import chromoformer
+from epi2expr_jax.streaming import TrackCache
+from epi2expr_jax.training import PRECISIONS, TrainConfig, Trainer
+from experiments.benchmark_chromoformer import chromoformer, training_pace
+from experiments.benchmark_scaling import grid, scaling
 from experiments.turns import matmul_mflops, rate, ratio, require_peers, take_turns
 
 FLAGS = flags.FLAGS
@@ -156,6 +163,21 @@ def _cnn_data() -> tuple[np.ndarray, np.ndarray]:
     return signal, random.standard_normal(genes).astype(np.float32)
 
 
+class _OneTrack:
+    """Made-up windows, as a dataset of one cell and one assay."""
+
+    cells, assays = ("cell",), ("assay",)
+
+    def __init__(self, values: np.ndarray):
+        self._track = WindowSignal(values)
+
+    def track(self, *_: str) -> WindowSignal:
+        return self._track
+
+    def regions(self, _: str) -> None:
+        return
+
+
 def _our_epoch() -> Callable[[], object]:
     """One epoch of a population, by the engine that `experiments.train` uses."""
     signal, target = _cnn_data()
@@ -163,19 +185,15 @@ def _our_epoch() -> Callable[[], object]:
     train = np.arange(len(target)) < _BATCH * _STEPS
     keys = np.random.default_rng(1).integers(0, 2**32, (2, _RUNS, 2), np.uint32)
     inputs = RunInputs(
-        cell=jnp.zeros(_RUNS, jnp.int32),
-        assays=jnp.zeros((_RUNS, 1), jnp.int32),
-        target=jnp.asarray(np.tile(target, (_RUNS, 1))),
-        train=jnp.asarray(np.tile(train, (_RUNS, 1))),
-        validation=jnp.asarray(np.tile(~train, (_RUNS, 1))),
-        order_key=jnp.asarray(keys[0]),
-        model_key=jnp.asarray(keys[1]),
+        target=np.tile(target, (_RUNS, 1)),
+        train=np.tile(train, (_RUNS, 1)),
+        validation=np.tile(~train, (_RUNS, 1)),
+        order_key=keys[0],
+        model_key=keys[1],
     )
     config = TrainConfig(epochs=10_000, early_stop=EarlyStopConfig(10_000), batch_size=_BATCH)
     trainer = Trainer(REGISTRY["cnn"](), config)
-    resident = WindowSignal(jnp.asarray(signal[None, None, :, :, 0]))
-    population = Population(trainer, runs, inputs, resident)
-    return population.train_epoch
+    return Population(trainer, runs, inputs, TrackCache(_OneTrack(signal[..., 0]))).train_epoch
 
 
 def _keras_epochs() -> Callable[[], object]:
@@ -235,16 +253,24 @@ def cnn(rounds: int) -> dict:
     }
 
 
+def whole_study(rounds: int) -> dict:
+    """`grid`, with Chromoformer's pace as the other benchmark measures it."""
+    return grid(FLAGS.precision, training_pace(FLAGS.precision, rounds))
+
+
 BENCHMARKS: dict[str, Callable[[int], dict]] = {
     "windows": windows,
     "cnn": cnn,
     "chromoformer": chromoformer,
+    "scaling": scaling,
+    "grid": whole_study,
 }
 
 
 def define_flags() -> None:
     flags.DEFINE_enum("what", None, list(BENCHMARKS), "What to measure.", required=True)
     flags.DEFINE_integer("rounds", 5, "Rounds; the median counts.", lower_bound=1)
+    flags.DEFINE_enum("precision", "float32", list(PRECISIONS), "grid: of matrix products.")
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ data loader is slower than its network and is not counted), and their outputs ar
 
 import contextlib
 import json
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,8 +22,9 @@ from epi2expr_jax.convert import to_torch
 from epi2expr_jax.models import ChromoformerConfig
 from epi2expr_jax.population import Population
 from epi2expr_jax.predict import predict_runs
-from epi2expr_jax.resident import RegionSignal, centre_padding
+from epi2expr_jax.resident import CellRegions, RegionTrack, centre_padding, signal_of
 from epi2expr_jax.runs import Run, RunInputs
+from epi2expr_jax.streaming import TrackCache
 from epi2expr_jax.training import TrainConfig, Trainer
 from experiments.turns import matmul_mflops, rate, ratio, require_peers, take_turns
 
@@ -37,68 +39,100 @@ _MFLOP_A_GENE = 196.0
 _CONFIG = ChromoformerConfig(assays=_ASSAYS)
 
 
-def _signal(genes: int) -> RegionSignal:
-    """Random log depth of promoters and regions as wide as real ones, on the device."""
-    random = np.random.default_rng(0)
-    most = _CONFIG.contacts
-    count = random.permutation(np.resize(np.repeat(np.arange(9), _DEMO_GENES), genes))
-    there = np.arange(most) < count[:, None]
-    region = np.where(there, np.cumsum(there).reshape(there.shape) - 1, -1)
-    score = np.where(there, random.exponential(2, there.shape), 0)
-    width = np.clip(random.lognormal(np.log(5300), 0.5, there.sum()), 1000, 40_000).astype(int)
+class _OneCell:
+    """Random log depth of promoters and regions as wide as real ones: a dataset of one cell."""
 
-    def depth(*shape: int) -> jax.Array:
-        return jnp.asarray(np.log1p(random.gamma(0.5, 4, shape)), jnp.float32)
+    cells = ("cell",)
+    assays = tuple(map(str, range(_ASSAYS)))
 
-    bins = [-(-width // resolution) for resolution in _CONFIG.resolutions]
-    left = [centre_padding(b, n) for b, n in zip(bins, _CONFIG.positions, strict=True)]
-    begin = [
-        np.cumsum(b) - b - pad + n for b, pad, n in zip(bins, left, _CONFIG.positions, strict=True)
-    ]
-    integers = [[jnp.asarray(a, jnp.int32) for a in part] for part in (begin, left, bins)]
-    return RegionSignal(
-        promoter=tuple(depth(1, _ASSAYS, genes, n) for n in _CONFIG.positions),
-        own=tuple(jnp.ones((2, n), bool) for n in _CONFIG.positions),
-        minus=jnp.zeros(genes, bool),
-        depth=tuple(
-            depth(_ASSAYS, int(b.sum()) + 2 * n)
-            for b, n in zip(bins, _CONFIG.positions, strict=True)
-        ),
-        begin=tuple(integers[0]),
-        left=tuple(integers[1]),
-        bins=tuple(integers[2]),
-        region=jnp.asarray(region[None], jnp.int32),
-        score=jnp.asarray(score[None], jnp.float32),
-    )
+    def __init__(self, genes: int):
+        random = np.random.default_rng(0)
+        most, positions = _CONFIG.contacts, _CONFIG.positions
+        count = random.permutation(np.resize(np.repeat(np.arange(9), _DEMO_GENES), genes))
+        there = np.arange(most) < count[:, None]
+        region = np.where(there, np.cumsum(there).reshape(there.shape) - 1, -1)
+        score = np.where(there, random.exponential(2, there.shape), 0)
+        width = random.lognormal(np.log(5300), 0.5, there.sum())
+        width = np.clip(width, 1000, 40_000).astype(int)
+
+        def depth(*shape: int) -> np.ndarray:
+            return np.log1p(random.gamma(0.5, 4, shape)).astype(np.float32)
+
+        bins = [-(-width // resolution) for resolution in _CONFIG.resolutions]
+        left = [centre_padding(b, n) for b, n in zip(bins, positions, strict=True)]
+        begin = [
+            np.cumsum(b) - b - pad + n for b, pad, n in zip(bins, left, positions, strict=True)
+        ]
+        begin, left, bins = (
+            tuple(a.astype(np.int32) for a in part) for part in (begin, left, bins)
+        )
+        self.contacts = count
+        self._regions = CellRegions(
+            own=tuple(np.ones((2, n), bool) for n in positions),
+            minus=np.zeros(genes, bool),
+            begin=begin,
+            left=left,
+            bins=bins,
+            region=region.astype(np.int32),
+            score=score.astype(np.float32),
+        )
+        self._tracks = {
+            assay: RegionTrack(
+                promoter=tuple(depth(genes, n) for n in positions),
+                depth=tuple(
+                    depth(int(b.sum()) + 2 * n) for b, n in zip(bins, positions, strict=True)
+                ),
+            )
+            for assay in self.assays
+        }
+
+    def track(self, _: str, assay: str) -> RegionTrack:
+        return self._tracks[assay]
+
+    def regions(self, _: str) -> CellRegions:
+        return self._regions
 
 
-def _population(signal: RegionSignal) -> Population:
+_RUN = Run("cell", _OneCell.assays, "fold", 0)
+
+
+def _population(data: _OneCell, precision: str = "float32") -> Population:
     """One run of the engine that `experiments.train` uses, with the published training."""
-    genes = signal.minus.size
+    genes = len(data.contacts)
     train = np.arange(genes) < _TRAIN
     inputs = RunInputs(
-        cell=jnp.zeros(1, jnp.int32),
-        assays=jnp.arange(_ASSAYS)[None],
-        target=jnp.asarray(np.random.default_rng(1).standard_normal((1, genes)), jnp.float32),
-        train=jnp.asarray(train[None]),
-        validation=jnp.asarray(~train[None]),
-        order_key=jnp.asarray([[1, 2]], jnp.uint32),
-        model_key=jnp.asarray([[3, 4]], jnp.uint32),
+        target=np.random.default_rng(1).standard_normal((1, genes)).astype(np.float32),
+        train=train[None],
+        validation=~train[None],
+        order_key=np.array([[1, 2]], np.uint32),
+        model_key=np.array([[3, 4]], np.uint32),
     )
     published = _CONFIG.TRAINING["decay"]
-    config = TrainConfig(plateau=None, early_stop=None, **{**published, "epochs": 10_000})
-    count = np.asarray(signal.contacts(jnp.int32(0)))
+    fields = {**published, "epochs": 10_000, "precision": precision}
+    config = TrainConfig(plateau=None, early_stop=None, **fields)
     plans = [
-        BatchPlan.of(_BATCH, _CONFIG.contacts, [count[part]], balanced=True)
+        BatchPlan.of(_BATCH, _CONFIG.contacts, [data.contacts[part]], balanced=True)
         for part in (train, ~train)
     ]
-    run = Run("cell", tuple(map(str, range(_ASSAYS))), "fold", 0)
-    return Population(Trainer(_CONFIG, config, (plans[0], plans[1])), [run], inputs, signal)
+    trainer = Trainer(_CONFIG, config, (plans[0], plans[1]))
+    return Population(trainer, [_RUN], inputs, TrackCache(data))
 
 
-def _batch(signal: RegionSignal, size: int) -> RegionBatch:
+def training_pace(precision: str, rounds: int) -> float:
+    """Gene-steps/s of one chunk of the published Chromoformer; the median of some epochs.
+
+    Where a chunk has several lanes, all take part.
+    """
+    population = _population(_OneCell(_TRAIN + _VALIDATION), precision)
+    measure = rate(population.train_epoch, _TRAIN)
+    return statistics.median(measure() for _ in range(rounds))
+
+
+def _batch(data: _OneCell, size: int) -> RegionBatch:
     plan = BatchPlan.of(size, _CONFIG.contacts, balanced=False)
-    gather = jax.jit(lambda signal, genes: signal.gather(0, jnp.arange(_ASSAYS), genes, plan))
+    tracks = [data.track("cell", assay) for assay in data.assays]
+    signal = signal_of(tracks, jax.device_put(data.regions("cell")))
+    gather = jax.jit(lambda signal, genes: signal.gather(genes, plan))
     return gather(signal, jnp.arange(size))
 
 
@@ -180,20 +214,19 @@ def chromoformer(rounds: int) -> dict:
     require_peers("torch", "chromoformer")
     # First: a child process counts the memory that its parent had, as its own peak.
     memory = {side: _peak_memory(side) for side in ("ours", "torch")}
-    signal = _signal(_TRAIN + _VALIDATION)
-    population = _population(signal)
-    weights = jax.tree.map(jnp.array, population.weights())  # its own are given away in training
-    everything = np.ones((1, signal.minus.size), bool)
-    inputs = population.inputs
+    data = _OneCell(_TRAIN + _VALIDATION)
+    population = _population(data)
+    state = population.trainer.init(population.inputs.model_key[0])  # those training begins with
+    weights = jax.tree.map(lambda x: x[None], {"params": state.params, "stats": state.stats})
+    everything = np.ones((1, len(data.contacts)), bool)
 
     def infer() -> np.ndarray:
-        return predict_runs(_CONFIG, weights, inputs.cell, inputs.assays, signal, everything)
+        return predict_runs(_CONFIG, weights, [_RUN], population.cache, everything)
 
     with _on_its_device() as device:
-        state = to_torch(_CONFIG, jax.tree.map(lambda x: x[0], weights["params"]))
-        original = _Original(state, device)
+        original = _Original(to_torch(_CONFIG, state.params), device)
         batches = {
-            size: _torch_inputs(_batch(signal, size), device) for size in (_BATCH, _BEST_BATCH)
+            size: _torch_inputs(_batch(data, size), device) for size in (_BATCH, _BEST_BATCH)
         }
         largest = np.abs(infer()[0, :_BATCH] - original.infer(batches[_BATCH])).max()
         if not largest < 1e-4:
@@ -246,11 +279,11 @@ def peak_memory(side: str) -> None:
     import resource
 
     if side == "ours":
-        population = _population(_signal(_TRAIN + _VALIDATION))
+        population = _population(_OneCell(_TRAIN + _VALIDATION))
         for _ in range(2):
             population.train_epoch()
     else:
-        batch = _batch(_signal(_BATCH), _BATCH)
+        batch = _batch(_OneCell(_BATCH), _BATCH)
         _, params = nnx.split(_CONFIG.build(rngs=nnx.Rngs(0)), nnx.Param)
         with _on_its_device() as device:
             original = _Original(to_torch(_CONFIG, params), device)

@@ -2,18 +2,22 @@
 
 import dataclasses
 import os
+import sys
 from typing import Any
 
+import jax
 from absl import flags
 
 from epi2expr_jax.dataset import ORIENTATIONS, InputConfig
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError, Problem, collect
 from epi2expr_jax.losses import LOSSES
 from epi2expr_jax.models import REGISTRY
 from epi2expr_jax.runs import LABEL, TARGETS
 from epi2expr_jax.schedules import EarlyStopConfig, PlateauConfig
 from epi2expr_jax.signal import TRANSFORMS
-from epi2expr_jax.training import TrainConfig
+from epi2expr_jax.training import PRECISIONS, TrainConfig
+from experiments.progress import TRACKERS
+from experiments.shares import Share
 
 FLAGS = flags.FLAGS
 
@@ -87,14 +91,135 @@ def define_training() -> None:
     flags.DEFINE_enum(
         "orientation", "strand", ORIENTATIONS, "strand: minus-strand genes are flipped."
     )
+    flags.DEFINE_enum(
+        "precision",
+        "float32",
+        list(PRECISIONS),
+        "Of matrix products; weights, sums, statistics and losses are float32. tf32 and bfloat16 "
+        "are faster on GPU and TPU.",
+    )
+
+
+def define_machine() -> None:
+    """Where and how to train, which changes no result."""
+    flags.DEFINE_integer("devices", 0, "Use the first so many devices; 0: all.", lower_bound=0)
     flags.DEFINE_integer(
         "runs_at_once",
         0,
-        "Runs whose state is in memory together; 0: as many as 4 GiB hold.",
+        "Runs whose state is on the devices together, the others wait; 0: as many as fit.",
+        lower_bound=0,
+    )
+    flags.DEFINE_float(
+        "data_gib",
+        0,
+        "Signal on each device at a time, in GiB, the rest is streamed from the store; 0: as much "
+        "as fits.",
         lower_bound=0,
     )
     flags.DEFINE_integer("checkpoint_every", 1, "Epochs between checkpoints.", lower_bound=1)
     flags.DEFINE_boolean("resume", True, "Go on where an interrupted training stopped.")
+    flags.DEFINE_string("share", "0/1", "I/N: train the I-th (from 0) of N parts of the runs.")
+    flags.DEFINE_string(
+        "distributed", "", "auto (SLURM, TPU pods) or HOST:PORT: processes that share the runs."
+    )
+    flags.DEFINE_string("process", "", "I/N: this process, for --distributed=HOST:PORT.")
+    flags.DEFINE_list("track", [], f"Also show losses in: {', '.join(TRACKERS)}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """Where and how a training runs, which changes no result; see the flags of these names."""
+
+    devices: int = 0
+    runs_at_once: int = 0
+    data_limit: int | None = None
+    checkpoint_every: int = 1
+    track: tuple[str, ...] = ()
+    share: Share = Share()
+    distributed: str = ""
+    process: Share | None = None
+
+    @classmethod
+    def from_flags(cls) -> "Machine":
+        """From the command line.
+
+        Raises:
+            InputError: naming every flag that makes no sense.
+        """
+        problems: list[Problem] = []
+        unknown = [name for name in FLAGS.track if name not in TRACKERS]
+        if unknown:
+            problems.append(
+                Problem("--track", ", ".join(unknown), " or ".join(TRACKERS), "correct it")
+            )
+        by_hand = FLAGS.distributed not in ("", "auto")
+        if by_hand != bool(FLAGS.process):
+            problems.append(
+                Problem(
+                    "--process",
+                    FLAGS.process or "nothing",
+                    "I/N with --distributed=HOST:PORT, nothing otherwise",
+                    "give both or neither",
+                )
+            )
+        shares: dict[str, Share] = {}
+        for name in ("share", "process"):
+            with collect(problems):
+                shares[name] = _share(name, FLAGS[name].value or "0/1")
+        if FLAGS.distributed and shares.get("share", Share()).count > 1:
+            problems.append(
+                Problem("--share", FLAGS.share, "no --distributed beside it", "give one of them")
+            )
+        if problems:
+            raise InputError(problems)
+        return cls(
+            devices=FLAGS.devices,
+            runs_at_once=FLAGS.runs_at_once,
+            data_limit=int(FLAGS.data_gib * 2**30) or None,
+            checkpoint_every=FLAGS.checkpoint_every,
+            track=tuple(FLAGS.track),
+            share=shares["share"],
+            distributed=FLAGS.distributed,
+            process=shares["process"] if by_hand else None,
+        )
+
+    def join(self) -> Share:
+        """Meet the other processes, if there are any; which share of the runs is this one's."""
+        cache_compiled_programs()
+        if not self.distributed:
+            return self.share
+        if self.process is None:
+            jax.distributed.initialize()
+        else:
+            jax.distributed.initialize(self.distributed, self.process.count, self.process.index)
+        return Share(jax.process_index(), jax.process_count())
+
+
+def _share(flag: str, text: str) -> Share:
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise InputError(
+            Problem(f"--{flag}", repr(text), "I/N with I from 0 to N-1, such as 0/4", "correct it")
+        )
+    return Share(int(index), int(count))
+
+
+def cache_compiled_programs() -> None:
+    """Keep compiled programs for the next start, in a folder of the user's own.
+
+    Who can write there can run code, so nobody else may. JAX's own variable goes first.
+    """
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = os.path.join(home, "epi2expr_jax", "programs")
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        os.chmod(folder, 0o700)
+    except OSError as error:
+        print(f"note: compiled programs are not kept ({error})", file=sys.stderr)
+        return
+    jax.config.update("jax_compilation_cache_dir", folder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,13 +241,13 @@ class TrainRequest:
     train_config: TrainConfig
 
     @classmethod
-    def from_flags(cls) -> "TrainRequest":
+    def from_flags(cls, *, needs_run: bool = True) -> "TrainRequest":
         """From the command line.
 
         Raises:
             InputError: if --store or --run is missing, or a number makes no sense.
         """
-        require("store", "run")
+        require("store", *(["run"] if needs_run else []))
         return cls(
             store=FLAGS.store,
             model=FLAGS.model,
@@ -199,7 +324,9 @@ def _train_config() -> TrainConfig:
             "plateau": PlateauConfig(FLAGS.plateau_factor, FLAGS.plateau_patience),
             "early_stop": EarlyStopConfig(FLAGS.early_stop_patience),
         }
-    return TrainConfig(task=FLAGS.task, balanced=FLAGS.balance_contacts, **fields)
+    return TrainConfig(
+        task=FLAGS.task, balanced=FLAGS.balance_contacts, precision=FLAGS.precision, **fields
+    )
 
 
 def require(*names: str) -> None:

@@ -6,44 +6,50 @@
     python -m experiments.train --store=distal.zarr --run=runs/distal --model=chromoformer
     python -m experiments.train --store=distal.zarr --run=runs/near --model=chromoformer --no_pcre
 
-The same command run again resumes an interrupted training: a checkpoint is written after every
-epoch. A run whose loss is no longer finite is quarantined and named; the others go on.
-Next: experiments.evaluate, experiments.report.
+One process uses all GPUs (or the TPU chips) of its machine. Several processes share the work and
+the run directory; each trains its part, at its own pace, and the last one to finish closes the run:
+
+    sbatch --array=0-3 --wrap 'python -m experiments.train ... --share=$SLURM_ARRAY_TASK_ID/4'
+    srun --ntasks=4 python -m experiments.train ... --distributed=auto      (SLURM, TPU pods)
+    python -m experiments.train ... --distributed=HOST:PORT --process=0/2    (by hand)
+
+The same command run again resumes an interrupted training, on any number of devices or processes:
+a checkpoint is written in the background after every epoch, and on SIGTERM. A run whose loss is no
+longer finite is quarantined and named; the others go on. experiments.plan says beforehand what a
+training will take. Next: experiments.evaluate, experiments.report.
 """
 
-import collections
+import contextlib
 import dataclasses
 import pathlib
 import shlex
-import shutil
+import signal
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from absl import flags
-from tqdm import tqdm
 
 from data_prep.program import start
 from epi2expr_jax import checkpoint
-from epi2expr_jax.dataset import Dataset, load_dataset, plan_batches
-from epi2expr_jax.errors import InputError, Problem
-from epi2expr_jax.genome import listing
-from epi2expr_jax.models import REGISTRY
-from epi2expr_jax.population import Population
-from epi2expr_jax.runs import Run, parse_assay_sets, plan_runs
-from epi2expr_jax.splits import Fold, make_folds, select_folds, write_splits
+from epi2expr_jax.errors import InputError, OutOfMemory, Problem
+from epi2expr_jax.planning import fit
+from epi2expr_jax.population import Lanes, Log, Population
+from epi2expr_jax.splits import write_splits
 from epi2expr_jax.store import WindowStore
-from epi2expr_jax.training import Trainer
-from experiments.flags import TrainRequest, define_training
+from epi2expr_jax.training import QUARANTINED, RUNNING, RunState
+from experiments.flags import Machine, TrainRequest, define_machine, define_training
+from experiments.progress import Progress, Tracker, trackers
+from experiments.shares import Share
+from experiments.study import Group, Study
 
 FLAGS = flags.FLAGS
 
-_STATE_BYTES = 4 << 30  # of the runs that train together, unless --runs_at_once is given
+_POLL = 1.0  # seconds between looks at what the other processes have done
 
 
 def train(
@@ -51,127 +57,206 @@ def train(
     run_dir: pathlib.Path,
     *,
     resume: bool = True,
-    runs_at_once: int = 0,
-    checkpoint_every: int = 1,
+    machine: Machine = Machine(),
+    share: Share = Share(),
 ) -> dict[str, Any]:
-    """Train everything the request names; returns the run card.
+    """Train everything the request names, or this process's share of it; returns the run card.
 
     Raises:
         InputError: for anything wrong with the request, the store or the run directory.
+        SystemExit: after SIGTERM, once all that has been computed is saved.
     """
     started = time.time()
-    store = WindowStore.open(request.store)
-    runs, folds = plan(request, store)
-    card = _start(request, store, run_dir, resume)
+    study = Study(request)
+    card = _start(request, study.store, run_dir, resume)
     if card["status"] == "complete":
         print(f"{run_dir} is complete: nothing to do")
         return card
-    write_splits(
-        run_dir / "splits.json", request.cv, request.split_seed, folds, list(store.genes.chrom)
-    )
-    cells = list(dict.fromkeys(run.cell for run in runs))
-    assays = [a for a in store.manifest.assays if any(a in run.assays for run in runs)]
-    model = _model_config(request, 1)
-    dataset = load_dataset(store, model, cells, assays, request.input_config)
-    config = request.train_config
-    all_folds = scheme_folds(request, store)
-    plans = plan_batches(store, model, all_folds, config.batch_size, config.balanced)
+    chrom = list(study.store.genes.chrom)
+    write_splits(run_dir / "splits.json", request.cv, request.split_seed, study.folds, chrom)
+    with _sigterm() as asked_to_stop, contextlib.ExitStack() as stack:
+        shown = trackers(machine.track, run_dir)
+        for tracker in shown:
+            stack.callback(tracker.close)
+        for group in study.groups(share, machine.data_limit):
+            _Training(group, run_dir, machine, share, shown, asked_to_stop).run()
+    return _finish(study, run_dir, card, time.time() - started)
 
-    history, populations = [], []
-    sizes = sorted({len(run.assays) for run in runs})
-    trainers = {n: Trainer(_model_config(request, n), config, plans) for n in sizes}
-    groups = [group for n in sizes for group in _groups(runs, n, trainers[n], runs_at_once)]
-    for number, name, group in groups:
-        population = _train_group(
-            trainers[number], group, dataset, folds, request, run_dir, name, checkpoint_every,
-            f"{name}: {len(group)} runs",
+
+class _Training:
+    """One population, from where it stands to its end."""
+
+    def __init__(
+        self,
+        group: Group,
+        run_dir: pathlib.Path,
+        machine: Machine,
+        share: Share,
+        trackers: Sequence[Tracker],
+        asked_to_stop: list[int],
+    ):
+        self.group, self.machine, self.trackers = group, machine, trackers
+        self.asked_to_stop = asked_to_stop
+        self.folder = run_dir / "checkpoints" / group.name
+        self.parts = checkpoint.Parts(self.folder / share.name)
+        lanes = Lanes.default(machine.devices)
+        self.fit = fit(group.trainer, group.runs, group.cache, lanes, at_once=machine.runs_at_once)
+
+    def run(self) -> None:
+        """Train until no run is left, saving as asked; less memory is tried where it is short."""
+        at_once = self.fit.at_once
+        while True:
+            population = self._population(at_once)
+            try:
+                self._to_the_end(population)
+            except OutOfMemory:
+                lanes = self.fit.lanes.count
+                if population.chunks <= 1:
+                    raise InputError(_too_large(self.fit.lanes.width)) from None
+                at_once = max(1, population.chunks // 2) * lanes
+                # Its arrays must be gone before others are made.
+                del population
+                print(
+                    f"{self.group.name}: out of memory; going on from the last checkpoint with "
+                    f"{at_once} runs at once"
+                )
+                self.parts.wait()
+            else:
+                break
+        self.parts.close()
+
+    def _population(self, at_once: int) -> Population:
+        """The population as it was saved, or as it begins."""
+        runs, trainer = self.group.runs, self.group.trainer
+        index = {run.run_id: i for i, run in enumerate(runs)}
+        logs = [Log() for _ in runs]
+        for part in checkpoint.read_parts(self.folder, "best"):
+            for record in part.records:
+                if record["run_id"] in index:
+                    logs[index[record["run_id"]]] = Log(**record["log"])
+        # A run's newest state, whichever process saved it.
+        newest: dict[int, tuple[int, checkpoint.Part, int]] = {}
+        for part in checkpoint.read_parts(self.folder, "state"):
+            for row, record in enumerate(part.records):
+                i = index.get(record["run_id"])
+                epochs = len(record["log"]["train_loss"])
+                if i is None or logs[i].status != RUNNING:
+                    continue
+                if i not in newest or epochs > newest[i][0]:
+                    newest[i] = epochs, part, row
+        states: dict[int, RunState] = {}
+        template = trainer.init(self.group.inputs.model_key[0])
+        for part in {id(part): part for _, part, _ in newest.values()}.values():
+            stacked = part.restore(template)
+            for i, (_, own, row) in newest.items():
+                if own is part:
+                    states[i] = jax.tree.map(lambda x, row=row: np.array(x[row]), stacked)
+                    logs[i] = Log(**part.records[row]["log"])
+        done = [log.epochs for log in logs if log.epochs]
+        if done:
+            print(
+                f"{self.group.name}: going on after epoch {max(done)}; {len(states)} runs under "
+                f"way, {len(done) - len(states)} ended, {len(runs) - len(done)} waiting"
+            )
+        return Population(
+            trainer, runs, self.group.inputs, self.group.cache,
+            self.fit.lanes, at_once, (states, logs),
         )  # fmt: skip
-        history.append(population["history"])
-        populations.append(population["card"])
-    pd.concat(history).to_parquet(run_dir / "history.parquet", index=False)
-    card |= {
-        "status": "complete",
-        "populations": populations,
-        "seconds": card["seconds"] + time.time() - started,
-    }
-    checkpoint.write_card(run_dir, card)
-    for folder in (run_dir / "checkpoints").glob("*/epoch-*"):
-        shutil.rmtree(folder)  # the best weights are kept; only these were needed to resume
-    return card
 
+    def _to_the_end(self, population: Population) -> None:
+        label = f"{self.group.name}: {len(population.runs)} runs"
+        progress = Progress(label, population, self.group.inputs.train.sum(axis=1))
+        rounds = 0
+        try:
+            while population.alive:
+                with contextlib.closing(population.advance()) as chunks:
+                    for advanced in chunks:
+                        progress.update(advanced)
+                        self._track(population, advanced)
+                        if self.asked_to_stop:
+                            break
+                rounds += 1
+                if (
+                    not population.alive
+                    or self.asked_to_stop
+                    or rounds % self.machine.checkpoint_every == 0
+                ):
+                    self._save(population)
+                if self.asked_to_stop:
+                    self.parts.close()
+                    print("stopped by SIGTERM; all is saved, the same command resumes")
+                    raise SystemExit(128 + signal.SIGTERM)
+        finally:
+            progress.close()
+        for i, log in enumerate(population.logs):
+            if log.status == QUARANTINED:
+                print(_quarantine(population, i), file=sys.stderr)
 
-def plan(request: TrainRequest, store: WindowStore) -> tuple[list[Run], list[Fold]]:
-    """The runs of a request and the folds of its scheme.
+    def _track(self, population: Population, advanced: list[int]) -> None:
+        for tracker in self.trackers:
+            for i in advanced:
+                run, log = population.runs[i], population.logs[i]
+                values = {
+                    "train_loss": log.train_loss[-1],
+                    "validation_loss": log.validation_loss[-1],
+                    "learning_rate": log.learning_rate[-1],
+                }
+                name = f"{run.cell}/{run.label}/{run.fold}/{run.seed}"
+                tracker.log(name, log.epochs, values)
 
-    Raises:
-        InputError: for unknown cells, assays or folds, or tracks the store does not have.
-    """
-    manifest = store.manifest
-    cells = manifest.cells if request.cells == ["all"] else request.cells
-    unknown = [cell for cell in cells if cell not in manifest.cells]
-    if unknown:
-        raise InputError(
-            Problem(
-                "--cells",
-                f"unknown cell {listing(unknown)}",
-                f"all, or some of {', '.join(manifest.cells)}",
-                "correct the name, or build a store that has this cell",
-            )
+    def _save(self, population: Population) -> None:
+        ended, weights = population.take_ended()
+        under_way, states = population.snapshot()
+        self.parts.save(
+            (self._records(population, ended), weights),
+            (self._records(population, under_way), states),
         )
-    folds = select_folds(scheme_folds(request, store), request.folds)
-    there = {tuple(pair) for pair in manifest.tracks}
-    sets = parse_assay_sets(request.assays, manifest.assays)
-    absent = [
-        f"{cell}-{assay}"
-        for cell in cells
-        for assay in dict.fromkeys(assay for assays in sets for assay in assays)
-        if (cell, assay) not in there
-    ]
-    if absent:
-        raise InputError(
-            Problem(
-                str(store.path),
-                f"no track {listing(absent)}",
-                "a track for every chosen cell and assay",
-                "choose --cells or --assays without them, or build a store that has them",
-            )
-        )
-    runs = [
-        Run(cell, assays, fold.name, seed)
-        for assays in sets
-        for cell in cells
-        for fold in folds
-        for seed in range(request.seeds)
-    ]
-    return runs, folds
+
+    def _records(self, population: Population, members: list[int]) -> list[dict[str, Any]]:
+        return [
+            {
+                **dataclasses.asdict(population.runs[i]),
+                "run_id": population.runs[i].run_id,
+                "target_scale": dataclasses.asdict(self.group.scales[i]),
+                "model_config": dataclasses.asdict(self.group.trainer.model_config),
+                "log": dataclasses.asdict(population.logs[i]),
+            }
+            for i in members
+        ]
 
 
-def scheme_folds(request: TrainRequest, store: WindowStore) -> list[Fold]:
-    """All folds of the request's scheme, those not asked for included."""
-    counts = collections.Counter(store.genes.chrom)
-    blind = request.blind or store.manifest.blind
-    return make_folds(request.cv, counts, blind=blind, seed=request.split_seed)
+def _too_large(lanes: int) -> Problem:
+    return Problem(
+        f"{jax.local_devices()[0]}",
+        f"too little memory for {lanes} runs side by side",
+        "a device that holds one chunk of runs",
+        "make the model smaller (--width) or the batch (--batch_size), or the share of tracks "
+        "(--data_gib)",
+    )
 
 
-def _model_config(request: TrainRequest, assays: int) -> Any:
-    return REGISTRY[request.model](assays=assays, **request.model_options)
+def _quarantine(population: Population, i: int) -> str:
+    run, log = population.runs[i], population.logs[i]
+    where = f"step {log.bad_step + 1}" if log.bad_step >= 0 else "validation"
+    return (
+        f"quarantined: {run.run_id} ({run.cell} {run.label} {run.fold} seed {run.seed}): its loss "
+        f"was not finite in epoch {log.epochs}, {where}"
+    )
 
 
-def _groups(
-    runs: Sequence[Run], number: int, trainer: Trainer, at_once: int
-) -> Iterable[tuple[int, str, list[Run]]]:
-    """Runs of `number` assays, a part of them at a time: (assays a run, name, runs).
-
-    Args:
-        at_once: runs a part; 0 for as many as `_STATE_BYTES` hold.
-    """
-    if not at_once:
-        state = trainer.init(jnp.zeros(2, jnp.uint32))
-        bytes_a_run = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-        at_once = max(1, _STATE_BYTES // bytes_a_run)
-    same = [run for run in runs if len(run.assays) == number]
-    for i in range(0, len(same), at_once):
-        yield number, f"{number}-assay-{i // at_once}", same[i : i + at_once]
+@contextlib.contextmanager
+def _sigterm() -> Iterator[list[int]]:
+    """A list that is no longer empty once the process was asked to end (preemption)."""
+    asked: list[int] = []
+    try:
+        before = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    except ValueError:  # not the main thread: whoever runs it handles signals
+        yield asked
+        return
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _start(
@@ -200,7 +285,7 @@ def _start(
         if card["versions"] != checkpoint.versions():
             print("note: other versions or device than at the start; see the run card")
         return card
-    if run_dir.exists() and any(run_dir.iterdir()):
+    if run_dir.exists() and any(path.suffix != ".partial" for path in run_dir.iterdir()):
         raise InputError(
             Problem(
                 str(run_dir),
@@ -238,109 +323,97 @@ def _start(
     return card
 
 
-def _train_group(
-    trainer: Trainer,
-    runs: list[Run],
-    dataset: Dataset,
-    folds: list[Fold],
-    request: TrainRequest,
-    run_dir: pathlib.Path,
-    name: str,
-    checkpoint_every: int,
-    label: str,
+def _finish(
+    study: Study, run_dir: pathlib.Path, card: dict[str, Any], seconds: float
 ) -> dict[str, Any]:
-    """Train one population to its end; its history, and its part of the run card."""
-    folder = run_dir / "checkpoints" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint.clean(folder)
-    inputs, scales = plan_runs(dataset, runs, folds, request.target)
-    population = Population(trainer, runs, inputs, dataset.signal)
-    done = sorted(folder.glob("epoch-*"))
-    if done:
-        population.restore(checkpoint.restore(done[-1], population.snapshot()))
-        print(f"{name}: going on after epoch {population.epochs_done}")
-
-    epochs = trainer.config.epochs
-    with tqdm(
-        total=epochs, initial=population.epochs_done, desc=label, unit="epoch", disable=None
-    ) as progress:
-        while population.alive and population.epochs_done < epochs:
-            population.train_epoch()
-            progress.update()
-            best = np.nanmedian(population.history.validation_loss[:, population.epochs_done - 1])
-            progress.set_postfix_str(f"{population.alive} alive, median validation {best:.3f}")
-            ended = not population.alive or population.epochs_done == epochs
-            if ended or population.epochs_done % checkpoint_every == 0:
-                checkpoint.save(
-                    folder / f"epoch-{population.epochs_done:05d}", population.snapshot()
-                )
-                for old in done:
-                    shutil.rmtree(old, ignore_errors=True)
-                done = [folder / f"epoch-{population.epochs_done:05d}"]
-    checkpoint.save(folder / "best", population.weights())
-    for run in population.quarantined():
-        print(
-            f"quarantined: {run.run_id} ({run.cell} {run.label} {run.fold} seed {run.seed}): "
-            "its loss was not finite",
-            file=sys.stderr,
-        )
-    return {
-        "history": _history_table(population),
-        "card": {
-            "name": name,
-            "model_config": dataclasses.asdict(trainer.model_config),
-            "weights": f"checkpoints/{name}/best",
-            "runs": [
+    """Close the run if every process's part is there; else say what is missing."""
+    folder = run_dir / "checkpoints"
+    found: dict[str, dict[str, Any]] = {}
+    populations = []
+    for group in sorted(path for path in folder.iterdir() if path.is_dir()):
+        for part in checkpoint.read_parts(group, "best"):
+            rows = [record for record in part.records if record["run_id"] not in found]
+            if len(rows) < len(part.records):
+                continue  # the same runs, trained twice by processes that did not know it
+            found |= {record["run_id"]: record for record in rows}
+            populations.append(
                 {
-                    **dataclasses.asdict(run),
-                    "run_id": run.run_id,
-                    "status": status,
-                    "epochs": int(np.isfinite(population.history.train_loss[i]).sum()),
-                    "best_validation_loss": _best(population.history.validation_loss[i]),
-                    "target_scale": dataclasses.asdict(scales[i]),
+                    "name": group.name,
+                    "model_config": rows[0]["model_config"],
+                    "weights": str(part.path.relative_to(run_dir)),
+                    "runs": [_as_card(record) for record in rows],
                 }
-                for i, (run, status) in enumerate(zip(runs, population.status_names(), strict=True))
-            ],
-        },
+            )
+    missing = [run for run in study.runs if run.run_id not in found]
+    if missing:
+        print(f"{run_dir}: this share is done; {len(missing)} runs of other processes are not")
+        return card
+    history = [_history(found[run.run_id]) for run in study.runs]
+    partial = run_dir / "history.parquet.partial"
+    pd.concat(history).to_parquet(partial, index=False)
+    partial.replace(run_dir / "history.parquet")
+    card |= {
+        "status": "complete",
+        "populations": populations,
+        "seconds": card["seconds"] + seconds,
+    }
+    checkpoint.write_card(run_dir, card)
+    for group in folder.iterdir():
+        checkpoint.remove_states(group)
+    return card
+
+
+def _as_card(record: dict[str, Any]) -> dict[str, Any]:
+    log = Log(**record["log"])
+    quarantined = {"epoch": log.epochs, "step": log.bad_step + 1 if log.bad_step >= 0 else None}
+    return {
+        **{name: record[name] for name in ("cell", "assays", "fold", "seed", "run_id")},
+        "status": log.status_name,
+        "epochs": log.epochs,
+        "best_validation_loss": log.best,
+        "quarantined": quarantined if log.status == QUARANTINED else None,
+        "target_scale": record["target_scale"],
     }
 
 
-def _best(losses: np.ndarray) -> float | None:
-    finite = losses[np.isfinite(losses)]
-    return float(finite.min()) if len(finite) else None
-
-
-def _history_table(population: Population) -> pd.DataFrame:
-    """One row a run and epoch trained."""
-    epochs = population.epochs_done
-    history = dataclasses.asdict(population.history)
-    table = pd.DataFrame(
+def _history(record: dict[str, Any]) -> pd.DataFrame:
+    """One row an epoch of a run."""
+    log = Log(**record["log"])
+    bad_step = np.full(log.epochs, -1)
+    if log.epochs:
+        bad_step[-1] = log.bad_step
+    return pd.DataFrame(
         {
-            "run_id": np.repeat([run.run_id for run in population.runs], epochs),
-            "epoch": np.tile(np.arange(1, epochs + 1), len(population.runs)),
-            **{name: values[:, :epochs].ravel() for name, values in history.items()},
+            "run_id": record["run_id"],
+            "epoch": np.arange(1, log.epochs + 1),
+            "train_loss": np.array(log.train_loss, np.float32),
+            "validation_loss": np.array(log.validation_loss, np.float32),
+            "learning_rate": np.array(log.learning_rate, np.float32),
+            "bad_step": bad_step,
         }
     )
-    return table[table.learning_rate.notna()]
 
 
 def main() -> None:
-    card = train(
-        TrainRequest.from_flags(),
-        pathlib.Path(FLAGS.run),
-        resume=FLAGS.resume,
-        runs_at_once=FLAGS.runs_at_once,
-        checkpoint_every=FLAGS.checkpoint_every,
-    )
-    runs = [run for population in card["populations"] for run in population["runs"]]
-    print(
-        f"{FLAGS.run}: {len(runs)} runs in {card['seconds']:.0f} s; "
-        f"next: python -m experiments.evaluate --run={FLAGS.run}"
-    )
+    machine = Machine.from_flags()
+    request = TrainRequest.from_flags()
+    share = machine.join()
+    run_dir = pathlib.Path(FLAGS.run)
+    card = train(request, run_dir, resume=FLAGS.resume, machine=machine, share=share)
+    while jax.process_count() > 1 and card["status"] != "complete":
+        # Processes that were started together end together: the first one serves the others.
+        time.sleep(_POLL)
+        card = checkpoint.read_card(run_dir)
+    if card["status"] == "complete":
+        runs = [run for population in card["populations"] for run in population["runs"]]
+        print(
+            f"{FLAGS.run}: {len(runs)} runs in {card['seconds']:.0f} s; "
+            f"next: python -m experiments.evaluate --run={FLAGS.run}"
+        )
 
 
 def run() -> None:
-    start(main, define_training)
+    start(main, define_training, define_machine)
 
 
 if __name__ == "__main__":

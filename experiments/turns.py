@@ -9,6 +9,7 @@ import jax
 from tqdm import tqdm
 
 from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.training import PRECISIONS
 
 
 def require_peers(*names: str) -> None:
@@ -38,11 +39,12 @@ def rate(work: Callable[[], object], amount: float) -> Callable[[], float]:
     return measure
 
 
-def matmul_mflops() -> Callable[[], float]:
-    """This machine's own rate of float32 matrix products, in MFLOP/s."""
+def matmul_mflops(precision: str = "float32") -> Callable[[], float]:
+    """This machine's own rate of matrix products, in MFLOP/s."""
     size, repeats = 2048, 4
     matrix = jax.random.normal(jax.random.key(0), (size, size))
-    multiply = jax.jit(lambda a: a @ a)
+    with jax.default_matmul_precision(PRECISIONS[precision]):
+        multiply = jax.jit(lambda a: a @ a).lower(matrix).compile()
 
     def work() -> object:
         return jax.block_until_ready([multiply(matrix) for _ in range(repeats)])

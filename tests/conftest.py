@@ -1,7 +1,5 @@
 """Strict settings for all tests: types of arrays checked at run time, rank promotion refused."""
 
-# ruff: noqa: E402 - the environment is set before JAX is imported
-
 import os
 import pathlib
 import tempfile

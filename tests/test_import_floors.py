@@ -20,9 +20,9 @@ FLOORS = {
     1: ["signal", "batches", "regions", "manifest", "arrays", "store",
         "splits", "losses", "metrics", "schedules"],
     2: ["models", "resident", "dataset", "runs"],
-    3: ["training", "checkpoint"],
+    3: ["training", "checkpoint", "streaming"],
     4: ["population", "convert"],
-    5: ["predict"],
+    5: ["predict", "planning"],
     6: ["ranking"],
     7: ["comparison"],
 }  # fmt: skip

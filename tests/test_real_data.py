@@ -156,19 +156,20 @@ def reference(published, meta, genes, resolution, window_bp):
 @functools.partial(jax.jit, static_argnums=2)
 def batches(signal, order, plan):
     """Every batch of all genes, stacked, with its genes and which places are taken."""
-    count = jnp.int32(signal.minus.size)
+    every = signal.cell.minus.size
+    count = jnp.int32(every)
 
     def one(step):
         genes, mask = plan.batch(step, order, count)
-        return genes, mask, signal.gather(jnp.int32(0), jnp.arange(7), genes, plan)
+        return genes, mask, signal.gather(genes, plan)
 
-    return jax.lax.map(one, jnp.arange(-(-signal.minus.size // plan.size)))
+    return jax.lax.map(one, jnp.arange(-(-every // plan.size)))
 
 
 def as_given(signal, plan):
     """The inputs of all genes as the model gets them, in the form of `reference`, a resolution."""
-    every = jnp.ones(signal.minus.size, bool)
-    order = plan.order(every, jax.random.key(0), signal.contacts(jnp.int32(0)))
+    every = jnp.ones(signal.cell.minus.size, bool)
+    order = plan.order(every, jax.random.key(0), signal.contacts())
     genes, mask, batch = jax.tree.map(np.asarray, batches(signal, order, plan))
     assert sorted(genes[mask]) == list(range(len(every)))
     layout = TokenLayout.of(plan.slots)
@@ -194,12 +195,12 @@ def test_inputs_equal_those_of_the_published_loader(
     store = request.getfixturevalue(source)
     meta = pd.read_csv(shared_data / "chromoformer_demo" / "demo_meta.csv")
     model = dataclasses.replace(MODEL, window_bp=window_bp)
-    signal = load_dataset(store, model, ["E003"], NPY_MARKS).signal
+    signal = load_dataset(store, model, ["E003"], NPY_MARKS).signal("E003", NPY_MARKS)
     expected = [
         reference(published, meta, store.genes, resolution, window_bp)
         for resolution in model.resolutions
     ]
-    contacts = np.asarray(signal.contacts(jnp.int32(0)))
+    contacts = np.asarray(signal.contacts())
     assert contacts.sum() == 580
     for balanced, slots in ((False, 200), (True, 149)):
         plan = BatchPlan.of(25, 8, [contacts], balanced=balanced)
@@ -222,8 +223,8 @@ def test_inputs_equal_those_of_the_real_loader(window_bp, prepared_store, shared
         demo / "demo_meta.csv", tmp_path / "demo_data", genes, w_prom=window_bp
     )
     model = dataclasses.replace(MODEL, window_bp=window_bp)
-    signal = load_dataset(prepared_store, model, ["E003"], NPY_MARKS).signal
-    plan = BatchPlan.of(25, 8, [np.asarray(signal.contacts(jnp.int32(0)))], balanced=True)
+    signal = load_dataset(prepared_store, model, ["E003"], NPY_MARKS).signal("E003", NPY_MARKS)
+    plan = BatchPlan.of(25, 8, [np.asarray(signal.contacts())], balanced=True)
     ours = dict(zip(model.resolutions, as_given(signal, plan), strict=True))
     for g in range(len(genes)):
         item = real[g]
@@ -266,7 +267,7 @@ def test_from_real_files_to_a_ranking_that_says_how_little_it_proves(real_config
         input_config=InputConfig(),
         train_config=TrainConfig(epochs=25, batch_size=16),
     )
-    train(request, tmp_path / "run", checkpoint_every=25)
+    train(request, tmp_path / "run")
     ranked = evaluate(tmp_path / "run")
     scores = ranked[ranked.cell == "all"].set_index("assay")
     # An active promoter mark predicts, heterochromatin hardly; nothing finer holds on 193 genes.

@@ -37,7 +37,8 @@ def draw(variables: Any, key: PRNGKeyArray) -> Any:
     Values are on the host.
 
     Args:
-        variables: an `nnx.State` as `nnx.split` gives it, of shapes alone (`nnx.eval_shape`) or of arrays.
+        variables: an `nnx.State` as `nnx.split` gives it, of shapes alone (`nnx.eval_shape`) or of
+            arrays.
     """
     kept, structure = jax.tree.flatten(variables, is_leaf=lambda x: isinstance(x, nnx.Variable))
     sizes = [math.prod(v.shape) if "bound" in v.get_metadata() else 0 for v in kept]

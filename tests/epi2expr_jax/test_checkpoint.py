@@ -41,11 +41,46 @@ def test_what_does_not_fit_is_listed_together(tmp_path):
         assert part in str(caught.value)
 
 
-def test_leftovers_of_a_killed_save_are_removed(tmp_path):
-    checkpoint.save(tmp_path / "epoch-1", TREE)
-    (tmp_path / "epoch-2.orbax-checkpoint-tmp-123").mkdir()
-    checkpoint.clean(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["epoch-1"]
+def rows(*values):
+    """Runs of a part: what is known of them, and their arrays."""
+    return [{"run_id": str(v)} for v in values], {"w": np.array(values, np.float32)}
+
+
+NONE: tuple = ([], None)
+
+
+def test_parts_keep_the_newest_state_and_all_that_ended(tmp_path):
+    parts = checkpoint.Parts(tmp_path / "0-of-1")
+    parts.save(NONE, rows(1, 2, 3))
+    parts.save(rows(2), rows(1, 3))
+    parts.save(rows(1, 3), NONE)
+    parts.close()
+    assert checkpoint.read_parts(tmp_path, "state") == []
+    best = checkpoint.read_parts(tmp_path, "best")
+    assert [[r["run_id"] for r in part.records] for part in best] == [["2"], ["1", "3"]]
+    row = {"w": jax.ShapeDtypeStruct((), np.float32)}
+    np.testing.assert_array_equal(best[1].restore(row)["w"], [1, 3])
+
+
+def test_what_a_killed_save_left_is_never_taken_for_whole(tmp_path):
+    folder = tmp_path / "0-of-2"
+    parts = checkpoint.Parts(folder)
+    parts.save(NONE, rows(1))
+    parts.close()
+    # Killed within the second save: who its rows are is there, the arrays are not.
+    checkpoint.write_json(folder / "state-000002.json", rows(1)[0])
+    (folder / "state-000002.orbax-checkpoint-tmp-123").mkdir()
+    (part,) = checkpoint.read_parts(tmp_path, "state")
+    assert part.path.name == "state-000001"
+    again = checkpoint.Parts(folder)
+    assert not list(folder.glob("*tmp*"))
+    again.save(NONE, rows(4))
+    again.close()
+    (part,) = checkpoint.read_parts(tmp_path, "state")
+    assert (part.path.name, part.records) == ("state-000003", [{"run_id": "4"}])
+    assert len(list(folder.iterdir())) == 2
+    checkpoint.remove_states(tmp_path)
+    assert list(folder.iterdir()) == []
 
 
 def test_a_disk_that_refuses_is_reported(tmp_path):

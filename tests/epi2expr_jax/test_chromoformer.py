@@ -17,7 +17,7 @@ from epi2expr_jax.convert import from_torch, to_torch
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.models import REGISTRY
 from epi2expr_jax.models.chromoformer import ChromoformerConfig
-from epi2expr_jax.resident import RegionSignal
+from epi2expr_jax.resident import CellRegions, RegionSignal, RegionTrack
 from epi2expr_jax.runs import RunInputs
 from epi2expr_jax.training import TrainConfig, Trainer
 
@@ -301,7 +301,7 @@ def test_every_gradient_equals_the_package(package, title):
 
 
 def on_device(config, genes):
-    """The drawn genes as a dataset would hold them."""
+    """The drawn genes as a dataset would give them to a run."""
     there = np.arange(config.contacts) < genes["contacts"][:, None]
     region = np.where(there, np.arange(there.size).reshape(there.shape), -1)
     depth, begin, left, bins = [], [], [], []
@@ -311,17 +311,20 @@ def on_device(config, genes):
         begin.append(jnp.arange(there.size) * length)
         left.append(jnp.asarray(valid.argmax(-1).reshape(-1)))
         bins.append(jnp.asarray(valid.sum(-1).reshape(-1)))
-    return RegionSignal(
-        promoter=tuple(jnp.asarray(np.moveaxis(x, 1, 0)[None]) for x in genes["promoter"]),
+    tracks = RegionTrack(
+        promoter=tuple(jnp.asarray(np.moveaxis(x, 1, 0)) for x in genes["promoter"]),
+        depth=tuple(depth),
+    )
+    cell = CellRegions(
         own=tuple(jnp.asarray(valid[:2]) for valid in genes["promoter_valid"]),
         minus=jnp.zeros(len(there), bool),
-        depth=tuple(depth),
         begin=tuple(begin),
         left=tuple(left),
         bins=tuple(bins),
-        region=jnp.asarray(region[None], jnp.int32),
-        score=jnp.asarray(genes["score"][None]),
+        region=jnp.asarray(region, jnp.int32),
+        score=jnp.asarray(genes["score"]),
     )
+    return RegionSignal(tracks, cell)
 
 
 @pytest.mark.peers
@@ -336,8 +339,7 @@ def test_training_steps_equal_torch_adamw(package):
     every = jnp.ones(9, bool)
     key = jnp.asarray([1, 2], jnp.uint32)
     target = jnp.asarray(genes["target"], jnp.float32)
-    cell, assays = jnp.int32(0), jnp.arange(config.assays)
-    run = RunInputs(cell, assays, target, every, every, key, key)
+    run = RunInputs(target, every, every, key, key)
     state = dataclasses.replace(
         trainer.init(key), params=params, best_params=params, optimiser=trainer.adam.init(params)
     )

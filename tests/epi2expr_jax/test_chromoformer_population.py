@@ -10,6 +10,7 @@ from epi2expr_jax.models.promoter_cnn import PromoterCnnConfig
 from epi2expr_jax.population import Population
 from epi2expr_jax.runs import LABEL, Run, plan_runs
 from epi2expr_jax.splits import make_folds
+from epi2expr_jax.streaming import TrackCache
 from epi2expr_jax.training import FINISHED, TrainConfig, Trainer
 
 SMALL = ChromoformerConfig(
@@ -39,10 +40,16 @@ def study(distal_store):
 def trained(study, trainer, runs):
     data, folds, _, _ = study
     inputs, _ = plan_runs(data, runs, folds, "log2")
-    population = Population(trainer, runs, inputs, data.signal)
+    return finished(Population(trainer, runs, inputs, TrackCache(data)))
+
+
+def finished(population):
+    """Logs by run, and the best weights stacked in the order of runs."""
     while population.alive:
         population.train_epoch()
-    return population
+    members, weights = population.take_ended()
+    assert members == list(range(len(population.runs)))
+    return population.logs, weights
 
 
 @pytest.fixture(scope="module")
@@ -52,22 +59,17 @@ def trainer(study):
 
 def test_a_run_is_the_same_alone_and_among_all(study, trainer):
     runs = study[3]
-    everything = trained(study, trainer, runs)
-    assert (everything.status == FINISHED).all()
-    assert np.isfinite(everything.history.validation_loss).all()
+    logs, weights = trained(study, trainer, runs)
+    assert all(log.status == FINISHED for log in logs)
+    assert np.isfinite([log.validation_loss for log in logs]).all()
     for i in (0, 17, len(runs) - 1):
-        alone = trained(study, trainer, [runs[i]])
-        for a, b in zip(
-            jax.tree.leaves(alone.weights()), jax.tree.leaves(everything.weights()), strict=True
-        ):
+        (alone,), own = trained(study, trainer, [runs[i]])
+        for a, b in zip(jax.tree.leaves(own), jax.tree.leaves(weights), strict=True):
             np.testing.assert_array_equal(a[0], b[i])
-        np.testing.assert_array_equal(
-            alone.history.validation_loss[0], everything.history.validation_loss[i]
-        )
-    losses = everything.history.train_loss
+        np.testing.assert_array_equal(alone.validation_loss, logs[i].validation_loss)
+    losses = np.array([log.train_loss for log in logs])
     assert (losses[:, -1] < losses[:, 0]).mean() > 0.9
-    rates = everything.history.learning_rate[0]
-    np.testing.assert_allclose(rates, 3e-3 * 0.87 ** np.arange(3), rtol=1e-6)
+    np.testing.assert_allclose(logs[0].learning_rate, 3e-3 * 0.87 ** np.arange(3), rtol=1e-6)
 
 
 def test_classification_learns_labels(study, distal_store):
@@ -78,10 +80,8 @@ def test_classification_learns_labels(study, distal_store):
     data = load_dataset(distal_store, model, manifest.cells, manifest.assays)
     config = TrainConfig(task="classification", epochs=6, batch_size=32)
     inputs, scales = plan_runs(data, runs[:2], folds, LABEL)
-    population = Population(Trainer(model, config), runs[:2], inputs, data.signal)
-    while population.alive:
-        population.train_epoch()
-    losses = population.history.train_loss
+    logs, _ = finished(Population(Trainer(model, config), runs[:2], inputs, TrackCache(data)))
+    losses = np.array([log.train_loss for log in logs])
     assert losses[0, 0] == pytest.approx(np.log(2), abs=0.15)  # undecided at first
     assert (losses[:, -1] < losses[:, 0]).all()
     rpkm = data.expression[0]

@@ -1,4 +1,5 @@
 import functools
+import itertools
 import math
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 
 from epi2expr_jax.batches import BatchPlan, TokenLayout
 from epi2expr_jax.dataset import InputConfig, load_dataset, plan_batches
-from epi2expr_jax.errors import InputError
+from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.manifest import Manifest
 from epi2expr_jax.models import ChromoformerConfig
 from epi2expr_jax.models.cnn import CnnConfig
@@ -17,6 +18,7 @@ from epi2expr_jax.models.promoter_cnn import PromoterCnnConfig
 from epi2expr_jax.runs import Run, TargetScale, parse_assay_sets, plan_runs
 from epi2expr_jax.splits import make_folds
 from epi2expr_jax.store import WindowStore
+from epi2expr_jax.streaming import TrackCache
 
 
 def test_windows_are_cropped_merged_transformed_and_oriented(small_store):
@@ -27,13 +29,18 @@ def test_windows_are_cropped_merged_transformed_and_oriented(small_store):
         window = np.arcsinh(raw[gene, 20:100].reshape(40, 2).mean(1))
         if small_store.genes.strand[gene] == "-":
             window = window[::-1]
-        np.testing.assert_allclose(data.signal.values[0, 0, gene], window, rtol=1e-6)
+        np.testing.assert_allclose(data.track(cell, assay).values[gene], window, rtol=1e-6)
+        values = data.signal(cell, [assay]).values
+        np.testing.assert_array_equal(values[0, gene], data.track(cell, assay).values[gene])
     genomic = load_dataset(
         small_store, PromoterCnnConfig(4000, 100), [cell], [assay], InputConfig("log1p", "genomic")
     )
     np.testing.assert_allclose(
-        genomic.signal.values[0, 0, 3], np.log1p(raw[3, 20:100].reshape(40, 2).mean(1)), rtol=1e-6
+        genomic.track(cell, assay).values[3],
+        np.log1p(raw[3, 20:100].reshape(40, 2).mean(1)),
+        rtol=1e-6,
     )
+    assert data.regions(cell) is None
 
 
 def test_windows_the_store_cannot_serve_are_refused(small_store):
@@ -53,10 +60,28 @@ def test_negative_signal_under_a_logarithm_is_refused(small_store, tmp_path):
     for cell, assay in store.manifest.tracks:
         store.write_slab(cell, assay, np.full((genes, 120), -0.5), np.ones(genes), [])
     arguments = store, PromoterCnnConfig(6000, 50), store.manifest.cells, store.manifest.assays
-    with pytest.raises(InputError, match="negative signal") as caught:
-        load_dataset(*arguments, InputConfig("log1p"))
-    assert len(caught.value.problems) == len(store.manifest.tracks)
-    assert (load_dataset(*arguments).signal.values < 0).all()  # arcsinh takes any sign
+    assert negative_in(load_dataset(*arguments, InputConfig("log1p"))) == [
+        f"{cell}-{assay}" for cell, assay in store.manifest.tracks
+    ]
+    signed = load_dataset(*arguments)  # arcsinh takes any sign
+    assert not negative_in(signed)
+    assert all((signed.track(*pair).values < 0).all() for pair in store.manifest.tracks)
+
+
+def negative_in(data):
+    """The tracks refused for negative signal, one by one; a cache names the same at once."""
+    refused = []
+    for pair in itertools.product(data.cells, data.assays):
+        before = len(refused)
+        with collect(refused):
+            data.track(*pair)
+        assert len(refused) <= before + 1
+    if refused:
+        with pytest.raises(InputError, match="negative signal") as caught:
+            TrackCache(data).check(list(itertools.product(data.cells, data.assays)))
+        assert sorted(map(str, caught.value.problems)) == sorted(map(str, refused))
+    assert all("negative signal" in problem.found for problem in refused)
+    return [problem.where.rsplit(": ")[-1] for problem in refused]
 
 
 def test_target_statistics_come_from_training_genes_alone():
@@ -100,12 +125,17 @@ def test_runs_that_differ_only_in_assays_share_their_order(small_store):
     folds = make_folds("chromosomes_3", small_store.genes.chrom.value_counts().to_dict())
     runs = [Run(c, (a,), f.name, 0) for c in cells for a in assays for f in folds]
     inputs, scales = plan_runs(data, runs, folds, "log2")
+    chrom = data.genes.chrom.to_numpy()
     order, model = np.asarray(inputs.order_key), np.asarray(inputs.model_key)
     assert len(np.unique(model, axis=0)) == len(runs)
     assert len(np.unique(order, axis=0)) == len(cells) * len(folds)
     for i, run in enumerate(runs):
-        assert data.cells[inputs.cell[i]] == run.cell
-        assert data.assays[inputs.assays[i, 0]] == run.assays[0]
+        np.testing.assert_array_equal(
+            inputs.train[i], next(f for f in folds if f.name == run.fold).masks(chrom)["train"]
+        )
+        rpkm = data.expression[data.cells.index(run.cell)].astype(float)
+        expected = scales[i].standardise(np.log2(rpkm + 1))
+        np.testing.assert_allclose(inputs.target[i], expected, rtol=1e-5, atol=1e-6)
         y = np.asarray(inputs.target[i])[np.asarray(inputs.train[i])]
         np.testing.assert_allclose([y.mean(), y.std()], [0, 1], atol=1e-5)
         assert scales[i].kind == "log2"
@@ -213,15 +243,13 @@ def region_store(tmp_path):
     return create
 
 
-@functools.partial(jax.jit, static_argnums=4)
-def _gather(signal, cell, assays, genes, plan):
-    return signal.gather(cell, assays, genes, plan)
+@functools.partial(jax.jit, static_argnums=2)
+def _gather(signal, genes, plan):
+    return signal.gather(genes, plan)
 
 
-def gather(signal, cell, assays, genes, plan):
-    genes = jnp.array(genes)
-    batch = _gather(signal, jnp.int32(cell), jnp.array(assays), genes, plan)
-    return jax.tree.map(np.asarray, batch)
+def gather(signal, genes, plan):
+    return jax.tree.map(np.asarray, _gather(signal, jnp.array(genes), plan))
 
 
 def as_read(assay, bases, resolution, flip=False):
@@ -241,13 +269,14 @@ def test_promoters_and_regions_against_single_bases(region_store, orientation):
     cells, assays = ["c2", "c1"], ["m3", "m1", "m2"]
     config = InputConfig("auto", orientation)
     data = load_dataset(region_store(**tables), MODEL, cells, assays, config)
-    channels = [2, 0]  # m2 and m3, as one run's own
+    channels = ["m2", "m3"]  # one run's own
     flip = (GENES.strand == "-") & (orientation == "strand")
-    for c, cell in enumerate(cells):
-        count = np.asarray(data.signal.contacts(jnp.int32(c)))
+    for cell in cells:
+        signal = data.signal(cell, channels)
+        count = np.asarray(signal.contacts())
         genes = np.argsort(-count, kind="stable")
         plan = BatchPlan.of(12, 8, [count], balanced=True)
-        batch = gather(data.signal, c, channels, genes, plan)
+        batch = gather(signal, genes, plan)
         own = [tables[cell][tables[cell].gene_id == f"g{g}"].head(8) for g in genes]
         assert batch.contacts.tolist() == [len(rows) for rows in own]
         for rows, score in zip(own, batch.score.tolist(), strict=True):
@@ -255,7 +284,7 @@ def test_promoters_and_regions_against_single_bases(region_store, orientation):
         layout = TokenLayout.of(plan.slots)
         places = [own[b].iloc[slot] for b, slot in zip(layout.gene, layout.slot, strict=True)]
         for i, resolution in enumerate(MODEL.resolutions):
-            for channel, assay in enumerate(assays[j] for j in channels):
+            for channel, assay in enumerate(channels):
                 for b, g in enumerate(genes):
                     window = bases_of(cell, assay, g)[300:4700]
                     values, valid = as_read(assay, window, resolution, flip[g])
@@ -273,7 +302,7 @@ def test_a_model_without_contacts_needs_no_regions(region_store):
     model = ChromoformerConfig(4400, 6000, (1200, 300, 100), contacts=0)
     data = load_dataset(store, model, CELLS, ["m1"])
     plan, _ = plan_batches(store, model, [], 4, balanced=True)
-    batch = gather(data.signal, 0, [0], range(4), plan)
+    batch = gather(data.signal("c1", ["m1"]), range(4), plan)
     assert (batch.region, batch.score.shape, batch.contacts.tolist()) == ((), (4, 0), [0] * 4)
     with pytest.raises(InputError, match="build the store with --interactions") as caught:
         load_dataset(store, MODEL, CELLS, ["m1"])
@@ -283,7 +312,7 @@ def test_a_model_without_contacts_needs_no_regions(region_store):
 def test_a_cell_whose_genes_touch_nothing_is_valid(region_store):
     store = region_store(c1=contacts_of("c1").head(0))
     data = load_dataset(store, MODEL, ["c1"], ["m1"])
-    batch = gather(data.signal, 0, [0], range(2), BatchPlan(2, (8, 8)))
+    batch = gather(data.signal("c1", ["m1"]), range(2), BatchPlan(2, (8, 8)))
     assert not any(np.any(part) for part in (*batch.region, *batch.region_valid, batch.contacts))
 
 
@@ -303,13 +332,11 @@ def test_regions_that_do_not_fit_the_model_are_refused(region_store):
 
 def test_negative_regions_under_a_logarithm_are_refused(region_store):
     store = region_store(-1, c1=contacts_of("c1"), c2=contacts_of("c2"))
-    with pytest.raises(InputError, match="negative signal") as caught:
-        load_dataset(store, MODEL, CELLS, list(TRANSFORMS))
-    where = [problem.where.rsplit(": ")[-1] for problem in caught.value.problems]
-    assert where == ["regions of c1-m1", "regions of c2-m1"]  # the others have no logarithm
-    with pytest.raises(InputError, match="negative signal") as caught:
-        load_dataset(store, MODEL, CELLS, list(TRANSFORMS), InputConfig("log1p"))
-    assert len(caught.value.problems) == 6
+    # The others have no logarithm.
+    refused = negative_in(load_dataset(store, MODEL, CELLS, list(TRANSFORMS)))
+    assert refused == ["regions of c1-m1", "regions of c2-m1"]
+    data = load_dataset(store, MODEL, CELLS, list(TRANSFORMS), InputConfig("log1p"))
+    assert len(negative_in(data)) == 6
 
 
 def test_plans_serve_every_cell_and_fold(region_store):
@@ -320,10 +347,36 @@ def test_plans_serve_every_cell_and_fold(region_store):
     for part, plan in zip(("train", "validation"), plans, strict=True):
         needed = np.zeros(4, int)
         for fold in folds:
-            for c in range(len(CELLS)):
-                ranked = np.sort(data.signal.contacts(jnp.int32(c))[fold.masks(GENES.chrom)[part]])
+            for cell in CELLS:
+                contacts = np.asarray(data.signal(cell, ["m1"]).contacts())
+                ranked = np.sort(contacts[fold.masks(GENES.chrom)[part]])
                 first = ranked[::-1][:: -(-len(ranked) // 4)]
                 needed[: len(first)] = np.maximum(needed[: len(first)], first)
         assert plan.slots == tuple(needed)
     assert plan_batches(store, MODEL, folds, 4, balanced=False) == (BatchPlan(4, (8,) * 4),) * 2
     assert plan_batches(store, CnnConfig(), folds, 4, balanced=True) == (BatchPlan(4),) * 2
+
+
+def test_arrays_have_the_shapes_of_the_stores_largest_cell(region_store):
+    """Whichever cells are chosen, so that one program serves all."""
+    store = region_store(c1=contacts_of("c1"), c2=contacts_of("c2").head(9))
+    assert store.regions("c1").bins > store.regions("c2").bins
+
+    def shapes(tree):
+        return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+
+    both = load_dataset(store, MODEL, CELLS, list(TRANSFORMS))
+    shapes_of_track, shapes_of_cell = shapes(both.track("c1", "m1")), shapes(both.regions("c1"))
+    lengths = [part.shape for part in both.track("c1", "m1").promoter]
+    assert lengths == [(12, length) for length in MODEL.positions]
+    for cell in CELLS:
+        for data in (both, load_dataset(store, MODEL, [cell], list(TRANSFORMS))):
+            assert shapes(data.regions(cell)) == shapes_of_cell
+            for assay in TRANSFORMS:
+                assert shapes(data.track(cell, assay)) == shapes_of_track
+                chosen = data.track(cell, assay), both.track(cell, assay)
+                jax.tree.map(np.testing.assert_array_equal, *chosen)
+    # What fills up the smaller cell's arrays is no region.
+    bins, region = both.regions("c2").bins, both.regions("c2").region
+    assert all(not part[len(store.regions("c2").table) :].any() for part in bins)
+    assert region.max() < len(store.regions("c2").table)

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 
 import jax
@@ -7,11 +8,13 @@ import pytest
 
 from epi2expr_jax import population as population_module
 from epi2expr_jax.dataset import load_dataset
+from epi2expr_jax.errors import OutOfMemory
 from epi2expr_jax.models import REGISTRY
-from epi2expr_jax.population import Population
+from epi2expr_jax.population import Lanes, Log, Population
 from epi2expr_jax.runs import Run, plan_runs
 from epi2expr_jax.schedules import EarlyStopConfig
 from epi2expr_jax.splits import make_folds
+from epi2expr_jax.streaming import TrackCache
 from epi2expr_jax.training import FINISHED, QUARANTINED, RUNNING, STOPPED, TrainConfig, Trainer
 
 CONFIG = TrainConfig(epochs=4, batch_size=32)
@@ -31,7 +34,7 @@ def study(small_store):
         for fold in folds
         for seed in range(2)
     ]
-    return data, folds, runs
+    return data, folds, runs, TrackCache(data)
 
 
 @pytest.fixture(scope="module")
@@ -39,127 +42,209 @@ def trainer():
     return Trainer(MODEL, CONFIG)
 
 
-def make(study, trainer, runs, lanes=None, poisoned=()):
+def make(study, trainer, runs, width=1, poisoned=(), **options):
     """A population; the `poisoned` rows of it have targets that no loss survives."""
-    data, folds, _ = study
+    data, folds, _, cache = study
     inputs, _ = plan_runs(data, runs, folds, "log2")
     for i in poisoned:
-        inputs = dataclasses.replace(inputs, target=inputs.target.at[i].set(jnp.inf))
-    return Population(trainer, runs, inputs, data.signal, lanes)
+        inputs.target[i] = np.inf
+    lanes = Lanes(width, tuple(jax.local_devices()[:1]))
+    return Population(trainer, runs, inputs, options.pop("cache", cache), lanes, **options)
 
 
 def trained(population):
+    """Trained to its end: the best weights and the log of every run, by run."""
     while population.alive:
         population.train_epoch()
-    return population
+    members, weights = population.take_ended()
+    return {
+        population.runs[i]: (
+            [np.asarray(leaf[row]) for leaf in jax.tree.leaves(weights)],
+            population.logs[i],
+        )
+        for row, i in enumerate(members)
+    }
 
 
-def run_of(population, i):
-    """Everything of one run that must not depend on its neighbours."""
-    leaves = jax.tree.leaves(jax.tree.map(lambda x: np.asarray(x[i]), population.state))
-    return [*leaves, *(column[i] for column in dataclasses.asdict(population.history).values())]
+def assert_same(a, b):
+    """Weights and logs, bit for bit."""
+    for x, y in zip(a[0], b[0], strict=True):
+        np.testing.assert_array_equal(x, y)
+    for name, value in dataclasses.asdict(a[1]).items():
+        np.testing.assert_array_equal(value, getattr(b[1], name), err_msg=name)
 
 
-@pytest.mark.parametrize(("lanes", "sizes"), [(1, (8, 60)), (4, (8,))])
-def test_a_run_is_the_same_bit_for_bit_in_any_company(study, trainer, lanes, sizes):
+@pytest.mark.parametrize(("width", "sizes"), [(1, (8, 60)), (4, (8,))])
+def test_a_run_is_the_same_bit_for_bit_in_any_company(study, trainer, width, sizes):
     """Alone and among others, at another place each time; idle lanes are company too."""
     wanted = study[2][17]
     others = [run for run in study[2] if run != wanted]
-    alone = run_of(trained(make(study, trainer, [wanted], lanes)), 0)
+    alone = trained(make(study, trainer, [wanted], width))[wanted]
     for size in sizes:
         place = 2 * size // 3
         runs = [*others[:place], wanted, *others[place : size - 1]]
         assert len(runs) == size
-        among = run_of(trained(make(study, trainer, runs, lanes)), place)
-        for a, b in zip(alone, among, strict=True):
-            np.testing.assert_array_equal(a, b)
+        among = trained(make(study, trainer, runs, width))
+        assert len(among) == size
+        assert_same(alone, among[wanted])
 
 
 def test_members_differ(study, trainer):
     """Two seeds share nothing but their data; two assays share their order of genes."""
-    population = trained(make(study, trainer, study[2][:6]))
-    weights = np.stack(
-        [np.concatenate([leaf.ravel() for leaf in run_of(population, i)[:6]]) for i in range(6)]
-    )
+    found = trained(make(study, trainer, study[2][:6]))
+    weights = [np.concatenate([leaf.ravel() for leaf in leaves]) for leaves, _ in found.values()]
     assert len(np.unique(weights, axis=0)) == 6
 
 
-@pytest.mark.parametrize("lanes", [1, 4])
-def test_nothing_compiles_twice_across_epochs(study, trainer, lanes):
-    population = make(study, trainer, study[2][:4], lanes)
+@pytest.mark.parametrize("width", [1, 4])
+def test_one_program_serves_any_population(study, trainer, width):
+    """Across epochs, sizes, assays and cells, and after a resume."""
+    population = make(study, trainer, study[2][:4], width)
     population.train_epoch()
     compiled = population_module._epoch._cache_size()
     for _ in range(3):
         population.train_epoch()
-    make(study, trainer, study[2][5:9], lanes).train_epoch()  # as many runs: the same program
-    resumed = make(study, trainer, study[2][:4], lanes)
-    resumed.restore(jax.tree.map(np.array, population.snapshot()))
-    resumed.epochs_done = 0
-    resumed.train_epoch()
+    make(study, trainer, study[2][5:17], width).train_epoch()
+    make(study, trainer, study[2][40:41], width).train_epoch()
     assert population_module._epoch._cache_size() == compiled
 
 
 def test_training_lowers_the_loss_and_keeps_the_best_weights(study):
     trainer = Trainer(MODEL, TrainConfig(epochs=12, batch_size=32))
-    population = trained(make(study, trainer, study[2][:2]))
-    history = population.history
-    assert (history.train_loss[:, -1] < history.train_loss[:, 0]).all()
-    # The best weights are those of the epoch with the lowest validation loss.
-    data, folds, runs = study
+    data, folds, runs, _ = study
+    population = make(study, trainer, runs[:2])
+    while population.alive:
+        population.train_epoch()
+    _, weights = population.take_ended()
     inputs, _ = plan_runs(data, runs[:2], folds, "log2")
-    for i in range(2):
-        one = jax.tree.map(lambda x, i=i: x[i], inputs)
-        state = jax.tree.map(lambda x, i=i: x[i], population.state)
-        loss = trainer._validation_loss(state.best_params, state.best_stats, one, data.signal)
-        np.testing.assert_allclose(loss, np.nanmin(history.validation_loss[i]), rtol=1e-5)
+    for i, log in enumerate(population.logs):
+        assert log.train_loss[-1] < log.train_loss[0]
+        # The best weights are those of the epoch with the lowest validation loss.
+        one, own = (
+            jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), tree) for tree in (inputs, weights)
+        )
+        signal = data.signal(runs[i].cell, runs[i].assays)
+        loss = trainer._validation_loss(own["params"], own["stats"], one, signal)
+        np.testing.assert_allclose(loss, min(log.validation_loss), rtol=1e-5)
+        assert log.best == min(log.validation_loss)
 
 
 def test_a_run_whose_loss_is_not_finite_is_quarantined_by_name(study, trainer):
-    """It leaves after its first epoch; the others end as without it."""
+    """It leaves after its first epoch, its first step named; the others end as without it."""
     runs = study[2]
     chosen = [runs[0], runs[10], runs[20]]  # three assays of one cell
-    population = trained(make(study, trainer, chosen, poisoned=[1]))
+    population = make(study, trainer, chosen, poisoned=[1])
+    found = trained(population)
     assert population.quarantined() == [runs[10]]
-    assert population.status_names()[1] == "quarantined"
-    assert population.status.tolist() == [FINISHED, QUARANTINED, FINISHED]
-    assert np.isnan(population.history.learning_rate[1, 1:]).all()
+    assert [log.status for log in population.logs] == [FINISHED, QUARANTINED, FINISHED]
+    assert population.logs[1].status_name == "quarantined"
+    assert (population.logs[1].epochs, population.logs[1].bad_step) == (1, 0)
+    assert population.logs[0].bad_step == -1
     clean = trained(make(study, trainer, chosen))
-    for i in (0, 2):
-        for a, b in zip(run_of(population, i), run_of(clean, i), strict=True):
-            np.testing.assert_array_equal(a, b)
+    for run in (runs[0], runs[20]):
+        assert_same(found[run], clean[run])
+
+
+def test_the_step_that_broke_a_run_is_known(study, trainer):
+    """One gene's target is lost: the run breaks in the step that reads the gene."""
+    data, folds, runs, cache = study
+    inputs, _ = plan_runs(data, runs[:1], folds, "log2")
+    order_key = jax.random.wrap_key_data(inputs.order_key[0], impl="threefry2x32")
+    order = trainer.plan.order(jnp.asarray(inputs.train[0]), jax.random.fold_in(order_key, 0), None)
+    gene = int(order[2 * CONFIG.batch_size + 5])
+    inputs.target[0, gene] = np.nan
+    population = Population(
+        trainer, runs[:1], inputs, cache, Lanes(1, tuple(jax.local_devices()[:1]))
+    )
+    population.train_epoch()
+    assert population.logs[0].bad_step == 2
+
+
+EARLY = TrainConfig(
+    epochs=40, batch_size=32, learning_rate=0.02, early_stop=EarlyStopConfig(patience=2)
+)
 
 
 def test_early_stopping_ends_runs_one_by_one(study):
-    config = TrainConfig(
-        epochs=40, batch_size=32, learning_rate=0.02, early_stop=EarlyStopConfig(patience=2)
-    )
-    population = trained(make(study, Trainer(MODEL, config), study[2][:4]))
-    epochs = np.isfinite(population.history.train_loss).sum(1)
-    assert (population.status == STOPPED).any()
-    for i in np.flatnonzero(population.status == STOPPED):
-        losses = population.history.validation_loss[i][: epochs[i]]
-        assert np.argmin(losses) == epochs[i] - 3  # two epochs without improvement after the best
-    assert np.isnan(population.history.train_loss[:, epochs.max() :]).all()
+    population = make(study, Trainer(MODEL, EARLY), study[2][:4])
+    trained(population)
+    stopped = [log for log in population.logs if log.status == STOPPED]
+    assert stopped
+    for log in stopped:
+        # Two epochs without improvement after the best.
+        assert np.argmin(log.validation_loss) == log.epochs - 3
+
+
+def test_runs_that_end_leave_and_waiting_ones_take_their_lanes(study):
+    """Two chunks of two lanes for ten runs: always full while runs wait, and the same results."""
+    trainer = Trainer(MODEL, EARLY)
+    runs = study[2][:10]
+    population = make(study, trainer, runs, 2, at_once=4)
+    lanes_used, begun = [], []
+    while population.alive:
+        population.train_epoch()
+        lanes_used.append(population.chunks)
+        begun.append(sum(log.epochs > 0 for log in population.logs))
+    assert max(lanes_used) == 2
+    assert begun[0] == 4
+    assert lanes_used[-1] == 0
+    # Fewer chunks once two lanes hold all that live.
+    assert 1 in lanes_used
+    members, _ = population.take_ended()
+    assert members == list(range(10))
+    whole = trained(make(study, trainer, runs, 2))
+    for i, run in enumerate(runs):
+        assert population.logs[i] == whole[run][1]
 
 
 def test_a_snapshot_goes_on_where_it_was_taken(study, trainer):
-    whole = trained(make(study, trainer, study[2][:3]))
-    half = make(study, trainer, study[2][:3])
+    """In the middle of an epoch, too, and with another number of lanes' neighbours."""
+    runs = study[2][:5]
+    whole = trained(make(study, trainer, runs))
+    half = make(study, trainer, runs)
     half.train_epoch()
-    half.train_epoch()
-    snapshot = jax.tree.map(np.array, half.snapshot())
-    resumed = make(study, trainer, study[2][:3])
-    resumed.restore(snapshot)
-    trained(resumed)
-    for i in range(3):
-        for a, b in zip(run_of(resumed, i), run_of(whole, i), strict=True):
-            np.testing.assert_array_equal(a, b)
+    steps = half.advance()
+    next(steps)  # some runs are an epoch ahead
+    steps.close()
+    members, states = half.snapshot()
+    assert sorted(members) == list(range(5))
+    assert len({half.logs[i].epochs for i in members}) == 2
+    saved = {i: jax.tree.map(lambda x, row=row: x[row], states) for row, i in enumerate(members)}
+    resumed = make(study, trainer, runs, saved=(saved, copy.deepcopy(half.logs)))
+    for run, found in trained(resumed).items():
+        assert_same(found, whole[run])
 
 
-def test_idle_lanes_fill_the_last_chunk(study, trainer):
-    population = make(study, trainer, study[2][:5], lanes=4)
-    assert population.state.status.shape == (8,)
-    assert population.status.tolist() == [RUNNING] * 5
-    trained(population)
-    assert population.weights()["params"] is not None
-    assert all(leaf.shape[0] == 5 for leaf in jax.tree.leaves(population.weights()))
+def test_what_has_ended_is_handed_over_once(study, trainer):
+    population = make(study, trainer, study[2][:5], 4)
+    assert population.take_ended() == ([], None)
+    found = trained(population)
+    assert len(found) == 5
+    assert population.take_ended() == ([], None)
+    assert population.snapshot() == ([], None)
+
+
+def test_streamed_and_resident_are_the_same(study, trainer):
+    """With room for few tracks at a time."""
+    data, _, runs, cache = study
+    small = TrackCache(data, limit=6 * cache.track_bytes)
+    found = trained(make(study, trainer, runs[:40], cache=small))
+    assert small.streams((run.cell, run.assays[0]) for run in runs[:40])
+    resident = trained(make(study, trainer, runs[:40]))
+    for run in runs[:40]:
+        assert_same(found[run], resident[run])
+
+
+def test_too_little_memory_is_told_apart(study, trainer, monkeypatch):
+    def full(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
+
+    population = make(study, trainer, study[2][:2])
+    monkeypatch.setattr(population_module, "_epoch", full)
+    with pytest.raises(OutOfMemory, match="allocating"):
+        population.train_epoch()
+
+
+def test_logs_begin_empty():
+    log = Log()
+    assert (log.epochs, log.best, log.status) == (0, None, RUNNING)

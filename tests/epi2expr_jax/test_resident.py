@@ -9,7 +9,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from epi2expr_jax.batches import BatchPlan, TokenLayout
-from epi2expr_jax.resident import RegionSignal, WindowSignal, centre_padding, coarser, window_at
+from epi2expr_jax.resident import (
+    CellRegions,
+    RegionSignal,
+    RegionTrack,
+    WindowSignal,
+    centre_padding,
+    coarser,
+    signal_of,
+    window_at,
+)
 
 
 def binned(bases, bin_bp):
@@ -91,18 +100,18 @@ def test_windows_are_merged_transformed_centred_and_flipped(bins, factor, room, 
 
 
 LENGTHS = 4, 9  # positions at two resolutions
-CELLS, ASSAYS, GENES, MOST = 2, 3, 12, 5
+ASSAYS, GENES, MOST = 3, 12, 5
 
 
 def made_up(regions):
-    """A signal of random numbers, and its regions in both resolutions as `[A, bins]` each."""
+    """Tracks of random numbers, a cell's regions, and in both resolutions theirs as `[A, bins]`."""
     random = np.random.default_rng(regions)
-    count = np.minimum(random.integers(0, MOST + 1, (CELLS, GENES)), regions)
-    there = np.arange(MOST) < count[..., None]
+    count = np.minimum(random.integers(0, MOST + 1, GENES), regions)
+    there = np.arange(MOST) < count[:, None]
     region = np.where(there, random.integers(0, max(regions, 1), there.shape), -1)
     values, begin, left, bins, depth = [], [], [], [], []
     for length in LENGTHS:
-        # One more that no gene touches: a signal always has one.
+        # One more that no gene touches: a cell always has one.
         have = random.integers(1, length + 1, regions + 1)
         have[:2] = [length, 1][: len(have)]
         values.append([random.normal(size=(ASSAYS, n)).astype(np.float32) for n in have])
@@ -110,58 +119,61 @@ def made_up(regions):
         left.append(centre_padding(have, length))
         begin.append(np.cumsum(have) - have - left[-1] + length)
         bins.append(have)
+    promoter = [random.normal(size=(ASSAYS, GENES, n)).astype(np.float32) for n in LENGTHS]
+    tracks = [
+        RegionTrack(tuple(part[a] for part in promoter), tuple(part[a] for part in depth))
+        for a in range(ASSAYS)
+    ]
 
-    def arrays(parts, dtype):
-        return tuple(jnp.asarray(part, dtype) for part in parts)
+    def integers(parts):
+        return tuple(part.astype(np.int32) for part in parts)
 
-    signal = RegionSignal(
-        promoter=arrays(
-            [random.normal(size=(CELLS, ASSAYS, GENES, n)) for n in LENGTHS], jnp.float32
-        ),
-        own=arrays([random.random((2, n)) < 0.5 for n in LENGTHS], bool),
-        minus=jnp.asarray(random.random(GENES) < 0.5),
-        depth=arrays(depth, jnp.float32),
-        begin=arrays(begin, jnp.int32),
-        left=arrays(left, jnp.int32),
-        bins=arrays(bins, jnp.int32),
-        region=jnp.asarray(region, jnp.int32),
-        score=jnp.asarray(np.where(there, random.random(there.shape), 0), jnp.float32),
+    cell = CellRegions(
+        own=tuple(random.random((2, n)) < 0.5 for n in LENGTHS),
+        minus=random.random(GENES) < 0.5,
+        begin=integers(begin),
+        left=integers(left),
+        bins=integers(bins),
+        region=region.astype(np.int32),
+        score=np.where(there, random.random(there.shape), 0).astype(np.float32),
     )
-    return signal, values
+    return tracks, cell, values
 
 
-@functools.partial(jax.jit, static_argnums=4)
-def _gather(signal, cell, assays, genes, plan):
-    return signal.gather(cell, assays, genes, plan)
+@functools.partial(jax.jit, static_argnums=2)
+def _gather(signal, genes, plan):
+    return signal.gather(genes, plan)
 
 
-def gather(signal, cell, assays, genes, plan):
-    batch = _gather(signal, jnp.int32(cell), jnp.array(assays), jnp.array(genes), plan)
-    return jax.tree.map(np.asarray, batch)
+def gather(signal, genes, plan):
+    return jax.tree.map(np.asarray, _gather(signal, jnp.array(genes), plan))
 
 
 # Every place with all slots; places that lack some; none at all, in either spelling.
 @pytest.mark.parametrize("slots", [(5,) * 7, (5, 4, 4, 2, 2, 1, 0), (0,) * 7, ()])
 @pytest.mark.parametrize("regions", [30, 0])
 def test_a_batch_against_brute_force(slots, regions):
-    signal, values = made_up(regions)
-    held = jax.tree.map(np.asarray, signal)
-    cell, assays, genes = 1, [2, 0], [3, 11, 0, 7, 7, 5, 2]
-    batch = gather(signal, cell, assays, genes, BatchPlan(7, slots))
+    tracks, cell, values = made_up(regions)
+    assays, genes = [2, 0], [3, 11, 0, 7, 7, 5, 2]
+    signal = signal_of([tracks[assay] for assay in assays], jax.device_put(cell))
+    assert isinstance(signal, RegionSignal)
+    np.testing.assert_array_equal(signal.contacts(), (cell.region >= 0).sum(1))
+    batch = gather(signal, genes, BatchPlan(7, slots))
     have = slots or (0,) * 7
     assert batch.slots == have
-    region = held.region[cell, genes]
+    region = cell.region[genes]
     contacts = np.minimum((region >= 0).sum(1), have)
     np.testing.assert_array_equal(batch.contacts, contacts)
-    score = np.where(np.arange(MOST) < contacts[:, None], held.score[cell, genes], 0)
+    score = np.where(np.arange(MOST) < contacts[:, None], cell.score[genes], 0)
     np.testing.assert_array_equal(batch.score, score[:, : max(have)])
     layout = TokenLayout.of(have)
     assert len(batch.region) == len(batch.region_valid) == (2 if layout.prefix else 0)
     for i, length in enumerate(LENGTHS):
         for b, gene in enumerate(genes):
-            promoter = held.promoter[i][cell, assays, gene]
-            np.testing.assert_array_equal(batch.promoter[i][b], promoter)
-            own = held.own[i][int(held.minus[gene])]
+            for channel, assay in enumerate(assays):
+                promoter = tracks[assay].promoter[i][gene]
+                np.testing.assert_array_equal(batch.promoter[i][b, channel], promoter)
+            own = cell.own[i][int(cell.minus[gene])]
             np.testing.assert_array_equal(batch.promoter_valid[i][b], own)
         if not layout.prefix:
             continue
@@ -179,8 +191,12 @@ def test_a_batch_against_brute_force(slots, regions):
 
 
 def test_a_batch_of_windows_has_the_assays_of_the_run_as_channels():
-    values = np.random.default_rng(0).normal(size=(2, 3, 5, 4)).astype(np.float32)
-    batch = gather(WindowSignal(jnp.asarray(values)), 1, [2, 0], [4, 4, 1], BatchPlan(3))
+    values = np.random.default_rng(0).normal(size=(3, 5, 4)).astype(np.float32)
+    signal = signal_of([WindowSignal(values[2]), WindowSignal(values[0])], None)
+    assert isinstance(signal, WindowSignal)
+    assert signal.contacts() is None
+    batch = gather(signal, [4, 4, 1], BatchPlan(3))
+    assert batch.shape == (3, 4, 2)
     for b, gene in enumerate([4, 4, 1]):
         for channel, assay in enumerate([2, 0]):
-            np.testing.assert_array_equal(batch[b, :, channel], values[1, assay, gene])
+            np.testing.assert_array_equal(batch[b, :, channel], values[assay, gene])

@@ -91,9 +91,9 @@ def test_published_weights_predict_like_a_trained_run(store, source, tmp_path):
 
     # The same by hand: m2 first, ln(depth + 1), and log2(RPKM + 1) as it comes.
     config, params = from_torch(state, "x", **TOLD)
-    signal = load_dataset(store, config, ["E003"], ["m2", "m1"], InputConfig("log1p")).signal
+    data = load_dataset(store, config, ["E003"], ["m2", "m1"], InputConfig("log1p"))
     plan = BatchPlan.of(3, 3, balanced=False)
-    batch = signal.gather(jnp.int32(0), jnp.arange(2), jnp.arange(3), plan)
+    batch = data.signal("E003", ["m2", "m1"]).gather(jnp.arange(3), plan)
     graph = nnx.split(nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(0))), nnx.Param)[0]
 
     @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

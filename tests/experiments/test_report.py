@@ -59,6 +59,7 @@ class FakeRun:
                         epochs = 2 if failed else int(random.integers(8, self.epochs + 1))
                         early = "stopped early" if epochs < self.epochs else "finished"
                         run |= {"status": "quarantined" if failed else early, "epochs": epochs}
+                        run["quarantined"] = {"epoch": 1, "step": 4} if failed else None
                         runs.append(run)
                         history.append(_history(run, skill, failed, random))
                         if not failed:
@@ -241,6 +242,7 @@ def test_made_tells_card_folds_and_failures(study):
     assert "experiments/train.py --store=roadmap.zarr --run=runs/cnn --model=cnn" in text
     assert "868 (not on the chosen chromosomes); 12 (no expression)" in text
     assert "5 quarantined" in text
+    assert "(epoch 1, step 4)" in text
     assert "E116 H3K9me3 fold1 seed 0" in text
     assert "training 1 h 2 min" in text
     for fold in json.loads((folder / "splits.json").read_text())["folds"]:

@@ -1,0 +1,82 @@
+"""Say what a training will take, before it starts.
+
+    python -m experiments.plan --store=roadmap.zarr --model=cnn
+    python -m experiments.plan --store=distal.zarr --model=chromoformer --cv=chromoformer_4
+    python -m experiments.plan --store=roadmap.zarr --model=cnn --share=0/4
+
+Takes the flags of experiments.train, and prints for each program (a model shape) how many runs
+share it, how they are cut to fit the devices, and what that needs of memory, disk and time. Time
+comes from a short calibration here; runs that stop early take less. Next: experiments.train.
+"""
+
+import shutil
+
+from absl import flags
+
+from data_prep.program import start
+from epi2expr_jax.planning import Fit, Pace, calibrate, device_memory, fit
+from epi2expr_jax.population import Lanes
+from experiments.flags import Machine, TrainRequest, define_machine, define_training
+from experiments.study import Group, Study
+
+FLAGS = flags.FLAGS
+
+
+def describe(group: Group, how: Fit, pace: Pace) -> str:
+    """One program's part of the plan, in words."""
+    epochs = group.trainer.config.epochs
+    seconds = pace.seconds(group.inputs, epochs)
+    streamed = "" if how.data_limit is None else f", of which {_size(how.data_limit)} at a time"
+    lines = [
+        f"{group.name}: {how.runs} runs of at most {epochs} epochs",
+        f"  lanes          {how.lanes.width} on each of {len(how.lanes.devices)} devices",
+        f"  at once        {min(how.runs, how.at_once)} runs, {how.chunks} calls an epoch"
+        + (f"; {how.runs - how.at_once} wait" if how.runs > how.at_once else ""),
+        f"  a run's state  {_size(how.state_bytes)}",
+        f"  signal         {how.tracks} tracks of {_size(how.track_bytes)}{streamed}",
+        f"  device memory  {_size(how.device_bytes)} of {_size(device_memory())}, and temporaries",
+        f"  disk           {_size(how.disk_bytes)} at most, "
+        f"{_size(how.runs * how.weight_bytes)} in the end",
+        f"  pace           {pace.genes_per_s:,.0f} gene-steps/s, {pace.compile_s:.0f} s to compile",
+        f"  time           {_duration(seconds)} at most",
+    ]
+    return "\n".join(lines)
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:,.1f} GiB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
+
+
+def main() -> None:
+    machine = Machine.from_flags()
+    share = machine.join()
+    study = Study(TrainRequest.from_flags(needs_run=False))
+    lanes = Lanes.default(machine.devices)
+    disk, seconds = 0, 0.0
+    for group in study.groups(share, machine.data_limit):
+        how = fit(group.trainer, group.runs, group.cache, lanes, at_once=machine.runs_at_once)
+        pace = calibrate(group.trainer, group.runs, group.inputs, group.cache, lanes)
+        print(describe(group, how, pace))
+        disk += how.disk_bytes
+        seconds += pace.seconds(group.inputs, group.trainer.config.epochs)
+    free = shutil.disk_usage(FLAGS.run or ".").free
+    enough = "enough" if disk < free else "NOT ENOUGH"
+    print(f"all: {_duration(seconds)} at most; disk {_size(disk)} of {_size(free)} free: {enough}")
+
+
+def run() -> None:
+    start(main, define_training, define_machine)
+
+
+if __name__ == "__main__":
+    run()

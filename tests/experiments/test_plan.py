@@ -1,0 +1,18 @@
+import subprocess
+import sys
+
+
+def test_the_plan_of_a_training(small_store):
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "experiments.plan", f"--store={small_store.path}",
+            "--model=promoter_cnn", "--width=0.02", "--cv=chromosomes_3", "--batch_size=32",
+            "--assays=each,all", "--runs_at_once=5",
+        ],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "1-assay: 18 runs of at most 100 epochs" in done.stdout
+    assert "5 runs, 5 calls an epoch; 13 wait" in done.stdout
+    assert "3-assay: 6 runs" in done.stdout
+    assert "gene-steps/s" in done.stdout
+    assert done.stdout.splitlines()[-1].endswith(": enough")

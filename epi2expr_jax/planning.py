@@ -1,7 +1,6 @@
 """Floor 5. What fits on the devices, how a population is cut to fit, and what it will cost."""
 
 import dataclasses
-import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -12,22 +11,12 @@ import numpy as np
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.population import Lanes, Population, pairs_of
 from epi2expr_jax.runs import Run, RunInputs
-from epi2expr_jax.streaming import TrackCache
+from epi2expr_jax.streaming import TrackCache, device_memory
 from epi2expr_jax.training import Trainer
 
-# Shares of a device's memory: the rest is for temporaries, and for what else is on the machine.
-TRACKS, _STATES = 0.4, 0.3
+# Of a device's memory; beside it lie the tracks, and temporaries take the rest.
+_STATES = 0.3
 _CALIBRATION_BATCHES = 4
-
-
-def device_memory() -> int:
-    """Bytes that one local device may use; on CPU, its share of what is free on the machine."""
-    device = jax.local_devices()[0]
-    stats = device.memory_stats() if device.platform != "cpu" else None
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"]
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return free // jax.local_device_count()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +73,7 @@ def fit(
     """Cut a population to what the devices hold.
 
     Args:
-        cache: its tracks, limited to their share of the memory (`TRACKS`).
+        cache: its tracks, which keep to their own limit.
         at_once: as in `Fit`; 0: what fits.
         memory: bytes a device; 0: what it has.
 

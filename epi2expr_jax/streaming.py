@@ -8,8 +8,9 @@ results.
 import collections
 import concurrent.futures
 import itertools
+import os
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from epi2expr_jax.resident import CellRegions, Track
 
 # Tracks' worth of memory that reading one takes: as stored, in the model's bins, transformed.
 _READING = 3
+_SHARE = 0.4  # of a device's memory, unless a limit is given
 
 Pair = tuple[str, str]  # cell, assay
 
@@ -38,13 +40,26 @@ class Tracks(typing.Protocol):
     def regions(self, cell: str, /) -> CellRegions | None: ...
 
 
+def device_memory() -> int:
+    """Bytes that one local device may use; on CPU, its share of half the machine's memory."""
+    device = jax.local_devices()[0]
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    try:
+        whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError):
+        whole = 8 << 30  # a system that does not say: take it for a small one
+    return whole // 2 // jax.local_device_count()
+
+
 class TrackCache:
     """Tracks of a dataset on devices, at most so many bytes of them a device.
 
     Every array has a first axis of 1, so that those of several devices make one global array.
 
     Args:
-        limit: bytes of tracks, those being read included; None for no limit.
+        limit: bytes of tracks, those being read included; None: a share of the device's memory.
 
     Raises:
         InputError: if the model can read no track at all, naming every one.
@@ -60,15 +75,20 @@ class TrackCache:
         self._ahead[pair] = concurrent.futures.Future()
         self._ahead[pair].set_result(first)
         self.track_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(first))
-        self.limit = limit
-        self._room = None if limit is None else max(0, limit // self.track_bytes - _READING)
+        self.limit = int(device_memory() * _SHARE) if limit is None else limit
+        self._room = max(0, self.limit // self.track_bytes - _READING)
 
     def streams(self, pairs: Iterable[Pair]) -> bool:
         """Whether these do not all fit."""
-        return self._room is not None and len(set(pairs)) > self._room
+        return len(set(pairs)) > self._room
 
-    def check(self, pairs: Sequence[Pair]) -> None:
+    def check(
+        self, pairs: Sequence[Pair], show: Callable[[Iterable[Pair]], Iterable[Pair]] = iter
+    ) -> None:
         """Read every pair once; where all fit they stay.
+
+        Args:
+            show: goes through them, showing how far it is.
 
         Raises:
             InputError: naming every track that the model cannot read.
@@ -76,7 +96,7 @@ class TrackCache:
         problems: list[Problem] = []
         device = jax.local_devices()[0]
         streams = self.streams(pairs)
-        for pair in dict.fromkeys(pairs):
+        for pair in show(dict.fromkeys(pairs)):
             with collect(problems):
                 if streams:
                     self.data.track(*pair)
@@ -95,7 +115,7 @@ class TrackCache:
             InputError: if the limit is too small for them.
         """
         wanted = {*pairs, *keep}
-        if self._room is not None and len(wanted) > self._room:
+        if len(wanted) > self._room:
             needed = (len(wanted) + _READING) * self.track_bytes
             raise InputError(
                 Problem(
@@ -128,15 +148,13 @@ class TrackCache:
         for pair in pairs:
             if pair in kept or pair in self._ahead:
                 continue
-            if self._room is not None and len(kept | self._ahead.keys()) >= self._room:
+            if len(kept | self._ahead.keys()) >= self._room:
                 return
             self._make_room(device, kept | self._ahead.keys())
             self._ahead[pair] = self._reader.submit(self.data.track, *pair)
 
     def _make_room(self, device: Any, wanted: set[Pair]) -> None:
         """Give up tracks until one more fits: those read in vain, then those unused longest."""
-        if self._room is None:
-            return
         here = [key for key in self._held if key[0] == device]
         surplus = len(here) + len(self._ahead) + 1 - self._room
         for pair in [pair for pair in self._ahead if pair not in wanted][: max(0, surplus)]:

@@ -14,8 +14,9 @@ import shutil
 from absl import flags
 
 from data_prep.program import start
-from epi2expr_jax.planning import Fit, Pace, calibrate, device_memory, fit
+from epi2expr_jax.planning import Fit, Pace, calibrate, fit
 from epi2expr_jax.population import Lanes
+from epi2expr_jax.streaming import device_memory
 from experiments.flags import Machine, TrainRequest, define_machine, define_training
 from experiments.study import Group, Study
 

@@ -2,13 +2,15 @@
 
 import collections
 import dataclasses
+import functools
 from typing import Any
+
+from tqdm import tqdm
 
 from epi2expr_jax.dataset import load_dataset, plan_batches
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import listing
 from epi2expr_jax.models import REGISTRY
-from epi2expr_jax.planning import TRACKS, device_memory
 from epi2expr_jax.population import pairs_of
 from epi2expr_jax.runs import Run, RunInputs, TargetScale, parse_assay_sets, plan_runs
 from epi2expr_jax.splits import Fold, make_folds, select_folds
@@ -115,8 +117,9 @@ class Study:
             return []
         model, config = self._model(1), request.train_config
         data = load_dataset(self.store, model, cells, assays, request.input_config)
-        cache = TrackCache(data, data_limit or int(device_memory() * TRACKS))
-        cache.check([pair for run in runs for pair in pairs_of(run)])
+        cache = TrackCache(data, data_limit)
+        reading = functools.partial(tqdm, desc="reading tracks", unit="track", disable=None)
+        cache.check([pair for run in runs for pair in pairs_of(run)], reading)
         plans = plan_batches(
             self.store, model, self._every_fold, config.batch_size, config.balanced
         )

@@ -7,11 +7,11 @@ import pytest
 from epi2expr_jax.dataset import load_dataset
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.models import REGISTRY
-from epi2expr_jax.planning import Pace, calibrate, device_memory, fit
+from epi2expr_jax.planning import Pace, calibrate, fit
 from epi2expr_jax.population import Lanes
 from epi2expr_jax.runs import Run, plan_runs
 from epi2expr_jax.splits import make_folds
-from epi2expr_jax.streaming import TrackCache
+from epi2expr_jax.streaming import TrackCache, device_memory
 from epi2expr_jax.training import TrainConfig, Trainer
 
 MODEL = REGISTRY["promoter_cnn"](assays=1, width=0.02)

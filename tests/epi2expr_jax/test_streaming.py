@@ -1,5 +1,8 @@
 import collections
 import itertools
+import os
+import subprocess
+import sys
 import threading
 
 import jax
@@ -248,3 +251,71 @@ def test_tracks_and_regions_of_region_models():
         np.testing.assert_array_equal(region, np.ones((1, 5, 2)))
     assert data.regions_read == {"c2": 1}
     assert TrackCache(MadeUp()).regions("c1", DEVICE) is None
+
+
+_STREAMING = """
+import pathlib, sys, threading, time
+import jax
+import numpy as np
+from epi2expr_jax.models import REGISTRY
+from epi2expr_jax.population import Lanes, Population
+from epi2expr_jax.resident import WindowSignal
+from epi2expr_jax.runs import Run, RunInputs
+from epi2expr_jax.streaming import TrackCache
+from epi2expr_jax.training import TrainConfig, Trainer
+
+GENES, BINS, CELLS = 16_384, 64, 100  # tracks of 4 MiB
+
+class Large:
+    cells, assays = tuple(map(str, range(CELLS))), ("assay",)
+    def track(self, cell, assay):
+        return WindowSignal(np.full((GENES, BINS), float(cell), np.float32))
+    def regions(self, cell):
+        return None
+
+def population(cells, limit):
+    genes = np.arange(GENES)
+    runs = [Run(cell, ("assay",), "fold", 0) for cell in cells]
+    keys = np.random.default_rng(0).integers(0, 2**32, (len(runs), 2), np.uint32)
+    rows = lambda x: np.tile(x, (len(runs), 1))
+    inputs = RunInputs(
+        rows(np.sin(genes).astype(np.float32)), rows(genes < 64), rows(genes >= 64), keys, keys
+    )
+    lanes = Lanes(1, tuple(jax.local_devices()))
+    return Population(trainer, runs, inputs, TrackCache(Large(), limit), lanes)
+
+def resident():
+    return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+model = REGISTRY["promoter_cnn"](window_bp=6400, width=0.02)
+trainer = Trainer(model, TrainConfig(epochs=2, batch_size=32))
+limit = 40 << 20
+warm = population(Large.cells[:1], limit)
+warm.train_epoch()
+whole = population(Large.cells, limit)
+assert whole.cache.track_bytes * CELLS == 10 * limit
+whole._fill()
+del warm
+before, peak = resident(), 0
+def watch():
+    global peak
+    while True:
+        peak = max(peak, resident())
+        time.sleep(0.001)
+threading.Thread(target=watch, daemon=True).start()
+while whole.alive:
+    whole.train_epoch()
+assert all(log.epochs == 2 for log in whole.logs)
+print(peak - before)
+"""
+
+
+def test_peak_memory_stays_under_the_limit():
+    """Two epochs over signal of ten times the limit."""
+    # Large arrays then come from the system and go back to it, so that memory shows what is held.
+    env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000"}
+    done = subprocess.run(
+        [sys.executable, "-c", _STREAMING], capture_output=True, text=True, env=env
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 40 << 20

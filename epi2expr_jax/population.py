@@ -97,11 +97,11 @@ class Lanes:
 
         def on_device(stacked: Any, tracks: tuple[tuple, ...]) -> Any:
             signals = [signal_of(*jax.tree.map(lambda x: x[0], lane)) for lane in tracks]
+            lanes = *stacked, jax.tree.map(lambda *parts: jnp.stack(parts), *signals)
             if self.width == 1:
-                out = function(*jax.tree.map(lambda x: x[0], stacked), signals[0])
-                return jax.tree.map(lambda x: x[None], out)
-            together = jax.tree.map(lambda *parts: jnp.stack(parts), *signals)
-            return jax.vmap(function)(*stacked, together)
+                # On CPU, some 5 % faster as the body of a loop, if only of one turn.
+                return jax.lax.map(lambda lane: function(*lane), lanes)
+            return jax.vmap(function)(*lanes)
 
         return jax.shard_map(
             on_device, mesh=self.mesh, in_specs=_OVER_RUNS, out_specs=_OVER_RUNS, check_vma=False

@@ -239,7 +239,7 @@ def chromoformer(rounds: int) -> dict:
         for size, batch in batches.items():
             sides[f"torch_train_{size}"] = rate(_bound(original.train, batch), size)
             sides[f"torch_infer_{size}"] = rate(_bound(original.infer, batch), size)
-        rates, by_round = take_turns(sides, rounds)
+        rates, by_round, disturbed = take_turns(sides, rounds)
     train, infer_rates = by_round["train"], by_round["infer"]
     share = ratio(train, by_round["matmul_mflops"]) * _MFLOP_A_GENE
     return {
@@ -258,6 +258,7 @@ def chromoformer(rounds: int) -> dict:
         "peak_memory_mb": {side: round(value) for side, value in memory.items()},
         "matmul_gflops": round(rates["matmul_mflops"] / 1e3, 1),
         "largest_difference": float(f"{largest:.1e}"),
+        "disturbed_rounds": disturbed,
     }
 
 

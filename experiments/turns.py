@@ -4,8 +4,10 @@ import importlib.util
 import statistics
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
+import psutil
 from tqdm import tqdm
 
 from epi2expr_jax.errors import InputError, Problem
@@ -52,22 +54,52 @@ def matmul_mflops(precision: str = "float32") -> Callable[[], float]:
     return rate(work, repeats * 2 * size**3 / 1e6)
 
 
-def take_turns(
-    sides: dict[str, Callable[[], float]], rounds: int
-) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Measure every side once a round, in turns.
+# A round counts if other processes took less than this of the machine, in processors.
+_DISTURBED = 0.1
+
+
+class Turns(NamedTuple):
+    """What `take_turns` measured.
+
+    Attributes:
+        median: the median rate of each side.
+        rates: all rates of each side, round by round; disturbed rounds are not among them.
+        disturbed: how many rounds were dropped, since other processes ran beside them.
+    """
+
+    median: dict[str, float]
+    rates: dict[str, list[float]]
+    disturbed: int
+
+
+def take_turns(sides: dict[str, Callable[[], float]], rounds: int) -> Turns:
+    """Measure every side once a round, in turns, until so many rounds were undisturbed.
 
     Args:
         sides: name to a function that returns a rate; the first one is ours.
-
-    Returns:
-        The median rate of each side, and all its rates, round by round.
+        rounds: that count. A round during which other processes kept a tenth of a processor busy
+            is dropped and measured again, at most as often as that; if the machine is never quiet,
+            the quietest rounds count, and `disturbed` says how many of them are not quiet.
     """
-    rates: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in tqdm(range(rounds), desc="rounds", disable=None):
-        for name, measure in sides.items():
-            rates[name].append(measure())
-    return {name: statistics.median(values) for name, values in rates.items()}, rates
+    measured: list[tuple[float, dict[str, float]]] = []  # by how busy the others were
+    with tqdm(total=rounds, desc="rounds", disable=None) as progress:
+        while progress.n < rounds and len(measured) < 2 * rounds:
+            begin, before = time.perf_counter(), _seconds_of_others()
+            rates = {name: measure() for name, measure in sides.items()}
+            others = (_seconds_of_others() - before) / (time.perf_counter() - begin)
+            measured.append((others, rates))
+            progress.update(others < _DISTURBED)
+    disturbed = sum(others >= _DISTURBED for others, _ in measured)
+    measured.sort(key=lambda of: of[0])
+    by_side = {name: [rates[name] for _, rates in measured[:rounds]] for name in sides}
+    return Turns({n: statistics.median(v) for n, v in by_side.items()}, by_side, disturbed)
+
+
+def _seconds_of_others() -> float:
+    """Processor seconds that other processes, or other machines on this host, have taken."""
+    machine, own = psutil.cpu_times(), psutil.Process().cpu_times()
+    idle = machine.idle + getattr(machine, "iowait", 0)
+    return sum(machine) - idle - own.user - own.system
 
 
 def ratio(ours: list[float], theirs: list[float]) -> float:

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from epi2expr_jax.models.cnn import CnnConfig
-from experiments import benchmark_scaling
+from experiments import benchmark_scaling, turns
 
 
 def test_scaling_makes_a_table_and_a_plot(tmp_path, monkeypatch):
@@ -28,3 +28,24 @@ def test_scaling_makes_a_table_and_a_plot(tmp_path, monkeypatch):
     assert found["temporaries_mb"]["L=1"] > 0
     for name in ("cost_a_run_64_to_1", "cost_a_gene_20k_to_1k", "cost_a_live_run_eighth_to_all"):
         assert found[name] > 0
+
+
+def test_disturbed_rounds_are_measured_again(monkeypatch):
+    clock = iter([0, 0, 0, 50, 50, 50, 50, 50])  # the second round is disturbed
+    monkeypatch.setattr(turns, "_seconds_of_others", lambda: next(clock))
+    rates = {"ours": iter([3.0, 100.0, 4.0, 5.0]), "theirs": iter([1.0, 100.0, 2.0, 2.0])}
+    found = turns.take_turns({name: lambda r=r: next(r) for name, r in rates.items()}, 3)
+    assert found.rates == {"ours": [3, 4, 5], "theirs": [1, 2, 2]}
+    assert found.median == {"ours": 4, "theirs": 2}
+    assert found.disturbed == 1
+    assert turns.ratio(found.rates["ours"], found.rates["theirs"]) == 2.5
+
+
+def test_a_machine_that_is_never_quiet_is_named(monkeypatch):
+    clock = iter([0, 50, 50, 90, 90, 150, 150, 160])
+    monkeypatch.setattr(turns, "_seconds_of_others", lambda: next(clock))
+    rates = iter([1.0, 2.0, 3.0, 4.0])
+    found = turns.take_turns({"ours": lambda: next(rates)}, 2)
+    assert found.disturbed == 4
+    assert len(found.rates["ours"]) == 2
+    assert 4 in found.rates["ours"]

@@ -6,6 +6,7 @@ taken for whole.
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -225,6 +226,17 @@ def read_parts(folder: pathlib.Path, kind: str) -> list[Part]:
     ]
 
 
+def files_sha256(path: pathlib.Path) -> str:
+    """Digest of all files of a checkpoint, or of a single file, and of where they lie in it."""
+    digest = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    for file in files:
+        digest.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()
+
+
 def remove_states(folder: pathlib.Path) -> None:
     """Remove what only an interrupted training needs."""
     for path in [*folder.glob("*/state-*"), *folder.glob("*/*orbax-checkpoint-tmp*")]:
@@ -271,6 +283,25 @@ def read_card(run_dir: str | os.PathLike) -> dict[str, Any]:
                 f"run card version {card.get('version')}",
                 f"version {RUN_CARD_VERSION}",
                 "use the version of epi2expr_jax that made it",
+            )
+        )
+    return card
+
+
+def read_finished(run_dir: str | os.PathLike) -> dict[str, Any]:
+    """The run card of a run directory whose training has ended.
+
+    Raises:
+        InputError: if it has not, or if there is no run card.
+    """
+    card = read_card(run_dir)
+    if card["status"] != "complete":
+        raise InputError(
+            Problem(
+                str(run_dir),
+                f"training that is {card['status']}",
+                "a finished run",
+                "run the same experiments.train command again: it resumes",
             )
         )
     return card

@@ -35,6 +35,7 @@ from epi2expr_jax.splits import Fold
 from epi2expr_jax.store import WindowStore
 
 ORIENTATIONS = ("strand", "genomic")
+NORMALISATIONS = ("none", "depth")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,16 +46,20 @@ class InputConfig:
         transform: `auto` (by the unit of each assay's tracks), or one of `signal.TRANSFORMS`.
         orientation: `strand` flips minus-strand genes so that windows read 5′ to 3′; `genomic`
             keeps genomic order, as the original CNN did.
+        normalise: `depth` divides every track by its mean over all genes' windows before the
+            transform, so that tracks of other depth look alike in every cell; `none` does not.
     """
 
     transform: str = "auto"
     orientation: str = "strand"
+    normalise: str = "none"
 
     def __post_init__(self):
         choices = ("auto", *signal_ops.TRANSFORMS)
         for flag, value, allowed in (
             ("--transform", self.transform, choices),
             ("--orientation", self.orientation, ORIENTATIONS),
+            ("--normalise", self.normalise, NORMALISATIONS),
         ):
             if value not in allowed:
                 raise InputError(Problem(flag, value, " or ".join(allowed), "choose one of these"))
@@ -128,6 +133,7 @@ class _Reader:
         self.centre, self.factor = window.crop_and_merge(store.manifest.window)
         minus = (store.genes.strand == "-").to_numpy()
         self.flip = minus & (config.orientation == "strand")
+        self._levels: dict[tuple[str, str], np.float32] = {}
 
     def track(self, cell: str, assay: str) -> Track:
         raise NotImplementedError
@@ -145,9 +151,37 @@ class _Reader:
         )
 
     def windows(self, cell: str, assay: str) -> Float[np.ndarray, "G W"]:
-        """Raw means in the model's bins."""
+        """Means in the model's bins, of raw or normalised signal."""
         raw = self.store.read_signal([cell], [assay], self.centre)[0, 0]
-        return signal_ops.merge_bins(self.checked(raw, f"{cell}-{assay}", assay), self.factor)
+        raw = self.checked(raw, f"{cell}-{assay}", assay) / self.level(cell, assay, raw)
+        return signal_ops.merge_bins(raw, self.factor)
+
+    def level(
+        self, cell: str, assay: str, raw: Float[np.ndarray, "G W"] | None = None
+    ) -> np.float32:
+        """What a track's signal is divided by.
+
+        Args:
+            raw: its windows, the first time it is asked for.
+
+        Raises:
+            InputError: if a track without any signal is to be normalised.
+        """
+        if self.config.normalise == "none":
+            return np.float32(1)
+        if raw is not None:
+            self._levels[cell, assay] = np.float32(raw.mean(dtype=np.float64))
+        level = self._levels[cell, assay]
+        if not level > 0:
+            raise InputError(
+                Problem(
+                    f"{self.store.path}: {cell}-{assay}",
+                    f"a mean signal of {level:g} in the genes' windows",
+                    "more than 0, to divide by under --normalise=depth",
+                    "use --normalise=none, or leave this track out",
+                )
+            )
+        return level
 
     def checked(self, raw: np.ndarray, what: str, assay: str) -> np.ndarray:
         """The same.
@@ -214,7 +248,8 @@ class _RegionReader(_Reader):
         means = jnp.zeros(0)
         if self.most:
             raw = self.store.read_region_depth(cell, [assay])[0]
-            means = jnp.asarray(self.checked(raw, f"regions of {cell}-{assay}", assay))
+            raw = self.checked(raw, f"regions of {cell}-{assay}", assay)
+            means = jnp.asarray(raw / self.level(cell, assay))
         bin_bp = self.store.manifest.region_bin_bp
         for (resolution, length), most in zip(self.sizes, self.bins_at_most, strict=True):
             # Wherever a padded region lies, its slice must not run off either end.

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -72,6 +72,7 @@ class Ensemble:
         *,
         include_seen: bool = False,
         scale: str = "log2",
+        cell: str | None = None,
     ) -> xr.DataArray:
         """Predicted expression of genes by every model that never saw them.
 
@@ -81,10 +82,13 @@ class Ensemble:
             include_seen: also predict training and validation genes (validation chose the
                 weights, so it counts as seen).
             scale: `log2` for log2(RPKM + 1); `raw` for the target's own scale.
+            cell: whose signal to predict from, another than a model was trained on if you like; by
+                default each model's own. A model of a pool of cells needs it.
 
         Returns:
-            `[run, gene]`, NaN where the model saw the gene, with the coordinates cell, assays,
-            fold and seed on `run`. Average over `run` as your question asks.
+            `[run, gene]`, NaN where the model saw the gene (in whatever cell), with the
+            coordinates cell (trained on), assays, fold and seed on `run`. Average over `run` as
+            your question asks.
 
         Raises:
             InputError: for unknown genes, or genes that every model saw.
@@ -94,7 +98,10 @@ class Ensemble:
         rows = _gene_rows(store, genes)
         if not include_seen:
             self._require_unseen(store.genes.iloc[rows])
-        arrays = [self._predict_member(m, store, rows, include_seen, scale) for m in self.members]
+        arrays = [
+            self._predict_member(member, store, rows, include_seen, scale, cell)
+            for member in self.members
+        ]
         return xr.DataArray(
             np.concatenate(arrays),
             dims=("run", "gene"),
@@ -109,6 +116,22 @@ class Ensemble:
             name="expression",
             attrs={"units": "log2(RPKM + 1)" if scale == "log2" else self.target},
         )
+
+    def select(self, keep: Callable[[Run], bool]) -> "Ensemble":
+        """The trained runs for which `keep` says so."""
+        members = []
+        for member in self.members:
+            rows = [i for i, run in enumerate(member.runs) if keep(run)]
+            if rows:
+                members.append(
+                    Member(
+                        member.model_config,
+                        tuple(member.runs[i] for i in rows),
+                        tuple(member.scales[i] for i in rows),
+                        jax.tree.map(lambda x, rows=rows: x[rows], member.weights),
+                    )
+                )
+        return dataclasses.replace(self, members=tuple(members))
 
     def _require_unseen(self, genes: pd.DataFrame) -> None:
         used = {run.fold for run in self.runs}
@@ -126,10 +149,17 @@ class Ensemble:
             )
 
     def _predict_member(
-        self, member: Member, store: WindowStore, rows: np.ndarray, include_seen: bool, scale: str
+        self,
+        member: Member,
+        store: WindowStore,
+        rows: np.ndarray,
+        include_seen: bool,
+        scale: str,
+        cell: str | None,
     ) -> np.ndarray:
-        cells = list(dict.fromkeys(run.cell for run in member.runs))
-        assays = list(dict.fromkeys(assay for run in member.runs for assay in run.assays))
+        reading = [dataclasses.replace(run, cell=cell or run.cell) for run in member.runs]
+        cells = list(dict.fromkeys(run.cell for run in reading))
+        assays = list(dict.fromkeys(assay for run in reading for assay in run.assays))
         dataset = load_dataset(store, member.model_config, cells, assays, self.input_config)
         wanted = np.zeros((len(member.runs), len(store.genes)), bool)
         wanted[:, rows] = True
@@ -137,7 +167,7 @@ class Ensemble:
             chrom = store.genes.chrom.to_numpy()
             wanted &= np.stack([self.folds[run.fold].masks(chrom)["test"] for run in member.runs])
         cache = TrackCache(dataset)
-        predicted = predict_runs(member.model_config, member.weights, member.runs, cache, wanted)
+        predicted = predict_runs(member.model_config, member.weights, reading, cache, wanted)
         out = np.full(wanted.shape, np.nan)
         for r, target_scale in enumerate(member.scales):
             values = _on_scale(target_scale, predicted[r, wanted[r]], scale)
@@ -224,16 +254,7 @@ def load(run_dir: str | os.PathLike) -> Ensemble:
         InputError: if training has not finished, or the directory is no run.
     """
     run_dir = pathlib.Path(run_dir)
-    card = checkpoint.read_card(run_dir)
-    if card["status"] != "complete":
-        raise InputError(
-            Problem(
-                str(run_dir),
-                f"training that is {card['status']}",
-                "a finished run",
-                "run the same experiments.train command again: it resumes",
-            )
-        )
+    card = checkpoint.read_finished(run_dir)
     parts: dict[Any, list[Member]] = {}
     for population in card["populations"]:
         model_config = REGISTRY[card["model"]](**population["model_config"])

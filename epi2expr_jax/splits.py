@@ -12,6 +12,7 @@ Three schemes:
 """
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 import re
@@ -198,6 +199,11 @@ def select_folds(folds: Sequence[Fold], names: Sequence[str]) -> list[Fold]:
             )
         )
     return [known[name] for name in names]
+
+
+def digest(genes: Iterable[str]) -> str:
+    """Names a list of genes: what a model was trained on can so be compared with its fold."""
+    return hashlib.sha256("\n".join(genes).encode()).hexdigest()
 
 
 def write_splits(

@@ -172,8 +172,15 @@ class Trainer:
 
     def init(self, model_key: UInt32[Any, "2"]) -> RunState:
         """The state before the first epoch, its weights drawn from `model_key`; on the host."""
-        params, stats = (draw(part, _wrap(model_key)) for part in (self._params, self._stats))
-        state = RunState(
+        parts = (draw(part, _wrap(model_key)) for part in (self._params, self._stats))
+        return jax.device_get(self._begin(*parts))
+
+    def state_shapes(self) -> RunState:
+        """What `init` gives, as shapes alone."""
+        return jax.eval_shape(self._begin, self._params, self._stats)
+
+    def _begin(self, params: Pytree, stats: Pytree) -> RunState:
+        return RunState(
             params=params,
             stats=stats,
             optimiser=self.adam.init(params),
@@ -184,7 +191,6 @@ class Trainer:
             epoch=np.int32(0),
             status=np.int32(RUNNING),
         )
-        return jax.device_get(state)
 
     def train_epoch(
         self, state: RunState, inputs: RunInputs, signal: Signal

@@ -154,7 +154,10 @@ def _plot(table: pd.DataFrame, path: pathlib.Path) -> None:
     for axis, (what, column) in zip(axes, panels, strict=True):
         part = table[table.against == what]
         axis.plot(part.value, part[column], "o-")
-        axis.set(xlabel=what, ylabel=labels[column], xscale="log", ylim=(0, None))
+        top = 1.15 * part[column].max()
+        axis.set(xlabel=what, ylabel=labels[column], xscale="log", ylim=(0, top))
+        axis.minorticks_off()
+        axis.set_xticks(part.value, [f"{value:g}" for value in part.value])
     figure.savefig(path, dpi=120)
     plt.close(figure)
 

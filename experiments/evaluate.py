@@ -7,6 +7,7 @@ a run and chromosome) and ranking.csv (cell, assay, pearson, low, high, spearman
 aggregates). Scores are of log2(RPKM + 1), within fold and chromosome, never pooled over models.
 """
 
+import collections
 import pathlib
 
 import pandas as pd
@@ -15,7 +16,9 @@ from absl import flags
 from data_prep.program import start
 from epi2expr_jax import ranking
 from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.pooling import cells_of
 from epi2expr_jax.predict import Ensemble, load
+from epi2expr_jax.runs import Run
 from epi2expr_jax.store import WindowStore
 from experiments.flags import define_run, define_store, require
 
@@ -41,16 +44,7 @@ def evaluate(run_dir: pathlib.Path, store_path: str | None = None) -> pd.DataFra
                 "predict with load(RUN).predict(store, include_seen=True); it is no test",
             )
         )
-    store = WindowStore.open(store_path or ensemble.card["store"]["path"])
-    if store.checksum() != ensemble.card["store_checksum"]:
-        raise InputError(
-            Problem(
-                str(store.path),
-                "a store with other contents than the one trained on",
-                f"checksum {ensemble.card['store_checksum'][:12]}, as the run card says",
-                "give the right --store, or train again",
-            )
-        )
+    store = trained_store(ensemble, store_path)
     predictions = predict_held_out(ensemble, store)
     predictions.to_parquet(run_dir / "predictions.parquet", index=False)
     scores = ranking.score_table(predictions)
@@ -62,11 +56,68 @@ def evaluate(run_dir: pathlib.Path, store_path: str | None = None) -> pd.DataFra
     return ranked
 
 
+def trained_store(ensemble: Ensemble, path: str | None) -> WindowStore:
+    """The store that models were trained on.
+
+    Args:
+        path: where it lies now; by default where training read it.
+
+    Raises:
+        InputError: if it is another one.
+    """
+    store = WindowStore.open(path or ensemble.card["store"]["path"])
+    if store.checksum() != ensemble.card["store_checksum"]:
+        raise InputError(
+            Problem(
+                str(store.path),
+                "a store with other contents than the one trained on",
+                f"checksum {ensemble.card['store_checksum'][:12]}, as the run card says",
+                "give the right --store, or train again",
+            )
+        )
+    return store
+
+
 def predict_held_out(ensemble: Ensemble, store: WindowStore) -> pd.DataFrame:
-    """One row a run and test gene: what was observed and what was predicted."""
+    """One row a run and test gene: what was observed and what was predicted.
+
+    A model of one cell is tested in that cell; a model of a pool of cells in all cells outside of
+    the pool, or, where there are none, in those of the pool.
+    """
+    known = store.manifest.cells
+    tables = []
+    if any(run.cell in known for run in ensemble.runs):
+        tables += held_out_in(ensemble.select(lambda run: run.cell in known), store, None)
+    pools = {run.cell: cells_of(run.cell, known) for run in ensemble.runs if run.cell not in known}
+    tested = {
+        pool: [cell for cell in known if cell not in cells] or list(cells)
+        for pool, cells in pools.items()
+    }
+    for cell in known:
+        own = ensemble.select(lambda run, cell=cell: cell in tested.get(run.cell, ()))
+        own = own.select(lambda run, cell=cell: has_tracks(store, cell, run))
+        if own.members:
+            tables += held_out_in(own, store, cell)
+    tested |= {run.cell: [run.cell] for run in ensemble.runs if run.cell in known}
+    times = collections.Counter(cell for cells in tested.values() for cell in cells)
+    predictions = pd.concat(tables, ignore_index=True)
+    if pools and max(times.values()) > 1:  # tell the models of several pools apart
+        of = predictions.trained_on.isin(list(pools))
+        by = predictions.cell + " by " + predictions.trained_on
+        predictions["cell"] = predictions.cell.where(~of, by)
+    return predictions
+
+
+def has_tracks(store: WindowStore, cell: str, run: Run) -> bool:
+    """Whether a cell has all the tracks that a run reads."""
+    return all((cell, assay) in set(map(tuple, store.manifest.tracks)) for assay in run.assays)
+
+
+def held_out_in(ensemble: Ensemble, store: WindowStore, cell: str | None) -> list[pd.DataFrame]:
+    """Rows of each run, in the given cell or in its own."""
     tested = {chrom for run in ensemble.runs for chrom in ensemble.folds[run.fold].test}
     genes = store.genes[store.genes.chrom.isin(tested)]
-    raw = ensemble.predict(store, genes.gene_id.tolist(), scale="raw").to_numpy()
+    raw = ensemble.predict(store, genes.gene_id.tolist(), scale="raw", cell=cell).to_numpy()
     scales = [scale for member in ensemble.members for scale in member.scales]
     cells = store.manifest.cells
     expression, labels = store.read_expression(cells), store.read_labels(cells)
@@ -75,14 +126,15 @@ def predict_held_out(ensemble: Ensemble, store: WindowStore) -> pd.DataFrame:
     for run, scale, predicted in zip(ensemble.runs, scales, raw, strict=True):
         held_out = ensemble.folds[run.fold].masks(chrom)["test"]
         rows = genes.index.to_numpy()[held_out]
-        cell = cells.index(run.cell)
-        label = None if labels is None else labels[cell, rows]
-        observed = scale.observed(expression[cell, rows], label)
+        where = cells.index(cell or run.cell)
+        label = None if labels is None else labels[where, rows]
+        observed = scale.observed(expression[where, rows], label)
         tables.append(
             pd.DataFrame(
                 {
                     "run_id": run.run_id,
-                    "cell": run.cell,
+                    "trained_on": run.cell,
+                    "cell": cell or run.cell,
                     "assays": run.label,
                     "fold": run.fold,
                     "seed": run.seed,
@@ -95,7 +147,7 @@ def predict_held_out(ensemble: Ensemble, store: WindowStore) -> pd.DataFrame:
                 }
             )
         )
-    return pd.concat(tables, ignore_index=True)
+    return tables
 
 
 def format_ranking(ranked: pd.DataFrame) -> str:

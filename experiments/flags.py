@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from epi2expr_jax.dataset import ORIENTATIONS, InputConfig
+from epi2expr_jax.dataset import NORMALISATIONS, ORIENTATIONS, InputConfig
 from epi2expr_jax.errors import InputError, Problem, collect
 from epi2expr_jax.losses import LOSSES
 from epi2expr_jax.models import REGISTRY
@@ -39,7 +39,13 @@ def define_training() -> None:
     define_run()
     define_store()
     flags.DEFINE_enum("model", "cnn", list(REGISTRY), "Which model.")
-    flags.DEFINE_list("cells", ["all"], "all, or a comma list of cells.")
+    flags.DEFINE_list(
+        "cells",
+        ["all"],
+        "all (a model for each cell), names, pools of cells joined by + (one model trained on all "
+        "of them), pool (of all cells), leave_one_out (for each cell a pool of the others): a "
+        "comma list of these, such as E003,E004+E005.",
+    )
     flags.DEFINE_list(
         "assays",
         ["each"],
@@ -90,6 +96,13 @@ def define_training() -> None:
     )
     flags.DEFINE_enum(
         "orientation", "strand", ORIENTATIONS, "strand: minus-strand genes are flipped."
+    )
+    flags.DEFINE_enum(
+        "normalise",
+        "none",
+        NORMALISATIONS,
+        "depth: divide every track by its mean over the genes' windows, for models that are used "
+        "in other cells than they were trained on.",
     )
     flags.DEFINE_enum(
         "precision",
@@ -260,7 +273,7 @@ class TrainRequest:
             split_seed=FLAGS.split_seed,
             target=LABEL if FLAGS.task == "classification" else FLAGS.target,
             seeds=FLAGS.seeds,
-            input_config=InputConfig(FLAGS.transform, FLAGS.orientation),
+            input_config=InputConfig(FLAGS.transform, FLAGS.orientation, FLAGS.normalise),
             train_config=_train_config(),
         )
 

@@ -3,14 +3,17 @@
 import collections
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
 from tqdm import tqdm
 
-from epi2expr_jax.dataset import load_dataset, plan_batches
+from epi2expr_jax.dataset import Dataset, load_dataset, plan_batches
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import listing
 from epi2expr_jax.models import REGISTRY
+from epi2expr_jax.pooling import PooledDataset, parse_cells
 from epi2expr_jax.population import pairs_of
 from epi2expr_jax.runs import Run, RunInputs, TargetScale, parse_assay_sets, plan_runs
 from epi2expr_jax.splits import Fold, make_folds, select_folds
@@ -23,11 +26,16 @@ from experiments.shares import Share
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """The runs that share a program: what they are, what they are trained on, and their tracks."""
+    """The runs that share a program: what they are, what they are trained on, and their tracks.
+
+    Attributes:
+        genes: the gene table, a row for every place of the inputs' axis `G`.
+    """
 
     name: str
     trainer: Trainer
     runs: list[Run]
+    genes: pd.DataFrame
     inputs: RunInputs
     scales: list[TargetScale]
     cache: TrackCache
@@ -38,6 +46,7 @@ class Study:
 
     Attributes:
         runs: all runs, those of one cell and assay together.
+        pools: the cells of each name that a run's `cell` may have; most often one.
         folds: those asked for.
 
     Raises:
@@ -47,34 +56,18 @@ class Study:
     def __init__(self, request: TrainRequest):
         self.request = request
         self.store = WindowStore.open(request.store)
-        self.cells = self._cells()
+        self.pools = parse_cells(request.cells, self.store.manifest.cells)
         self._every_fold = self._scheme()
         self.folds: list[Fold] = select_folds(self._every_fold, request.folds)
         sets = parse_assay_sets(request.assays, self.store.manifest.assays)
         self._require_tracks(sets)
         self.runs = [
             Run(cell, assays, fold.name, seed)
-            for cell in self.cells
+            for cell in self.pools
             for assays in sets
             for fold in self.folds
             for seed in range(request.seeds)
         ]
-
-    def _cells(self) -> list[str]:
-        cells = self.store.manifest.cells
-        if self.request.cells == ["all"]:
-            return cells
-        unknown = [cell for cell in self.request.cells if cell not in cells]
-        if unknown:
-            raise InputError(
-                Problem(
-                    "--cells",
-                    f"unknown cell {listing(unknown)}",
-                    f"all, or some of {', '.join(cells)}",
-                    "correct the name, or build a store that has this cell",
-                )
-            )
-        return self.request.cells
 
     def _scheme(self) -> list[Fold]:
         """All folds of the request's scheme, those not asked for included."""
@@ -86,7 +79,7 @@ class Study:
         there = {tuple(pair) for pair in self.store.manifest.tracks}
         absent = [
             f"{cell}-{assay}"
-            for cell in self.cells
+            for cell in dict.fromkeys(cell for pool in self.pools.values() for cell in pool)
             for assay in dict.fromkeys(assay for assays in sets for assay in assays)
             if (cell, assay) not in there
         ]
@@ -101,7 +94,7 @@ class Study:
             )
 
     def groups(self, share: Share = Share(), data_limit: int | None = None) -> list[Group]:
-        """This process's runs, by the number of assays they read; every track is looked at.
+        """This process's runs, by how many assays they read in how many cells.
 
         Args:
             data_limit: bytes of tracks on a device; None: their share of its memory.
@@ -109,27 +102,44 @@ class Study:
         Raises:
             InputError: if the store does not serve the model, naming every track at fault.
         """
-        request, runs = self.request, share.of(self.runs)
-        cells = list(dict.fromkeys(run.cell for run in runs))
+        runs = share.of(self.runs)
+        by_shape: dict[tuple[int, int], list[Run]] = collections.defaultdict(list)
+        for run in runs:
+            by_shape[len(self.pools[run.cell]), len(run.assays)].append(run)
+        data: dict[int, tuple[Dataset, TrackCache]] = {}
+        for size in sorted({size for size, _ in by_shape}):
+            own = [run for run in runs if len(self.pools[run.cell]) == size]
+            tracks = self._data(own)
+            data[size] = tracks, TrackCache(tracks, data_limit)
+            reading = functools.partial(tqdm, desc="reading tracks", unit="track", disable=None)
+            data[size][1].check([pair for run in own for pair in pairs_of(run)], reading)
+        return [
+            self._group(own, size, assays, *data[size])
+            for (size, assays), own in sorted(by_shape.items())
+        ]
+
+    def _data(self, runs: Sequence[Run]) -> Dataset:
+        """What runs on equally many cells each read."""
+        pools = {run.cell: self.pools[run.cell] for run in runs}
+        cells = list(dict.fromkeys(cell for pool in pools.values() for cell in pool))
         read = {assay for run in runs for assay in run.assays}
         assays = [assay for assay in self.store.manifest.assays if assay in read]
-        if not runs:
-            return []
-        model, config = self._model(1), request.train_config
-        data = load_dataset(self.store, model, cells, assays, request.input_config)
-        cache = TrackCache(data, data_limit)
-        reading = functools.partial(tqdm, desc="reading tracks", unit="track", disable=None)
-        cache.check([pair for run in runs for pair in pairs_of(run)], reading)
-        plans = plan_batches(
-            self.store, model, self._every_fold, config.batch_size, config.balanced
+        data = load_dataset(self.store, self._model(1), cells, assays, self.request.input_config)
+        return (
+            data if all(len(pool) == 1 for pool in pools.values()) else PooledDataset(data, pools)
         )
-        groups = []
-        for number in sorted({len(run.assays) for run in runs}):
-            own = [run for run in runs if len(run.assays) == number]
-            trainer = Trainer(self._model(number), config, plans)
-            inputs, scales = plan_runs(data, own, self.folds, request.target)
-            groups.append(Group(f"{number}-assay", trainer, own, inputs, scales, cache))
-        return groups
+
+    def _group(
+        self, runs: list[Run], cells: int, assays: int, data: Dataset, cache: TrackCache
+    ) -> Group:
+        config, model = self.request.train_config, self._model(assays)
+        # How many contacts the genes of a pool have depends on its cells: room for any.
+        balanced = config.balanced and cells == 1
+        plans = plan_batches(self.store, model, self._every_fold, config.batch_size, balanced)
+        inputs, scales = plan_runs(data, runs, self.folds, self.request.target)
+        name = f"{assays}-assay" if cells == 1 else f"{assays}-assay-{cells}-cell"
+        trainer = Trainer(model, config, plans)
+        return Group(name, trainer, runs, data.genes, inputs, scales, cache)
 
     def _model(self, assays: int) -> Any:
         return REGISTRY[self.request.model](assays=assays, **self.request.model_options)

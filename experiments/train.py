@@ -39,7 +39,7 @@ from epi2expr_jax import checkpoint
 from epi2expr_jax.errors import InputError, OutOfMemory, Problem
 from epi2expr_jax.planning import fit
 from epi2expr_jax.population import Lanes, Log, Population
-from epi2expr_jax.splits import write_splits
+from epi2expr_jax.splits import digest, write_splits
 from epi2expr_jax.store import WindowStore
 from epi2expr_jax.training import QUARANTINED, RUNNING, RunState
 from experiments.flags import Machine, TrainRequest, define_machine, define_training
@@ -219,10 +219,17 @@ class _Training:
                 "run_id": population.runs[i].run_id,
                 "target_scale": dataclasses.asdict(self.group.scales[i]),
                 "model_config": dataclasses.asdict(self.group.trainer.model_config),
+                "read": self._read(i),
                 "log": dataclasses.asdict(population.logs[i]),
             }
             for i in members
         ]
+
+    def _read(self, i: int) -> dict[str, str]:
+        """Digests of the genes a run is trained on and chosen by: of what is in its arrays."""
+        inputs, genes = self.group.inputs, self.group.genes.gene_id.to_numpy()
+        parts = {"train": inputs.train[i], "validation": inputs.validation[i]}
+        return {part: digest(genes[mask]) for part, mask in parts.items()}
 
 
 def _too_large(lanes: int) -> Problem:
@@ -341,6 +348,7 @@ def _finish(
                     "name": group.name,
                     "model_config": rows[0]["model_config"],
                     "weights": str(part.path.relative_to(run_dir)),
+                    "weights_sha256": checkpoint.files_sha256(part.path),
                     "runs": [_as_card(record) for record in rows],
                 }
             )
@@ -354,6 +362,7 @@ def _finish(
     partial.replace(run_dir / "history.parquet")
     card |= {
         "status": "complete",
+        "splits_sha256": checkpoint.files_sha256(run_dir / "splits.json"),
         "populations": populations,
         "seconds": card["seconds"] + seconds,
     }
@@ -372,6 +381,7 @@ def _as_card(record: dict[str, Any]) -> dict[str, Any]:
         "epochs": log.epochs,
         "best_validation_loss": log.best,
         "quarantined": quarantined if log.status == QUARANTINED else None,
+        "read": record["read"],
         "target_scale": record["target_scale"],
     }
 

@@ -247,11 +247,18 @@ def test_streamed_and_resident_are_the_same(study, trainer):
 
 
 def test_too_little_memory_is_told_apart(study, trainer, monkeypatch):
-    def full(*_):
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
+    class Full:
+        def lower(self, *_):
+            return self
+
+        def compile(self):
+            return self
+
+        def __call__(self, *_):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
 
     population = make(study, trainer, study[2][:2])
-    monkeypatch.setattr(population_module, "_epoch", full)
+    monkeypatch.setattr(population_module, "_epoch", Full())
     with pytest.raises(OutOfMemory, match="allocating"):
         population.train_epoch()
 

@@ -1,0 +1,214 @@
+"""A run directory proves itself, and every way to cheat that is planted here is found."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from epi2expr_jax import checkpoint
+from epi2expr_jax.dataset import InputConfig
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.store import WindowStore
+from epi2expr_jax.training import TrainConfig
+from experiments import study
+from experiments.across_cells import across_cells
+from experiments.evaluate import evaluate
+from experiments.flags import TrainRequest
+from experiments.train import train
+from experiments.verify import verify
+
+
+def request_for(store) -> TrainRequest:
+    return TrainRequest(
+        store=str(store.path),
+        model="promoter_cnn",
+        model_options={"width": 0.02},
+        cells=["all"],
+        assays=["each"],
+        folds=["all"],
+        cv="chromosomes_3",
+        blind=[],
+        split_seed=0,
+        target="log2",
+        seeds=1,
+        input_config=InputConfig(),
+        train_config=TrainConfig(epochs=1, batch_size=32),
+    )
+
+
+@pytest.fixture(scope="module")
+def honest(small_store, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("verify") / "run"
+    train(request_for(small_store), run_dir)
+    evaluate(run_dir)
+    return run_dir
+
+
+@pytest.fixture
+def run_dir(honest, tmp_path):
+    """A copy to tamper with."""
+    shutil.copytree(honest, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def failures(*args, **options) -> dict[str, str]:
+    return {claim.name: claim.found for claim in verify(*args, **options) if claim.holds is False}
+
+
+def test_an_honest_run_holds(run_dir):
+    claims = verify(run_dir)
+    assert [claim.name for claim in claims] == [
+        "splits", "training", "store", "weights", "predictions", "scores",
+    ]  # fmt: skip
+    assert all(claim.holds for claim in claims)
+    written = json.loads((run_dir / "verify.json").read_text())
+    assert written["holds"] is True
+    assert written["notes"] == []
+
+
+def test_what_was_not_evaluated_is_said(run_dir):
+    for name in ("predictions.parquet", "ranking.csv"):
+        (run_dir / name).unlink()
+    claims = {claim.name: claim for claim in verify(run_dir, quick=True)}
+    assert claims["predictions"].holds is None
+    assert claims["scores"].holds is None
+    assert claims["training"].holds
+
+
+def test_a_planted_leak_is_found(small_store, tmp_path, monkeypatch):
+    plan_runs = study.plan_runs
+
+    def leaking(dataset, runs, folds, target):
+        inputs, scales = plan_runs(dataset, runs, folds, target)
+        train = inputs.train.copy()
+        train[1] |= ~train[1] & ~inputs.validation[1]  # one run also trains on its test genes
+        return dataclasses.replace(inputs, train=train), scales
+
+    monkeypatch.setattr(study, "plan_runs", leaking)
+    train(request_for(small_store), tmp_path / "run")
+    found = failures(tmp_path / "run", quick=True)
+    assert set(found) == {"training"}
+    assert "1 parts are not those of the fold" in found["training"]
+
+
+def test_validation_on_test_genes_is_found(small_store, tmp_path, monkeypatch):
+    plan_runs = study.plan_runs
+
+    def leaking(dataset, runs, folds, target):
+        inputs, scales = plan_runs(dataset, runs, folds, target)
+        return dataclasses.replace(inputs, validation=~inputs.train), scales
+
+    monkeypatch.setattr(study, "plan_runs", leaking)
+    train(request_for(small_store), tmp_path / "run")
+    assert "validation genes" in failures(tmp_path / "run", quick=True)["training"]
+
+
+def test_an_edited_split_is_found(run_dir):
+    path = run_dir / "splits.json"
+    splits = json.loads(path.read_text())
+    fold = splits["folds"][0]
+    fold["test"], fold["train"] = fold["test"] + fold["train"][:1], fold["train"][1:]
+    path.write_text(json.dumps(splits))
+    found = failures(run_dir, quick=True)
+    assert "not the file that training wrote" in found["splits"]
+    assert "training" in found
+    # Whoever edits the card as well is found by the scheme and by what was read.
+    card = checkpoint.read_card(run_dir)
+    checkpoint.write_card(run_dir, card | {"splits_sha256": checkpoint.files_sha256(path)})
+    found = failures(run_dir, quick=True)
+    assert "not as chromosomes_3 makes them" in found["splits"]
+    assert "training" in found
+
+
+def test_a_chromosome_in_two_parts_is_found(run_dir):
+    path = run_dir / "splits.json"
+    splits = json.loads(path.read_text())
+    splits["folds"][1]["train"].append(splits["folds"][1]["test"][0])
+    path.write_text(json.dumps(splits))
+    assert "in two parts" in failures(run_dir, quick=True)["splits"]
+
+
+def test_a_swapped_store_is_found(run_dir, small_store, tmp_path):
+    swapped = tmp_path / "store.zarr"
+    shutil.copytree(small_store.path, swapped)
+    shards = [p for p in (swapped / "signal").rglob("*") if p.is_file() and p.name != "zarr.json"]
+    a, b = sorted(shards)[:2]
+    assert a.read_bytes() != b.read_bytes()
+    shutil.copy(a, b)  # one track in the place of another; the manifest is as before
+    found = failures(run_dir, str(swapped))
+    assert "store" in found
+    assert "predictions" in found  # which do not come out again
+    other = WindowStore.open(small_store.path)
+    assert failures(run_dir, str(other.path)) == {}
+
+
+def test_a_changed_prediction_is_found(run_dir):
+    path = run_dir / "predictions.parquet"
+    table = pd.read_parquet(path)
+    table.loc[7, "predicted"] += 0.5
+    table.to_parquet(path, index=False)
+    found = failures(run_dir)
+    assert "1 of" in found["predictions"]
+    assert table.gene_id[7] in found["predictions"]
+    assert "scores" in found
+
+
+def test_a_prediction_of_a_gene_that_was_trained_on_is_found(run_dir):
+    path = run_dir / "predictions.parquet"
+    table = pd.read_parquet(path)
+    table.loc[0, "chrom"] = next(c for c in table.chrom.unique() if c != table.chrom[0])
+    table.to_parquet(path, index=False)
+    assert "predictions" in failures(run_dir, quick=True)
+
+
+def test_changed_weights_are_found(run_dir):
+    card = checkpoint.read_card(run_dir)
+    part = run_dir / card["populations"][0]["weights"]
+    largest = max((p for p in part.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    assert set(failures(run_dir, quick=True)) == {"weights"}
+
+
+def test_better_scores_than_the_predictions_give_are_found(run_dir):
+    path = run_dir / "ranking.csv"
+    table = pd.read_csv(path)
+    table["pearson"] = np.minimum(1, table.pearson + 0.2)
+    table.to_csv(path, index=False)
+    assert "scores" in failures(run_dir, quick=True)
+
+
+def test_an_unfinished_run_is_refused(run_dir):
+    card = checkpoint.read_card(run_dir)
+    checkpoint.write_card(run_dir, card | {"status": "training"})
+    with pytest.raises(InputError, match="a finished run"):
+        verify(run_dir)
+
+
+def test_pools_are_tested_where_they_were_not_trained(small_store, tmp_path):
+    cells = small_store.manifest.cells
+    request = dataclasses.replace(
+        request_for(small_store), cells=["leave_one_out", "pool"], assays=["all"]
+    )
+    train(request, tmp_path / "run")
+    evaluate(tmp_path / "run")
+    predictions = pd.read_parquet(tmp_path / "run" / "predictions.parquet")
+    # Two cells: a pool of the others is the other cell, which is tested in itself.
+    tested = predictions.groupby("trained_on").cell.unique().map(sorted).to_dict()
+    assert tested == {
+        cells[0]: [cells[0]],
+        cells[1]: [cells[1]],
+        "+".join(cells): [f"{cell} by {'+'.join(cells)}" for cell in sorted(cells)],
+    }
+    assert failures(tmp_path / "run") == {}
+    table = across_cells(tmp_path / "run")
+    assert len(table) == 3 * 2
+    assert table.groupby("trained_on").seen.sum().to_dict() == {
+        cells[0]: 1, cells[1]: 1, "+".join(cells): 2,
+    }  # fmt: skip
+    written = pd.read_csv(tmp_path / "run" / "across_cells.csv")
+    np.testing.assert_allclose(written.pearson, table.pearson, rtol=1e-5)

@@ -229,6 +229,37 @@ def prediction_figure(predictions: pd.DataFrame, rows: pd.DataFrame, unit: str) 
     return figure
 
 
+def sweep_figure(table: pd.DataFrame) -> Figure:
+    """Pearson r against the width of the window, a panel an assay, with 95 % intervals.
+
+    Args:
+        table: columns assay, window_bp, pearson, low and high.
+    """
+    order = table.groupby("assay")["pearson"].max().sort_values(ascending=False)
+    assays = sorted(order.index, key=lambda assay: (assay != ranking.ALL, -order[assay]))
+    columns = min(4, len(assays))
+    rows = -(-len(assays) // columns)
+    width = max(4.2, min(WIDTH, 1.0 + 2.2 * columns))
+    figure = Figure((width, 0.7 + 1.7 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    for panel, assay in zip(panels, assays, strict=False):
+        part = table.loc[table["assay"] == assay, :].sort_values("window_bp")
+        x = part["window_bp"] / 1000
+        panel.fill_between(x, part["low"], part["high"], color=BLUE, alpha=0.22, lw=0)
+        panel.plot(x, part["pearson"], "o-", color=BLUE, lw=1.6, markersize=4)
+        panel.set_title("all assays" if assay == ranking.ALL else wrap(assay, 24), fontsize=9)
+    for panel in panels[len(assays) :]:
+        panel.remove()
+    widths = sorted(set(table["window_bp"] / 1000))
+    panels[0].set_xscale("log")
+    panels[0].xaxis.set_major_locator(ticker.FixedLocator(widths))
+    panels[0].xaxis.set_major_formatter("{x:g}")
+    panels[0].xaxis.set_minor_locator(ticker.NullLocator())
+    figure.supxlabel("window around the TSS, kb", fontsize=9)
+    figure.supylabel("Pearson r, held-out genes", fontsize=9)
+    return figure
+
+
 def _figure(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
     figure = Figure((width, height), layout="constrained")
     return figure, figure.subplots()

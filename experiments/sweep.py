@@ -1,0 +1,146 @@
+"""How wide a window does each assay need? One training for each width, from one store.
+
+    python -m experiments.sweep --store=distal.zarr --run=runs/sweep --model=promoter_cnn
+    python -m experiments.sweep --store=distal.zarr --run=runs/sweep --model=cnn \\
+        --windows=10000,20000,40000 --cells=E003 --assays=H3K27ac,H3K4me3 --cv=chromosomes_5
+
+Takes the flags of experiments.train. Every width is a run directory of its own, DIR/window-10000
+and so on, trained and evaluated like any other; the same command resumes. Then writes DIR/sweep.csv
+(for every assay and width Pearson r with its interval, and by how much it exceeds that of the
+narrowest window, paired by chromosome) and DIR/sweep.png and .svg, a curve an assay. Windows are
+cropped from the store's: the genes are the same at every width.
+"""
+
+import dataclasses
+import pathlib
+
+import matplotlib
+import pandas as pd
+from absl import flags
+
+from data_prep.program import start
+from epi2expr_jax.comparison import compare_models
+from epi2expr_jax.errors import InputError, Problem, collect
+from epi2expr_jax.models import REGISTRY
+from epi2expr_jax.ranking import ALL
+from epi2expr_jax.store import WindowStore
+from experiments.evaluate import evaluate
+from experiments.figures import STYLE, sweep_figure
+from experiments.flags import Machine, TrainRequest, define_machine, define_training
+from experiments.train import train
+
+FLAGS = flags.FLAGS
+
+WINDOWS = (6_000, 10_000, 20_000, 40_000, 100_000)  # bp
+
+
+def sweep(
+    request: TrainRequest,
+    run_dir: pathlib.Path,
+    windows: tuple[int, ...] = (),
+    machine: Machine = Machine(),
+) -> pd.DataFrame:
+    """Train and evaluate at every width; write and return the table of DIR/sweep.csv.
+
+    Args:
+        windows: widths in bp; none: those of `WINDOWS` that the store and the model allow.
+
+    Raises:
+        InputError: naming every width that the store or the model does not allow, or if fewer than
+            two are left.
+    """
+    requests = _requests(request, windows)
+    tables = {}
+    for number, (window, of_window) in enumerate(requests.items(), 1):
+        folder = run_dir / f"window-{window}"
+        print(f"\n[{number}/{len(requests)}] {window:,} bp: {folder}", flush=True)
+        train(of_window, folder, machine=machine)
+        if not (folder / "ranking.csv").exists():
+            evaluate(folder)
+        tables[str(window)] = pd.read_parquet(folder / "metrics.parquet")
+    table = compare_models(tables).rename(columns={"model": "window_bp"})
+    table["window_bp"] = table["window_bp"].astype(int)
+    partial = run_dir / "sweep.csv.partial"
+    table.to_csv(partial, index=False, float_format="%.6g")
+    with matplotlib.rc_context(STYLE):
+        figure = sweep_figure(table)
+        for kind in ("png", "svg"):
+            figure.savefig(run_dir / f"sweep.{kind}", dpi=150)
+    partial.replace(run_dir / "sweep.csv")
+    return table
+
+
+def _requests(request: TrainRequest, windows: tuple[int, ...]) -> dict[int, TrainRequest]:
+    """The request at each width, the narrowest first."""
+    store = WindowStore.open(request.store)
+    made: dict[int, TrainRequest] = {}
+    problems: list[Problem] = []
+    for window in sorted(set(windows or WINDOWS)):
+        options = {**request.model_options, "window_bp": window}
+        with collect(problems):
+            REGISTRY[request.model](**options).window.crop_and_merge(store.manifest.window)
+            made[window] = dataclasses.replace(request, model_options=options)
+    if problems and windows:
+        raise InputError(problems)
+    if len(made) < 2:
+        raise InputError(
+            [
+                Problem(
+                    "--windows",
+                    f"{len(made)} widths that {request.store} and {request.model} allow",
+                    "two or more to compare",
+                    "give --windows, or build a store with a wider --window_bp",
+                ),
+                *problems,
+            ]
+        )
+    return made
+
+
+def format_table(table: pd.DataFrame) -> str:
+    """Pearson r by assay and width."""
+    wide = table.pivot(index="assay", columns="window_bp", values="pearson")
+    wide = wide.sort_values(wide.columns[-1], ascending=False)
+    if ALL in wide.index:
+        wide = wide.loc[[ALL, *(assay for assay in wide.index if assay != ALL)]]
+    widths = sorted(set(table["window_bp"]))
+    lines = [f"{'assay':<24}" + "".join(f"{width / 1000:>9g} kb" for width in widths)]
+    for assay, values in zip(wide.index, wide.to_numpy(), strict=True):
+        lines.append(f"{assay:<24}" + "".join(f"{value:>12.3f}" for value in values))
+    return "\n".join(lines)
+
+
+def _windows() -> tuple[int, ...]:
+    wrong = [text for text in FLAGS.windows if not (text.isdecimal() and int(text))]
+    if wrong:
+        raise InputError(
+            Problem("--windows", ", ".join(wrong), "widths in bp, such as 6000,10000", "correct it")
+        )
+    if FLAGS.model_window_bp:
+        raise InputError(
+            Problem("--model_window_bp", f"{FLAGS.model_window_bp}", "--windows alone", "omit it")
+        )
+    return tuple(map(int, FLAGS.windows))
+
+
+def main() -> None:
+    machine, windows = Machine.from_flags(), _windows()
+    machine.join()
+    table = sweep(TrainRequest.from_flags(), pathlib.Path(FLAGS.run), windows, machine)
+    print("\n" + format_table(table))
+    print(f"{FLAGS.run}/sweep.csv, sweep.png")
+
+
+def define_windows() -> None:
+    widths = ",".join(map(str, WINDOWS))
+    flags.DEFINE_list(
+        "windows", [], f"Widths in bp; by default those of {widths} that store and model allow."
+    )
+
+
+def run() -> None:
+    start(main, define_training, define_machine, define_windows)
+
+
+if __name__ == "__main__":
+    run()

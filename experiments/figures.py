@@ -1,26 +1,22 @@
-"""The figures of the report, each a function of tables, and how they become part of a page."""
+"""The report's main figures, each a function of a table, and how one becomes part of a page."""
 
 import base64
 import io
-import pathlib
 import textwrap
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import ticker
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from mpl_toolkits.axes_grid1 import make_axes_locatable
+from scipy.cluster import hierarchy
 
-from epi2expr_jax import ranking
 from epi2expr_jax.runs import LABEL
 
-MANY_POINTS = 2000  # above, points hide each other: hexagons
 MANY_NUMBERS = 2000  # above, a heat map goes without numbers in its cells
-MOST_CURVES = 24
+_TREE = 0.6  # inches, of a dendrogram
 
 # Okabe and Ito's colours, told apart by colour-blind readers and on grey paper.
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#767676"
@@ -45,36 +41,6 @@ def unit_of(target: str) -> str:
     return "expressed (0 or 1)" if target == LABEL else "log2(RPKM + 1)"
 
 
-def figures_of(
-    run_dir: pathlib.Path, runs: pd.DataFrame, ranked: pd.DataFrame, rows: pd.DataFrame, unit: str
-) -> dict[str, str]:
-    """The four figures by name, each as the address of an image."""
-    # All that was asked for: a cell or assay whose runs all failed is a hole, not absent.
-    cells = list(dict.fromkeys(runs["cell"]))
-    assays = list(dict.fromkeys([*rows["assay"], *ranked["assay"], *runs["assay"]]))
-    grid = ranked[ranked["cell"] != ranking.ALL].pivot(
-        index="assay", columns="cell", values="pearson"
-    )
-    history = pd.read_parquet(run_dir / "history.parquet").merge(runs[["run_id", "assay"]])
-    half = MOST_CURVES // 2
-    few = assays if len(assays) <= MOST_CURVES else [*assays[:half], *assays[-half:]]
-    ends = rows.iloc[sorted({0, len(rows) // 2, len(rows) - 1})]
-    filters: list = [("assays", "in", list(ends["assay"]))]
-    if rows["cell"].iloc[0] != ranking.ALL:
-        filters.append(("cell", "==", rows["cell"].iloc[0]))
-    predictions = pd.read_parquet(
-        run_dir / "predictions.parquet",
-        columns=["assays", "observed", "predicted"],
-        filters=filters,
-    )
-    return {
-        "ranking": data_uri(ranking_figure(rows, unit)),
-        "cells": data_uri(heat_map(grid.reindex(index=assays, columns=cells))),
-        "curves": data_uri(learning_curves(history, few)),
-        "predictions": data_uri(prediction_figure(predictions, ends, unit)),
-    }
-
-
 def wrap(label: str, width: int = 30) -> str:
     """A label on as many lines as it needs, broken after a plus where possible."""
     return textwrap.fill(label.replace("+", "+ "), width).replace("+ ", "+")
@@ -84,7 +50,7 @@ def ranking_figure(rows: pd.DataFrame, unit: str) -> Figure:
     """Pearson r of every assay with both its intervals."""
     labels = [wrap(assay) for assay in rows["assay"]]
     lines = max(label.count("\n") for label in labels) + 1
-    figure, axes = _figure(len(rows) * (0.11 + 0.15 * lines) + 1.1)
+    figure, axes = new_figure(len(rows) * (0.11 + 0.15 * lines) + 1.1)
     y = np.arange(len(rows))
     axes.axvline(0, color=GREY, linewidth=0.8)
     joint, alone = "95 % interval, all assays together", "95 % interval, this assay alone"
@@ -108,18 +74,32 @@ def ranking_figure(rows: pd.DataFrame, unit: str) -> Figure:
     return figure
 
 
-def heat_map(grid: pd.DataFrame) -> Figure:
-    """Pearson r, assays in rows and cells in columns; holes hatched, the best of a cell framed."""
-    best = grid.eq(grid.max()).to_numpy()
+def heat_map(grid: pd.DataFrame, *, framed: bool = True, trees: bool = True) -> Figure:
+    """Pearson r as a table of colours; holes are hatched.
+
+    Args:
+        grid: assays in rows and cells in columns, say.
+        framed: frame the highest of each column.
+        trees: put like rows and like columns side by side, and draw how like they are (average
+            linkage of Euclidean distances; Sokal & Michener 1958).
+    """
     if grid.shape[1] > max(30, grid.shape[0]):
-        grid, best = grid.T, best.T  # pages are tall
+        grid = grid.T  # pages are tall
+    row_tree, column_tree = (_tree(part) if trees else None for part in (grid, grid.T))
+    if row_tree is not None:
+        grid = grid.take(row_tree["leaves"])
+    if column_tree is not None:
+        grid = grid.take(column_tree["leaves"], axis=1)
+    best = grid.eq(grid.max()).to_numpy() & framed
     rows, columns = [wrap(name) for name in grid.index], [wrap(name, 20) for name in grid.columns]
     lines = max(name.count("\n") for name in rows) + 1
     margin = 0.3 + 0.08 * max(len(line) for name in rows for line in name.split("\n"))
-    cell_width = np.clip((WIDTH - margin) / len(columns), 0.42, 0.8)
+    side = _TREE if row_tree is not None else 0
+    cell_width = np.clip((WIDTH - margin - side) / len(columns), 0.42, 0.8)
     top = 0.3 + 0.075 * max(len(line) for name in columns for line in name.split("\n"))
     height = len(rows) * (0.13 + 0.14 * lines) + top
-    figure, axes = _figure(height, margin + cell_width * len(columns))
+    figure, axes = new_figure(height + _TREE * (column_tree is not None),
+                           margin + cell_width * len(columns) + side)  # fmt: skip
     values = grid.to_numpy(float)
     low, high = np.nanmin(values, initial=0), np.nanmax(values, initial=0)
     image = axes.imshow(values, cmap="Blues", vmin=low, vmax=max(high, low + 1e-3), aspect="auto")
@@ -140,127 +120,40 @@ def heat_map(grid: pd.DataFrame) -> Figure:
     axes.set_xticks(range(len(columns)), columns, rotation=0 if upright else 90)
     axes.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
     axes.spines[:].set_visible(False)
+    for tree, place in ((row_tree, "right"), (column_tree, "bottom")):
+        if tree is not None:
+            _draw_tree(axes, tree, place)
     if values.size > MANY_NUMBERS:
         figure.colorbar(image, ax=axes, label="Pearson r", fraction=0.05, pad=0.02, aspect=30)
     return figure
 
 
-def learning_curves(history: pd.DataFrame, assays: Sequence[str]) -> Figure:
-    """Loss by epoch, one panel an assay: median over its runs, and their range.
-
-    Args:
-        history: columns assay, run_id, epoch, train_loss and validation_loss.
-    """
-    columns = min(4, len(assays))
-    titles = [wrap(assay, 24) for assay in assays]
-    lines = max(title.count("\n") for title in titles) + 1
-    rows = -(-len(assays) // columns)
-    width = max(5.6, min(WIDTH, 1.2 + 2.6 * columns))
-    figure = Figure((width, 0.8 + rows * (1.45 + 0.15 * lines)), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
-    drawn = []
-    for panel, assay, title in zip(panels, assays, titles, strict=False):
-        part = history.loc[history["assay"] == assay, :]
-        for column, colour, style in (
-            ("train_loss", GREY, "--"),
-            ("validation_loss", BLUE, "-"),
-        ):
-            loss = part[column].where(np.isfinite(part[column]))
-            by_epoch = loss.groupby(part["epoch"]).agg(["median", "min", "max", "count"])
-            # Later the few runs that still train would stand for all.
-            by_epoch = by_epoch[by_epoch["count"] * 2 >= part["run_id"].nunique()]
-            epochs, lowest, highest = by_epoch.index, by_epoch["min"], by_epoch["max"]
-            panel.fill_between(epochs, lowest, highest, color=colour, alpha=0.22, lw=0)
-            panel.plot(epochs, by_epoch["median"], style, color=colour, lw=1.6)
-            drawn += [*lowest, *highest]
-        panel.axhline(1, color="black", lw=0.7, ls=":")
-        panel.set_title(title, fontsize=9)
-    for panel in panels[len(assays) :]:
-        panel.remove()
-    _scale_losses(panels[0], np.array(drawn))
-    panels[0].xaxis.set_major_locator(ticker.MaxNLocator(4, integer=True, min_n_ticks=1))
-    lines = panels[0].lines
-    figure.legend(
-        [lines[1], lines[0], lines[2]],
-        ["validation", "training", "no better than the mean of all genes"],
-        loc="outside upper left", ncols=3, frameon=False,
-    )  # fmt: skip
-    figure.supxlabel("epoch", fontsize=9)
-    figure.supylabel("loss (MSE, in SD²)", fontsize=9)
-    return figure
+def _tree(grid: pd.DataFrame) -> dict[str, Any] | None:
+    """How like the rows are; None for fewer than three, which have no tree to speak of."""
+    if len(grid) < 3:
+        return None
+    filled = grid.T.fillna(grid.mean(axis=1)).T.fillna(0)
+    linkage = hierarchy.linkage(filled.to_numpy(float), "average", optimal_ordering=True)
+    return hierarchy.dendrogram(linkage, no_plot=True)
 
 
-def _scale_losses(axes: Axes, losses: np.ndarray) -> None:
-    losses = losses[losses > 0]
-    if len(losses) and losses.max() > 5 * losses.min():
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+def _draw_tree(axes: Axes, tree: dict[str, Any], place: str) -> None:
+    """A tree beside the heat map, its leaves at the rows or columns."""
+    divided = make_axes_locatable(axes).append_axes(place, size=_TREE * 0.8, pad=0.05)
+    for leaf, distance in zip(tree["icoord"], tree["dcoord"], strict=True):
+        along = (np.array(leaf) - 5) / 10  # SciPy puts leaves at 5, 15, 25, ...
+        points = (distance, along) if place == "right" else (along, distance)
+        divided.plot(*points, color=GREY, lw=1)
+    if place == "right":
+        divided.set_ylim(axes.get_ylim())
+        divided.set_xlim(0, None)
+    else:
+        divided.set_xlim(axes.get_xlim())
+        divided.set_ylim(max(map(max, tree["dcoord"])) * 1.02 or 1, 0)
+    divided.axis("off")
 
 
-def prediction_figure(predictions: pd.DataFrame, rows: pd.DataFrame, unit: str) -> Figure:
-    """Predicted against observed expression, one panel for each of the given rows of a ranking."""
-    width = min(WIDTH, 1.0 + 3 * len(rows))
-    figure = Figure((width, width / len(rows) + 0.2), layout="compressed")
-    panels = figure.subplots(1, len(rows), squeeze=False, sharex=True, sharey=True)[0]
-    values = predictions[["observed", "predicted"]].to_numpy()
-    low, high = min(0.0, values.min()), values.max()
-    hexagons = []
-    for panel, assay, r in zip(panels, rows["assay"], rows["pearson"], strict=True):
-        part = predictions.loc[predictions["assays"] == assay, :]
-        x, y = part["observed"], part["predicted"]
-        if len(predictions) > MANY_POINTS * len(rows):
-            grid = {"gridsize": 36, "extent": (low, high, low, high), "mincnt": 1}
-            hexagons.append(panel.hexbin(x, y, cmap="cividis_r", linewidths=0.1, **grid))
-        else:
-            panel.plot(x, y, "o", color=BLUE, markersize=3.5, alpha=0.45, markeredgewidth=0)
-        panel.plot([low, high], [low, high], ":", color="black", lw=1)
-        panel.set_title(f"{wrap(assay, 26)}\nr = {number(r)}", fontsize=9)
-        panel.set_xlabel(f"observed, {unit}")
-        panel.set_aspect("equal")
-    if hexagons:
-        norm = LogNorm(1, max(2, *(part.get_array().max() for part in hexagons)))
-        for part in hexagons:
-            part.set_norm(norm)
-        bar = figure.colorbar(hexagons[0], ax=panels, label="predictions a hexagon", shrink=0.8)
-        bar.ax.yaxis.set_major_formatter("{x:g}")
-    panels[0].set_ylabel(f"predicted, {unit}")
-    return figure
-
-
-def sweep_figure(table: pd.DataFrame) -> Figure:
-    """Pearson r against the width of the window, a panel an assay, with 95 % intervals.
-
-    Args:
-        table: columns assay, window_bp, pearson, low and high.
-    """
-    order = table.groupby("assay")["pearson"].max().sort_values(ascending=False)
-    assays = sorted(order.index, key=lambda assay: (assay != ranking.ALL, -order[assay]))
-    columns = min(4, len(assays))
-    rows = -(-len(assays) // columns)
-    width = max(4.2, min(WIDTH, 1.0 + 2.2 * columns))
-    figure = Figure((width, 0.7 + 1.7 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
-    for panel, assay in zip(panels, assays, strict=False):
-        part = table.loc[table["assay"] == assay, :].sort_values("window_bp")
-        x = part["window_bp"] / 1000
-        panel.fill_between(x, part["low"], part["high"], color=BLUE, alpha=0.22, lw=0)
-        panel.plot(x, part["pearson"], "o-", color=BLUE, lw=1.6, markersize=4)
-        panel.set_title("all assays" if assay == ranking.ALL else wrap(assay, 24), fontsize=9)
-    for panel in panels[len(assays) :]:
-        panel.remove()
-    widths = sorted(set(table["window_bp"] / 1000))
-    panels[0].set_xscale("log")
-    panels[0].xaxis.set_major_locator(ticker.FixedLocator(widths))
-    panels[0].xaxis.set_major_formatter("{x:g}")
-    panels[0].xaxis.set_minor_locator(ticker.NullLocator())
-    figure.supxlabel("window around the TSS, kb", fontsize=9)
-    figure.supylabel("Pearson r, held-out genes", fontsize=9)
-    return figure
-
-
-def _figure(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
+def new_figure(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
     figure = Figure((width, height), layout="constrained")
     return figure, figure.subplots()
 

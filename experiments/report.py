@@ -2,28 +2,43 @@
 
     python -m experiments.report --run=runs/cnn
     python -m experiments.report --run=runs/chromoformer --compare=runs/cnn,runs/promoter_only
+    python -m experiments.report --run=runs/cnn --sweep=runs/sweep
 
 Which assay predicts expression best and how sure that is, every cell and assay, learning curves,
-predicted against observed expression, and how it was made. Needs what experiments.train and
-experiments.evaluate wrote. The page loads nothing from elsewhere: mail it, print it, archive it.
+predicted against observed expression, and how it was made; and whatever else was computed in the
+run directory: baselines (experiments.evaluate), pairs and Shapley values
+(experiments.combinations), tests in other cells (experiments.across_cells). The page loads nothing
+from elsewhere: mail it, print it, archive it. Its figures (SVG, PNG) and tables (CSV) also lie in
+DIR/report for papers and slides.
 """
 
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import jinja2
 import matplotlib
+import numpy as np
 import pandas as pd
 from absl import flags
+from matplotlib.figure import Figure
 
 from data_prep.program import start
 from epi2expr_jax import checkpoint, ranking
 from epi2expr_jax.comparison import compare_models
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import listing
-from experiments.figures import MOST_CURVES, STYLE, figures_of, number, unit_of
+from experiments.figures import STYLE, data_uri, heat_map, number, ranking_figure, unit_of
+from experiments.figures_studies import (
+    MOST_PANELS,
+    across_figure,
+    models_figure,
+    pairs_figure,
+    shapley_figure,
+    sweep_figure,
+)
+from experiments.figures_training import MOST_CURVES, learning_curves, prediction_figure
 from experiments.flags import define_run, require
 
 FLAGS = flags.FLAGS
@@ -40,11 +55,21 @@ NEEDS = {
 FEW_GENES = 1000  # below, r alone is uncertain by 0.04 or more: as much as good assays differ
 
 
-def write_report(run_dir: pathlib.Path, compare: Sequence[pathlib.Path] = ()) -> pathlib.Path:
+# Further tables, shown if they are there: each program writes its own.
+STUDIES = ("baselines", "subsets", "shapley", "agreement", "across_cells")
+WORST_GENES = 15
+
+
+def write_report(
+    run_dir: pathlib.Path,
+    compare: Sequence[pathlib.Path] = (),
+    sweep: pathlib.Path | None = None,
+) -> pathlib.Path:
     """Write report.html of an evaluated run, whole or not at all; returns its path.
 
     Args:
         compare: further evaluated runs on the same store and folds, to stand beside it in a table.
+        sweep: a folder of experiments.sweep, to show its curves.
 
     Raises:
         InputError: naming every file that is missing, if runs cannot be compared, if nothing can
@@ -64,8 +89,17 @@ def write_report(run_dir: pathlib.Path, compare: Sequence[pathlib.Path] = ()) ->
                 "train on more genes, or rank fewer assays together",
             )
         )
-    models = _compared(run_dir, compare) if compare else pd.DataFrame()
-    page = _page(run_dir, card, scores, ranked, models)
+    tables = {name: _read(run_dir / f"{name}.csv") for name in STUDIES}
+    tables["models"] = _compared(run_dir, compare) if compare else pd.DataFrame()
+    tables["sweep"] = pd.DataFrame() if sweep is None else _read(sweep / "sweep.csv", needed=True)
+    tables["ranking"] = ranked
+    tables["worst_genes"] = worst_genes(run_dir, _headline(ranked), _names(card))
+    runs = _runs(card)
+    with matplotlib.rc_context(STYLE):
+        figures = _figures(run_dir, card, runs, tables)
+        _export(run_dir / "report", figures, tables)
+        images = {name: data_uri(figure) for name, figure in figures.items()}
+    page = _page(run_dir, card, scores, tables, runs, images)
     path = run_dir / "report.html"
     partial = path.with_name(path.name + ".partial")
     try:
@@ -136,19 +170,155 @@ def _compared(run_dir: pathlib.Path, others: Sequence[pathlib.Path]) -> pd.DataF
     return compare_models(dict(zip(labels, tables, strict=True)))
 
 
+def _read(path: pathlib.Path, needed: bool = False) -> pd.DataFrame:
+    """A table if it is there, else an empty one.
+
+    Raises:
+        InputError: if it is needed.
+    """
+    if path.is_file():
+        return pd.read_csv(path)
+    if needed:
+        raise InputError(
+            Problem(str(path), "no such file", "a finished sweep", "run experiments.sweep")
+        )
+    return pd.DataFrame()
+
+
+def _headline(ranked: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the answer: "all" comes first; without it (no cell has every assay) a cell."""
+    return ranked.loc[ranked["cell"] == ranked["cell"].iloc[0], :].reset_index(drop=True)
+
+
+def _runs(card: dict[str, Any]) -> pd.DataFrame:
+    runs = pd.DataFrame([run for part in card["populations"] for run in part["runs"]])
+    runs["assay"] = ["+".join(assays) for assays in runs["assays"]]
+    return runs
+
+
+def _cells(card: dict[str, Any], runs: pd.DataFrame, ranked: pd.DataFrame) -> list[str]:
+    """Where models were tested. A cell whose runs all failed is a hole, not absent."""
+    tested = [cell for cell in dict.fromkeys(ranked["cell"]) if cell != ranking.ALL]
+    trained = [cell for cell in dict.fromkeys(runs["cell"]) if cell in card["store"]["cells"]]
+    return list(dict.fromkeys([*trained, *tested]))
+
+
+def _names(card: dict[str, Any]) -> dict[str, str]:
+    """Gene names by id, where the store is still at hand."""
+    path = pathlib.Path(card["store"]["path"]) / "genes.parquet"
+    if not path.is_file():
+        return {}
+    genes = pd.read_parquet(path, columns=["gene_id", "name"])
+    return dict(zip(genes["gene_id"], genes["name"], strict=True))
+
+
+def worst_genes(run_dir: pathlib.Path, rows: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
+    """The genes that the first assay of a ranking predicts worst, by their mean error.
+
+    Returns:
+        Columns gene_id, name, chrom, observed, predicted, error (its root mean square), cells.
+    """
+    filters: list = [("assays", "==", rows["assay"].iloc[0])]
+    if rows["cell"].iloc[0] != ranking.ALL:
+        filters.append(("cell", "==", rows["cell"].iloc[0]))
+    columns = ["cell", "gene_id", "chrom", "observed", "predicted"]
+    table = pd.read_parquet(run_dir / "predictions.parquet", columns=columns, filters=filters)
+    table["squared"] = (table["observed"] - table["predicted"]) ** 2
+    means = table.groupby(["gene_id", "chrom"], as_index=False).agg(
+        observed=("observed", "mean"),
+        predicted=("predicted", "mean"),
+        squared=("squared", "mean"),
+        cells=("cell", "nunique"),
+    )
+    worst = means.nlargest(WORST_GENES, "squared").reset_index(drop=True)
+    return worst.assign(
+        name=[names.get(gene, "") for gene in worst["gene_id"]], error=np.sqrt(worst["squared"])
+    )[["gene_id", "name", "chrom", "observed", "predicted", "error", "cells"]]
+
+
+def _figures(
+    run_dir: pathlib.Path,
+    card: dict[str, Any],
+    runs: pd.DataFrame,
+    tables: dict[str, pd.DataFrame],
+) -> dict[str, Figure]:
+    """Every figure by name; those whose table is empty are not there."""
+    unit = unit_of(card["target"])
+    ranked = tables["ranking"]
+    rows = _headline(ranked)
+    cells = _cells(card, runs, ranked)
+    assays = list(dict.fromkeys([*rows["assay"], *ranked["assay"], *runs["assay"]]))
+    grid = ranked[ranked["cell"] != ranking.ALL].pivot(
+        index="assay", columns="cell", values="pearson"
+    )
+    history = pd.read_parquet(run_dir / "history.parquet").merge(runs[["run_id", "assay"]])
+    half = MOST_CURVES // 2
+    few = assays if len(assays) <= MOST_CURVES else [*assays[:half], *assays[-half:]]
+    ends = rows.iloc[sorted({0, len(rows) // 2, len(rows) - 1})]
+    filters: list = [("assays", "in", list(ends["assay"]))]
+    if rows["cell"].iloc[0] != ranking.ALL:
+        filters.append(("cell", "==", rows["cell"].iloc[0]))
+    predictions = pd.read_parquet(
+        run_dir / "predictions.parquet",
+        columns=["assays", "observed", "predicted"],
+        filters=filters,
+    )
+    figures = {
+        "ranking": ranking_figure(rows, unit),
+        "cells": heat_map(grid.reindex(index=assays, columns=cells)),
+        "curves": learning_curves(history, few),
+        "predictions": prediction_figure(predictions, ends, unit),
+        "pairs": pairs_figure(_pairs(tables)),
+    }
+    for name, draw in (
+        ("baselines", models_figure), ("models", models_figure), ("sweep", sweep_figure),
+    ):  # fmt: skip
+        if len(tables[name]):
+            figures[name] = draw(tables[name])
+    if len(tables["shapley"]):
+        figures["shapley"] = shapley_figure(_over_all(tables["shapley"]))
+    if len(tables["across_cells"]):
+        table = tables["across_cells"]
+        order = [assay for assay in assays if assay in set(table["assays"])]
+        figures["across_cells"] = across_figure(table, order)
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def _over_all(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that average over cells, or those of the first cell."""
+    return table[table["cell"] == table["cell"].iloc[0]]
+
+
+def _pairs(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Scores of pairs and single assays: of models trained on each, or of a masked-mark model."""
+    if len(tables["subsets"]):
+        return _over_all(tables["subsets"]).rename(columns={"subset": "assay"})
+    return _headline(tables["ranking"])
+
+
+def _export(
+    folder: pathlib.Path, figures: dict[str, Figure], tables: dict[str, pd.DataFrame]
+) -> None:
+    """Figures and tables for papers and slides."""
+    folder.mkdir(exist_ok=True)
+    for name, figure in figures.items():
+        for kind in ("svg", "png"):
+            figure.savefig(folder / f"{name}.{kind}", dpi=200, metadata={"Date": None}
+                           if kind == "svg" else None)  # fmt: skip
+    for name, table in tables.items():
+        if len(table):
+            table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+
+
 def _page(
     run_dir: pathlib.Path,
     card: dict[str, Any],
     scores: pd.DataFrame,
-    ranked: pd.DataFrame,
-    models: pd.DataFrame,
+    tables: dict[str, pd.DataFrame],
+    runs: pd.DataFrame,
+    figures: dict[str, str],
 ) -> str:
-    # "all" comes first; without it (no cell has every assay) the first cell is headlined.
-    rows = ranked.loc[ranked["cell"] == ranked["cell"].iloc[0], :].reset_index(drop=True)
-    runs = pd.DataFrame([run for part in card["populations"] for run in part["runs"]])
-    runs["assay"] = ["+".join(assays) for assays in runs["assays"]]
-    with matplotlib.rc_context(STYLE):
-        figures = figures_of(run_dir, runs, ranked, rows, unit_of(card["target"]))
+    rows = _headline(tables["ranking"])
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
         autoescape=True,
@@ -158,6 +328,7 @@ def _page(
     )
     environment.filters |= {"number": number, "duration": duration, "listing": listing}
     kinds = card["store"]["groups"]
+    verified = run_dir / "verify.json"
     return environment.get_template("report.html.j2").render(
         name=run_dir.resolve().name,
         card=card,
@@ -169,7 +340,7 @@ def _page(
             for assay in rows["assay"]
         },
         over_all=bool(rows["cell"].iloc[0] == ranking.ALL),
-        cells=list(dict.fromkeys(runs["cell"])),
+        cells=_cells(card, runs, tables["ranking"]),
         runs=runs.to_dict("records"),
         statuses=runs["status"].value_counts().to_dict(),
         caveats=ranking.caveats(scores),
@@ -177,9 +348,31 @@ def _page(
         few_chromosomes=rows["n_chromosomes"].iloc[0] < ranking.FEW_CHROMOSOMES,
         figures=figures,
         unit=unit_of(card["target"]),
-        models=models.to_dict("records"),
+        tables={name: table.to_dict("records") for name, table in tables.items()},
+        abroad=_abroad(tables["across_cells"]),
+        verified=json.loads(verified.read_text()) if verified.is_file() else None,
         most_curves=MOST_CURVES,
+        most_panels=MOST_PANELS,
     )
+
+
+def _abroad(table: pd.DataFrame) -> list[dict[Hashable, Any]]:
+    """For each assay set, how models do in cells they were not trained on."""
+    if table.empty or not (~table["seen"]).any():
+        return []
+    means = table.groupby(["assays", "seen"]).mean(numeric_only=True).unstack("seen")
+    unseen = table[~table["seen"]].groupby("assays")
+    rows = pd.DataFrame(
+        {
+            "own": means["pearson"].get(True),
+            "other": means["pearson"][False],
+            "baseline": means["baseline"][False],
+            "deviation": means["deviation"][False],
+            "beaten": unseen["lead_low"].agg(lambda low: int((low > 0).sum())),
+            "tests": unseen.size(),
+        }
+    )
+    return rows.sort_values("other", ascending=False).reset_index().to_dict("records")
 
 
 def duration(seconds: float) -> str:
@@ -190,12 +383,15 @@ def duration(seconds: float) -> str:
 
 def main() -> None:
     require("run")
-    path = write_report(pathlib.Path(FLAGS.run), [pathlib.Path(other) for other in FLAGS.compare])
+    others = [pathlib.Path(other) for other in FLAGS.compare]
+    sweep = pathlib.Path(FLAGS.sweep) if FLAGS.sweep else None
+    path = write_report(pathlib.Path(FLAGS.run), others, sweep)
     print(f"{path}: open it in a browser")
 
 
 def define_compare() -> None:
     flags.DEFINE_list("compare", [], "Further evaluated runs, on the same store and folds.")
+    flags.DEFINE_string("sweep", None, "A folder of experiments.sweep, to show its curves.")
 
 
 def run() -> None:

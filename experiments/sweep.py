@@ -25,7 +25,8 @@ from epi2expr_jax.models import REGISTRY
 from epi2expr_jax.ranking import ALL
 from epi2expr_jax.store import WindowStore
 from experiments.evaluate import evaluate
-from experiments.figures import STYLE, sweep_figure
+from experiments.figures import STYLE
+from experiments.figures_studies import sweep_figure
 from experiments.flags import Machine, TrainRequest, define_machine, define_training
 from experiments.train import train
 

@@ -1,0 +1,196 @@
+"""The page with every section, opened in headless Chromium at the width of a desk and of a phone."""
+
+import asyncio
+import base64
+import itertools
+import json
+import pathlib
+import shutil
+import subprocess
+import tempfile
+import time
+import urllib.request
+
+import numpy as np
+import pandas as pd
+import pytest
+from tornado.websocket import websocket_connect
+
+from experiments.report import write_report
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+WIDTHS = {"desk": 1280, "phone": 390}
+SECTIONS = [
+    "answer", "ranking", "baselines", "models", "windows", "pairs", "shapley", "cells", "across",
+    "curves", "predictions", "worst", "methods", "limits", "made",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory, fake_run):
+    """The report of a run with everything that any program adds to one."""
+    folder = tmp_path_factory.mktemp("browser") / "run"
+    assays = {"H3K27ac": 0.78, "H3K4me3": 0.74, "DNase": 0.68, "H3K27me3": 0.35}
+    fake = fake_run(assays=assays)
+    fake.write(folder)
+    fake.write(folder.with_name("other"))
+    random = np.random.default_rng(0)
+    names = list(assays)
+    interval = {"low": 0.4, "high": 0.6, "simultaneous_low": 0.3, "simultaneous_high": 0.7}
+    base = {**interval, "lead": -0.1, "lead_low": -0.2, "lead_high": 0.1, "auc": 0.8}
+    base |= {"n_genes": 1400, "n_chromosomes": 14}
+    pd.DataFrame(
+        [
+            {"assay": assay, "model": model, "pearson": random.uniform(0.4, 0.6), **base}
+            for assay in ("all", *names)
+            for model in ("cnn", "linear", "ridge")
+        ]
+    ).to_csv(folder / "baselines.csv", index=False)
+    subsets = [set_ for n in (1, 2, 3, 4) for set_ in itertools.combinations(names, n)]
+    pd.DataFrame(
+        [
+            {"cell": "all", "subset": "+".join(set_), "size": len(set_),
+             "pearson": 0.4 + 0.1 * len(set_), **interval}
+            for set_ in subsets
+        ]
+    ).to_csv(folder / "subsets.csv", index=False)  # fmt: skip
+    pd.DataFrame(
+        [{"cell": "all", "assay": assay, "value": 0.2, **interval} for assay in names]
+    ).to_csv(folder / "shapley.csv", index=False)
+    pd.DataFrame(
+        [
+            {"assays": assay, "trained_on": a, "cell": b, "seen": a == b, "pearson": 0.5,
+             "baseline": 0.8, "deviation": 0.2, "lead_low": -0.4, **interval}
+            for assay in names for a in fake.cells for b in fake.cells
+        ]
+    ).to_csv(folder / "across_cells.csv", index=False)  # fmt: skip
+    sweep = folder.with_name("sweep")
+    sweep.mkdir()
+    pd.DataFrame(
+        [
+            {"assay": assay, "window_bp": width, "pearson": 0.5, **interval}
+            for assay in ("all", *names)
+            for width in (6000, 10_000, 40_000)
+        ]
+    ).to_csv(sweep / "sweep.csv", index=False)
+    path = write_report(folder, [folder.with_name("other")], sweep)
+    for name in ("ranking", "cells", "baselines", "models", "sweep", "pairs", "shapley",
+                 "across_cells", "curves", "predictions"):  # fmt: skip
+        for kind in ("svg", "png"):
+            assert (folder / "report" / f"{name}.{kind}").stat().st_size > 2000
+    for name in ("ranking", "worst_genes", "baselines", "models", "shapley"):
+        assert len(pd.read_csv(folder / "report" / f"{name}.csv")) > 0
+    return path
+
+
+class Tab:
+    """A tab of a browser, driven by its DevTools protocol; what it reports is kept."""
+
+    def __init__(self, socket):
+        self.socket, self.events, self._id = socket, [], itertools.count(1)
+
+    async def call(self, method, **parameters):
+        number = next(self._id)
+        await self.socket.write_message(
+            json.dumps({"id": number, "method": method, "params": parameters})
+        )
+        while True:
+            message = json.loads(await self.socket.read_message())
+            if message.get("id") == number:
+                assert "error" not in message, message
+                return message["result"]
+            self.events.append(message)
+
+    async def evaluate(self, expression):
+        result = await self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"]["value"]
+
+    async def until(self, event):
+        while not any(seen.get("method") == event for seen in self.events):
+            self.events.append(json.loads(await self.socket.read_message()))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """The address of a headless Chromium's DevTools."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium: apt install chromium")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        process = subprocess.Popen(
+            [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+             "--disable-background-networking", "--disable-component-update", "--disable-sync",
+             "--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank"],
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            there = pathlib.Path(profile) / "DevToolsActivePort"
+            until = time.monotonic() + 30
+            while not (there.exists() and there.read_text().count("\n")):
+                assert time.monotonic() < until, "chromium did not start"
+                time.sleep(0.05)
+            yield f"http://127.0.0.1:{there.read_text().split()[0]}"
+        finally:
+            process.kill()
+            process.wait()
+
+
+async def look(browser, page, width, dark):
+    """What a tab of that width sees of the page: events, facts, a screenshot."""
+    request = urllib.request.Request(f"{browser}/json/new?about:blank", method="PUT")
+    with urllib.request.urlopen(request) as answer:
+        address = json.load(answer)["webSocketDebuggerUrl"]
+    socket = await websocket_connect(address, max_message_size=1 << 28)
+    tab = Tab(socket)
+    for domain in ("Page", "Runtime", "Log", "Network"):
+        await tab.call(f"{domain}.enable")
+    await tab.call(
+        "Emulation.setDeviceMetricsOverride",
+        width=width, height=900, deviceScaleFactor=1, mobile=width < 600,
+    )  # fmt: skip
+    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    await tab.call("Emulation.setEmulatedMedia", features=[scheme])
+    await tab.call("Page.navigate", url=page.as_uri())
+    await tab.until("Page.loadEventFired")
+    facts = await tab.evaluate(
+        """({
+          images: [...document.images].map(i => [i.alt, i.complete && i.naturalWidth > 0,
+                                                 i.getBoundingClientRect().width > 50]),
+          sections: [...document.querySelectorAll("main > section")].map(s => s.id),
+          links: [...document.querySelectorAll("a")].map(a => a.getAttribute("href")),
+          overflow: document.documentElement.scrollWidth - window.innerWidth,
+          paper: getComputedStyle(document.body).backgroundColor,
+          ink: getComputedStyle(document.body).color,
+        })"""
+    )
+    shot = await tab.call("Page.captureScreenshot", format="png")
+    socket.close()
+    return tab.events, facts, base64.b64decode(shot["data"])
+
+
+@pytest.mark.parametrize("name", list(WIDTHS))
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_every_section_shows_and_nothing_is_fetched(browser, page, name, dark):
+    look_at = look(browser, page, WIDTHS[name], dark)
+    events, facts, shot = asyncio.run(asyncio.wait_for(look_at, 60))
+    for event in events:
+        assert event["method"] not in ("Runtime.exceptionThrown", "Log.entryAdded"), event
+        if event["method"] == "Runtime.consoleAPICalled":
+            assert event["params"]["type"] not in ("error", "warning"), event
+    asked = [e["params"]["request"]["url"] for e in events
+             if e["method"] == "Network.requestWillBeSent"]  # fmt: skip
+    assert page.as_uri() in asked
+    assert all(url == page.as_uri() or url.startswith("data:") for url in asked)
+    assert len(facts["images"]) == 10
+    assert all(loaded and wide for _, loaded, wide in facts["images"]), facts["images"]
+    assert facts["sections"] == SECTIONS
+    assert {link.lstrip("#") for link in facts["links"]} == set(SECTIONS)
+    assert facts["overflow"] <= 0, "the page scrolls sideways"
+    paper, ink = (_light(facts[part]) for part in ("paper", "ink"))
+    assert (ink > paper) == dark
+    assert abs(ink - paper) > 180
+    assert len(shot) > 10_000
+
+
+def _light(colour):
+    return sum(int(part) for part in colour.strip("rgba()").split(",")[:3]) / 3

@@ -1,4 +1,4 @@
-"""The page with every section, opened in headless Chromium at the width of a desk and of a phone."""
+"""The page with every section, in headless Chromium, as wide as a desk and as a phone."""
 
 import asyncio
 import base64
@@ -165,6 +165,8 @@ async def look(browser, page, width, dark):
     )
     shot = await tab.call("Page.captureScreenshot", format="png")
     socket.close()
+    while await socket.read_message() is not None:
+        continue
     return tab.events, facts, base64.b64decode(shot["data"])
 
 

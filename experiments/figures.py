@@ -1,6 +1,7 @@
 """The report's main figures, each a function of a table, and how one becomes part of a page."""
 
 import base64
+import dataclasses
 import io
 import textwrap
 from typing import Any
@@ -10,7 +11,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from mpl_toolkits.axes_grid1 import make_axes_locatable
 from scipy.cluster import hierarchy
 
 from epi2expr_jax.runs import LABEL
@@ -83,23 +83,28 @@ def heat_map(grid: pd.DataFrame, *, framed: bool = True, trees: bool = True) -> 
         trees: put like rows and like columns side by side, and draw how like they are (average
             linkage of Euclidean distances; Sokal & Michener 1958).
     """
+    best = grid.eq(grid.max()) & framed
     if grid.shape[1] > max(30, grid.shape[0]):
-        grid = grid.T  # pages are tall
-    row_tree, column_tree = (_tree(part) if trees else None for part in (grid, grid.T))
-    if row_tree is not None:
-        grid = grid.take(row_tree["leaves"])
-    if column_tree is not None:
-        grid = grid.take(column_tree["leaves"], axis=1)
-    best = grid.eq(grid.max()).to_numpy() & framed
+        grid, best = grid.T, best.T  # pages are tall
+    row_tree, column_tree = (_Tree.of(part) if trees else None for part in (grid, grid.T))
+    if row_tree:
+        grid, best = (part.take(row_tree.leaves) for part in (grid, best))
+    if column_tree:
+        grid, best = (part.take(column_tree.leaves, axis=1) for part in (grid, best))
     rows, columns = [wrap(name) for name in grid.index], [wrap(name, 20) for name in grid.columns]
     lines = max(name.count("\n") for name in rows) + 1
     margin = 0.3 + 0.08 * max(len(line) for name in rows for line in name.split("\n"))
-    side = _TREE if row_tree is not None else 0
-    cell_width = np.clip((WIDTH - margin - side) / len(columns), 0.42, 0.8)
+    cell_width = np.clip((WIDTH - margin - _TREE) / len(columns), 0.42, 0.8)
     top = 0.3 + 0.075 * max(len(line) for name in columns for line in name.split("\n"))
-    height = len(rows) * (0.13 + 0.14 * lines) + top
-    figure, axes = new_figure(height + _TREE * (column_tree is not None),
-                           margin + cell_width * len(columns) + side)  # fmt: skip
+    width, height = cell_width * len(columns), len(rows) * (0.13 + 0.14 * lines)
+    beside, under = (_TREE if tree else 0.05 for tree in (row_tree, column_tree))
+    figure = Figure((margin + width + beside, top + height + under), layout="constrained")
+    ((axes, right), (below, spare)) = figure.subplots(
+        2, 2, width_ratios=(width, beside), height_ratios=(height, under)
+    )
+    spare.remove()
+    _draw_tree(right, row_tree, "rows")
+    _draw_tree(below, column_tree, "columns")
     values = grid.to_numpy(float)
     low, high = np.nanmin(values, initial=0), np.nanmax(values, initial=0)
     image = axes.imshow(values, cmap="Blues", vmin=low, vmax=max(high, low + 1e-3), aspect="auto")
@@ -112,7 +117,7 @@ def heat_map(grid: pd.DataFrame, *, framed: bool = True, trees: bool = True) -> 
             light = np.square(image.cmap(image.norm(r))[:3]) @ (0.2126, 0.7152, 0.0722)
             ink = {"color": "black" if light > 0.2 else "white", "fontsize": 8}
             axes.text(column, row, number(r, 2), ha="center", va="center", **ink)
-        if best[row, column]:
+        if best.iat[row, column]:
             inner = (column - 0.45, row - 0.42)
             axes.add_patch(Rectangle(inner, 0.9, 0.84, fill=False, edgecolor=ORANGE, lw=2))
     axes.set_yticks(range(len(rows)), rows)
@@ -120,42 +125,62 @@ def heat_map(grid: pd.DataFrame, *, framed: bool = True, trees: bool = True) -> 
     axes.set_xticks(range(len(columns)), columns, rotation=0 if upright else 90)
     axes.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
     axes.spines[:].set_visible(False)
-    for tree, place in ((row_tree, "right"), (column_tree, "bottom")):
-        if tree is not None:
-            _draw_tree(axes, tree, place)
+    right.set_ylim(axes.get_ylim())
+    below.set_xlim(axes.get_xlim())
     if values.size > MANY_NUMBERS:
         figure.colorbar(image, ax=axes, label="Pearson r", fraction=0.05, pad=0.02, aspect=30)
     return figure
 
 
-def _tree(grid: pd.DataFrame) -> dict[str, Any] | None:
-    """How like the rows are; None for fewer than three, which have no tree to speak of."""
-    if len(grid) < 3:
-        return None
-    filled = grid.T.fillna(grid.mean(axis=1)).T.fillna(0)
-    linkage = hierarchy.linkage(filled.to_numpy(float), "average", optimal_ordering=True)
-    return hierarchy.dendrogram(linkage, no_plot=True)
+@dataclasses.dataclass(frozen=True)
+class _Tree:
+    """How like the rows of a table are: their order, and the lines that join them.
+
+    Attributes:
+        lines: pairs of places along the leaves and of distances.
+    """
+
+    leaves: list[int]
+    lines: list[tuple[np.ndarray, np.ndarray]]
+
+    @classmethod
+    def of(cls, grid: pd.DataFrame) -> "_Tree | None":
+        """None for fewer than three rows, which have no tree to speak of."""
+        if len(grid) < 3:
+            return None
+        filled = grid.T.fillna(grid.mean(axis=1)).T.fillna(0).to_numpy(float)
+        tree = hierarchy.dendrogram(
+            hierarchy.linkage(filled, "average", optimal_ordering=True), no_plot=True
+        )
+        leaves, last = tree["leaves"], len(grid) - 1
+        # SciPy puts leaves at 5, 15, 25, ...
+        along = [(np.array(places) - 5) / 10 for places in tree["icoord"]]
+        if filled[leaves[0]].mean() < filled[leaves[-1]].mean():  # the highest first
+            leaves, along = leaves[::-1], [last - places for places in along]
+        return cls(leaves, list(zip(along, map(np.array, tree["dcoord"]), strict=True)))
 
 
-def _draw_tree(axes: Axes, tree: dict[str, Any], place: str) -> None:
-    """A tree beside the heat map, its leaves at the rows or columns."""
-    divided = make_axes_locatable(axes).append_axes(place, size=_TREE * 0.8, pad=0.05)
-    for leaf, distance in zip(tree["icoord"], tree["dcoord"], strict=True):
-        along = (np.array(leaf) - 5) / 10  # SciPy puts leaves at 5, 15, 25, ...
-        points = (distance, along) if place == "right" else (along, distance)
-        divided.plot(*points, color=GREY, lw=1)
-    if place == "right":
-        divided.set_ylim(axes.get_ylim())
-        divided.set_xlim(0, None)
-    else:
-        divided.set_xlim(axes.get_xlim())
-        divided.set_ylim(max(map(max, tree["dcoord"])) * 1.02 or 1, 0)
-    divided.axis("off")
+def _draw_tree(axes: Axes, tree: _Tree | None, of: str) -> None:
+    """A tree beside the table, its leaves at the table's rows or columns."""
+    axes.axis("off")
+    for along, distance in tree.lines if tree else ():
+        points = (distance, along) if of == "rows" else (along, distance)
+        axes.plot(*points, color=GREY, lw=1)
+    if of == "columns":
+        axes.invert_yaxis()
 
 
 def new_figure(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
     figure = Figure((width, height), layout="constrained")
     return figure, figure.subplots()
+
+
+def drop_panels(panels: np.ndarray, used: int, columns: int) -> None:
+    """Remove the panels that are left over; those above them get the ticks' labels."""
+    for panel in panels[used:]:
+        panel.remove()
+    for panel in panels[max(0, used - columns) : used]:
+        panel.tick_params(labelbottom=True)
 
 
 def data_uri(figure: Figure) -> str:

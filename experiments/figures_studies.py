@@ -8,7 +8,17 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from epi2expr_jax import ranking
-from experiments.figures import BLUE, GREY, ORANGE, WIDTH, heat_map, new_figure, number, wrap
+from experiments.figures import (
+    BLUE,
+    GREY,
+    ORANGE,
+    WIDTH,
+    drop_panels,
+    heat_map,
+    new_figure,
+    number,
+    wrap,
+)
 
 MOST_PANELS = 6
 
@@ -32,8 +42,7 @@ def sweep_figure(table: pd.DataFrame) -> Figure:
         panel.fill_between(x, part["low"], part["high"], color=BLUE, alpha=0.22, lw=0)
         panel.plot(x, part["pearson"], "o-", color=BLUE, lw=1.6, markersize=4)
         panel.set_title("all assays" if assay == ranking.ALL else wrap(assay, 24), fontsize=9)
-    for panel in panels[len(assays) :]:
-        panel.remove()
+    drop_panels(panels, len(assays), columns)
     widths = sorted(set(table["window_bp"] / 1000))
     panels[0].set_xscale("log")
     panels[0].xaxis.set_major_locator(ticker.FixedLocator(widths))
@@ -126,8 +135,7 @@ def across_figure(table: pd.DataFrame, assays: list[str]) -> Figure:
                 dark = r > (scale["vmin"] + scale["vmax"]) / 2
                 ink = {"color": "white" if dark else "black", "fontsize": 8}
                 panel.text(column, row, number(r, 2), ha="center", va="center", **ink)
-    for panel in panels[len(shown) :]:
-        panel.remove()
+    drop_panels(panels, len(shown), columns)
     assert image is not None
     figure.colorbar(image, ax=panels[: len(shown)].tolist(), label="Pearson r", shrink=0.8)
     figure.supxlabel("tested in", fontsize=9)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from experiments.figures import BLUE, GREY, WIDTH, number, wrap
+from experiments.figures import BLUE, GREY, WIDTH, drop_panels, number, wrap
 
 MANY_POINTS = 2000  # above, points hide each other: hexagons
 MOST_CURVES = 24
@@ -45,8 +45,7 @@ def learning_curves(history: pd.DataFrame, assays: Sequence[str]) -> Figure:
             drawn += [*lowest, *highest]
         panel.axhline(1, color="black", lw=0.7, ls=":")
         panel.set_title(title, fontsize=9)
-    for panel in panels[len(assays) :]:
-        panel.remove()
+    drop_panels(panels, len(assays), columns)
     _scale_losses(panels[0], np.array(drawn))
     panels[0].xaxis.set_major_locator(ticker.MaxNLocator(4, integer=True, min_n_ticks=1))
     lines = panels[0].lines

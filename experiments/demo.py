@@ -3,8 +3,8 @@
     python -m experiments.demo --out=demo
 
 Makes a small synthetic Roadmap whose truth is known, builds its window store, trains one small
-promoter CNN for every cell x assay x fold, ranks the assays, writes the report, and compares the
-ranking with the planted truth. Run again, it goes on where it stopped.
+promoter CNN for every cell x assay x fold, ranks the assays, verifies the run, writes the report,
+and compares the ranking with the planted truth. Run again, it goes on where it stopped.
 """
 
 import json
@@ -39,7 +39,7 @@ WIDEST_NULL = 0.15
 
 
 def commands(out: pathlib.Path) -> list[list[str]]:
-    """The five commands of the demo."""
+    """The commands of the demo."""
     data, store, run = out / "data", out / "store.zarr", out / "run"
     return [
         ["data_prep.simulate", f"--out={data}", *SIMULATE],
@@ -53,6 +53,7 @@ def commands(out: pathlib.Path) -> list[list[str]]:
         ],
         ["experiments.train", f"--store={store}", f"--run={run}", *TRAIN],
         ["experiments.evaluate", f"--run={run}"],
+        ["experiments.verify", f"--run={run}"],
         ["experiments.report", f"--run={run}"],
     ]
 
@@ -86,8 +87,9 @@ def compare_with_truth(ranking: pd.DataFrame, truth: dict) -> tuple[list[str], b
 def demo(out: pathlib.Path) -> bool:
     """Run the commands and compare; returns whether the truth was recovered."""
     started = time.time()
-    for number, command in enumerate(commands(out), 1):
-        print(f"\n[{number}/5] python -m {' '.join(command)}", flush=True)
+    steps = commands(out)
+    for number, command in enumerate(steps, 1):
+        print(f"\n[{number}/{len(steps)}] python -m {' '.join(command)}", flush=True)
         subprocess.run([sys.executable, "-m", *command], check=True)
     ranking = pd.read_csv(out / "run" / "ranking.csv")
     truth = json.loads((out / "data" / "truth.json").read_text())

@@ -1,7 +1,8 @@
-"""A made-up run directory, as train and evaluate leave it, for tests of what reads one."""
+"""Every run that is trained here must prove itself; and a made-up one, for what reads one."""
 
 import collections
 import dataclasses
+import functools
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,8 @@ import pytest
 
 from epi2expr_jax import checkpoint, ranking
 from epi2expr_jax.splits import make_folds, select_folds, write_splits
+from experiments import train as train_module
+from experiments.verify import verify
 
 MARKS = {  # how well each predicts, roughly as in Roadmap
     "H3K27ac": 0.78, "H3K9ac": 0.77, "H3K4me3": 0.74, "H3K79me2": 0.7, "DNase": 0.68,
@@ -135,6 +138,24 @@ def _predictions(run, assay, chrom, held_out, observed, skill, random):
             "predicted_raw": predicted,
         }
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def every_run_is_verified():
+    """As soon as a training ends, before any test may tamper with what it wrote."""
+    original = train_module._finish
+
+    @functools.wraps(original)
+    def finish(study, run_dir, card, seconds):
+        card = original(study, run_dir, card, seconds)
+        if card["status"] == "complete":
+            claims = verify(run_dir, str(study.store.path), quick=True)
+            assert all(claim.holds is not False for claim in claims), claims
+        return card
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_module, "_finish", finish)
+        yield
 
 
 @pytest.fixture(scope="session")

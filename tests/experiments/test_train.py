@@ -272,7 +272,8 @@ def test_asked_to_end_it_saves_and_leaves(whole, small_store, tmp_path):
 
 
 def with_devices(count):
-    return {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+    flags = f"--xla_force_host_platform_device_count={count}"
+    return {**os.environ, "XLA_FLAGS": flags, "PYTHONFAULTHANDLER": "1"}
 
 
 def test_eight_devices_give_what_one_gives(small_store, tmp_path):

@@ -14,6 +14,7 @@ from epi2expr_jax.errors import InputError
 from epi2expr_jax.store import WindowStore
 from epi2expr_jax.training import TrainConfig
 from experiments import study
+from experiments import train as train_module
 from experiments.across_cells import across_cells
 from experiments.evaluate import evaluate
 from experiments.flags import TrainRequest
@@ -48,6 +49,12 @@ def honest(small_store, tmp_path_factory):
 
 
 @pytest.fixture
+def unverified(monkeypatch):
+    """Every other training is verified as it ends."""
+    monkeypatch.setattr(train_module, "_finish", train_module._finish.__wrapped__)
+
+
+@pytest.fixture
 def run_dir(honest, tmp_path):
     """A copy to tamper with."""
     shutil.copytree(honest, tmp_path / "run")
@@ -78,7 +85,7 @@ def test_what_was_not_evaluated_is_said(run_dir):
     assert claims["training"].holds
 
 
-def test_a_planted_leak_is_found(small_store, tmp_path, monkeypatch):
+def test_a_planted_leak_is_found(small_store, tmp_path, monkeypatch, unverified):
     plan_runs = study.plan_runs
 
     def leaking(dataset, runs, folds, target):
@@ -94,7 +101,7 @@ def test_a_planted_leak_is_found(small_store, tmp_path, monkeypatch):
     assert "1 parts are not those of the fold" in found["training"]
 
 
-def test_validation_on_test_genes_is_found(small_store, tmp_path, monkeypatch):
+def test_validation_on_test_genes_is_found(small_store, tmp_path, monkeypatch, unverified):
     plan_runs = study.plan_runs
 
     def leaking(dataset, runs, folds, target):

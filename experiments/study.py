@@ -3,16 +3,25 @@
 import collections
 import dataclasses
 import functools
+import itertools
 from typing import Any
 
 from tqdm import tqdm
 
 from epi2expr_jax.dataset import load_dataset, plan_batches
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError, Problem, nearest
 from epi2expr_jax.genome import listing
+from epi2expr_jax.masking import CHANNELS
 from epi2expr_jax.models import REGISTRY
 from epi2expr_jax.population import pairs_of
-from epi2expr_jax.runs import Run, RunInputs, TargetScale, parse_assay_sets, plan_runs
+from epi2expr_jax.runs import (
+    ASSAY_SETS,
+    Run,
+    RunInputs,
+    TargetScale,
+    parse_assay_sets,
+    plan_runs,
+)
 from epi2expr_jax.splits import Fold, make_folds, select_folds
 from epi2expr_jax.store import WindowStore
 from epi2expr_jax.streaming import TrackCache
@@ -40,6 +49,9 @@ class Study:
         runs: all runs, those of one cell and assay together.
         folds: those asked for.
 
+    Cells may lack assays. Where all cells and a kind of set (`each`, `pairs`, …) are asked for,
+    what the store has no tracks for is left out, and said; what is named is refused.
+
     Raises:
         InputError: for unknown cells, assays or folds, or tracks the store does not have.
     """
@@ -50,12 +62,9 @@ class Study:
         self.cells = self._cells()
         self._every_fold = self._scheme()
         self.folds: list[Fold] = select_folds(self._every_fold, request.folds)
-        sets = parse_assay_sets(request.assays, self.store.manifest.assays)
-        self._require_tracks(sets)
         self.runs = [
             Run(cell, assays, fold.name, seed)
-            for cell in self.cells
-            for assays in sets
+            for cell, assays in self._pairs()
             for fold in self.folds
             for seed in range(request.seeds)
         ]
@@ -71,7 +80,8 @@ class Study:
                     "--cells",
                     f"unknown cell {listing(unknown)}",
                     f"all, or some of {', '.join(cells)}",
-                    "correct the name, or build a store that has this cell",
+                    nearest(unknown, cells)
+                    or "correct the name, or build a store that has this cell",
                 )
             )
         return self.request.cells
@@ -82,23 +92,42 @@ class Study:
         blind = request.blind or self.store.manifest.blind
         return make_folds(request.cv, counts, blind=blind, seed=request.split_seed)
 
-    def _require_tracks(self, sets: list[tuple[str, ...]]) -> None:
+    def _pairs(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Cells with the assay sets to train on there.
+
+        Raises:
+            InputError: naming the tracks that the store lacks, if they were asked for by name or
+                nothing is left.
+        """
+        asked, available = self.request.assays, self.store.manifest.assays
+        sets = parse_assay_sets(asked, available)
+        named = set(sets)
+        if self.request.cells == ["all"]:
+            by_name = [item for item in asked if item not in ASSAY_SETS]
+            named = set(parse_assay_sets(by_name, available)) if by_name else set()
         there = {tuple(pair) for pair in self.store.manifest.tracks}
-        absent = [
-            f"{cell}-{assay}"
-            for cell in self.cells
-            for assay in dict.fromkeys(assay for assays in sets for assay in assays)
-            if (cell, assay) not in there
-        ]
-        if absent:
+        pairs, left_out = [], []
+        absent: dict[str, bool] = {}  # track → whether it was asked for by name
+        for cell, assays in itertools.product(self.cells, sets):
+            lacking = [f"{cell}-{assay}" for assay in assays if (cell, assay) not in there]
+            absent |= {track: assays in named or absent.get(track, False) for track in lacking}
+            (left_out if lacking else pairs).append((cell, assays))
+        refused = [track for track in absent if absent[track] or not pairs]
+        if refused:
             raise InputError(
                 Problem(
                     str(self.store.path),
-                    f"no track {listing(absent)}",
+                    f"no track {listing(refused)}",
                     "a track for every chosen cell and assay",
                     "choose --cells or --assays without them, or build a store that has them",
                 )
             )
+        if left_out:
+            print(
+                f"left out: {len(left_out)} of {len(left_out) + len(pairs)} combinations of a cell "
+                f"and an assay set, since the store has no track {listing(absent)}"
+            )
+        return pairs
 
     def groups(self, share: Share = Share(), data_limit: int | None = None) -> list[Group]:
         """This process's runs, by the number of assays they read; every track is looked at.
@@ -132,4 +161,5 @@ class Study:
         return groups
 
     def _model(self, assays: int) -> Any:
-        return REGISTRY[self.request.model](assays=assays, **self.request.model_options)
+        channels = assays * CHANNELS if self.request.train_config.masked else assays
+        return REGISTRY[self.request.model](assays=channels, **self.request.model_options)

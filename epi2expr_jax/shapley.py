@@ -176,8 +176,8 @@ def rank_correlation(agreement: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row a cell: cell, subsets, `spearman` and `pearson` correlation over subsets (NaN for
-        fewer than three, or if all score the same), `difference` (mean of masked less trained) and `largest` (of the absolute
-        differences).
+        fewer than three, or if all score the same), `difference` (mean of masked less trained) and
+        `largest` (of the absolute differences).
     """
     rows = []
     for cell, part in agreement.groupby("cell", sort=False):

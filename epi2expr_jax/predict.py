@@ -3,6 +3,7 @@
 from epi2expr_jax.predict import load
 ensemble = load("RUN")
 ensemble.predict(store, genes=["ENSG00000116213"])   # only by models that never saw the gene
+ensemble.predict(store, present=["DNase"])   # masked-mark models: from a subset of their assays
 """
 
 import dataclasses

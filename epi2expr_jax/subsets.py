@@ -8,7 +8,7 @@ chromosome, `B` genes a batch.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -97,8 +97,17 @@ def subset_scores(
 
 def _check(ensemble: Ensemble) -> None:
     sets = dict.fromkeys(run.label for run in ensemble.runs)
-    most = max(len(run.assays) for run in ensemble.runs)
+    most = max((len(run.assays) for run in ensemble.runs), default=0)
     problems = []
+    if not sets:
+        problems.append(
+            Problem(
+                "the run",
+                "not one model",
+                "trained models",
+                "see the run card: all were quarantined; give a lower --learning_rate",
+            )
+        )
     if not ensemble.masked:
         problems.append(
             Problem(
@@ -153,9 +162,17 @@ def _places(
     return names, index, np.arange(most) < np.array([[len(own)] for own in rows])
 
 
-def _predictions(ensemble, member, store, wanted, subsets):
-    """Runs with a block of subsets and its standardised predictions `[block, G]`, until all are
-    predicted; the empty subset is not."""
+def _predictions(
+    ensemble: Ensemble,
+    member: Member,
+    store: WindowStore,
+    wanted: Bool[np.ndarray, "R G"],
+    subsets: Bool[np.ndarray, "S A"],
+) -> Iterator[tuple[int, Int[np.ndarray, " s"], Float[np.ndarray, "s G"]]]:
+    """A run, some subsets by number, and its standardised predictions from them; and so on.
+
+    From the empty subset nothing is predicted.
+    """
     lanes, graph = Lanes.default(), parts_of(member.model_config)[0]
     cache = ensemble.tracks(member, store)
     plan = plan_of(member.model_config, member.runs, cache, wanted)
@@ -169,7 +186,7 @@ def _predictions(ensemble, member, store, wanted, subsets):
             shown = lanes.place(np.broadcast_to(padded, (lanes.count, *padded.shape)))
             predicted = np.asarray(_predict(graph, plan, lanes, (*stacked, shown), tracks))
             for lane, r in enumerate(rows):
-                yield r, block, predicted[lane, : len(block)]
+                yield int(r), block, predicted[lane, : len(block)]
 
 
 # Compiled once for a model, plan, lanes and size of block.

@@ -94,15 +94,16 @@ def test_nonsense_is_refused_with_the_nearest_choice():
     assert nearest("zzz", FOUR) == ""
 
 
-def test_an_unknown_cell_is_refused_with_the_nearest(small_store):
-    cell = small_store.manifest.cells[0]
+def test_an_unknown_cell_is_refused_with_the_nearest(holed):
+    store, cell, _ = holed
     with pytest.raises(InputError, match=f"did you mean {cell}"):
-        study(small_store, cells=[cell.lower()])
+        study(store, cells=[cell.lower()])
 
 
 def test_cells_that_lack_a_track_are_left_out_of_kinds_of_sets(holed, capsys):
     store, cell, assay = holed
-    runs = study(store, assays=["each", "pairs", "all"]).runs
+    asked = study(store, assays=["each", "pairs", "all"])
+    runs = asked.runs
     line = capsys.readouterr().out
     assert "left out: 4 of 14 combinations of a cell and an assay set" in line
     assert f"no track {cell}-{assay}\n" in line
@@ -110,6 +111,8 @@ def test_cells_that_lack_a_track_are_left_out_of_kinds_of_sets(holed, capsys):
     assert len(trained) == 10
     assert not any(c == cell and assay in assays for c, assays in trained)
     assert len(runs) == 3 * len(trained)
+    assert sum(len(group.runs) for group in asked.groups()) == len(runs)
+    capsys.readouterr()
     others = [name for name in store.manifest.assays if name != assay]
     assert {run.cell for run in study(store, assays=others).runs} == set(store.manifest.cells)
     assert capsys.readouterr().out == ""
@@ -129,8 +132,8 @@ def test_what_is_named_must_be_there(holed):
     assert {run.cell for run in only.runs} == set(store.manifest.cells) - {cell}
 
 
-def test_masked_models_have_a_mask_for_every_assay(small_store):
-    wanted = study(small_store, assays=["each", "all"], masked=True)
+def test_masked_models_have_a_mask_for_every_assay(holed):
+    wanted = study(holed[0], assays=["each", "all"], masked=True)
     channels = {group.name: group.trainer.model_config.assays for group in wanted.groups()}
     assert channels == {"1-assay": 2, "3-assay": 6}
     assert wanted.request.as_json()["train_config"]["masked"] is True

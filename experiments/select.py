@@ -120,14 +120,15 @@ def _table(rounds: list[Round], store: WindowStore) -> pd.DataFrame:
     rows = []
     for number, done in enumerate(rounds, 1):
         for assay in sorted(done.losses, key=lambda a: np.nan_to_num(done.losses[a], nan=np.inf)):
+            in_order = [a for a in store.manifest.assays if a in {*done.before, assay}]
             outcome = dict.fromkeys(_OUTCOME, np.nan)
             if assay == done.chosen:
-                outcome = _held_out(done.run_dir, {*done.before, assay}, store)
+                outcome = _held_out(done.run_dir, in_order, store)
             rows.append(
                 {
                     "round": number,
                     "candidate": assay,
-                    "assays": "+".join([*done.before, assay]),
+                    "assays": "+".join(in_order),
                     "validation_loss": done.losses[assay],
                     "chosen": assay == done.chosen,
                     **outcome,
@@ -136,10 +137,9 @@ def _table(rounds: list[Round], store: WindowStore) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _held_out(run_dir: pathlib.Path, assays: set[str], store: WindowStore) -> dict[str, float]:
+def _held_out(run_dir: pathlib.Path, assays: list[str], store: WindowStore) -> dict[str, float]:
     """The score over all cells of one set's models, on genes that they never saw."""
-    in_order = [assay for assay in store.manifest.assays if assay in assays]
-    ensemble = predict.load(run_dir).only(in_order)
+    ensemble = predict.load(run_dir).only(assays)
     scores = ranking.score_table(predict_held_out(ensemble, store))
     ranked = ranking.rank_assays(scores)
     row = ranked[ranked.cell == ranking.ALL].iloc[0]
@@ -163,7 +163,7 @@ def main() -> None:
     table = select(request, out, most=FLAGS.most, machine=machine)
     for row in table[table.chosen].itertuples():
         print(
-            f"{row.round:>3}  {row.assays:<40} validation loss {row.validation_loss:.4f}, "
+            f"{row.round:>3}  + {row.candidate:<20} validation loss {row.validation_loss:.4f}, "
             f"held-out r {row.pearson:.3f} ({row.low:.3f} to {row.high:.3f})"
         )
     print(f"{out}/selection.csv")

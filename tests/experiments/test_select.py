@@ -22,7 +22,7 @@ def request_(small_store):
         model="promoter_cnn",
         model_options={"width": 0.05},
         cells=small_store.manifest.cells[:1],
-        assays=["each"],
+        assays=small_store.manifest.assays[:2],
         folds=["all"],
         cv="chromosomes_3",
         blind=[],
@@ -56,15 +56,16 @@ def test_each_round_chooses_by_validation_loss(selected, small_store):
     out, table = selected
     chosen = table[table.chosen]
     order = list(chosen.candidate)
-    assert 1 <= len(order) <= 3
+    assert 1 <= len(order) <= 2
     for number, rows in table.groupby("round"):
         run_dir = out / f"round-{number}"
         losses = losses_of(run_dir)
         before = order[: number - 1]
-        assert set(rows.candidate) == set(small_store.manifest.assays) - set(before)
+        assert set(rows.candidate) == set(small_store.manifest.assays[:2]) - set(before)
         for row in rows.itertuples():
             in_order = [a for a in small_store.manifest.assays if a in {*before, row.candidate}]
-            np.testing.assert_allclose(row.validation_loss, losses["+".join(in_order)], rtol=1e-5)
+            assert row.assays == "+".join(in_order)
+            np.testing.assert_allclose(row.validation_loss, losses[row.assays], rtol=1e-5)
         if rows.chosen.any():
             assert rows.loc[rows.chosen, "validation_loss"].item() == rows.validation_loss.min()
     lowest = chosen.validation_loss.to_numpy()
@@ -73,7 +74,7 @@ def test_each_round_chooses_by_validation_loss(selected, small_store):
     if not last.chosen.any():
         assert last.validation_loss.min() >= lowest[-1]
     else:
-        assert len(order) == 3
+        assert len(order) == 2
     np.testing.assert_array_equal(table.pearson.notna(), table.chosen)
     assert (chosen.low < chosen.pearson).all()
     assert len(pd.read_csv(out / "selection.csv")) == len(table)
@@ -87,15 +88,22 @@ def test_the_same_command_resumes(selected, request_, monkeypatch):
     assert {path: path.read_bytes() for path in out.rglob("run_card.json")} == cards
 
 
-def test_most_and_candidates_bound_the_search(selected, request_, small_store, tmp_path):
+def test_most_bounds_the_search(selected, request_, tmp_path):
     _, table = selected
-    named = small_store.manifest.assays[:2]
-    asked = dataclasses.replace(request_, assays=named)
-    few = select(asked, tmp_path / "out", most=1)
-    assert set(few.candidate) == set(named)
-    assert few["round"].tolist() == [1, 1]
-    first = table[table["round"] == 1].set_index("candidate").validation_loss
-    np.testing.assert_allclose(few.validation_loss, first[few.candidate], rtol=0)
+    few = select(request_, tmp_path / "out", most=1)
+    first = table[table["round"] == 1].reset_index(drop=True)
+    pd.testing.assert_frame_equal(few, first)
+
+
+def test_it_ends_when_no_assay_helps(selected, request_, tmp_path, monkeypatch):
+    """The second assay brings nothing: what was chosen stays."""
+    _, table = selected
+    loss = program._loss
+    monkeypatch.setattr(program, "_loss", lambda card, assays: loss(card, assays) + len(assays))
+    ended = select(request_, tmp_path / "out")
+    assert ended.chosen.tolist() == [True, False, False]
+    assert ended.candidate[0] == table.candidate[0]
+    assert ended.pearson.notna().tolist() == [True, False, False]
 
 
 def test_test_chromosomes_are_read_once_the_choice_is_made(

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import difflib
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -36,6 +37,19 @@ class InputError(ValueError):
     def __reduce__(self):
         # Exceptions pickle by their args (a string here); worker processes need the problems.
         return type(self), (self.problems,)
+
+
+def nearest(found: str | Iterable[str], choices: Iterable[str]) -> str:
+    """A remedy for names that are none of the choices: the nearest ones; empty if none is near.
+
+    Case does not count.
+    """
+    known = {choice.lower(): choice for choice in choices}
+    near = []
+    for name in [found] if isinstance(found, str) else found:
+        near += difflib.get_close_matches(name.lower(), known, n=1)
+    names = dict.fromkeys(known[name] for name in near)
+    return f"did you mean {', '.join(names)}?" if names else ""
 
 
 class OutOfMemory(RuntimeError):

@@ -5,7 +5,6 @@ A pool has every gene once for each of its cells, one cell after the other: its 
 test gene in none of them.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,10 +12,11 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from epi2expr_jax.dataset import Dataset
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError, Problem, nearest
 from epi2expr_jax.resident import CellRegions, RegionTrack, Track, WindowSignal
 
 PLUS = "+"
+KINDS = ("all", "pool", "leave_one_out")  # of cells and pools, for the command line
 
 
 def parse_cells(text: Sequence[str], available: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -46,16 +46,14 @@ def parse_cells(text: Sequence[str], available: Sequence[str]) -> dict[str, tupl
             pools.append(tuple(cell for cell in available if cell in names))
             for name in names:
                 if name not in available:
-                    near = difflib.get_close_matches(name, [*available, "all", "pool"], 1)
                     problems.append(
                         Problem(
                             "--cells",
                             f"unknown cell {name}",
-                            f"all, pool, leave_one_out, or some of {', '.join(available)} "
+                            f"{', '.join(KINDS)}, or some of {', '.join(available)} "
                             "(join a pool by +)",
-                            f"did you mean {near[0]}?"
-                            if near
-                            else "correct the name, or build a store that has this cell",
+                            nearest(name, [*available, *KINDS])
+                            or "correct the name, or build a store that has this cell",
                         )
                     )
     if "leave_one_out" in text and len(available) < 2:

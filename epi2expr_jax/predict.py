@@ -3,16 +3,18 @@
 from epi2expr_jax.predict import load
 ensemble = load("RUN")
 ensemble.predict(store, genes=["ENSG00000116213"])   # only by models that never saw the gene
+ensemble.predict(store, present=["DNase"])   # masked-mark models: from a subset of their assays
 """
 
 import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -21,7 +23,7 @@ from jaxtyping import Array, Bool
 from epi2expr_jax import checkpoint
 from epi2expr_jax.batches import BatchPlan
 from epi2expr_jax.dataset import InputConfig, load_dataset
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError, Problem, nearest
 from epi2expr_jax.genome import listing
 from epi2expr_jax.models import REGISTRY
 from epi2expr_jax.population import Lanes
@@ -44,6 +46,15 @@ class Member:
     scales: tuple[TargetScale, ...]
     weights: dict[str, Any]
 
+    def only(self, keep: Sequence[int]) -> "Member":
+        """Of these runs alone."""
+        return Member(
+            self.model_config,
+            tuple(self.runs[i] for i in keep),
+            tuple(self.scales[i] for i in keep),
+            jax.tree.map(lambda x: np.asarray(x)[list(keep)], self.weights),
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class Ensemble:
@@ -65,6 +76,41 @@ class Ensemble:
         """Every run, in the order of predictions."""
         return [run for member in self.members for run in member.runs]
 
+    @property
+    def masked(self) -> bool:
+        """Whether these are masked-mark models, which predict from any subset of their assays."""
+        request = self.card.get("request", {})
+        return request.get("train_config", {}).get("masked", False)
+
+    def only(self, assays: Sequence[str]) -> "Ensemble":
+        """The models of one assay set."""
+        kept = [
+            member.only([i for i, run in enumerate(member.runs) if run.assays == tuple(assays)])
+            for member in self.members
+        ]
+        return dataclasses.replace(self, members=tuple(member for member in kept if member.runs))
+
+    def open_store(self, path: str | os.PathLike | None = None) -> WindowStore:
+        """The store that the models were trained on.
+
+        Args:
+            path: where it lies now; by default where training read it.
+
+        Raises:
+            InputError: if that is another store.
+        """
+        store = WindowStore.open(path or self.card["store"]["path"])
+        if store.checksum() != self.card["store_checksum"]:
+            raise InputError(
+                Problem(
+                    str(store.path),
+                    "a store with other contents than the one trained on",
+                    f"checksum {self.card['store_checksum'][:12]}, as the run card says",
+                    "give the right --store, or train again",
+                )
+            )
+        return store
+
     def predict(
         self,
         store: WindowStore | str | os.PathLike,
@@ -73,6 +119,7 @@ class Ensemble:
         include_seen: bool = False,
         scale: str = "log2",
         cell: str | None = None,
+        present: Sequence[str] | None = None,
     ) -> xr.DataArray:
         """Predicted expression of genes by every model that never saw them.
 
@@ -84,6 +131,7 @@ class Ensemble:
             scale: `log2` for log2(RPKM + 1); `raw` for the target's own scale.
             cell: whose signal to predict from, another than a model was trained on if you like; by
                 default each model's own. A model of a pool of cells needs it.
+            present: of masked-mark models, the assays to predict from; all by default.
 
         Returns:
             `[run, gene]`, NaN where the model saw the gene (in whatever cell), with the
@@ -91,15 +139,17 @@ class Ensemble:
             your question asks.
 
         Raises:
-            InputError: for unknown genes, or genes that every model saw.
+            InputError: for unknown genes, genes that every model saw, or `present` assays that some
+                model does not read.
         """
+        self._require_present(present)
         if not isinstance(store, WindowStore):
             store = WindowStore.open(store)
         rows = _gene_rows(store, genes)
         if not include_seen:
             self._require_unseen(store.genes.iloc[rows])
         arrays = [
-            self._predict_member(member, store, rows, include_seen, scale, cell)
+            self._predict_member(member, store, rows, include_seen, scale, cell, present)
             for member in self.members
         ]
         return xr.DataArray(
@@ -148,6 +198,39 @@ class Ensemble:
                 )
             )
 
+    def _require_present(self, present: Sequence[str] | None) -> None:
+        if present is None:
+            return
+        problems = []
+        if not self.masked:
+            problems.append(
+                Problem(
+                    "present",
+                    "models that always read all of their assays",
+                    "masked-mark models",
+                    "train with --masked, or leave `present` out",
+                )
+            )
+        common = [name for name in self.runs[0].assays if all(name in r.assays for r in self.runs)]
+        unknown = [name for name in present if name not in common]
+        if unknown or not present:
+            problems.append(
+                Problem(
+                    "present",
+                    listing(unknown) or "no assay",
+                    f"some of {', '.join(common) or 'those that every model reads (none)'}",
+                    nearest(unknown, common) or "name assays that every model reads",
+                )
+            )
+        if problems:
+            raise InputError(problems)
+
+    def tracks(self, model_config: Any, runs: Sequence[Run], store: WindowStore) -> TrackCache:
+        """What models of this shape read in the runs' cells."""
+        cells = list(dict.fromkeys(run.cell for run in runs))
+        assays = list(dict.fromkeys(assay for run in runs for assay in run.assays))
+        return TrackCache(load_dataset(store, model_config, cells, assays, self.input_config))
+
     def _predict_member(
         self,
         member: Member,
@@ -156,26 +239,29 @@ class Ensemble:
         include_seen: bool,
         scale: str,
         cell: str | None,
+        present: Sequence[str] | None,
     ) -> np.ndarray:
         reading = [dataclasses.replace(run, cell=cell or run.cell) for run in member.runs]
-        cells = list(dict.fromkeys(run.cell for run in reading))
-        assays = list(dict.fromkeys(assay for run in reading for assay in run.assays))
-        dataset = load_dataset(store, member.model_config, cells, assays, self.input_config)
         wanted = np.zeros((len(member.runs), len(store.genes)), bool)
         wanted[:, rows] = True
         if not include_seen:
             chrom = store.genes.chrom.to_numpy()
             wanted &= np.stack([self.folds[run.fold].masks(chrom)["test"] for run in member.runs])
-        cache = TrackCache(dataset)
-        predicted = predict_runs(member.model_config, member.weights, reading, cache, wanted)
+        shown = None
+        if self.masked:
+            named = [[present is None or a in present for a in run.assays] for run in reading]
+            shown = np.array(named)
+        cache = self.tracks(member.model_config, reading, store)
+        predicted = predict_runs(member.model_config, member.weights, reading, cache, wanted, shown)
         out = np.full(wanted.shape, np.nan)
         for r, target_scale in enumerate(member.scales):
-            values = _on_scale(target_scale, predicted[r, wanted[r]], scale)
+            values = on_scale(target_scale, predicted[r, wanted[r]], scale)
             out[r, wanted[r]] = values
         return out[:, rows]
 
 
-def _on_scale(target: TargetScale, standardised: np.ndarray, scale: str) -> np.ndarray:
+def on_scale(target: TargetScale, standardised: np.ndarray, scale: str) -> np.ndarray:
+    """A model's outputs as log2(RPKM + 1) (`log2`) or on the target's own scale (`raw`)."""
     raw = target.unstandardise(standardised.astype(np.float64))
     return target.raw_to_log2(raw) if scale == "log2" else raw
 
@@ -186,23 +272,39 @@ def predict_runs(
     runs: Sequence[Run],
     cache: TrackCache,
     wanted: Bool[np.ndarray, "R G"],
+    present: Bool[np.ndarray, "R A"] | None = None,
 ) -> np.ndarray:
-    """Standardised predictions `[R, G]` of stacked weights, for the genes `wanted [R, G]`."""
+    """Standardised predictions `[R, G]` of stacked weights, for the genes `wanted [R, G]`.
+
+    Args:
+        present: of masked-mark models, which of its assays each run predicts from.
+    """
     lanes, graph = Lanes.default(), parts_of(model_config)[0]
-    plan = _plan(model_config, runs, cache, wanted)
+    plan = plan_of(model_config, runs, cache, wanted)
     out = np.zeros(wanted.shape, np.float32)
-    for first in range(0, len(runs), lanes.count):
-        rows = np.arange(first, first + lanes.count)
-        taken = np.minimum(rows, len(runs) - 1)  # idle lanes repeat the last run
-        own = jax.tree.map(lambda x, taken=taken: np.asarray(x)[taken], weights)
-        stacked = lanes.place((own["params"], own["stats"], wanted[taken]))
-        tracks = lanes.tracks(cache, [runs[i] for i in taken])
+    own = (weights["params"], weights["stats"], wanted, present)
+    for rows, stacked, tracks in chunks_of(own, runs, cache, lanes):
         predicted = np.asarray(_predict(graph, plan, lanes, stacked, tracks))
-        out[rows[rows < len(runs)]] = predicted[rows < len(runs)]
+        out[rows] = predicted[: len(rows)]
     return out
 
 
-def _plan(
+def chunks_of(
+    own: Any, runs: Sequence[Run], cache: TrackCache, lanes: Lanes
+) -> Iterator[tuple[np.ndarray, Any, tuple[tuple, ...]]]:
+    """Runs as they stand side by side: which rows, their share of `own`, and their tracks.
+
+    Args:
+        own: arrays stacked on `R`. Idle lanes repeat the last run.
+    """
+    for first in range(0, len(runs), lanes.count):
+        rows = np.arange(first, min(first + lanes.count, len(runs)))
+        taken = np.minimum(np.arange(first, first + lanes.count), len(runs) - 1)
+        stacked = lanes.place(jax.tree.map(lambda x, taken=taken: np.asarray(x)[taken], own))
+        yield rows, stacked, lanes.tracks(cache, [runs[i] for i in taken])
+
+
+def plan_of(
     model_config: Any, runs: Sequence[Run], cache: TrackCache, wanted: Bool[np.ndarray, "R G"]
 ) -> BatchPlan:
     """The batches that serve every run's wanted genes."""
@@ -222,8 +324,10 @@ def _plan(
 def _predict(
     graph: Any, plan: BatchPlan, lanes: Lanes, stacked: Any, tracks: tuple[tuple, ...]
 ) -> Array:
-    def one(params, stats, wanted, signal):
-        return predict_genes(graph, params, stats, signal, wanted, plan)
+    def one(params, stats, wanted, present, signal):
+        if present is not None:
+            present = jnp.broadcast_to(present, (wanted.size, present.size))
+        return predict_genes(graph, params, stats, signal, wanted, plan, present)
 
     return lanes.map(one, stacked, tracks)
 
@@ -268,11 +372,9 @@ def load(run_dir: str | os.PathLike) -> Ensemble:
         weights = part.restore({"params": params, "stats": stats})
         keep = [i for i, row in enumerate(population["runs"]) if row["status"] != "quarantined"]
         if keep:
-            weights = jax.tree.map(lambda x, keep=keep: np.asarray(x)[keep], weights)
-            scales = [TargetScale(**population["runs"][i]["target_scale"]) for i in keep]
-            kept = tuple(runs[i] for i in keep)
-            part = Member(model_config, kept, tuple(scales), weights)
-            parts.setdefault(model_config, []).append(part)
+            scales = [TargetScale(**row["target_scale"]) for row in population["runs"]]
+            every = Member(model_config, tuple(runs), tuple(scales), weights)
+            parts.setdefault(model_config, []).append(every.only(keep))
     members = [_joined(own) for own in parts.values()]
     folds = {fold.name: fold for fold in read_splits(run_dir / "splits.json")}
     return Ensemble(
@@ -287,9 +389,4 @@ def _joined(parts: list[Member]) -> Member:
     weights = jax.tree.map(lambda *x: np.concatenate(x), *(part.weights for part in parts))
     # Runs of one cell read the same tracks; which of them ended first means nothing.
     order = sorted(range(len(runs)), key=lambda i: dataclasses.astuple(runs[i]))
-    return Member(
-        parts[0].model_config,
-        tuple(runs[i] for i in order),
-        tuple(scales[i] for i in order),
-        jax.tree.map(lambda x: x[order], weights),
-    )
+    return Member(parts[0].model_config, tuple(runs), tuple(scales), weights).only(order)

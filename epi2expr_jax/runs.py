@@ -6,7 +6,8 @@ never from its place among others.
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,12 +16,20 @@ from jaxtyping import Bool, Float
 from scipy import special
 
 from epi2expr_jax.dataset import Dataset
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError, Problem, nearest
 from epi2expr_jax.genome import listing
 from epi2expr_jax.splits import Fold
 
 TARGETS = ("minmax", "log2")
 LABEL = "label"  # the target of classification
+# Names for many assay sets at once: how many of a store's assays each set holds.
+ASSAY_SETS: Mapping[str, Callable[[int], int]] = {
+    "each": lambda assays: 1,
+    "all": lambda assays: assays,
+    "pairs": lambda assays: 2,
+    "leave_one_out": lambda assays: assays - 1,
+}
+_OF_SEVERAL = ("pairs", "leave_one_out")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,31 +188,43 @@ def plan_runs(
 
 
 def parse_assay_sets(text: Sequence[str], available: Sequence[str]) -> list[tuple[str, ...]]:
-    """Assay sets from the command line: `each`, `all`, single names, and `A+B` for a set.
+    """Assay sets from the command line: names of `ASSAY_SETS`, single assays, and `A+B` for a set.
 
-    Each set is put in the store's order, so that `A+B` and `B+A` are one.
+    Each set is put in the store's order, so that `A+B` and `B+A` are one, and comes once.
 
     Raises:
-        InputError: naming every assay the store does not have.
+        InputError: naming every assay the store does not have, and every kind of set that needs
+            more assays than it has.
     """
     sets: list[tuple[str, ...]] = []
-    unknown = []
+    unknown, problems = [], []
     for item in text:
-        if item == "each":
-            sets += [(assay,) for assay in available]
-        elif item == "all":
-            sets.append(tuple(available))
+        if item in ASSAY_SETS:
+            size, least = ASSAY_SETS[item](len(available)), 2 if item in _OF_SEVERAL else 1
+            if len(available) < least:
+                problems.append(
+                    Problem(
+                        f"--assays={item}",
+                        f"{len(available)} assay in the store ({listing(available)})",
+                        f"at least {least}",
+                        "give --assays=each, or build a store of more assays",
+                    )
+                )
+            sets += itertools.combinations(available, size)
         else:
             names = item.split("+")
             unknown += [name for name in names if name not in available]
             sets.append(tuple(assay for assay in available if assay in names))
-    if unknown:
-        raise InputError(
+    if unknown or not text:
+        problems.append(
             Problem(
                 "--assays",
-                f"unknown assay {listing(unknown)}",
-                f"each, all, or some of {', '.join(available)} (join a set by +)",
-                "correct the name, or build a store that has this assay",
+                f"unknown assay {listing(unknown)}" if unknown else "nothing",
+                f"{', '.join(ASSAY_SETS)}, or some of {', '.join(available)} (join a set by +)",
+                nearest(unknown, [*available, *ASSAY_SETS])
+                or "correct the name, or build a store that has this assay",
             )
         )
+    if problems:
+        raise InputError(problems)
     return list(dict.fromkeys(sets))

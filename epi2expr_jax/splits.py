@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError, Problem, nearest
 from epi2expr_jax.genome import chromosome_key, listing, match_chromosomes, sort_chromosomes
 from epi2expr_jax.roadmap import CHROMOFORMER_GROUPS
 
@@ -72,7 +72,8 @@ def make_folds(
                 "--cv",
                 scheme,
                 f"monte_carlo_{_DRAWS}, chromoformer_4 or chromosomes_K",
-                "choose one of these, for example chromosomes_5",
+                nearest(scheme, [f"monte_carlo_{_DRAWS}", "chromoformer_4", "chromosomes_5"])
+                or "choose one of these, for example chromosomes_5",
             )
         )
     empty = [
@@ -159,12 +160,15 @@ def _chromoformer(counts: Mapping[str, int]) -> list[Fold]:
 
 def _balanced(counts: Mapping[str, int], k: int) -> list[Fold]:
     if k < 3 or k > len(counts):
+        likely = min(max(k, 3), len(counts))
         raise InputError(
             Problem(
                 f"--cv=chromosomes_{k}",
                 f"{k} groups for genes on {len(counts)} chromosomes",
                 f"between 3 (train, validation, test) and {len(counts)} groups",
-                "choose another K",
+                f"the nearest is --cv=chromosomes_{likely}"
+                if likely >= 3
+                else "build a store with genes on at least 3 chromosomes",
             )
         )
     # Largest chromosome first, into the group that holds the fewest genes so far.
@@ -195,7 +199,10 @@ def select_folds(folds: Sequence[Fold], names: Sequence[str]) -> list[Fold]:
     if unknown:
         raise InputError(
             Problem(
-                "--folds", listing(unknown), f"all, or some of {', '.join(known)}", "correct it"
+                "--folds",
+                listing(unknown),
+                f"all, or some of {', '.join(known)}",
+                nearest(unknown, known) or "correct it",
             )
         )
     return [known[name] for name in names]

@@ -7,6 +7,7 @@ so its result does not depend on what is trained beside it or on where it was re
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from jaxtyping import Array, Bool, Float, UInt32
 from epi2expr_jax.batches import BatchPlan
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.losses import LOSSES
+from epi2expr_jax.masking import CHANNELS, masked, random_subsets
 from epi2expr_jax.models.weights import draw
 from epi2expr_jax.resident import Signal
 from epi2expr_jax.runs import RunInputs
@@ -37,6 +39,8 @@ RUNNING, STOPPED, FINISHED, QUARANTINED = range(4)
 # What matrix products round their factors to; the name JAX has for it.
 PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "BF16_BF16_F32"}
 STATUS_NAMES = ("running", "stopped early", "finished", "quarantined")
+# Folded into a run's key for the subsets of a masked-mark model: a number that no epoch has.
+_SUBSETS = 1 << 31
 
 Pytree = Any
 # A field of a pytree: an array, or what stands for one while JAX takes the tree apart.
@@ -58,6 +62,8 @@ class TrainConfig:
         plateau, early_stop: fed the validation loss once an epoch; None does without.
         balanced: deal genes into batches by their number of contacts (see `batches`).
         precision: of matrix products, one of `PRECISIONS`; their sums, and all else, are float32.
+        masked: each gene shows a random subset of the assays (see `masking`); the model has a
+            mask channel for every assay beside its signal.
     """
 
     task: str = "regression"
@@ -71,6 +77,7 @@ class TrainConfig:
     early_stop: EarlyStopConfig | None = EarlyStopConfig()
     balanced: bool = True
     precision: str = "float32"
+    masked: bool = False
 
     def __post_init__(self):
         problems = [
@@ -225,6 +232,9 @@ class Trainer:
             params, stats, optimiser, total, bad_step = carry
             index, mask = plan.batch(i, order, genes)
             x = signal.gather(index, plan)
+            if config.masked:
+                fresh = jax.random.fold_in(_subset_key(inputs, state.epoch + 1), i)
+                x = masked(x, self._subsets(fresh, plan.size))
             y = inputs.target[index]
 
             def loss_of(params):
@@ -278,6 +288,9 @@ class Trainer:
     def _validation_loss(
         self, params: Pytree, stats: Pytree, inputs: RunInputs, signal: Signal
     ) -> Float[Array, ""]:
+        present = None
+        if self.config.masked:  # the same subset of a gene in every epoch
+            present = self._subsets(_subset_key(inputs, 0), inputs.validation.size)
         predicted = predict_genes(
             self.graph,
             params,
@@ -285,8 +298,13 @@ class Trainer:
             signal,
             inputs.validation,
             self.validation_plan,
+            present,
         )
         return self.loss(prediction=predicted, target=inputs.target, mask=inputs.validation)
+
+    def _subsets(self, key: Any, genes: int) -> Bool[Array, "G A"]:
+        """Which assays each of so many genes shows a masked-mark model."""
+        return random_subsets(key, genes, self.model_config.assays // CHANNELS)
 
 
 def predict_genes(
@@ -296,6 +314,7 @@ def predict_genes(
     signal: Signal,
     wanted: Bool[Array, " G"],
     plan: BatchPlan,
+    present: Bool[Array, "G A"] | None = None,
 ) -> Float[Array, " G"]:
     """One run's outputs for the wanted genes, 0 for the others.
 
@@ -303,6 +322,30 @@ def predict_genes(
 
     Args:
         plan: one that serves the wanted genes.
+        present: of a masked-mark model, which assays each gene shows.
+    """
+
+    def outputs(model, x, index, mask):
+        x = x if present is None else masked(x, present[index])
+        return model(x, mask=mask, key=None)
+
+    empty = jnp.zeros(wanted.shape)
+    return over_batches(graph, params, stats, signal, wanted, plan, outputs, empty)
+
+
+def over_batches(
+    graph: Any,
+    params: Pytree,
+    stats: Pytree,
+    signal: Signal,
+    wanted: Bool[Array, " G"],
+    plan: BatchPlan,
+    outputs: Callable,
+    predicted: Float[Array, "*S G"],
+) -> Float[Array, "*S G"]:
+    """`predicted`, with `outputs(model, x, index, mask) [*S B]` of every batch of wanted genes.
+
+    The one loop of inference: `x` is a batch as gathered, `index [B]` its genes.
     """
     model = nnx.merge(graph, params, stats)
     order = plan.order(wanted, None, signal.contacts())
@@ -310,12 +353,17 @@ def predict_genes(
 
     def step(i, predicted):
         index, mask = plan.batch(i, order, count)
-        x = signal.gather(index, plan)
+        values = outputs(model, signal.gather(index, plan), index, mask)
         # Genes past the count are dropped by an index that lies outside.
         index = jnp.where(mask, index, wanted.size)
-        return predicted.at[index].set(model(x, mask=mask, key=None), mode="drop")
+        return predicted.at[..., index].set(values, mode="drop")
 
-    return lax.fori_loop(0, plan.steps(count), step, jnp.zeros(wanted.shape))
+    return lax.fori_loop(0, plan.steps(count), step, predicted)
+
+
+def _subset_key(inputs: RunInputs, number: Any) -> Any:
+    """Draws the subsets of a masked-mark run: 0 those of validation, then one number an epoch."""
+    return jax.random.fold_in(jax.random.fold_in(_wrap(inputs.model_key), _SUBSETS), number)
 
 
 def _wrap(key_data: UInt32[Any, "2"]) -> Any:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from data_prep.program import start
 from epi2expr_jax.across_cells import score_across_cells
 from epi2expr_jax.predict import load
-from experiments.evaluate import has_tracks, held_out_in, trained_store
+from experiments.evaluate import has_tracks, held_out_in
 from experiments.flags import define_run, define_store, require
 
 FLAGS = flags.FLAGS
@@ -35,7 +35,7 @@ def across_cells(run_dir: pathlib.Path, store_path: str | None = None) -> pd.Dat
         InputError: if training has not finished, the store is another one, or has a single cell.
     """
     ensemble = load(run_dir)
-    store = trained_store(ensemble, store_path)
+    store = ensemble.open_store(store_path)
     tables = []
     for cell in tqdm(store.manifest.cells, desc="predicting", unit="cell", disable=None):
         own = ensemble.select(lambda run, cell=cell: has_tracks(store, cell, run))

@@ -44,7 +44,7 @@ def evaluate(run_dir: pathlib.Path, store_path: str | None = None) -> pd.DataFra
                 "predict with load(RUN).predict(store, include_seen=True); it is no test",
             )
         )
-    store = trained_store(ensemble, store_path)
+    store = ensemble.open_store(store_path)
     predictions = predict_held_out(ensemble, store)
     predictions.to_parquet(run_dir / "predictions.parquet", index=False)
     scores = ranking.score_table(predictions)
@@ -54,28 +54,6 @@ def evaluate(run_dir: pathlib.Path, store_path: str | None = None) -> pd.DataFra
     ranked.to_csv(partial, index=False, float_format="%.6g")
     partial.replace(run_dir / "ranking.csv")
     return ranked
-
-
-def trained_store(ensemble: Ensemble, path: str | None) -> WindowStore:
-    """The store that models were trained on.
-
-    Args:
-        path: where it lies now; by default where training read it.
-
-    Raises:
-        InputError: if it is another one.
-    """
-    store = WindowStore.open(path or ensemble.card["store"]["path"])
-    if store.checksum() != ensemble.card["store_checksum"]:
-        raise InputError(
-            Problem(
-                str(store.path),
-                "a store with other contents than the one trained on",
-                f"checksum {ensemble.card['store_checksum'][:12]}, as the run card says",
-                "give the right --store, or train again",
-            )
-        )
-    return store
 
 
 def predict_held_out(ensemble: Ensemble, store: WindowStore) -> pd.DataFrame:

@@ -49,11 +49,27 @@ def define_training() -> None:
     flags.DEFINE_list(
         "assays",
         ["each"],
-        "each (one model an assay), all (one model of all assays), names, or sets joined by +; "
-        "a comma list of these: each,H3K27ac+DNase",
+        "What a model reads. each: one model an assay; all: one model of all assays; pairs: one of "
+        "every two; leave_one_out: one of all but one, for every assay; names; sets joined by +; "
+        "or a comma list of these: --assays=each,all, --assays=pairs, "
+        "--assays=H3K27ac,H3K27ac+DNase,leave_one_out. With --cells=all, cells that lack a track "
+        "are left out, unless an assay is named.",
     )
-    flags.DEFINE_list("folds", ["all"], "all, or a comma list of fold names.")
-    flags.DEFINE_string("cv", "monte_carlo_5", "monte_carlo_5, chromoformer_4 or chromosomes_K.")
+    flags.DEFINE_boolean(
+        "masked",
+        False,
+        "Masked-mark models: each learns to predict from every subset of its assays, as "
+        "experiments.combinations asks of it: --masked --assays=all. They need more epochs.",
+    )
+    flags.DEFINE_list("folds", ["all"], "all, or a comma list of fold names: --folds=fold1,fold2.")
+    flags.DEFINE_string(
+        "cv",
+        "monte_carlo_5",
+        "Which chromosomes are held out. monte_carlo_5: the --blind ones are tested, five draws of "
+        "others validate; chromoformer_4: four published groups, halves of which validate and "
+        "test, swapped; chromosomes_K: K groups of equal size, each tested once "
+        "(--cv=chromosomes_5).",
+    )
     flags.DEFINE_list("blind", [], "Blind chromosomes of monte_carlo_5; empty: the store's.")
     flags.DEFINE_integer("split_seed", 0, "Seed of the draws of monte_carlo_5.")
     flags.DEFINE_enum(
@@ -338,7 +354,11 @@ def _train_config() -> TrainConfig:
             "early_stop": EarlyStopConfig(FLAGS.early_stop_patience),
         }
     return TrainConfig(
-        task=FLAGS.task, balanced=FLAGS.balance_contacts, precision=FLAGS.precision, **fields
+        task=FLAGS.task,
+        balanced=FLAGS.balance_contacts,
+        precision=FLAGS.precision,
+        masked=FLAGS.masked,
+        **fields,
     )
 
 

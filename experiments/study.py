@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,10 +13,18 @@ from tqdm import tqdm
 from epi2expr_jax.dataset import Dataset, load_dataset, plan_batches
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import listing
+from epi2expr_jax.masking import CHANNELS
 from epi2expr_jax.models import REGISTRY
 from epi2expr_jax.pooling import PooledDataset, parse_cells
 from epi2expr_jax.population import pairs_of
-from epi2expr_jax.runs import Run, RunInputs, TargetScale, parse_assay_sets, plan_runs
+from epi2expr_jax.runs import (
+    ASSAY_SETS,
+    Run,
+    RunInputs,
+    TargetScale,
+    parse_assay_sets,
+    plan_runs,
+)
 from epi2expr_jax.splits import Fold, make_folds, select_folds
 from epi2expr_jax.store import WindowStore
 from epi2expr_jax.streaming import TrackCache
@@ -49,6 +58,9 @@ class Study:
         pools: the cells of each name that a run's `cell` may have; most often one.
         folds: those asked for.
 
+    Cells may lack assays. Where all cells and a kind of set (`each`, `pairs`, …) are asked for,
+    what the store has no tracks for is left out, and said; what is named is refused.
+
     Raises:
         InputError: for unknown cells, assays or folds, or tracks the store does not have.
     """
@@ -59,12 +71,9 @@ class Study:
         self.pools = parse_cells(request.cells, self.store.manifest.cells)
         self._every_fold = self._scheme()
         self.folds: list[Fold] = select_folds(self._every_fold, request.folds)
-        sets = parse_assay_sets(request.assays, self.store.manifest.assays)
-        self._require_tracks(sets)
         self.runs = [
             Run(cell, assays, fold.name, seed)
-            for cell in self.pools
-            for assays in sets
+            for cell, assays in self._pairs()
             for fold in self.folds
             for seed in range(request.seeds)
         ]
@@ -75,23 +84,42 @@ class Study:
         blind = request.blind or self.store.manifest.blind
         return make_folds(request.cv, counts, blind=blind, seed=request.split_seed)
 
-    def _require_tracks(self, sets: list[tuple[str, ...]]) -> None:
+    def _pairs(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Cells with the assay sets to train on there.
+
+        Raises:
+            InputError: naming the tracks that the store lacks, if they were asked for by name or
+                nothing is left.
+        """
+        asked, available = self.request.assays, self.store.manifest.assays
+        sets = parse_assay_sets(asked, available)
+        named = set(sets)
+        if self.request.cells == ["all"]:
+            by_name = [item for item in asked if item not in ASSAY_SETS]
+            named = set(parse_assay_sets(by_name, available)) if by_name else set()
         there = {tuple(pair) for pair in self.store.manifest.tracks}
-        absent = [
-            f"{cell}-{assay}"
-            for cell in dict.fromkeys(cell for pool in self.pools.values() for cell in pool)
-            for assay in dict.fromkeys(assay for assays in sets for assay in assays)
-            if (cell, assay) not in there
-        ]
-        if absent:
+        pairs, left_out = [], []
+        absent: dict[str, bool] = {}  # track → whether it was asked for by name
+        for (name, pool), assays in itertools.product(self.pools.items(), sets):
+            lacking = [f"{c}-{a}" for c in pool for a in assays if (c, a) not in there]
+            absent |= {track: assays in named or absent.get(track, False) for track in lacking}
+            (left_out if lacking else pairs).append((name, assays))
+        refused = [track for track in absent if absent[track] or not pairs]
+        if refused:
             raise InputError(
                 Problem(
                     str(self.store.path),
-                    f"no track {listing(absent)}",
+                    f"no track {listing(refused)}",
                     "a track for every chosen cell and assay",
                     "choose --cells or --assays without them, or build a store that has them",
                 )
             )
+        if left_out:
+            print(
+                f"left out: {len(left_out)} of {len(left_out) + len(pairs)} combinations of a cell "
+                f"and an assay set, since the store has no track {listing(absent)}"
+            )
+        return pairs
 
     def groups(self, share: Share = Share(), data_limit: int | None = None) -> list[Group]:
         """This process's runs, by how many assays they read in how many cells.
@@ -142,4 +170,5 @@ class Study:
         return Group(name, trainer, runs, data.genes, inputs, scales, cache)
 
     def _model(self, assays: int) -> Any:
-        return REGISTRY[self.request.model](assays=assays, **self.request.model_options)
+        channels = assays * CHANNELS if self.request.train_config.masked else assays
+        return REGISTRY[self.request.model](assays=channels, **self.request.model_options)

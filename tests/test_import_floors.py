@@ -19,12 +19,12 @@ FLOORS = {
     0: ["errors", "roadmap", "genome"],
     1: ["signal", "batches", "regions", "manifest", "arrays", "store",
         "splits", "losses", "metrics", "schedules"],
-    2: ["models", "resident", "dataset", "runs"],
+    2: ["models", "resident", "dataset", "runs", "masking"],
     3: ["training", "checkpoint", "streaming", "pooling"],
     4: ["population", "convert"],
     5: ["predict", "planning"],
     6: ["ranking"],
-    7: ["comparison", "across_cells"],
+    7: ["comparison", "across_cells", "subsets", "shapley"],
 }  # fmt: skip
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 # Within one floor these may look at each other: shapes of one thing, or plain vocabulary.

@@ -1,0 +1,155 @@
+"""Score every subset of assays with one masked-mark model, and give each assay its share.
+
+    python -m experiments.train --store=roadmap.zarr --run=runs/masked --masked --assays=all
+    python -m experiments.combinations --run=runs/masked
+    python -m experiments.combinations --run=runs/masked --against=runs/pairs
+
+Scores are Pearson r of log2(RPKM + 1) on held-out genes, within fold and chromosome. Writes into
+the run directory:
+
+  subsets.csv            every subset's score in every cell ("all" aggregates), with intervals
+  shapley.csv            each assay's exact Shapley value: they sum to the score of all assays
+  agreement_subsets.csv  --against: the same subsets as models trained on each alone score them
+  agreement.csv          --against: how well the two go together, by cell
+
+The run of --against is an evaluated one of the same store and folds, trained for example with
+--assays=each,pairs,all. Up to 12 assays (4,096 subsets) are scored.
+"""
+
+import pathlib
+
+import pandas as pd
+from absl import flags
+from tqdm import tqdm
+
+from data_prep.program import start
+from epi2expr_jax import predict, shapley
+from epi2expr_jax.checkpoint import read_card
+from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.ranking import ALL
+from epi2expr_jax.splits import read_splits
+from epi2expr_jax.subsets import subset_scores
+from experiments.flags import define_run, define_store, require
+
+FLAGS = flags.FLAGS
+
+_SHOWN = 15  # subsets on the terminal
+
+
+def combine(
+    run_dir: pathlib.Path, store_path: str | None = None, against: pathlib.Path | None = None
+) -> dict[str, pd.DataFrame]:
+    """Score all subsets of a finished masked-mark run and write the tables; returns them by name.
+
+    Args:
+        store_path: where the store lies now; by default where training read it.
+        against: the run directory of models trained on subsets alone.
+
+    Raises:
+        InputError: if these are no masked-mark models of one set of at most 12 assays, or the
+            other run is not comparable.
+    """
+    trained = None if against is None else _trained(run_dir, against)
+    ensemble = predict.load(run_dir)
+    store = ensemble.open_store(store_path)
+    total = sum(2 ** len(run.assays) - 1 for run in ensemble.runs)
+    with tqdm(total=total, desc="subsets", unit="subset", disable=None) as bar:
+        scores = subset_scores(ensemble, store, bar.update)
+    tables = {"subsets": shapley.subset_table(scores), "shapley": shapley.attribute(scores)}
+    if trained is not None:
+        pairs = shapley.agreement(scores, trained)
+        if pairs.empty:
+            raise InputError(
+                Problem(
+                    f"--against={against}",
+                    "no subset, cell and chromosome that both runs scored",
+                    f"models of some of {', '.join(scores.attrs['assays'])}",
+                    "train them with --assays=each,pairs,all",
+                )
+            )
+        tables["agreement_subsets"] = pairs
+        tables["agreement"] = shapley.rank_correlation(pairs)
+    for name, table in tables.items():
+        partial = run_dir / f"{name}.csv.partial"
+        table.to_csv(partial, index=False, float_format="%.6g")
+        partial.replace(run_dir / f"{name}.csv")
+    return tables
+
+
+def _trained(run_dir: pathlib.Path, against: pathlib.Path) -> pd.DataFrame:
+    """Scores of the other run.
+
+    Raises:
+        InputError: if it has not been evaluated, or has another store or other folds.
+    """
+    there = against / "metrics.parquet"
+    if not there.exists():
+        raise InputError(
+            Problem(
+                str(there),
+                "no such file",
+                "an evaluated run",
+                f"python -m experiments.evaluate --run={against}",
+            )
+        )
+    differ = []
+    if read_card(run_dir)["store_checksum"] != read_card(against)["store_checksum"]:
+        differ.append("another store")
+    own, other = (
+        {fold.name: fold for fold in read_splits(path / "splits.json")}
+        for path in (run_dir, against)
+    )
+    if any(own[name] != other[name] for name in own.keys() & other.keys()):
+        differ.append("other folds")
+    if differ:
+        raise InputError(
+            Problem(
+                f"--against={against}",
+                f"a run of {' and '.join(differ)}",
+                "the same store and folds",
+                "train both with the same --store, --cv, --blind and --split_seed",
+            )
+        )
+    return pd.read_parquet(there)
+
+
+def describe(tables: dict[str, pd.DataFrame]) -> str:
+    """The tables over all cells, for the terminal."""
+    shares, subsets = (table[table.cell == ALL] for table in (tables["shapley"], tables["subsets"]))
+    lines = [f"{'assay':<24} value   95 % interval     simultaneous"]
+    for row in shares.itertuples():
+        lines.append(
+            f"{row.assay:<24} {row.value:>6.3f}  {row.low:>6.3f} to {row.high:<6.3f}  "
+            f"{row.simultaneous_low:>6.3f} to {row.simultaneous_high:<6.3f}"
+        )
+    lines.append(f"{'sum, the score of all':<24} {shares.value.sum():>6.3f}")
+    lines.append(f"\nbest of {len(subsets)} subsets")
+    for row in subsets.head(_SHOWN).itertuples():
+        lines.append(f"{row.pearson:>6.3f}  {row.low:>6.3f} to {row.high:<6.3f}  {row.subset}")
+    for row in tables.get("agreement", pd.DataFrame()).itertuples():
+        lines.append(
+            f"{row.cell}: rank correlation {row.spearman:.3f} with models trained on each of "
+            f"{row.subsets} subsets alone; masked less trained {row.difference:+.3f} on average, "
+            f"{row.largest:.3f} at most"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    require("run")
+    run_dir = pathlib.Path(FLAGS.run)
+    tables = combine(run_dir, FLAGS.store, pathlib.Path(FLAGS.against) if FLAGS.against else None)
+    print(describe(tables))
+    print(f"{run_dir}/subsets.csv, {run_dir}/shapley.csv")
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("against", None, "Run directory of models trained on subsets alone.")
+
+
+def run() -> None:
+    start(main, define_run, define_store, define_flags)
+
+
+if __name__ == "__main__":
+    run()

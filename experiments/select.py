@@ -1,0 +1,181 @@
+"""Forward selection: which assay first, which beside it, and when no further one helps.
+
+    python -m experiments.select --store=roadmap.zarr --run=selection --model=promoter_cnn
+    python -m experiments.select --store=roadmap.zarr --run=selection --cells=E003 \\
+        --assays=H3K4me3,H3K27ac,DNase --most=2
+
+Takes the flags of experiments.train; --assays names the candidates. Every round trains one model of
+the assays chosen so far and each candidate, for every cell x fold x seed, and chooses the candidate
+of the lowest validation loss (mean over all of them). It ends when no candidate lowers the loss, or
+after --most assays. Test chromosomes are read once it has ended, for the sets that were chosen.
+
+DIR/round-1, DIR/round-2, … are run directories like any other, so the same command resumes.
+DIR/selection.csv has one row a round and candidate: the validation loss, whether it was chosen, and
+for chosen ones the held-out score with its interval.
+"""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from absl import flags
+
+from data_prep.program import start
+from epi2expr_jax import predict, ranking
+from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.runs import parse_assay_sets
+from epi2expr_jax.store import WindowStore
+from experiments.evaluate import predict_held_out
+from experiments.flags import Machine, TrainRequest, define_machine, define_training
+from experiments.train import train
+
+FLAGS = flags.FLAGS
+
+_OUTCOME = ["pearson", "low", "high", "n_chromosomes"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """One round: its run directory, and what each candidate's models scored.
+
+    Attributes:
+        losses: candidate → mean over cells, folds and seeds of the lowest validation loss; NaN for
+            one of whose trainings any failed.
+        chosen: the candidate that lowers the loss most; None if none lowers it.
+    """
+
+    run_dir: pathlib.Path
+    before: tuple[str, ...]
+    losses: dict[str, float]
+    chosen: str | None
+
+
+def select(
+    request: TrainRequest, out: pathlib.Path, *, most: int = 0, machine: Machine = Machine()
+) -> pd.DataFrame:
+    """Choose assays one after the other; writes and returns the table of `selection.csv`.
+
+    Args:
+        request: what to train; its assays are the candidates.
+        most: how many assays to choose at most; 0: as many as help.
+
+    Raises:
+        InputError: for anything wrong with the request, or if no candidate's trainings succeed.
+    """
+    store = WindowStore.open(request.store)
+    named = parse_assay_sets(request.assays, store.manifest.assays)
+    candidates = [a for a in store.manifest.assays if any(a in assays for assays in named)]
+    rounds: list[Round] = []
+    chosen: tuple[str, ...] = ()
+    best = np.inf
+    while len(chosen) < min(most or len(candidates), len(candidates)):
+        rest = [assay for assay in candidates if assay not in chosen]
+        run_dir = out / f"round-{len(rounds) + 1}"
+        sets = ["+".join([*chosen, assay]) for assay in rest]
+        card = train(dataclasses.replace(request, assays=sets), run_dir, machine=machine)
+        losses = {assay: _loss(card, {*chosen, assay}) for assay in rest}
+        if np.isnan(list(losses.values())).all():
+            raise InputError(
+                Problem(
+                    str(run_dir),
+                    "no candidate all of whose trainings succeeded",
+                    "finite losses",
+                    "give a lower --learning_rate and another --run",
+                )
+            )
+        winner = min(rest, key=lambda assay: np.nan_to_num(losses[assay], nan=np.inf))
+        helps = losses[winner] < best
+        rounds.append(Round(run_dir, chosen, losses, winner if helps else None))
+        print(_line(rounds[-1], winner, best))
+        if not helps:
+            break
+        best, chosen = losses[winner], (*chosen, winner)
+    table = _table(rounds, store)
+    table.to_csv(out / "selection.csv", index=False, float_format="%.6g")
+    return table
+
+
+def _loss(card: dict[str, Any], assays: set[str]) -> float:
+    """Mean lowest validation loss of the runs that read these assays; NaN if any failed."""
+    losses = [
+        np.nan if row["status"] == "quarantined" else row["best_validation_loss"]
+        for population in card["populations"]
+        for row in population["runs"]
+        if set(row["assays"]) == assays
+    ]
+    return float(np.mean(losses))
+
+
+def _line(done: Round, winner: str, best: float) -> str:
+    loss = done.losses[winner]
+    if done.chosen is None:
+        return f"no further assay helps: {winner} leads from a loss of {best:.4f} to {loss:.4f}"
+    return f"{done.run_dir.name}: {'+'.join([*done.before, winner])}, validation loss {loss:.4f}"
+
+
+def _table(rounds: list[Round], store: WindowStore) -> pd.DataFrame:
+    """One row a round and candidate, the best first; chosen ones with their held-out score."""
+    rows = []
+    for number, done in enumerate(rounds, 1):
+        for assay in sorted(done.losses, key=lambda a: np.nan_to_num(done.losses[a], nan=np.inf)):
+            in_order = [a for a in store.manifest.assays if a in {*done.before, assay}]
+            outcome = dict.fromkeys(_OUTCOME, np.nan)
+            if assay == done.chosen:
+                outcome = _held_out(done.run_dir, in_order, store)
+            rows.append(
+                {
+                    "round": number,
+                    "candidate": assay,
+                    "assays": "+".join(in_order),
+                    "validation_loss": done.losses[assay],
+                    "chosen": assay == done.chosen,
+                    **outcome,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _held_out(run_dir: pathlib.Path, assays: list[str], store: WindowStore) -> dict[str, float]:
+    """The score over all cells of one set's models, on genes that they never saw."""
+    ensemble = predict.load(run_dir).only(assays)
+    scores = ranking.score_table(predict_held_out(ensemble, store))
+    ranked = ranking.rank_assays(scores)
+    row = ranked[ranked.cell == ranking.ALL].iloc[0]
+    return {name: row[name] for name in _OUTCOME}
+
+
+def main() -> None:
+    machine = Machine.from_flags()
+    if machine.distributed or machine.share.count > 1:
+        raise InputError(
+            Problem(
+                "command line",
+                "--share or --distributed",
+                "neither: every round waits for the whole one before it",
+                "let one process select, on all devices of its machine",
+            )
+        )
+    machine.join()
+    request = TrainRequest.from_flags()
+    out = pathlib.Path(FLAGS.run)
+    table = select(request, out, most=FLAGS.most, machine=machine)
+    for row in table[table.chosen].itertuples():
+        print(
+            f"{row.round:>3}  + {row.candidate:<20} validation loss {row.validation_loss:.4f}, "
+            f"held-out r {row.pearson:.3f} ({row.low:.3f} to {row.high:.3f})"
+        )
+    print(f"{out}/selection.csv")
+
+
+def define_flags() -> None:
+    flags.DEFINE_integer("most", 0, "Most assays to choose; 0: as many as help.", lower_bound=0)
+
+
+def run() -> None:
+    start(main, define_training, define_machine, define_flags)
+
+
+if __name__ == "__main__":
+    run()

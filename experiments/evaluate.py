@@ -1,20 +1,27 @@
 """Score trained models on the genes they never saw, and rank the assays.
 
     python -m experiments.evaluate --run=runs/cnn
+    python -m experiments.evaluate --run=runs/cnn --baselines=linear,ridge,boosting
 
 Writes into the run directory: predictions.parquet (held-out genes only), metrics.parquet (one row
-a run and chromosome) and ranking.csv (cell, assay, pearson, low, high, spearman, …; cell "all"
-aggregates). Scores are of log2(RPKM + 1), within fold and chromosome, never pooled over models.
+a run and chromosome), ranking.csv (cell, assay, pearson, low, high, spearman, …; cell "all"
+aggregates) and baselines.csv (the run's model beside simple ones on the same folds). Scores are of
+log2(RPKM + 1), within fold and chromosome, never pooled over models.
 """
 
 import collections
+import functools
 import pathlib
+from collections.abc import Sequence
 
 import pandas as pd
 from absl import flags
+from tqdm import tqdm
 
 from data_prep.program import start
 from epi2expr_jax import ranking
+from epi2expr_jax.baselines import BASELINES, mean_of_seeds, predict_baselines
+from epi2expr_jax.comparison import compare_models
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.pooling import cells_of
 from epi2expr_jax.predict import Ensemble, load
@@ -25,11 +32,14 @@ from experiments.flags import define_run, define_store, require
 FLAGS = flags.FLAGS
 
 
-def evaluate(run_dir: pathlib.Path, store_path: str | None = None) -> pd.DataFrame:
+def evaluate(
+    run_dir: pathlib.Path, store_path: str | None = None, baselines: Sequence[str] = ()
+) -> pd.DataFrame:
     """Write predictions, metrics and ranking of a finished run; returns the ranking.
 
     Args:
         store_path: where the store lies now; by default where training read it.
+        baselines: simple models to hold the run's against (see `epi2expr_jax.baselines`).
 
     Raises:
         InputError: if training has not finished, or the store is not the one trained on.
@@ -49,11 +59,41 @@ def evaluate(run_dir: pathlib.Path, store_path: str | None = None) -> pd.DataFra
     predictions.to_parquet(run_dir / "predictions.parquet", index=False)
     scores = ranking.score_table(predictions)
     scores.to_parquet(run_dir / "metrics.parquet", index=False)
+    _compare(ensemble, store, predictions, scores, baselines, run_dir)
     ranked = ranking.rank_assays(scores)
-    partial = run_dir / "ranking.csv.partial"
-    ranked.to_csv(partial, index=False, float_format="%.6g")
-    partial.replace(run_dir / "ranking.csv")
+    _write_csv(run_dir / "ranking.csv", ranked)
     return ranked
+
+
+def _compare(
+    ensemble: Ensemble,
+    store: WindowStore,
+    predictions: pd.DataFrame,
+    scores: pd.DataFrame,
+    baselines: Sequence[str],
+    run_dir: pathlib.Path,
+) -> None:
+    """Write baselines.parquet and .csv: the run's model, the mean of its seeds, and baselines."""
+    own = ensemble.card["model"]
+    tables = {own: scores}
+    if scores["seed"].nunique() > 1:
+        name = f"{own}, mean of {scores['seed'].nunique()} seeds"
+        tables[name] = ranking.score_table(mean_of_seeds(predictions))
+    if baselines:
+        reading = functools.partial(tqdm, desc="baselines", unit="set", disable=None)
+        made = predict_baselines(ensemble, store, baselines, reading)
+        if len(made):
+            made.to_parquet(run_dir / "baselines.parquet", index=False)
+        for name, part in made.groupby("model", sort=False):
+            tables[str(name)] = ranking.score_table(part)
+    if len(tables) > 1:
+        _write_csv(run_dir / "baselines.csv", compare_models(tables))
+
+
+def _write_csv(path: pathlib.Path, table: pd.DataFrame) -> None:
+    partial = path.with_name(path.name + ".partial")
+    table.to_csv(partial, index=False, float_format="%.6g")
+    partial.replace(path)
 
 
 def predict_held_out(ensemble: Ensemble, store: WindowStore) -> pd.DataFrame:
@@ -143,19 +183,44 @@ def format_ranking(ranked: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def format_baselines(table: pd.DataFrame) -> str:
+    """Whether something simpler predicts better, in words."""
+    own = table["model"].iloc[0]
+    first = table[table["assay"] == table["assay"].iloc[0]]
+    scores = ", ".join(f"{row.model} {row.pearson:.3f}" for row in first.itertuples())
+    lines = [f"r by model ({first['assay'].iloc[0]}): {scores}"]
+    for row in table[(table["model"] != own) & (table["lead_low"] > 0)].itertuples():
+        lines.append(
+            f"{row.model} predicts better than {own} from {row.assay}: by {row.lead:.3f} "
+            f"({row.lead_low:.3f} to {row.lead_high:.3f})"
+        )
+    return "\n".join(lines)
+
+
+def define_baselines() -> None:
+    flags.DEFINE_list(
+        "baselines",
+        ["linear", "ridge"],
+        f"Simple models on the same folds: {', '.join(BASELINES)} (boosting takes seconds a run); "
+        "empty: none.",
+    )
+
+
 def main() -> None:
     require("run")
     run_dir = pathlib.Path(FLAGS.run)
-    ranked = evaluate(run_dir, FLAGS.store)
+    ranked = evaluate(run_dir, FLAGS.store, FLAGS.baselines)
     scores = pd.read_parquet(run_dir / "metrics.parquet")
     print(format_ranking(ranked))
+    if (run_dir / "baselines.csv").exists():
+        print(format_baselines(pd.read_csv(run_dir / "baselines.csv")))
     for note in ranking.caveats(scores):
         print(f"note: {note}")
     print(f"{run_dir}/ranking.csv; next: python -m experiments.report --run={run_dir}")
 
 
 def run() -> None:
-    start(main, define_run, define_store)
+    start(main, define_run, define_store, define_baselines)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ FLOORS = {
     3: ["training", "checkpoint", "streaming", "pooling"],
     4: ["population", "convert"],
     5: ["predict", "planning"],
-    6: ["ranking"],
+    6: ["ranking", "baselines"],
     7: ["comparison", "across_cells", "subsets", "shapley"],
 }  # fmt: skip
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}

@@ -1,0 +1,256 @@
+"""DeepChrome-style window counts to a window store: CSV of read counts around each TSS -> store.
+
+    python -m data_prep.import_window_counts --counts=E003.train.csv.gz,E003.valid.csv.gz \\
+        --expression=57epigenomes.RPKM.pc.gz --genes=gencode.gtf.gz --store=counts.zarr
+
+Each line is `GENE_symbol_bin,c1,c2,…`: a gene's bin, from 1 on and from left to right on the genome
+whatever the strand, and the count of each mark (--assays names them in order). A file belongs to
+the cell that its name begins with, up to the first dot; several files of a cell are put together.
+Genes that not every cell has, or that annotation or expression lack, are left out and counted. The
+same command run again does only what is missing.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import pathlib
+
+import numpy as np
+import pandas as pd
+from absl import flags
+from jaxtyping import Float32
+from tqdm import tqdm
+
+from data_prep.annotation import read_genes
+from data_prep.assembly import load_assembly
+from data_prep.expression import read_expression
+from data_prep.program import start
+from epi2expr_jax.errors import InputError, Problem, collect
+from epi2expr_jax.genome import (
+    check_gene_table,
+    gene_order,
+    listing,
+    match_chromosomes,
+    sort_chromosomes,
+)
+from epi2expr_jax.manifest import Manifest
+from epi2expr_jax.roadmap import BLIND_CHROMOSOMES
+from epi2expr_jax.store import WindowStore
+
+FLAGS = flags.FLAGS
+
+# The marks of DeepChrome's counts (Singh et al., Bioinformatics 2016), as in its files' columns.
+MARKS = ("H3K4me1", "H3K4me3", "H3K9me3", "H3K27me3", "H3K36me3")
+
+
+def define_flags() -> None:
+    """The flags of this program."""
+    flags.DEFINE_list("counts", [], "CSV files of counts, CELL.anything.csv, gzipped or not.")
+    flags.DEFINE_string("expression", None, "Expression table: gene ids, and a column a cell.")
+    flags.DEFINE_string("genes", None, "GTF or table of genes: chromosome, TSS and strand.")
+    flags.DEFINE_string("store", None, "Folder of the window store to make.")
+    flags.DEFINE_list("assays", list(MARKS), "The marks of the columns, in their order.")
+    flags.DEFINE_string("assembly", "hg19", "hg19, hg38, mm10, mm39, or a FILE.chrom.sizes.")
+    flags.DEFINE_integer("bin_bp", 100, "Width of a bin, in bp.", lower_bound=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportConfig:
+    """What to import from where. See the flags for the fields."""
+
+    counts: tuple[str, ...]
+    expression: str
+    genes: str
+    store: str
+    assays: tuple[str, ...] = MARKS
+    assembly: str = "hg19"
+    bin_bp: int = 100
+
+    @classmethod
+    def from_flags(cls) -> "ImportConfig":
+        """From the command line.
+
+        Raises:
+            InputError: naming every flag that is needed and missing.
+        """
+        needed = ("counts", "expression", "genes", "store")
+        missing = [name for name in needed if not getattr(FLAGS, name)]
+        if missing:
+            raise InputError(
+                Problem("command line", f"no --{name}", "a value", "see --help for an example")
+                for name in missing
+            )
+        values = {field.name: getattr(FLAGS, field.name) for field in dataclasses.fields(cls)}
+        lists = {name: tuple(values[name]) for name in ("counts", "assays")}
+        return cls(**{**values, **lists})
+
+
+def read_counts(path: str, assays: int) -> tuple[list[str], Float32[np.ndarray, "G W A"]]:
+    """The gene ids of a file of counts, and the counts of every bin and mark.
+
+    Raises:
+        InputError: with all problems of the file.
+    """
+
+    def wrong(found: str, expected: str, remedy: str) -> InputError:
+        return InputError(Problem(path, found, expected, remedy))
+
+    try:
+        table = pd.read_csv(path, header=None, dtype={0: str})
+    except (OSError, ValueError, EOFError) as error:
+        raise wrong(
+            f"a file that cannot be read ({error})", "a CSV of counts", "check it"
+        ) from None
+    if table.shape[1] != assays + 1:
+        found = f"{table.shape[1] - 1} counts a line"
+        raise wrong(found, f"{assays}, one for each of --assays", "name the marks by --assays")
+    parts = table[0].str.extract(r"^([^_]+)_.*?_?(\d+)$")
+    numbers = table.drop(columns=0).apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
+    bad = parts.isna().any(axis=1).to_numpy()
+    if bad.any():
+        rows = listing(f"line {i + 1}: {table[0][i]!r}" for i in np.flatnonzero(bad))
+        raise wrong(f"{bad.sum()} lines without gene and bin ({rows})", "GENE_symbol_bin", "check")
+    bad = ~(np.isfinite(numbers) & (numbers >= 0)).all(axis=1)
+    if bad.any():
+        rows = listing(f"line {i + 1}" for i in np.flatnonzero(bad))
+        found = f"{bad.sum()} lines with a count that is negative or no number ({rows})"
+        raise wrong(found, "counts of 0 or more", "correct the file")
+    gene, number = parts[0].to_numpy(str), parts[1].to_numpy(int)
+    first = np.flatnonzero(np.r_[True, gene[1:] != gene[:-1]])
+    ids = [name.split(".")[0] for name in gene[first]]
+    if twice := sorted(name for name, n in collections.Counter(ids).items() if n > 1):
+        raise wrong(f"genes twice ({listing(twice)})", "each gene's lines together", "remove some")
+    bins = np.diff(np.r_[first, len(gene)])
+    counted = np.arange(len(gene)) - np.repeat(first, bins) + 1
+    broken = np.unique(gene[(number != counted) | (np.repeat(bins, bins) != bins[0])])
+    if len(broken):
+        found = f"bins missing or out of order ({listing(broken)})"
+        raise wrong(found, f"bins 1 to {bins[0]} of every gene", "sort or complete the file")
+    return ids, numbers.reshape(len(ids), bins[0], assays)
+
+
+def import_store(config: ImportConfig) -> WindowStore:
+    """Import, or go on importing, into the store of `config`.
+
+    Raises:
+        InputError: with all problems of the inputs.
+    """
+    problems: list[Problem] = []
+    files: dict[str, list[str]] = collections.defaultdict(list)
+    for path in config.counts:
+        files[pathlib.Path(path).name.split(".")[0]].append(path)
+    read: dict[str, list] = collections.defaultdict(list)
+    for cell, path in tqdm(
+        [(cell, path) for cell, paths in files.items() for path in paths],
+        desc="reading counts", unit="file", disable=None,
+    ):  # fmt: skip
+        with collect(problems):
+            read[cell].append(read_counts(path, len(config.assays)))
+    annotated = expression = assembly = None
+    with collect(problems):
+        assembly = load_assembly(config.assembly)
+        annotated = read_genes(config.genes, chrom_sizes=assembly.chrom_sizes)
+        check_gene_table(annotated, assembly.chrom_sizes, config.genes)
+    with collect(problems):
+        expression = read_expression(config.expression, cells=list(files))
+    bins = {counts.shape[1] for parts in read.values() for _, counts in parts}
+    if len(bins) > 1:
+        found = f"{listing(sorted(bins))} bins a gene"
+        problems.append(Problem("--counts", found, "as many in every file", "import them apart"))
+    for cell, parts in read.items():
+        ids = [gene for genes, _ in parts for gene in genes]
+        if twice := sorted(name for name, n in collections.Counter(ids).items() if n > 1):
+            found = f"genes in several files ({listing(twice)})"
+            problems.append(Problem(f"--counts of {cell}", found, "each once", "leave one out"))
+    if problems:
+        raise InputError(problems)
+    assert assembly
+    assert annotated is not None
+    assert expression is not None
+
+    of_cell = {cell: [gene for ids, _ in parts for gene in ids] for cell, parts in read.items()}
+    everywhere = set.intersection(*map(set, of_cell.values()))
+    anywhere = set.union(*map(set, of_cell.values()))
+    known = everywhere & set(annotated.gene_id)
+    values = expression.reindex(sorted(known))
+    whole = set(values.index[values.notna().all(axis=1)])
+    genes = annotated[annotated.gene_id.isin(list(whole))]
+    genes = genes.iloc[gene_order(genes.chrom, genes.tss)].reset_index(drop=True)
+    if genes.empty:
+        raise InputError(
+            Problem(
+                "--counts, --genes and --expression",
+                f"no gene that all have ({len(anywhere)} in the counts)",
+                "gene ids of one kind",
+                "check the files",
+            )
+        )
+    left_out = {
+        "not in every cell": len(anywhere - everywhere),
+        "not in the annotation": len(everywhere - known),
+        "expression missing in a cell": len(known - whole),
+    }
+    manifest = _manifest(config, files, assembly, genes, bins.pop(), left_out)
+    table = np.ascontiguousarray(expression.loc[genes.gene_id].to_numpy(np.float32).T)
+    path = pathlib.Path(config.store)
+    if path.exists():
+        store = WindowStore.resume(path, manifest)
+    else:
+        store = WindowStore.create(path, manifest, genes, table)
+    for cell, assay in store.missing_slabs():
+        counts = np.concatenate([counts for _, counts in read[cell]])
+        rows = pd.Index(of_cell[cell]).get_indexer(pd.Index(genes.gene_id))
+        means = counts[rows, :, config.assays.index(assay)]
+        covered = np.ones(len(genes), np.float32)
+        sources = [_source(file) for file in files[cell]]
+        store.write_slab(cell, assay, np.ascontiguousarray(means), covered, sources)
+    return WindowStore.open(path)
+
+
+def _manifest(config, files, assembly, genes, bins, left_out) -> Manifest:
+    cells, chromosomes = list(files), sort_chromosomes(genes.chrom)
+    candidates = hashlib.sha256(genes.to_csv(index=False).encode())
+    for paths in files.values():
+        for path in paths:
+            candidates.update(_source(path)["sha256"].encode())
+    return Manifest(
+        window_bp=bins * config.bin_bp,
+        bin_bp=config.bin_bp,
+        assembly=assembly.name,
+        chrom_sizes=dict(assembly.chrom_sizes),
+        chromosomes=chromosomes,
+        blind=sort_chromosomes(match_chromosomes(BLIND_CHROMOSOMES, chromosomes).values()),
+        cells=cells,
+        assays=list(config.assays),
+        tracks=[[cell, assay] for cell in cells for assay in config.assays],
+        units=dict.fromkeys(config.assays, "counts"),
+        groups={assay: "histone" if assay.startswith("H") else "" for assay in config.assays},
+        min_covered=0.0,
+        tss="gene_5p",
+        candidates_sha256=candidates.hexdigest(),
+        left_out=left_out,
+    )
+
+
+def _source(path: str) -> dict:
+    content = pathlib.Path(path).read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    return {"name": pathlib.Path(path).name, "bytes": len(content), "sha256": digest}
+
+
+def main() -> None:
+    store = import_store(ImportConfig.from_flags())
+    manifest = store.manifest
+    print(
+        f"{store.path}: {len(manifest.cells)} cells x {len(manifest.assays)} assays x "
+        f"{len(store.genes)} genes x {manifest.window.bins} bins; left out: "
+        + ", ".join(f"{n} {why}" for why, n in manifest.left_out.items())
+    )
+
+
+def run() -> None:
+    start(main, define_flags)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,125 @@
+import dataclasses
+import pathlib
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_prep.import_window_counts import ImportConfig, import_store, read_counts
+from epi2expr_jax.errors import InputError
+
+GENES = [("ENSG01", "A", "chr1", 50_000, "+"), ("ENSG02", "B_C", "chr2", 60_000, "-"),
+         ("ENSG03", "", "chr3", 70_000, "+")]  # fmt: skip
+
+
+@pytest.fixture
+def config(tmp_path):
+    rng = np.random.default_rng(0)
+    for cell in ("E003", "E123"):
+        for part, genes in (("train", GENES[:2]), ("valid", GENES[2:])):
+            lines = [
+                f"{gene}_{symbol}_{b},{','.join(map(str, rng.integers(0, 9, 2)))}"
+                for gene, symbol, *_ in genes
+                for b in range(1, 5)
+            ]
+            (tmp_path / f"{cell}.{part}.csv").write_text("\n".join(lines) + "\n")
+    table = pd.DataFrame(GENES, columns=["gene_id", "name", "chrom", "tss", "strand"])
+    table.to_csv(tmp_path / "genes.csv", index=False)
+    (tmp_path / "rpkm.csv").write_text(
+        "gene_id,E003,E123\n" + "".join(f"{g[0]},{i}.5,{i + 2}\n" for i, g in enumerate(GENES))
+    )
+    counts = [str(tmp_path / f"{c}.{p}.csv") for c in ("E003", "E123") for p in ("train", "valid")]
+    return ImportConfig(
+        counts=tuple(counts),
+        expression=str(tmp_path / "rpkm.csv"),
+        genes=str(tmp_path / "genes.csv"),
+        store=str(tmp_path / "counts.zarr"),
+        assays=("K4", "K27"),
+    )
+
+
+def test_counts_become_windows_in_genomic_order(config):
+    store = import_store(config)
+    assert store.manifest.cells == ["E003", "E123"]
+    assert store.manifest.window.window_bp == 400
+    assert set(store.manifest.units.values()) == {"counts"}
+    assert store.genes.gene_id.tolist() == ["ENSG01", "ENSG02", "ENSG03"]
+    lines = pathlib.Path(config.counts[2]).read_text().splitlines()
+    expected = [int(line.split(",")[2]) for line in lines[4:8]]  # E123, the second gene, K27
+    assert store.read_signal(["E123"], ["K27"])[0, 0, 1].tolist() == expected
+    assert store.read_expression(["E123"])[0].tolist() == [2, 3, 4]
+    assert store.verify() == []
+    again = import_store(config)
+    assert again.checksum() == store.checksum()
+
+
+def test_genes_that_some_lack_are_counted(config):
+    path = config.counts[3]
+    lines = pathlib.Path(path).read_text().splitlines()
+    pathlib.Path(path).write_text("\n".join(line.replace("ENSG03", "ENSG77") for line in lines))
+    store = import_store(config)
+    assert len(store.genes) == 2
+    assert store.manifest.left_out["not in every cell"] == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda lines: [*lines[:1], lines[1] + ",7", *lines[2:]], "cannot be read"),
+        (lambda lines: [line.rsplit(",", 1)[0] for line in lines], "1 counts a line"),
+        (lambda lines: lines[:2] + lines[3:], "out of order"),
+        (lambda lines: [lines[1], lines[0], *lines[2:]], "out of order"),
+        (lambda lines: lines + lines[:4], "genes twice"),
+        (lambda lines: ["nobin,1,2", *lines[1:]], "without gene and bin"),
+        (lambda lines: [lines[0].rsplit(",", 1)[0] + ",-1", *lines[1:]], "negative or no number"),
+        (lambda lines: [lines[0].rsplit(",", 1)[0] + ",x", *lines[1:]], "negative or no number"),
+    ],
+)
+def test_bad_files_are_refused(config, change, words):
+    path = config.counts[0]
+    lines = pathlib.Path(path).read_text().splitlines()
+    pathlib.Path(path).write_text("\n".join(change(lines)) + "\n")
+    with pytest.raises(InputError, match=words):
+        read_counts(path, 2)
+    with pytest.raises(InputError):
+        import_store(config)
+
+
+def test_problems_of_all_files_come_together(config):
+    pathlib.Path(config.counts[0]).write_text("nobin,1,2\n")
+    missing = dataclasses.replace(config, counts=(*config.counts, "E129.none.csv"))
+    with pytest.raises(InputError) as caught:
+        import_store(missing)
+    text = str(caught.value)
+    assert "without gene and bin" in text
+    assert "E129.none.csv" in text
+
+
+def test_a_gene_in_two_files_of_a_cell_is_refused(config):
+    with pytest.raises(InputError, match="genes in several files"):
+        import_store(dataclasses.replace(config, counts=(*config.counts, config.counts[0])))
+
+
+def test_real_counts(shared_data, tmp_path):
+    """Known numbers of the shared excerpts: order of bins, orientation, expression."""
+    folder = shared_data / "window_counts"
+    store = import_store(
+        ImportConfig(
+            counts=tuple(str(folder / f"{c}.{p}.csv.gz") for c in ("E003", "E123")
+                         for p in ("train", "valid")),
+            expression=str(shared_data / "expression" / "57epigenomes.RPKM.pc.gz"),
+            genes=str(shared_data / "annotation" / "gencode_v10_genes.gtf.gz"),
+            store=str(tmp_path / "counts.zarr"),
+        )
+    )  # fmt: skip
+    assert len(store.genes) == 400
+    assert store.manifest.window.bins == 200
+    row = store.genes.gene_id.tolist().index("ENSG00000130749")
+    first = store.read_signal(["E003"], ["H3K4me1"])[0, 0, row, :2].tolist()
+    assert first == [2, 3]  # the file's first two lines
+    # H3K36me3 lies downstream of the TSS: right on plus, left on minus, in genomic order.
+    signal = store.read_signal(["E003"], ["H3K36me3"])[0, 0]
+    right = signal[:, 100:].sum(1) > signal[:, :100].sum(1)
+    plus = (store.genes.strand == "+").to_numpy()
+    assert right[plus].mean() > 0.6
+    assert right[~plus].mean() < 0.4

@@ -1,4 +1,4 @@
-"""Floor 7. Models tested in cells they were not trained on, beside what needs no epigenome at all.
+"""Floor 8. Models tested in cells they were not trained on, beside what needs no epigenome at all.
 
 A gene's expression hardly differs between most cells, so the mean of the other cells predicts it
 well (Schreiber et al., Genome Biol 2020) and any cross-cell claim must stand beside that baseline.
@@ -15,7 +15,8 @@ import xarray as xr
 from scipy import stats
 
 from epi2expr_jax.errors import InputError, Problem
-from epi2expr_jax.ranking import MIN_CHROMOSOMES, jackknife, score_cube, score_table, shared_units
+from epi2expr_jax.ranking import MIN_CHROMOSOMES, jackknife, score_cube, shared_units
+from epi2expr_jax.scoring import score_table
 
 KEY = ["assays", "trained_on", "cell"]
 COLUMNS = [
@@ -30,7 +31,7 @@ def score_across_cells(predictions: pd.DataFrame, confidence: float = 0.95) -> p
 
     Args:
         predictions: held-out genes, one row a run, tested cell and gene, in log2(RPKM + 1), with
-            the columns of `ranking.score_table` and `trained_on`: the cell, or pool of cells, of
+            the columns of `scoring.score_table` and `trained_on`: the cell, or pool of cells, of
             the run; `cell` is the one tested in. Genes without a value in all tested cells have no
             deviation.
         confidence: of every interval.

@@ -53,7 +53,7 @@ def predict_baselines(
         show: goes through the (cell, assay set) pairs, showing how far it is.
 
     Returns:
-        One row a run, baseline and test gene, with the columns of `ranking.score_table`, run_id and
+        One row a run, baseline and test gene, with the columns of `scoring.score_table`, run_id and
         `model`, the baseline's name.
 
     Raises:

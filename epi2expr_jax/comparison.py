@@ -1,4 +1,4 @@
-"""Floor 7. Models compared on the same genes, folds and seeds: is one better, and how sure is that?
+"""Floor 8. Models compared on the same genes, folds and seeds: is one better, and how sure is that?
 
 As in `ranking`, scores are taken within one model and one chromosome, and chromosomes are the unit
 of uncertainty; models are paired by chromosome, so what makes a chromosome hard cancels out.
@@ -10,14 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from epi2expr_jax.ranking import (
-    ALL,
-    MIN_CHROMOSOMES,
-    jackknife,
-    score_cube,
-    shared_units,
-    weighted_mean,
-)
+from epi2expr_jax.ranking import MIN_CHROMOSOMES, jackknife, score_cube, shared_units, weighted_mean
+from epi2expr_jax.scoring import ALL
 
 COLUMNS = ["assay", "model", "pearson", "low", "high", "lead", "lead_low", "lead_high", "auc",
            "n_genes", "n_chromosomes"]  # fmt: skip
@@ -27,7 +21,7 @@ def compare_models(tables: Mapping[str, pd.DataFrame], confidence: float = 0.95)
     """Score every model on the units (cell, fold, seed, chromosome) that all of them have.
 
     Args:
-        tables: name of each model → its scores, from `ranking.score_table`. All were trained on
+        tables: name of each model → its scores, from `scoring.score_table`. All were trained on
             one store with the same folds. The first is the one the others are held against.
         confidence: of every interval.
 

@@ -1,4 +1,4 @@
-"""Floor 6. Which assay predicts expression best, and how sure that is.
+"""Floor 7. Which assay predicts expression best, and how sure that is.
 
 A score is computed within one model and one chromosome, never over the pooled predictions of
 several models: models differ in their mean, and pooling turns that into correlation. Chromosomes
@@ -13,113 +13,44 @@ narrower where assays go together, but must estimate their correlation: from thr
 cannot, and its intervals are too short. Bonferroni holds whatever the correlation.
 
 The target of every interval is these cells, these genomes and models trained in this way, on other
-chromosomes like these; not a new cell.
+chromosomes like these. For a new cell like these, the variance between cells is added and Student's
+t has one degree of freedom less than there are cells (of which it takes five); what a cell and a
+chromosome have in common counts twice, which makes these intervals a little too wide.
+
+Seeds are averaged: an interval is of the mean of so many trainings, and `training_sd` says by how
+much the score of a single training varies.
 """
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Float
 from scipy import stats
 
-from epi2expr_jax import metrics
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import listing, sort_chromosomes
+from epi2expr_jax.scoring import ALL, METRICS, RUN
 
-RUN = ["cell", "assays", "fold", "seed"]
 UNIT = ["cell", "fold", "seed", "chrom"]  # what assays are compared on
-VALUES = ["observed", "predicted", "observed_raw", "predicted_raw"]
-METRICS = ["pearson", "spearman", "r2", "mse", "auc", "pearson_raw"]
-ALL = "all"  # the row that aggregates the cells
 
 MIN_GENES = 3  # a correlation of two genes is always 1 or -1
 MIN_CHROMOSOMES = 3
 NO_INTERVAL = f"fewer than {MIN_CHROMOSOMES} chromosomes"
 FEW_CHROMOSOMES = 10
-BLOCK_GENES = 1 << 16  # padded genes scored at once: bounds memory
+MIN_CELLS = 5  # for a statement on a new one
+TARGETS = ("these cells", "a new cell")
 
 COLUMNS = [
     *["cell", "assay", "rank", "pearson", "low", "high", "simultaneous_low", "simultaneous_high"],
     *["spearman", "spearman_low", "spearman_high", "r2", "mse", "auc", "pearson_raw"],
     *["n_genes", "n_chromosomes", "n_folds", "n_cells", "constant_share"],
-    *["rank_low", "rank_high", "note"],
+    *["training_sd", "rank_low", "rank_high", "note"],
 ]
 
 
-def score_table(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Score every run on every chromosome.
-
-    Args:
-        predictions: held-out genes only, one row per run and gene, with columns cell, assays,
-            fold, seed, gene_id, chrom, `observed` and `predicted` in log2(RPKM+1), and
-            `observed_raw` and `predicted_raw` on the model's own target scale.
-
-    Returns:
-        One row per (cell, assays, fold, seed, chrom) with `n` genes; pearson, spearman, r2 and mse
-        of log2(RPKM+1); auc for expression above the median of the cell's genes; pearson_raw on
-        the model's own scale, which a few outlying genes drive under min-max scaling;
-        `constant` (the prediction is constant, so it scores 0) and `constant_observed`.
-
-    Raises:
-        InputError: for missing columns, no rows, values that are not finite, a gene twice in a run.
-    """
-    _check_predictions(predictions)
-    group = np.zeros(len(predictions), np.int64)  # one integer a group: strings sort slowly
-    for column in [*RUN, "chrom"]:
-        code, levels = pd.factorize(predictions[column], sort=True)
-        group = group * len(levels) + code
-    order = np.argsort(group, kind="stable")
-    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-    sizes = np.diff(starts, append=len(order))
-
-    values = {column: predictions[column].to_numpy(np.float32)[order] for column in VALUES}
-    values["label"] = _above_median(predictions)[order]
-    scored = np.empty((len(METRICS) + 2, len(sizes)))
-    # Groups of like size are padded to one of a few widths: few programs, little padding.
-    widths = 4 ** np.ceil(np.emath.logn(4, np.maximum(sizes, 64))).astype(np.int64)
-    for width in np.unique(widths):
-        members = np.flatnonzero(widths == width)
-        rows = max(1, BLOCK_GENES // int(width))
-        for chosen in np.split(members, range(rows, len(members), rows)):
-            padded = np.resize(chosen, rows)  # a short block repeats groups: one program a width
-            mask = np.arange(width) < sizes[padded, None]
-            place = np.where(mask, starts[padded, None] + np.arange(width), 0)
-            block = _score({name: column[place] for name, column in values.items()}, mask)
-            scored[:, chosen] = np.asarray(block)[:, : len(chosen)]
-    scores = predictions.iloc[order[starts]][[*RUN, "chrom"]].reset_index(drop=True)
-    *measured, constant, constant_observed = scored
-    return scores.assign(
-        n=sizes,
-        **dict(zip(METRICS, measured, strict=True)),
-        constant=constant == 1,
-        constant_observed=constant_observed == 1,
-    )
-
-
-@jax.jit
-def _score(
-    values: dict[str, Float[Array, "B G"] | Bool[Array, "B G"]], mask: Bool[Array, "B G"]
-) -> Float[Array, "M B"]:
-    """`METRICS`, then whether prediction and observation are constant, of B groups of genes."""
-    observed, predicted = values["observed"], values["predicted"]
-    moments = metrics.Moments.of(observed, predicted, mask)
-    scored = {
-        "pearson": moments.pearson(),
-        "spearman": metrics.spearman(observed, predicted, mask),
-        "r2": moments.r2(),
-        "mse": moments.mse(),
-        "auc": metrics.auc(predicted, values["label"], mask),
-        "pearson_raw": metrics.Moments.of(
-            values["observed_raw"], values["predicted_raw"], mask
-        ).pearson(),
-    }
-    constant = [moments.constant_predicted(), moments.constant_observed()]
-    return jnp.stack([*(scored[name] for name in METRICS), *constant])
-
-
-def rank_assays(scores: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+def rank_assays(
+    scores: pd.DataFrame, confidence: float = 0.95, target: str = TARGETS[0]
+) -> pd.DataFrame:
     """Rank the assays within every cell, and over the cells under the name "all".
 
     Assays are compared on the same units (cell, fold, seed, chromosome): those that every assay
@@ -130,6 +61,7 @@ def rank_assays(scores: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     Args:
         scores: from `score_table`.
         confidence: of every interval, between 0 and 1.
+        target: of the intervals over all cells: `these cells`, or `a new cell` like them.
 
     Returns:
         One row per cell and assay with columns `COLUMNS`, "all" first, best first. `low`, `high`
@@ -141,19 +73,27 @@ def rank_assays(scores: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
         scores, how many are 0 because the prediction is constant.
 
     Raises:
-        InputError: if confidence is not between 0 and 1.
+        InputError: if confidence is not between 0 and 1, the target is unknown, or there are too
+            few cells to speak of a new one.
     """
     if not 0 < confidence < 1:
         raise InputError(
             Problem("confidence", str(confidence), "a number between 0 and 1", "give 0.95, say")
         )
+    if target not in TARGETS:
+        raise InputError(Problem("target", target, " or ".join(TARGETS), "choose one of these"))
     cube = score_cube(scores)
+    new = target == TARGETS[1]
+    if new and cube.sizes["cell"] < MIN_CELLS:
+        found = f"{cube.sizes['cell']} cells"
+        remedy = "speak of these cells, or train on more"
+        raise InputError(Problem(f"target: {target}", found, f"at least {MIN_CELLS}", remedy))
     parts = {ALL: cube} | {str(cell): cube.sel(cell=[cell]) for cell in cube["cell"].values}
     tables = []
     for cell, part in parts.items():
         shared, _ = shared_units(part)
         if shared.size:
-            tables.append(_rank_group(cell, shared, confidence))
+            tables.append(_rank_group(cell, shared, confidence, new and cell == ALL))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({}, columns=COLUMNS)
 
 
@@ -181,19 +121,31 @@ def shared_units(cube: xr.DataArray) -> tuple[xr.DataArray, int]:
     return cube.sel(assays=has["assays"]).where(shared).sel(kept), dropped
 
 
-def _rank_group(cell: str, shared: xr.DataArray, confidence: float) -> pd.DataFrame:
+def _rank_group(
+    cell: str, shared: xr.DataArray, confidence: float, new_cell: bool = False
+) -> pd.DataFrame:
     """The rows of one cell, or of all of them."""
-    # Folds and seeds first, then cells: every cell counts the same on a chromosome.
-    means = shared.mean(["fold", "seed"]).mean("cell").transpose("metric", "chrom", "assays")
+    means = _means(shared)
     value = dict(zip(means["metric"].values, means.values, strict=True))  # each [K, A]
     genes = value["n"].mean(axis=1)
     K, A = value["pearson"].shape
     tail, pairs = (1 - confidence) / 2, max(1, A * (A - 1) // 2)
-    reach, joint, pairwise = stats.t.isf(tail / np.array([1, A, pairs]), K - 1)
-    pearson, error = jackknife(value["pearson"], genes)
-    rho, rho_error = jackknife(value["spearman"], genes)
+    of_cells = _cell_means(shared) if new_cell else {}
+    degrees = min(K, len(of_cells["pearson"])) - 1 if new_cell else K - 1
+    reach, joint, pairwise = stats.t.isf(tail / np.array([1, A, pairs]), degrees)
+
+    def estimate(values: np.ndarray, between: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        mean, error = jackknife(values, genes)
+        if between is not None:
+            error = np.sqrt(error**2 + between.var(axis=0, ddof=1) / len(between))
+        return mean, error
+
+    r, rho_of = of_cells.get("pearson"), of_cells.get("spearman")
+    pearson, error = estimate(value["pearson"], r)
+    rho, rho_error = estimate(value["spearman"], rho_of)
     # [A, A]: by how much the first assay beats the second, paired by chromosome.
-    lead, lead_error = jackknife(value["pearson"][:, :, None] - value["pearson"][:, None], genes)
+    leads = None if r is None else _pairwise(r)
+    lead, lead_error = estimate(_pairwise(value["pearson"]), leads)
     beats = lead - pairwise * lead_error > 0  # NaN beats nothing
     table = pd.DataFrame(
         {
@@ -214,6 +166,7 @@ def _rank_group(cell: str, shared: xr.DataArray, confidence: float) -> pd.DataFr
             "n_folds": shared.sizes["fold"],
             "n_cells": shared.sizes["cell"],
             "constant_share": shared.sel(metric="constant").mean(UNIT).values,
+            "training_sd": _training_sd(shared),
             "rank_low": 1 + beats.sum(axis=0),
             "rank_high": A - beats.sum(axis=1),
             "note": "" if K >= MIN_CHROMOSOMES else NO_INTERVAL,
@@ -221,6 +174,85 @@ def _rank_group(cell: str, shared: xr.DataArray, confidence: float) -> pd.DataFr
         columns=pd.Index(COLUMNS),
     )
     return table.sort_values(["rank", "assay"])
+
+
+def _means(shared: xr.DataArray) -> xr.DataArray:
+    """`[metric, chrom, assays]`: folds and seeds first, then cells, so that every cell counts the
+    same on a chromosome."""
+    return shared.mean(["fold", "seed"]).mean("cell").transpose("metric", "chrom", "assays")
+
+
+def _cell_means(shared: xr.DataArray) -> dict[str, Float[np.ndarray, "C A"]]:
+    """Pearson and Spearman r of every cell, over chromosomes."""
+    means = shared.mean(["fold", "seed"])
+    weights = means.sel(metric="n", drop=True).mean(["cell", "assays"]).fillna(0)
+    average = means.weighted(weights).mean("chrom").transpose("metric", "cell", "assays")
+    return {name: average.sel(metric=name).values for name in ("pearson", "spearman")}
+
+
+def _pairwise(values: Float[np.ndarray, "n A"]) -> Float[np.ndarray, "n A A"]:
+    return values[:, :, None] - values[:, None]
+
+
+def _training_sd(shared: xr.DataArray) -> np.ndarray | float:
+    """Standard deviation between seeds of an assay's score, within cell; NaN for a single seed."""
+    if shared.sizes["seed"] < 2:
+        return np.nan
+    pearson, genes = (shared.sel(metric=name, drop=True) for name in ("pearson", "n"))
+    weights = genes.mean(["cell", "assays", "fold", "seed"]).fillna(0)
+    by_seed = pearson.mean("fold").weighted(weights).mean("chrom")  # [cell, assays, seed]
+    return np.sqrt(by_seed.var("seed", ddof=1).mean("cell").values)
+
+
+def calls(scores: pd.DataFrame, rate: float = 0.05) -> pd.DataFrame:
+    """Which assays predict at all, and which predicts better than which.
+
+    All p-values, two-sided from the chromosome jackknife-t, go into one Benjamini–Hochberg
+    correction (1995): of all calls together a share of at most `rate` is expected to be false.
+
+    Args:
+        scores: from `score_table`.
+
+    Returns:
+        One row a cell ("all" first), assay and `other`, which is another assay, or empty where the
+        score is held against 0: `lead`, `p`, `q` and whether it is `called`. The better assay
+        comes first. NaN and no call for fewer than three chromosomes.
+    """
+    cube = score_cube(scores)
+    rows = []
+    for cell in (ALL, *cube["cell"].values):
+        shared, _ = shared_units(cube if cell == ALL else cube.sel(cell=[cell]))
+        if not shared.size:
+            continue
+        means = _means(shared)
+        pearson, genes = means.sel(metric="pearson").values, means.sel(metric="n").values.mean(1)
+        names = means["assays"].values.astype(str)
+        first, second = np.triu_indices(len(names), 1)
+        values = np.concatenate([pearson, pearson[:, first] - pearson[:, second]], axis=1)
+        lead, error = jackknife(values, genes)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            p = 2 * stats.t.sf(np.abs(lead) / error, len(genes) - 1)
+        turned = lead[len(names) :] < 0
+        pairs = np.where(turned, names[second], names[first])
+        others = np.where(turned, names[first], names[second])
+        lead[len(names) :] = np.abs(lead[len(names) :])
+        rows.append(
+            pd.DataFrame(
+                {
+                    "cell": str(cell),
+                    "assay": np.concatenate([names, pairs]),
+                    "other": [""] * len(names) + others.tolist(),
+                    "lead": lead,
+                    "p": p,
+                }
+            )
+        )
+    table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame({"p": []})
+    known = table["p"].notna()
+    table["q"] = np.nan
+    if known.any():
+        table.loc[known, "q"] = stats.false_discovery_control(table.loc[known, "p"])
+    return table.assign(called=table["q"] <= rate)
 
 
 def jackknife(
@@ -258,9 +290,17 @@ def caveats(scores: pd.DataFrame, confidence: float = 0.95) -> list[str]:
         f"The target is these cells ({listing(cells)}), on chromosomes like the tested ones; "
         "nothing here speaks of a new cell."
     ]
-    if len(set(scores["seed"])) == 1:
-        notes.append("One seed: training noise is not in the interval.")
     cube, ranking = score_cube(scores), rank_assays(scores, confidence)
+    seeds = len(set(scores["seed"]))
+    if seeds == 1:
+        notes.append("One seed: training noise is not in the interval.")
+    else:
+        spread = ranking["training_sd"].median()
+        notes.append(
+            f"The intervals are of the mean of {seeds} trainings; the score of a single one varies "
+            f"by {spread:.3f} (standard deviation between seeds, median over assays)."
+        )
+    notes += _fold_notes(scores)
     notes += _chromosome_notes(scores, cube) + _hole_notes(scores, cube, set(ranking["cell"]))
     return notes + _constant_notes(ranking) + _tie_notes(ranking)
 
@@ -297,6 +337,16 @@ def _chromosome_notes(scores: pd.DataFrame, cube: xr.DataArray) -> list[str]:
             which = listing(sort_chromosomes(left_out["chrom"]))
             notes.append(f"{_count(len(left_out), 'score')} without weight: {why} ({which}).")
     return notes
+
+
+def _fold_notes(scores: pd.DataFrame) -> list[str]:
+    """Whether some chromosomes are tested more often than others."""
+    times = scores.groupby(["cell", "assays", "seed", "chrom"])["fold"].nunique()
+    by_chrom = times.groupby("chrom").max()
+    if by_chrom.nunique() < 2:
+        return []
+    often = sort_chromosomes(by_chrom.index[by_chrom > by_chrom.min()].astype(str))
+    return [f"Tested in more folds than the others: {listing(often)}."]
 
 
 def _hole_notes(scores: pd.DataFrame, cube: xr.DataArray, ranked: set[str]) -> list[str]:
@@ -346,49 +396,3 @@ def _tie_notes(ranking: pd.DataFrame) -> list[str]:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' if number != 1 else ''}"
-
-
-def _above_median(predictions: pd.DataFrame) -> np.ndarray:
-    """Whether a gene's expression is above the median of its cell's genes, each counted once.
-
-    Where only labels were observed, 0 or 1, these are the answer.
-    """
-    if predictions["observed"].isin([0, 1]).all():
-        return predictions["observed"].to_numpy() == 1
-    label = np.zeros(len(predictions), bool)
-    for rows in predictions.groupby("cell").indices.values():
-        part = predictions.iloc[rows]
-        median = part.drop_duplicates("gene_id")["observed"].median()
-        label[rows] = part["observed"].to_numpy() > median
-    return label
-
-
-def _check_predictions(predictions: pd.DataFrame) -> None:
-    def problem(found: str, expected: str, remedy: str) -> Problem:
-        return Problem("predictions", found, expected, remedy)
-
-    columns = list(predictions.columns)
-    keys = [*RUN, "gene_id", "chrom"]
-    if missing := [name for name in keys + VALUES if name not in columns]:
-        raise InputError(problem(f"columns {columns}", f"also {missing}", "predict again"))
-    if predictions.empty:
-        raise InputError(problem("no rows", "held-out genes of a run", "train a run to its end"))
-    problems = []
-    if nameless := [name for name in keys if predictions[name].hasnans]:
-        problems.append(problem(f"empty {nameless}", "a value in every row", "predict again"))
-    for column in VALUES:
-        broken = ~np.isfinite(predictions[column].to_numpy(float))
-        if broken.any():
-            runs = predictions.loc[broken, RUN].drop_duplicates().astype(str).to_numpy()
-            which = listing(" ".join(run) for run in runs)
-            found = f"{broken.sum()} values of {column} not finite ({which})"
-            problems.append(problem(found, "finite numbers", "leave out runs that diverged"))
-    twice = predictions.duplicated([*RUN, "gene_id"]).to_numpy()
-    if twice.any():
-        genes = listing(predictions["gene_id"].to_numpy()[twice])
-        found = f"{twice.sum()} genes twice in a run ({genes})"
-        problems.append(problem(found, "one row a run and gene", "keep one prediction of each"))
-    if ALL in set(predictions["cell"]):
-        problems.append(problem(f'a cell named "{ALL}"', "another name", "rename the cell"))
-    if problems:
-        raise InputError(problems)

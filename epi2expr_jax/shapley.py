@@ -1,4 +1,4 @@
-"""Floor 7. What each assay adds: exact Shapley values of the scores of all subsets of assays.
+"""Floor 8. What each assay adds: exact Shapley values of the scores of all subsets of assays.
 
 An assay's value is the gain in score when it joins others, averaged over all orders in which assays
 may join (Shapley 1953; the score as the game: Covert, Lundberg & Lee, NeurIPS 2020, section 3).
@@ -22,7 +22,8 @@ from scipy import special, stats
 
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.masking import every_subset
-from epi2expr_jax.ranking import ALL, MIN_CHROMOSOMES, MIN_GENES, NO_INTERVAL, jackknife
+from epi2expr_jax.ranking import MIN_CHROMOSOMES, MIN_GENES, NO_INTERVAL, jackknife
+from epi2expr_jax.scoring import ALL
 
 INTERVALS = ["low", "high", "simultaneous_low", "simultaneous_high", "n_chromosomes", "note"]
 
@@ -139,7 +140,7 @@ def agreement(scores: xr.Dataset, trained: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         scores: from `subsets.subset_scores`.
-        trained: of the others, from `ranking.score_table`, on the same store and folds.
+        trained: of the others, from `scoring.score_table`, on the same store and folds.
 
     Returns:
         One row a cell and subset that both have: cell, subset, size, `masked` and `trained`

@@ -1,4 +1,4 @@
-"""Floor 7. What masked-mark models score from every subset of their assays, all at once.
+"""Floor 8. What masked-mark models score from every subset of their assays, all at once.
 
 A batch of held-out genes is gathered once and predicted from one subset after the other, runs side
 by side as in `predict`; of the predictions only the scores are kept.

@@ -26,7 +26,7 @@ from data_prep.program import start
 from epi2expr_jax import predict, shapley
 from epi2expr_jax.checkpoint import read_card
 from epi2expr_jax.errors import InputError, Problem
-from epi2expr_jax.ranking import ALL
+from epi2expr_jax.scoring import ALL
 from epi2expr_jax.splits import read_splits
 from epi2expr_jax.subsets import subset_scores
 from experiments.flags import define_run, define_store, require

@@ -17,7 +17,7 @@ import pandas as pd
 from absl import flags
 
 from data_prep.program import start
-from epi2expr_jax.ranking import ALL
+from epi2expr_jax.scoring import ALL
 
 FLAGS = flags.FLAGS
 

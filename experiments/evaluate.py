@@ -19,7 +19,7 @@ from absl import flags
 from tqdm import tqdm
 
 from data_prep.program import start
-from epi2expr_jax import ranking
+from epi2expr_jax import ranking, scoring
 from epi2expr_jax.baselines import BASELINES, mean_of_seeds, predict_baselines
 from epi2expr_jax.comparison import compare_models
 from epi2expr_jax.errors import InputError, Problem
@@ -57,7 +57,7 @@ def evaluate(
     store = ensemble.open_store(store_path)
     predictions = predict_held_out(ensemble, store)
     predictions.to_parquet(run_dir / "predictions.parquet", index=False)
-    scores = ranking.score_table(predictions)
+    scores = scoring.score_table(predictions)
     scores.to_parquet(run_dir / "metrics.parquet", index=False)
     _compare(ensemble, store, predictions, scores, baselines, run_dir)
     ranked = ranking.rank_assays(scores)
@@ -78,14 +78,14 @@ def _compare(
     tables = {own: scores}
     if scores["seed"].nunique() > 1:
         name = f"{own}, mean of {scores['seed'].nunique()} seeds"
-        tables[name] = ranking.score_table(mean_of_seeds(predictions))
+        tables[name] = scoring.score_table(mean_of_seeds(predictions))
     if baselines:
         reading = functools.partial(tqdm, desc="baselines", unit="set", disable=None)
         made = predict_baselines(ensemble, store, baselines, reading)
         if len(made):
             made.to_parquet(run_dir / "baselines.parquet", index=False)
         for name, part in made.groupby("model", sort=False):
-            tables[str(name)] = ranking.score_table(part)
+            tables[str(name)] = scoring.score_table(part)
     if len(tables) > 1:
         _write_csv(run_dir / "baselines.csv", compare_models(tables))
 
@@ -170,7 +170,7 @@ def held_out_in(ensemble: Ensemble, store: WindowStore, cell: str | None) -> lis
 
 def format_ranking(ranked: pd.DataFrame) -> str:
     """The ranking over all cells as a table for the terminal."""
-    rows = ranked[ranked.cell == ranking.ALL]
+    rows = ranked[ranked.cell == scoring.ALL]
     if rows.empty:
         rows = ranked
     lines = [f"{'rank':>4}  {'assay':<24} {'r':>6}  95 % interval     simultaneous      rho"]

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
-from epi2expr_jax import ranking
+from epi2expr_jax import scoring
 from experiments.figures import (
     BLUE,
     GREY,
@@ -30,7 +30,7 @@ def sweep_figure(table: pd.DataFrame) -> Figure:
         table: columns assay, window_bp, pearson, low and high.
     """
     order = table.groupby("assay")["pearson"].max().sort_values(ascending=False)
-    assays = sorted(order.index, key=lambda assay: (assay != ranking.ALL, -order[assay]))
+    assays = sorted(order.index, key=lambda assay: (assay != scoring.ALL, -order[assay]))
     columns = min(4, len(assays))
     rows = -(-len(assays) // columns)
     width = max(4.2, min(WIDTH, 1.0 + 2.2 * columns))
@@ -41,7 +41,7 @@ def sweep_figure(table: pd.DataFrame) -> Figure:
         x = part["window_bp"] / 1000
         panel.fill_between(x, part["low"], part["high"], color=BLUE, alpha=0.22, lw=0)
         panel.plot(x, part["pearson"], "o-", color=BLUE, lw=1.6, markersize=4)
-        panel.set_title("all assays" if assay == ranking.ALL else wrap(assay, 24), fontsize=9)
+        panel.set_title("all assays" if assay == scoring.ALL else wrap(assay, 24), fontsize=9)
     drop_panels(panels, len(assays), columns)
     widths = sorted(set(table["window_bp"] / 1000))
     panels[0].set_xscale("log")

@@ -25,7 +25,7 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from data_prep.program import start
-from epi2expr_jax import checkpoint, ranking
+from epi2expr_jax import checkpoint, ranking, scoring
 from epi2expr_jax.comparison import compare_models
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import listing
@@ -198,7 +198,7 @@ def _runs(card: dict[str, Any]) -> pd.DataFrame:
 
 def _cells(card: dict[str, Any], runs: pd.DataFrame, ranked: pd.DataFrame) -> list[str]:
     """Where models were tested. A cell whose runs all failed is a hole, not absent."""
-    tested = [cell for cell in dict.fromkeys(ranked["cell"]) if cell != ranking.ALL]
+    tested = [cell for cell in dict.fromkeys(ranked["cell"]) if cell != scoring.ALL]
     trained = [cell for cell in dict.fromkeys(runs["cell"]) if cell in card["store"]["cells"]]
     return list(dict.fromkeys([*trained, *tested]))
 
@@ -219,7 +219,7 @@ def worst_genes(run_dir: pathlib.Path, rows: pd.DataFrame, names: dict[str, str]
         Columns gene_id, name, chrom, observed, predicted, error (its root mean square), cells.
     """
     filters: list = [("assays", "==", rows["assay"].iloc[0])]
-    if rows["cell"].iloc[0] != ranking.ALL:
+    if rows["cell"].iloc[0] != scoring.ALL:
         filters.append(("cell", "==", rows["cell"].iloc[0]))
     columns = ["cell", "gene_id", "chrom", "observed", "predicted"]
     table = pd.read_parquet(run_dir / "predictions.parquet", columns=columns, filters=filters)
@@ -248,7 +248,7 @@ def _figures(
     rows = _headline(ranked)
     cells = _cells(card, runs, ranked)
     assays = list(dict.fromkeys([*rows["assay"], *ranked["assay"], *runs["assay"]]))
-    grid = ranked[ranked["cell"] != ranking.ALL].pivot(
+    grid = ranked[ranked["cell"] != scoring.ALL].pivot(
         index="assay", columns="cell", values="pearson"
     )
     history = pd.read_parquet(run_dir / "history.parquet").merge(runs[["run_id", "assay"]])
@@ -256,7 +256,7 @@ def _figures(
     few = assays if len(assays) <= MOST_CURVES else [*assays[:half], *assays[-half:]]
     ends = rows.iloc[sorted({0, len(rows) // 2, len(rows) - 1})]
     filters: list = [("assays", "in", list(ends["assay"]))]
-    if rows["cell"].iloc[0] != ranking.ALL:
+    if rows["cell"].iloc[0] != scoring.ALL:
         filters.append(("cell", "==", rows["cell"].iloc[0]))
     predictions = pd.read_parquet(
         run_dir / "predictions.parquet",
@@ -339,7 +339,7 @@ def _page(
             assay: "+".join(dict.fromkeys(kinds[a] for a in assay.split("+") if kinds.get(a)))
             for assay in rows["assay"]
         },
-        over_all=bool(rows["cell"].iloc[0] == ranking.ALL),
+        over_all=bool(rows["cell"].iloc[0] == scoring.ALL),
         cells=_cells(card, runs, tables["ranking"]),
         runs=runs.to_dict("records"),
         statuses=runs["status"].value_counts().to_dict(),

@@ -23,7 +23,7 @@ import pandas as pd
 from absl import flags
 
 from data_prep.program import start
-from epi2expr_jax import predict, ranking
+from epi2expr_jax import predict, ranking, scoring
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.runs import parse_assay_sets
 from epi2expr_jax.store import WindowStore
@@ -140,9 +140,9 @@ def _table(rounds: list[Round], store: WindowStore) -> pd.DataFrame:
 def _held_out(run_dir: pathlib.Path, assays: list[str], store: WindowStore) -> dict[str, float]:
     """The score over all cells of one set's models, on genes that they never saw."""
     ensemble = predict.load(run_dir).only(assays)
-    scores = ranking.score_table(predict_held_out(ensemble, store))
+    scores = scoring.score_table(predict_held_out(ensemble, store))
     ranked = ranking.rank_assays(scores)
-    row = ranked[ranked.cell == ranking.ALL].iloc[0]
+    row = ranked[ranked.cell == scoring.ALL].iloc[0]
     return {name: row[name] for name in _OUTCOME}
 
 

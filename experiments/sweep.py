@@ -22,7 +22,7 @@ from data_prep.program import start
 from epi2expr_jax.comparison import compare_models
 from epi2expr_jax.errors import InputError, Problem, collect
 from epi2expr_jax.models import REGISTRY
-from epi2expr_jax.ranking import ALL
+from epi2expr_jax.scoring import ALL
 from epi2expr_jax.store import WindowStore
 from experiments.evaluate import evaluate
 from experiments.figures import STYLE

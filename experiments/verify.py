@@ -28,7 +28,7 @@ import pandas as pd
 from absl import flags
 
 from data_prep.program import start
-from epi2expr_jax import checkpoint, ranking
+from epi2expr_jax import checkpoint, ranking, scoring
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import listing
 from epi2expr_jax.pooling import cells_of
@@ -183,10 +183,10 @@ class Verification:
         """Whether scores and ranking follow from the predictions."""
         if not (self.run_dir / "ranking.csv").exists():
             return NOT_EVALUATED
-        scores = ranking.score_table(pd.read_parquet(self.run_dir / "predictions.parquet"))
+        scores = scoring.score_table(pd.read_parquet(self.run_dir / "predictions.parquet"))
         written = pd.read_parquet(self.run_dir / "metrics.parquet")
-        key = [*ranking.RUN, "chrom"]
-        of_scores = _largest_difference(written, scores, key, ranking.METRICS)
+        key = [*scoring.RUN, "chrom"]
+        of_scores = _largest_difference(written, scores, key, scoring.METRICS)
         written = pd.read_csv(self.run_dir / "ranking.csv")
         ranked = ranking.rank_assays(scores)
         columns = ["pearson", "low", "high", "spearman", "rank", "rank_low", "rank_high"]

@@ -23,8 +23,9 @@ FLOORS = {
     3: ["training", "checkpoint", "streaming", "pooling"],
     4: ["population", "convert"],
     5: ["predict", "planning"],
-    6: ["ranking", "baselines"],
-    7: ["comparison", "across_cells", "subsets", "shapley"],
+    6: ["scoring", "baselines"],
+    7: ["ranking"],
+    8: ["comparison", "across_cells", "subsets", "shapley", "agreement"],
 }  # fmt: skip
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 # Within one floor these may look at each other: shapes of one thing, or plain vocabulary.

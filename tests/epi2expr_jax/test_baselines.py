@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from epi2expr_jax import ranking
+from epi2expr_jax import scoring
 from epi2expr_jax.baselines import BASELINES, mean_of_seeds, predict_baselines
 from epi2expr_jax.dataset import InputConfig, load_dataset
 from epi2expr_jax.errors import InputError
@@ -50,7 +50,7 @@ def predictions(small_store):
 def test_every_test_gene_once_a_run_and_baseline(predictions, small_store):
     genes, cells = len(small_store.genes), len(small_store.manifest.cells)
     assert predictions.groupby("model").size().eq(genes * cells * 2).all()
-    scores = {name: ranking.score_table(part) for name, part in predictions.groupby("model")}
+    scores = {name: scoring.score_table(part) for name, part in predictions.groupby("model")}
     assert set(scores) == set(BASELINES)
     for name, table in scores.items():
         assert table.pearson.mean() > 0.2, name  # planted assays do predict
@@ -104,7 +104,7 @@ def test_labels_get_probabilities(small_store):
     table = predict(ensemble, small_store, list(BASELINES))
     assert table.predicted.between(0, 1).all()
     assert set(table.observed.unique()) == {0, 1}
-    assert (ranking.score_table(table[table.model == "ridge"]).auc.mean()) > 0.6
+    assert (scoring.score_table(table[table.model == "ridge"]).auc.mean()) > 0.6
 
 
 def test_unknown_baselines_are_named(small_store):

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from epi2expr_jax import ranking
+from epi2expr_jax import scoring
 from epi2expr_jax.comparison import compare_models
 
 
@@ -29,7 +29,7 @@ def predictions(skill, seed=0, chromosomes=8, genes=60, assays=("K4", "K27")):
 
 
 def scores(*args, **kwargs):
-    return ranking.score_table(predictions(*args, **kwargs))
+    return scoring.score_table(predictions(*args, **kwargs))
 
 
 def test_lead_is_the_paired_difference():

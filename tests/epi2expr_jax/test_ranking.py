@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from epi2expr_jax import ranking
+from epi2expr_jax import ranking, scoring
 from epi2expr_jax.errors import InputError
 
 # Protein-coding genes of the Roadmap RPKM matrix on hg19's autosomes.
@@ -76,7 +76,7 @@ def scores_of(pearson, n=100):
     ]
     table = pd.DataFrame(rows)
     table["n"] = table["chrom"].map(n) if isinstance(n, dict) else n
-    for name in ranking.METRICS[1:]:
+    for name in scoring.METRICS[1:]:
         table[name] = table["pearson"]
     return table.assign(constant=False, constant_observed=False)
 
@@ -86,7 +86,7 @@ def test_scores_agree_with_scipy_in_every_group():
     table = simulated(rng, np.array([[0.7, 0.2], [0.5, 0.4]]), {"chr1": 90, "chr2": 300, "chrX": 3})
     table["observed_raw"] = np.exp(table["observed"])
     shuffled = table.sample(frac=1, random_state=0)
-    scores = ranking.score_table(shuffled)
+    scores = scoring.score_table(shuffled)
     assert len(scores) == 2 * 2 * 3
     for row in scores.to_dict("records"):
         here = table[["cell", "assays", "chrom"]] == [row["cell"], row["assays"], row["chrom"]]
@@ -109,11 +109,11 @@ def test_scores_agree_with_scipy_in_every_group():
 
 def test_scores_depend_neither_on_row_order_nor_on_string_kind():
     table = simulated(np.random.default_rng(1), np.array([[0.5]]), {"chr1": 70, "chr2": 40})
-    expected = ranking.score_table(table)
-    reverse = ranking.score_table(table[::-1].reset_index(drop=True))
+    expected = scoring.score_table(table)
+    reverse = scoring.score_table(table[::-1].reset_index(drop=True))
     pd.testing.assert_frame_equal(reverse, expected, rtol=1e-5)
     kinds = dict.fromkeys(("cell", "assays", "fold", "chrom", "gene_id"), "category")
-    categories = ranking.score_table(table.astype(kinds))
+    categories = scoring.score_table(table.astype(kinds))
     pd.testing.assert_frame_equal(categories, expected, check_dtype=False, check_categorical=False)
     ranked = ranking.rank_assays(categories)
     pd.testing.assert_frame_equal(ranked, ranking.rank_assays(expected))
@@ -129,7 +129,7 @@ def test_training_mean_predictor_scores_zero_not_the_pooled_negative():
         parts.append(predictions_of("E003", "H3K4me1", f"f{fold}", chrom, values, mean))
     table = pd.concat(parts)
     assert np.corrcoef(table["observed"], table["predicted"])[0, 1] < -0.2
-    scores = ranking.score_table(table)
+    scores = scoring.score_table(table)
     assert (scores["pearson"] == 0).all()
     assert scores["constant"].all()
     ranked = ranking.rank_assays(scores)
@@ -143,14 +143,14 @@ def test_bad_predictions_are_all_named_at_once():
     table.loc[0, "predicted"] = np.nan
     table.loc[1, "chrom"] = None
     with pytest.raises(InputError) as caught:
-        ranking.score_table(pd.concat([table, table[3:]]))
+        scoring.score_table(pd.concat([table, table[3:]]))
     text = str(caught.value)
     for part in ("not finite (all DNase f0 0)", "2 genes twice", 'named "all"', "empty ['chrom']"):
         assert part in text
     with pytest.raises(InputError, match="observed_raw"):
-        ranking.score_table(table.drop(columns="observed_raw"))
+        scoring.score_table(table.drop(columns="observed_raw"))
     with pytest.raises(InputError, match="no rows"):
-        ranking.score_table(table[:0])
+        scoring.score_table(table[:0])
     with pytest.raises(InputError, match="between 0 and 1"):
         ranking.rank_assays(scores_of({("E003", "DNase"): {"chr1": 0.5}}), confidence=95.0)
 
@@ -347,7 +347,7 @@ def test_interval_of_one_score_covers(trial_size, genes, spread):
     covered = []
     for _ in range(batches):
         r = rng.uniform(0.2, 0.7, (80, 1))
-        scores = ranking.score_table(simulated(rng, r, shrunk(genes, by), spread))
+        scores = scoring.score_table(simulated(rng, r, shrunk(genes, by), spread))
         table = ranking.rank_assays(scores)
         rows = table[table["cell"] != "all"]
         covered += list((rows["low"] <= r[:, 0]) & (r[:, 0] <= rows["high"]))
@@ -364,7 +364,7 @@ def test_simultaneous_intervals_and_rank_sets_cover_jointly(trial_size, genes):
     intervals, ranks, alone = [], [], []
     for _ in range(batches):
         r = np.tile(truth, (50, 1))
-        table = ranking.rank_assays(ranking.score_table(simulated(rng, r, shrunk(genes, by))))
+        table = ranking.rank_assays(scoring.score_table(simulated(rng, r, shrunk(genes, by))))
         for _, rows in table[table["cell"] != "all"].sort_values("assay").groupby("cell"):
             inside = (rows["simultaneous_low"] <= truth) & (truth <= rows["simultaneous_high"])
             intervals.append(inside.all())
@@ -392,7 +392,7 @@ def test_interval_over_crossed_cells_covers(trial_size, genes):
             simulated(rng, r, shrunk(genes, by), shared=True).assign(fold=trial)
             for trial, r in enumerate(truth)
         ]
-        scores = ranking.score_table(pd.concat(tables, ignore_index=True))
+        scores = scoring.score_table(pd.concat(tables, ignore_index=True))
         for r, (_, own) in zip(truth, scores.groupby("fold"), strict=True):
             row = ranking.rank_assays(own).iloc[0]
             assert (row["cell"], row["n_cells"]) == ("all", 4)

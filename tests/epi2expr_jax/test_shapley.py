@@ -8,7 +8,8 @@ import xarray as xr
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.masking import every_subset
-from epi2expr_jax.ranking import ALL, jackknife
+from epi2expr_jax.ranking import jackknife
+from epi2expr_jax.scoring import ALL
 from epi2expr_jax.shapley import (
     agreement,
     attribute,

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from epi2expr_jax import checkpoint, ranking
+from epi2expr_jax import checkpoint, ranking, scoring
 from epi2expr_jax.splits import make_folds, select_folds, write_splits
 from experiments import train as train_module
 from experiments.verify import verify
@@ -71,7 +71,7 @@ class FakeRun:
             for name in ("observed", "predicted"):
                 table[name + "_raw"] = (2 ** table[name] - 1) / 1000
         table.to_parquet(folder / "predictions.parquet", index=False)
-        scores = ranking.score_table(table)
+        scores = scoring.score_table(table)
         scores.to_parquet(folder / "metrics.parquet", index=False)
         ranked = ranking.rank_assays(scores)
         ranked.to_csv(folder / "ranking.csv", index=False)

@@ -15,7 +15,7 @@ from data_prep.simulate import simulate
 from epi2expr_jax import checkpoint, predict
 from epi2expr_jax.dataset import InputConfig
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.ranking import ALL
+from epi2expr_jax.scoring import ALL
 from epi2expr_jax.store import WindowStore
 from epi2expr_jax.training import TrainConfig
 from experiments import combinations

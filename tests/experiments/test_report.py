@@ -7,7 +7,7 @@ import re
 import pandas as pd
 import pytest
 
-from epi2expr_jax import checkpoint, ranking
+from epi2expr_jax import checkpoint, ranking, scoring
 from epi2expr_jax.errors import InputError
 from experiments.figures import number
 from experiments.report import NEEDS, write_report
@@ -74,7 +74,7 @@ def test_page_is_well_formed(study):
 def test_table_holds_every_assay_and_number(study):
     _, page, ranked = study
     rows = [plain(row) for row in re.findall("<tr><td>.*?</tr>", page)]
-    over_all = ranked[ranked.cell == ranking.ALL]
+    over_all = ranked[ranked.cell == scoring.ALL]
     assert len(rows) == len(over_all) == len(ranked.assay.unique())
     for text, row in zip(rows, over_all.itertuples(), strict=True):
         assert row.assay in text
@@ -88,7 +88,7 @@ def test_table_holds_every_assay_and_number(study):
 
 def test_answer_names_rivals_and_what_is_not_shown_to_predict(study):
     _, page, ranked = study
-    text, rows = plain(page), ranked[ranked.cell == ranking.ALL]
+    text, rows = plain(page), ranked[ranked.cell == scoring.ALL]
     best = rows.iloc[0]
     assert f"{best.assay} has the highest score" in text
     assert f"{number(best.pearson)} (95 % interval {number(best.low)} to" in text

@@ -5,6 +5,7 @@ ties: 1 if all cells rank the assays alike, 0 if they have nothing in common.
 """
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -142,8 +143,8 @@ def verdict(best: pd.DataFrame, agreed: Agreement) -> str:
     return words + "."
 
 
-def track_quality(store: WindowStore) -> pd.DataFrame:
-    """Depth and signal-to-noise of every track, from its windows around TSSs.
+def track_quality(store: WindowStore, tracks: Iterable[tuple[str, str]]) -> pd.DataFrame:
+    """Depth and signal-to-noise of tracks (cell, assay), from their windows around TSSs.
 
     Returns:
         Columns cell, assay, `depth` (mean over all genes' windows, in the track's unit) and
@@ -151,7 +152,7 @@ def track_quality(store: WindowStore) -> pd.DataFrame:
         others: how far peaks rise above the rest; 0/0 is NaN).
     """
     rows = []
-    for cell, assay in store.manifest.tracks:
+    for cell, assay in tracks:
         windows = np.sort(store.read_signal([cell], [assay])[0, 0].mean(axis=1, dtype=np.float64))
         peaks = max(1, round(PEAK_SHARE * len(windows)))
         rest = float(np.median(windows[:-peaks])) if len(windows) > peaks else np.nan

@@ -84,8 +84,8 @@ def rank_assays(
         raise InputError(Problem("target", target, " or ".join(TARGETS), "choose one of these"))
     cube = score_cube(scores)
     new = target == TARGETS[1]
-    if new and cube.sizes["cell"] < MIN_CELLS:
-        found = f"{cube.sizes['cell']} cells"
+    if new and (cells := cells_in_common(scores)) < MIN_CELLS:
+        found = f"{cells} cells with every assay"
         remedy = "speak of these cells, or train on more"
         raise InputError(Problem(f"target: {target}", found, f"at least {MIN_CELLS}", remedy))
     parts = {ALL: cube} | {str(cell): cube.sel(cell=[cell]) for cell in cube["cell"].values}
@@ -106,6 +106,12 @@ def score_cube(scores: pd.DataFrame) -> xr.DataArray:
     indexed = scores.set_index([*RUN, "chrom"])[columns].astype(float)
     usable = (scores["n"] >= MIN_GENES) & ~scores["constant_observed"]
     return indexed.loc[usable.to_numpy()].to_xarray().to_dataarray("metric")
+
+
+def cells_in_common(scores: pd.DataFrame) -> int:
+    """How many cells "all" averages over."""
+    shared, _ = shared_units(score_cube(scores))
+    return shared.sizes["cell"] if shared.size else 0
 
 
 def shared_units(cube: xr.DataArray) -> tuple[xr.DataArray, int]:

@@ -5,8 +5,11 @@
 
 Writes into the run directory: predictions.parquet (held-out genes only), metrics.parquet (one row
 a run and chromosome), ranking.csv (cell, assay, pearson, low, high, spearman, …; cell "all"
-aggregates) and baselines.csv (the run's model beside simple ones on the same folds). Scores are of
-log2(RPKM + 1), within fold and chromosome, never pooled over models.
+aggregates); baselines.csv (the run's model beside simple ones on the same folds), groups.csv (the
+ranking among expressed and silent genes, or by --groups), calls.csv (who beats whom, corrected by
+Benjamini-Hochberg), quality.csv (scores beside depth and signal-to-noise of the tracks) and, with
+five cells or more, ranking_new_cell.csv. Scores are of log2(RPKM + 1), within fold and chromosome,
+never pooled over models.
 """
 
 import collections
@@ -20,6 +23,13 @@ from tqdm import tqdm
 
 from data_prep.program import start
 from epi2expr_jax import ranking, scoring
+from epi2expr_jax.agreement import (
+    agreement,
+    best_assays,
+    score_against_quality,
+    track_quality,
+    verdict,
+)
 from epi2expr_jax.baselines import BASELINES, mean_of_seeds, predict_baselines
 from epi2expr_jax.comparison import compare_models
 from epi2expr_jax.errors import InputError, Problem
@@ -33,13 +43,17 @@ FLAGS = flags.FLAGS
 
 
 def evaluate(
-    run_dir: pathlib.Path, store_path: str | None = None, baselines: Sequence[str] = ()
+    run_dir: pathlib.Path,
+    store_path: str | None = None,
+    baselines: Sequence[str] = (),
+    groups: str | None = None,
 ) -> pd.DataFrame:
     """Write predictions, metrics and ranking of a finished run; returns the ranking.
 
     Args:
         store_path: where the store lies now; by default where training read it.
         baselines: simple models to hold the run's against (see `epi2expr_jax.baselines`).
+        groups: column of the gene table to rank within; by default expressed and silent genes.
 
     Raises:
         InputError: if training has not finished, or the store is not the one trained on.
@@ -60,6 +74,7 @@ def evaluate(
     scores = scoring.score_table(predictions)
     scores.to_parquet(run_dir / "metrics.parquet", index=False)
     _compare(ensemble, store, predictions, scores, baselines, run_dir)
+    _write_details(store, predictions, scores, groups, run_dir)
     ranked = ranking.rank_assays(scores)
     _write_csv(run_dir / "ranking.csv", ranked)
     return ranked
@@ -88,6 +103,34 @@ def _compare(
             tables[str(name)] = scoring.score_table(part)
     if len(tables) > 1:
         _write_csv(run_dir / "baselines.csv", compare_models(tables))
+
+
+def _write_details(
+    store: WindowStore,
+    predictions: pd.DataFrame,
+    scores: pd.DataFrame,
+    groups: str | None,
+    run_dir: pathlib.Path,
+) -> None:
+    """Write what else can be said: by group of genes, calls, of a new cell, against quality."""
+    of_genes = scoring.gene_groups(predictions, store.genes, groups)
+    by_group = scoring.score_groups(predictions, of_genes)
+    parts = [
+        ranking.rank_assays(part.drop(columns="group")).assign(group=name)
+        for name, part in by_group.groupby("group")
+    ]
+    _write_csv(run_dir / "groups.csv", pd.concat(parts, ignore_index=True))
+    _write_csv(run_dir / "calls.csv", ranking.calls(scores))
+    new_cell = run_dir / "ranking_new_cell.csv"
+    if ranking.cells_in_common(scores) >= ranking.MIN_CELLS:
+        ranked = ranking.rank_assays(scores, target="a new cell")
+        _write_csv(new_cell, ranked[ranked["cell"] == scoring.ALL])
+    else:
+        new_cell.unlink(missing_ok=True)
+    used = set(zip(scores["cell"], scores["assays"], strict=True))
+    tracks = [(cell, assay) for cell, assay in store.manifest.tracks if (cell, assay) in used]
+    quality = score_against_quality(scores, track_quality(store, tracks))
+    _write_csv(run_dir / "quality.csv", quality)
 
 
 def _write_csv(path: pathlib.Path, table: pd.DataFrame) -> None:
@@ -197,7 +240,10 @@ def format_baselines(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def define_baselines() -> None:
+def define_evaluation() -> None:
+    flags.DEFINE_string(
+        "groups", None, "Column of the gene table to rank within; default: expressed, silent."
+    )
     flags.DEFINE_list(
         "baselines",
         ["linear", "ridge"],
@@ -209,9 +255,12 @@ def define_baselines() -> None:
 def main() -> None:
     require("run")
     run_dir = pathlib.Path(FLAGS.run)
-    ranked = evaluate(run_dir, FLAGS.store, FLAGS.baselines)
+    ranked = evaluate(run_dir, FLAGS.store, FLAGS.baselines, FLAGS.groups)
     scores = pd.read_parquet(run_dir / "metrics.parquet")
     print(format_ranking(ranked))
+    print(verdict(best_assays(ranked), agreement(scores)))
+    called = pd.read_csv(run_dir / "calls.csv")["called"]
+    print(f"called at a false discovery rate of 5 %: {called.sum()} of {len(called)} comparisons")
     if (run_dir / "baselines.csv").exists():
         print(format_baselines(pd.read_csv(run_dir / "baselines.csv")))
     for note in ranking.caveats(scores):
@@ -220,7 +269,7 @@ def main() -> None:
 
 
 def run() -> None:
-    start(main, define_run, define_store, define_baselines)
+    start(main, define_run, define_store, define_evaluation)
 
 
 if __name__ == "__main__":

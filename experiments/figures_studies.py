@@ -167,3 +167,25 @@ def models_figure(table: pd.DataFrame) -> Figure:
     axes.set_xlabel("Pearson r, held-out genes, with 95 % intervals")
     figure.legend(loc="outside upper left", ncols=len(models), frameon=False)
     return figure
+
+
+def quality_figure(table: pd.DataFrame) -> Figure:
+    """Pearson r of every track against its depth and its signal-to-noise.
+
+    Args:
+        table: columns assay, pearson, depth and signal_to_noise.
+    """
+    figure = Figure((WIDTH, 3.2), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    titles = {"depth": "mean signal in the windows", "signal_to_noise": "top 5 % in the median"}
+    for panel, (measure, title) in zip(panels, titles.items(), strict=True):
+        values = table[measure].replace([np.inf, -np.inf], np.nan)
+        shown = table[values > 0]
+        panel.plot(shown[measure], shown["pearson"], "o", color=BLUE, markersize=4, alpha=0.6)
+        for assay, part in shown.groupby("assay"):
+            centre = part[measure].median(), part["pearson"].median()
+            panel.annotate(str(assay), centre, fontsize=7, color="black", ha="center", va="bottom")
+        panel.set_xscale("log")
+        panel.set_xlabel(title)
+    panels[0].set_ylabel("Pearson r, held-out genes")
+    return figure

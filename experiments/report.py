@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 
 from data_prep.program import start
 from epi2expr_jax import checkpoint, ranking, scoring
+from epi2expr_jax.agreement import agreement, best_assays, quality_correlations, verdict
 from epi2expr_jax.comparison import compare_models
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import listing
@@ -35,6 +36,7 @@ from experiments.figures_studies import (
     across_figure,
     models_figure,
     pairs_figure,
+    quality_figure,
     shapley_figure,
     sweep_figure,
 )
@@ -56,7 +58,10 @@ FEW_GENES = 1000  # below, r alone is uncertain by 0.04 or more: as much as good
 
 
 # Further tables, shown if they are there: each program writes its own.
-STUDIES = ("baselines", "subsets", "shapley", "agreement", "across_cells")
+STUDIES = (
+    *("baselines", "groups", "calls", "quality", "ranking_new_cell"),
+    *("subsets", "shapley", "agreement", "across_cells"),
+)
 WORST_GENES = 15
 
 
@@ -275,6 +280,8 @@ def _figures(
     ):  # fmt: skip
         if len(tables[name]):
             figures[name] = draw(tables[name])
+    if len(tables["quality"]):
+        figures["quality"] = quality_figure(tables["quality"])
     if len(tables["shapley"]):
         figures["shapley"] = shapley_figure(_over_all(tables["shapley"]))
     if len(tables["across_cells"]):
@@ -349,11 +356,27 @@ def _page(
         figures=figures,
         unit=unit_of(card["target"]),
         tables={name: table.to_dict("records") for name, table in tables.items()},
+        universal=verdict(best_assays(tables["ranking"]), agreement(scores)),
+        best_rows=_best(tables).to_dict("records"),
+        quality=_quality(tables["quality"]).to_dict("records"),
         abroad=_abroad(tables["across_cells"]),
         verified=json.loads(verified.read_text()) if verified.is_file() else None,
         most_curves=MOST_CURVES,
         most_panels=MOST_PANELS,
     )
+
+
+def _best(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The best assay of every cell, among all genes and in each group."""
+    parts = [best_assays(tables["ranking"]).assign(group="all genes")]
+    if len(tables["groups"]):
+        for name, part in tables["groups"].groupby("group"):
+            parts.append(best_assays(part).assign(group=name))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _quality(table: pd.DataFrame) -> pd.DataFrame:
+    return quality_correlations(table) if len(table) else table
 
 
 def _abroad(table: pd.DataFrame) -> list[dict[Hashable, Any]]:

@@ -83,13 +83,15 @@ def take_turns(sides: dict[str, Callable[[], float]], rounds: int) -> Turns:
     """
     measured: list[tuple[float, dict[str, float]]] = []  # by how busy the others were
     with tqdm(total=rounds, desc="rounds", disable=None) as progress:
-        while progress.n < rounds and len(measured) < 2 * rounds:
+        quiet = 0  # not progress.n, which stays 0 where no progress is shown
+        while quiet < rounds and len(measured) < 2 * rounds:
             begin, before = time.perf_counter(), _seconds_of_others()
             rates = {name: measure() for name, measure in sides.items()}
             others = (_seconds_of_others() - before) / (time.perf_counter() - begin)
             measured.append((others, rates))
+            quiet += others < _DISTURBED
             progress.update(others < _DISTURBED)
-    disturbed = sum(others >= _DISTURBED for others, _ in measured)
+    disturbed = len(measured) - quiet
     measured.sort(key=lambda of: of[0])
     by_side = {name: [rates[name] for _, rates in measured[:rounds]] for name in sides}
     return Turns({n: statistics.median(v) for n, v in by_side.items()}, by_side, disturbed)

@@ -22,6 +22,7 @@ CELLS = (1, 3, 11)
 DOMAIN = 10  # genes
 # Standard deviations of a correlation: between chromosomes in all cells, and in each cell alone.
 CHROMOSOME, OWN = 0.04, 0.02
+CELL = 0.01  # by how much cells differ, at most
 COMMON = 0.7  # of expression and errors, what cells have in common
 LIMITS = 0.935, 0.965
 
@@ -111,7 +112,7 @@ def test_intervals_cover_and_naive_ones_do_not(K, C, trial_size):
     small = {3: 60, 22: 24}[K] if C == 11 else {3: 150, 22: 60}[K]
     count, genes = trial_size(small, 2000), GENES[K]
     rng = np.random.default_rng(100 * K + C)
-    rho = 0.5 + 0.1 * np.linspace(-1, 1, C)[:, None] * np.ones((1, 1))
+    rho = 0.5 + CELL * np.linspace(-1, 1, C)[:, None]
     estimates, intervals, naive = [], [], []
     for pearson in studies(rng, count, rho, genes):
         over_cells = pearson.mean(axis=1)  # [K, A]
@@ -131,10 +132,15 @@ def test_intervals_cover_and_naive_ones_do_not(K, C, trial_size):
         coverage(bounds) for bounds in (intervals, [n[0] for n in naive], [n[1] for n in naive])
     )
     print(f"K={K} C={C}: {ours:.4f}, genes {of_genes:.4f}, cells {of_cells:.4f}")
-    slack = 3 * np.sqrt(0.95 * 0.05 / count) if count < 2000 else 0
-    assert LIMITS[0] - slack <= ours <= LIMITS[1] + slack
-    assert of_genes < LIMITS[0] - 0.02
-    assert of_cells < LIMITS[0] - 0.02
+    if count >= 2000:
+        assert LIMITS[0] <= ours <= LIMITS[1]
+        for naive_one in (of_genes, of_cells):
+            assert not LIMITS[0] <= naive_one <= LIMITS[1]
+    else:
+        assert ours >= LIMITS[0] - 3 * np.sqrt(0.05 * 0.95 / count)
+        assert of_genes < 0.85
+        if K == 3:  # over more chromosomes so few studies do not show it
+            assert of_cells < 0.9
 
 
 @pytest.mark.trial

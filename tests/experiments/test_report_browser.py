@@ -21,8 +21,8 @@ from experiments.report import write_report
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 WIDTHS = {"desk": 1280, "phone": 390}
 SECTIONS = [
-    "answer", "ranking", "baselines", "models", "windows", "pairs", "shapley", "cells", "across",
-    "curves", "predictions", "worst", "methods", "limits", "made",
+    "answer", "ranking", "baselines", "models", "windows", "pairs", "shapley", "quality", "cells",
+    "across", "curves", "predictions", "worst", "methods", "limits", "made",
 ]  # fmt: skip
 
 
@@ -64,6 +64,13 @@ def page(tmp_path_factory, fake_run):
             for assay in names for a in fake.cells for b in fake.cells
         ]
     ).to_csv(folder / "across_cells.csv", index=False)  # fmt: skip
+    pd.DataFrame(
+        [
+            {"cell": cell, "assay": assay, "pearson": random.uniform(0.4, 0.6),
+             "depth": random.uniform(1, 9), "signal_to_noise": random.uniform(2, 20)}
+            for assay in names for cell in fake.cells
+        ]
+    ).to_csv(folder / "quality.csv", index=False)  # fmt: skip
     sweep = folder.with_name("sweep")
     sweep.mkdir()
     pd.DataFrame(
@@ -183,7 +190,7 @@ def test_every_section_shows_and_nothing_is_fetched(browser, page, name, dark):
              if e["method"] == "Network.requestWillBeSent"]  # fmt: skip
     assert page.as_uri() in asked
     assert all(url == page.as_uri() or url.startswith("data:") for url in asked)
-    assert len(facts["images"]) == 10
+    assert len(facts["images"]) == 11
     assert all(loaded and wide for _, loaded, wide in facts["images"]), facts["images"]
     assert facts["sections"] == SECTIONS
     assert {link.lstrip("#") for link in facts["links"]} == set(SECTIONS)

@@ -97,6 +97,19 @@ class Dataset:
         """Which regions the cell's genes touch, on the host; None for models of one window."""
         return self._reader.cell_regions(cell)
 
+    @property
+    def flipped(self) -> Bool[np.ndarray, " G"]:
+        """Which genes' windows are reversed."""
+        return self._reader.flip
+
+    def transform(self, assay: str) -> str:
+        """Which of `signal.TRANSFORMS` an assay's signal goes through."""
+        return self._reader.transform(assay)
+
+    def level(self, cell: str, assay: str) -> np.float32:
+        """What a track's signal is divided by before the transform."""
+        return self._reader.level(cell, assay)
+
     def signal(self, cell: str, assays: Sequence[str]) -> Signal:
         """What a run of this cell and these assays reads, on the default device."""
         tracks = [self.track(cell, assay) for assay in assays]
@@ -162,13 +175,15 @@ class _Reader:
         """What a track's signal is divided by.
 
         Args:
-            raw: its windows, the first time it is asked for.
+            raw: its windows, if they have been read.
 
         Raises:
             InputError: if a track without any signal is to be normalised.
         """
         if self.config.normalise == "none":
             return np.float32(1)
+        if raw is None and (cell, assay) not in self._levels:
+            raw = self.store.read_signal([cell], [assay], self.centre)[0, 0]
         if raw is not None:
             self._levels[cell, assay] = np.float32(raw.mean(dtype=np.float64))
         level = self._levels[cell, assay]

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Int
 
 from epi2expr_jax import checkpoint
 from epi2expr_jax.batches import BatchPlan
@@ -145,9 +145,9 @@ class Ensemble:
         self._require_present(present)
         if not isinstance(store, WindowStore):
             store = WindowStore.open(store)
-        rows = _gene_rows(store, genes)
+        rows = gene_rows(store, genes)
         if not include_seen:
-            self._require_unseen(store.genes.iloc[rows])
+            self.require_unseen(store.genes.iloc[rows])
         arrays = [
             self._predict_member(member, store, rows, include_seen, scale, cell, present)
             for member in self.members
@@ -183,7 +183,22 @@ class Ensemble:
                 )
         return dataclasses.replace(self, members=tuple(members))
 
-    def _require_unseen(self, genes: pd.DataFrame) -> None:
+    def wanted(
+        self,
+        store: WindowStore,
+        rows: Int[np.ndarray, " G"],
+        include_seen: bool,
+        runs: Sequence[Run] | None = None,
+    ) -> Bool[np.ndarray, "R G"]:
+        """Which of the genes each run may predict: those it never saw, or all."""
+        runs = self.runs if runs is None else runs
+        if include_seen:
+            return np.ones((len(runs), len(rows)), bool)
+        chrom = store.genes.chrom.to_numpy()[rows]
+        return np.stack([self.folds[run.fold].masks(chrom)["test"] for run in runs])
+
+    def require_unseen(self, genes: pd.DataFrame) -> None:
+        """Refuse genes that every model saw, naming them."""
         used = {run.fold for run in self.runs}
         tested = {chrom for name in used for chrom in self.folds[name].test}
         seen = genes[~genes.chrom.isin(tested)]
@@ -243,10 +258,7 @@ class Ensemble:
     ) -> np.ndarray:
         reading = [dataclasses.replace(run, cell=cell or run.cell) for run in member.runs]
         wanted = np.zeros((len(member.runs), len(store.genes)), bool)
-        wanted[:, rows] = True
-        if not include_seen:
-            chrom = store.genes.chrom.to_numpy()
-            wanted &= np.stack([self.folds[run.fold].masks(chrom)["test"] for run in member.runs])
+        wanted[:, rows] = self.wanted(store, rows, include_seen, member.runs)
         shown = None
         if self.masked:
             named = [[present is None or a in present for a in run.assays] for run in reading]
@@ -332,7 +344,12 @@ def _predict(
     return lanes.map(one, stacked, tracks)
 
 
-def _gene_rows(store: WindowStore, genes: Sequence[str] | None) -> np.ndarray:
+def gene_rows(store: WindowStore, genes: Sequence[str] | None) -> np.ndarray:
+    """Where genes stand in the store's table, by id; all of them for None.
+
+    Raises:
+        InputError: naming every unknown id.
+    """
     if genes is None:
         return np.arange(len(store.genes))
     rows = pd.Index(store.genes.gene_id).get_indexer(pd.Index(genes))

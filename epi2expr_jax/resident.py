@@ -8,6 +8,7 @@ for each resolution, so memory follows what they are wide and not what they are 
 
 import dataclasses
 import functools
+import typing
 from collections.abc import Sequence
 from typing import Any
 
@@ -143,6 +144,15 @@ class RegionSignal:
 
 
 Signal = WindowSignal | RegionSignal
+
+
+@typing.runtime_checkable
+class Gathered(typing.Protocol):
+    """What the loop of inference needs of signal: batches, and contacts for planning them."""
+
+    def gather(self, genes: Any, plan: BatchPlan, /) -> Any: ...
+
+    def contacts(self) -> Any: ...
 
 
 def signal_of(tracks: Sequence[Track], regions: CellRegions | None) -> Signal:

@@ -23,7 +23,7 @@ from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.losses import LOSSES
 from epi2expr_jax.masking import CHANNELS, masked, random_subsets
 from epi2expr_jax.models.weights import draw
-from epi2expr_jax.resident import Signal
+from epi2expr_jax.resident import Gathered, Signal
 from epi2expr_jax.runs import RunInputs
 from epi2expr_jax.schedules import (
     EarlyStopConfig,
@@ -311,7 +311,7 @@ def predict_genes(
     graph: Any,
     params: Pytree,
     stats: Pytree,
-    signal: Signal,
+    signal: Gathered,
     wanted: Bool[Array, " G"],
     plan: BatchPlan,
     present: Bool[Array, "G A"] | None = None,
@@ -337,7 +337,7 @@ def over_batches(
     graph: Any,
     params: Pytree,
     stats: Pytree,
-    signal: Signal,
+    signal: Gathered,
     wanted: Bool[Array, " G"],
     plan: BatchPlan,
     outputs: Callable,

@@ -20,10 +20,10 @@ FLOORS = {
     1: ["signal", "batches", "regions", "manifest", "arrays", "store",
         "splits", "losses", "metrics", "schedules"],
     2: ["models", "resident", "dataset", "runs", "masking"],
-    3: ["training", "checkpoint", "streaming", "pooling"],
+    3: ["training", "checkpoint", "streaming", "pooling", "edited", "places"],
     4: ["population", "convert"],
     5: ["predict", "planning"],
-    6: ["scoring", "baselines"],
+    6: ["scoring", "baselines", "perturb"],
     7: ["ranking"],
     8: ["comparison", "across_cells", "subsets", "shapley", "agreement"],
 }  # fmt: skip

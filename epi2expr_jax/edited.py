@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from epi2expr_jax import signal as signal_ops
 from epi2expr_jax.batches import BatchPlan, RegionBatch, TokenLayout
@@ -134,26 +134,45 @@ class EditedSignal:
 
     def gather(self, queries: Int[Array, " B"], plan: BatchPlan) -> Any:
         """What a model reads of a batch of queries: like the `gather` of unedited signal."""
+        return self._gather(queries, plan)[0]
+
+    def effects(
+        self, queries: Int[Array, " B"], plan: BatchPlan
+    ) -> tuple[Bool[Array, "B 2"], Float[Array, "B A L"]]:
+        """Whether a query's gene has the place, and whether its signal changes there; and its
+        window in the model's finest bins."""
+        x, effects = self._gather(queries, plan)
+        if not isinstance(x, RegionBatch):
+            return effects, jnp.moveaxis(x, 2, 1)
+        return effects, x.promoter[int(np.argmin(self.layout.resolutions))]
+
+    def _gather(self, queries: Int[Array, " B"], plan: BatchPlan) -> tuple[Any, Array]:
         gene, edit = jnp.divmod(queries, self.edits.assay.shape[0])
         if not self.layout.positions:
-            return jnp.moveaxis(self._windows(gene, edit, 0, 0), 1, 2)
+            values, effects = self._windows(gene, edit, 0, 0)
+            return jnp.moveaxis(values, 1, 2), effects
         raw, slots = self.raw, plan.slots or (0,) * plan.size
         layout = TokenLayout.of(slots)
         contacts = jnp.minimum((raw.region[gene] >= 0).sum(-1), np.asarray(slots, np.int32))
         kept = np.arange(max(slots))[None] < contacts[:, None]
         strand = raw.minus[gene]
         promoters, regions = [], []
+        effects = jnp.zeros((len(gene), 2), bool)
         for i, length in enumerate(self.layout.positions):
-            values = self._windows(gene, edit, i, length)
+            values, here = self._windows(gene, edit, i, length)
+            effects |= here
             own = jnp.ones((len(gene), self._bins(i)))
             own = window_at(own, 1, "none", length, strand) > 0
             promoters.append((values, own))
         if layout.prefix:
-            fine, region = self._regions(gene, edit, layout)
-            regions = [
-                self._region_at(i, fine, region, gene, edit, layout) for i in range(len(promoters))
-            ]
-        return RegionBatch(
+            fine, region, touched = self._regions(gene, edit, layout)
+            for i in range(len(promoters)):
+                values, own, here = self._region_at(i, fine, region, gene, edit, layout)
+                regions.append((values, own))
+                touched |= here
+            there = raw.region[gene[layout.gene], layout.slot] >= 0
+            effects = effects.at[layout.gene].max(touched & there[:, None])
+        x = RegionBatch(
             promoter=tuple(values for values, _ in promoters),
             promoter_valid=tuple(own for _, own in promoters),
             region=tuple(values for values, _ in regions),
@@ -162,6 +181,7 @@ class EditedSignal:
             contacts=contacts,
             slots=slots,
         )
+        return x, effects
 
     # -- windows --------------------------------------------------------------------------------
 
@@ -170,15 +190,17 @@ class EditedSignal:
         width = self.raw.window.shape[-1] * self.layout.bin_bp[0]
         return -(-width // self.layout.resolutions[resolution])
 
-    def _windows(self, gene, edit, i: int, length: int) -> Float[Array, "B A L"]:
-        """Edited windows at a resolution, transformed and oriented, centred where padded."""
+    def _windows(self, gene, edit, i: int, length: int) -> tuple[Array, Array]:
+        """Edited windows at a resolution `[B A L]`, transformed and oriented, centred where padded;
+        and what the edits did."""
         layout, raw = self.layout, self.raw
+        effects = jnp.zeros((len(gene), 2), bool)
         x = jnp.moveaxis(raw.window[:, gene], 0, 1)
         y = self.window_source[:, gene]
         if not layout.log:
             bins = raw.begin[gene][:, None] + layout.bin_bp[0] * jnp.arange(x.shape[-1])[None]
             share = self._shares(gene, edit, 0, bins, bins + layout.bin_bp[0])
-            x = self._edited(x, y, edit, share)
+            x, effects = self._edited(x, y, edit, share)
         factor = layout.resolutions[i] // layout.bin_bp[0]
         length = length or self._bins(i)
         flip = raw.minus[gene]
@@ -189,7 +211,7 @@ class EditedSignal:
 
         features = jnp.stack([read(x[:, a], a) for a in range(x.shape[1])], 1)
         if not layout.log:
-            return features
+            return features, effects
         # On the log scale a source is read as the assay that it stands in for.
         bins = layout.resolutions[i] * jnp.arange(self._bins(i))[None] + raw.begin[gene][:, None]
         share = self._shares(gene, edit, i, bins, bins + layout.resolutions[i])
@@ -201,17 +223,19 @@ class EditedSignal:
 
     # -- regions --------------------------------------------------------------------------------
 
-    def _regions(self, gene, edit, layout: TokenLayout) -> tuple[Array, Array]:
-        """The regions of each pair in the store's bins, edited if edits act on raw signal."""
+    def _regions(self, gene, edit, layout: TokenLayout) -> tuple[Array, Array, Array]:
+        """The regions of each pair in the store's bins, edited if edits act on raw signal; their
+        numbers, and what the edits did."""
         raw = self.raw
+        effects = jnp.zeros((len(layout.gene), 2), bool)
         region = jnp.maximum(raw.region[gene[layout.gene], layout.slot], 0)
         x = jnp.moveaxis(raw.depth[:, region], 0, 1)
         if not self.layout.log:
             begin, end = self._region_bins(region, self.layout.bin_bp[1])
             pair_gene, pair_edit = gene[layout.gene], edit[layout.gene]
             share = self._shares(pair_gene, pair_edit, 0, begin, end, of_regions=True)
-            x = self._edited(x, self.depth_source[:, region], pair_edit, share)
-        return x, region
+            x, effects = self._edited(x, self.depth_source[:, region], pair_edit, share)
+        return x, region, effects
 
     def _region_bins(self, region, width: int) -> tuple[Array, Array]:
         """Start and end of every bin of a region; those beyond it are empty."""
@@ -222,7 +246,9 @@ class EditedSignal:
         return begin, jnp.minimum(begin + width, last)
 
     def _region_at(self, i: int, fine, region, gene, edit, layout: TokenLayout):
-        """Features `[P A L]` of the regions at a resolution, and which positions are their own."""
+        """Features `[P A L]` of the regions at a resolution, which positions are their own, and
+        what edits on the log scale did."""
+        effects = jnp.zeros((len(layout.gene), 2), bool)
         width, length = self.layout.resolutions[i], self.layout.positions[i]
         begin, end = self._region_bins(region, self.layout.bin_bp[1])
         bases = (end - begin).astype(fine.dtype)
@@ -246,13 +272,14 @@ class EditedSignal:
             share = self._shares(pair_gene, pair_edit, i, begin, end, of_regions=True)
             y = self.depth_source[:, region]
             y = jnp.stack([jnp.stack([read(own, a) for a in range(fine.shape[1])]) for own in y])
-            x = self._edited(x, y, pair_edit, share)
+            x, effects = self._edited(x, y, pair_edit, share)
         have = -(-(self.raw.region_end[region] - self.raw.region_begin[region]) // width)
         there = self.raw.region[gene[layout.gene], layout.slot] >= 0
         place = jnp.arange(length)[None] - centre_padding(have, length)[:, None]
         own = (place >= 0) & (place < have[:, None]) & there[:, None]
         index = jnp.clip(place, 0, x.shape[-1] - 1)[:, None]
-        return jnp.where(own[:, None], jnp.take_along_axis(x, index, axis=2), 0), own
+        x = jnp.where(own[:, None], jnp.take_along_axis(x, index, axis=2), 0)
+        return x, own, effects
 
     # -- edits ----------------------------------------------------------------------------------
 
@@ -275,9 +302,14 @@ class EditedSignal:
 
     def _edited(
         self, x: Float[Array, "B A W"], y: Float[Array, "S *A B W"], edit, shares
-    ) -> Float[Array, "B A W"]:
-        """The formula, step by step. `y` is one for every assay, or has an axis of them."""
+    ) -> tuple[Float[Array, "B A W"], Bool[Array, "B 2"]]:
+        """The formula, step by step. `y` is one for every assay, or has an axis of them.
+
+        Also tells whether any bin lies in the intervals, and whether any such changes. (Compared
+        here, where both values stand side by side: two programs may round differently.)
+        """
         table, row = self.edits, jnp.arange(len(x))
+        effects = jnp.zeros((len(x), 2), bool)
         for step, share in enumerate(shares):
             assay = table.assay[edit, step]
             old = x[row, assay]
@@ -289,8 +321,10 @@ class EditedSignal:
             target = times * old + plus + mix * other
             # A bin wholly inside becomes the target itself, without rounding.
             new = jnp.where(share == 1, target, old + share * (target - old))
-            x = x.at[row, assay].set(jnp.where(share > 0, new, old))
-        return x
+            inside = share > 0
+            x = x.at[row, assay].set(jnp.where(inside, new, old))
+            effects |= jnp.stack([inside, inside & (target != old)], -1).any(1)
+        return x, effects
 
 
 def read_raw(

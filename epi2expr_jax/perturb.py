@@ -27,7 +27,7 @@ import xarray as xr
 from jaxtyping import Array, Bool, Float, Int
 from scipy import stats
 
-from epi2expr_jax.batches import BatchPlan, RegionBatch, TokenLayout
+from epi2expr_jax.batches import BatchPlan
 from epi2expr_jax.dataset import load_dataset
 from epi2expr_jax.edited import EditedSignal, EditTable, layout_of, read_raw
 from epi2expr_jax.errors import InputError, Problem, nearest
@@ -116,7 +116,7 @@ class Edit:
             raise InputError(problems)
 
 
-def scale(assay: str, place: Place, factor: float, space: str = "raw") -> Edit:
+def scale(assay: str, place: Place, factor: int | float, space: str = "raw") -> Edit:
     """Multiply the signal: 0 removes it, 2 doubles it.
 
     Raises:
@@ -126,7 +126,7 @@ def scale(assay: str, place: Place, factor: float, space: str = "raw") -> Edit:
     return Edit(assay, place, name, times=float(factor), factor=float(factor), space=space)
 
 
-def set_to(assay: str, place: Place, value: float, space: str = "raw") -> Edit:
+def set_to(assay: str, place: Place, value: int | float, space: str = "raw") -> Edit:
     """Put a level in place of the signal: in the tracks' unit, or that of the features (`log`)."""
     name = f"{assay} {place.name} = {value:g}"
     return Edit(assay, place, name, times=0.0, plus=float(value), space=space)
@@ -414,7 +414,7 @@ class _Group:
             )
             before = np.where(own, values[..., -1:], np.nan)
             out["before"][:, block] = before
-            out["after"][:, block] = np.where(changed, values, before)[..., :-1]
+            out["after"][:, block] = np.where(wanted, values, before)[..., :-1]
             strange = (seen < low[:, None, None]) | (seen > high[:, None, None])
             strange = (strange.any(-1) & self._touched()).any(-1)
             out["changed"][:, block] = wanted[..., :-1]
@@ -426,14 +426,11 @@ class _Group:
     def _survey(self, block: Int[np.ndarray, " G"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of each gene and edit `[G E]`: is the input changed; the lowest, highest and mean value
         of each assay `[G E A 3]`; does the gene have the place."""
-        signal = self._signal(self.rows[block])
-        edits = len(self.steps) + 1
-        changed, seen = (np.array(part) for part in _survey(signal, self._slots()))
-        changed = changed.reshape(len(block), edits)
+        effects, seen = _survey(self._signal(self.rows[block]), int(self._contacts().max()))
+        shape = len(block), len(self.steps) + 1
+        reached, changed = np.moveaxis(np.array(effects).reshape(*shape, 2), -1, 0)
         changed[:, -1] = True  # what everything is compared with
-        intervals = signal.edits.intervals
-        reached = (intervals[..., 0] < intervals[..., 1]).any((2, 3, 4))
-        return changed, seen.reshape(*changed.shape, -1, 3), reached
+        return changed, np.asarray(seen).reshape(*shape, -1, 3), reached
 
     def _contacts(self) -> Int[np.ndarray, " G"]:
         """How many regions each gene touches."""
@@ -442,9 +439,6 @@ class _Group:
             return np.zeros(len(self.rows), int)
         region, _ = self.store.regions(self.cell).by_gene(len(self.store.genes), most)
         return (region >= 0).sum(1)[self.rows]
-
-    def _slots(self) -> int:
-        return int(self._contacts().max())
 
     def _plan(
         self, changed: Sequence[Bool[np.ndarray, "G E"]], blocks: Sequence[Int[np.ndarray, " G"]]
@@ -561,37 +555,21 @@ def _seen(values: Float[Array, "*rows L"]) -> Float[Array, "*rows 3"]:
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _survey(signal: EditedSignal, slots: int) -> tuple[Bool[Array, " Q"], Float[Array, "Q A 3"]]:
-    """Whether a query's input is another than its gene's own, and what its window is like."""
-    edits = signal.edits.assay.shape[0]
+def _survey(signal: EditedSignal, slots: int) -> tuple[Bool[Array, "Q 2"], Float[Array, "Q A 3"]]:
+    """Whether each query's gene has the place, and whether its signal changes; what its window is
+    like."""
     plan = BatchPlan(_BATCH, (slots,) * _BATCH if slots else ())
-    finest = int(np.argmin(signal.layout.resolutions))
 
-    def of_batch(queries: Int[Array, " B"]):
-        x = signal.gather(queries, plan)
-        gene_alone = signal.gather(queries // edits * edits + edits - 1, plan)
-        differs = [
-            (a != b).reshape(_BATCH, -1).any(1)
-            for a, b in zip(_by_query(x, plan), _by_query(gene_alone, plan), strict=True)
-        ]
-        window = x.promoter[finest] if isinstance(x, RegionBatch) else jnp.moveaxis(x, 2, 1)
-        return functools.reduce(jnp.logical_or, differs), _seen(window)
+    def of_batch(queries: Int[Array, " B"]) -> tuple[Array, Array]:
+        effects, window = signal.effects(queries, plan)
+        return effects, _seen(window)
 
     queries = jnp.arange(signal.queries)
     # Past the end the last is looked at again.
     queries = jnp.pad(queries, (0, -len(queries) % _BATCH), mode="edge").reshape(-1, _BATCH)
-    changed, seen = jax.lax.map(of_batch, queries)
-    return changed.reshape(-1)[: signal.queries], seen.reshape(-1, *seen.shape[2:])[
-        : signal.queries
-    ]
-
-
-def _by_query(x: Any, plan: BatchPlan) -> list[Array]:
-    """Everything a batch holds, each with a first axis of queries."""
-    if not isinstance(x, RegionBatch):
-        return [x]
-    layout = TokenLayout.of(x.slots)
-    return [*x.promoter, *(layout.regions_by_gene(part) for part in x.region)]
+    parts = jax.lax.map(of_batch, queries)
+    effects, seen = (part.reshape(-1, *part.shape[2:])[: signal.queries] for part in parts)
+    return effects, seen
 
 
 # Compiled once for a model, plan and size of block.

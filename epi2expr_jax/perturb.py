@@ -523,10 +523,12 @@ class _Group:
             values = track.promoter[finest] if isinstance(track, RegionTrack) else track.values
             seen.append(np.asarray(_seen(jnp.asarray(values))))
         every = np.stack(seen, 1)  # [G A 3]
-        low, high = (np.stack([f(every[own], axis=0) for own in self.trained_on])
-                     for f in (np.min, np.max))  # fmt: skip
-        slack = 1e-5 * (1 + np.abs(np.stack([low, high])))  # two programs differ in rounding
-        return low - slack[0], high + slack[1]
+        # A store without any of them (published weights, other genes) says nothing of the range.
+        none = np.full(every.shape[1:], np.inf)
+        low = np.stack([every[own].min(0) if own.any() else -none for own in self.trained_on])
+        high = np.stack([every[own].max(0) if own.any() else none for own in self.trained_on])
+        slack = 1e-5 * (1 + np.maximum(abs(low), abs(high)))
+        return low - slack, high + slack  # two programs differ in rounding
 
 
 def _made(kind: str, raw: np.ndarray, bins: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@
     python -m experiments.benchmark --what=chromoformer
     python -m experiments.benchmark --what=scaling
     python -m experiments.benchmark --what=grid --precision=bfloat16
+    python -m experiments.benchmark --what=perturb --store=demo.zarr
 
 windows: windows/s of our bigWig reader against the original's route (pyBigWig, Python lists) and
     against pybigtools, on one core, 10 kb windows in bins of 25 bp.
@@ -18,6 +19,8 @@ chromoformer: training and inference genes/s and peak memory against chromoforme
 
 scaling: seconds a run and epoch of the CNN against the number of runs, of genes, and the share of
     runs that still live; a table and a plot in ./scaling.
+perturb: gene-edits/s of the original study's distal preset (17 bins x 11 factors, four models)
+    against its PyTorch network on one gene and edit at a time.
 grid: what 660 CNNs and 308 Chromoformers cost on this device, and the estimate for one H100.
 
 Both sides take turns (ABAB), and the median ratio counts: absolute figures drift with the machine.
@@ -50,7 +53,9 @@ from epi2expr_jax.schedules import EarlyStopConfig
 from epi2expr_jax.streaming import TrackCache
 from epi2expr_jax.training import PRECISIONS, TrainConfig, Trainer
 from experiments.benchmark_chromoformer import chromoformer, training_pace
+from experiments.benchmark_perturb import perturbation
 from experiments.benchmark_scaling import grid, scaling
+from experiments.flags import define_store
 from experiments.turns import matmul_mflops, rate, ratio, require_peers, take_turns
 
 FLAGS = flags.FLAGS
@@ -297,11 +302,13 @@ BENCHMARKS: dict[str, Callable[[int], dict]] = {
     "chromoformer": chromoformer,
     "scaling": scaling,
     "grid": whole_study,
+    "perturb": perturbation,
 }
 
 
 def define_flags() -> None:
     flags.DEFINE_enum("what", None, list(BENCHMARKS), "What to measure.", required=True)
+    define_store()
     flags.DEFINE_integer("rounds", 5, "Rounds; the median counts.", lower_bound=1)
     flags.DEFINE_enum("precision", "float32", list(PRECISIONS), "grid: of matrix products.")
 

@@ -137,7 +137,7 @@ def _batch(data: _OneCell, size: int) -> RegionBatch:
 
 
 @contextlib.contextmanager
-def _on_its_device() -> Iterator[str]:
+def on_its_device() -> Iterator[str]:
     """The package calls `.cuda()` on every constant; without a GPU that must do nothing."""
     import torch  # pyright: ignore[reportMissingImports]
 
@@ -152,7 +152,7 @@ def _on_its_device() -> Iterator[str]:
         torch.Tensor.cuda = original
 
 
-def _torch_inputs(batch: RegionBatch, device: str) -> list[Any]:
+def torch_inputs(batch: RegionBatch, device: str) -> list[Any]:
     """A batch as the original's loader gives it, its masks of L x L included."""
     import torch  # pyright: ignore[reportMissingImports]
 
@@ -179,17 +179,17 @@ def _torch_inputs(batch: RegionBatch, device: str) -> list[Any]:
     return [*item, torch.tensor(frequency, device=device)]
 
 
-class _Original:
+class Original:
     """The PyTorch package with given weights: training steps and inference on one batch."""
 
-    def __init__(self, state: dict[str, np.ndarray], device: str):
+    def __init__(self, state: dict[str, np.ndarray], device: str, assays: int = _ASSAYS):
         import torch  # pyright: ignore[reportMissingImports]
         from chromoformer.net import (  # pyright: ignore[reportMissingImports]
             ChromoformerRegressor,
         )
 
         self.torch, self.device = torch, device
-        self.net = ChromoformerRegressor(n_feats=_ASSAYS)
+        self.net = ChromoformerRegressor(n_feats=assays)
         self.net.load_state_dict({name: torch.tensor(value) for name, value in state.items()})
         self.net.to(device)
         self.optimiser = torch.optim.AdamW(self.net.parameters(), lr=3e-5, weight_decay=0.01)
@@ -223,11 +223,9 @@ def chromoformer(rounds: int) -> dict:
     def infer() -> np.ndarray:
         return predict_runs(_CONFIG, weights, [_RUN], population.cache, everything)
 
-    with _on_its_device() as device:
-        original = _Original(to_torch(_CONFIG, state.params), device)
-        batches = {
-            size: _torch_inputs(_batch(data, size), device) for size in (_BATCH, _BEST_BATCH)
-        }
+    with on_its_device() as device:
+        original = Original(to_torch(_CONFIG, state.params), device)
+        batches = {size: torch_inputs(_batch(data, size), device) for size in (_BATCH, _BEST_BATCH)}
         largest = np.abs(infer()[0, :_BATCH] - original.infer(batches[_BATCH])).max()
         if not largest < 1e-4:
             raise RuntimeError(f"the two sides differ by {largest}: nothing to compare")
@@ -286,9 +284,9 @@ def peak_memory(side: str) -> None:
     else:
         batch = _batch(_OneCell(_BATCH), _BATCH)
         _, params = nnx.split(_CONFIG.build(rngs=nnx.Rngs(0)), nnx.Param)
-        with _on_its_device() as device:
-            original = _Original(to_torch(_CONFIG, params), device)
-            inputs = _torch_inputs(batch, device)
+        with on_its_device() as device:
+            original = Original(to_torch(_CONFIG, params), device)
+            inputs = torch_inputs(batch, device)
             for _ in range(2):
                 original.train(inputs)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

@@ -19,13 +19,13 @@ FLOORS = {
     0: ["errors", "roadmap", "genome"],
     1: ["signal", "batches", "regions", "manifest", "arrays", "store",
         "splits", "losses", "metrics", "schedules"],
-    2: ["models", "resident", "dataset", "runs", "masking"],
+    2: ["models", "resident", "dataset", "runs", "masking", "variants"],
     3: ["training", "checkpoint", "streaming", "pooling"],
     4: ["population", "convert"],
     5: ["predict", "planning"],
     6: ["scoring", "baselines"],
     7: ["ranking"],
-    8: ["comparison", "across_cells", "subsets", "shapley", "agreement"],
+    8: ["comparison", "across_cells", "subsets", "shapley", "agreement", "enrichment"],
 }  # fmt: skip
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 # Within one floor these may look at each other: shapes of one thing, or plain vocabulary.

@@ -39,6 +39,7 @@ COLUMNS = [
 ]
 
 _RIDGE = 0.1  # of a variant: keeps spline coefficients finite where no variant lies
+_ROUNDING = 1e-9  # sums of shares below it are none
 _FEW = "too few variants in top regions"
 
 
@@ -357,11 +358,12 @@ def _permute(
         order = np.argsort(keys, axis=1)
         for fit, values, count in zip(fits, observed, counts, strict=True):
             drawn = statistic(fit, np.take_along_axis(fit.over, order, axis=1))
-            count += drawn >= values - 1e-9  # one that is the same but for rounding counts
+            count += drawn >= values - _ROUNDING  # one that is the same but for rounding counts
     return counts
 
 
 def _studentise(of_chromosome: Float[np.ndarray, "P K"]) -> Float[np.ndarray, " P"]:
-    """A sum over chromosomes in units of its standard error; 0 where all are 0."""
+    """A sum over chromosomes in units of its standard error; 0 where there is none to speak of."""
     squares = (of_chromosome**2).sum(1)
-    return of_chromosome.sum(1) / np.sqrt(np.maximum(squares, 1e-300))
+    there = squares > _ROUNDING**2
+    return np.where(there, of_chromosome.sum(1) / np.sqrt(np.where(there, squares, 1)), 0)

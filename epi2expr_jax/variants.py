@@ -1,8 +1,12 @@
 """Floor 2. Variant–gene pairs (eQTLs and a background) counted in the regions of their gene.
 
 A pair counts in the regions of its own gene alone, and in each that holds the variant. Names of
-chromosomes may be `1` or `chr1`, gene ids may carry versions. The background is what was tested:
-without it, a variant's chance to lie in a region is taken to be proportional to its width.
+chromosomes may be `1` or `chr1`, gene ids may carry versions.
+
+The background is all that was tested for these genes, with or without the significant pairs. A
+sample of it will not do: regions with significant variants would seem to be better tested than
+others, and the fit would take that for the reason. Without a background, a variant's chance to lie
+in a region is taken to be proportional to its width.
 """
 
 from collections.abc import Callable
@@ -35,7 +39,8 @@ def assign_variants(
             perhaps `contact`, at least 0, NaN where there is none.
         significant: pairs of a variant and the gene it is an eQTL of: columns gene_id, chrom and
             `pos` (0-based), or instead of it `end` (1-based, as BED files hold it).
-        background: pairs that were tested, whether significant or not; in the same form.
+        background: all pairs that were tested, or all of them that are not significant; in the
+            same form.
         assembly: of the pairs.
         regions_assembly: of the regions.
 
@@ -65,22 +70,32 @@ def assign_variants(
     regions = regions.assign(gene_id=_mapped(regions["gene_id"], strip_version))
     chrom = _mapped(regions["chrom"], bare_chromosome)
     codes = pd.MultiIndex.from_arrays([regions["gene_id"], chrom]).drop_duplicates()
-    placed = {name: _place(name, table, codes, notes) for name, table in pairs.items()}
     own = codes.get_indexer(pd.MultiIndex.from_arrays([regions["gene_id"], chrom])) * _POSITIONS
     start, end = own + regions["start"].to_numpy(int), own + regions["end"].to_numpy(int)
+    placed = {name: _place(name, table, codes, notes) for name, table in pairs.items()}
+    for name, keys in placed.items():
+        begun = np.searchsorted(np.sort(start), keys, "right")
+        inside = begun > np.searchsorted(np.sort(end), keys, "right")
+        if outside := int((~inside).sum()):
+            what = "in none of their gene's regions"
+            notes.append(f"{name}: {outside:,} of {len(pairs[name]):,} pairs left out, {what}")
 
     def count(keys: np.ndarray) -> np.ndarray:
         return np.searchsorted(keys, end) - np.searchsorted(keys, start)
 
-    hits = placed["significant variants"]
-    tested = None if background is None else count(np.union1d(hits, placed["background"]))
-    regions = regions.assign(significant=count(hits), exposure=regions["end"] - regions["start"])
-    if tested is not None:
-        regions["exposure"] = tested
+    hits, exposure = placed["significant variants"], end - start
+    if background is not None:
+        exposure = count(np.union1d(hits, placed["background"]))
+        known = int(np.isin(hits, placed["background"]).sum())
+        if 0 < known < len(hits):
+            notes.append(
+                f"only {known:,} of {len(hits):,} significant variants are in the background: is "
+                "it all that was tested? A sample of it hides enrichment"
+            )
+    regions = regions.assign(significant=count(hits), exposure=exposure)
     keep(regions["exposure"] > 0, "no variant tested in them")
     by_gene = regions.groupby("gene_id")["significant"]
     keep(by_gene.transform("size") > 1, "their gene has no other one to compare with")
-    inside = int(regions["significant"].sum())
     by_gene = regions.groupby("gene_id")["significant"]
     keep(by_gene.transform("sum") > 0, "their gene has no significant variant in any")
     if regions.empty:
@@ -93,7 +108,6 @@ def assign_variants(
                 "check gene ids, chromosomes and --assembly of both tables",
             )
         )
-    notes.append(f"{inside:,} times a significant variant in a region of its gene")
     return regions.reset_index(drop=True), notes
 
 
@@ -168,6 +182,10 @@ def _check(
 
 def _check_regions(regions: pd.DataFrame) -> list[Problem]:
     key = ["gene_id", "chrom", "start", "end"]
+    spelled = regions.assign(
+        gene_id=_mapped(regions["gene_id"], strip_version),
+        chrom=_mapped(regions["chrom"], bare_chromosome),
+    )
     bounds = regions[["start", "end"]].apply(pd.to_numeric, errors="coerce")
     text = [name for name in _MEASURES if not pd.api.types.is_numeric_dtype(regions[name])]
     if text:
@@ -175,7 +193,7 @@ def _check_regions(regions: pd.DataFrame) -> list[Problem]:
     interval = (bounds["start"] >= 0) & (bounds["start"] < bounds["end"])
     interval &= bounds["end"] < _POSITIONS
     wrong = {
-        ("listed twice", "one row a gene and region"): regions.duplicated(key),
+        ("listed twice", "one row a gene and region"): spelled.duplicated(key),
         ("without gene, chromosome, start or end", "all four"): regions[key].isna().any(axis=1),
         ("with bounds that make no interval", "0 <= start < end"): ~interval,
         ("with an infinite effect, distance or signal", "finite numbers"): regions[_MEASURES]

@@ -13,6 +13,7 @@ from scipy import special
 
 from epi2expr_jax import enrichment
 from epi2expr_jax.enrichment import EFFECT, enrich
+from epi2expr_jax.errors import InputError
 
 REGIONS, BIN = 17, 2000  # bp
 SHIFT = 3  # regions between the TSSs of neighbours
@@ -126,3 +127,116 @@ def test_finds_a_planted_enrichment_and_its_intervals_cover(trial_size):
     assert truth > 1.05
     assert power > 0.7
     assert covered.mean() >= (0.925 if count >= 500 else 0.75)
+
+
+def five_regions(genes=30, chromosomes=3, hit=0):
+    """Each gene has five regions, effects 5 to 1, and its variants in one of them."""
+    regions = np.tile(np.arange(5), genes)
+    gene = np.repeat(np.arange(genes), 5)
+    return pd.DataFrame(
+        {
+            "gene_id": np.char.mod("g%d", gene),
+            "chrom": np.char.mod("chr%d", gene % chromosomes),
+            "distance": 1000 * (regions - 2),
+            "signal": 1.0 + (regions * 7 + gene) % 5,
+            "effect": -(5.0 - regions),
+            "significant": np.where(regions == hit, 3, 0),
+            "exposure": 10,
+        }
+    )
+
+
+def row(table, predictor=EFFECT, matched=False):
+    return table[(table.predictor == predictor) & (table.matched == matched)].iloc[0]
+
+
+def test_known_shares():
+    table = enrich(five_regions(60, chromosomes=12), permutations=99)
+    effect = row(table)
+    # The size of an effect counts, not its sign; p is never 0.
+    assert (effect.share, effect.enrichment, effect.p) == (1, pytest.approx(5), 0.01)
+    assert effect.expected == pytest.approx(0.2)
+    assert (effect.n_genes, effect.n_regions, effect.n_chromosomes) == (60, 300, 12)
+    nearest = row(table, "nearest to the TSS")
+    assert (nearest.share, nearest.p) == (0, 1)
+    assert np.isnan(nearest.low)
+    assert nearest.note == "too few variants in top regions"
+    strongest = row(table, "strongest signal")
+    assert strongest.share == pytest.approx(1 / 5)
+    assert strongest.lead == pytest.approx(5)
+    # Each chromosome has the same share.
+    assert strongest.lead_low == pytest.approx(5) == strongest.lead_high
+
+
+def test_regions_that_tie_share_the_places():
+    table = five_regions(hit=1).assign(effect=np.tile([2.0, 2.0, 1.0, 1.0, 1.0], 30))
+    assert row(enrich(table, permutations=9)).share == pytest.approx(1 / 2)
+    assert row(enrich(table, permutations=9, top=0.6)).share == pytest.approx(1)
+    alike = row(enrich(table.assign(effect=0.0), permutations=9))
+    assert (alike.share, alike.p) == (pytest.approx(1 / 5), 1)
+
+
+def test_chances_follow_the_variants_tested():
+    """Half of all tested variants lie where all significant ones do."""
+    table = five_regions()
+    table["exposure"] = np.where(table.significant > 0, 40, 10)
+    assert row(enrich(table, permutations=9)).expected == pytest.approx(1 / 2)
+
+
+def test_two_chromosomes_give_no_interval():
+    table = enrich(five_regions(chromosomes=2), permutations=9)
+    assert table[["low", "high", "p", "lead_low"]].isna().all(axis=None)
+    assert set(table.note) == {"fewer than 3 chromosomes"}
+    assert row(table).enrichment == pytest.approx(5)
+
+
+def test_regions_without_a_contact_come_last():
+    table = five_regions().assign(contact=np.tile([0.5, np.nan, np.nan, np.nan, np.nan], 30))
+    tested = enrich(table, permutations=9)
+    assert row(tested, "contact frequency").share == 1
+    assert row(tested, "activity by contact").share == 1
+    without = enrich(table.assign(contact=np.nan), permutations=9)
+    assert set(without.predictor) == {EFFECT, "nearest to the TSS", "strongest signal"}
+
+
+def test_order_of_rows_changes_nothing_but_the_permutations():
+    rng = np.random.default_rng(3)
+    table = simulate(rng, 200)
+    table = table.drop(table.index[(rng.random(len(table)) < 0.2) & (table.significant == 0)])
+    first = enrich(table, permutations=199, seed=1)
+    assert first.equals(enrich(table, permutations=199, seed=1))
+    assert not first.p.equals(enrich(table, permutations=199, seed=2).p)
+    shuffled = enrich(table.sample(frac=1, random_state=0), permutations=199, seed=1)
+    numbers = ["share", "expected", "enrichment", "low", "high", "lead", "lead_low", "lead_high"]
+    np.testing.assert_allclose(shuffled[numbers], first[numbers], rtol=1e-6)
+    np.testing.assert_allclose(shuffled.p, first.p, atol=0.15)
+
+
+def test_what_distance_and_signal_define_is_not_enriched_beyond_them():
+    table = enrich(simulate(np.random.default_rng(4), 600), permutations=99)
+    for predictor in ("nearest to the TSS", "strongest signal"):
+        assert row(table, predictor).enrichment > 1.5
+        assert row(table, predictor, matched=True).enrichment == pytest.approx(1, abs=0.05)
+
+
+def test_chromosomes_are_left_out_as_if_they_were_not_there():
+    """One step of Newton's method is as good as a fit from the start."""
+    table = simulate(np.random.default_rng(5), 400, planted=0.5, chromosomes=4)
+    data = enrichment._Genes.of(table)
+    names = list(dict.fromkeys(data.chrom))
+    z = enrichment._top(data.pad(table.effect.abs()), data.at_risk, 0.2)[None]
+    starts = np.array([list(data.chrom).index(name) for name in names])
+    fit = enrichment._Fit.of(data, z, starts, data.splines())
+    assert np.ptp(fit.left_out) > 0.005
+    for k, name in enumerate(names):
+        rest = row(enrich(table[table.chrom != name], permutations=1), matched=True)
+        # Knots move a little with the regions that are left.
+        assert fit.left_out[k, 0] == pytest.approx(np.log(rest.enrichment), abs=0.004)
+
+
+def test_all_numbers_that_make_no_sense_are_named():
+    with pytest.raises(InputError) as caught:
+        enrich(five_regions(), top=1.0, permutations=0, confidence=95.0)
+    assert [problem.where for problem in caught.value.problems] == [
+        "top", "confidence", "permutations",
+    ]  # fmt: skip

@@ -18,7 +18,7 @@ BUILDINGS = (
 FLOORS = {
     0: ["errors", "roadmap", "genome"],
     1: ["signal", "batches", "regions", "manifest", "arrays", "store",
-        "splits", "losses", "metrics", "schedules"],
+        "splits", "losses", "metrics", "schedules", "conditional_logit"],
     2: ["models", "resident", "dataset", "runs", "masking", "variants"],
     3: ["training", "checkpoint", "streaming", "pooling"],
     4: ["population", "convert"],

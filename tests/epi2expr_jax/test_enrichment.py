@@ -12,6 +12,7 @@ import pytest
 from scipy import special
 
 from epi2expr_jax import enrichment
+from epi2expr_jax.conditional_logit import Fit, GeneRegions
 from epi2expr_jax.enrichment import EFFECT, enrich
 from epi2expr_jax.errors import InputError
 
@@ -89,7 +90,7 @@ def rejections(p):
 @pytest.mark.trial
 @pytest.mark.parametrize(("genes", "crowd"), [(600, 2), (600, 6), (3000, 2)])
 def test_holds_its_level_where_unmatched_does_not(genes, crowd, trial_size, monkeypatch):
-    count = trial_size(1 if genes > 1000 else 40, 500)
+    count = trial_size(1 if genes > 1000 else 24, 500)
     p, naive = [], []
     for i in range(count):
         table = simulate(np.random.default_rng([genes, crowd, i]), genes, crowd=crowd)
@@ -222,11 +223,10 @@ def test_what_distance_and_signal_define_is_not_enriched_beyond_them():
 def test_chromosomes_are_left_out_as_if_they_were_not_there():
     """One step of Newton's method is as good as a fit from the start."""
     table = simulate(np.random.default_rng(5), 400, planted=0.5, chromosomes=4)
-    data = enrichment._Genes.of(table)
+    data = GeneRegions.of(table)
     names = list(dict.fromkeys(data.chrom))
     z = enrichment._top(data.pad(table.effect.abs()), data.at_risk, 0.2)[None]
-    starts = np.array([list(data.chrom).index(name) for name in names])
-    fit = enrichment._Fit.of(data, z, starts, data.splines())
+    fit = Fit.of(data, z, data.splines())
     assert np.ptp(fit.left_out) > 0.005
     for k, name in enumerate(names):
         rest = row(enrich(table[table.chrom != name], permutations=1), matched=True)

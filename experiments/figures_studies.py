@@ -8,6 +8,7 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from epi2expr_jax import scoring
+from epi2expr_jax.enrichment import EFFECT
 from experiments.figures import (
     BLUE,
     GREY,
@@ -188,4 +189,32 @@ def quality_figure(table: pd.DataFrame) -> Figure:
         panel.set_xscale("log")
         panel.set_xlabel(title)
     panels[0].set_ylabel("Pearson r, held-out genes")
+    return figure
+
+
+def enrichment_figure(table: pd.DataFrame) -> Figure:
+    """Enrichment of variants in top regions with intervals, unmatched and matched side by side.
+
+    Args:
+        table: from `epi2expr_jax.enrichment.enrich`, with a column `of`: what is tested apart.
+    """
+    rows = (table["of"] + "\n" + table["predictor"]).str.strip()
+    labels = list(dict.fromkeys(rows))
+    figure = Figure((WIDTH, 1.0 + 0.35 * len(labels)), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for panel, matched in zip(panels, (False, True), strict=True):
+        part = table[table["matched"] == matched]
+        y = np.array([labels.index(label) for label in rows[part.index]])
+        colours = np.where(part["predictor"] == EFFECT, BLUE, GREY)
+        panel.hlines(y, part["low"], part["high"], colours, lw=2)
+        panel.scatter(part["enrichment"], y, 30, colours)
+        panel.axvline(1, color=GREY, linewidth=0.8)
+        panel.set_title("matched for distance and signal" if matched else "unmatched", fontsize=9)
+        panel.set_xscale("log")
+        panel.xaxis.set_major_locator(ticker.MaxNLocator(6))
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.xaxis.set_minor_locator(ticker.NullLocator())
+    panels[0].set_ylim(len(labels) - 0.4, -0.6)
+    panels[0].set_yticks(range(len(labels)), labels)
+    figure.supxlabel("share of variants in top regions, observed / expected; 95 %", fontsize=9)
     return figure

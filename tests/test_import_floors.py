@@ -18,14 +18,14 @@ BUILDINGS = (
 FLOORS = {
     0: ["errors", "roadmap", "genome"],
     1: ["signal", "batches", "regions", "manifest", "arrays", "store",
-        "splits", "losses", "metrics", "schedules"],
-    2: ["models", "resident", "dataset", "runs", "masking"],
+        "splits", "losses", "metrics", "schedules", "conditional_logit"],
+    2: ["models", "resident", "dataset", "runs", "masking", "variants"],
     3: ["training", "checkpoint", "streaming", "pooling", "edited", "places"],
     4: ["population", "convert"],
     5: ["predict", "planning"],
     6: ["scoring", "baselines", "perturb"],
     7: ["ranking"],
-    8: ["comparison", "across_cells", "subsets", "shapley", "agreement"],
+    8: ["comparison", "across_cells", "subsets", "shapley", "agreement", "enrichment"],
 }  # fmt: skip
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 # Within one floor these may look at each other: shapes of one thing, or plain vocabulary.

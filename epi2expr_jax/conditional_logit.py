@@ -1,0 +1,206 @@
+"""Floor 1. Where the variants of a gene lie among its regions, by what else is known of these.
+
+A conditional logit (McFadden 1974; over a gene's regions: fgwas, Pickrell 2014): of a gene's
+variants, the share expected in a region is proportional to its exposure (variants tested, or
+width) times the exponential of a smooth function of distance and signal. Genes count the same,
+however many variants in linkage disequilibrium they have.
+
+Axes: `G` genes, `N` regions of a gene, `P` ways to choose top regions, `Q` spline coefficients,
+`K` chromosomes.
+"""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+from scipy import interpolate, special, stats
+
+from epi2expr_jax.genome import sort_chromosomes
+
+_RIDGE = 0.1  # of a variant: keeps spline coefficients finite where no variant lies
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GeneRegions:
+    """Regions by gene, genes by chromosome; a gene's regions come first in its row.
+
+    Attributes:
+        row: of every region of the table, its gene; `place`: which of the gene's it is.
+        at_risk: where there is a region.
+        share: of the gene's significant variants.
+        exposure: logarithm of what chances are proportional to; -inf where there is no region.
+        covariates: distance (absolute), signal and exposure, as normal scores; side of the TSS.
+    """
+
+    row: Int[np.ndarray, " regions"]
+    place: Int[np.ndarray, " regions"]
+    chrom: np.ndarray
+    at_risk: Bool[np.ndarray, "G N"]
+    share: Float[np.ndarray, "G N"]
+    exposure: Float[np.ndarray, "G N"]
+    covariates: dict[str, Float[np.ndarray, "G N"]]
+
+    @classmethod
+    def of(cls, table: pd.DataFrame) -> "GeneRegions":
+        """From a table of regions made by `variants.assign_variants`."""
+        genes = table.drop_duplicates("gene_id")[["gene_id", "chrom"]]
+        rank = {name: i for i, name in enumerate(sort_chromosomes(genes["chrom"]))}
+        genes = genes.iloc[np.argsort(genes["chrom"].map(rank), kind="stable")]
+        row = pd.Index(genes["gene_id"]).get_indexer(pd.Index(table["gene_id"]))
+        place = table.groupby("gene_id").cumcount().to_numpy()
+        empty = np.zeros((len(genes), place.max() + 1))
+        self = cls(row, place, genes["chrom"].to_numpy(), empty > 0, empty, empty, {})
+        significant = self.pad(table["significant"])
+        exposure = np.log(table["exposure"].to_numpy(float))
+        of = {
+            "distance": _normal_scores(np.abs(table["distance"].to_numpy(float))),
+            "signal": _normal_scores(table["signal"].to_numpy(float)),
+            "exposure": exposure - exposure.mean(),
+            "upstream": np.where(table["distance"] < 0, 1.0, 0.0),
+        }
+        return dataclasses.replace(
+            self,
+            at_risk=self.pad(np.ones(len(table))) > 0,
+            share=significant / significant.sum(1, keepdims=True),
+            exposure=self.pad(exposure, -np.inf),
+            covariates={name: self.pad(values) for name, values in of.items()},
+        )
+
+    @property
+    def starts(self) -> Int[np.ndarray, " K"]:
+        """The first gene of every chromosome."""
+        return np.flatnonzero(np.r_[True, self.chrom[1:] != self.chrom[:-1]])
+
+    def pad(self, values: np.ndarray | pd.Series, fill: float = 0.0) -> Float[np.ndarray, "G N"]:
+        """Values of the table's regions, gene by gene."""
+        padded = np.full(self.share.shape, fill)
+        padded[self.row, self.place] = values
+        return padded
+
+    def no_basis(self) -> Float[np.ndarray, "G N 0"]:
+        """Nothing but the exposure."""
+        return np.zeros((*self.share.shape, 0))
+
+    def splines(self) -> Float[np.ndarray, "G N Q"]:
+        """Distance × signal (tensor product), distance upstream, exposure; 0 where no region is."""
+        size = int(np.clip(3 + len(self.chrom) ** 0.5 / 10, 4, 8))
+        near, strong = (self._spline(name, size) for name in ("distance", "signal"))
+        both = (near[..., :, None] * strong[..., None, :]).reshape(*self.share.shape, -1)
+        upstream = near * self.covariates["upstream"][..., None]
+        return np.concatenate([both, upstream, self.covariates["exposure"][..., None]], axis=-1)
+
+    def _spline(self, name: str, size: int) -> Float[np.ndarray, "G N q"]:
+        """Quadratic B-splines with knots at quantiles."""
+        values = self.covariates[name][self.at_risk]
+        inner = np.unique(np.quantile(values, np.linspace(0, 1, size - 1)))
+        if len(inner) < 2:  # all alike
+            return self.at_risk[..., None].astype(float)
+        basis = np.zeros((*self.share.shape, len(inner) + 1))
+        knots = np.r_[inner[:1].repeat(2), inner, inner[-1:].repeat(2)]
+        basis[self.at_risk] = interpolate.BSpline.design_matrix(values, knots, 2).toarray()
+        return basis
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fit:
+    """Expected shares, and what they leave over.
+
+    Attributes:
+        share, expected: in top regions, mean over genes.
+        log_ratio: of both. `left_out`: without each chromosome, fitted without it.
+        over: share less expected, by region.
+        score: top regions less what the covariates say of them.
+    """
+
+    share: Float[np.ndarray, " P"]
+    expected: Float[np.ndarray, " P"]
+    log_ratio: Float[np.ndarray, " P"]
+    left_out: Float[np.ndarray, "K P"]
+    over: Float[np.ndarray, "G N"]
+    score: Float[np.ndarray, "P G N"]
+
+    @classmethod
+    def of(
+        cls,
+        data: GeneRegions,
+        z: Float[np.ndarray, "P G N"],
+        basis: Float[np.ndarray, "G N Q"],
+    ) -> "Fit":
+        """Fit by penalised maximum likelihood.
+
+        Args:
+            z: how much of a top region each is, 0 to 1.
+            basis: what chances depend on besides exposure: `no_basis()` or `splines()`.
+        """
+        starts = data.starts
+        Q = basis.shape[-1]
+        ridge = _RIDGE * np.eye(Q)
+        theta = np.zeros(Q)
+        for _ in range(50):  # Newton's method; the penalised likelihood is concave
+            chance, centred, slope, curvature = _moments(data, basis, theta)
+            step = np.linalg.solve(curvature.sum(0) + ridge, slope.sum(0) - _RIDGE * theta)
+            # Far from the optimum a quadratic says little: at most e² in odds at a time.
+            theta = theta + step * min(1, 2 / max(np.abs(step).max(initial=0), 1e-300))
+            if np.abs(step).max(initial=0) < 1e-6:
+                break
+        chance, centred, slope, curvature = _moments(data, basis, theta)
+        z_centred = z - np.einsum("gn,pgn->pg", chance, z)[..., None]
+        weighted = np.einsum("gn,pgn,gnq->qp", chance, z_centred, centred, optimize=True)
+        gamma = np.linalg.solve(curvature.sum(0) + ridge, weighted)
+        score = (z_centred - np.moveaxis(centred @ gamma, -1, 0)) * data.at_risk
+        held = np.einsum("gn,pgn->gp", data.share, z)
+        expected = np.einsum("gn,pgn->gp", chance, z)
+        left_out = []
+        for k, (first, last) in enumerate(zip(starts, [*starts[1:], len(z[0])], strict=True)):
+            kept = np.r_[0:first, last : len(z[0])]
+            if not len(kept):
+                continue
+            # One step of Newton's method from the optimum of all chromosomes.
+            rest = curvature.sum(0) - curvature[k] + ridge
+            without = _chances(data, basis, theta - np.linalg.solve(rest, slope[k]))
+            without = np.einsum("gn,pgn->p", without[kept], z[:, kept])
+            left_out.append(_log_ratio(held[kept].sum(0), without))
+        return cls(
+            share=held.mean(0),
+            expected=expected.mean(0),
+            log_ratio=_log_ratio(held.sum(0), expected.sum(0)),
+            left_out=np.array(left_out).reshape(-1, len(z)),
+            over=data.share - chance,
+            score=score,
+        )
+
+
+def _normal_scores(values: np.ndarray) -> np.ndarray:
+    """Ranks as quantiles of a normal distribution: whatever the unit, the tails are spread out."""
+    return special.ndtri((stats.rankdata(values) - 0.5) / len(values))
+
+
+def _chances(
+    data: GeneRegions, basis: Float[np.ndarray, "G N Q"], theta: Float[np.ndarray, " Q"]
+) -> Float[np.ndarray, "G N"]:
+    """Where a variant of each gene lies, by the conditional logit."""
+    return special.softmax(data.exposure + basis @ theta, axis=1)
+
+
+def _moments(
+    data: GeneRegions,
+    basis: Float[np.ndarray, "G N Q"],
+    theta: Float[np.ndarray, " Q"],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Chances, the basis centred within genes, and by chromosome slope and curvature of the
+    log-likelihood (`[K, Q]`, `[K, Q, Q]`)."""
+    starts = data.starts
+    chance = _chances(data, basis, theta)
+    centred = basis - np.einsum("gn,gnq->gq", chance, basis)[:, None]
+    slope = np.einsum("gn,gnq->gq", data.share - chance, basis)
+    flat, parts = centred.reshape(chance.size, basis.shape[-1]), []
+    for first, last in zip(starts, [*starts[1:], len(chance)], strict=True):
+        rows = slice(first * chance.shape[1], last * chance.shape[1])
+        parts.append(flat[rows].T @ (flat[rows] * chance.reshape(-1, 1)[rows]))
+    return chance, centred, np.add.reduceat(slope, starts), np.array(parts)
+
+
+def _log_ratio(held: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore"):
+        return np.log(held) - np.log(expected)

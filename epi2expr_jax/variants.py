@@ -1,0 +1,219 @@
+"""Floor 2. Variant–gene pairs (eQTLs and a background) counted in the regions of their gene.
+
+A pair counts in the regions of its own gene alone, and in each that holds the variant. Names of
+chromosomes may be `1` or `chr1`, gene ids may carry versions.
+
+The background is all that was tested for these genes, with or without the significant pairs. A
+sample of it will not do: regions with significant variants would seem to be better tested than
+others, and the fit would take that for the reason. Without a background, a variant's chance to lie
+in a region is taken to be proportional to its width.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.genome import bare_chromosome, listing, strip_version
+
+REGION_COLUMNS = ["gene_id", "chrom", "start", "end", "effect", "distance", "signal"]
+_SYNONYMS = {"grch37": "hg19", "b37": "hg19", "grch38": "hg38", "grcm38": "mm10", "grcm39": "mm39"}
+_POSITIONS = 2**40  # more than any chromosome has
+_MEASURES = ["effect", "distance", "signal"]
+
+
+def assign_variants(
+    regions: pd.DataFrame,
+    significant: pd.DataFrame,
+    background: pd.DataFrame | None = None,
+    *,
+    assembly: str,
+    regions_assembly: str,
+) -> tuple[pd.DataFrame, list[str]]:
+    """Count significant and tested variants in the regions of their gene.
+
+    Args:
+        regions: one row a gene and region, columns `REGION_COLUMNS` (0-based, half-open; effect in
+            log2 units, distance from the TSS in bp, signed along the strand, mean signal) and
+            perhaps `contact`, at least 0, NaN where there is none.
+        significant: pairs of a variant and the gene it is an eQTL of: columns gene_id, chrom and
+            `pos` (0-based), or instead of it `end` (1-based, as BED files hold it).
+        background: all pairs that were tested, or all of them that are not significant; in the
+            same form.
+        assembly: of the pairs.
+        regions_assembly: of the regions.
+
+    Returns:
+        The regions, with columns `significant` (how many such variants each holds) and `exposure`
+        (how many were tested, significant ones included; or the width in bp); and in plain
+        sentences what was left out. Kept are regions with effect, distance, signal and exposure,
+        of genes with two or more of them, that hold at least one significant variant.
+
+    Raises:
+        InputError: if the assemblies differ, columns are missing, values make no sense (all named
+            at once), or nothing is left to test.
+    """
+    pairs = {"significant variants": significant}
+    if background is not None:
+        pairs["background"] = background
+    _check(regions, pairs, assembly, regions_assembly)
+    notes: list[str] = []
+
+    def keep(kept: pd.Series | np.ndarray, what: str) -> None:
+        nonlocal regions
+        if dropped := int((~kept).sum()):
+            notes.append(f"{dropped:,} of {len(regions):,} regions left out: {what}")
+        regions = regions[kept]
+
+    keep(regions[_MEASURES].notna().all(axis=1), "without effect, distance or signal")
+    regions = regions.assign(gene_id=_mapped(regions["gene_id"], strip_version))
+    chrom = _mapped(regions["chrom"], bare_chromosome)
+    codes = pd.MultiIndex.from_arrays([regions["gene_id"], chrom]).drop_duplicates()
+    own = codes.get_indexer(pd.MultiIndex.from_arrays([regions["gene_id"], chrom])) * _POSITIONS
+    start, end = own + regions["start"].to_numpy(int), own + regions["end"].to_numpy(int)
+    placed = {name: _place(name, table, codes, notes) for name, table in pairs.items()}
+    for name, keys in placed.items():
+        begun = np.searchsorted(np.sort(start), keys, "right")
+        inside = begun > np.searchsorted(np.sort(end), keys, "right")
+        if outside := int((~inside).sum()):
+            what = "in none of their gene's regions"
+            notes.append(f"{name}: {outside:,} of {len(pairs[name]):,} pairs left out, {what}")
+
+    def count(keys: np.ndarray) -> np.ndarray:
+        return np.searchsorted(keys, end) - np.searchsorted(keys, start)
+
+    hits, exposure = placed["significant variants"], end - start
+    if background is not None:
+        exposure = count(np.union1d(hits, placed["background"]))
+        known = int(np.isin(hits, placed["background"]).sum())
+        if 0 < known < len(hits):
+            notes.append(
+                f"only {known:,} of {len(hits):,} significant variants are in the background: is "
+                "it all that was tested? A sample of it hides enrichment"
+            )
+    regions = regions.assign(significant=count(hits), exposure=exposure)
+    keep(regions["exposure"] > 0, "no variant tested in them")
+    by_gene = regions.groupby("gene_id")["significant"]
+    keep(by_gene.transform("size") > 1, "their gene has no other one to compare with")
+    by_gene = regions.groupby("gene_id")["significant"]
+    keep(by_gene.transform("sum") > 0, "their gene has no significant variant in any")
+    if regions.empty:
+        raise InputError(
+            Problem(
+                "significant variants",
+                f"{len(significant):,} pairs, none in a region that can be compared with another "
+                f"of its gene ({'; '.join(notes)})",
+                "variants in the regions of genes with two regions or more",
+                "check gene ids, chromosomes and --assembly of both tables",
+            )
+        )
+    return regions.reset_index(drop=True), notes
+
+
+def _mapped(values: pd.Series, function: Callable[[str], str]) -> pd.Series:
+    """A function of strings, applied once to each distinct one."""
+    text = values.astype(str)
+    return text.map({name: function(name) for name in text.unique()})
+
+
+def _position(pairs: pd.DataFrame) -> pd.Series:
+    column = "pos" if "pos" in pairs else "end"
+    return pd.to_numeric(pairs[column], errors="coerce") - (column == "end")
+
+
+def _place(name: str, pairs: pd.DataFrame, codes: pd.MultiIndex, notes: list[str]) -> np.ndarray:
+    """Sorted keys of the pairs whose gene and chromosome have regions, each once."""
+    gene = _mapped(pairs["gene_id"], strip_version)
+    chrom = _mapped(pairs["chrom"], bare_chromosome)
+    code = codes.get_indexer(pd.MultiIndex.from_arrays([gene, chrom]))
+    chromosomes = chrom.isin(codes.get_level_values(1))
+    genes = gene.isin(codes.get_level_values(0))
+    keys = code * _POSITIONS + _position(pairs).to_numpy(int)
+    distinct = np.unique(keys[code >= 0])
+    for what, count in {
+        "on chromosomes without regions": (~chromosomes).sum(),
+        "of genes without regions": (chromosomes & ~genes).sum(),
+        "on another chromosome than their gene's regions": (chromosomes & genes & (code < 0)).sum(),
+        "listed before": (code >= 0).sum() - len(distinct),
+    }.items():
+        if count:
+            notes.append(f"{name}: {count:,} of {len(pairs):,} pairs left out, {what}")
+    return distinct
+
+
+def _check(
+    regions: pd.DataFrame, pairs: dict[str, pd.DataFrame], assembly: str, regions_assembly: str
+) -> None:
+    """Raises InputError naming everything that makes no sense."""
+    problems = []
+    names = [_SYNONYMS.get(name.lower(), name) for name in (assembly, regions_assembly)]
+    if names[0] != names[1]:
+        remedy = "give variants of the regions' assembly (lift them over), and name it --assembly"
+        problems.append(
+            Problem("assembly", assembly, f"{regions_assembly}, of the regions", remedy)
+        )
+    missing = [name for name in REGION_COLUMNS if name not in regions]
+    if missing:
+        problems.append(_lacks("regions", regions, missing))
+    else:
+        problems += _check_regions(regions)
+    for name, table in pairs.items():
+        missing = [column for column in ("gene_id", "chrom") if column not in table]
+        if "pos" not in table and "end" not in table:
+            missing.append("pos (0-based) or end (1-based)")
+        if missing:
+            problems.append(_lacks(name, table, missing))
+            continue
+        if table.empty:
+            problems.append(Problem(name, "no pair", "one or more", "give another table"))
+        rows = table.index.to_numpy()
+        unnamed = table[["gene_id", "chrom"]].isna().any(axis=1)
+        if unnamed.any():
+            problems.append(_at(name, rows[unnamed], "without gene or chromosome", "both"))
+        position = pd.to_numeric(_position(table), errors="coerce")
+        wrong = ~(position.between(0, _POSITIONS - 1) & (position % 1 == 0))
+        if wrong.any():
+            expected = "whole positions, 0-based `pos` or 1-based `end`"
+            problems.append(_at(name, rows[wrong], "whose position is negative or none", expected))
+    if problems:
+        raise InputError(problems)
+
+
+def _check_regions(regions: pd.DataFrame) -> list[Problem]:
+    key = ["gene_id", "chrom", "start", "end"]
+    spelled = regions.assign(
+        gene_id=_mapped(regions["gene_id"], strip_version),
+        chrom=_mapped(regions["chrom"], bare_chromosome),
+    )
+    bounds = regions[["start", "end"]].apply(pd.to_numeric, errors="coerce")
+    text = [name for name in _MEASURES if not pd.api.types.is_numeric_dtype(regions[name])]
+    if text:
+        return [Problem("regions", f"text in columns {text}", "numbers", "correct the table")]
+    interval = (bounds["start"] >= 0) & (bounds["start"] < bounds["end"])
+    interval &= bounds["end"] < _POSITIONS
+    wrong = {
+        ("listed twice", "one row a gene and region"): spelled.duplicated(key),
+        ("without gene, chromosome, start or end", "all four"): regions[key].isna().any(axis=1),
+        ("with bounds that make no interval", "0 <= start < end"): ~interval,
+        ("with an infinite effect, distance or signal", "finite numbers"): regions[_MEASURES]
+        .isin([np.inf, -np.inf])
+        .any(axis=1),
+    }
+    if "contact" in regions:
+        wrong[("with a contact below 0", "0 or more, or none")] = regions["contact"] < 0
+    rows = regions.index.to_numpy()
+    return [
+        _at("regions", rows[where], found, expected)
+        for (found, expected), where in wrong.items()
+        if where.any()
+    ]
+
+
+def _at(name: str, rows: np.ndarray, found: str, expected: str) -> Problem:
+    found = f"{len(rows):,} rows {found} ({listing(rows)}, counted from 0)"
+    return Problem(name, found, expected, "correct the table")
+
+
+def _lacks(name: str, table: pd.DataFrame, missing: list[str]) -> Problem:
+    return Problem(name, f"columns {list(map(str, table.columns))}", f"also {missing}", "add them")

@@ -230,6 +230,26 @@ def test_ranks_and_rank_sets():
     assert not any("cannot be told apart" in note for note in ranking.caveats(scores_of(pearson)))
 
 
+def test_calls_are_corrected_together():
+    rng = np.random.default_rng(5)
+    base = rng.normal(0.5, 0.1, 12)
+    levels = {"good": base + 0.1, "fair": base, "twin": base, "idle": 0 * base}
+    pearson = {
+        ("E003", name): {f"chr{k}": float(r) for k, r in enumerate(r + rng.normal(0, 0.02, 12), 1)}
+        for name, r in levels.items()
+    }
+    table = ranking.calls(scores_of(pearson))
+    one = table[table["cell"] == "E003"].set_index(["assay", "other"])
+    assert len(one) == 4 + 6  # against 0, and against each other
+    called = set(one.index[one["called"]])
+    assert {("good", ""), ("fair", ""), ("twin", ""), ("good", "fair"), ("good", "twin")} <= called
+    assert not called & {("idle", ""), ("fair", "twin"), ("twin", "fair")}
+    assert (one["lead"].drop(index=("idle", "")) > 0).all()  # the better one comes first
+    np.testing.assert_allclose(table["q"], stats.false_discovery_control(table["p"]))
+    lead, error = one.loc[("good", ""), "lead"], stats.sem(list(pearson["E003", "good"].values()))
+    assert one.loc[("good", ""), "p"] == pytest.approx(2 * stats.t.sf(lead / error, 11))
+
+
 def test_equal_assays_cannot_be_told_apart():
     rng = np.random.default_rng(4)
     pearson = {

@@ -86,6 +86,14 @@ def test_evaluation_uses_held_out_genes_alone(finished, small_store):
     assert set(table.cell) == {*small_store.manifest.cells, "all"}
     assert set(table.assay) == {*small_store.manifest.assays, "+".join(small_store.manifest.assays)}
     assert len(ranked) == len(table)
+    groups = pd.read_csv(finished / "groups.csv")
+    assert {"expressed", "silent"} <= set(groups.group)
+    called = pd.read_csv(finished / "calls.csv")
+    assert called.p.between(0, 1).all() and (called.q >= called.p - 1e-6).all()
+    assert (called.called == (called.q <= 0.05)).all()
+    quality = pd.read_csv(finished / "quality.csv")
+    assert set(zip(quality.cell, quality.assay, strict=True)) == set(map(tuple, small_store.manifest.tracks))
+    assert (quality.depth > 0).all()
 
 
 def test_loaded_models_predict_only_what_they_never_saw(finished, small_store):

@@ -3,8 +3,12 @@
     python -m data_prep.build_store --tracks=tracks.csv --expression=57epigenomes.RPKM.pc.gz \\
         --genes=genes.gtf.gz --store=roadmap.zarr --workers=2
 
-All inputs are checked first (as data_prep.doctor does). One task is one track. The same command
-run again does only what is missing: a killed build loses at most the tracks it was reading.
+    … --tracks=roadmap_pvalue --downloads=/data/tracks --connections=8      # from URLs
+    … --scheduler_address=tcp://head:8786                # on the workers of a Dask cluster
+
+Tracks of which the sheet gives the URL alone are downloaded first (as data_prep.download does). All
+inputs are checked (as data_prep.doctor does). One task is one track. The same command run again
+does only what is missing: a killed build loses at most the tracks it was reading.
 """
 
 import contextlib
@@ -19,27 +23,52 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from absl import flags
 from distributed import Client, LocalCluster, as_completed
 from tqdm import tqdm
 
+from data_prep.bed import touched_bins
 from data_prep.bigwig import track_means, track_region_means
 from data_prep.catalogue import Track
 from data_prep.doctor import examine, summary
-from data_prep.inputs import BuildConfig, BuildInputs, define_flags
+from data_prep.download import (
+    Limits,
+    define_limits,
+    download,
+    limits_from_flags,
+    parse_mirrors,
+    sheet_downloads,
+    with_mirrors,
+)
+from data_prep.inputs import BuildConfig, BuildInputs, define_flags, read_inputs
 from data_prep.program import start
 from epi2expr_jax.errors import InputError, Problem
-from epi2expr_jax.genome import WindowSpec
+from epi2expr_jax.genome import WindowSpec, window_bounds
 from epi2expr_jax.manifest import Manifest
 from epi2expr_jax.store import WindowStore
 
 
-def build(config: BuildConfig) -> WindowStore:
+def build(
+    config: BuildConfig,
+    limits: Limits | None = None,
+    mirrors: Sequence[tuple[str, str]] = (),
+) -> WindowStore:
     """Build, or go on building, the store of `config`.
+
+    Args:
+        config: what to build.
+        limits: of the network, for tracks of which the sheet gives the URL alone.
+        mirrors: prefixes of URLs and their replacements.
 
     Raises:
         InputError: for bad inputs, before anything is written; for tracks that failed, after all
-            others are done.
+            others are downloaded, or built.
     """
+    # What can be wrong without the tracks is found before hours are spent on fetching them.
+    wanted = sheet_downloads(read_inputs(config, downloaded=False).sheet)
+    if wanted:
+        # Each slab's task reads its file's sha256 anyway.
+        download(with_mirrors(wanted, mirrors), config.download_folder, limits, rehash=False)
     inputs = examine(config)
     print(summary(inputs))
     manifest = inputs.manifest()
@@ -52,12 +81,13 @@ def build(config: BuildConfig) -> WindowStore:
     if not todo:
         print(f"{path} is complete: nothing to do")
         return WindowStore.open(path)
-    with _cluster(min(config.workers, len(todo))) as client:
+    with _cluster(config, len(todo)) as client:
         if store is None:
             store = _declare(inputs, manifest, client)
         elif len(todo) < len(tracks):
             print(f"going on: {len(tracks) - len(todo)} of {len(tracks)} tracks are done")
-        _run(client, build_slab, todo, "building tracks", str(path))
+        where = str(path.absolute())
+        _run(client, config, build_slab, todo, "building tracks", where, inputs.blacklist)
     return WindowStore.open(path)
 
 
@@ -105,12 +135,14 @@ def _least_coverage(inputs: BuildInputs, manifest: Manifest, client: Client) -> 
     todo = [track for track in tracks if not _coverage_file(folder, track).exists()]
     _run(
         client,
+        inputs.config,
         record_coverage,
         todo,
         "measuring coverage",
-        str(folder),
+        str(folder.absolute()),
         inputs.genes,
         inputs.window,
+        inputs.blacklist,
     )
     return np.min([np.load(_coverage_file(folder, track)) for track in tracks], axis=0)
 
@@ -119,24 +151,49 @@ def _coverage_file(folder: pathlib.Path, track: Track) -> pathlib.Path:
     return folder / f"{track.cell},{track.assay}.npy"
 
 
-def record_coverage(track: Track, folder: str, genes: pd.DataFrame, window: WindowSpec) -> None:
+def record_coverage(
+    track: Track,
+    folder: str,
+    genes: pd.DataFrame,
+    window: WindowSpec,
+    blacklist: pd.DataFrame | None = None,
+) -> None:
     """One task of the first pass: coverage `[G]` of one track, into a file of its own."""
-    _, coverage = track_means(track.sources, genes.chrom, genes.tss, window)
+    _, coverage = _window_signal(track, genes, window, blacklist)
     file = _coverage_file(pathlib.Path(folder), track)
     partial = file.with_suffix(".partial.npy")
     np.save(partial, coverage)
     partial.replace(file)
 
 
-def build_slab(track: Track, store_path: str) -> None:
+def _window_signal(
+    track: Track, genes: pd.DataFrame, window: WindowSpec, blacklist: pd.DataFrame | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means `[G, W]` and coverage `[G]` of a track; blacklisted bins are bases without data."""
+    means, coverage = track_means(track.sources, genes.chrom, genes.tss, window)
+    if blacklist is not None:
+        starts, ends = window_bounds(genes.tss.to_numpy(), window.window_bp)
+        hidden = touched_bins(list(genes.chrom), starts, ends, window.bin_bp, blacklist)
+        hidden = hidden.reshape(means.shape)
+        means[hidden] = 0
+        # An upper bound where the track itself lacks bases; exact where it lacks none.
+        coverage = np.minimum(coverage, 1 - hidden.mean(axis=1, dtype=np.float32))
+    return means, coverage
+
+
+def build_slab(track: Track, store_path: str, blacklist: pd.DataFrame | None = None) -> None:
     """One task: read one track, write its slab and then its marker."""
     store = WindowStore.open(store_path, incomplete=True)
     genes, window = store.genes, store.manifest.window
-    means, coverage = track_means(track.sources, genes.chrom, genes.tss, window)
+    means, coverage = _window_signal(track, genes, window, blacklist)
     regions = None
     if track.cell in store.manifest.contacts:
         table = store.regions(track.cell).table
-        regions = track_region_means(track.sources, table, store.manifest.region_bin_bp)
+        bin_bp = store.manifest.region_bin_bp
+        regions = track_region_means(track.sources, table, bin_bp)
+        if blacklist is not None:
+            starts, ends = table["start"].to_numpy(), table["end"].to_numpy()
+            regions[touched_bins(list(table["chrom"]), starts, ends, bin_bp, blacklist)] = 0
     store.write_slab(track.cell, track.assay, means, coverage, source_records(track), regions)
 
 
@@ -186,15 +243,36 @@ def _require_same_sources(store: WindowStore, inputs: BuildInputs) -> None:
 
 
 @contextlib.contextmanager
-def _cluster(workers: int) -> Iterator[Client]:
-    """A client to a Dask cluster of worker processes on this machine."""
+def _cluster(config: BuildConfig, tracks: int) -> Iterator[Client]:
+    """A client to the Dask cluster at `--scheduler_address`, or to one of processes on this
+    machine.
+
+    Raises:
+        InputError: if no scheduler answers there.
+    """
+    if config.scheduler_address:
+        try:
+            client = Client(config.scheduler_address, timeout=30)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                Problem(
+                    f"--scheduler_address={config.scheduler_address}",
+                    f"no Dask scheduler ({error})",
+                    "the address that `dask scheduler` printed, such as tcp://10.0.0.1:8786",
+                    "start it and its workers, or leave the flag out to use this machine",
+                )
+            ) from None
+        with client:
+            yield client
+        return
     with (
         tempfile.TemporaryDirectory(prefix="epi2expr-") as scratch,
         # Processes, spawned: neither pyBigWig handles nor TensorStore survive a fork.
         LocalCluster(
-            n_workers=workers,
+            n_workers=min(config.workers, tracks),
             threads_per_worker=1,
             processes=True,
+            memory_limit=int(config.worker_gib * 2**30),
             dashboard_address=":0",  # any free port: builds may run side by side
             local_directory=scratch,
             silence_logs=logging.ERROR,
@@ -204,24 +282,42 @@ def _cluster(workers: int) -> Iterator[Client]:
         yield client
 
 
+def attempt(task: Callable[..., None], track: Track, *args: Any) -> tuple[Problem, ...]:
+    """Run a task on a worker. Bad input is returned, for it would be as bad a second time; what
+    else fails is raised, and tried again by Dask."""
+    try:
+        task(track, *args)
+    except InputError as error:
+        return error.problems
+    return ()
+
+
 def _run(
-    client: Client, task: Callable[..., None], tracks: Sequence[Track], label: str, *args: Any
+    client: Client,
+    config: BuildConfig,
+    task: Callable[..., None],
+    tracks: Sequence[Track],
+    label: str,
+    *args: Any,
 ) -> None:
     """Run one task a track; the failed ones are raised together after all others are done."""
     problems: list[Problem] = []
-    futures = {client.submit(task, track, *args, pure=False): track for track in tracks}
+    futures = {
+        client.submit(attempt, task, track, *args, pure=False, retries=config.retries): track
+        for track in tracks
+    }
     with tqdm(total=len(tracks), desc=label, unit="track", disable=None) as progress:
         for future in as_completed(futures):
             progress.update()
             error = future.exception()
-            if isinstance(error, InputError):
-                problems.extend(error.problems)
-            elif error is not None:
+            if error is None:
+                problems.extend(future.result())
+            else:
                 track = futures[future]
                 problems.append(
                     Problem(
                         f"{track.cell}-{track.assay}",
-                        f"{type(error).__name__}: {error}",
+                        f"{type(error).__name__}: {error} ({config.retries + 1} attempts)",
                         "a track that can be read",
                         "look at its file; the other tracks are done, a rerun does this one alone",
                     )
@@ -231,7 +327,8 @@ def _run(
 
 
 def main() -> None:
-    store = build(BuildConfig.from_flags())
+    config = BuildConfig.from_flags()
+    store = build(config, limits_from_flags(), parse_mirrors(flags.FLAGS.mirror))
     print(
         f"{store.path}: {len(store.manifest.tracks)} tracks x {len(store.genes)} genes x "
         f"{store.manifest.window.bins} bins, checksum {store.checksum()[:12]}"
@@ -239,7 +336,7 @@ def main() -> None:
 
 
 def run() -> None:
-    start(main, define_flags)
+    start(main, define_flags, define_limits)
 
 
 if __name__ == "__main__":

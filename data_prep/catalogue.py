@@ -131,8 +131,7 @@ class TrackSheet:
                             f"{self.where}, {track.cell} {track.assay}",
                             f"{url}, not downloaded yet",
                             "a local file",
-                            "download it, and name it in the column `path` "
-                            f"({pathlib.PurePosixPath(url).name})",
+                            "run build_store, which downloads it, or data_prep.download",
                         )
                     )
         if problems:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import pathlib
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,9 @@ from absl import flags
 
 from data_prep.annotation import TSS_RULES, read_genes, read_tss
 from data_prep.assembly import Assembly, load_assembly, select_chromosomes
+from data_prep.bed import bed_record, read_bed
 from data_prep.catalogue import TrackSheet, read_sheet
+from data_prep.download import localise
 from data_prep.expression import read_expression
 from data_prep.interactions import CellContacts, ContactRule, link_genes, read_contacts
 from epi2expr_jax.errors import InputError, Problem, collect
@@ -32,7 +35,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "tracks",
         None,
-        "Track sheet: CSV with the columns cell, assay, path, and optionally sha256, unit "
+        "Track sheet: CSV with the columns cell, assay, path or url, and optionally sha256, unit "
         "(pvalue, fold_change, depth, counts, none), replicate, group. Paths are relative to it.",
     )
     flags.DEFINE_string(
@@ -83,7 +86,28 @@ def define_flags() -> None:
         "max_pcre_bp", 40_000, "Widest other end of a contact, in bp.", lower_bound=1
     )
     flags.DEFINE_bool("trans_contacts", False, "Keep contacts between chromosomes, too.")
+    flags.DEFINE_string(
+        "downloads", "", "Folder for the tracks whose URL alone is known. Empty: STORE.downloads."
+    )
+    flags.DEFINE_string(
+        "blacklist",
+        "",
+        "BED (.gz) of regions whose signal is an artefact: bins that touch one count as bases "
+        "without data, 0 in every track.",
+    )
     flags.DEFINE_integer("workers", 2, "Worker processes; each reads one track.", lower_bound=1)
+    flags.DEFINE_float(
+        "worker_gib", 2.0, "Memory of a worker, which is restarted beyond it.", lower_bound=0.5
+    )
+    flags.DEFINE_string(
+        "scheduler_address",
+        "",
+        "tcp://HOST:PORT of a Dask cluster to join instead of starting --workers here; its "
+        "workers must see the same folders.",
+    )
+    flags.DEFINE_integer(
+        "retries", 2, "Further attempts at a track whose task failed.", lower_bound=0
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +130,17 @@ class BuildConfig:
     max_contacts: int = 8
     max_pcre_bp: int = 40_000
     trans_contacts: bool = False
+    downloads: str = ""
+    blacklist: str = ""
     workers: int = 2
+    worker_gib: float = 2.0
+    scheduler_address: str = ""
+    retries: int = 2
+
+    @property
+    def download_folder(self) -> pathlib.Path:
+        """Where tracks lie of which the sheet knows the URL alone."""
+        return pathlib.Path(self.downloads or f"{self.store.rstrip('/')}.downloads")
 
     @classmethod
     def from_flags(cls) -> "BuildConfig":
@@ -135,6 +169,7 @@ class BuildInputs:
         expression: `[C, G]` RPKM of the candidates, cells in the sheet's order.
         left_out: why and how many genes of the expression table are no candidates.
         interactions: of each cell, the contacts that the candidates keep; empty if not asked for.
+        blacklist: columns `chrom`, `start`, `end`; None if not asked for.
     """
 
     config: BuildConfig
@@ -147,6 +182,7 @@ class BuildInputs:
     expression: np.ndarray
     left_out: dict[str, int]
     interactions: dict[str, CellContacts]
+    blacklist: pd.DataFrame | None = None
 
     @property
     def contacts(self) -> dict[str, pd.DataFrame]:
@@ -174,17 +210,22 @@ class BuildInputs:
             tss=self.config.tss,
             candidates_sha256=candidates.hexdigest(),
             contacts={cell: found.source for cell, found in self.interactions.items()},
+            blacklist=bed_record(self.config.blacklist) if self.config.blacklist else {},
         )
 
 
-def read_inputs(config: BuildConfig) -> BuildInputs:
+def read_inputs(config: BuildConfig, *, downloaded: bool = True) -> BuildInputs:
     """Read and join all inputs but the tracks themselves.
+
+    Args:
+        downloaded: every track must be a local file by now.
 
     Raises:
         InputError: with every problem of every input, not the first alone.
     """
     problems: list[Problem] = []
     window = assembly = sheet = annotated = expression = None
+    blacklist = None
     contact_files = {}
     chromosomes: list[str] = []
     blind: list[str] = []
@@ -200,9 +241,13 @@ def read_inputs(config: BuildConfig) -> BuildInputs:
         with collect(problems):
             annotated = read_genes(config.genes, tss=config.tss, chrom_sizes=assembly.chrom_sizes)
             check_gene_table(annotated, assembly.chrom_sizes, config.genes or "Ensembl 75")
+        if config.blacklist:
+            with collect(problems):
+                blacklist = read_bed(config.blacklist, assembly.chrom_sizes)
     with collect(problems):
-        sheet = read_sheet(config.tracks)
-        sheet.require_local()
+        sheet = localise(read_sheet(config.tracks), config.download_folder)
+        if downloaded:
+            sheet.require_local()
     with collect(problems):
         expression = read_expression(config.expression, cells=sheet.cells if sheet else None)
     if assembly and sheet and config.interactions:
@@ -258,6 +303,7 @@ def read_inputs(config: BuildConfig) -> BuildInputs:
         expression=values,
         left_out=left_out,
         interactions=interactions,
+        blacklist=blacklist,
     )
 
 

@@ -163,12 +163,16 @@ class Landscape:
     contacts: pd.DataFrame
 
 
-def lay_out(genes: int, seed: int) -> Landscape:
-    """Place `genes` genes (at least `LEAST_GENES`) on 22 autosomes, with elements and contacts."""
+def lay_out(genes: int, seed: int, chromosomes: Sequence[str] = AUTOSOMES) -> Landscape:
+    """Place `genes` genes (at least `LEAST_GENES`) with elements and contacts.
+
+    Args:
+        chromosomes: at most 22 names, longest first; they are as long as their genes need.
+    """
     rng = stream(seed, "landscape")
-    counts = _share_out(genes)
+    counts = _share_out(genes, len(chromosomes))
     sizes, tables = {}, []
-    for chrom, count in zip(AUTOSOMES, counts, strict=True):
+    for chrom, count in zip(chromosomes, counts, strict=True):
         tss = _MARGIN_BP + np.cumsum(rng.integers(*_GAP_BP, count)) - _GAP_BP[0]
         sizes[chrom] = int(tss[-1]) + _MARGIN_BP + int(rng.integers(1000))
         tables.append(pd.DataFrame({"chrom": chrom, "tss": tss}))
@@ -192,10 +196,11 @@ def lay_out(genes: int, seed: int) -> Landscape:
     return Landscape(sizes, table, elements, _contacts(table, slots, rng))
 
 
-def _share_out(genes: int) -> np.ndarray:
-    """Genes per autosome: two each, the rest in proportion to the real counts."""
-    rest = genes - _EACH_AT_LEAST * len(_CODING_GENES)
-    share = np.array(_CODING_GENES) / sum(_CODING_GENES) * rest
+def _share_out(genes: int, chromosomes: int) -> np.ndarray:
+    """Genes per autosome: two each, the rest in proportion to the real human counts."""
+    coding = _CODING_GENES[:chromosomes]
+    rest = genes - _EACH_AT_LEAST * len(coding)
+    share = np.array(coding) / sum(coding) * rest
     counts = np.floor(share).astype(int)
     counts[np.argsort(counts - share, kind="stable")[: rest - counts.sum()]] += 1
     return counts + _EACH_AT_LEAST

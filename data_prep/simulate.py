@@ -2,6 +2,7 @@
 
   python -m data_prep.simulate --out=sim
   python -m data_prep.simulate --out=tiny --genes=60 --cells=1
+  python -m data_prep.simulate --out=mouse --assembly=mm10 --genes=300 --cells=1
 
 DIR then holds, ready for `data_prep.build_store`:
 
@@ -37,10 +38,12 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from data_prep import planted
+from data_prep.assembly import load_assembly, select_chromosomes
 from data_prep.catalogue import TrackSheet, read_sheet
 from data_prep.program import start
 from epi2expr_jax.errors import InputError, Problem
-from epi2expr_jax.genome import strip_version
+from epi2expr_jax.genome import listing, strip_version
+from epi2expr_jax.roadmap import AUTOSOMES
 
 FORMAT = 1  # raised whenever the same flags would write other files
 STEP_BP = 50  # resolution of the simulated signal
@@ -55,6 +58,8 @@ class _Request:
     cells: int
     seed: int
     assays: int
+    assembly: str = ""
+    chromosomes: int = len(AUTOSOMES)
     format: int = FORMAT
 
 
@@ -65,6 +70,8 @@ def simulate(
     cells: int = 3,
     seed: int = 0,
     assays: int | None = None,
+    assembly: str = "",
+    chromosomes: int | None = None,
 ) -> pathlib.Path:
     """Write a synthetic Roadmap into the folder `out`, or leave it be if it is there already.
 
@@ -74,6 +81,9 @@ def simulate(
         cells: how many cells of the Roadmap sheet have tracks; all of them have expression.
         seed: seed of everything random, not negative.
         assays: how many assays of the sheet to simulate; all by default.
+        assembly: whose chromosomes to use, names and lengths (`mm10`, …, or a FILE.chrom.sizes);
+            the genes lie at their beginnings. Empty: chr1 to chr22, as long as needed.
+        chromosomes: how many numbered ones have genes; all of the assembly by default, at most 22.
 
     Returns:
         The folder.
@@ -83,20 +93,42 @@ def simulate(
     """
     out = pathlib.Path(out)
     sheet = _roadmap_sheet()
-    request = _Request(genes, cells, seed, len(sheet.assays) if assays is None else assays)
-    _check_request(request, len(sheet.cells), len(sheet.assays))
+    genome = load_assembly(assembly) if assembly else None
+    names = select_chromosomes(genome)[: len(AUTOSOMES)] if genome else list(AUTOSOMES)
+    request = _Request(
+        genes,
+        cells,
+        seed,
+        len(sheet.assays) if assays is None else assays,
+        assembly,
+        len(names) if chromosomes is None else chromosomes,
+    )
+    _check_request(request, len(sheet.cells), len(sheet.assays), len(names))
     if _is_complete(out, request):
         return out
     unfinished = out / "unfinished.json"
     out.mkdir(parents=True, exist_ok=True)
     _write_json(unfinished, {"request": dataclasses.asdict(request)})
 
-    names = sheet.assays[: request.assays]
+    used, names = names[: request.chromosomes], sheet.assays[: request.assays]
     roles = planted.assign_roles(names, seed)
-    land = planted.lay_out(genes, seed)
+    land = planted.lay_out(genes, seed, used)
+    sizes = dict(land.sizes)
+    if genome:
+        sizes = {chrom: genome.chrom_sizes[chrom] for chrom in land.sizes}
+        short = [chrom for chrom in sizes if sizes[chrom] < land.sizes[chrom]]
+        if short:
+            raise InputError(
+                Problem(
+                    f"--assembly={assembly}",
+                    f"{listing(short)}, too short for the genes simulated there",
+                    f"at least {max(land.sizes[chrom] for chrom in short):,} bp",
+                    "simulate fewer genes, or give longer chromosomes",
+                )
+            )
     activity = {cell: planted.activity(genes, c, seed) for c, cell in enumerate(sheet.cells)}
     expression = {cell: planted.rpkm(t, c, seed) for c, (cell, t) in enumerate(activity.items())}
-    _write_genes(out, land)
+    _write_genes(out, land, sizes)
     _write_expression(out / "RPKM.pc.gz", land, expression)
 
     rows, oracle = [], {scope: {} for scope in planted.SCOPES}
@@ -106,7 +138,7 @@ def simulate(
         rng = planted.stream(seed, "track", sheet.cells.index(cell), sheet.assays.index(assay))
         readings = planted.read_activity(activity[cell], roles[assay], land.elements, rng)
         path = out / f"{cell}-{assay}.pval.signal.bigwig"
-        _write_bigwig(path, land.sizes, readings, rng)
+        _write_bigwig(path, sizes, land.sizes, readings, rng)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         rows.append((cell, assay, path.name, digest, track.unit, track.group))
         observed = np.log2(expression[cell] + 1)
@@ -142,12 +174,13 @@ def _roadmap_sheet() -> TrackSheet:
     return sheet.select(cells=[cell for cell in count if count[cell] == len(sheet.assays)])
 
 
-def _check_request(request: _Request, cells: int, assays: int) -> None:
+def _check_request(request: _Request, cells: int, assays: int, chromosomes: int) -> None:
     wanted = {
         "genes": (request.genes, planted.LEAST_GENES, 20_000),
         "cells": (request.cells, 1, cells),
         "assays": (request.assays, 1, assays),
         "seed": (request.seed, 0, 2**32 - 1),
+        "chromosomes": (request.chromosomes, 1, chromosomes),
     }
     problems = [
         Problem(
@@ -171,6 +204,8 @@ def _is_complete(out: pathlib.Path, request: _Request) -> bool:
     wanted = dataclasses.asdict(request)
     truth, started = _read_json(out / "truth.json"), _read_json(out / "unfinished.json")
     held = (truth or started).get("request")
+    if held:  # by an older version, which knew but one genome
+        held = {"assembly": "", "chromosomes": len(AUTOSOMES)} | held
     if held == wanted:
         return bool(truth) and _has_files(out, truth["files"])
     raise InputError(
@@ -216,10 +251,10 @@ def _describe(role: planted.Role) -> dict:
     return {"drives": role.sign != 0, "sign": role.sign, "components": components}
 
 
-def _write_genes(out: pathlib.Path, land: planted.Landscape) -> None:
+def _write_genes(out: pathlib.Path, land: planted.Landscape, sizes: dict[str, int]) -> None:
     """Chromosome sizes, annotation, contacts and elements."""
-    sizes = "".join(f"{chrom}\t{size}\n" for chrom, size in land.sizes.items())
-    (out / "genome.chrom.sizes").write_text(sizes)
+    lines = "".join(f"{chrom}\t{size}\n" for chrom, size in sizes.items())
+    (out / "genome.chrom.sizes").write_text(lines)
     lines = [line for gene in land.genes.itertuples() for line in _gtf_lines(gene)]
     _write_gzip(out / "genes.gtf.gz", "##description: simulated genes\n" + "\n".join(lines) + "\n")
     ids = land.genes.gene_id.map(strip_version).to_numpy()
@@ -315,13 +350,17 @@ def _write_expression(path: pathlib.Path, land: planted.Landscape, expression: d
 def _write_bigwig(
     path: pathlib.Path,
     sizes: dict[str, int],
+    extents: dict[str, int],
     readings: planted.Readings,
     rng: np.random.Generator,
 ) -> None:
-    """Write peaks and background as runs of equal -log10 p, the way MACS2 tracks come."""
+    """Write peaks and background as runs of equal -log10 p, the way MACS2 tracks come.
+
+    Each chromosome of `sizes` has data up to its end in `extents` (bp).
+    """
     with pyBigWig.open(str(path), "w") as bigwig:
         bigwig.addHeader(list(sizes.items()), maxZooms=4)
-        for chrom, size in sizes.items():
+        for chrom, size in extents.items():
             on_chrom = (readings.elements.chrom == chrom).to_numpy()
             peaks = readings.elements[on_chrom]
             signal = _background((size - 2 * UNMAPPED_BP) // STEP_BP, rng)
@@ -369,15 +408,28 @@ def _peak(offset: np.ndarray, half: float, broad: bool) -> Float[np.ndarray, "S"
 def define_flags() -> None:
     """The flags of this program."""
     flags.DEFINE_string("out", None, "Folder to write.", required=True)
-    flags.DEFINE_integer("genes", 1500, "How many genes, over 22 autosomes.")
+    flags.DEFINE_integer("genes", 1500, "How many genes, over all chromosomes.")
     flags.DEFINE_integer("cells", 3, "How many cells have tracks.")
+    flags.DEFINE_integer("assays", None, "How many assays; all of the Roadmap sheet by default.")
+    flags.DEFINE_string(
+        "assembly", "", "Names and lengths of chromosomes: hg38, mm10, … Empty: a small genome."
+    )
+    flags.DEFINE_integer("chromosomes", None, "How many chromosomes have genes; all by default.")
     flags.DEFINE_integer("seed", 0, "Seed of everything random.")
 
 
 def main() -> None:
     given = flags.FLAGS
     there = (pathlib.Path(given.out) / "truth.json").exists()
-    out = simulate(given.out, genes=given.genes, cells=given.cells, seed=given.seed)
+    out = simulate(
+        given.out,
+        genes=given.genes,
+        cells=given.cells,
+        seed=given.seed,
+        assays=given.assays,
+        assembly=given.assembly,
+        chromosomes=given.chromosomes,
+    )
     print(f"{out}: {'already there, complete' if there else 'written'}")
 
 

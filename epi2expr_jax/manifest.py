@@ -35,6 +35,7 @@ class Manifest:
         candidates_sha256: of the genes and expression the build started from.
         contacts: cell to what its contacts were read from, and by which rules (name, format,
             sha256, min_score, max_width_bp, max_contacts, trans); a cell without is not named.
+        blacklist: name and sha256 of the BED whose regions count as bases without data, if any.
         region_bin_bp: width of the bins of the regions that contacts reach, in bp.
         given_labels: whether the inputs say which genes are expressed (1) and which silent (0).
         left_out: why and how many genes of the inputs are not here.
@@ -58,6 +59,7 @@ class Manifest:
     tss: str
     candidates_sha256: str
     contacts: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    blacklist: dict[str, str] = dataclasses.field(default_factory=dict)
     region_bin_bp: int = REGION_BIN_BP
     given_labels: bool = False
     left_out: dict[str, int] = dataclasses.field(default_factory=dict)

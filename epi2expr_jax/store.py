@@ -306,7 +306,10 @@ class WindowStore:
         slabs = [
             [*pair, (self.slab_record(*pair) or {}).get("sha256")] for pair in self.manifest.tracks
         ]
-        content = json.dumps([dataclasses.asdict(self.manifest), slabs], sort_keys=True)
+        manifest = dataclasses.asdict(self.manifest)
+        if not manifest["blacklist"]:
+            del manifest["blacklist"]  # stores from before it keep their checksum
+        content = json.dumps([manifest, slabs], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
     def verify(self) -> list[Problem]:

@@ -1,0 +1,147 @@
+"""Downloads from a local server that drops, truncates, stalls, lies and refuses."""
+
+import collections
+import hashlib
+import http.server
+import json
+import re
+import threading
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from distributed import LocalCluster
+
+from data_prep.bed import touched_bins
+from data_prep.build_store import build
+from data_prep.download import LOCK, Download, Limits, download, with_mirrors
+from epi2expr_jax.errors import InputError
+
+CONTENT = np.random.default_rng(0).bytes(700_000)
+QUICK = Limits(connections=2, attempts=4, timeout_s=0.4, pause_s=0.01)
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """`/MODE/name` misbehaves in its way; `asked` remembers path and Range of every request."""
+
+    def log_message(self, *args):
+        pass
+
+    def do_GET(self):
+        server = self.server
+        mode, name = self.path.strip("/").split("/")[-2:]
+        server.asked.append((self.path, self.headers.get("Range")))
+        seen = server.seen[self.path] = server.seen[self.path] + 1
+        content = server.files.get(name, CONTENT)
+        if mode == "404":
+            return self.send_error(404)
+        if mode == "503" and seen < 3:
+            return self.send_error(503)
+        begin = 0
+        found = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
+        if found and mode != "norange":
+            begin = int(found[1])
+        if begin >= len(content):
+            return self.send_error(416)
+        body = content[begin:]
+        self.send_response(206 if begin else 200)
+        length = len(body) + (1000 if mode == "long" else -1000 if mode == "short" else 0)
+        self.send_header("Content-Length", str(length))
+        self.send_header("ETag", '"one"')
+        if begin:
+            end = f"{begin}-{len(content) - 1}/{len(content)}"
+            self.send_header("Content-Range", f"bytes {end}")
+        self.end_headers()
+        if mode in ("drop", "stall", "norange") and seen < 3:
+            body = body[:300_000]
+        self.wfile.write(body)
+        self.wfile.flush()
+        if mode == "stall" and seen < 3:
+            time.sleep(0.8)
+        self.close_connection = True
+        return None
+
+
+@pytest.fixture
+def server():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.asked, server.seen, server.files = [], collections.Counter(), {}
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("mode", ["good", "drop", "stall", "503", "norange"])
+def test_bad_servers_are_borne(server, tmp_path, mode):
+    url = f"{server.url}/{mode}/a.bin"
+    download([Download(tmp_path / "a.bin", (url,))], tmp_path, QUICK)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", LOCK]
+    record = json.loads((tmp_path / LOCK).read_text())[url]
+    assert record == {"bytes": len(CONTENT), "sha256": hashlib.sha256(CONTENT).hexdigest()}
+    if mode in ("drop", "stall"):
+        assert server.asked[0][1] is None
+        assert all(asked for _, asked in server.asked[1:])  # it went on, and did not begin again
+
+
+def test_all_that_fail_are_named_and_the_others_are_whole(server, tmp_path):
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    names = ("404", "long", "short", "good")
+    items = [Download(tmp_path / n, (f"{server.url}/{n}/x.bin",), digest) for n in names]
+    with pytest.raises(InputError) as caught:
+        download(items, tmp_path, QUICK)
+    text = "\n".join(map(str, caught.value.problems))
+    assert len(caught.value.problems) == 3
+    assert "HTTP 404" in text
+    assert "sha256" in text
+    assert [n for n in names if (tmp_path / n).exists()] == ["good"]
+    assert sum("/404/" in path for path, _ in server.asked) == 1
+
+
+def test_a_mirror_serves_and_the_lock_is_enforced(server, tmp_path):
+    first = Download(tmp_path / "a.bin", (f"{server.url}/404/a.bin",))
+    (item,) = with_mirrors([first], [(f"{server.url}/404/", f"{server.url}/good/")])
+    download([item], tmp_path, QUICK)
+    (tmp_path / "a.bin").write_bytes(CONTENT[:-1])
+    with pytest.raises(InputError, match="sha256"):
+        download([item], tmp_path, QUICK)
+    (tmp_path / "a.bin").unlink()
+    server.files["a.bin"] = CONTENT[::-1]
+    with pytest.raises(InputError, match="sha256"):
+        download([item], tmp_path, QUICK)
+    assert not (tmp_path / "a.bin").exists()
+
+
+def test_from_urls_to_the_store_on_a_joined_cluster(
+    server, roadmap, build_config, small_store, tmp_path
+):
+    """The same slabs as from files; with a blacklist, zeros where it touches."""
+    table = pd.read_csv(roadmap / "tracks.csv")
+    server.files = {name: (roadmap / name).read_bytes() for name in table.path}
+    table["url"] = [f"{server.url}/good/{name}" for name in table.path]
+    sheet = tmp_path / "tracks.csv"
+    table.drop(columns=["path", "sha256"]).to_csv(sheet, index=False)
+    gene = small_store.genes.iloc[5]
+    bed = tmp_path / "black.bed"
+    bed.write_text(f"{gene.chrom}\t{gene.tss}\t{gene.tss + 1}\n")
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
+    ) as cluster:
+        joined = {"tracks": str(sheet), "scheduler_address": cluster.scheduler_address}
+        store = build(build_config(tmp_path / "s", **joined), QUICK)
+        black = build(build_config(tmp_path / "b", blacklist=str(bed), **joined), QUICK)
+    assert store.checksum() == small_store.checksum()
+    signal = store.read_signal(store.manifest.cells, store.manifest.assays)
+    hidden = black.read_signal(store.manifest.cells, store.manifest.assays)
+    assert (signal != hidden).any(axis=(0, 1, 3)).nonzero()[0].tolist() == [5]
+    assert (hidden[:, :, 5, 60] == 0).all()
+    assert black.manifest.blacklist["name"] == "black.bed"
+
+
+def test_touched_bins_at_the_edges():
+    regions = pd.DataFrame({"chrom": ["chr1", "chr1"], "start": [0, 30], "end": [10, 31]})
+    bins = touched_bins(["1", "1"], np.array([-10, 10]), np.array([20, 35]), 10, regions)
+    assert bins.tolist() == [False, True, False, False, False, True]

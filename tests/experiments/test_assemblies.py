@@ -1,0 +1,51 @@
+"""Other genomes than hg19, from files to a ranking by flags alone."""
+
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+
+@pytest.mark.parametrize(("assembly", "held_out"), [("mm10", "chr2"), ("hg38", "chr4")])
+def test_from_sheet_to_ranking(tmp_path, assembly, held_out):
+    data, store, run = (tmp_path / name for name in ("data", "store.zarr", "run"))
+    for command in (
+        [
+            "data_prep.simulate",
+            f"--out={data}",
+            f"--assembly={assembly}",
+            "--genes=60",
+            "--cells=1",
+            "--assays=2",
+            "--chromosomes=5",
+        ],
+        [
+            "data_prep.build_store",
+            f"--tracks={data}/tracks.csv",
+            f"--store={store}",
+            f"--expression={data}/RPKM.pc.gz",
+            f"--genes={data}/genes.gtf.gz",
+            f"--assembly={assembly}",
+            "--chromosomes=chr1,chr2,chr3,chr4,chr5",
+            f"--blind={held_out}",
+            "--workers=1",
+        ],
+        [
+            "experiments.train",
+            f"--store={store}",
+            f"--run={run}",
+            "--model=cnn",
+            "--width=0.02",
+            "--epochs=1",
+            "--batch_size=16",
+            "--cv=chromosomes_3",
+        ],
+        ["experiments.evaluate", f"--run={run}"],
+    ):
+        done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    ranking = pd.read_csv(run / "ranking.csv")
+    assert ranking.assay.nunique() == 2
+    predictions = pd.read_parquet(run / "predictions.parquet")
+    assert set(predictions.chrom) == {f"chr{i}" for i in range(1, 6)}

@@ -1,4 +1,4 @@
-"""BED: regions of the genome to leave out, such as the ENCODE blacklist."""
+"""BED: regions of the genome, to leave out (the ENCODE blacklist) or to alter marks in."""
 
 import gzip
 import hashlib
@@ -17,7 +17,8 @@ def read_bed(path: str | pathlib.Path, chrom_sizes: dict[str, int]) -> pd.DataFr
     """The regions of a BED file (may be gzipped), on the chromosomes of the assembly.
 
     Returns:
-        Columns `chrom` (spelled as the assembly does), `start` and `end` (0-based, half-open, bp).
+        Columns `chrom` (spelled as the assembly does), `start` and `end` (0-based, half-open, bp),
+        and `name`, empty where the file has none.
 
     Raises:
         InputError: if the file cannot be read, naming every malformed line (at most 20), or if no
@@ -44,14 +45,18 @@ def read_bed(path: str | pathlib.Path, chrom_sizes: dict[str, int]) -> pd.DataFr
                 Problem(f"{path}, line {number}", repr(line), "chrom, start < end", remedy)
             )
         else:
-            rows.append((fields[0], int(fields[1]), int(fields[2])))
+            rows.append(
+                (fields[0], int(fields[1]), int(fields[2]), fields[3] if fields[3:] else "")
+            )
     if problems:
         raise InputError(problems[:20])
     spelling = match_chromosomes({row[0] for row in rows}, chrom_sizes)
-    known = [(spelling[chrom], first, end) for chrom, first, end in rows if chrom in spelling]
+    known = [
+        (spelling[chrom], first, end, name) for chrom, first, end, name in rows if chrom in spelling
+    ]
     outside = [row for row in known if row[2] > chrom_sizes[row[0]]]
     if outside or not known:
-        chrom, first, end = outside[0] if outside else ("no region", 0, 0)
+        chrom, first, end, _ = outside[0] if outside else ("no region", 0, 0, "")
         raise InputError(
             Problem(
                 str(path),
@@ -60,7 +65,7 @@ def read_bed(path: str | pathlib.Path, chrom_sizes: dict[str, int]) -> pd.DataFr
                 "check --assembly, and that the file belongs to it",
             )
         )
-    return pd.DataFrame(sorted(known), columns=["chrom", "start", "end"])
+    return pd.DataFrame(sorted(known), columns=["chrom", "start", "end", "name"])
 
 
 def bed_record(path: str | pathlib.Path) -> dict[str, str]:

@@ -311,6 +311,16 @@ def _readers(ensemble: Ensemble, store: WindowStore, steps: Sequence[tuple[Edit,
             )
         )
     kept = ensemble.select(lambda run: all(assay in run.assays for assay in named))
+    pooled = sorted({run.cell for run in kept.runs} - set(store.manifest.cells))
+    if pooled:
+        problems.append(
+            Problem(
+                "edits",
+                f"models of pools of cells ({listing(pooled)}), which have no signal of their own",
+                "models of single cells",
+                "take some (Ensemble.select), or train with --cells=all",
+            )
+        )
     if not unknown and not kept.runs:
         problems.append(
             Problem(

@@ -22,8 +22,8 @@ from epi2expr_jax.splits import make_folds
 from epi2expr_jax.training import parts_of
 
 SMALL = ChromoformerConfig(
-    embedding=8, embed_ff=8, pairwise_ff=8, regulation_layers=2, regulation_heads=2,
-    regulation_width=8, regulation_ff=8, head=8,
+    embedding=8, embed_ff=8, pairwise_layers=1, pairwise_ff=8, regulation_layers=1,
+    regulation_heads=2, regulation_width=8, regulation_ff=8, head=8,
 )  # fmt: skip
 WINDOW = PromoterCnnConfig(width=0.02)
 
@@ -57,9 +57,12 @@ def signal_of(store, config, assays, edits, rows, **inputs):
     return jax.device_put(group._signal(rows))
 
 
-def batch_of(signal, slots=8):
+def batch_of(signal):
     """Every query's input, in one batch."""
-    plan = BatchPlan(signal.queries, (slots,) * signal.queries if signal.layout.positions else ())
+    slots = ()
+    if signal.layout.positions:
+        slots = (int(signal.contacts().max()),) * signal.queries
+    plan = BatchPlan(signal.queries, slots)
     return signal.gather(jnp.arange(signal.queries), plan)
 
 
@@ -74,7 +77,7 @@ def rows(distal_store):
     count = distal_store.regions("E003").by_gene(len(distal_store.genes), 8)[0] >= 0
     genes = distal_store.genes.assign(count=count.sum(1))
     picked = [
-        genes[(genes.strand == strand) & some].index[:3]
+        genes[(genes.strand == strand) & some].index[:2]
         for strand in "+-"
         for some in (genes["count"] > 1, genes["count"] == 0)
     ]
@@ -136,7 +139,7 @@ def test_an_interval_reaches_the_window_and_every_region(distal_store, rows):
     for values, valid in zip(x.region, x.region_valid, strict=True):
         edited_, alone = np.asarray(layout.regions_by_gene(values))
         differs = (edited_ != alone).any((1, 2))
-        assert differs.tolist() == [False, True] + [False] * 6
+        assert np.flatnonzero(differs).tolist() == [1]
         there = np.asarray(layout.regions_by_gene(valid.astype(np.float32)))[0, 1] > 0
         bins = there.sum()
         width = (region.end - region.start) / bins
@@ -154,6 +157,7 @@ def test_an_interval_reaches_the_window_and_every_region(distal_store, rows):
 def test_the_original_protocol_by_its_bins(distal_store, rows):
     """Log features times a factor in the original's bins, in the window's copy alone."""
     assay = distal_store.manifest.assays[0]
+    rows = rows[::2]
     promoter = perturb.scale(assay, perturb.original_promoter(), 0.3, space="log")
     distal = [perturb.scale(assay, p, 0.3, space="log") for p in perturb.original_distal()]
     assert len(distal) == 17

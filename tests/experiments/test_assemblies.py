@@ -7,8 +7,11 @@ import pandas as pd
 import pytest
 
 
+@pytest.mark.trial
 @pytest.mark.parametrize(("assembly", "held_out"), [("mm10", "chr2"), ("hg38", "chr4")])
-def test_from_sheet_to_ranking(tmp_path, assembly, held_out):
+def test_from_sheet_to_ranking(tmp_path, assembly, held_out, trial_size):
+    if assembly not in trial_size(["mm10"], ["mm10", "hg38"]):
+        pytest.skip("in make trials")
     data, store, run = (tmp_path / name for name in ("data", "store.zarr", "run"))
     for command in (
         [

@@ -259,7 +259,7 @@ def summarise(effects: xr.Dataset, level: float = 0.95) -> xr.Dataset:
     """Means over the runs of a model: those of one cell and assay set, over folds and seeds.
 
     Returns:
-        `before`, `after` and `effect` by `model` (cell and assays), the interval `low` to `high`
+        `before`, `after` and `effect` by `model` ("E003 H3K27ac"), the interval `low` to `high`
         of the mean effect over models (Student's t), NaN where fewer than `LEAST_MODELS` models
         predict the gene, and `models [model, gene]`, how many do; `changed` and `outside` if in
         any of them. It tells how far trainings differ, not how far the model is from the cell.
@@ -278,7 +278,7 @@ def summarise(effects: xr.Dataset, level: float = 0.95) -> xr.Dataset:
         mean["low"], mean["high"] = mean.effect - reach, mean.effect + reach
         mean["models"] = count
         mean["changed"], mean["outside"] = own.changed.any("run"), own.outside.any("run")
-        parts.append(mean.assign_coords(cell=cell, assays=assays))
+        parts.append(mean.assign_coords(model=f"{cell} {assays}", cell=cell, assays=assays))
     return xr.concat(parts, "model")
 
 

@@ -75,7 +75,17 @@ def _places(text: str, store: WindowStore, window_bp: int) -> Sequence[Place]:
     if text == "promoter":
         return [edits_of.promoter()]
     if text == "distal":
-        return edits_of.distal_bins(window_bp=window_bp)
+        bins = edits_of.distal_bins(window_bp=window_bp)
+        if not bins:
+            raise InputError(
+                Problem(
+                    "--where=distal",
+                    f"models that read {window_bp:,} bp, all of it promoter",
+                    "a window wider than the 6 kb of the promoter and a 2 kb bin on either side",
+                    "train with --model_window_bp=40000 from a store as wide",
+                )
+            )
+        return bins
     if text == "pcre":
         most = max(
             (len(part) and int(part["rank"].max()) + 1)

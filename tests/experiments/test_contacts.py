@@ -93,7 +93,7 @@ def describe(lead):
 
 @pytest.mark.trial
 def test_contacts_help_where_they_mean_something(trial_size, tmp_path):
-    genes, epochs = trial_size(700, 1500), trial_size(7, 20)
+    genes, epochs = trial_size(500, 1500), trial_size(6, 20)
     options = trial_size(SMALL, {"width": 0.25})
     includes_zero = []
     for seed in range(trial_size(1, 5)):

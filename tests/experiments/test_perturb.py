@@ -6,11 +6,9 @@ import pytest
 
 from epi2expr_jax.dataset import InputConfig
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.predict import load
-from epi2expr_jax.store import WindowStore
 from epi2expr_jax.training import TrainConfig
 from experiments.flags import TrainRequest
-from experiments.perturb import format_means, perturb
+from experiments.perturb import format_means, perturb, places_of
 from experiments.train import train
 
 ASSAY = "H3K36me3"
@@ -124,5 +122,9 @@ def test_what_makes_no_sense_is_refused(run_dir, distal_store, tmp_path):
     bed.write_text("chr1\tx\t9\n")
     with pytest.raises(InputError, match="chrom, start < end"):
         perturb(run_dir, ASSAY, [str(bed)], [0.0])
-    ensemble = load(run_dir)
-    assert isinstance(ensemble.open_store(), WindowStore)
+
+
+def test_a_window_that_is_all_promoter_has_no_distal_bin(distal_store):
+    with pytest.raises(InputError, match="all of it promoter"):
+        places_of(["distal"], distal_store, 6000)
+    assert len(places_of(["distal", "promoter"], distal_store, 40_000)[0]) == 17

@@ -23,7 +23,7 @@ FLOORS = {
     3: ["training", "checkpoint", "streaming", "pooling", "edited", "places"],
     4: ["population", "convert"],
     5: ["predict", "planning"],
-    6: ["scoring", "baselines", "perturb"],
+    6: ["scoring", "baselines", "perturb", "attribution"],
     7: ["ranking"],
     8: ["comparison", "across_cells", "subsets", "shapley", "agreement", "enrichment"],
 }  # fmt: skip

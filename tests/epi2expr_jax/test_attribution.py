@@ -1,0 +1,77 @@
+"""Attribution: shares that add up, where the truth is known, and for unseen genes alone."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from epi2expr_jax import attribution
+from epi2expr_jax.errors import InputError
+from tests.epi2expr_jax.test_perturb import SMALL, WINDOW, ensemble_of
+
+TWO_LAYERS = dataclasses.replace(SMALL, regulation_layers=2)
+
+
+@pytest.mark.parametrize("config", [SMALL, WINDOW], ids=["chromoformer", "promoter_cnn"])
+def test_shares_add_up_for_genes_no_model_saw(distal_store, config):
+    assays = distal_store.manifest.assays[:2]
+    ensemble = ensemble_of(distal_store, config, assays)
+    rows = np.arange(len(distal_store.genes))
+    unseen = distal_store.genes.gene_id[ensemble.wanted(distal_store, rows, False).any(0)]
+    genes = unseen.tolist()[::9]  # of both folds
+    found = attribution.integrated_gradients(ensemble, distal_store, genes).isel(model=0)
+    shares = found.promoter.sum(("assay", "bin")) + found.regions.sum(("assay", "region"))
+    scale = np.maximum(1, np.abs(found.difference))
+    assert (np.abs(found.residual) <= 1e-3 * scale).all()
+    np.testing.assert_allclose(shares, found.difference, atol=1e-3)
+    expected = ensemble.predict(distal_store, genes)
+    # From no signal at all a window's model predicts the same for all the genes of its fold.
+    nothing = (expected - found.difference).to_numpy()
+    if config is WINDOW:
+        for of_run in nothing:
+            of_run = of_run[~np.isnan(of_run)]
+            np.testing.assert_allclose(of_run, of_run[0], atol=1e-4)
+    seen = sorted(set(distal_store.genes.gene_id) - set(unseen))[:1]
+    with pytest.raises(InputError, match="every model saw"):
+        attribution.integrated_gradients(ensemble, distal_store, seen)
+
+
+def test_rollout_is_a_share_of_each_token(distal_store):
+    assay = distal_store.manifest.assays[0]
+    ensemble = ensemble_of(distal_store, TWO_LAYERS, [assay])
+    found = attribution.attention_rollout(ensemble, distal_store).isel(model=0)
+    np.testing.assert_allclose(found.sum("token"), 1, atol=1e-5)
+    rows = distal_store.genes.set_index("gene_id").index.get_indexer(found.gene.to_numpy())
+    number, _ = distal_store.regions("E003").by_gene(len(distal_store.genes), 8)
+    there = np.pad(number[rows] >= 0, ((0, 0), (1, 0)), constant_values=True)
+    values = found.to_numpy()
+    assert (values[~np.broadcast_to(there[:, None], values.shape)] == 0).all()
+    assert (values[np.broadcast_to(there[:, None], values.shape)] > 0).all()
+    # Two layers by hand, for a gene without regions: all of it is its own.
+    alone = ~there[:, 1:].any(1)
+    np.testing.assert_allclose(values[alone, :, 0], 1, atol=1e-6)
+    with pytest.raises(InputError, match="without regions"):
+        attribution.attention_rollout(ensemble_of(distal_store, WINDOW, [assay]), distal_store)
+
+
+def test_a_mark_that_is_not_read_has_no_share(distal_store):
+    """The first convolution of a model with its second channel cut off."""
+    assays = distal_store.manifest.assays[:2]
+    ensemble = ensemble_of(distal_store, WINDOW, assays)
+    (member,) = ensemble.members
+
+    def cut(path, leaf):
+        if jax.tree_util.keystr(path) != "['trunk'][0]['kernel'].value":
+            return leaf
+        assert leaf.shape[2] == 2  # runs, bins, channels, filters
+        return np.where(np.arange(2)[:, None] == 1, 0, leaf)
+
+    params = jax.tree.map_with_path(cut, member.weights["params"])
+    weights = {**member.weights, "params": params}
+    ensemble = dataclasses.replace(
+        ensemble, members=(dataclasses.replace(member, weights=weights),)
+    )
+    found = attribution.integrated_gradients(ensemble, distal_store).isel(model=0)
+    assert (found.promoter.sel(assay=assays[1]) == 0).all()
+    assert (found.promoter.sel(assay=assays[0]) != 0).any()

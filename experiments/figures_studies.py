@@ -176,9 +176,12 @@ def quality_figure(table: pd.DataFrame) -> Figure:
     Args:
         table: columns assay, pearson, depth and signal_to_noise.
     """
-    figure = Figure((WIDTH, 3.2), layout="constrained")
+    figure = Figure((WIDTH, 3.8), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    titles = {"depth": "mean signal in the windows", "signal_to_noise": "top 5 % in the median"}
+    titles = {
+        "depth": "mean signal in the windows",
+        "signal_to_noise": "top 5 % of windows over the median of the others",
+    }
     for panel, (measure, title) in zip(panels, titles.items(), strict=True):
         values = table[measure].replace([np.inf, -np.inf], np.nan)
         shown = table[values > 0]
@@ -187,6 +190,9 @@ def quality_figure(table: pd.DataFrame) -> Figure:
             centre = part[measure].median(), part["pearson"].median()
             panel.annotate(str(assay), centre, fontsize=7, color="black", ha="center", va="bottom")
         panel.set_xscale("log")
+        panel.xaxis.set_major_locator(ticker.MaxNLocator(6))
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.xaxis.set_minor_locator(ticker.NullLocator())
         panel.set_xlabel(title)
     panels[0].set_ylabel("Pearson r, held-out genes")
     return figure

@@ -14,7 +14,7 @@ positions at a resolution, `J` layers, `H` heads.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -23,7 +23,7 @@ import numpy as np
 import xarray as xr
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from epi2expr_jax.batches import BatchPlan, RegionBatch, TokenLayout
 from epi2expr_jax.dataset import load_dataset
@@ -82,7 +82,7 @@ def integrated_gradients(
     rows, chosen = _chosen(ensemble, store, genes)
     (member,) = _one_shape(ensemble)
     config = member.model_config
-    keys = list(dict.fromkeys((run.cell, run.assays) for run in member.runs))
+    keys = list(member.by_tracks())
     assays = list(dict.fromkeys(name for _, names in keys for name in names))
     bins, most = config.window.bins, getattr(config, "contacts", 0)
     shape = len(keys), len(rows)
@@ -94,29 +94,17 @@ def integrated_gradients(
     }
     count = np.zeros(shape)
     graph = parts_of(config)[0]
-    for k, (cell, names) in enumerate(keys):
-        signal, plan = _read(ensemble, store, config, cell, names, rows)
-        columns = [assays.index(name) for name in names]
-        for r, run in enumerate(member.runs):
-            if (run.cell, run.assays) != (cell, names):
-                continue
-            weights = jax.tree.map(lambda x, r=r: x[r], member.weights)
-            unit = member.scales[r].deviation
-            for batch in _batches(chosen[r]):
-                own = _until_complete(
-                    graph, plan, weights, signal, jnp.asarray(rows[batch]), tolerance / unit
-                )
-                here, first = np.unique(batch, return_index=True)
-                promoter, regions, difference, residual = (
-                    unit * np.asarray(part)[first] for part in own
-                )
-                where = k, here[:, None], columns
-                total["promoter"][where] += promoter
-                total["regions"][(*where, slice(regions.shape[2]))] += regions
-                total["difference"][k, here] += difference
-                total["residual"][k, here] += residual
-                count[k, here] += 1
-                progress(len(here))
+    for work in _work(ensemble, member, store, rows, chosen):
+        unit = member.scales[work.run].deviation
+        own = _until_complete(graph, work, tolerance / unit)
+        promoter, regions, difference, residual = (unit * work.unpadded(part) for part in own)
+        where = work.key, work.genes[:, None], [assays.index(name) for name in work.assays]
+        total["promoter"][where] += promoter
+        total["regions"][(*where, slice(regions.shape[2]))] += regions
+        total["difference"][work.key, work.genes] += difference
+        total["residual"][work.key, work.genes] += residual
+        count[work.key, work.genes] += 1
+        progress(len(work.genes))
     count[count == 0] = np.nan
     for k, (_, names) in enumerate(keys):
         unread = [a for a, name in enumerate(assays) if name not in names]
@@ -172,21 +160,14 @@ def attention_rollout(
             )
         )
     rows, chosen = _chosen(ensemble, store, genes)
-    keys = list(dict.fromkeys((run.cell, run.assays) for run in member.runs))
+    keys = list(member.by_tracks())
     shape = len(keys), len(rows), len(config.resolutions), 1 + config.contacts
     total, count = np.zeros(shape), np.zeros(shape[:2])
     graph = parts_of(config)[0]
-    for k, (cell, names) in enumerate(keys):
-        signal, plan = _read(ensemble, store, config, cell, names, rows)
-        for r, run in enumerate(member.runs):
-            if (run.cell, run.assays) != (cell, names):
-                continue
-            weights = jax.tree.map(lambda x, r=r: x[r], member.weights)
-            for batch in _batches(chosen[r]):
-                found = np.asarray(_rollout(graph, plan, weights, signal, jnp.asarray(rows[batch])))
-                here, first = np.unique(batch, return_index=True)
-                total[k, here, :, : found.shape[2]] += found[first]
-                count[k, here] += 1
+    for work in _work(ensemble, member, store, rows, chosen):
+        found = work.unpadded(_rollout(graph, work.plan, work.weights, work.signal, work.index))
+        total[work.key, work.genes, :, : found.shape[2]] += found
+        count[work.key, work.genes] += 1
     count[count == 0] = np.nan
     return xr.DataArray(
         total / count[:, :, None, None],
@@ -230,34 +211,59 @@ def _one_shape(ensemble: Ensemble) -> tuple[Member]:
     return (ensemble.members[0],)
 
 
-def _read(
+@dataclasses.dataclass(frozen=True)
+class _Batch:
+    """Some genes that one run never saw, and what it needs to predict them.
+
+    Attributes:
+        run: its number.
+        key: the number of its cell and assay set.
+        genes: which of the genes asked for.
+        index: `[B]` their rows in the store; filled up with the first.
+    """
+
+    run: int
+    key: int
+    assays: tuple[str, ...]
+    weights: dict[str, Any]
+    signal: Signal
+    plan: BatchPlan
+    genes: Int[np.ndarray, " g"]
+    index: Int[Array, " B"]
+
+    def unpadded(self, values: Shaped[Array, "B *rest"]) -> Shaped[np.ndarray, "g *rest"]:
+        return np.asarray(values)[: len(self.genes)]
+
+
+def _work(
     ensemble: Ensemble,
+    member: Member,
     store: WindowStore,
-    config: Any,
-    cell: str,
-    assays: Sequence[str],
     rows: Int[np.ndarray, " G"],
-) -> tuple[Signal, BatchPlan]:
-    """A cell's signal, and batches that hold any of the genes."""
-    signal = load_dataset(store, config, [cell], assays, ensemble.input_config).signal(cell, assays)
-    contacts = signal.contacts()
-    slots = 0 if contacts is None else int(np.asarray(contacts)[rows].max())
-    return signal, BatchPlan(_BATCH, (slots,) * _BATCH if slots else ())
+    chosen: Bool[np.ndarray, "R G"],
+) -> Iterator[_Batch]:
+    """Every run's chosen genes, in batches of one shape for runs that read the same tracks."""
+    for key, ((cell, assays), runs) in enumerate(member.by_tracks().items()):
+        dataset = load_dataset(store, member.model_config, [cell], assays, ensemble.input_config)
+        signal = dataset.signal(cell, assays)
+        contacts = signal.contacts()
+        slots = 0 if contacts is None else int(np.asarray(contacts)[rows].max())
+        plan = BatchPlan(_BATCH, (slots,) * _BATCH if slots else ())
+        for run in runs:
+            weights = jax.tree.map(lambda x, run=run: x[run], member.weights)
+            which = np.flatnonzero(chosen[run])
+            for genes in np.split(which, range(_BATCH, len(which), _BATCH)):
+                if len(genes):
+                    filled = np.resize(genes, _BATCH)
+                    filled[len(genes) :] = genes[0]
+                    index = jnp.asarray(rows[filled])
+                    yield _Batch(run, key, assays, weights, signal, plan, genes, index)
 
 
-def _batches(chosen: np.ndarray) -> list[Int[np.ndarray, " B"]]:
-    """The chosen genes in batches of one size; the last is filled with its first gene."""
-    which = np.flatnonzero(chosen)
-    batches = [which[i : i + _BATCH] for i in range(0, len(which), _BATCH)]
-    return [np.pad(b, (0, _BATCH - len(b)), constant_values=b[0]) for b in batches]
-
-
-def _until_complete(
-    graph: Any, plan: BatchPlan, weights: Any, signal: Signal, index: Array, tolerance: float
-) -> tuple[Array, ...]:
+def _until_complete(graph: Any, work: _Batch, tolerance: float) -> tuple[Array, ...]:
     pieces = 1
     while True:
-        own = _integrate(graph, plan, weights, signal, index, jnp.int32(pieces))
+        own = _integrate(graph, work.plan, work.weights, work.signal, work.index, jnp.int32(pieces))
         difference, residual = np.asarray(own[2]), np.asarray(own[3])
         enough = np.abs(residual) <= tolerance * np.maximum(1, np.abs(difference))
         if enough.all() or pieces >= _MOST_PIECES:

@@ -138,7 +138,7 @@ class TokenLayout:
         """Each gene's row, once for each of its slots."""
         return jnp.concatenate([x[:count] for count in (0, *self.prefix)])
 
-    def regions_by_gene(self, x: Float[Array, "P *rest"]) -> Float[Array, "B N *rest"]:
+    def regions_by_gene(self, x: Shaped[Array, "P *rest"]) -> Shaped[Array, "B N *rest"]:
         """Each pair's row at its gene and slot, 0 elsewhere."""
         dense = jnp.zeros((len(self.first), len(self.prefix), *x.shape[1:]), x.dtype)
         return dense.at[self.gene, self.slot].set(x, unique_indices=True)
@@ -215,3 +215,26 @@ class RegionBatch:
     score: Any
     contacts: Any
     slots: tuple[int, ...] = dataclasses.field(metadata={"static": True})
+
+    @classmethod
+    def of(
+        cls,
+        promoters: Iterable[tuple[Array, Array]],
+        regions: Iterable[tuple[Array, Array]],
+        region: Int[Array, "B _N"],
+        score: Float[Array, "B _N"],
+        slots: tuple[int, ...],
+    ) -> "RegionBatch":
+        """A batch put together.
+
+        Args:
+            promoters, regions: features and own positions, at each resolution.
+            region: the regions of each gene, best first; -1 where absent.
+            score: theirs.
+        """
+        promoter, promoter_valid = zip(*promoters, strict=True)
+        values, valid = zip(*regions, strict=True) if (regions := list(regions)) else ((), ())
+        contacts = jnp.minimum((region >= 0).sum(-1), np.asarray(slots, np.int32))
+        kept = np.arange(max(slots))[None] < contacts[:, None]
+        score = jnp.where(kept, score[:, : max(slots)], 0)
+        return cls(promoter, promoter_valid, values, valid, score, contacts, slots)

@@ -15,7 +15,6 @@ and a slot, `L` positions.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -25,12 +24,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from epi2expr_jax import signal as signal_ops
 from epi2expr_jax.batches import BatchPlan, RegionBatch, TokenLayout
-from epi2expr_jax.dataset import Dataset
-from epi2expr_jax.errors import InputError, Problem
-from epi2expr_jax.genome import window_bounds
-from epi2expr_jax.models import ChromoformerConfig
 from epi2expr_jax.resident import centre_padding, window_at
-from epi2expr_jax.store import WindowStore
 
 
 @jax.tree_util.register_dataclass
@@ -126,6 +120,16 @@ class EditedSignal:
         """How many queries there are, `Q`."""
         return self.raw.begin.shape[0] * self.edits.assay.shape[0]
 
+    def unedited(self) -> "EditedSignal":
+        """The same genes under the last edit alone, which is none."""
+        table = {
+            field.name: getattr(self.edits, field.name)[-1:]
+            for field in dataclasses.fields(EditTable)
+            if field.name != "intervals"
+        }
+        edits = EditTable(**table, intervals=self.edits.intervals[:, -1:])
+        return dataclasses.replace(self, edits=edits)
+
     def contacts(self) -> Int[Array, " Q"] | None:
         """How many regions the gene of each query touches."""
         if not self.layout.positions:
@@ -138,9 +142,9 @@ class EditedSignal:
 
     def effects(
         self, queries: Int[Array, " B"], plan: BatchPlan
-    ) -> tuple[Bool[Array, "B 2"], Float[Array, "B A L"]]:
-        """Whether a query's gene has the place, and whether its signal changes there; and its
-        window in the model's finest bins."""
+    ) -> tuple[Bool[Array, "B M 2"], Float[Array, "B A L"]]:
+        """Whether an edit's place lies in the window (0) and in each region of a query's gene, and
+        whether signal changes there; and the window in the model's finest bins."""
         x, effects = self._gather(queries, plan)
         if not isinstance(x, RegionBatch):
             return effects, jnp.moveaxis(x, 2, 1)
@@ -150,17 +154,15 @@ class EditedSignal:
         gene, edit = jnp.divmod(queries, self.edits.assay.shape[0])
         if not self.layout.positions:
             values, effects = self._windows(gene, edit, 0, 0)
-            return jnp.moveaxis(values, 1, 2), effects
+            return jnp.moveaxis(values, 1, 2), effects[:, None]
         raw, slots = self.raw, plan.slots or (0,) * plan.size
         layout = TokenLayout.of(slots)
-        contacts = jnp.minimum((raw.region[gene] >= 0).sum(-1), np.asarray(slots, np.int32))
-        kept = np.arange(max(slots))[None] < contacts[:, None]
         strand = raw.minus[gene]
         promoters, regions = [], []
-        effects = jnp.zeros((len(gene), 2), bool)
+        effects = jnp.zeros((len(gene), 1, 2), bool)
         for i, length in enumerate(self.layout.positions):
             values, here = self._windows(gene, edit, i, length)
-            effects |= here
+            effects |= here[:, None]
             own = jnp.ones((len(gene), self._bins(i)))
             own = window_at(own, 1, "none", length, strand) > 0
             promoters.append((values, own))
@@ -171,17 +173,9 @@ class EditedSignal:
                 regions.append((values, own))
                 touched |= here
             there = raw.region[gene[layout.gene], layout.slot] >= 0
-            effects = effects.at[layout.gene].max(touched & there[:, None])
-        x = RegionBatch(
-            promoter=tuple(values for values, _ in promoters),
-            promoter_valid=tuple(own for _, own in promoters),
-            region=tuple(values for values, _ in regions),
-            region_valid=tuple(own for _, own in regions),
-            score=jnp.where(kept, raw.score[gene, : max(slots)], 0),
-            contacts=contacts,
-            slots=slots,
-        )
-        return x, effects
+            touched = layout.regions_by_gene(touched & there[:, None])
+            effects = jnp.concatenate([effects, touched], axis=1)
+        return RegionBatch.of(promoters, regions, raw.region[gene], raw.score[gene], slots), effects
 
     # -- windows --------------------------------------------------------------------------------
 
@@ -325,90 +319,3 @@ class EditedSignal:
             x = x.at[row, assay].set(jnp.where(inside, new, old))
             effects |= jnp.stack([inside, inside & (target != old)], -1).any(1)
         return x, effects
-
-
-def read_raw(
-    dataset: Dataset,
-    store: WindowStore,
-    model_config: Any,
-    cell: str,
-    tracks: Sequence[tuple[str, str]],
-    rows: Int[np.ndarray, " G"],
-) -> RawSignal:
-    """Raw signal of some of the store's genes, as a model that looks in `cell` places it.
-
-    Args:
-        tracks: (cell, assay) of each row of the result's first axis.
-        rows: the genes, by row of the store's gene table.
-
-    Raises:
-        InputError: for tracks of a cell whose genes touch other regions.
-    """
-    genes, manifest = store.genes.iloc[rows], store.manifest
-    centre, _ = model_config.window.crop_and_merge(manifest.window)
-    window = np.stack([store.read_signal([c], [a], centre)[0, 0][rows] for c, a in tracks])
-    most = getattr(model_config, "contacts", 0)
-    region = np.full((len(rows), most), -1, np.int32)
-    score = np.zeros((len(rows), most), np.float32)
-    begin = end = np.zeros(1, np.int32)
-    depth = np.zeros((len(tracks), 1, 1), np.float32)
-    if most:
-        own = store.regions(cell)
-        _require_same_regions(store, cell, {other for other, _ in tracks})
-        numbers, scores = own.by_gene(len(store.genes), most)
-        used, local = np.unique(numbers[rows], return_inverse=True)
-        local = local.reshape(len(rows), most) - int((used < 0).any())
-        region, score = local.astype(np.int32), scores[rows]
-        table = own.table.iloc[used[used >= 0]]
-        if len(table):
-            begin, end = (table[side].to_numpy(np.int32) for side in ("start", "end"))
-            padded = model_config.region_bp // manifest.region_bin_bp
-            place = table["first"].to_numpy()[:, None] + np.arange(padded)
-            inside = np.arange(padded) < table.bins.to_numpy()[:, None]
-            place = np.where(inside, place, 0)
-            depth = np.stack(
-                [np.where(inside, store.read_region_depth(c, [a])[0][place], 0) for c, a in tracks]
-            )
-    return RawSignal(
-        window=window,
-        level=np.array([dataset.level(c, a) for c, a in tracks], np.float32),
-        begin=window_bounds(genes.tss.to_numpy(), model_config.window.window_bp)[0].astype(
-            np.int32
-        ),
-        minus=dataset.flipped[rows],
-        depth=depth.astype(np.float32),
-        region_begin=begin,
-        region_end=end,
-        region=region,
-        score=score.astype(np.float32),
-    )
-
-
-def _require_same_regions(store: WindowStore, cell: str, cells: Iterable[str]) -> None:
-    known = store.manifest.regions_sha256
-    other = [name for name in sorted(cells) if known.get(name) != known[cell]]
-    if other:
-        raise InputError(
-            Problem(
-                f"{store.path}",
-                f"{', '.join(other)} with other regions than {cell}",
-                "signal of a cell in the same contacts",
-                "swap with a cell of the same interactions, or use models that read windows alone",
-            )
-        )
-
-
-def layout_of(
-    dataset: Dataset, store: WindowStore, model_config: Any, assays: Sequence[str], log: bool
-) -> Layout:
-    """How a model of these assays reads a store."""
-    of_regions = isinstance(model_config, ChromoformerConfig)
-    return Layout(
-        transforms=tuple(dataset.transform(assay) for assay in assays),
-        bin_bp=(store.manifest.window.bin_bp, store.manifest.region_bin_bp),
-        resolutions=(
-            tuple(model_config.resolutions) if of_regions else (model_config.window.bin_bp,)
-        ),
-        positions=model_config.positions if of_regions else (),
-        log=log,
-    )

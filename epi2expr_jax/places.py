@@ -3,6 +3,7 @@
 Axes: `G` genes, `V` resolutions (or 1, for all), `I` intervals of a gene.
 """
 
+import abc
 import dataclasses
 from collections.abc import Sequence
 
@@ -34,7 +35,7 @@ class Scene:
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class Place(abc.ABC):
     """Somewhere that every gene may have.
 
     Attributes:
@@ -46,9 +47,9 @@ class Place:
     name: str
     in_regions: bool = True
 
+    @abc.abstractmethod
     def intervals(self, scene: Scene) -> Intervals:
         """Start and end in bp on each gene's chromosome; empty where the gene has no such place."""
-        raise NotImplementedError
 
     @property
     def distance(self) -> float:

@@ -55,6 +55,13 @@ class Member:
             jax.tree.map(lambda x: np.asarray(x)[list(keep)], self.weights),
         )
 
+    def by_tracks(self) -> dict[tuple[str, tuple[str, ...]], list[int]]:
+        """Which runs read the same tracks, by cell and assays."""
+        found: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+        for index, run in enumerate(self.runs):
+            found.setdefault((run.cell, run.assays), []).append(index)
+        return found
+
 
 @dataclasses.dataclass(frozen=True)
 class Ensemble:

@@ -112,8 +112,6 @@ class RegionSignal:
         region = cell.region[genes[layout.gene], layout.slot]
         there = region >= 0
         region = jnp.maximum(region, 0)
-        contacts = jnp.minimum((cell.region[genes] >= 0).sum(-1), np.asarray(slots, np.int32))
-        kept = np.arange(max(slots))[None] < contacts[:, None]
         strand = cell.minus[genes].astype(jnp.int32)
 
         def padded(i: int) -> tuple[Float[Array, "P a L"], Array]:
@@ -130,17 +128,12 @@ class RegionSignal:
             values = jax.vmap(of_region, in_axes=(0, None))(cell.begin[i][region], every)
             return jnp.where(own[:, None], values, 0), own
 
-        resolutions = range(len(self.tracks.promoter))
-        regions = [padded(i) for i in resolutions] if layout.prefix else []
-        return RegionBatch(
-            promoter=tuple(jnp.moveaxis(part[:, genes], 0, 1) for part in self.tracks.promoter),
-            promoter_valid=tuple(own[strand] for own in cell.own),
-            region=tuple(values for values, _ in regions),
-            region_valid=tuple(own for _, own in regions),
-            score=jnp.where(kept, cell.score[genes, : max(slots)], 0),
-            contacts=contacts,
-            slots=slots,
-        )
+        promoters = [
+            (jnp.moveaxis(part[:, genes], 0, 1), own[strand])
+            for part, own in zip(self.tracks.promoter, cell.own, strict=True)
+        ]
+        regions = [padded(i) for i in range(len(promoters))] if layout.prefix else []
+        return RegionBatch.of(promoters, regions, cell.region[genes], cell.score[genes], slots)
 
 
 Signal = WindowSignal | RegionSignal

@@ -253,21 +253,21 @@ def cache_compiled_programs() -> None:
 
 @dataclasses.dataclass(frozen=True)
 class TrainRequest:
-    """Everything that decides what `experiments.train` computes."""
+    """Everything that decides what `experiments.train` computes: its flags, with their defaults."""
 
     store: str
-    model: str
-    model_options: dict[str, Any]
-    cells: list[str]
-    assays: list[str]
-    folds: list[str]
-    cv: str
-    blind: list[str]
-    split_seed: int
-    target: str
-    seeds: int
-    input_config: InputConfig
-    train_config: TrainConfig
+    model: str = "cnn"
+    model_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    cells: list[str] = dataclasses.field(default_factory=lambda: ["all"])
+    assays: list[str] = dataclasses.field(default_factory=lambda: ["each"])
+    folds: list[str] = dataclasses.field(default_factory=lambda: ["all"])
+    cv: str = "monte_carlo_5"
+    blind: list[str] = dataclasses.field(default_factory=list)
+    split_seed: int = 0
+    target: str = "log2"
+    seeds: int = 1
+    input_config: InputConfig = InputConfig()
+    train_config: TrainConfig = TrainConfig()
 
     @classmethod
     def from_flags(cls, *, needs_run: bool = True) -> "TrainRequest":

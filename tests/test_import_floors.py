@@ -21,10 +21,10 @@ FLOORS = {
         "splits", "losses", "metrics", "schedules", "conditional_logit"],
     2: ["models", "resident", "dataset", "runs", "masking", "variants"],
     3: ["training", "checkpoint", "streaming", "pooling", "edited", "places"],
-    4: ["population", "convert"],
-    5: ["predict", "planning"],
-    6: ["scoring", "baselines", "perturb", "attribution"],
-    7: ["ranking"],
+    4: ["population", "convert", "edits", "edited_outputs"],
+    5: ["predict", "planning", "edit_reader"],
+    6: ["scoring", "baselines", "edited_runs", "attribution"],
+    7: ["ranking", "perturb"],
     8: ["comparison", "across_cells", "subsets", "shapley", "agreement", "enrichment"],
 }  # fmt: skip
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}

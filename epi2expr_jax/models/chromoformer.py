@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from epi2expr_jax.batches import RegionBatch, TokenLayout
 from epi2expr_jax.errors import InputError, Problem
@@ -314,18 +314,64 @@ class Chromoformer(nnx.Module):
             x: a batch; genes outside `mask` may hold anything finite.
             mask, key: as for every model; here no gene sees another and nothing drops out.
         """
-        outputs = self.outputs(x)
-        return outputs[:, 1] - outputs[:, 0] if self.classifies else outputs[:, 0]
+        return self._predicted(self.outputs(x))
 
     def outputs(self, x: RegionBatch) -> Float[Array, "B O"]:
         """The published network's own outputs: one, or two logits."""
-        return self._run(x, every_token=False)[0]
+        return self._decide(self._encode(x)[0], x, every_token=False)[0]
+
+    def tokens(self, x: RegionBatch) -> Float[Array, "B V M D"]:
+        """What each resolution makes of a promoter (0) and its regions before they meet; 0 beyond
+        the plan's slots."""
+        layout = TokenLayout.of(x.slots)
+        genes = len(x.contacts)
+        return jnp.stack(
+            [
+                jnp.concatenate([part[:genes, None], layout.regions_by_gene(part[genes:])], axis=1)
+                for part in self._encode(x)[0]
+            ],
+            axis=1,
+        )
+
+    def reread(
+        self,
+        x: RegionBatch,
+        known: Float[Array, "B V M D"],
+        slot: Int[Array, "B K"],
+        altered: Bool[Array, "B K"],
+    ) -> Float[Array, "B"]:
+        """Predictions where only some regions differ from what `known` tokens were made of.
+
+        Args:
+            known: from `tokens`, of the same promoters.
+            slot, altered: up to `K` regions of each gene to read again, and whether to; no slot
+                twice.
+        """
+        layout, few = TokenLayout.of(x.slots), TokenLayout.of((slot.shape[1],) * len(slot))
+        at = slot[few.gene, few.slot]
+        there = altered[few.gene, few.slot]
+        tokens = []
+        for i, resolution in enumerate(self.resolutions):
+            promoter, regions = known[:, i, 0], known[:, i, 1:]
+            values, valid = (
+                layout.regions_by_gene(part[i])[few.gene, at] for part in (x.region, x.region_valid)
+            )
+            valid &= few.spread(x.promoter_valid[i][:, resolution.positions // 2])[:, None]
+            read, _ = resolution.read_regions(promoter, values, valid, few)
+            read = jnp.where(there[:, None], read, regions[few.gene, at])
+            regions = regions.at[few.gene, at].set(read)
+            tokens.append(jnp.concatenate([promoter, regions[layout.gene, layout.slot]]))
+        return self._predicted(self._decide(tokens, x, every_token=False)[0])
+
+    def _predicted(self, outputs: Float[Array, "B O"]) -> Float[Array, "B"]:
+        return outputs[:, 1] - outputs[:, 0] if self.classifies else outputs[:, 0]
 
     def attention(self, x: RegionBatch) -> Weights:
         """The attention weights behind a prediction."""
-        _, weights = self._run(x, every_token=True)
+        tokens, looked = self._encode(x)
+        regulation = self._decide(tokens, x, every_token=True)[1]
         layout = TokenLayout.of(x.slots)
-        embedding, pairwise, regulation = zip(*weights, strict=True)
+        embedding, pairwise = zip(*looked, strict=True)
         # Attention over nothing is uniform; of an absent region it is not to be shown.
         there = [valid.any(-1)[:, None, None, None] for valid in x.region_valid]
         return Weights(
@@ -338,9 +384,30 @@ class Chromoformer(nnx.Module):
             tuple(layout.pairs_by_gene(jnp.stack(part, 1), x.contacts) for part in regulation),
         )
 
-    def _run(
-        self, x: RegionBatch, every_token: bool
-    ) -> tuple[Float[Array, "B O"], list[tuple[Array, tuple, tuple]]]:
+    def _encode(
+        self, x: RegionBatch
+    ) -> tuple[list[Float[Array, "_T D"]], list[tuple[Array, tuple]]]:
+        """Of each resolution the tokens, promoters first, then the pairs; and where it looked."""
+        layout = TokenLayout.of(x.slots)
+        tokens, weights = [], []
+        for i, resolution in enumerate(self.resolutions):
+            promoter, looked = resolution.embed_promoter(x.promoter[i], x.promoter_valid[i])
+            own, read_weights = promoter, ()
+            if layout.prefix:
+                centre = x.promoter_valid[i][:, resolution.positions // 2]
+                valid = x.region_valid[i] & layout.spread(centre)[:, None]
+                regions, read_weights = resolution.read_regions(
+                    promoter, x.region[i], valid, layout
+                )
+                own = jnp.concatenate([promoter, regions])
+            tokens.append(own)
+            weights.append((looked, read_weights))
+        return tokens, weights
+
+    def _decide(
+        self, tokens: Sequence[Float[Array, "_T D"]], x: RegionBatch, every_token: bool
+    ) -> tuple[Float[Array, "B O"], list[tuple]]:
+        """Outputs from the tokens of each resolution, and its attention among them."""
         layout = TokenLayout.of(x.slots)
         # Of each row of the blocks: its region's contact score, and whether it is there.
         owner, token = np.maximum(layout.owner, 0), layout.token
@@ -348,20 +415,11 @@ class Chromoformer(nnx.Module):
         score = jnp.pad(x.score, ((0, 0), (1, 0)))
         frequency = jnp.where(present, score[owner, token], 0)
         read, weights = [], []
-        for i, resolution in enumerate(self.resolutions):
-            promoter, looked = resolution.embed_promoter(x.promoter[i], x.promoter_valid[i])
-            tokens, read_weights = promoter, ()
-            if layout.prefix:
-                centre = x.promoter_valid[i][:, resolution.positions // 2]
-                valid = x.region_valid[i] & layout.spread(centre)[:, None]
-                regions, read_weights = resolution.read_regions(
-                    promoter, x.region[i], valid, layout
-                )
-                tokens = jnp.concatenate([promoter, regions])
+        for resolution, own in zip(self.resolutions, tokens, strict=True):
             regulated, regulation = resolution.regulate(
-                tokens[layout.rows], frequency, present, layout, every_token
+                own[layout.rows], frequency, present, layout, every_token
             )
-            read.append(promoter + regulated)
-            weights.append((looked, read_weights, regulation))
+            read.append(own[: len(x.contacts)] + regulated)
+            weights.append(regulation)
         hidden = nnx.relu(self.head(jnp.concatenate(read, axis=1)))
         return self.output(hidden), weights

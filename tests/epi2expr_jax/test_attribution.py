@@ -8,7 +8,7 @@ import pytest
 
 from epi2expr_jax import attribution
 from epi2expr_jax.errors import InputError
-from tests.epi2expr_jax.test_perturb import SMALL, WINDOW, ensemble_of
+from tests.epi2expr_jax.untrained import SMALL, WINDOW, ensemble_of
 
 TWO_LAYERS = dataclasses.replace(SMALL, regulation_layers=2)
 

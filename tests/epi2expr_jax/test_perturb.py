@@ -9,43 +9,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from epi2expr_jax import edited, perturb, places
+from epi2expr_jax import edited, edited_runs, perturb, places
 from epi2expr_jax.batches import BatchPlan, TokenLayout
 from epi2expr_jax.dataset import InputConfig, load_dataset
+from epi2expr_jax.edited_runs import EditedRuns
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.models import ChromoformerConfig
-from epi2expr_jax.models.promoter_cnn import PromoterCnnConfig
-from epi2expr_jax.models.weights import draw
-from epi2expr_jax.predict import Ensemble, Member
-from epi2expr_jax.runs import Run, TargetScale
-from epi2expr_jax.splits import make_folds
-from epi2expr_jax.training import parts_of
-
-SMALL = ChromoformerConfig(
-    embedding=8, embed_ff=8, pairwise_layers=1, pairwise_ff=8, regulation_layers=1,
-    regulation_heads=2, regulation_width=8, regulation_ff=8, head=8,
-)  # fmt: skip
-WINDOW = PromoterCnnConfig(width=0.02)
-
-
-def ensemble_of(store, config, assays, folds=("fold1", "fold2"), seeds=1, **inputs):
-    """Untrained models, whose outputs differ enough for what is tested here."""
-    every = make_folds("chromosomes_3", store.genes.chrom.value_counts().to_dict())
-    config = dataclasses.replace(config, assays=len(assays))
-    runs = tuple(
-        Run(store.manifest.cells[0], tuple(assays), fold, seed)
-        for fold in folds
-        for seed in range(seeds)
-    )
-    _, *shapes = parts_of(config)
-    drawn = [[draw(part, jax.random.key(i)) for part in shapes] for i in range(len(runs))]
-    params, stats = jax.tree.map(lambda *parts: np.stack(parts), *drawn)
-    weights = {"params": params, "stats": stats}
-    scales = (TargetScale("log2", 0.0, 1.0, 0.0, 1.0),) * len(runs)
-    member = Member(config, runs, scales, weights)
-    return Ensemble(
-        {}, InputConfig(**inputs), "log2", {fold.name: fold for fold in every}, (member,)
-    )
+from tests.epi2expr_jax.untrained import SMALL, WINDOW, ensemble_of
 
 
 def signal_of(store, config, assays, edits, rows, **inputs):
@@ -53,8 +22,8 @@ def signal_of(store, config, assays, edits, rows, **inputs):
     ensemble = ensemble_of(store, config, assays, **inputs)
     wanted = np.ones((2, len(rows)), bool)
     steps = [edit if isinstance(edit, tuple) else (edit,) for edit in edits]
-    group = perturb._Group(ensemble, ensemble.members[0], store, steps, rows, wanted)
-    return jax.device_put(group._signal(rows))
+    runs = EditedRuns(ensemble, ensemble.members[0], store, steps, rows, wanted, True)
+    return jax.device_put(runs.reader.read(rows))
 
 
 def batch_of(signal):
@@ -332,12 +301,40 @@ def test_intervals_need_three_models(distal_store):
     assert table.gene.is_unique
 
 
+def test_rereading_altered_regions_alone_changes_nothing(distal_store):
+    """Kept tokens and all computed anew, of edits that reach one region, two, or the window too."""
+    assays = distal_store.manifest.assays[:2]
+    ensemble = ensemble_of(distal_store, dataclasses.replace(SMALL, pairwise_layers=2), assays)
+    own = distal_store.regions("E003")
+    number, _ = own.by_gene(len(distal_store.genes), 8)
+    gene = np.flatnonzero((number >= 0).sum(1) > 2)[0]  # its third region is edited too
+    chrom = own.table.chrom[number[gene, 0]]
+    ends = own.table.iloc[number[gene, :2]]
+    edits = [
+        perturb.scale(assays[0], perturb.pcre(0), 0),
+        perturb.scale(assays[1], perturb.pcre(2), 3),
+        perturb.scale(assays[0], perturb.promoter(), 0),
+        (
+            perturb.scale(assays[0], perturb.pcre(0), 2),
+            perturb.scale(assays[1], perturb.pcre(1), 0),
+        ),
+        perturb.scale(
+            assays[0], perturb.interval(chrom, int(ends.start.min()), int(ends.end.max())), 0
+        ),
+    ]
+    kept = perturb.run(ensemble, distal_store, edits)
+    anew = perturb.run(ensemble, distal_store, edits, reread=False)
+    np.testing.assert_allclose(kept.after, anew.after, atol=1e-6)
+    np.testing.assert_array_equal(kept.changed, anew.changed)
+    assert (np.abs(kept.effect) > 1e-4).any(("run", "gene")).all()
+
+
 def test_blocks_of_genes_change_nothing(distal_store, monkeypatch):
     assay = distal_store.manifest.assays[0]
     ensemble = ensemble_of(distal_store, WINDOW, [assay])
     edits = [perturb.scale(assay, perturb.promoter(), f) for f in (0, 2)]
     whole = perturb.run(ensemble, distal_store, edits)
-    monkeypatch.setattr(perturb, "_QUERIES", 40 * 3)
+    monkeypatch.setattr(edited_runs, "_QUERIES", 40 * 3)
     pieces = perturb.run(ensemble, distal_store, edits)
     np.testing.assert_allclose(whole.effect, pieces.effect, atol=1e-6)
     np.testing.assert_array_equal(whole.changed, pieces.changed)

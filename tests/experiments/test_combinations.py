@@ -13,7 +13,6 @@ from data_prep.build_store import build
 from data_prep.inputs import BuildConfig
 from data_prep.simulate import simulate
 from epi2expr_jax import checkpoint, predict
-from epi2expr_jax.dataset import InputConfig
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.scoring import ALL
 from epi2expr_jax.store import WindowStore
@@ -32,15 +31,8 @@ def request_for(store, assays, epochs, *, masked=False):
         store=str(store.path),
         model="promoter_cnn",
         model_options={"width": 0.1},
-        cells=["all"],
         assays=assays,
-        folds=["all"],
         cv="chromosomes_3",
-        blind=[],
-        split_seed=0,
-        target="log2",
-        seeds=1,
-        input_config=InputConfig(),
         train_config=TrainConfig(
             epochs=epochs, batch_size=32, early_stop=None, plateau=None, masked=masked
         ),

@@ -10,7 +10,6 @@ from data_prep.build_store import build
 from data_prep.inputs import BuildConfig
 from data_prep.simulate import simulate
 from epi2expr_jax.comparison import compare_models
-from epi2expr_jax.dataset import InputConfig
 from epi2expr_jax.models import ChromoformerConfig
 from epi2expr_jax.training import TrainConfig
 from experiments.evaluate import evaluate
@@ -70,15 +69,8 @@ def scores_of(store, assay, run_dir, contacts, epochs, options):
         store=str(store.path),
         model="chromoformer",
         model_options={**options, "contacts": contacts},
-        cells=["all"],
         assays=[assay],
-        folds=["all"],
         cv="chromosomes_3" if options is SMALL else "chromosomes_5",
-        blind=[],
-        split_seed=0,
-        target="log2",
-        seeds=1,
-        input_config=InputConfig(),
         # Without dealing, one program serves whatever contacts: it is compiled once.
         train_config=TrainConfig(**{**published, "epochs": epochs, "balanced": False}),
     )

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from epi2expr_jax.dataset import InputConfig
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.training import TrainConfig
 from experiments.flags import TrainRequest
@@ -24,13 +23,7 @@ def run_dir(distal_store, tmp_path_factory):
             model_options={"width": 0.02, "window_bp": 40_000},
             cells=["E003"],
             assays=[ASSAY],
-            folds=["all"],
             cv="chromosomes_3",
-            blind=[],
-            split_seed=0,
-            target="log2",
-            seeds=1,
-            input_config=InputConfig(),
             train_config=TrainConfig(epochs=1, batch_size=32),
         ),
         folder,

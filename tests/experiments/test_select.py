@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from epi2expr_jax import checkpoint
-from epi2expr_jax.dataset import InputConfig
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.training import TrainConfig
 from experiments import select as program
@@ -23,13 +22,7 @@ def request_(small_store):
         model_options={"width": 0.05},
         cells=small_store.manifest.cells[:1],
         assays=small_store.manifest.assays[:2],
-        folds=["all"],
         cv="chromosomes_3",
-        blind=[],
-        split_seed=0,
-        target="log2",
-        seeds=1,
-        input_config=InputConfig(),
         train_config=TrainConfig(epochs=4, batch_size=32),
     )
 

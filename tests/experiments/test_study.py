@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from data_prep.build_store import build
-from epi2expr_jax.dataset import InputConfig
 from epi2expr_jax.errors import InputError, nearest
 from epi2expr_jax.runs import parse_assay_sets
 from epi2expr_jax.splits import make_folds, select_folds
@@ -26,13 +25,7 @@ def study(store, cells=("all",), assays=("each",), **training):
             model_options={"width": 0.02},
             cells=list(cells),
             assays=list(assays),
-            folds=["all"],
             cv="chromosomes_3",
-            blind=[],
-            split_seed=0,
-            target="log2",
-            seeds=1,
-            input_config=InputConfig(),
             train_config=TrainConfig(epochs=1, batch_size=32, **training),
         )
     )

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 
 from epi2expr_jax import checkpoint
-from epi2expr_jax.dataset import InputConfig
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.training import TrainConfig
 from experiments.flags import TrainRequest
@@ -18,14 +17,7 @@ def request_for(store) -> TrainRequest:
         model="promoter_cnn",
         model_options={"width": 0.02},
         cells=store.manifest.cells[:1],
-        assays=["each"],
-        folds=["all"],
         cv="chromosomes_3",
-        blind=[],
-        split_seed=0,
-        target="log2",
-        seeds=1,
-        input_config=InputConfig(),
         train_config=TrainConfig(epochs=1, batch_size=64),
     )
 

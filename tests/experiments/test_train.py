@@ -14,7 +14,6 @@ import pytest
 
 from data_prep.build_store import build
 from epi2expr_jax import checkpoint, predict
-from epi2expr_jax.dataset import InputConfig
 from epi2expr_jax.errors import InputError, OutOfMemory
 from epi2expr_jax.population import Population
 from epi2expr_jax.training import TrainConfig
@@ -26,15 +25,7 @@ from experiments.train import train
 FIELDS = {
     "model": "promoter_cnn",
     "model_options": {"width": 0.02},
-    "cells": ["all"],
-    "assays": ["each"],
-    "folds": ["all"],
     "cv": "chromosomes_3",
-    "blind": [],
-    "split_seed": 0,
-    "target": "log2",
-    "seeds": 1,
-    "input_config": InputConfig(),
     "train_config": TrainConfig(epochs=2, batch_size=32),
 }
 

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from epi2expr_jax import checkpoint
-from epi2expr_jax.dataset import InputConfig
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.store import WindowStore
 from epi2expr_jax.training import TrainConfig
@@ -27,15 +26,7 @@ def request_for(store) -> TrainRequest:
         store=str(store.path),
         model="promoter_cnn",
         model_options={"width": 0.02},
-        cells=["all"],
-        assays=["each"],
-        folds=["all"],
         cv="chromosomes_3",
-        blind=[],
-        split_seed=0,
-        target="log2",
-        seeds=1,
-        input_config=InputConfig(),
         train_config=TrainConfig(epochs=1, batch_size=32),
     )
 

@@ -1,0 +1,41 @@
+"""Small models with drawn weights, for tests of what is done with an ensemble."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from epi2expr_jax.dataset import InputConfig
+from epi2expr_jax.models import ChromoformerConfig
+from epi2expr_jax.models.promoter_cnn import PromoterCnnConfig
+from epi2expr_jax.models.weights import draw
+from epi2expr_jax.predict import Ensemble, Member
+from epi2expr_jax.runs import Run, TargetScale
+from epi2expr_jax.splits import make_folds
+from epi2expr_jax.training import parts_of
+
+SMALL = ChromoformerConfig(
+    embedding=8, embed_ff=8, pairwise_layers=1, pairwise_ff=8, regulation_layers=1,
+    regulation_heads=2, regulation_width=8, regulation_ff=8, head=8,
+)  # fmt: skip
+WINDOW = PromoterCnnConfig(width=0.02)
+
+
+def ensemble_of(store, config, assays, folds=("fold1", "fold2"), seeds=1, **inputs):
+    """Untrained models, whose outputs differ enough for what is tested here."""
+    every = make_folds("chromosomes_3", store.genes.chrom.value_counts().to_dict())
+    config = dataclasses.replace(config, assays=len(assays))
+    runs = tuple(
+        Run(store.manifest.cells[0], tuple(assays), fold, seed)
+        for fold in folds
+        for seed in range(seeds)
+    )
+    _, *shapes = parts_of(config)
+    drawn = [[draw(part, jax.random.key(i)) for part in shapes] for i in range(len(runs))]
+    params, stats = jax.tree.map(lambda *parts: np.stack(parts), *drawn)
+    weights = {"params": params, "stats": stats}
+    scales = (TargetScale("log2", 0.0, 1.0, 0.0, 1.0),) * len(runs)
+    member = Member(config, runs, scales, weights)
+    return Ensemble(
+        {}, InputConfig(**inputs), "log2", {fold.name: fold for fold in every}, (member,)
+    )

@@ -157,10 +157,12 @@ def summarise(effects: xr.Dataset, level: float = 0.95) -> xr.Dataset:
     """Means over the runs of a model: those of one cell and assay set, over folds and seeds.
 
     Returns:
-        `before`, `after` and `effect` by `model` ("E003 H3K27ac"), the interval `low` to `high`
-        of the mean effect over models (Student's t), NaN where fewer than `LEAST_MODELS` models
-        predict the gene, and `models [model, gene]`, how many do; `changed` and `outside` if in
-        any of them. It tells how far trainings differ, not how far the model is from the cell.
+        Means `before`, `after` and `effect` by `model` ("E003 H3K27ac"); `low` to `high`, where the
+        effect by one more training lies (Student's t), NaN where fewer than `LEAST_MODELS` models
+        predict the gene; `models [model, gene]`, how many do; `changed` and `outside` if in any of
+        them. The interval of the mean alone would be too narrow: models trained on the same genes
+        err together. This one holds planted effects where each seed trained on a share of the
+        genes (`--train_share=0.5`). It does not tell how far the model is from the cell.
     """
     names = pd.MultiIndex.from_arrays([effects.cell.to_numpy(), effects.assays.to_numpy()])
     parts: list[xr.Dataset] = []
@@ -172,7 +174,7 @@ def summarise(effects: xr.Dataset, level: float = 0.95) -> xr.Dataset:
         spread = ((own.effect - mean.effect) ** 2).sum("run") / (count - 1).where(count > 1)
         enough = count.where(count >= LEAST_MODELS)
         quantile = enough.copy(data=stats.t.isf((1 - level) / 2, enough - 1))
-        reach = np.sqrt(spread / enough) * quantile
+        reach = np.sqrt(spread * (1 + 1 / enough)) * quantile
         mean["low"], mean["high"] = mean.effect - reach, mean.effect + reach
         mean["models"] = count
         mean["changed"], mean["outside"] = own.changed.any("run"), own.outside.any("run")

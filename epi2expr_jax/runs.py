@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy import special
 
 from epi2expr_jax.dataset import Dataset
@@ -159,9 +159,18 @@ class RunInputs:
 
 
 def plan_runs(
-    dataset: Dataset, runs: Sequence[Run], folds: Iterable[Fold], target: str
+    dataset: Dataset,
+    runs: Sequence[Run],
+    folds: Iterable[Fold],
+    target: str,
+    train_share: float = 1.0,
 ) -> tuple[RunInputs, list[TargetScale]]:
-    """What `runs` are trained on, stacked on `R` on the host, and each run's target scale."""
+    """What `runs` are trained on, stacked on `R` on the host, and each run's target scale.
+
+    Args:
+        train_share: of a fold's training genes, drawn for each seed and shared by runs that differ
+            only in assays.
+    """
     chrom = dataset.genes.chrom.to_numpy()
     masks = {fold.name: fold.masks(chrom) for fold in folds}
     scales: dict[tuple[str, str], TargetScale] = {}
@@ -179,12 +188,27 @@ def plan_runs(
             targets[key] = scale.standardise(observed).astype(np.float32)
     inputs = RunInputs(
         target=np.stack([targets[run.cell, run.fold] for run in runs]),
-        train=np.stack([masks[run.fold]["train"] for run in runs]),
+        train=np.stack([_drawn_mask(masks[run.fold]["train"], train_share, run) for run in runs]),
         validation=np.stack([masks[run.fold]["validation"] for run in runs]),
         order_key=np.stack([_key("order", run.seed, run.cell, run.fold) for run in runs]),
         model_key=np.stack([_key("model", run.run_id) for run in runs]),
     )
     return inputs, [scales[run.cell, run.fold] for run in runs]
+
+
+def drawn(genes: int, share: int | float, run: Run) -> Int[np.ndarray, " g"]:
+    """Which of so many training genes a run trains on, at least one, in order."""
+    if share == 1:
+        return np.arange(genes)
+    random = np.random.default_rng(_key("share", run.seed, run.cell, run.fold))
+    return np.sort(random.permutation(genes)[: max(1, round(share * genes))])
+
+
+def _drawn_mask(
+    train: Bool[np.ndarray, " G"], share: int | float, run: Run
+) -> Bool[np.ndarray, " G"]:
+    kept = np.flatnonzero(train)[drawn(int(train.sum()), share, run)]
+    return np.isin(np.arange(len(train)), kept)
 
 
 def parse_assay_sets(text: Sequence[str], available: Sequence[str]) -> list[tuple[str, ...]]:

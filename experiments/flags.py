@@ -77,6 +77,15 @@ def define_training() -> None:
     )
     flags.DEFINE_enum("target", "log2", TARGETS, "minmax: RPKM scaled to 0-1; log2: log2(RPKM+1).")
     flags.DEFINE_integer("seeds", 1, "How many seeds a run is repeated with.", lower_bound=1)
+    flags.DEFINE_float(
+        "train_share",
+        1.0,
+        "Share of its fold's training genes that a run trains on, drawn anew for every seed. With "
+        "--train_share=0.5 and several seeds, their spread also tells what other genes would have "
+        "taught: intervals of altered marks then hold (see experiments.perturb).",
+        lower_bound=0.01,
+        upper_bound=1.0,
+    )
     flags.DEFINE_enum(
         "schedule",
         None,
@@ -266,6 +275,7 @@ class TrainRequest:
     split_seed: int = 0
     target: str = "log2"
     seeds: int = 1
+    train_share: float = 1.0
     input_config: InputConfig = InputConfig()
     train_config: TrainConfig = TrainConfig()
 
@@ -289,6 +299,7 @@ class TrainRequest:
             split_seed=FLAGS.split_seed,
             target=LABEL if FLAGS.task == "classification" else FLAGS.target,
             seeds=FLAGS.seeds,
+            train_share=FLAGS.train_share,
             input_config=InputConfig(FLAGS.transform, FLAGS.orientation, FLAGS.normalise),
             train_config=_train_config(),
         )

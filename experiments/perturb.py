@@ -278,7 +278,7 @@ def format_means(means: pd.DataFrame) -> str:
     still = means.loc[means["factor"] != 1, "changed"]
     if (still < 1).any():
         lines.append(f"{1 - still.mean():.1%} of edits changed nothing: no signal to scale there")
-    if (strange := means["outside"].mean()) > 0:
+    if (strange := means.loc[means["factor"] != 1, "outside"].mean()) > 0:
         lines.append(f"{strange:.1%} of edits lie outside what the models trained on")
     return "\n".join(lines)
 

@@ -161,10 +161,12 @@ class Study:
         self, runs: list[Run], cells: int, assays: int, data: Dataset, cache: TrackCache
     ) -> Group:
         config, model = self.request.train_config, self._model(assays)
-        # How many contacts the genes of a pool have depends on its cells: room for any.
-        balanced = config.balanced and cells == 1
+        # How many contacts the genes have depends on a pool's cells and on what is drawn: room for
+        # any.
+        share = self.request.train_share
+        balanced = config.balanced and cells == 1 and share == 1
         plans = plan_batches(self.store, model, self._every_fold, config.batch_size, balanced)
-        inputs, scales = plan_runs(data, runs, self.folds, self.request.target)
+        inputs, scales = plan_runs(data, runs, self.folds, self.request.target, share)
         name = f"{assays}-assay" if cells == 1 else f"{assays}-assay-{cells}-cell"
         trainer = Trainer(model, config, plans)
         return Group(name, trainer, runs, data.genes, inputs, scales, cache)

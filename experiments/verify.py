@@ -33,6 +33,7 @@ from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import listing
 from epi2expr_jax.pooling import cells_of
 from epi2expr_jax.predict import load
+from epi2expr_jax.runs import Run, drawn
 from epi2expr_jax.splits import PARTS, Fold, digest, make_folds, read_splits
 from epi2expr_jax.store import WindowStore
 from experiments.evaluate import predict_held_out
@@ -128,16 +129,21 @@ class Verification:
             f"{row['run_id']} ({row['cell']} {'+'.join(row['assays'])} {row['fold']}): {part} genes"
             for row in self.rows
             for part in ("train", "validation")
-            if row["read"][part] != self._genes(folds[row["fold"]], part, row["cell"])
+            if row["read"][part] != self._genes(folds[row["fold"]], part, row)
         ]
         _require(not wrong, f"{len(wrong)} parts are not those of the fold: {listing(wrong)}")
         return f"{len(self.rows)} runs read their fold's training and validation genes alone"
 
-    def _genes(self, fold: Fold, part: str, cell: str) -> str:
+    def _genes(self, fold: Fold, part: str, row: dict) -> str:
         """Of a pool of cells, each gene stands once for each cell."""
         genes, known = self.store.genes, self.store.manifest.cells
         of_part = genes.gene_id[genes.chrom.isin(getattr(fold, part))].tolist()
-        return digest(of_part * len(cells_of(cell, known)))
+        of_part *= len(cells_of(row["cell"], known))
+        share = self.card["request"].get("train_share", 1)
+        if part == "train":
+            run = Run(row["cell"], tuple(row["assays"]), row["fold"], row["seed"])
+            of_part = [of_part[i] for i in drawn(len(of_part), share, run)]
+        return digest(of_part)
 
     def of_store(self) -> str:
         """Whether the store holds what was trained on."""

@@ -119,6 +119,21 @@ def test_runs_are_named_by_what_they_are():
     assert len({r.run_id for r in [run, *others]}) == 5
 
 
+def test_a_share_of_the_training_genes_is_drawn_for_each_seed(small_store):
+    cell, assays = small_store.manifest.cells[0], small_store.manifest.assays
+    data = load_dataset(small_store, PromoterCnnConfig(6000, 100), [cell], assays)
+    folds = make_folds("chromosomes_3", small_store.genes.chrom.value_counts().to_dict())
+    runs = [Run(cell, (a,), "fold1", seed) for a in assays[:2] for seed in (0, 1)]
+    whole, scales = plan_runs(data, runs, folds, "log2")
+    half, same = plan_runs(data, runs, folds, "log2", 0.5)
+    assert scales == same
+    np.testing.assert_array_equal(half.validation, whole.validation)
+    assert (whole.train | ~half.train).all()
+    assert (half.train.sum(1) == round(0.5 * whole.train[0].sum())).all()
+    np.testing.assert_array_equal(half.train[0], half.train[2])  # another assay
+    assert (half.train[0] != half.train[1]).any()  # another seed
+
+
 def test_runs_that_differ_only_in_assays_share_their_order(small_store):
     cells, assays = small_store.manifest.cells, small_store.manifest.assays
     data = load_dataset(small_store, PromoterCnnConfig(6000, 100), cells, assays)

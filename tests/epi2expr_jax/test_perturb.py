@@ -293,7 +293,8 @@ def test_intervals_need_three_models(distal_store):
         assert (summary.models == seeds).all()
         assert summary.low.notnull().all() == (seeds == 3)
     one = found.effect.isel(edit=0, gene=0).dropna("run").to_numpy()
-    low, high = stats.t.interval(0.95, 2, one.mean(), stats.sem(one))
+    spread = one.std(ddof=1) * np.sqrt(1 + 1 / 3)  # of one more training about the mean of three
+    low, high = stats.t.interval(0.95, 2, one.mean(), spread)
     np.testing.assert_allclose(summary.low[0, 0], low, rtol=1e-4)
     np.testing.assert_allclose(summary.high[0, 0], high, rtol=1e-4)
     table = perturb.to_frame(perturb.summarise(found))

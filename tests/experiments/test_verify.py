@@ -79,8 +79,8 @@ def test_what_was_not_evaluated_is_said(run_dir):
 def test_a_planted_leak_is_found(small_store, tmp_path, monkeypatch, unverified):
     plan_runs = study.plan_runs
 
-    def leaking(dataset, runs, folds, target):
-        inputs, scales = plan_runs(dataset, runs, folds, target)
+    def leaking(*args):
+        inputs, scales = plan_runs(*args)
         train = inputs.train.copy()
         train[1] |= ~train[1] & ~inputs.validation[1]  # one run also trains on its test genes
         return dataclasses.replace(inputs, train=train), scales
@@ -95,8 +95,8 @@ def test_a_planted_leak_is_found(small_store, tmp_path, monkeypatch, unverified)
 def test_validation_on_test_genes_is_found(small_store, tmp_path, monkeypatch, unverified):
     plan_runs = study.plan_runs
 
-    def leaking(dataset, runs, folds, target):
-        inputs, scales = plan_runs(dataset, runs, folds, target)
+    def leaking(*args):
+        inputs, scales = plan_runs(*args)
         return dataclasses.replace(inputs, validation=~inputs.train), scales
 
     monkeypatch.setattr(study, "plan_runs", leaking)

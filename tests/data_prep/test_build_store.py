@@ -17,7 +17,7 @@ from data_prep.assembly import load_assembly
 from data_prep.bigwig import region_means
 from data_prep.build_store import build, build_slab
 from data_prep.catalogue import read_sheet
-from data_prep.doctor import examine
+from data_prep.examination import examine
 from data_prep.inputs import read_inputs
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.store import WindowStore

@@ -7,7 +7,6 @@ import hashlib
 import pathlib
 from collections import defaultdict
 
-import pyBigWig
 from tqdm import tqdm
 
 from data_prep.annotation import coding_genes
@@ -72,8 +71,7 @@ def track_problems(track: Track, inputs: BuildInputs) -> list[Problem]:
         found = check_bigwig(source.location, inputs.assembly.chrom_sizes, needed)
         problems += found
         if not found and UNIT_TRANSFORM[track.unit] == "log1p":
-            with pyBigWig.open(str(source.location)) as file:
-                lowest = file.header()["minVal"]
+            lowest = _lowest(source.location, needed)
             if lowest < 0:
                 problems.append(
                     Problem(
@@ -85,6 +83,16 @@ def track_problems(track: Track, inputs: BuildInputs) -> list[Problem]:
                     )
                 )
     return problems
+
+
+def _lowest(path: str, chromosomes: list[str]) -> float:
+    """The lowest value on these chromosomes; 0 if they have none."""
+    with open_bigwig(path) as file:
+        # By chromosome, from zoom levels: header() cuts values to whole numbers, and crashes on
+        # infinite ones.
+        names = match_chromosomes(chromosomes, file.chroms()).values()
+        lows = [file.stats(name, type="min")[0] for name in names]
+    return min((low for low in lows if low is not None), default=0.0)
 
 
 def _checksum_problems(tracks: list[Track], *, everything: bool) -> list[Problem]:
@@ -163,6 +171,8 @@ def _spelling_warnings(inputs: BuildInputs) -> list[Problem]:
 
 
 def _gene_warnings(inputs: BuildInputs) -> list[Problem]:
+    if inputs.genes.empty:
+        return []  # one of the two could not be read
     problems = []
     annotation = inputs.config.genes or "Ensembl 75"
     coding = coding_genes(inputs.config.genes, inputs.assembly.chrom_sizes)

@@ -16,7 +16,7 @@ from scipy.stats import skew
 from data_prep.bigwig import track_means
 from data_prep.catalogue import Track
 from data_prep.inputs import BuildInputs
-from data_prep.swaps import EXPRESSION, Panel, assay_suspicions, cell_suspicions
+from data_prep.swaps import EXPRESSION, Panel, look_alikes
 from epi2expr_jax.errors import Problem
 from epi2expr_jax.genome import WindowSpec
 from epi2expr_jax.signal import UNIT_TRANSFORM
@@ -123,18 +123,18 @@ def suspicions(inputs: BuildInputs, genes: np.ndarray, readings: Sequence[Readin
         peers = [
             other
             for other in readings
-            if other.track.assay == reading.track.assay and other is not reading
+            if other.track.assay == reading.track.assay
+            and other is not reading
+            and other.lowest < other.highest
         ]
         found += range_suspicions(reading, peers)
     labels = [(reading.track.cell, reading.track.assay) for reading in readings]
     if not labels:
         return found
-    tracks = Panel(labels, np.stack([reading.promoter for reading in readings]))
-    cells = list(inputs.sheet.cells)
-    columns = [(cell, EXPRESSION) for cell in tracks.cells]
-    expression = inputs.expression[:, genes][[cells.index(cell) for cell in tracks.cells]]
-    both = Panel([*labels, *columns], np.concatenate([tracks.values, expression]))
-    return found + assay_suspicions(tracks) + cell_suspicions(both)
+    labels += [(cell, EXPRESSION) for cell in inputs.sheet.cells]
+    promoters = np.stack([reading.promoter for reading in readings])
+    panel = Panel(labels, np.concatenate([promoters, inputs.expression[:, genes]]))
+    return found + look_alikes(panel)
 
 
 def coverage_suspicions(reading: Reading) -> list[Problem]:
@@ -209,8 +209,8 @@ def range_suspicions(reading: Reading, peers: Sequence[Reading] = ()) -> list[Pr
                 kind="clipped",
             )
         )
-    problems += _logarithm(reading, peers)
-    return problems
+        return problems  # without its tail it looks like a logarithm, too
+    return problems + _logarithm(reading, peers)
 
 
 def _logarithm(reading: Reading, peers: Sequence[Reading]) -> list[Problem]:

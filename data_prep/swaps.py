@@ -14,7 +14,7 @@ swap is not reported of everything that it was compared with.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -53,13 +53,32 @@ class Panel:
     def series(self) -> list[str]:
         return list(dict.fromkeys(series for _, series in self.labels))
 
+    def without(self, gone: Collection[tuple[str, str]]) -> "Panel":
+        """The panel without these rows."""
+        kept = [i for i, label in enumerate(self.labels) if label not in gone]
+        return Panel([self.labels[i] for i in kept], self.values[kept])
 
-def assay_suspicions(panel: Panel) -> list[Problem]:
-    """Tracks that look like another assay, alone or swapped with that of their cell."""
+
+def look_alikes(panel: Panel) -> list[Problem]:
+    """Tracks that look like another assay, then series that look like another cell."""
+    expression = [label for label in panel.labels if label[1] == EXPRESSION]
+    problems, suspects = assay_suspicions(panel.without(expression))
+    return problems + cell_suspicions(panel.without(suspects))
+
+
+def assay_suspicions(panel: Panel) -> tuple[list[Problem], list[tuple[str, str]]]:
+    """Tracks that look like another assay, alone or swapped with that of their cell.
+
+    Returns:
+        The suspicions, and the labels of the tracks that they name.
+    """
+    if not panel.labels:
+        return [], []
     margin = _margin(panel)
     table = _by_cell(panel, _correlations(_standard_ranks(panel.values)))
     cells, series = panel.cells, panel.series
-    problems = []
+    problems: list[Problem] = []
+    suspects: list[tuple[str, str]] = []
     while True:
         # [C, A, A]: of a cell's track with an assay's tracks in other cells; the same of the tracks
         # of its assay in other cells, with any of them.
@@ -70,7 +89,7 @@ def assay_suspicions(panel: Panel) -> list[Problem]:
         excess[np.isnan(excess)] = -np.inf
         c, a, b = np.unravel_index(np.argmax(excess), excess.shape)
         if not excess[c, a, b] > margin:
-            return problems
+            return problems, suspects
         swapped = own[c, b, a] > own[c, b, b]
         like = f"{cells[c]} {series[b]}" if swapped else f"a track of {series[b]}"
         figures = (
@@ -89,6 +108,7 @@ def assay_suspicions(panel: Panel) -> list[Problem]:
         )
         for gone in (a, b) if swapped else (a,):
             table[c, :, gone] = table[:, c, :, gone] = np.nan
+            suspects.append((cells[c], series[gone]))
 
 
 def cell_suspicions(panel: Panel) -> list[Problem]:

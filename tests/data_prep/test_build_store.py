@@ -271,7 +271,7 @@ def test_a_changed_source_does_not_pass_for_done(build_config, roadmap, tmp_path
     config = build_config(tmp_path / "s", tracks=tracks)
     build(config)
     table = pd.read_csv(tracks)
-    table.loc[0, "path"] = table.path[1]
+    table.loc[[0, 1], "path"] = table.path[[1, 0]].to_numpy()
     table.to_csv(tracks, index=False)
     with pytest.raises(InputError, match="a slab built from files of"):
         build(config)

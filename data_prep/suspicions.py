@@ -16,7 +16,7 @@ from scipy.stats import skew
 from data_prep.bigwig import track_means
 from data_prep.catalogue import Track
 from data_prep.inputs import BuildInputs
-from data_prep.swaps import EXPRESSION, Panel, look_alikes
+from data_prep.swaps import EXPRESSION, LEAST_GENES, Panel, look_alikes
 from epi2expr_jax.errors import Problem
 from epi2expr_jax.genome import WindowSpec
 from epi2expr_jax.signal import UNIT_TRANSFORM
@@ -174,8 +174,8 @@ def range_suspicions(reading: Reading, peers: Sequence[Reading] = ()) -> list[Pr
         reading: the track.
         peers: the same assay in other cells.
     """
-    if np.isnan(reading.highest):
-        return []
+    if (reading.listed > 0).sum() < min(LEAST_GENES, reading.listed.size):
+        return []  # too little to say
     if reading.lowest == reading.highest:
         zero = reading.highest == 0
         return [

@@ -89,15 +89,24 @@ def assay_suspicions(panel: Panel) -> tuple[list[Problem], list[tuple[str, str]]
         c, a, b = np.unravel_index(np.argmax(excess), excess.shape)
         if not excess[c, a, b] > margin:
             return problems, suspects
-        swapped = own[c, b, a] > own[c, b, b]
-        like = f"{cells[c]} {series[b]}" if swapped else f"a track of {series[b]}"
+        # The assay it stands out with may be the one all others go along with: it is most like that
+        # whose tracks elsewhere correlate with all assays as it does.
+        apart = _mean(((own[c][:, None] - usual[c][None]) ** 2).transpose(2, 0, 1))
+        apart[np.isnan(apart)] = np.inf
+        itself = np.diagonal(apart)
+        # A partner of a swap fits in this one's place, and this one in the partner's.
+        fits = (apart[a] < itself[a] / 2) & (apart[:, a] < itself / 2)
+        swapped = bool(fits.any())
+        elsewhere = np.where(np.arange(len(series)) == a, np.inf, apart[a])
+        like = int(np.argmax(np.where(fits, itself, -1)) if swapped else np.argmin(elsewhere))
         figures = (
-            f"correlation {own[c, a, b]:.2f} with {series[b]} in other cells, where "
-            f"{series[a]} has {usual[c, a, b]:.2f}, and {own[c, a, a]:.2f} with {series[a]}"
+            f"correlation {own[c, a, b]:.2f} with {series[b]} in other cells, where {series[a]} "
+            f"has {usual[c, a, b]:.2f}, and {own[c, a, a]:.2f} with {series[a]}; over all assays "
+            f"most like {series[like]}"
         )
         problems.append(
             Problem(
-                f"{cells[c]} {series[a]}" + (f" and {like}" if swapped else ""),
+                f"{cells[c]} {series[a]}" + (f" and {series[like]}" if swapped else ""),
                 (f"tracks as if swapped: the first has {figures}" if swapped else figures),
                 f"promoter signal nearest to {series[a]} in other cells",
                 "look where the file came from, and correct the track sheet"
@@ -105,7 +114,7 @@ def assay_suspicions(panel: Panel) -> tuple[list[Problem], list[tuple[str, str]]
                 kind="swapped_assays" if swapped else "other_assay",
             )
         )
-        for gone in (a, b) if swapped else (a,):
+        for gone in (a, like) if swapped else (a,):
             table[c, :, gone] = table[:, c, :, gone] = np.nan
             suspects.append((cells[c], series[gone]))
 
@@ -214,8 +223,9 @@ def _usual(table: Float[np.ndarray, "C C A A"], cell: int) -> Float[np.ndarray, 
     """Mean correlation of two assays over all pairs of tracks of other cells."""
     keep = _others(cell, len(table))
     rest = table[np.ix_(keep, keep)]
-    rest = rest.reshape(-1, *rest.shape[2:]).copy()
-    return _mean(rest)
+    for other in range(len(rest)):
+        np.fill_diagonal(rest[other, other], np.nan)  # a track with itself
+    return _mean(rest.reshape(-1, *rest.shape[2:]))
 
 
 def _others(cell: int, cells: int) -> Sequence[int]:

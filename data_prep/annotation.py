@@ -10,7 +10,14 @@ import numpy as np
 import pandas as pd
 
 from data_prep.expression import read_delimited
-from data_prep.gtf import MOST_LINES, bad_line, ensembl_gtf, gtf_extents, looks_like_gtf
+from data_prep.gtf import (
+    MOST_LINES,
+    bad_line,
+    coding_ids,
+    ensembl_gtf,
+    gtf_extents,
+    looks_like_gtf,
+)
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import (
     GENE_COLUMNS,
@@ -93,6 +100,18 @@ def read_tss(
     found = found.drop_duplicates(ignore_index=True)
     order = gene_order(list(found["chrom"]), list(found["tss"]))
     return found.iloc[order].reset_index(drop=True)
+
+
+def coding_genes(source: str | pathlib.Path | None, chrom_sizes: dict[str, int]) -> set[str] | None:
+    """Ids, without versions, of the protein-coding genes; None if the annotation does not tell.
+
+    Args:
+        source: as for `read_genes`.
+        chrom_sizes: length of each chromosome of the assembly, in bp.
+    """
+    path = _annotation_file(source, chrom_sizes)
+    ids = coding_ids(path) if looks_like_gtf(path) else None
+    return None if ids is None else {strip_version(gene_id) for gene_id in ids}
 
 
 def _annotation_file(

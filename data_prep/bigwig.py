@@ -87,6 +87,7 @@ def check_bigwig(
                 f"no {listing(absent)}; it has {listing(header)}",
                 "every chromosome that is read",
                 "check --assembly, leave them out with --chromosomes, or use another file",
+                kind="missing_chromosome",
             )
         )
     sizes = match_chromosomes(spelling, chrom_sizes)
@@ -105,6 +106,7 @@ def check_bigwig(
                 + listing((f"{chrom} of {length:,} bp" for chrom, length, _ in wrong), most=3),
                 listing((f"{chrom} of {length:,} bp" for chrom, _, length in wrong), most=3),
                 f"give --assembly={known}" if known else "use a track of the given assembly",
+                kind="other_assembly",
             )
         )
     return problems
@@ -277,6 +279,7 @@ def _require_finite(
                 f"infinite signal in {len(infinite)} windows ({listing(places)})",
                 "finite values",
                 "mend the track where it was made, for example by capping p-values",
+                kind="infinite_signal",
             )
         )
 
@@ -360,7 +363,11 @@ def _file_problem(path: str | pathlib.Path) -> Problem | None:
             tail = file.read(4)
     except OSError as error:
         return Problem(
-            str(path), error.strerror or str(error), expected, "check the path in the track sheet"
+            str(path),
+            error.strerror or str(error),
+            expected,
+            "check the path in the track sheet",
+            kind="missing_file",
         )
     if not head.startswith(_MAGIC):
         guesses = [what for magic, what in _OTHER_FORMATS.items() if head.startswith(magic)]
@@ -370,6 +377,7 @@ def _file_problem(path: str | pathlib.Path) -> Problem | None:
             f"no bigWig: {found}",
             expected,
             "point the track sheet at the bigWig, or download it again",
+            kind="no_bigwig",
         )
     if len(head) < 64 or tail != _MAGIC:
         return Problem(
@@ -377,6 +385,7 @@ def _file_problem(path: str | pathlib.Path) -> Problem | None:
             f"a truncated bigWig: {size:,} bytes that do not end in the closing mark 26fc8f88",
             expected,
             "download or copy the file again, and compare its size and checksum",
+            kind="truncated",
         )
     return None
 
@@ -387,4 +396,5 @@ def _unreadable(path: str | pathlib.Path, what: str) -> Problem:
         f"{what} cannot be read",
         "a whole bigWig file",
         "the file is damaged: download or copy it again",
+        kind="unreadable",
     )

@@ -30,7 +30,6 @@ from tqdm import tqdm
 from data_prep.bed import touched_bins
 from data_prep.bigwig import track_means, track_region_means
 from data_prep.catalogue import Track
-from data_prep.doctor import examine, summary
 from data_prep.download import (
     Limits,
     define_limits,
@@ -40,6 +39,7 @@ from data_prep.download import (
     sheet_downloads,
     with_mirrors,
 )
+from data_prep.examination import examine, summary
 from data_prep.inputs import BuildConfig, BuildInputs, define_flags, read_inputs
 from data_prep.program import start
 from epi2expr_jax.errors import InputError, Problem

@@ -15,7 +15,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError, Problem, report
 from epi2expr_jax.genome import listing
 from epi2expr_jax.signal import UNIT_TRANSFORM
 
@@ -132,6 +132,7 @@ class TrackSheet:
                             f"{url}, not downloaded yet",
                             "a local file",
                             "run build_store, which downloads it, or data_prep.download",
+                            kind="not_downloaded",
                         )
                     )
         if problems:
@@ -167,11 +168,13 @@ def shipped_sheet(name: str) -> pathlib.Path:
     return sheets[name]
 
 
-def read_sheet(path: str | pathlib.Path) -> TrackSheet:
+def read_sheet(path: str | pathlib.Path, problems: list[Problem] | None = None) -> TrackSheet:
     """Read a track sheet, checking everything but the tracks' contents.
 
     Args:
         path: the CSV file, or the name of a shipped sheet.
+        problems: where given, the problems of rows are added to it instead of being raised, and
+            the tracks of all other rows are returned.
 
     Raises:
         InputError: every problem of every row at once, by line number.
@@ -179,20 +182,22 @@ def read_sheet(path: str | pathlib.Path) -> TrackSheet:
     if str(path) in shipped_sheets() and not pathlib.Path(path).exists():
         path = shipped_sheet(str(path))
     path = pathlib.Path(path)
-    problems: list[Problem] = []
+    found: list[Problem] = []
     rows: dict[tuple[str, str], list[_Row]] = defaultdict(list)
-    for row in _read_rows(path, problems):
+    for row in _read_rows(path, found):
         row_problems = list(_row_problems(row))
-        problems.extend(row_problems)
+        found.extend(row_problems)
         if not row_problems:
             rows[row.fields["cell"], row.fields["assay"]].append(row)
-    for replicates in rows.values():
-        problems.extend(_replicate_problems(replicates))
-    problems.extend(_mixture_problems([row for group in rows.values() for row in group]))
-    if not rows and not problems:
-        problems.append(Problem(str(path), "no track", "a row for each track", "add the rows"))
-    if problems:
-        raise InputError(problems)
+    for pair, replicates in rows.items():
+        repeated = list(_replicate_problems(replicates))
+        found.extend(repeated)
+        if repeated:
+            rows[pair] = replicates[:1]
+    found.extend(_mixture_problems([row for group in rows.values() for row in group]))
+    if not rows and not found:
+        found.append(Problem(str(path), "no track", "a row for each track", "add the rows"))
+    report(found, problems)
     tracks = (
         Track(
             cell, assay, tuple(map(_source, group)), group[0].unit, group[0].fields.get("group", "")
@@ -323,6 +328,7 @@ def _row_problems(row: _Row) -> Iterator[Problem]:
             f"no file {row.file}",
             "an existing file (paths are relative to the sheet)",
             "correct the path, or give the url to download it from",
+            kind="missing_file",
         )
 
 
@@ -341,6 +347,7 @@ def _replicate_problems(rows: list[_Row]) -> Iterator[Problem]:
                 f"{fields['cell']} {fields['assay']} with the same {column}",
                 "one row a track, or replicates that differ in label and file",
                 "remove the rows that are not meant, or number them in the column `replicate`",
+                kind="duplicate_rows",
             )
             return
 
@@ -362,6 +369,7 @@ def _mixture_problems(rows: list[_Row]) -> Iterator[Problem]:
                     f"{column} {found}",
                     f"one {column} for all tracks of an assay",
                     "correct the rows, or give what differs in kind another assay name",
+                    kind="mixed_units" if column == "unit" else "mixed_groups",
                 )
 
 

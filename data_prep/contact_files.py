@@ -18,7 +18,7 @@ import pandas as pd
 
 from data_prep.expression import read_text
 from data_prep.plain_pickle import load_plain
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError, Problem, report
 from epi2expr_jax.genome import listing, match_chromosomes
 
 # A contact's score must lie above this. The scores are of different kinds: Chromoformer's cut is
@@ -58,7 +58,10 @@ class ContactFile:
 
 
 def read_contact_file(
-    path: pathlib.Path, min_score: float | None, chrom_sizes: dict[str, int]
+    path: pathlib.Path,
+    min_score: float | None,
+    chrom_sizes: dict[str, int],
+    problems: list[Problem] | None = None,
 ) -> ContactFile:
     """Read a file of contacts in any of the formats.
 
@@ -67,6 +70,8 @@ def read_contact_file(
             by its header or suffix; any other is a BEDPE. Text may be gzipped.
         min_score: the score that a contact's must lie above; None: the format's own.
         chrom_sizes: length of each chromosome of the assembly, in bp; `1` and `chr1` match.
+        problems: where given, problems of single contacts are added to it instead of being
+            raised, and the others are returned.
 
     Raises:
         InputError: with every problem, those of a kind together, naming their lines: positions
@@ -82,7 +87,7 @@ def read_contact_file(
         raise InputError(
             Problem(str(path), "no contact", "a file of contacts", "give another file")
         )
-    table = _check(path, rows, chrom_sizes, _FIRST_BASE[kind])
+    table = _check(path, rows, chrom_sizes, _FIRST_BASE[kind], problems)
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     threshold = DEFAULT_MIN_SCORE[kind] if min_score is None else float(min_score)
     return ContactFile(str(path), kind, digest, threshold, table)
@@ -189,21 +194,30 @@ def _load_dict(path: pathlib.Path) -> dict:
 
 
 def _check(
-    path: pathlib.Path, rows: pd.DataFrame, chrom_sizes: dict[str, int], first_base: int
+    path: pathlib.Path,
+    rows: pd.DataFrame,
+    chrom_sizes: dict[str, int],
+    first_base: int,
+    problems: list[Problem] | None,
 ) -> pd.DataFrame:
     """Numbers for text, 0-based and half-open, chromosomes as the assembly spells them."""
-    problems: list[Problem] = []
+    found: list[Problem] = []
+    sound = pd.Series(True, index=rows.index)
 
-    def report(wrong: pd.Series, what: str, columns: list[str], expected: str, remedy: str) -> None:
+    def refuse(
+        wrong: pd.Series, what: str, columns: list[str], expected: str, remedy: str, kind: str = ""
+    ) -> None:
+        sound[wrong] = False
         if wrong.any():
             some = rows[wrong]
             examples = some[columns].head(3).astype(str).agg(" ".join, axis=1)
-            problems.append(
+            found.append(
                 Problem(
                     f"{path}, {listing(some['record'], _MOST_RECORDS)}",
                     f"{len(some)} {what} ({listing(examples)})",
                     expected,
                     remedy,
+                    kind,
                 )
             )
 
@@ -216,45 +230,45 @@ def _check(
         low, high = (pd.to_numeric(rows[name], errors="coerce") for name in (start, end))
         whole = (low % 1 == 0) & (high % 1 == 0) & (low >= first_base)
         low -= first_base
-        report(
+        refuse(
             ~whole,
             f"{side} whose positions are no whole numbers",
             [start, end],
             f"a start and an end, counted from {first_base}",
             "correct the lines",
         )
-        report(
+        refuse(
             whole & (low >= high),
             f"{side} that end before they start",
             [start, end],
             "a start below its end",
             "correct the lines",
         )
-        report(
+        refuse(
             table[chrom].isna(),
             f"{side} on a chromosome that the assembly lacks",
             [chrom],
             f"chromosomes of the assembly ({listing(chrom_sizes)})",
             "give the --assembly of the contacts, or leave these out",
         )
-        report(
+        refuse(
             whole & (high > length),
             f"{side} beyond the end of their chromosome",
             columns,
             "intervals on the assembly",
             "give the --assembly of the contacts, or correct the lines",
+            kind="contacts_off_chromosome",
         )
-        if not problems:
-            table[start], table[end] = low.astype(np.int64), high.astype(np.int64)
+        table[start], table[end] = low, high
     score = pd.to_numeric(rows["score"], errors="coerce").astype(np.float64)
-    report(
+    refuse(
         ~score.abs().lt(np.inf),
         "scores that are no finite numbers",
         ["score"],
         "a number for every contact",
         "correct the lines, or leave them out",
     )
-    if problems:
-        raise InputError(problems)
+    report(found, problems)
     table["score"] = score
-    return table[_COLUMNS]
+    positions = dict.fromkeys([*_COLUMNS[1:3], *_COLUMNS[4:6]], np.int64)
+    return table.loc[sound, _COLUMNS].astype(positions)

@@ -3,129 +3,137 @@
     python -m data_prep.doctor --tracks=tracks.csv --expression=57epigenomes.RPKM.pc.gz \\
         --genes=genes.gtf.gz --store=roadmap.zarr
 
-Takes the flags of build_store. Exit status 0: go; 2: no-go, with what to do about each problem.
-Nothing is written.
+    … --json=doctor.json        # the same for programs
+    … --nochecksums             # do not read files whole: of hundreds of GB this takes its time
+
+Takes the flags of build_store. Errors are what a build would refuse or fail at. Warnings are what
+may be right and looks wrong, with their figures: coverage and range of tracks, tracks and
+expression columns that look like another's. Both come from the windows of up to 500 genes.
+Exit status 0: go, maybe with warnings; 2: no-go, with what to do about each error. Nothing but the
+JSON is written.
 """
 
-import os
+import dataclasses
+import math
 import pathlib
-import shutil
+import sys
+from typing import Any
 
-import pyBigWig
+from absl import flags
 from tqdm import tqdm
 
-from data_prep.bigwig import check_bigwig
-from data_prep.catalogue import Track
-from data_prep.inputs import BuildConfig, BuildInputs, define_flags, read_inputs
+from data_prep.examination import (
+    file_problems,
+    file_warnings,
+    present_tracks,
+    summary,
+    track_problems,
+)
+from data_prep.inputs import BuildConfig, BuildInputs, define_flags, gather_inputs
+from data_prep.needs import Needs
 from data_prep.program import start
-from epi2expr_jax.errors import InputError, Problem
-from epi2expr_jax.genome import listing, sort_chromosomes
-from epi2expr_jax.regions import Regions
-from epi2expr_jax.signal import UNIT_TRANSFORM
+from data_prep.suspicions import Reading, read_sample, sample_genes, suspicions
+from epi2expr_jax.errors import InputError, Problem, collect, show
+from epi2expr_jax.manifest import write_json
+
+FLAGS = flags.FLAGS
 
 
-def examine(config: BuildConfig) -> BuildInputs:
-    """Read all inputs and look into every track.
+@dataclasses.dataclass(frozen=True)
+class Diagnosis:
+    """What was found.
 
-    Raises:
-        InputError: with every problem of every input.
+    Attributes:
+        errors: what a build would refuse or fail at.
+        warnings: what may be right and looks wrong.
+        inputs: as far as they could be read; None without a track or an assembly.
+        needs: of a build; None without inputs.
     """
-    inputs = read_inputs(config)
-    problems = _disk_problems(inputs)
-    for track in tqdm(inputs.sheet.tracks, "checking tracks", unit="track", disable=None):
-        problems += track_problems(track, inputs)
-    if problems:
-        raise InputError(problems)
-    return inputs
 
+    errors: list[Problem]
+    warnings: list[Problem]
+    inputs: BuildInputs | None = None
+    needs: Needs | None = None
 
-def track_problems(track: Track, inputs: BuildInputs) -> list[Problem]:
-    """What is wrong with the files of one track: missing, truncated, another assembly, sign."""
-    problems = []
-    # A track may lack a chromosome without genes and regions.
-    regions = inputs.contacts.get(track.cell, inputs.genes)
-    needed = sort_chromosomes({*inputs.genes.chrom, *regions.chrom})
-    for source in track.sources:
-        found = check_bigwig(source.location, inputs.assembly.chrom_sizes, needed)
-        problems += found
-        if not found and UNIT_TRANSFORM[track.unit] == "log1p":
-            with pyBigWig.open(str(source.location)) as file:
-                lowest = file.header()["minVal"]
-            if lowest < 0:
-                problems.append(
-                    Problem(
-                        str(source.location),
-                        f"negative signal (lowest {lowest:g})",
-                        f"no value below 0 in unit {track.unit}, which is read as ln(x + 1)",
-                        "give the track's true unit in the sheet (none: read as it is)",
-                    )
-                )
-    return problems
+    @property
+    def go(self) -> bool:
+        """Whether a build can begin."""
+        return not self.errors
 
-
-def store_bytes(inputs: BuildInputs) -> int:
-    """Size of the store's arrays before compression."""
-    windows = len(inputs.genes) * inputs.window.bins
-    regions = {
-        cell: Regions.from_contacts(contacts, inputs.genes).bins
-        for cell, contacts in inputs.contacts.items()
-    }
-    return 4 * sum(windows + regions.get(track.cell, 0) for track in inputs.sheet.tracks)
-
-
-def _disk_problems(inputs: BuildInputs) -> list[Problem]:
-    folder = pathlib.Path(inputs.config.store).absolute()
-    while not folder.exists():
-        folder = folder.parent
-    if not os.access(folder, os.W_OK):
-        return [
-            Problem(
-                str(folder),
-                "a folder that refuses writing",
-                "write access",
-                "choose another --store",
-            )
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        problems = [
+            {"severity": severity, **dataclasses.asdict(problem)}
+            for severity, found in (("error", self.errors), ("warning", self.warnings))
+            for problem in found
         ]
-    # Real tracks compress to about half; ask for that much.
-    free, needed = shutil.disk_usage(folder).free, store_bytes(inputs) // 2
-    if free >= needed:
-        return []
-    return [
-        Problem(
-            str(folder),
-            f"{free / 1e9:.1f} GB free",
-            f"about {needed / 1e9:.1f} GB for the store",
-            "free space or choose another --store",
-        )
-    ]
+        content: dict[str, Any] = {"go": self.go, "problems": problems, "summary": None}
+        if self.inputs and self.needs:
+            sheet = self.inputs.sheet
+            needs = dataclasses.asdict(self.needs)
+            if math.isnan(self.needs.hours):
+                needs["hours"] = None
+            content["summary"] = {
+                "tracks": len(sheet.tracks),
+                "cells": len(sheet.cells),
+                "assays": len(sheet.assays),
+                "genes": len(self.inputs.genes),
+                "left_out": self.inputs.left_out,
+                **needs,
+            }
+        return content
 
 
-def summary(inputs: BuildInputs) -> str:
-    """What a build of these inputs will hold, in a few lines."""
-    sheet = inputs.sheet
-    lines = [
-        f"{len(sheet.tracks)} tracks: {len(sheet.cells)} cells x {len(sheet.assays)} assays, "
-        f"assembly {inputs.assembly.name}",
-        f"{len(inputs.genes)} genes on {inputs.genes.chrom.nunique()} chromosomes, windows of "
-        f"{inputs.window.window_bp} bp in bins of {inputs.window.bin_bp} bp",
-        f"at most {store_bytes(inputs) / 1e6:.0f} MB on disk",
-    ]
-    # Cells that share a file share their contacts.
-    for found in dict.fromkeys(inputs.interactions.values()):
-        cells = [cell for cell in inputs.interactions if inputs.interactions[cell] is found]
-        lines.append(f"contacts of {listing(cells)} ({found.source['name']}): {found.summary()}")
-    lines += [f"{count} genes left out: {why}" for why, count in inputs.left_out.items() if count]
-    return "\n".join(lines)
+def diagnose(config: BuildConfig, *, checksums: bool = True) -> Diagnosis:
+    """Look into everything that a build would read.
+
+    Args:
+        config: what is to be built.
+        checksums: compare all files whose sha256 the sheet names with it.
+    """
+    errors: list[Problem] = []
+    inputs = gather_inputs(config, errors)
+    if inputs is None:
+        return Diagnosis(errors, [])
+    errors += file_problems(inputs, checksums=checksums)
+    warnings = file_warnings(inputs)
+    genes = sample_genes(inputs.genes)
+    readings: list[Reading] = []
+    sound = [track for track in present_tracks(inputs) if not track_problems(track, inputs)]
+    for track in tqdm(sound if len(genes) else [], "sampling", unit="track", disable=None):
+        with collect(errors):
+            readings.append(read_sample(track, inputs.genes.iloc[genes], inputs.window))
+    warnings += suspicions(inputs, genes, readings)
+    seconds = {reading.track: reading.seconds for reading in readings}
+    return Diagnosis(errors, warnings, inputs, Needs.of(inputs, seconds, len(genes)))
+
+
+def define_more_flags() -> None:
+    """The doctor's own flags."""
+    flags.DEFINE_string("json", "", "File for the diagnosis as JSON. Empty: none.")
+    flags.DEFINE_bool(
+        "checksums", True, "Read files whole to compare them with the sha256 of the sheet."
+    )
 
 
 def main() -> None:
-    inputs = examine(BuildConfig.from_flags())
-    print(summary(inputs))
-    print("go: no problem found")
+    found = diagnose(BuildConfig.from_flags(), checksums=FLAGS.checksums)
+    if FLAGS.json:
+        write_json(pathlib.Path(FLAGS.json), found.record())
+    if found.inputs:
+        print(summary(found.inputs))
+    if found.needs:
+        print(found.needs)
+    if found.warnings:
+        print(f"\n{len(found.warnings)} warning{'s' if len(found.warnings) > 1 else ''}:")
+        show(found.warnings, sys.stdout)
+    if found.errors:
+        raise InputError(found.errors)
+    print("go: no problem found" if not found.warnings else "go: no error found; see the warnings")
 
 
 def run() -> None:
-    start(main, define_flags)
+    start(main, define_flags, define_more_flags)
 
 
 if __name__ == "__main__":

@@ -14,14 +14,18 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError, Problem, report
 from epi2expr_jax.genome import listing, strip_version
 
 _MISSING = frozenset({"", "na", "nan", "n/a", "null", "none"})
 _MOST_LINES = 20  # of one kind of mistake; a table with more has one cause
 
 
-def read_expression(path: str | pathlib.Path, cells: Sequence[str] | None = None) -> pd.DataFrame:
+def read_expression(
+    path: str | pathlib.Path,
+    cells: Sequence[str] | None = None,
+    problems: list[Problem] | None = None,
+) -> pd.DataFrame:
     """Read an expression table, tab- or comma-separated, gzipped or not.
 
     The first column holds gene ids, each further column one cell, as the header says.
@@ -29,6 +33,9 @@ def read_expression(path: str | pathlib.Path, cells: Sequence[str] | None = None
     Args:
         path: the table.
         cells: the columns to read; None reads them all.
+        problems: where given, problems of genes, columns and values are added to it instead of
+            being raised; columns that are missing are then left out, of a gene listed twice the
+            first line is returned, and values that are no numbers are NaN.
 
     Returns:
         RPKM (or whatever the table holds) as float64, index `gene_id` without versions, columns
@@ -45,18 +52,18 @@ def read_expression(path: str | pathlib.Path, cells: Sequence[str] | None = None
         numbers.append(number)
         genes.append(strip_version(fields[0]))
         values.append(fields)
-    problems = _gene_problems(path, genes, numbers)
-    problems += _header_problems(path, header, cells)
+    found = _gene_problems(path, genes, numbers)
+    found += _header_problems(path, header, cells)
     wanted = header[1:] if cells is None else [cell for cell in cells if cell in header[1:]]
     columns = {}
     for cell in wanted:
         position = header.index(cell, 1)
         text = pd.Series([fields[position] for fields in values], dtype=object)
         columns[cell] = column = np.asarray(pd.to_numeric(text, errors="coerce"), np.float64)
-        problems += _value_problems(f"{path}, column {cell}", text, column, genes, numbers)
-    if problems:
-        raise InputError(problems)
-    return pd.DataFrame(columns, index=pd.Index(genes, name="gene_id", dtype=object))
+        found += _value_problems(f"{path}, column {cell}", text, column, genes, numbers)
+    report(found, problems)
+    table = pd.DataFrame(columns, index=pd.Index(genes, name="gene_id", dtype=object))
+    return table[~table.index.duplicated()]
 
 
 def read_delimited(path: str | pathlib.Path) -> Iterator[tuple[int, list[str]]]:
@@ -155,6 +162,7 @@ def _gene_problems(path: str | pathlib.Path, genes: list[str], numbers: list[int
                 f"{len(twice)} gene ids listed twice ({listing(twice, most=20)})",
                 "one line a gene (versions such as .10 do not count)",
                 "keep one line of each",
+                kind="duplicate_genes",
             )
         )
     return problems
@@ -184,6 +192,7 @@ def _header_problems(
                 f"no column {', '.join(absent)}",
                 f"the cells of the track sheet; the table has {listing(names, most=80)}",
                 "correct the cell names, or add their columns",
+                kind="missing_expression",
             )
         )
     if not names or "" in names:
@@ -227,6 +236,7 @@ def _value_problems(
                 f"{(values < 0).sum()} negative values ({lines(values < 0)})",
                 "expression of 0 or more (RPKM, TPM; not logarithms)",
                 "give the values before the logarithm was taken",
+                kind="negative_expression",
             )
         )
     if genes and missing.all():

@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import os
 import pathlib
+import re
 import tempfile
 from collections.abc import Iterator
 
@@ -129,6 +130,21 @@ def gtf_extents(path: pathlib.Path, kind: str) -> pd.DataFrame:
             )
         ) from None
     return extents
+
+
+def coding_ids(path: pathlib.Path) -> set[str] | None:
+    """Ids of a GTF's protein-coding genes, as in the file; None if it does not say which are."""
+    found: set[str] = set()
+    typed = False
+    for _, line in _gtf_lines(path):
+        fields = line.split("\t")
+        if len(fields) == 9 and fields[2] == "gene":
+            gene = re.search(r'gene_id "([^"]*)"', fields[8])
+            kind = re.search(r'gene_(?:bio)?type "([^"]*)"', fields[8])
+            typed |= kind is not None
+            if gene and kind and kind[1] == "protein_coding":
+                found.add(gene[1])
+    return found if typed else None
 
 
 def _cache_folder() -> pathlib.Path:

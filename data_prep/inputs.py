@@ -17,6 +17,7 @@ from data_prep.expression import read_expression
 from data_prep.interactions import CellContacts, ContactRule, link_genes, read_contacts
 from epi2expr_jax.errors import InputError, Problem, collect
 from epi2expr_jax.genome import (
+    GENE_COLUMNS,
     WindowSpec,
     check_gene_table,
     gene_order,
@@ -168,6 +169,8 @@ class BuildInputs:
             chosen chromosomes.
         expression: `[C, G]` RPKM of the candidates, cells in the sheet's order.
         left_out: why and how many genes of the expression table are no candidates.
+        without_expression: ids of the annotation's genes on the chosen chromosomes that the
+            expression table lacks.
         interactions: of each cell, the contacts that the candidates keep; empty if not asked for.
         blacklist: columns `chrom`, `start`, `end`; None if not asked for.
     """
@@ -181,6 +184,7 @@ class BuildInputs:
     genes: pd.DataFrame
     expression: np.ndarray
     left_out: dict[str, int]
+    without_expression: list[str]
     interactions: dict[str, CellContacts]
     blacklist: pd.DataFrame | None = None
 
@@ -224,74 +228,89 @@ def read_inputs(config: BuildConfig, *, downloaded: bool = True) -> BuildInputs:
         InputError: with every problem of every input, not the first alone.
     """
     problems: list[Problem] = []
-    window = assembly = sheet = annotated = expression = None
-    blacklist = None
-    contact_files = {}
+    inputs = gather_inputs(config, problems, downloaded=downloaded)
+    if problems or inputs is None:
+        raise InputError(problems)
+    return inputs
+
+
+def gather_inputs(
+    config: BuildConfig, problems: list[Problem], *, downloaded: bool = True
+) -> BuildInputs | None:
+    """As `read_inputs`, but problems are added to a list, and what is sound is returned.
+
+    That is enough to look into the tracks, not to build a store: bad rows of the sheet are left
+    out, a window that cannot be is the default one, expression that cannot be read is NaN, genes
+    that cannot be read are none. None: without a track, or without an assembly to hold it against.
+
+    Args:
+        problems: every problem of every input is added to it, with its `kind`.
+        downloaded: every track must be a local file by now.
+    """
+    window = WindowSpec(BuildConfig.window_bp, BuildConfig.bin_bp)
+    assembly = sheet = annotated = expression = blacklist = None
+    contact_files, interactions = {}, {}
     chromosomes: list[str] = []
     blind: list[str] = []
-    with collect(problems):
+    with collect(problems, "window"):
         window = WindowSpec(config.window_bp, config.bin_bp)
-    with collect(problems):
+    with collect(problems, "assembly"):
         assembly = load_assembly(config.assembly)
     if assembly:
-        with collect(problems):
+        with collect(problems, "chromosomes"):
             chromosomes = select_chromosomes(assembly, config.chromosomes)
-        with collect(problems):
+        with collect(problems, "blind"):
             blind = _blind(config.blind, chromosomes)
-        with collect(problems):
+        with collect(problems, "annotation"):
             annotated = read_genes(config.genes, tss=config.tss, chrom_sizes=assembly.chrom_sizes)
             check_gene_table(annotated, assembly.chrom_sizes, config.genes or "Ensembl 75")
         if config.blacklist:
-            with collect(problems):
+            with collect(problems, "blacklist"):
                 blacklist = read_bed(config.blacklist, assembly.chrom_sizes)
-    with collect(problems):
-        sheet = localise(read_sheet(config.tracks), config.download_folder)
+    with collect(problems, "sheet"):
+        sheet = localise(read_sheet(config.tracks, problems), config.download_folder)
         if downloaded:
             sheet.require_local()
-    with collect(problems):
-        expression = read_expression(config.expression, cells=sheet.cells if sheet else None)
-    if assembly and sheet and config.interactions:
-        with collect(problems):
+    cells = sheet.cells if sheet else ()
+    with collect(problems, "expression"):
+        expression = read_expression(config.expression, cells or None, problems)
+    if assembly and cells and config.interactions:
+        with collect(problems, "contacts"):
             contact_files = read_contacts(
-                config.interactions, sheet.cells, assembly.chrom_sizes, config.min_contact_score
+                config.interactions,
+                cells,
+                assembly.chrom_sizes,
+                config.min_contact_score,
+                problems,
             )
-    if problems:
-        raise InputError(problems)
-    # No problem, so all were read.
-    assert window
-    assert assembly
-    assert sheet
-    assert annotated is not None
-    assert expression is not None
+    if assembly is None or sheet is None or not cells:
+        return None
 
-    table = expression[list(sheet.cells)]
-    left_out = {"not in the annotation": int((~table.index.isin(annotated.gene_id)).sum())}
-    genes = annotated[annotated.gene_id.isin(table.index)]
-    elsewhere = ~genes.chrom.isin(chromosomes)
-    left_out["on another chromosome"] = int(elsewhere.sum())
-    genes = genes[~elsewhere].reset_index(drop=True)
-    genes = genes.iloc[gene_order(genes.chrom, genes.tss)].reset_index(drop=True)
-    unknown = table.loc[genes.gene_id].isna().any(axis=1).to_numpy()
-    left_out["expression missing in a cell"] = int(unknown.sum())
-    genes = genes[~unknown].reset_index(drop=True)
-    if genes.empty:
-        raise InputError(
+    both = annotated is not None and expression is not None
+    if annotated is None:
+        annotated = pd.DataFrame(columns=list(GENE_COLUMNS))
+    if expression is None:
+        expression = pd.DataFrame(index=pd.Index(annotated.gene_id, dtype=object))
+    chosen = annotated[annotated.chrom.isin(chromosomes)]
+    genes, values, left_out = _join(annotated, expression, cells, chromosomes)
+    if genes.empty and both and chromosomes:
+        problems.append(
             Problem(
                 f"{config.genes or 'Ensembl 75'} and {config.expression}",
                 f"no gene that both have, on {listing(chromosomes)} "
                 f"({'; '.join(f'{count} {why}' for why, count in left_out.items())})",
                 "gene ids of one kind, on the chosen chromosomes",
                 "check --genes, --expression and --chromosomes",
+                kind="no_genes",
             )
         )
-    values = np.ascontiguousarray(table.loc[genes.gene_id].to_numpy(np.float32).T)
-    interactions = {}
-    if contact_files:
+    if contact_files and len(genes):
         # Of all genes of the annotation: a bait without a TSS is another thing than one whose
         # genes are not stored.
         tss = read_tss(config.genes, annotated, chrom_sizes=assembly.chrom_sizes)
         rule = ContactRule(config.max_pcre_bp, config.max_contacts, config.trans_contacts)
-        interactions = link_genes(contact_files, genes, tss, rule)
+        with collect(problems, "contacts"):
+            interactions = link_genes(contact_files, genes, tss, rule)
     return BuildInputs(
         config=config,
         window=window,
@@ -302,9 +321,34 @@ def read_inputs(config: BuildConfig, *, downloaded: bool = True) -> BuildInputs:
         genes=genes,
         expression=values,
         left_out=left_out,
+        without_expression=chosen.gene_id[~chosen.gene_id.isin(expression.index)].to_list(),
         interactions=interactions,
         blacklist=blacklist,
     )
+
+
+def _join(
+    annotated: pd.DataFrame,
+    expression: pd.DataFrame,
+    cells: tuple[str, ...],
+    chromosomes: list[str],
+) -> tuple[pd.DataFrame, np.ndarray, dict[str, int]]:
+    """The candidate genes, their expression `[C, G]`, and why others were left out.
+
+    A cell without any expression is NaN, and leaves out no gene.
+    """
+    expression = expression.dropna(axis="columns", how="all")
+    left_out = {"not in the annotation": int((~expression.index.isin(annotated.gene_id)).sum())}
+    genes = annotated[annotated.gene_id.isin(expression.index)]
+    elsewhere = ~genes.chrom.isin(chromosomes)
+    left_out["on another chromosome"] = int(elsewhere.sum())
+    genes = genes[~elsewhere].reset_index(drop=True)
+    genes = genes.iloc[gene_order(genes.chrom, genes.tss)].reset_index(drop=True)
+    unknown = expression.loc[genes.gene_id].isna().any(axis=1).to_numpy()
+    left_out["expression missing in a cell"] = int(unknown.sum())
+    genes = genes[~unknown].reset_index(drop=True)
+    table = expression.reindex(columns=list(cells)).loc[genes.gene_id]
+    return genes, np.ascontiguousarray(table.to_numpy(np.float32).T), left_out
 
 
 def _blind(text: str, chromosomes: list[str]) -> list[str]:

@@ -25,7 +25,7 @@ from absl import logging
 
 from data_prep.contact_files import ContactFile, read_contact_file
 from data_prep.expression import read_delimited
-from epi2expr_jax.errors import InputError, Problem, collect
+from epi2expr_jax.errors import InputError, Problem, collect, report
 from epi2expr_jax.genome import listing
 
 _BAIT = ["bait_chrom", "bait_start", "bait_end"]
@@ -84,6 +84,7 @@ def read_contacts(
     cells: Sequence[str],
     chrom_sizes: dict[str, int],
     min_score: float | None = None,
+    problems: list[Problem] | None = None,
 ) -> dict[str, ContactFile]:
     """Read the contacts of cells, and check everything that needs no genes.
 
@@ -93,6 +94,8 @@ def read_contacts(
         cells: the cells that need contacts.
         chrom_sizes: length of each chromosome of the assembly, in bp; `1` and `chr1` match.
         min_score: the score to lie above; None: the format's own. A sheet's has precedence.
+        problems: where given, problems of files and contacts are added to it instead of being
+            raised, and the files that can be read are returned, without their bad contacts.
 
     Returns:
         A file for each cell; cells that share a file share the object.
@@ -106,13 +109,13 @@ def read_contacts(
     else:
         wanted = dict.fromkeys(cells, (path, min_score))
     files: dict[tuple[pathlib.Path, float | None], ContactFile] = {}
-    problems: list[Problem] = []
+    found: list[Problem] = []
     for key in dict.fromkeys(wanted.values()):
-        with collect(problems):
-            files[key] = read_contact_file(*key, chrom_sizes)
-    if problems:
-        raise InputError(problems)
-    return {cell: files[wanted[cell]] for cell in cells}
+        with collect(found):
+            files[key] = read_contact_file(*key, chrom_sizes, found)
+    report(found, problems)
+    usable = {key: file for key, file in files.items() if len(file.table)}
+    return {cell: usable[wanted[cell]] for cell in cells if wanted[cell] in usable}
 
 
 def link_genes(

@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import sys
 from collections.abc import Iterable, Iterator
+from typing import TextIO
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,12 +17,14 @@ class Problem:
         found: what is there.
         expected: what should be there.
         remedy: what the user can do about it.
+        kind: a short name of what is wrong, for programs; empty where nobody has named it.
     """
 
     where: str
     found: str
     expected: str
     remedy: str
+    kind: str = ""
 
     def __str__(self) -> str:
         return f"{self.where}: found {self.found}; expected {self.expected}; {self.remedy}"
@@ -57,12 +60,43 @@ class OutOfMemory(RuntimeError):
 
 
 @contextlib.contextmanager
-def collect(problems: list[Problem]) -> Iterator[None]:
-    """Append the problems of an `InputError` raised inside to `problems`, and go on."""
+def collect(problems: list[Problem], kind: str = "") -> Iterator[None]:
+    """Append the problems of an `InputError` raised inside to `problems`, and go on.
+
+    Args:
+        problems: what is found is added here, also by the code inside.
+        kind: the name of those added that have none.
+    """
+    before = len(problems)
     try:
         yield
     except InputError as error:
         problems.extend(error.problems)
+    problems[before:] = [
+        dataclasses.replace(problem, kind=problem.kind or kind) for problem in problems[before:]
+    ]
+
+
+def report(found: Iterable[Problem], to: list[Problem] | None = None) -> None:
+    """Add what was found to a caller's list; without one, raise it.
+
+    Raises:
+        InputError: if there is a problem and no list.
+    """
+    found = list(found)
+    if to is not None:
+        to.extend(found)
+    elif found:
+        raise InputError(found)
+
+
+def show(problems: Iterable[Problem], file: TextIO) -> None:
+    """Print problems, four lines each."""
+    for problem in problems:
+        print(f"  {problem.where}", file=file)
+        print(f"    found:    {problem.found}", file=file)
+        print(f"    expected: {problem.expected}", file=file)
+        print(f"    remedy:   {problem.remedy}", file=file)
 
 
 @contextlib.contextmanager
@@ -76,9 +110,5 @@ def exit_on_bad_input() -> Iterator[None]:
     except InputError as error:
         count = len(error.problems)
         print(f"\n{count} problem{'s' if count != 1 else ''} with the input:", file=sys.stderr)
-        for problem in error.problems:
-            print(f"  {problem.where}", file=sys.stderr)
-            print(f"    found:    {problem.found}", file=sys.stderr)
-            print(f"    expected: {problem.expected}", file=sys.stderr)
-            print(f"    remedy:   {problem.remedy}", file=sys.stderr)
+        show(error.problems, sys.stderr)
         raise SystemExit(2) from None

@@ -17,7 +17,7 @@ from data_prep.assembly import load_assembly
 from data_prep.bigwig import region_means
 from data_prep.build_store import build, build_slab
 from data_prep.catalogue import read_sheet
-from data_prep.doctor import examine
+from data_prep.examination import examine
 from data_prep.inputs import read_inputs
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.store import WindowStore
@@ -271,7 +271,7 @@ def test_a_changed_source_does_not_pass_for_done(build_config, roadmap, tmp_path
     config = build_config(tmp_path / "s", tracks=tracks)
     build(config)
     table = pd.read_csv(tracks)
-    table.loc[0, "path"] = table.path[1]
+    table.loc[[0, 1], "path"] = table.path[[1, 0]].to_numpy()
     table.to_csv(tracks, index=False)
     with pytest.raises(InputError, match="a slab built from files of"):
         build(config)

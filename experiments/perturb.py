@@ -36,11 +36,12 @@ from epi2expr_jax.errors import InputError, Problem, collect, nearest
 from epi2expr_jax.genome import listing
 from epi2expr_jax.perturb import Edit, Place
 from epi2expr_jax.places import Scene
-from epi2expr_jax.predict import Ensemble, load
+from epi2expr_jax.predict import load
 from epi2expr_jax.ranking import MIN_CHROMOSOMES, jackknife
 from epi2expr_jax.store import WindowStore
+from experiments.chosen_genes import define_genes, genes_of
 from experiments.figures import STYLE
-from experiments.figures_studies import distance_figure, dose_figure
+from experiments.figures_effects import distance_figure, dose_figure
 from experiments.flags import define_run, define_store, require
 
 FLAGS = flags.FLAGS
@@ -124,23 +125,6 @@ def _places(text: str, store: WindowStore, window_bp: int) -> Sequence[Place]:
             )
         )
     return edits_of.intervals(table.loc[~table["chrom"].isin(strange)])
-
-
-def genes_of(text: str, ensemble: Ensemble, store: WindowStore) -> list[str] | None:
-    """The ids --genes asks for; None for every held-out gene."""
-    if not text:
-        return None
-    if text in ("expressed", "silent"):
-        cells = list(dict.fromkeys(run.cell for run in ensemble.runs))
-        labels = store.read_labels(cells)
-        if labels is None:
-            rpkm = store.read_expression(cells)
-            labels = rpkm >= np.median(rpkm, axis=1, keepdims=True)
-        chosen = (labels if text == "expressed" else ~labels).any(axis=0)
-        tested = ensemble.wanted(store, np.arange(len(store.genes)), False).any(axis=0)
-        return store.genes.gene_id.to_numpy()[np.asarray(chosen & tested)].tolist()
-    path = pathlib.Path(text)
-    return path.read_text().split() if path.exists() else text.split(",")
 
 
 def perturb(
@@ -289,9 +273,6 @@ def define_perturbation() -> None:
     flags.DEFINE_list(
         "factors", [f"{factor:g}" for factor in FACTORS], "What its signal is multiplied by."
     )
-    flags.DEFINE_string(
-        "genes", "", "expressed, silent, a comma list of ids or a file of them; default: all."
-    )
     flags.DEFINE_string("out", None, "Where to write; default: DIR/perturb.")
 
 
@@ -320,7 +301,7 @@ def main() -> None:
 
 
 def run() -> None:
-    start(main, define_run, define_store, define_perturbation)
+    start(main, define_run, define_store, define_genes, define_perturbation)
 
 
 if __name__ == "__main__":

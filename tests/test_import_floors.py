@@ -23,9 +23,10 @@ FLOORS = {
     3: ["training", "checkpoint", "streaming", "pooling", "edited", "places"],
     4: ["population", "convert", "edits", "edited_outputs"],
     5: ["predict", "planning", "edit_reader"],
-    6: ["scoring", "baselines", "edited_runs", "attribution"],
+    6: ["scoring", "baselines", "edited_runs"],
     7: ["ranking", "perturb"],
-    8: ["comparison", "across_cells", "subsets", "shapley", "agreement", "enrichment"],
+    8: ["comparison", "across_cells", "subsets", "shapley", "agreement", "enrichment",
+        "attribution"],
 }  # fmt: skip
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
 # Within one floor these may look at each other: shapes of one thing, or plain vocabulary.

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from epi2expr_jax import attribution
+from epi2expr_jax import attribution, perturb
 from epi2expr_jax.errors import InputError
 from tests.epi2expr_jax.untrained import SMALL, WINDOW, ensemble_of
 
@@ -75,3 +75,29 @@ def test_a_mark_that_is_not_read_has_no_share(distal_store):
     found = attribution.integrated_gradients(ensemble, distal_store).isel(model=0)
     assert (found.promoter.sel(assay=assays[1]) == 0).all()
     assert (found.promoter.sel(assay=assays[0]) != 0).any()
+
+
+@pytest.mark.parametrize("config", [SMALL, WINDOW], ids=["chromoformer", "promoter_cnn"])
+def test_occlusion_is_a_prediction_without_the_stretch(distal_store, config):
+    assays = distal_store.manifest.assays[:2]
+    ensemble = ensemble_of(distal_store, config, assays)
+    rows = np.arange(len(distal_store.genes))
+    unseen = distal_store.genes.gene_id[ensemble.wanted(distal_store, rows, False).any(0)]
+    genes = unseen.tolist()[::20]
+    window = config.window.window_bp
+    bp = window // 4
+    found = attribution.occlusion(ensemble, distal_store, genes, bp=bp).isel(model=0)
+    assert found.bin.to_numpy().tolist() == [-1.5 * bp, -0.5 * bp, 0.5 * bp, 1.5 * bp]
+    edit = perturb.scale(assays[1], perturb.span(0, bp), 0)
+    one = perturb.run(ensemble, distal_store, [edit], genes).effect.mean("run").isel(edit=0)
+    lost = found.promoter.sel(assay=assays[1], bin=bp / 2)
+    np.testing.assert_allclose(lost, -one, atol=1e-6)
+    assert (lost != 0).any()
+    if config is SMALL:
+        number, _ = distal_store.regions("E003").by_gene(len(distal_store.genes), 8)
+        index = distal_store.genes.set_index("gene_id").index.get_indexer(genes)
+        empty = (number[index] < 0)[:, None].repeat(2, 1)
+        assert (found.regions.to_numpy()[empty] == 0).all()
+        assert (found.regions.to_numpy()[~empty] != 0).any()
+    with pytest.raises(InputError, match="divides half the window"):
+        attribution.occlusion(ensemble, distal_store, genes, bp=7)

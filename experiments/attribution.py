@@ -1,0 +1,250 @@
+"""Which bins of which mark do predictions rest on? Profiles at the TSS, and tracks for a browser.
+
+    python -m experiments.attribution --run=runs/cnn
+    python -m experiments.attribution --run=runs/cnn --method=occlusion --bin_bp=1000
+    python -m experiments.attribution --run=runs/cnn --genes=expressed --tracks=bigwig
+
+--method=gradients shares out the difference between each prediction and that from no signal at all
+(integrated gradients, exact to 1e-3 or it says so); occlusion empties one stretch at a time, which
+takes longer and adds up to nothing in particular. Only models that never saw a gene explain it.
+
+Writes into DIR/attribution (or --out): shares.zarr (all shares: model, gene, assay, bin; open it
+with xarray), profile.csv and .parquet (mean share by assay and distance to the TSS along the
+strand, with intervals over chromosomes), profile.png, and with --tracks a file for each model and
+assay: the mean share of the genes whose window covers a base.
+"""
+
+import gzip
+import pathlib
+import shutil
+from collections.abc import Iterator, Mapping
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pyBigWig
+import xarray as xr
+from absl import flags
+from jaxtyping import Float, Int
+from scipy import stats
+from tqdm import tqdm
+
+from data_prep.program import start
+from epi2expr_jax import attribution
+from epi2expr_jax.predict import load
+from epi2expr_jax.ranking import MIN_CHROMOSOMES, jackknife
+from epi2expr_jax.store import WindowStore
+from experiments.chosen_genes import define_genes, genes_of
+from experiments.figures import STYLE
+from experiments.figures_effects import profile_figure
+from experiments.flags import define_run, define_store, require
+
+FLAGS = flags.FLAGS
+
+METHODS = ("gradients", "occlusion")
+TRACKS = ("none", "bigwig", "bedgraph")
+UNIT = "share of the prediction"
+
+
+def attribute(
+    run_dir: pathlib.Path,
+    method: str = "gradients",
+    *,
+    genes: str = "",
+    bin_bp: int = 0,
+    tracks: str = "none",
+    store: str | None = None,
+    out: pathlib.Path | None = None,
+) -> xr.Dataset:
+    """Compute shares, write them, their profiles and tracks; return the shares.
+
+    Raises:
+        InputError: for genes or models that cannot be explained.
+    """
+    ensemble = load(run_dir)
+    opened = ensemble.open_store(store)
+    chosen = genes_of(genes, ensemble, opened)
+    unit = "gene" if method == "gradients" else "edited gene"
+    with tqdm(desc=method, unit=unit, disable=None) as progress:
+        if method == "gradients":
+            found = attribution.integrated_gradients(
+                ensemble, opened, chosen, progress=progress.update
+            )
+        else:
+            found = attribution.occlusion(
+                ensemble, opened, chosen, bp=bin_bp, progress=progress.update
+            )
+    out = out or run_dir / "attribution"
+    out.mkdir(parents=True, exist_ok=True)
+    _write_zarr(found, out / "shares.zarr")
+    profile = mean_profile(found, opened)
+    profile.to_parquet(out / "profile.parquet", index=False)
+    profile.to_csv(out / "profile.csv", index=False, float_format="%.6g")
+    with matplotlib.rc_context(STYLE):
+        figure = profile_figure(profile, str(found.attrs["units"]))
+        for kind in ("png", "svg"):
+            figure.savefig(out / f"profile.{kind}", dpi=150)
+    if tracks != "none":
+        write_tracks(found, opened, out, tracks)
+    return found
+
+
+def _write_zarr(found: xr.Dataset, path: pathlib.Path) -> None:
+    partial = path.with_name(path.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    found.to_zarr(partial, zarr_format=2, consolidated=True)  # format 3 has no text of fixed length
+    shutil.rmtree(path, ignore_errors=True)
+    partial.rename(path)
+
+
+def mean_profile(found: xr.Dataset, store: WindowStore) -> pd.DataFrame:
+    """Mean share over genes, with a 95 % chromosome jackknife-t.
+
+    Returns:
+        Columns distance (bp from the TSS along the strand), share, low, high, model,
+        assay, genes;
+        NaN intervals for fewer than three chromosomes.
+    """
+    chrom = store.genes.set_index("gene_id").chrom.loc[found.gene.to_numpy()].to_numpy()
+    rows = []
+    for model, assay, values, known in _explained(found):
+        of_chrom = pd.DataFrame(values).groupby(chrom[known])
+        means, genes = of_chrom.mean().to_numpy(), of_chrom.size().to_numpy(float)
+        mean, error = jackknife(means, genes)
+        enough = len(genes) >= MIN_CHROMOSOMES
+        reach = stats.t.isf(0.025, len(genes) - 1) * error if enough else np.nan * error
+        columns = {"distance": found.bin.to_numpy(), "share": mean}
+        columns |= {"low": mean - reach, "high": mean + reach}
+        rows.append(pd.DataFrame(columns).assign(model=model, assay=assay, genes=int(genes.sum())))
+    return pd.concat(rows, ignore_index=True)
+
+
+def _explained(found: xr.Dataset) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
+    """Each model and assay that it reads: shares `[g bin]` of the genes it explains, and which."""
+    for model in found.model.to_numpy():
+        for assay in found.assay.to_numpy():
+            values = found.promoter.sel(model=model, assay=assay).to_numpy()
+            known = ~np.isnan(values[:, 0])
+            if known.any():
+                yield str(model), str(assay), values[known], known
+
+
+def write_tracks(found: xr.Dataset, store: WindowStore, out: pathlib.Path, kind: str) -> None:
+    """A bigWig or a gzipped bedGraph of each model and assay that it reads."""
+    genes = store.genes.set_index("gene_id").loc[found.gene.to_numpy()]
+    sizes = store.manifest.chrom_sizes
+    width = float(found.bin[1] - found.bin[0])
+    edges = np.append(found.bin.to_numpy() - width / 2, found.bin.to_numpy()[-1] + width / 2)
+    for model, assay, values, known in _explained(found):
+        own = genes[known]
+        minus = (own.strand == "-").to_numpy()
+        of_chrom = {}
+        for chrom in store.manifest.chromosomes:
+            here = (own.chrom == chrom).to_numpy()
+            of_chrom[chrom] = mean_along(
+                own.tss.to_numpy()[here], minus[here], values[here], edges.astype(np.int64),
+                sizes[chrom],
+            )  # fmt: skip
+        name = f"{model} {assay}".replace(" ", "_").replace("/", "_")
+        if kind == "bigwig":
+            _write_bigwig(out / f"{name}.bw", of_chrom, sizes)
+        else:
+            _write_bedgraph(out / f"{name}.bedGraph.gz", of_chrom, f"{model}, {assay}")
+
+
+def mean_along(
+    tss: Int[np.ndarray, " G"],
+    minus: np.ndarray,
+    values: Float[np.ndarray, "G W"],
+    edges: Int[np.ndarray, " W1"],
+    size: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over the genes whose window covers a base, as stretches of one value.
+
+    Args:
+        values: along the strand.
+        edges: of the bins, in bp from the TSS along the strand.
+        size: of the chromosome; windows are cut at its ends.
+
+    Returns:
+        Start, end and value of each stretch that some gene covers, in order.
+    """
+    values = np.where(minus[:, None], values[:, ::-1], values)
+    # Reversed, a bin from a to b bp of the TSS lies from -b to -a.
+    offsets = np.where(minus[:, None], -edges[::-1], edges)
+    places = np.clip(tss[:, None] + offsets, 0, size)
+    at, index = np.unique(places, return_inverse=True)
+    index = index.reshape(places.shape)
+    total, covering = np.zeros(len(at)), np.zeros(len(at), np.int64)
+    for side, sign in ((index[:, :-1], 1), (index[:, 1:], -1)):
+        np.add.at(total, side, sign * values)
+        np.add.at(covering, side, sign)
+    total, covering = np.cumsum(total)[:-1], np.cumsum(covering)[:-1]
+    there = covering > 0
+    return at[:-1][there], at[1:][there], total[there] / covering[there]
+
+
+def _write_bigwig(path: pathlib.Path, of_chrom: Mapping, sizes: Mapping[str, int]) -> None:
+    partial = path.with_suffix(".partial")
+    with pyBigWig.open(str(partial), "w") as file:
+        file.addHeader([(chrom, sizes[chrom]) for chrom in of_chrom])
+        for chrom, (start, end, value) in of_chrom.items():
+            if len(start):
+                file.addEntries(
+                    [chrom] * len(start), start.tolist(), ends=end.tolist(), values=value.tolist()
+                )
+    partial.replace(path)
+
+
+def _write_bedgraph(path: pathlib.Path, of_chrom: Mapping, name: str) -> None:
+    partial = path.with_suffix(".partial")
+    with gzip.open(partial, "wt") as file:
+        file.write(f'track type=bedGraph name="{name}" description="{UNIT}"\n')
+        for chrom, part in of_chrom.items():
+            for start, end, value in zip(*part, strict=True):
+                file.write(f"{chrom}\t{start}\t{end}\t{value:.6g}\n")
+    partial.replace(path)
+
+
+def describe(found: xr.Dataset, profile: pd.DataFrame, method: str) -> str:
+    """Where each assay weighs most, and how exact the shares are."""
+    lines = [f"{'model':<28}{'assay':<12}{'genes':>7}   heaviest bin, mean share of {UNIT}"]
+    for (model, assay), part in profile.groupby(["model", "assay"], sort=False):
+        heaviest = part.iloc[int(np.argmax(np.abs(part["share"].to_numpy())))]
+        lines.append(
+            f"{model:<28}{assay:<12}{heaviest['genes']:>7}   "
+            f"{heaviest['distance'] / 1000:+.2f} kb {heaviest['share']:+.4f}"
+        )
+    if method == "gradients":
+        largest = float(np.abs(found.residual).max())
+        lines.append(f"shares add up to each difference but for at most {largest:.1e}")
+    return "\n".join(lines)
+
+
+def define_attribution() -> None:
+    flags.DEFINE_enum("method", "gradients", METHODS, "How predictions are shared out.")
+    flags.DEFINE_integer(
+        "bin_bp", 0, "Width of what occlusion empties, in bp; 0: the model's own bins."
+    )
+    flags.DEFINE_enum("tracks", "none", TRACKS, "Also write a track for each model and assay.")
+    flags.DEFINE_string("out", None, "Where to write; default: DIR/attribution.")
+
+
+def main() -> None:
+    require("run")
+    run_dir = pathlib.Path(FLAGS.run)
+    out = pathlib.Path(FLAGS.out) if FLAGS.out else run_dir / "attribution"
+    found = attribute(
+        run_dir, FLAGS.method, genes=FLAGS.genes, bin_bp=FLAGS.bin_bp, tracks=FLAGS.tracks,
+        store=FLAGS.store, out=out,
+    )  # fmt: skip
+    print(describe(found, pd.read_parquet(out / "profile.parquet"), FLAGS.method))
+    print(f"{out}: shares.zarr, profile.csv, profile.png")
+
+
+def run() -> None:
+    start(main, define_run, define_store, define_genes, define_attribution)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,87 @@
+"""The program that explains predictions: what it writes, and tracks that a browser can show."""
+
+import gzip
+
+import numpy as np
+import pandas as pd
+import pyBigWig
+import pytest
+import xarray as xr
+
+from epi2expr_jax.training import TrainConfig
+from experiments.attribution import attribute, describe, mean_along
+from experiments.flags import TrainRequest
+from experiments.train import train
+
+
+@pytest.fixture(scope="module")
+def run_dir(small_store, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    request = TrainRequest(
+        store=str(small_store.path),
+        model="promoter_cnn",
+        model_options={"width": 0.02},
+        cells=small_store.manifest.cells[:1],
+        assays=small_store.manifest.assays[:2],
+        cv="chromosomes_3",
+        train_config=TrainConfig(epochs=1, batch_size=32),
+    )
+    train(request, folder)
+    return folder
+
+
+def test_shares_profiles_and_tracks_agree(run_dir, small_store):
+    genes = small_store.genes.iloc[::4]
+    ids = ",".join(genes.gene_id)
+    found = attribute(run_dir, genes=ids, tracks="bigwig")
+    out = run_dir / "attribution"
+    with xr.open_zarr(out / "shares.zarr", consolidated=True) as kept:
+        np.testing.assert_array_equal(kept.promoter, found.promoter)
+    profile = pd.read_parquet(out / "profile.parquet")
+    model, assay = found.model.to_numpy()[0], found.assay.to_numpy()[0]
+    own = profile[(profile.model == model) & (profile.assay == assay)]
+    shares = found.promoter.sel(model=model, assay=assay)
+    np.testing.assert_allclose(own.share, shares.mean("gene"), rtol=1e-5, atol=1e-9)
+    assert (own.low < own.share).all()
+    assert (own.genes == len(genes)).all()
+    assert "add up" in describe(found, profile, "gradients")
+    # A browser shows each gene's shares where its window lies.
+    plus = genes[genes.strand == "+"].iloc[0]
+    minus = genes[genes.strand == "-"].iloc[0]
+    width = float(found.bin[1] - found.bin[0])
+    with pyBigWig.open(str(out / f"{model} {assay}.bw".replace(" ", "_"))) as file:
+        for gene, sign in ((plus, 1), (minus, -1)):
+            for place in (0, 20, -1):
+                middle = gene.tss + sign * float(found.bin[place])
+                start, end = round(middle - width / 2), round(middle + width / 2)
+                written = file.values(gene.chrom, start, end)
+                expected = float(shares.sel(gene=gene.gene_id)[place])
+                np.testing.assert_allclose(written, expected, rtol=1e-5, atol=1e-9)
+    assert (out / "profile.png").stat().st_size > 0
+
+
+def test_occlusion_and_bedgraph(run_dir, small_store, tmp_path):
+    gene = small_store.genes.iloc[5]
+    found = attribute(
+        run_dir, "occlusion", genes=gene.gene_id, bin_bp=1000, tracks="bedgraph", out=tmp_path / "o"
+    )
+    assert found.sizes["bin"] == 6
+    name = f"{found.model.to_numpy()[0]}_{found.assay.to_numpy()[0]}.bedGraph.gz".replace(" ", "_")
+    lines = gzip.decompress((tmp_path / "o" / name).read_bytes()).decode().splitlines()[1:]
+    assert [int(line.split()[1]) for line in lines] == list(
+        range(gene.tss - 3000, gene.tss + 3000, 1000)
+    )
+    along = found.promoter.isel(model=0, assay=0, gene=0).to_numpy()
+    values = [float(line.split()[3]) for line in lines]
+    np.testing.assert_allclose(values, along[:: -1 if gene.strand == "-" else 1], rtol=1e-5)
+
+
+def test_overlapping_windows_are_averaged_and_ends_cut():
+    values = np.array([[1.0, 3.0], [5.0, 7.0]])
+    start, end, value = mean_along(
+        np.array([10, 15]), np.array([False, True]), values, np.array([-10, 0, 10]), 22
+    )
+    # The second gene lies from 5 to 25, reversed: 7 then 5.
+    assert start.tolist() == [0, 5, 10, 15, 20]
+    assert end.tolist() == [5, 10, 15, 20, 22]
+    assert value.tolist() == [1, 4, 5, 4, 5]

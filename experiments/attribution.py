@@ -35,7 +35,7 @@ from epi2expr_jax.predict import load
 from epi2expr_jax.ranking import MIN_CHROMOSOMES, jackknife
 from epi2expr_jax.store import WindowStore
 from experiments.chosen_genes import define_genes, genes_of
-from experiments.figures import STYLE
+from experiments.figures import STYLE, unit_of
 from experiments.figures_effects import profile_figure
 from experiments.flags import define_run, define_store, require
 
@@ -81,7 +81,7 @@ def attribute(
     profile.to_parquet(out / "profile.parquet", index=False)
     profile.to_csv(out / "profile.csv", index=False, float_format="%.6g")
     with matplotlib.rc_context(STYLE):
-        figure = profile_figure(profile, str(found.attrs["units"]))
+        figure = profile_figure(profile, unit_of(ensemble.target))
         for kind in ("png", "svg"):
             figure.savefig(out / f"profile.{kind}", dpi=150)
     if tracks != "none":
@@ -217,7 +217,7 @@ def describe(found: xr.Dataset, profile: pd.DataFrame, method: str) -> str:
         )
     if method == "gradients":
         largest = float(np.abs(found.residual).max())
-        lines.append(f"shares add up to each difference but for at most {largest:.1e}")
+        lines.append(f"shares miss each difference by at most {largest:.1e}")
     return "\n".join(lines)
 
 

@@ -87,7 +87,14 @@ def profile_figure(profile: pd.DataFrame, unit: str) -> Figure:
             colour, style = (BLUE, ORANGE)[number % 2], ("-", "--", ":")[number // 2 % 3]
             x = part["distance"] / 1000
             panel.fill_between(x, part["low"], part["high"], color=colour, alpha=0.18, lw=0)
-            panel.plot(x, part["share"], style, color=colour, lw=1.2, label=wrap(str(model), 24))
+            panel.plot(
+                x,
+                part["share"],
+                style,
+                color=colour,
+                lw=1.2,
+                label=wrap(str(model).removesuffix(f" {assay}"), 24),
+            )
         panel.axhline(0, color=GREY, lw=0.8)
         panel.axvline(0, color=GREY, lw=0.8, ls=":")
         panel.set_title(assay, fontsize=9)

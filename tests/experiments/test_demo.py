@@ -1,4 +1,6 @@
 import json
+import pathlib
+import re
 
 import pandas as pd
 import pytest
@@ -6,6 +8,7 @@ import pytest
 from experiments import demo
 from experiments.demo import compare_with_truth
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 TRUTH = {"oracle": {"6000": {"all": {"a": 0.9, "b": 0.6, "c": 0.3, "d": 0.0, "e": 0.0}}}}
 
 
@@ -50,12 +53,31 @@ def test_the_whole_chain_from_public_files_to_the_report(tmp_path, monkeypatch, 
         "--batch_size=16", "--checkpoint_every=8",
     )  # fmt: skip
     monkeypatch.setattr(demo, "TRAIN", trial_size(small, demo.TRAIN))
-    holds = demo.demo(tmp_path)
-    ranked = pd.read_csv(tmp_path / "run" / "ranking.csv")
-    truth = json.loads((tmp_path / "data" / "truth.json").read_text())
+    out = tmp_path / "demo"
+    holds = demo.demo(out)
+    ranked = pd.read_csv(out / "run" / "ranking.csv")
+    truth = json.loads((out / "data" / "truth.json").read_text())
     oracle = pd.Series(truth["oracle"][demo.MODEL_WINDOW]["all"])
     scores = ranked[ranked.cell == "all"].set_index("assay").pearson
     # 200 training genes are too few for the weak ones, but not for the strong.
     assert set(oracle.nlargest(2).index) == set(scores.nlargest(2).index)
-    assert (tmp_path / "run" / "report.html").stat().st_size > 100_000
+    assert (out / "run" / "report.html").stat().st_size > 100_000
     assert holds or trial_size(True, False)
+
+    # What the README and the notebook show of it, in the folder where `make demo` is run.
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    text = (ROOT / "README.md").read_text()
+    (example,) = [
+        part for part in re.findall(r"```python\n(.*?)```", text, re.S) if "edits" in part
+    ]
+    found: dict = {}
+    exec(compile(example, "README.md", "exec"), found)
+    assert (found["summary"].effect.isel(edit=-1) == 0).all()  # factor 1
+    notebook = json.loads((ROOT / "notebooks" / "altered_marks.ipynb").read_text())
+    shown: dict = {}
+    for number, cell in enumerate(notebook["cells"]):
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), f"cell {number}", "exec"), shown)
+    assert (shown["dose"] != 0).sum() == len(shown["factors"]) - 1
+    assert len(shown["profile"]) == 60

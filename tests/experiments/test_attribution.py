@@ -44,7 +44,7 @@ def test_shares_profiles_and_tracks_agree(run_dir, small_store):
     np.testing.assert_allclose(own.share, shares.mean("gene"), rtol=1e-5, atol=1e-9)
     assert (own.low < own.share).all()
     assert (own.genes == len(genes)).all()
-    assert "add up" in describe(found, profile, "gradients")
+    assert "miss each difference by at most" in describe(found, profile, "gradients")
     # A browser shows each gene's shares where its window lies.
     plus = genes[genes.strand == "+"].iloc[0]
     minus = genes[genes.strand == "-"].iloc[0]

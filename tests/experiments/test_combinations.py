@@ -7,6 +7,7 @@ import types
 
 import numpy as np
 import pandas as pd
+import pyBigWig
 import pytest
 
 from data_prep.build_store import build
@@ -51,6 +52,18 @@ class Planted:
     idle: list[str]
 
 
+def written_again(path):
+    """The same signal in another file: one file under two names is refused."""
+    copy = path.with_name(f"twin-{path.name}")
+    with pyBigWig.open(str(path)) as source, pyBigWig.open(str(copy), "w") as file:
+        file.addHeader(list(source.chroms().items()), maxZooms=0)
+        for chrom in source.chroms():
+            if intervals := source.intervals(chrom):
+                starts, ends, values = map(list, zip(*intervals, strict=True))
+                file.addEntries([chrom] * len(starts), starts, ends=ends, values=values)
+    return copy.name
+
+
 @pytest.fixture(scope="module")
 def planted(trial_size, tmp_path_factory):
     """The trial: 3 cells, 12 assays."""
@@ -60,6 +73,8 @@ def planted(trial_size, tmp_path_factory):
     oracle = pd.Series(json.loads((data / "truth.json").read_text())["oracle"]["6000"][ALL])
     table = pd.read_csv(data / "tracks.csv")
     twin = table[table.assay == oracle.idxmax()].assign(assay=TWIN)
+    twin["path"] = [written_again(data / path) for path in twin["path"]]
+    twin = twin.drop(columns="sha256")
     pd.concat([table, twin]).to_csv(data / "twins.csv", index=False)
     config = BuildConfig(
         tracks=str(data / "twins.csv"),

@@ -245,8 +245,9 @@ class _Lock:
         if path.exists():
             try:
                 known = json.loads(path.read_text())
-                assert all({"bytes", "sha256"} <= set(record) for record in known.values())
-            except (ValueError, AttributeError, TypeError, AssertionError):
+                if not all({"bytes", "sha256"} <= set(record) for record in known.values()):
+                    raise ValueError("a record without length or checksum")
+            except (ValueError, AttributeError, TypeError):
                 raise InputError(
                     Problem(
                         str(path),

@@ -19,7 +19,7 @@ class Edit:
     """One alteration of one assay at one place: `x' = times x + plus + mix y`.
 
     Attributes:
-        name: for labels, such as "H3K27ac promoter x0.5".
+        change: what is done there, for labels: "x0.5".
         factor: of `scale`; NaN for other edits.
         source: what `y` is: "", or "shift", "background" or "swap".
         shift_bp: how far signal moves along the strand.
@@ -29,7 +29,7 @@ class Edit:
 
     assay: str
     place: Place
-    name: str
+    change: str
     times: float = 1.0
     plus: float = 0.0
     mix: float = 0.0
@@ -39,6 +39,11 @@ class Edit:
     from_assay: str = ""
     from_cell: str = ""
     space: str = "raw"
+
+    @property
+    def name(self) -> str:
+        """For labels, such as "H3K27ac promoter x0.5"."""
+        return f"{self.assay} {self.place.name} {self.change}"
 
     def __post_init__(self):
         bad = [v for v in (self.times, self.plus, self.mix) if not np.isfinite(v) or v < 0]
@@ -60,14 +65,14 @@ def scale(assay: str, place: Place, factor: int | float, space: str = "raw") -> 
     Raises:
         InputError: for a factor that is negative or not finite; so do the others.
     """
-    name = f"{assay} {place.name} x{factor:g}"
-    return Edit(assay, place, name, times=float(factor), factor=float(factor), space=space)
+    return Edit(
+        assay, place, f"x{factor:g}", times=float(factor), factor=float(factor), space=space
+    )
 
 
 def set_to(assay: str, place: Place, value: int | float, space: str = "raw") -> Edit:
     """Put a level in place of the signal: in the tracks' unit, or that of the features (`log`)."""
-    name = f"{assay} {place.name} = {value:g}"
-    return Edit(assay, place, name, times=0.0, plus=float(value), space=space)
+    return Edit(assay, place, f"= {value:g}", times=0.0, plus=float(value), space=space)
 
 
 def shift(assay: str, place: Place, bp: int, space: str = "raw") -> Edit:
@@ -75,9 +80,15 @@ def shift(assay: str, place: Place, bp: int, space: str = "raw") -> Edit:
 
     From beyond the window, or the region, comes 0.
     """
-    name = f"{assay} {place.name} shifted {bp:+d} bp"
     return Edit(
-        assay, place, name, times=0.0, mix=1.0, source="shift", shift_bp=int(bp), space=space
+        assay,
+        place,
+        f"shifted {bp:+d} bp",
+        times=0.0,
+        mix=1.0,
+        source="shift",
+        shift_bp=int(bp),
+        space=space,
     )
 
 
@@ -91,14 +102,12 @@ def swap_with(
                 f"swap_with({assay!r})", "nothing to swap with", "an assay or a cell", "name one"
             )
         )
-    name = f"{assay} {place.name} from {' '.join(filter(None, (cell, other)))}"
     return Edit(
-        assay, place, name, times=0.0, mix=1.0, source="swap", from_assay=other, from_cell=cell,
-        space=space,
+        assay, place, f"from {' '.join(filter(None, (cell, other)))}", times=0.0, mix=1.0,
+        source="swap", from_assay=other, from_cell=cell, space=space,
     )  # fmt: skip
 
 
 def remove_peak(assay: str, place: Place, space: str = "raw") -> Edit:
     """Cut the signal down to its background: the median of the window, or of the region."""
-    name = f"{assay} {place.name} without peak"
-    return Edit(assay, place, name, times=0.0, mix=1.0, source="background", space=space)
+    return Edit(assay, place, "without peak", times=0.0, mix=1.0, source="background", space=space)

@@ -146,6 +146,7 @@ def run(
             "chrom": ("gene", table.chrom.to_numpy()),
             "edit": labels,
             "place": ("edit", [step[0].place.name for step in steps]),
+            "change": ("edit", [" & ".join(edit.change for edit in step) for step in steps]),
             "distance": ("edit", [step[0].place.distance for step in steps]),
             "factor": ("edit", [step[0].factor for step in steps]),
         },

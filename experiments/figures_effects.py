@@ -1,10 +1,14 @@
 """Figures of altered marks and of attribution."""
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Arc
 
 from experiments.figures import BLUE, GREY, ORANGE, WIDTH, drop_panels, new_figure, wrap
 from experiments.figures_studies import MOST_PANELS
+from experiments.located_effects import GeneTrack
 
 
 def dose_figure(means: pd.DataFrame) -> Figure:
@@ -44,14 +48,14 @@ def dose_figure(means: pd.DataFrame) -> Figure:
 
 
 def distance_figure(means: pd.DataFrame) -> Figure:
-    """Mean effect of the lowest factor by distance to the TSS, a line a model.
+    """Mean effect of one change by distance to the TSS, a line a model.
 
     Args:
-        means: columns cell, assays, distance (bp, along the strand), factor, effect, low and high.
+        means: columns cell, assays, distance (bp, along the strand), change, effect, low and high.
     """
-    lowest = means[(means["factor"] == means["factor"].min()) & means["distance"].notna()]
+    means = means[means["distance"].notna()]
     figure, axes = new_figure(2.8)
-    for index, (name, part) in enumerate(lowest.groupby(["cell", "assays"], sort=False)):
+    for index, (name, part) in enumerate(means.groupby(["cell", "assays"], sort=False)):
         part = part.sort_values("distance")
         colour = (BLUE, ORANGE)[index % 2]
         x = part["distance"] / 1000
@@ -63,9 +67,67 @@ def distance_figure(means: pd.DataFrame) -> Figure:
     axes.axhline(0, color=GREY, lw=0.8)
     axes.axvline(0, color=GREY, lw=0.8, ls=":")
     axes.set_xlabel("distance to the TSS along the strand, kb")
-    axes.set_ylabel(f"effect of factor {lowest['factor'].min():g}, log2(RPKM + 1)")
+    axes.set_ylabel(f"effect of {means['change'].iloc[0]}, log2(RPKM + 1)")
     axes.legend(fontsize=7, frameon=False)
     return figure
+
+
+def track_figure(track: GeneTrack) -> Figure:
+    """One gene: its contacts as arcs, the mark with the edited places, and what each edit does.
+
+    Places and contacts lie as on the genome; a plus or minus beside the TSS is the gene's strand.
+    """
+    arcs = len(track.contacts) > 0
+    figure = Figure((WIDTH, 4.6 if arcs else 3.6), layout="constrained")
+    heights = (1, 1.3, 1) if arcs else (1.3, 1)
+    panels = figure.subplots(len(heights), 1, height_ratios=heights, sharex=not arcs)
+    if arcs:
+        _draw_arcs(panels[0], track)
+        panels[2].sharex(panels[1])
+    mark, effect = panels[-2:]
+    mark.stairs(track.signal, track.edges / 1000, fill=True, color=BLUE, alpha=0.7)
+    mark.set_ylabel(wrap(track.title, 18), fontsize=8)
+    mark.tick_params(labelbottom=False)
+    for (start, end), part in track.edits.groupby(["start", "end"]):
+        bounds = np.array([start, end], float) / 1000
+        mark.axvspan(*bounds, color=ORANGE, alpha=0.12, lw=0)
+        row = part.iloc[0]
+        effect.bar(bounds.mean(), row["effect"], np.diff(bounds), color=ORANGE, alpha=0.5)
+        if row["low"] == row["low"]:
+            effect.vlines(bounds.mean(), row["low"], row["high"], color=ORANGE, lw=1.4)
+    effect.axhline(0, color=GREY, lw=0.8)
+    for panel in panels:
+        panel.axvline(0, color=GREY, lw=0.8, ls=":")
+    effect.set_ylabel(wrap(f"effect of {track.edits['change'].iloc[0]}", 18), fontsize=8)
+    effect.set_xlabel("kb from the TSS", fontsize=9)
+    gene = track.gene
+    name = f"{gene['name']} ({gene['gene_id']})" if gene["name"] else gene["gene_id"]
+    figure.suptitle(f"{name}, {gene['chrom']}:{gene['tss']:,} {gene['strand']}", fontsize=10)
+    return figure
+
+
+def _draw_arcs(axes: Axes, track: GeneTrack) -> None:
+    """From the TSS to every region in contact, the wider the better its score."""
+    best = max(float(track.contacts["score"].max()), 1e-9)
+    table = track.contacts[["start", "end", "score"]].to_numpy(float)
+    edits = track.edits[["start", "end"]].to_numpy(float)
+    for start, end, score in table * (1e-3, 1e-3, 1):
+        middle = (start + end) / 2
+        edited = bool(((edits[:, 0] < end * 1e3) & (start * 1e3 < edits[:, 1])).any())
+        axes.add_patch(
+            Arc((middle / 2, 0), abs(middle), 2, theta1=0, theta2=180, color=GREY,
+                lw=0.6 + 1.6 * score / best)
+        )  # fmt: skip
+        axes.hlines(0, start, end, color=ORANGE if edited else BLUE, lw=6)
+    first, last = track.edges[[0, -1]] / 1000
+    axes.axvspan(first, last, color=GREY, alpha=0.15, lw=0)  # what the panels below show
+    bounds = [*(table[:, :2] / 1000).ravel(), first, last]
+    room = 0.03 * (max(bounds) - min(bounds))
+    axes.set_xlim(min(bounds) - room, max(bounds) + room)
+    axes.set_ylim(-0.15, 1.1)
+    axes.set_yticks([])
+    axes.set_ylabel("contacts", fontsize=8)
+    axes.spines["left"].set_visible(False)
 
 
 def profile_figure(profile: pd.DataFrame, unit: str) -> Figure:

@@ -7,7 +7,8 @@ import pytest
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.training import TrainConfig
 from experiments.flags import TrainRequest
-from experiments.perturb import format_means, perturb, places_of
+from experiments.named_edits import named_places
+from experiments.perturb import format_means, perturb
 from experiments.train import train
 
 ASSAY = "H3K36me3"
@@ -119,5 +120,5 @@ def test_what_makes_no_sense_is_refused(run_dir, distal_store, tmp_path):
 
 def test_a_window_that_is_all_promoter_has_no_distal_bin(distal_store):
     with pytest.raises(InputError, match="all of it promoter"):
-        places_of(["distal"], distal_store, 6000)
-    assert len(places_of(["distal", "promoter"], distal_store, 40_000)[0]) == 17
+        named_places(["distal"], distal_store, 6000)
+    assert len(named_places(["distal", "promoter"], distal_store, 40_000)[0]) == 17

@@ -146,6 +146,7 @@ def run(
             "chrom": ("gene", table.chrom.to_numpy()),
             "edit": labels,
             "place": ("edit", [step[0].place.name for step in steps]),
+            "mark": ("edit", [" & ".join(dict.fromkeys(e.assay for e in step)) for step in steps]),
             "change": ("edit", [" & ".join(edit.change for edit in step) for step in steps]),
             "distance": ("edit", [step[0].place.distance for step in steps]),
             "factor": ("edit", [step[0].factor for step in steps]),
@@ -180,7 +181,7 @@ def summarise(effects: xr.Dataset, level: float = 0.95) -> xr.Dataset:
         mean["models"] = count
         mean["changed"], mean["outside"] = own.changed.any("run"), own.outside.any("run")
         parts.append(mean.assign_coords(model=f"{cell} {assays}", cell=cell, assays=assays))
-    return xr.concat(parts, "model")
+    return xr.concat(parts, "model", coords="different", compat="equals")
 
 
 def to_frame(summary: xr.Dataset) -> pd.DataFrame:

@@ -111,10 +111,10 @@ def mean_effects(table: pd.DataFrame) -> pd.DataFrame:
     """Mean effect over genes by cell, assays, place and change, with a 95 % chromosome jackknife-t.
 
     Returns:
-        Columns cell, assays, place, distance, change, factor, effect, low, high, genes, changed
-        and outside (shares of genes); NaN intervals for fewer than three chromosomes.
+        Columns cell, assays, mark (that was altered), place, distance, change, factor, effect, low,
+        high, genes, changed and outside (shares of genes); NaN intervals for fewer than three chromosomes.
     """
-    keys = ["cell", "assays", "place", "distance", "change", "factor"]
+    keys = ["cell", "assays", "mark", "place", "distance", "change", "factor"]
     by_chrom = table.groupby([*keys, "chrom"], dropna=False, sort=False).agg(
         effect=("effect", "mean"), genes=("effect", "size")
     )

@@ -7,7 +7,8 @@
 Which assay predicts expression best and how sure that is, every cell and assay, learning curves,
 predicted against observed expression, and how it was made; and whatever else was computed in the
 run directory: baselines (experiments.evaluate), pairs and Shapley values
-(experiments.combinations), tests in other cells (experiments.across_cells). The page loads nothing
+(experiments.combinations), tests in other cells (experiments.across_cells), marks altered in silico
+(experiments.perturb). The page loads nothing
 from elsewhere: mail it, print it, archive it. Its figures (SVG, PNG) and tables (CSV) also lie in
 DIR/report for papers and slides.
 """
@@ -42,6 +43,7 @@ from experiments.figures_studies import (
 )
 from experiments.figures_training import MOST_CURVES, learning_curves, prediction_figure
 from experiments.flags import define_run, require
+from experiments.perturb import effect_figures, headline
 
 FLAGS = flags.FLAGS
 
@@ -63,6 +65,7 @@ STUDIES = (
     *("subsets", "shapley", "agreement", "across_cells"),
 )
 WORST_GENES = 15
+MOST_EFFECTS = 20
 
 
 def write_report(
@@ -95,6 +98,7 @@ def write_report(
             )
         )
     tables = {name: _read(run_dir / f"{name}.csv") for name in STUDIES}
+    tables["effects"] = _read(run_dir / "perturb" / "dose_distance.csv")
     tables["models"] = _compared(run_dir, compare) if compare else pd.DataFrame()
     tables["sweep"] = pd.DataFrame() if sweep is None else _read(sweep / "sweep.csv", needed=True)
     tables["ranking"] = ranked
@@ -280,6 +284,9 @@ def _figures(
     ):  # fmt: skip
         if len(tables[name]):
             figures[name] = draw(tables[name])
+    if len(tables["effects"]):
+        drawn = effect_figures(tables["effects"])
+        figures |= {f"effects_{name}": figure for name, figure in drawn.items()}
     if len(tables["quality"]):
         figures["quality"] = quality_figure(tables["quality"])
     if len(tables["shapley"]):
@@ -360,6 +367,7 @@ def _page(
         best_rows=_best(tables).to_dict("records"),
         quality=_quality(tables["quality"]).to_dict("records"),
         abroad=_abroad(tables["across_cells"]),
+        altered=_altered(tables["effects"]),
         verified=json.loads(verified.read_text()) if verified.is_file() else None,
         most_curves=MOST_CURVES,
         most_panels=MOST_PANELS,
@@ -396,6 +404,15 @@ def _abroad(table: pd.DataFrame) -> list[dict[Hashable, Any]]:
         }
     )
     return rows.sort_values("other", ascending=False).reset_index().to_dict("records")
+
+
+def _altered(table: pd.DataFrame) -> list[dict[Hashable, Any]]:
+    """The effects that the report tells: of one change, at the places where it does most."""
+    if table.empty:
+        return []
+    rows = headline(table)
+    strongest = rows["effect"].abs().sort_values(ascending=False, kind="stable").index
+    return rows.loc[strongest].head(MOST_EFFECTS).to_dict("records")
 
 
 def duration(seconds: float) -> str:

@@ -3,10 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.patches import Arc
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.perturb import distal_bins, pcre
 from epi2expr_jax.training import TrainConfig
+from experiments.figures_effects import track_figure
 from experiments.flags import TrainRequest
+from experiments.located_effects import contacts_of, gene_tracks, locate, region_table
 from experiments.named_edits import named_places
 from experiments.perturb import format_means, perturb
 from experiments.train import train
@@ -122,3 +126,77 @@ def test_a_window_that_is_all_promoter_has_no_distal_bin(distal_store):
     with pytest.raises(InputError, match="all of it promoter"):
         named_places(["distal"], distal_store, 6000)
     assert len(named_places(["distal", "promoter"], distal_store, 40_000)[0]) == 17
+
+
+def test_other_edits_than_scaling(run_dir, distal_store, tmp_path):
+    kinds = ["remove_peak", "set:2.5", "shift:-500", "swap:@E114", "swap:H3K4me3"]
+    means = perturb(run_dir, ASSAY, ["promoter"], kinds=kinds, tracks=2, out=tmp_path)
+    changes = ["without peak", "= 2.5", "shifted -500 bp", "from E114", "from H3K4me3"]
+    assert means.change.tolist() == changes
+    assert means.factor.isna().all()
+    assert means.effect.nunique() == len(kinds)
+    assert "from H3K4me3" in format_means(means)
+    assert not (tmp_path / "dose.png").exists()
+    regions = pd.read_parquet(tmp_path / "regions.parquet")
+    table = pd.read_parquet(tmp_path / "effects.parquet")
+    first = table[table.change == "without peak"].set_index("gene").effect
+    assert regions.effect.tolist() == first[regions.gene_id].tolist()
+    furthest = first.abs().nlargest(2).index
+    drawn = {path.stem for path in (tmp_path / "tracks").glob("*.png")}
+    assert drawn == set(furthest)
+    for kind, message in (("scal", "scale"), ("set:much", "a number"), ("set:-1", "0 or more")):
+        with pytest.raises(InputError, match=message):
+            perturb(run_dir, ASSAY, ["promoter"], kinds=[kind], out=tmp_path)
+
+
+def test_contacts_of_regions(distal_store):
+    genes = distal_store.genes
+    table = pd.DataFrame(
+        {"cell": "E003", "assays": ASSAY, "place": "pCRE 1", "gene": genes.gene_id, "effect": 1.0}
+    )
+    located = locate(table, [pcre(0)], distal_store, 40_000)
+    found = region_table(located, ASSAY, distal_store, 40_000).set_index("gene_id")
+    regions = distal_store.regions("E003")
+    depth = distal_store.read_region_depth("E003", [ASSAY])[0]
+    best = regions.contacts[regions.contacts["rank"] == 0]
+    assert len(found) == len(best)
+    beyond = 0
+    for contact in best.itertuples():
+        gene, region = genes.iloc[contact.gene], regions.table.iloc[contact.region]
+        row = found.loc[gene.gene_id]
+        assert (row.start, row.end) == (region.start, region.end)
+        assert row.contact == regions.contacts[regions.contacts.gene == contact.gene].score.max()
+        if abs((region.start + region.end) / 2 - gene.tss) >= 20_000:
+            own = depth[region["first"] : region["first"] + region.bins]
+            assert row.signal == pytest.approx(own.mean(), rel=1e-5)
+            beyond += 1
+    assert beyond
+
+
+def test_places_without_a_contact_have_none(run_dir, distal, distal_store):
+    found = pd.read_parquet(run_dir / "perturb" / "regions.parquet")
+    contacts = contacts_of(distal_store, "E003", ASSAY)
+    pairs = found.merge(contacts, on="gene_id", suffixes=("", "_of"))
+    pairs = pairs[(pairs.start < pairs.end_of) & (pairs.start_of < pairs.end)]
+    best = pairs.groupby(["gene_id", "start"]).score.max()
+    assert 0 < len(best) < len(found)
+    expected = best.reindex(pd.MultiIndex.from_frame(found[["gene_id", "start"]])).fillna(0)
+    assert found.contact.tolist() == expected.tolist()
+
+
+def test_a_gene_is_drawn_with_its_contacts(run_dir, distal, distal_store):
+    """Those that touch most regions: every region is an arc, every edited place a bar."""
+    effects = pd.read_parquet(run_dir / "perturb" / "effects.parquet")
+    touching = set(contacts_of(distal_store, "E003", ASSAY).gene_id)
+    lowest = effects[(effects.factor == 0) & effects.gene.isin(touching)]
+    places = distal_bins(window_bp=40_000)
+    located = locate(lowest, places, distal_store, 40_000)
+    for track in gene_tracks(located, ASSAY, distal_store, 2):
+        arcs, mark, effect = track_figure(track).axes
+        assert sum(isinstance(patch, Arc) for patch in arcs.patches) == len(track.contacts) > 0
+        assert len(mark.patches) == len(places) + 1  # shades, and the signal
+        heights = [bar.get_height() for bar in effect.patches]
+        assert sorted(heights) == pytest.approx(sorted(track.edits.effect))
+        first, last = arcs.get_xlim()
+        middle = track.contacts[["start", "end"]].mean(axis=1) / 1000
+        assert middle.between(first, last).all()

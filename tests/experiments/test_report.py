@@ -185,6 +185,29 @@ def test_nothing_predicts(tmp_path, page_of):
     assert "No assay is shown to predict expression here." in text
 
 
+def test_altered_marks_are_shown(tmp_path, fake_run):
+    fake_run(("E003",), assays={"DNase": 0.6}).write(tmp_path / "run")
+    (tmp_path / "run" / "perturb").mkdir()
+    assert "Marks altered" not in plain(write_report(tmp_path / "run").read_text())
+    rows = [
+        ("E003", "DNase+H3K27ac", "DNase", place, distance, f"x{factor:g}", factor, effect, effect
+         - 0.1, effect + 0.1, 90, 0.8, 0.25)
+        for place, distance, least in (("-5..-3 kb", -4000.0, -0.7), ("+3..+5 kb", 4000.0, -1.5))
+        for factor, effect in ((0.0, least), (1.0, 0.0))
+    ]  # fmt: skip
+    columns = ["cell", "assays", "mark", "place", "distance", "change", "factor", "effect", "low",
+               "high", "genes", "changed", "outside"]  # fmt: skip
+    table = pd.DataFrame(rows, columns=columns)
+    table.to_csv(tmp_path / "run" / "perturb" / "dose_distance.csv", index=False)
+    page = write_report(tmp_path / "run").read_text()
+    text = plain(page)
+    assert "if the signal of DNase were altered" in text
+    first, second = text.index("+3..+5 kb x0 −1.500"), text.index("-5..-3 kb x0 −0.700")
+    assert first < second
+    assert "−1.500 −1.600 to −1.400 90 80 % 25 %" in text
+    assert len(figures(page)) == 6
+
+
 def test_names_are_escaped(tmp_path, page_of):
     assays = {'<script>alert("1")</script>': 0.6, "A$B_{2}$ & C": 0.5}
     page = page_of(tmp_path / "run", cells=("<b>cell</b>", "E & F"), assays=assays)

@@ -112,7 +112,8 @@ def mean_effects(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns cell, assays, mark (that was altered), place, distance, change, factor, effect, low,
-        high, genes, changed and outside (shares of genes); NaN intervals for fewer than three chromosomes.
+        high, genes, changed and outside (shares of genes); NaN intervals for fewer than three
+        chromosomes.
     """
     keys = ["cell", "assays", "mark", "place", "distance", "change", "factor"]
     by_chrom = table.groupby([*keys, "chrom"], dropna=False, sort=False).agg(

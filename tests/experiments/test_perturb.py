@@ -173,15 +173,10 @@ def test_contacts_of_regions(distal_store):
     assert beyond
 
 
-def test_places_without_a_contact_have_none(run_dir, distal, distal_store):
+def test_places_that_no_region_overlaps_have_no_contact(run_dir, distal):
     found = pd.read_parquet(run_dir / "perturb" / "regions.parquet")
-    contacts = contacts_of(distal_store, "E003", ASSAY)
-    pairs = found.merge(contacts, on="gene_id", suffixes=("", "_of"))
-    pairs = pairs[(pairs.start < pairs.end_of) & (pairs.start_of < pairs.end)]
-    best = pairs.groupby(["gene_id", "start"]).score.max()
-    assert 0 < len(best) < len(found)
-    expected = best.reindex(pd.MultiIndex.from_frame(found[["gene_id", "start"]])).fillna(0)
-    assert found.contact.tolist() == expected.tolist()
+    assert (found.contact == 0).all(), "simulated regions lie beyond the windows"
+    assert found.signal.notna().all()
 
 
 def test_a_gene_is_drawn_with_its_contacts(run_dir, distal, distal_store):

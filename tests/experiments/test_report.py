@@ -202,9 +202,9 @@ def test_altered_marks_are_shown(tmp_path, fake_run):
     page = write_report(tmp_path / "run").read_text()
     text = plain(page)
     assert "if the signal of DNase were altered" in text
-    first, second = text.index("+3..+5 kb x0 −1.500"), text.index("-5..-3 kb x0 −0.700")
+    first, second = text.index("+3..+5 kbx0−1.500"), text.index("-5..-3 kbx0−0.700")
     assert first < second
-    assert "−1.500 −1.600 to −1.400 90 80 % 25 %" in text
+    assert "−1.500−1.600 to −1.4009080 %25 %" in text
     assert len(figures(page)) == 6
 
 

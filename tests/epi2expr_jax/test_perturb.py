@@ -16,6 +16,8 @@ from epi2expr_jax.edited_runs import EditedRuns
 from epi2expr_jax.errors import InputError
 from tests.epi2expr_jax.untrained import SMALL, WINDOW, ensemble_of
 
+FINE = dataclasses.replace(SMALL, resolutions=(2000, 500, 100))  # as the original
+
 
 def signal_of(store, config, assays, edits, rows, **inputs):
     """What a model of these assays reads of some genes under the edits."""
@@ -102,7 +104,7 @@ def test_an_interval_reaches_the_window_and_every_region(distal_store, rows):
     # The last 250 bp of the gene's second region, and what lies behind it.
     place = perturb.interval(region.chrom, int(region.end) - 250, int(region.end) + 90)
     edits = [perturb.set_to(assay, place, 100.0)]
-    signal = signal_of(distal_store, SMALL, [assay], edits, np.array([gene]))
+    signal = signal_of(distal_store, FINE, [assay], edits, np.array([gene]))
     x = batch_of(signal)
     layout = TokenLayout.of(x.slots)
     for values, valid in zip(x.region, x.region_valid, strict=True):
@@ -116,7 +118,7 @@ def test_an_interval_reaches_the_window_and_every_region(distal_store, rows):
         assert differs_at.sum() <= -(-250 // width) + 1
         assert where.max() == np.flatnonzero(there).max()
     finest = np.asarray(layout.regions_by_gene(x.region[2]))[:, 1, 0]
-    transform = load_dataset(distal_store, SMALL, ["E003"], [assay]).transform(assay)
+    transform = load_dataset(distal_store, FINE, ["E003"], [assay]).transform(assay)
     level = {"arcsinh": np.arcsinh, "log1p": np.log1p}[transform](100.0)
     last = np.flatnonzero(finest[0] != finest[1])
     inside = finest[0, last[1:]] if len(last) > 1 else finest[0, last]
@@ -131,10 +133,10 @@ def test_the_original_protocol_by_its_bins(distal_store, rows):
     distal = [perturb.scale(assay, p, 0.3, space="log") for p in perturb.original_distal()]
     assert len(distal) == 17
     edits = [promoter, *distal]
-    x = batch_of(signal_of(distal_store, SMALL, [assay], edits, rows))
+    x = batch_of(signal_of(distal_store, FINE, [assay], edits, rows))
     bins = {2000: (8, 11), 500: (34, 46), 100: (170, 230)}
     kept = [i for i in range(20) if i not in (8, 9, 10)]
-    for values, resolution in zip(x.promoter, SMALL.resolutions, strict=True):
+    for values, resolution in zip(x.promoter, FINE.resolutions, strict=True):
         values = by_edit(values, len(edits))
         alone = values[:, -1]
         expected = alone.copy()

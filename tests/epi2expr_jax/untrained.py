@@ -15,8 +15,8 @@ from epi2expr_jax.splits import make_folds
 from epi2expr_jax.training import parts_of
 
 SMALL = ChromoformerConfig(
-    embedding=8, embed_ff=8, pairwise_layers=1, pairwise_ff=8, regulation_layers=1,
-    regulation_heads=2, regulation_width=8, regulation_ff=8, head=8,
+    resolutions=(2000, 500), embedding=8, embed_ff=8, pairwise_layers=1, pairwise_ff=8,
+    regulation_layers=1, regulation_heads=2, regulation_width=8, regulation_ff=8, head=8,
 )  # fmt: skip
 WINDOW = PromoterCnnConfig(width=0.02)
 

@@ -1,0 +1,305 @@
+"""Read depth of alignments: how many reads cover each base, as a bigWig.
+
+    python -m data_prep.depth --reads=E003-H3K27ac.tagAlign.gz --assembly=hg19 --out=depth
+    python -m data_prep.depth --reads='alignments/*.tagAlign.gz' --assembly=hg19 --out=depth
+    python -m data_prep.depth --reads=sample.bam --assembly=hg38 --out=depth
+
+What Chromoformer reads (Lee et al. 2022), made from public alignments: depth as `bedtools
+genomecov` counts it. Reads are tagAlign or BED (gzipped or not) or BAM (pip install
+'epi2expr_jax[depth]'), in any order; of a BAM every mapped record counts, from its first base to
+its last but for deletions. A read that passes its chromosome's end is cut there, and reads on
+chromosomes that the assembly lacks are left out and counted. Each file becomes OUT/NAME.depth.bw,
+in which every base is listed, uncovered ones as 0. Files that are done, and no older than their
+source, are skipped.
+
+Memory: some 60 bytes for each read of the chromosome with most reads (0.2 GB for 40 million reads).
+Disk while it runs: 8 bytes a read, beside the result.
+"""
+
+import dataclasses
+import glob
+import pathlib
+import tempfile
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+import pyBigWig
+from absl import flags
+from jaxtyping import Float64, Int64, Integer
+from tqdm import tqdm
+
+from data_prep.assembly import load_assembly
+from data_prep.program import start
+from epi2expr_jax.errors import InputError, Problem, collect
+from epi2expr_jax.genome import listing, match_chromosomes
+
+FLAGS = flags.FLAGS
+
+_READS = 1_000_000  # held at a time while a file is read
+_RUNS = 1_000_000  # written at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Counted:
+    """What became of a file's reads.
+
+    Attributes:
+        reads: how many were counted; of a BAM with deletions, how many pieces.
+        elsewhere: how many lie on chromosomes that the assembly lacks, by chromosome.
+    """
+
+    reads: int
+    elsewhere: dict[str, int]
+
+
+def depth_of(
+    starts: Integer[np.ndarray, " N"], ends: Integer[np.ndarray, " N"], size: int
+) -> tuple[Int64[np.ndarray, " R"], Int64[np.ndarray, " R"], Float64[np.ndarray, " R"]]:
+    """Runs of equal depth over a whole chromosome.
+
+    Args:
+        starts, ends: of each read, 0-based, end not included, in any order.
+        size: length of the chromosome, in bp; reads that pass its end are cut there.
+
+    Returns:
+        Start, end and depth of each run, in order; neighbours differ in depth.
+    """
+    starts = np.minimum(np.asarray(starts, np.int64), size)
+    ends = np.minimum(np.asarray(ends, np.int64), size)
+    edges = np.unique(np.concatenate([[0], starts, ends, [size]]))
+    # Reads that began at or before an edge, less those that ended there or before.
+    begun = np.searchsorted(np.sort(starts), edges[:-1], side="right")
+    depth = begun - np.searchsorted(np.sort(ends), edges[:-1], side="right")
+    changed = np.append(True, np.diff(depth) != 0)
+    first = edges[:-1][changed]
+    return first, np.append(first[1:], size), depth[changed].astype(np.float64)
+
+
+def write_depth(reads: pathlib.Path, target: pathlib.Path, chrom_sizes: dict[str, int]) -> Counted:
+    """Write the depth of a file of reads as a bigWig, whole or not at all.
+
+    Raises:
+        InputError: if the reads cannot be read, or none of them lies on the assembly.
+    """
+    sizes = {chrom: size for chrom, size in chrom_sizes.items() if size > 0}
+    elsewhere: dict[str, int] = {}
+    number = {chrom: i for i, chrom in enumerate(sizes)}
+    counts = np.zeros(len(sizes), np.int64)
+    partial = target.with_name(target.name + ".partial")
+    try:
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            spill = pathlib.Path(folder)
+            for part in tqdm(_batches(reads), desc=reads.name, unit=" M reads", disable=None):
+                spelling = match_chromosomes(part["chrom"].unique().tolist(), sizes)
+                for chrom, own in part.groupby("chrom", sort=False, observed=True):
+                    if chrom not in spelling:
+                        elsewhere[str(chrom)] = elsewhere.get(str(chrom), 0) + len(own)
+                        continue
+                    index = number[spelling[str(chrom)]]
+                    counts[index] += len(own)
+                    with open(spill / str(index), "ab") as file:
+                        own[["start", "end"]].to_numpy(np.int32).tofile(file)
+            if not counts.any():
+                raise InputError(_nothing_there(reads, elsewhere, sizes))
+            with pyBigWig.open(str(partial), "w") as file:
+                file.addHeader(list(sizes.items()))
+                for chrom, size in sizes.items():
+                    path = spill / str(number[chrom])
+                    held = np.fromfile(path, np.int32) if path.exists() else np.zeros(0, np.int32)
+                    _add_runs(file, chrom, *depth_of(held[::2], held[1::2], size))
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return Counted(int(counts.sum()), elsewhere)
+
+
+def _nothing_there(
+    reads: pathlib.Path, elsewhere: dict[str, int], sizes: dict[str, int]
+) -> Problem:
+    return Problem(
+        str(reads),
+        f"reads on {listing(elsewhere)} alone" if elsewhere else "no reads",
+        f"reads on chromosomes of the assembly ({listing(sizes)})",
+        "check --assembly",
+    )
+
+
+def _add_runs(file, chrom: str, starts: np.ndarray, ends: np.ndarray, depth: np.ndarray) -> None:
+    for i in range(0, len(starts), _RUNS):
+        part = slice(i, i + _RUNS)
+        names = np.full(len(starts[part]), chrom)
+        file.addEntries(names, starts[part], ends=ends[part], values=depth[part])
+
+
+def _batches(path: pathlib.Path) -> Iterator[pd.DataFrame]:
+    """Reads some at a time: chrom, start, end.
+
+    Raises:
+        InputError: if the file is missing or cut short, or naming the first line that is no read.
+    """
+    if path.suffix == ".bam":
+        yield from _bam_batches(path)
+        return
+    seen = 0
+    try:
+        with pd.read_csv(
+            path, sep="\t", header=None, usecols=[0, 1, 2], names=["chrom", "start", "end"],
+            dtype={"chrom": "category", "start": np.int64, "end": np.int64}, comment="#",
+            chunksize=_READS,
+        ) as parts:  # fmt: skip
+            for part in parts:
+                _require_reads(path, part)
+                seen += len(part)
+                yield part
+    except (OSError, EOFError, ValueError) as error:
+        raise InputError(
+            Problem(
+                str(path),
+                f"no readable reads after the first {seen:,} ({error})",
+                "tagAlign or BED: chrom, start and end between tabs",
+                "download it again, or give another file",
+            )
+        ) from None
+
+
+def _require_reads(path: pathlib.Path, part: pd.DataFrame) -> None:
+    bad = part[~((part["start"] >= 0) & (part["start"] <= part["end"]))]
+    if len(bad):
+        row = bad.iloc[0]
+        raise InputError(
+            Problem(
+                f"{path}, read {bad.index[0] + 1:,}",
+                f"{row['chrom']}:{row['start']}-{row['end']}",
+                "0 <= start <= end",
+                "give a tagAlign or BED file",
+            )
+        )
+
+
+def _bam_batches(path: pathlib.Path) -> Iterator[pd.DataFrame]:
+    try:
+        import pysam
+    except ImportError:
+        raise InputError(
+            Problem(
+                str(path),
+                "a BAM file, and no pysam to read it",
+                "the extra that reads them",
+                "pip install 'epi2expr_jax[depth]'",
+            )
+        ) from None
+    chroms: list[str] = []
+    bounds: list[tuple[int, int]] = []
+
+    def batch() -> pd.DataFrame:
+        table = pd.DataFrame(bounds, columns=pd.Index(["start", "end"]), dtype=np.int64)
+        table["chrom"] = pd.Categorical(chroms)
+        chroms.clear()
+        bounds.clear()
+        return table
+
+    try:
+        with pysam.AlignmentFile(str(path), "rb", check_sq=False) as file:
+            for record in file.fetch(until_eof=True):
+                chrom, cigar = record.reference_name, record.cigartuples
+                if record.is_unmapped or chrom is None or cigar is None:
+                    continue
+                for block in _blocks(record.reference_start, cigar):
+                    chroms.append(chrom)
+                    bounds.append(block)
+                if len(bounds) >= _READS:
+                    yield batch()
+    except (OSError, ValueError) as error:
+        raise InputError(
+            Problem(str(path), f"no whole BAM file ({error})", "a BAM", "copy it again")
+        ) from None
+    yield batch()
+
+
+def _blocks(start: int, cigar: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """What a record covers: all of it but deletions (D), as genomecov has it; skips (N) count."""
+    end = start
+    for operation, length in cigar:
+        if operation == 2:
+            yield start, end
+            start = end = end + length
+        elif operation in (0, 3, 7, 8):  # M, N, =, X; the others take up nothing on the reference
+            end += length
+    yield start, end
+
+
+def write_depths(
+    reads: Sequence[pathlib.Path], out: pathlib.Path, chrom_sizes: dict[str, int]
+) -> dict[pathlib.Path, Counted]:
+    """Write the depth of every file that is not done yet.
+
+    Returns:
+        What became of the reads, by the file that was written.
+
+    Raises:
+        InputError: naming every file that could not be read, when the others are done; at once if
+            two of them would be one file.
+    """
+    targets = {path: out / f"{_stem(path)}.depth.bw" for path in reads}
+    names = [target.name for target in targets.values()]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(
+            Problem(
+                "--reads",
+                f"several files that would become {listing(twice)}",
+                "a name of its own for each",
+                "give them folders of their own",
+            )
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    problems: list[Problem] = []
+    written = {}
+    for path, target in targets.items():
+        if path.exists() and target.exists() and path.stat().st_mtime <= target.stat().st_mtime:
+            continue
+        with collect(problems):
+            written[target] = write_depth(path, target, chrom_sizes)
+    if problems:
+        raise InputError(problems)
+    return written
+
+
+def _stem(path: pathlib.Path) -> str:
+    name = path.name.removesuffix(".gz")
+    return name.removesuffix(pathlib.Path(name).suffix)
+
+
+def define_depth() -> None:
+    flags.DEFINE_list("reads", None, "tagAlign, BED or BAM files, or patterns of them.")
+    flags.DEFINE_string("assembly", None, "hg19, hg38, mm10, or a file of chromosome lengths.")
+    flags.DEFINE_string("out", None, "The folder that the tracks go to.")
+    flags.mark_flags_as_required(["reads", "assembly", "out"])
+
+
+def main() -> None:
+    files: list[pathlib.Path] = []
+    for text in FLAGS.reads:
+        found = sorted(glob.glob(text))
+        if not found:
+            raise InputError(Problem("--reads", text, "files that are there", "check the pattern"))
+        files += [pathlib.Path(path) for path in found]
+    files = list(dict.fromkeys(files))
+    written = write_depths(
+        files, pathlib.Path(FLAGS.out), load_assembly(FLAGS.assembly).chrom_sizes
+    )
+    for target, counted in written.items():
+        left = sum(counted.elsewhere.values())
+        where = f"; {left:,} left out, on {listing(counted.elsewhere)}" if left else ""
+        print(f"{target}: {counted.reads:,} reads{where}")
+    if len(written) < len(files):
+        print(f"{len(files) - len(written)} were done")
+
+
+def run() -> None:
+    start(main, define_depth)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,159 @@
+"""Depth of reads: against a count of every base here, and bedtools genomecov in `make parity`."""
+
+import gzip
+import shutil
+import subprocess
+
+import numpy as np
+import pandas as pd
+import pyBigWig
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep import depth
+from data_prep.depth import depth_of, write_depth, write_depths
+from epi2expr_jax.errors import InputError
+
+SIZES = {"chr1": 5000, "chr2": 1200, "chr3": 700}  # chr3 has no reads
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 30)), max_size=40))
+def test_every_base_counts_the_reads_over_it(reads):
+    table = np.array(reads, int).reshape(-1, 2)
+    starts, ends = table[:, 0], table.sum(axis=1)
+    first, last, value = depth_of(starts, ends, 50)
+    base = np.arange(50)[:, None]
+    expected = ((starts <= base) & (base < ends)).sum(axis=1)
+    found = np.repeat(value, last - first)
+    np.testing.assert_array_equal(found, expected)
+    assert (np.diff(value) != 0).all()
+
+
+def random_reads(count, seed=0):
+    random = np.random.default_rng(seed)
+    chrom = random.choice(["chr1", "chr2"], count)
+    size = pd.Series(chrom).map(SIZES).to_numpy()
+    start = (random.random(count) ** 2 * (size - 36)).astype(int)
+    end = np.minimum(start + random.integers(1, 300, count), size)
+    return pd.DataFrame(
+        {"chrom": chrom, "start": start, "end": end, "name": "N", "score": 1000, "strand": "+"}
+    )
+
+
+def write_reads(table, path):
+    table.to_csv(path, sep="\t", header=False, index=False)
+    return path
+
+
+def bases(path):
+    with pyBigWig.open(str(path)) as file:
+        assert file.chroms() == SIZES
+        return {chrom: file.values(chrom, 0, size, numpy=True) for chrom, size in SIZES.items()}
+
+
+def counted(table):
+    found = {chrom: np.zeros(size) for chrom, size in SIZES.items()}
+    for row in table.itertuples():
+        found[row.chrom][row.start : row.end] += 1
+    return found
+
+
+@pytest.mark.parametrize("name", ["a.tagAlign.gz", "a.bed"])
+def test_reads_of_any_order_in_batches(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(depth, "_READS", 700)
+    monkeypatch.setattr(depth, "_RUNS", 300)
+    table = random_reads(3000)
+    alien = table.head(5).assign(chrom="chrUn")
+    path = write_reads(pd.concat([table, alien]), tmp_path / name)
+    result = write_depth(path, tmp_path / "a.bw", SIZES)
+    assert (result.reads, result.elsewhere) == (3000, {"chrUn": 5})
+    expected = counted(table)
+    for chrom, values in bases(tmp_path / "a.bw").items():
+        np.testing.assert_array_equal(values, expected[chrom])
+    assert {path.name for path in tmp_path.iterdir()} == {name, "a.bw"}
+
+
+def test_mapped_records_of_a_bam_count_all_but_deletions(tmp_path):
+    pysam = pytest.importorskip("pysam")
+    path = tmp_path / "a.bam"
+    header = {"SQ": [{"SN": chrom, "LN": size} for chrom, size in SIZES.items()]}
+    expected = {chrom: np.zeros(size) for chrom, size in SIZES.items()}
+    with pysam.AlignmentFile(str(path), "wb", header=header) as file:
+        for i, (chrom, start, cigar, flag, blocks) in enumerate(
+            [
+                ("chr1", 10, "36M", 0, [(10, 46)]),
+                ("chr1", 20, "10M5D26M", 16, [(20, 30), (35, 61)]),
+                ("chr2", 100, "5S20M100N11M", 1024, [(100, 231)]),  # a duplicate, spliced
+                ("chr2", 7, "36M", 4, []),  # unmapped, placed at its mate
+            ]
+        ):
+            record = pysam.AlignedSegment(file.header)
+            record.query_name, record.flag = f"r{i}", flag
+            record.reference_name, record.reference_start = chrom, start
+            record.query_sequence, record.cigarstring = "A" * 36, cigar
+            file.write(record)
+            for begin, end in blocks:
+                expected[chrom][begin:end] += 1
+    assert write_depth(path, tmp_path / "a.bw", SIZES).reads == 4, "one of them in two pieces"
+    for chrom, values in bases(tmp_path / "a.bw").items():
+        np.testing.assert_array_equal(values, expected[chrom])
+    if shutil.which("bedtools"):
+        assert_like_genomecov(tmp_path / "a.bw", ["-ibam", str(path)])
+
+
+def test_bad_files_are_named_and_the_others_are_done(tmp_path):
+    good = write_reads(random_reads(50), tmp_path / "good.bed")
+    whole = gzip.compress(write_reads(random_reads(5000), tmp_path / "x.txt").read_bytes())
+    (tmp_path / "cut.tagAlign.gz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "words.bed").write_text("chr1\tone\ttwo\n")
+    (tmp_path / "turned.bed").write_text("chr1\t9\t20\nchr1\t30\t20\n")
+    (tmp_path / "other.bed").write_text("scaffold_9\t9\t20\n")
+    names = ["cut.tagAlign.gz", "words.bed", "turned.bed", "other.bed", "absent.bed", "good.bed"]
+    with pytest.raises(InputError) as error:
+        write_depths([tmp_path / name for name in names], tmp_path / "out", SIZES)
+    for name in names[:-1]:
+        assert name in str(error.value)
+    assert "read 2" in str(error.value)
+    assert "scaffold_9 alone" in str(error.value)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.depth.bw"]
+    assert write_depths([good], tmp_path / "out", SIZES) == {}, "it was done"
+    with pytest.raises(InputError, match="several files"):
+        write_depths([good, tmp_path / "good.tagAlign.gz"], tmp_path / "out", SIZES)
+
+
+def assert_like_genomecov(track, arguments, genome=None):
+    told = ["-g", str(genome)] if genome else []
+    done = subprocess.run(
+        ["bedtools", "genomecov", "-bga", *arguments, *told],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    theirs = [line.split() for line in done.stdout.splitlines()]
+    with pyBigWig.open(str(track)) as file:
+        ours = [
+            [chrom, str(start), str(end), f"{value:.0f}"]
+            for chrom in file.chroms()
+            for start, end, value in file.intervals(chrom)
+        ]
+    assert len(ours) > 3
+    assert sorted(ours) == sorted(theirs)
+
+
+@pytest.mark.peers
+def test_equals_bedtools_on_a_million_reads(tmp_path):
+    if not shutil.which("bedtools"):
+        pytest.skip("needs bedtools, of Debian's packages")
+    sizes = {"chr1": 3_000_000, "chr2": 900_000, "chrM": 16_571, "chr4": 5000}
+    random = np.random.default_rng(1)
+    chrom = random.choice(list(sizes)[:3], 1_000_000, p=[0.7, 0.25, 0.05])
+    size = pd.Series(chrom).map(sizes).to_numpy()
+    start = (random.random(len(chrom)) ** 3 * (size - 1)).astype(int)
+    end = np.minimum(start + random.integers(1, 400, len(chrom)), size)
+    table = pd.DataFrame({"chrom": chrom, "start": start, "end": end, "name": "N"})
+    # bedtools wants reads grouped by chromosome.
+    path = write_reads(table.sort_values("chrom", kind="stable"), tmp_path / "a.tagAlign.gz")
+    genome = tmp_path / "genome"
+    genome.write_text("".join(f"{name}\t{length}\n" for name, length in sizes.items()))
+    write_depth(path, tmp_path / "a.bw", sizes)
+    assert_like_genomecov(tmp_path / "a.bw", ["-i", str(path)], genome)

@@ -12,7 +12,7 @@ chromosomes that the assembly lacks are left out and counted. Each file becomes 
 in which every base is listed, uncovered ones as 0. Files that are done, and no older than their
 source, are skipped.
 
-Memory: some 60 bytes for each read of the chromosome with most reads (0.2 GB for 40 million reads).
+Memory: some 130 bytes for each read of the chromosome with most (0.5 GB for 40 million reads).
 Disk while it runs: 8 bytes a read, beside the result.
 """
 

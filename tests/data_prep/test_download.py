@@ -1,12 +1,7 @@
 """Downloads from a local server that drops, truncates, stalls, lies and refuses."""
 
-import collections
 import hashlib
-import http.server
 import json
-import re
-import threading
-import time
 
 import numpy as np
 import pandas as pd
@@ -17,61 +12,15 @@ from data_prep.bed import touched_bins
 from data_prep.build_store import build
 from data_prep.download import LOCK, Download, Limits, download, with_mirrors
 from epi2expr_jax.errors import InputError
+from tests.data_prep.bad_server import CONTENT, serving
 
-CONTENT = np.random.default_rng(0).bytes(700_000)
 QUICK = Limits(connections=2, attempts=4, timeout_s=0.4, pause_s=0.01)
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """`/MODE/name` misbehaves in its way; `asked` remembers path and Range of every request."""
-
-    def log_message(self, *args):
-        pass
-
-    def do_GET(self):
-        server = self.server
-        mode, name = self.path.strip("/").split("/")[-2:]
-        server.asked.append((self.path, self.headers.get("Range")))
-        seen = server.seen[self.path] = server.seen[self.path] + 1
-        content = server.files.get(name, CONTENT)
-        if mode == "404":
-            return self.send_error(404)
-        if mode == "503" and seen < 3:
-            return self.send_error(503)
-        begin = 0
-        found = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
-        if found and mode != "norange":
-            begin = int(found[1])
-        if begin >= len(content):
-            return self.send_error(416)
-        body = content[begin:]
-        self.send_response(206 if begin else 200)
-        length = len(body) + (1000 if mode == "long" else -1000 if mode == "short" else 0)
-        self.send_header("Content-Length", str(length))
-        self.send_header("ETag", '"one"')
-        if begin:
-            end = f"{begin}-{len(content) - 1}/{len(content)}"
-            self.send_header("Content-Range", f"bytes {end}")
-        self.end_headers()
-        if mode in ("drop", "stall", "norange") and seen < 3:
-            body = body[:300_000]
-        self.wfile.write(body)
-        self.wfile.flush()
-        if mode == "stall" and seen < 3:
-            time.sleep(0.8)
-        self.close_connection = True
-        return None
 
 
 @pytest.fixture
 def server():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.asked, server.seen, server.files = [], collections.Counter(), {}
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serving() as server:
+        yield server
 
 
 @pytest.mark.parametrize("mode", ["good", "drop", "stall", "503", "norange"])

@@ -13,7 +13,6 @@ done. Memory: some 200 MB a worker for human chromosomes.
 
 import concurrent.futures
 import functools
-import glob
 import multiprocessing
 import pathlib
 from collections.abc import Sequence
@@ -24,9 +23,9 @@ from absl import flags
 from tqdm import tqdm
 
 from data_prep.bigwig import open_bigwig, region_means
+from data_prep.file_lists import given_files, is_done, results_of
 from data_prep.program import start
 from epi2expr_jax.errors import InputError, Problem, collect
-from epi2expr_jax.genome import listing
 
 FLAGS = flags.FLAGS
 
@@ -83,20 +82,8 @@ def bin_bigwigs(
         InputError: naming every track that could not be binned, when the others are done; at once
             if two of them would be one file.
     """
-    targets = {source: out / f"{source.stem}.{bin_bp}bp.bw" for source in sources}
-    names = [target.name for target in targets.values()]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(
-            Problem(
-                "--bigwigs",
-                f"several tracks that would become {listing(twice)}",
-                "a name of its own for each",
-                "bin them into folders of their own",
-            )
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    wanted = [source for source, target in targets.items() if not _is_done(source, target)]
+    targets = results_of("--bigwigs", sources, lambda path: f"{path.stem}.{bin_bp}bp.bw", out)
+    wanted = [source for source, target in targets.items() if not is_done(source, target)]
     problems: list[Problem] = []
     written = []
     # Spawned: no handle of a file is shared with a worker.
@@ -118,11 +105,6 @@ def bin_bigwigs(
     return sorted(written)
 
 
-def _is_done(source: pathlib.Path, target: pathlib.Path) -> bool:
-    there = source.exists() and target.exists()
-    return there and source.stat().st_mtime <= target.stat().st_mtime
-
-
 def define_binning() -> None:
     flags.DEFINE_list("bigwigs", None, "The tracks: files, or patterns such as 'tracks/*.bw'.")
     flags.DEFINE_string("out", None, "The folder that the binned tracks go to.")
@@ -132,16 +114,7 @@ def define_binning() -> None:
 
 
 def main() -> None:
-    sources: list[pathlib.Path] = []
-    for text in FLAGS.bigwigs:
-        found = sorted(glob.glob(text))
-        if not found:
-            raise InputError(
-                Problem("--bigwigs", text, "files that are there", "check the pattern")
-            )
-        sources += [pathlib.Path(path) for path in found]
-    out = pathlib.Path(FLAGS.out)
-    sources = list(dict.fromkeys(sources))
+    sources, out = given_files("--bigwigs", FLAGS.bigwigs), pathlib.Path(FLAGS.out)
     written = bin_bigwigs(sources, out, FLAGS.bin_bp, FLAGS.workers)
     skipped = len(sources) - len(written)
     print(f"{out}: {len(written)} tracks binned" + (f", {skipped} were done" if skipped else ""))

@@ -31,9 +31,7 @@ from data_prep.bed import touched_bins
 from data_prep.bigwig import track_means, track_region_means
 from data_prep.catalogue import Track
 from data_prep.download import (
-    Limits,
     define_limits,
-    download,
     limits_from_flags,
     parse_mirrors,
     sheet_downloads,
@@ -42,6 +40,7 @@ from data_prep.download import (
 from data_prep.examination import examine, summary
 from data_prep.inputs import BuildConfig, BuildInputs, define_flags, read_inputs
 from data_prep.program import start
+from data_prep.transfer import Limits, download
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import WindowSpec, window_bounds
 from epi2expr_jax.manifest import Manifest

@@ -9,15 +9,14 @@ genomecov` counts it. Reads are tagAlign or BED (gzipped or not) or BAM (pip ins
 'epi2expr_jax[depth]'), in any order; of a BAM every mapped record counts, from its first base to
 its last but for deletions. A read that passes its chromosome's end is cut there, and reads on
 chromosomes that the assembly lacks are left out and counted. Each file becomes OUT/NAME.depth.bw,
-in which every base is listed, uncovered ones as 0. Files that are done, and no older than their
-source, are skipped.
+in which every base is listed, uncovered ones as 0. Files that are done for the same
+assembly, and no older than their source, are skipped.
 
 Memory: some 130 bytes for each read of the chromosome with most (0.5 GB for 40 million reads).
 Disk while it runs: 8 bytes a read, beside the result.
 """
 
 import dataclasses
-import glob
 import pathlib
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -30,6 +29,8 @@ from jaxtyping import Float64, Int64, Integer
 from tqdm import tqdm
 
 from data_prep.assembly import load_assembly
+from data_prep.bigwig import open_bigwig
+from data_prep.file_lists import given_files, is_done, results_of
 from data_prep.program import start
 from epi2expr_jax.errors import InputError, Problem, collect
 from epi2expr_jax.genome import listing, match_chromosomes
@@ -82,16 +83,15 @@ def write_depth(reads: pathlib.Path, target: pathlib.Path, chrom_sizes: dict[str
     Raises:
         InputError: if the reads cannot be read, or none of them lies on the assembly.
     """
-    sizes = {chrom: size for chrom, size in chrom_sizes.items() if size > 0}
     elsewhere: dict[str, int] = {}
-    number = {chrom: i for i, chrom in enumerate(sizes)}
-    counts = np.zeros(len(sizes), np.int64)
+    number = {chrom: i for i, chrom in enumerate(chrom_sizes)}
+    counts = np.zeros(len(chrom_sizes), np.int64)
     partial = target.with_name(target.name + ".partial")
     try:
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             spill = pathlib.Path(folder)
             for part in tqdm(_batches(reads), desc=reads.name, unit=" M reads", disable=None):
-                spelling = match_chromosomes(part["chrom"].unique().tolist(), sizes)
+                spelling = match_chromosomes(part["chrom"].unique().tolist(), chrom_sizes)
                 for chrom, own in part.groupby("chrom", sort=False, observed=True):
                     if chrom not in spelling:
                         elsewhere[str(chrom)] = elsewhere.get(str(chrom), 0) + len(own)
@@ -101,10 +101,10 @@ def write_depth(reads: pathlib.Path, target: pathlib.Path, chrom_sizes: dict[str
                     with open(spill / str(index), "ab") as file:
                         own[["start", "end"]].to_numpy(np.int32).tofile(file)
             if not counts.any():
-                raise InputError(_nothing_there(reads, elsewhere, sizes))
+                raise InputError(_nothing_there(reads, elsewhere, chrom_sizes))
             with pyBigWig.open(str(partial), "w") as file:
-                file.addHeader(list(sizes.items()))
-                for chrom, size in sizes.items():
+                file.addHeader(list(chrom_sizes.items()))
+                for chrom, size in chrom_sizes.items():
                     path = spill / str(number[chrom])
                     held = np.fromfile(path, np.int32) if path.exists() else np.zeros(0, np.int32)
                     _add_runs(file, chrom, *depth_of(held[::2], held[1::2], size))
@@ -241,29 +241,22 @@ def write_depths(
         InputError: naming every file that could not be read, when the others are done; at once if
             two of them would be one file.
     """
-    targets = {path: out / f"{_stem(path)}.depth.bw" for path in reads}
-    names = [target.name for target in targets.values()]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(
-            Problem(
-                "--reads",
-                f"several files that would become {listing(twice)}",
-                "a name of its own for each",
-                "give them folders of their own",
-            )
-        )
-    out.mkdir(parents=True, exist_ok=True)
+    targets = results_of("--reads", reads, lambda path: f"{_stem(path)}.depth.bw", out)
     problems: list[Problem] = []
     written = {}
     for path, target in targets.items():
-        if path.exists() and target.exists() and path.stat().st_mtime <= target.stat().st_mtime:
+        if is_done(path, target) and _is_of(target, chrom_sizes):
             continue
         with collect(problems):
             written[target] = write_depth(path, target, chrom_sizes)
     if problems:
         raise InputError(problems)
     return written
+
+
+def _is_of(track: pathlib.Path, chrom_sizes: dict[str, int]) -> bool:
+    with open_bigwig(track) as handle:
+        return handle.chroms() == chrom_sizes
 
 
 def _stem(path: pathlib.Path) -> str:
@@ -279,13 +272,7 @@ def define_depth() -> None:
 
 
 def main() -> None:
-    files: list[pathlib.Path] = []
-    for text in FLAGS.reads:
-        found = sorted(glob.glob(text))
-        if not found:
-            raise InputError(Problem("--reads", text, "files that are there", "check the pattern"))
-        files += [pathlib.Path(path) for path in found]
-    files = list(dict.fromkeys(files))
+    files = given_files("--reads", FLAGS.reads)
     written = write_depths(
         files, pathlib.Path(FLAGS.out), load_assembly(FLAGS.assembly).chrom_sizes
     )

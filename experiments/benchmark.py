@@ -239,7 +239,7 @@ def _keras_epochs() -> Callable[[], object]:
         validation_data=(signal[part[1]], target[part[1]]),
         batch_size=_BATCH,
         epochs=_RUNS,
-        verbose=0,
+        verbose=0,  # pyright: ignore[reportArgumentType]
     )
 
 

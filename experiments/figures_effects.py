@@ -11,6 +11,24 @@ from experiments.figures_studies import MOST_PANELS
 from experiments.located_effects import GeneTrack
 
 
+def one_change(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of one change: the lowest factor, or the first of other changes."""
+    if bool(table["factor"].notna().any()):
+        return table[table["factor"] == table["factor"].min()]
+    return table[table["change"] == table["change"].iloc[0]]
+
+
+def effect_figures(means: pd.DataFrame) -> dict[str, Figure]:
+    """The figures of a table of mean effects (`experiments.perturb.mean_effects`), by name."""
+    drawn: dict[str, Figure] = {}
+    scaled = means[means["factor"].notna()]
+    if scaled["factor"].nunique() > 1:
+        drawn["dose"] = dose_figure(scaled)
+    if means["distance"].nunique() > 1:
+        drawn["distance"] = distance_figure(one_change(means))
+    return drawn
+
+
 def dose_figure(means: pd.DataFrame) -> Figure:
     """Mean effect against the factor, a panel a cell and a line a place, with 95 % intervals.
 

@@ -32,7 +32,6 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from absl import flags
-from matplotlib.figure import Figure
 from scipy import stats
 from tqdm import tqdm
 
@@ -43,7 +42,7 @@ from epi2expr_jax.predict import load
 from epi2expr_jax.ranking import MIN_CHROMOSOMES, jackknife
 from experiments.chosen_genes import define_genes, genes_of
 from experiments.figures import STYLE
-from experiments.figures_effects import distance_figure, dose_figure, track_figure
+from experiments.figures_effects import effect_figures, one_change, track_figure
 from experiments.flags import define_run, define_store, require
 from experiments.located_effects import GeneTrack, gene_tracks, locate, region_table
 from experiments.named_edits import FACTORS, KINDS, PRESETS, named_edits, named_places, to_number
@@ -88,17 +87,10 @@ def perturb(
     means = mean_effects(table)
     _write(means, out / "dose_distance.parquet")
     means.to_csv(out / "dose_distance.csv", index=False, float_format="%.6g")
-    located = locate(headline(table), places, opened, window_bp)
+    located = locate(one_change(table), places, opened, window_bp)
     _write(region_table(located, assay, opened, window_bp), out / "regions.parquet")
     _draw(means, gene_tracks(located, assay, opened, tracks), out)
     return means
-
-
-def headline(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of one change: the lowest factor, or the first of other changes."""
-    if bool(table["factor"].notna().any()):
-        return table[table["factor"] == table["factor"].min()]
-    return table[table["change"] == table["change"].iloc[0]]
 
 
 def _write(table: pd.DataFrame, path: pathlib.Path) -> None:
@@ -141,17 +133,6 @@ def _draw(means: pd.DataFrame, tracks: Sequence[GeneTrack], out: pathlib.Path) -
         for name, figure in drawn.items():
             for kind in ("png", "svg"):
                 figure.savefig(out / f"{name}.{kind}", dpi=150)
-
-
-def effect_figures(means: pd.DataFrame) -> dict[str, Figure]:
-    """The figures of a table of `mean_effects`; the report shows the same."""
-    drawn = {}
-    scaled = means[means["factor"].notna()]
-    if scaled["factor"].nunique() > 1:
-        drawn["dose"] = dose_figure(scaled)
-    if means["distance"].nunique() > 1:
-        drawn["distance"] = distance_figure(headline(means))
-    return drawn
 
 
 def format_means(means: pd.DataFrame) -> str:

@@ -32,6 +32,7 @@ from epi2expr_jax.comparison import compare_models
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import listing
 from experiments.figures import STYLE, data_uri, heat_map, number, ranking_figure, unit_of
+from experiments.figures_effects import effect_figures, one_change
 from experiments.figures_studies import (
     MOST_PANELS,
     across_figure,
@@ -43,7 +44,6 @@ from experiments.figures_studies import (
 )
 from experiments.figures_training import MOST_CURVES, learning_curves, prediction_figure
 from experiments.flags import define_run, require
-from experiments.perturb import effect_figures, headline
 
 FLAGS = flags.FLAGS
 
@@ -410,7 +410,7 @@ def _altered(table: pd.DataFrame) -> list[dict[Hashable, Any]]:
     """The effects that the report tells: of one change, at the places where it does most."""
     if table.empty:
         return []
-    rows = headline(table)
+    rows = one_change(table)
     strongest = rows["effect"].abs().sort_values(ascending=False, kind="stable").index
     return rows.loc[strongest].head(MOST_EFFECTS).to_dict("records")
 

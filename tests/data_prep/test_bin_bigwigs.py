@@ -131,5 +131,5 @@ def test_results_never_take_the_place_of_tracks_or_of_each_other(folder):
     with pytest.raises(InputError, match="its own result"):
         bin_bigwig(folder / "a.bw", folder / "a.bw")
     (folder / "other").mkdir()
-    with pytest.raises(InputError, match="several tracks"):
+    with pytest.raises(InputError, match="several files"):
         bin_bigwigs([folder / "a.bw", folder / "other" / "a.bw"], folder / "out")

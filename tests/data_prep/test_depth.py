@@ -119,6 +119,8 @@ def test_bad_files_are_named_and_the_others_are_done(tmp_path):
     assert "scaffold_9 alone" in str(error.value)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.depth.bw"]
     assert write_depths([good], tmp_path / "out", SIZES) == {}, "it was done"
+    other = {**SIZES, "chr4": 9}
+    assert list(write_depths([good], tmp_path / "out", other)), "of another assembly"
     with pytest.raises(InputError, match="several files"):
         write_depths([good, tmp_path / "good.tagAlign.gz"], tmp_path / "out", SIZES)
 

@@ -10,7 +10,8 @@ from distributed import LocalCluster
 
 from data_prep.bed import touched_bins
 from data_prep.build_store import build
-from data_prep.download import LOCK, Download, Limits, download, with_mirrors
+from data_prep.download import with_mirrors
+from data_prep.transfer import LOCK, Download, Limits, download
 from epi2expr_jax.errors import InputError
 from tests.data_prep.bad_server import CONTENT, serving
 

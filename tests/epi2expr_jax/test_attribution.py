@@ -13,13 +13,18 @@ from tests.epi2expr_jax.untrained import SMALL, WINDOW, ensemble_of
 TWO_LAYERS = dataclasses.replace(SMALL, regulation_layers=2)
 
 
+def unseen_by_some(ensemble, store):
+    """Ids of the genes that some model never saw."""
+    wanted = ensemble.wanted(store, np.arange(len(store.genes)), False)
+    return store.genes.gene_id[wanted.any(0)].tolist()
+
+
 @pytest.mark.parametrize("config", [SMALL, WINDOW], ids=["chromoformer", "promoter_cnn"])
 def test_shares_add_up_for_genes_no_model_saw(distal_store, config):
     assays = distal_store.manifest.assays[:2]
     ensemble = ensemble_of(distal_store, config, assays)
-    rows = np.arange(len(distal_store.genes))
-    unseen = distal_store.genes.gene_id[ensemble.wanted(distal_store, rows, False).any(0)]
-    genes = unseen.tolist()[::9]  # of both folds
+    unseen = unseen_by_some(ensemble, distal_store)
+    genes = unseen[::9]  # of both folds
     found = attribution.integrated_gradients(ensemble, distal_store, genes).isel(model=0)
     shares = found.promoter.sum(("assay", "bin")) + found.regions.sum(("assay", "region"))
     scale = np.maximum(1, np.abs(found.difference))
@@ -81,9 +86,7 @@ def test_a_mark_that_is_not_read_has_no_share(distal_store):
 def test_occlusion_is_a_prediction_without_the_stretch(distal_store, config):
     assays = distal_store.manifest.assays[:2]
     ensemble = ensemble_of(distal_store, config, assays)
-    rows = np.arange(len(distal_store.genes))
-    unseen = distal_store.genes.gene_id[ensemble.wanted(distal_store, rows, False).any(0)]
-    genes = unseen.tolist()[::20]
+    genes = unseen_by_some(ensemble, distal_store)[::20]
     window = config.window.window_bp
     bp = window // 4
     found = attribution.occlusion(ensemble, distal_store, genes, bp=bp).isel(model=0)

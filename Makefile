@@ -42,7 +42,7 @@ trials: $(VENV)/installed-test
 # chromoformer declares a dependency (einops) that nothing in it imports.
 parity: $(VENV)/installed-dev
 	@$(PIP) --no-deps chromoformer==1.1.3
-	$(BIN)/python -m pytest -m peers
+	EPI2EXPR_TRIALS=full $(BIN)/python -m pytest -m peers
 
 benchmark: $(VENV)/installed-dev
 	$(BIN)/python -m experiments.benchmark --what=windows

@@ -2,6 +2,7 @@
 
     python -m data_prep.bin_bigwigs --bigwigs='tracks/*.bw' --out=binned
     python -m data_prep.bin_bigwigs --bigwigs=a.bw,b.bw --out=binned --bin_bp=100 --workers=2
+    python -m data_prep.bin_bigwigs --tracks=roadmap_pvalue --out=binned    # writes tracks.csv, too
 
 Each track becomes OUT/NAME.25bp.bw on the same chromosomes. A bin's value is the mean over all its
 bases, weighted by bases and never from zoom levels; bases that the track does not list count as 0,
@@ -11,11 +12,8 @@ no older than their source, are skipped; one that cannot be read is named at the
 done. Memory: some 200 MB a worker for human chromosomes.
 """
 
-import concurrent.futures
 import functools
-import multiprocessing
 import pathlib
-from collections.abc import Sequence
 
 import numpy as np
 import pyBigWig
@@ -23,22 +21,25 @@ from absl import flags
 from tqdm import tqdm
 
 from data_prep.bigwig import open_bigwig, region_means
-from data_prep.file_lists import given_files, is_done, results_of
+from data_prep.conversion import conversion_from_flags, convert, define_conversion
 from data_prep.program import start
-from epi2expr_jax.errors import InputError, Problem, collect
+from epi2expr_jax.errors import InputError, Problem
 
 FLAGS = flags.FLAGS
 
 _STRETCH_BP = 1_000_000  # read at a time, rounded up to whole bins
 
 
-def bin_bigwig(source: pathlib.Path, target: pathlib.Path, bin_bp: int = 25) -> None:
+def bin_bigwig(
+    source: pathlib.Path, target: pathlib.Path, bin_bp: int = 25, *, progress: bool = False
+) -> None:
     """Write the bin means of a track as a bigWig, whole or not at all.
 
     Args:
         source: a bigWig of any resolution.
         target: where the result goes; what stands there is replaced.
         bin_bp: width of a bin, in bp.
+        progress: show it, chromosome by chromosome.
 
     Raises:
         InputError: if the source cannot be read, holds infinite values, or is the target.
@@ -55,8 +56,14 @@ def bin_bigwig(source: pathlib.Path, target: pathlib.Path, bin_bp: int = 25) -> 
     try:
         with pyBigWig.open(str(partial), "w") as file:
             file.addHeader(list(sizes.items()))
-            for chrom, size in sizes.items():
-                _add_chromosome(file, source, chrom, size, bin_bp)
+            length, hidden = sum(sizes.values()), None if progress else True
+            with tqdm(
+                total=length, desc=source.name, unit="bp", unit_scale=True, leave=False,
+                disable=hidden,
+            ) as bar:  # fmt: skip
+                for chrom, size in sizes.items():
+                    _add_chromosome(file, source, chrom, size, bin_bp)
+                    bar.update(size)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
@@ -73,51 +80,18 @@ def _add_chromosome(file, source: pathlib.Path, chrom: str, size: int, bin_bp: i
         file.addEntries([chrom], [whole * bin_bp], ends=[size], values=[float(means[-1])])
 
 
-def bin_bigwigs(
-    sources: Sequence[pathlib.Path], out: pathlib.Path, bin_bp: int = 25, workers: int = 1
-) -> list[pathlib.Path]:
-    """Bin tracks side by side; returns the files that were written, without those skipped.
-
-    Raises:
-        InputError: naming every track that could not be binned, when the others are done; at once
-            if two of them would be one file.
-    """
-    targets = results_of("--bigwigs", sources, lambda path: f"{path.stem}.{bin_bp}bp.bw", out)
-    wanted = [source for source, target in targets.items() if not is_done(source, target)]
-    problems: list[Problem] = []
-    written = []
-    # Spawned: no handle of a file is shared with a worker.
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, context) as pool:
-        running = {
-            pool.submit(functools.partial(bin_bigwig, source, targets[source], bin_bp)): source
-            for source in wanted
-        }
-        for done in tqdm(
-            concurrent.futures.as_completed(running),
-            desc="binned tracks", unit="track", total=len(wanted), disable=None,
-        ):  # fmt: skip
-            with collect(problems):
-                done.result()
-                written.append(targets[running[done]])
-    if problems:
-        raise InputError(problems)
-    return sorted(written)
+def main() -> None:
+    conversion = conversion_from_flags("bigwigs", f".{FLAGS.bin_bp}bp.bw")
+    made = convert(
+        conversion, functools.partial(bin_bigwig, bin_bp=FLAGS.bin_bp), workers=FLAGS.workers
+    )
+    skipped = len(conversion.targets) - len(made)
+    print(f"{FLAGS.out}: {len(made)} tracks binned" + (f", {skipped} were done" if skipped else ""))
 
 
 def define_binning() -> None:
-    flags.DEFINE_list("bigwigs", None, "The tracks: files, or patterns such as 'tracks/*.bw'.")
-    flags.DEFINE_string("out", None, "The folder that the binned tracks go to.")
+    define_conversion("bigwigs", "bigWig tracks")
     flags.DEFINE_integer("bin_bp", 25, "Width of a bin, in bp.", 1)
-    flags.DEFINE_integer("workers", 1, "Tracks that are binned at the same time.", 1)
-    flags.mark_flags_as_required(["bigwigs", "out"])
-
-
-def main() -> None:
-    sources, out = given_files("--bigwigs", FLAGS.bigwigs), pathlib.Path(FLAGS.out)
-    written = bin_bigwigs(sources, out, FLAGS.bin_bp, FLAGS.workers)
-    skipped = len(sources) - len(written)
-    print(f"{out}: {len(written)} tracks binned" + (f", {skipped} were done" if skipped else ""))
 
 
 def run() -> None:

@@ -34,14 +34,20 @@ from data_prep.download import (
     define_limits,
     limits_from_flags,
     parse_mirrors,
-    sheet_downloads,
+    track_downloads,
     with_mirrors,
 )
-from data_prep.examination import examine, summary
-from data_prep.inputs import BuildConfig, BuildInputs, define_flags, read_inputs
+from data_prep.examination import (
+    examine,
+    present_tracks,
+    same_file_problems,
+    summary,
+    track_problems,
+)
+from data_prep.inputs import BuildConfig, BuildInputs, define_flags
 from data_prep.program import start
-from data_prep.transfer import Limits, download
-from epi2expr_jax.errors import InputError, Problem
+from data_prep.transfer import LOCK, Limits, download
+from epi2expr_jax.errors import InputError, Problem, collect
 from epi2expr_jax.genome import WindowSpec, window_bounds
 from epi2expr_jax.manifest import Manifest
 from epi2expr_jax.store import WindowStore
@@ -60,14 +66,9 @@ def build(
         mirrors: prefixes of URLs and their replacements.
 
     Raises:
-        InputError: for bad inputs, before anything is written; for tracks that failed, after all
-            others are downloaded, or built.
+        InputError: for bad inputs, before anything is fetched or written; for tracks that could
+            not be downloaded or built, after all others are.
     """
-    # What can be wrong without the tracks is found before hours are spent on fetching them.
-    wanted = sheet_downloads(read_inputs(config, downloaded=False).sheet)
-    if wanted:
-        # Each slab's task reads its file's sha256 anyway.
-        download(with_mirrors(wanted, mirrors), config.download_folder, limits, rehash=False)
     inputs = examine(config)
     print(summary(inputs))
     manifest = inputs.manifest()
@@ -76,18 +77,60 @@ def build(
     if store:
         _require_same_sources(store, inputs)
     tracks = {(track.cell, track.assay): track for track in inputs.sheet.tracks}
-    todo = [tracks[pair] for pair in store.missing_slabs()] if store else list(tracks.values())
-    if not todo:
+    missing = [tracks[pair] for pair in store.missing_slabs()] if store else list(tracks.values())
+    if not missing:
         print(f"{path} is complete: nothing to do")
         return WindowStore.open(path)
+    problems: list[Problem] = []
+    todo = _downloaded(inputs, missing, limits, mirrors, problems)
+    if problems and (not todo or (store is None and config.min_covered > 0)):
+        # Which genes stay follows from all tracks.
+        raise InputError(problems)
     with _cluster(config, len(todo)) as client:
         if store is None:
             store = _declare(inputs, manifest, client)
-        elif len(todo) < len(tracks):
-            print(f"going on: {len(tracks) - len(todo)} of {len(tracks)} tracks are done")
-        where = str(path.absolute())
-        _run(client, config, build_slab, todo, "building tracks", where, inputs.blacklist)
+        elif len(missing) < len(tracks):
+            print(f"going on: {len(tracks) - len(missing)} of {len(tracks)} tracks are done")
+        with collect(problems):
+            where = str(path.absolute())
+            _run(client, config, build_slab, todo, "building tracks", where, inputs.blacklist)
+    if problems:
+        raise InputError(problems)
     return WindowStore.open(path)
+
+
+def _downloaded(
+    inputs: BuildInputs,
+    tracks: Sequence[Track],
+    limits: Limits | None,
+    mirrors: Sequence[tuple[str, str]],
+    problems: list[Problem],
+) -> list[Track]:
+    """Fetch what the tracks know URLs of; those that are whole and sound are returned.
+
+    Args:
+        problems: what is wrong with the others is added to it.
+
+    Raises:
+        InputError: if two URLs gave the same file.
+    """
+    here = set(present_tracks(tracks))  # `examine` has looked into them
+    wanted = with_mirrors(track_downloads(tracks), mirrors)
+    if wanted:
+        with collect(problems):
+            # Each slab's task reads its file's sha256 anyway.
+            download(wanted, inputs.config.download_folder, limits, rehash=False)
+    remedy = f"remove it and its entry in {LOCK} beside it, then run the same command again"
+    sound = []
+    for track in present_tracks(tracks):
+        found = [] if track in here else track_problems(track, inputs)
+        problems += [dataclasses.replace(problem, remedy=remedy) for problem in found]
+        if not found:
+            sound.append(track)
+    same = same_file_problems(inputs.sheet.tracks) if wanted else []
+    if same:
+        raise InputError([*problems, *same])
+    return sound
 
 
 def _declare(inputs: BuildInputs, manifest: Manifest, client: Client) -> WindowStore:
@@ -225,7 +268,8 @@ def source_records(track: Track) -> list[dict[str, Any]]:
 def _require_same_sources(store: WindowStore, inputs: BuildInputs) -> None:
     """A track whose file has changed size since its slab was built must not pass for done."""
     problems = []
-    for track in inputs.sheet.tracks:
+    # A file may be gone whose slab is there: it is not needed any more.
+    for track in present_tracks(inputs.sheet.tracks):
         record = store.slab_record(track.cell, track.assay)
         sizes = [pathlib.Path(source.location).stat().st_size for source in track.sources]
         if record and sizes != [source["bytes"] for source in record["sources"]]:

@@ -207,6 +207,23 @@ def read_sheet(path: str | pathlib.Path, problems: list[Problem] | None = None) 
     return TrackSheet(str(path), tuple(tracks))
 
 
+def write_sheet(sheet: TrackSheet, path: pathlib.Path) -> None:
+    """Write a track sheet, whole or not at all; files below its folder are named relative to it."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", newline="") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow((*_REQUIRED, *_OPTIONAL))
+        for track in sheet.tracks:
+            for source in track.sources:
+                place = pathlib.Path(source.location)
+                if place.is_relative_to(path.parent.absolute()):
+                    place = place.relative_to(path.parent.absolute())
+                checked = source.url or "", source.sha256 or ""
+                described = track.unit, source.replicate, track.group
+                lines.writerow((track.cell, track.assay, place, *checked, *described))
+    partial.replace(path)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Row:
     """A line of the sheet; empty fields are left out of `fields`."""

@@ -3,6 +3,7 @@
     python -m data_prep.depth --reads=E003-H3K27ac.tagAlign.gz --assembly=hg19 --out=depth
     python -m data_prep.depth --reads='alignments/*.tagAlign.gz' --assembly=hg19 --out=depth
     python -m data_prep.depth --reads=sample.bam --assembly=hg38 --out=depth
+    python -m data_prep.depth --tracks=roadmap_alignments --assembly=hg19 --out=depth --workers=2
 
 What Chromoformer reads (Lee et al. 2022), made from public alignments: depth as `bedtools
 genomecov` counts it. Reads are tagAlign or BED (gzipped or not) or BAM (pip install
@@ -17,8 +18,9 @@ Disk while it runs: 8 bytes a read, beside the result.
 """
 
 import dataclasses
+import functools
 import pathlib
-import tempfile
+import shutil
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -30,9 +32,9 @@ from tqdm import tqdm
 
 from data_prep.assembly import load_assembly
 from data_prep.bigwig import open_bigwig
-from data_prep.file_lists import given_files, is_done, results_of
+from data_prep.conversion import conversion_from_flags, convert, define_conversion
 from data_prep.program import start
-from epi2expr_jax.errors import InputError, Problem, collect
+from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import listing, match_chromosomes
 
 FLAGS = flags.FLAGS
@@ -77,8 +79,20 @@ def depth_of(
     return first, np.append(first[1:], size), depth[changed].astype(np.float64)
 
 
-def write_depth(reads: pathlib.Path, target: pathlib.Path, chrom_sizes: dict[str, int]) -> Counted:
+def write_depth(
+    source: pathlib.Path,
+    target: pathlib.Path,
+    chrom_sizes: dict[str, int],
+    *,
+    progress: bool = False,
+) -> Counted:
     """Write the depth of a file of reads as a bigWig, whole or not at all.
+
+    Args:
+        source: tagAlign, BED or BAM.
+        target: where the result goes; what stands there is replaced.
+        chrom_sizes: of the assembly, in bp.
+        progress: show it.
 
     Raises:
         InputError: if the reads cannot be read, or none of them lies on the assembly.
@@ -87,10 +101,16 @@ def write_depth(reads: pathlib.Path, target: pathlib.Path, chrom_sizes: dict[str
     number = {chrom: i for i, chrom in enumerate(chrom_sizes)}
     counts = np.zeros(len(chrom_sizes), np.int64)
     partial = target.with_name(target.name + ".partial")
+    # Reads by chromosome. A killed run leaves it, and the next one begins anew.
+    spill = target.with_name(target.name + ".reads")
+    shutil.rmtree(spill, ignore_errors=True)
+    spill.mkdir()
+    hidden = None if progress else True
     try:
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            spill = pathlib.Path(folder)
-            for part in tqdm(_batches(reads), desc=reads.name, unit=" M reads", disable=None):
+        with tqdm(
+            desc=source.name, unit=" reads", unit_scale=True, leave=False, disable=hidden
+        ) as bar:
+            for part in _batches(source):
                 spelling = match_chromosomes(part["chrom"].unique().tolist(), chrom_sizes)
                 for chrom, own in part.groupby("chrom", sort=False, observed=True):
                     if chrom not in spelling:
@@ -100,17 +120,21 @@ def write_depth(reads: pathlib.Path, target: pathlib.Path, chrom_sizes: dict[str
                     counts[index] += len(own)
                     with open(spill / str(index), "ab") as file:
                         own[["start", "end"]].to_numpy(np.int32).tofile(file)
-            if not counts.any():
-                raise InputError(_nothing_there(reads, elsewhere, chrom_sizes))
-            with pyBigWig.open(str(partial), "w") as file:
-                file.addHeader(list(chrom_sizes.items()))
-                for chrom, size in chrom_sizes.items():
-                    path = spill / str(number[chrom])
-                    held = np.fromfile(path, np.int32) if path.exists() else np.zeros(0, np.int32)
-                    _add_runs(file, chrom, *depth_of(held[::2], held[1::2], size))
+                bar.update(len(part))
+        if not counts.any():
+            raise InputError(_nothing_there(source, elsewhere, chrom_sizes))
+        with pyBigWig.open(str(partial), "w") as file:
+            file.addHeader(list(chrom_sizes.items()))
+            for chrom, size in tqdm(
+                chrom_sizes.items(), f"depth of {source.name}", leave=False, disable=hidden
+            ):
+                path = spill / str(number[chrom])
+                held = np.fromfile(path, np.int32) if path.exists() else np.zeros(0, np.int32)
+                _add_runs(file, chrom, *depth_of(held[::2], held[1::2], size))
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+        shutil.rmtree(spill)
     return Counted(int(counts.sum()), elsewhere)
 
 
@@ -229,59 +253,33 @@ def _blocks(start: int, cigar: Sequence[tuple[int, int]]) -> Iterator[tuple[int,
     yield start, end
 
 
-def write_depths(
-    reads: Sequence[pathlib.Path], out: pathlib.Path, chrom_sizes: dict[str, int]
-) -> dict[pathlib.Path, Counted]:
-    """Write the depth of every file that is not done yet.
-
-    Returns:
-        What became of the reads, by the file that was written.
-
-    Raises:
-        InputError: naming every file that could not be read, when the others are done; at once if
-            two of them would be one file.
-    """
-    targets = results_of("--reads", reads, lambda path: f"{_stem(path)}.depth.bw", out)
-    problems: list[Problem] = []
-    written = {}
-    for path, target in targets.items():
-        if is_done(path, target) and _is_of(target, chrom_sizes):
-            continue
-        with collect(problems):
-            written[target] = write_depth(path, target, chrom_sizes)
-    if problems:
-        raise InputError(problems)
-    return written
-
-
-def _is_of(track: pathlib.Path, chrom_sizes: dict[str, int]) -> bool:
+def _is_of(chrom_sizes: dict[str, int], track: pathlib.Path) -> bool:
     with open_bigwig(track) as handle:
         return handle.chroms() == chrom_sizes
 
 
-def _stem(path: pathlib.Path) -> str:
-    name = path.name.removesuffix(".gz")
-    return name.removesuffix(pathlib.Path(name).suffix)
-
-
-def define_depth() -> None:
-    flags.DEFINE_list("reads", None, "tagAlign, BED or BAM files, or patterns of them.")
-    flags.DEFINE_string("assembly", None, "hg19, hg38, mm10, or a file of chromosome lengths.")
-    flags.DEFINE_string("out", None, "The folder that the tracks go to.")
-    flags.mark_flags_as_required(["reads", "assembly", "out"])
-
-
 def main() -> None:
-    files = given_files("--reads", FLAGS.reads)
-    written = write_depths(
-        files, pathlib.Path(FLAGS.out), load_assembly(FLAGS.assembly).chrom_sizes
+    conversion = conversion_from_flags("reads", ".depth.bw", unit="depth")
+    sizes = load_assembly(FLAGS.assembly).chrom_sizes
+    made = convert(
+        conversion,
+        functools.partial(write_depth, chrom_sizes=sizes),
+        workers=FLAGS.workers,
+        is_current=functools.partial(_is_of, sizes),
     )
-    for target, counted in written.items():
+    for target, counted in made.items():
         left = sum(counted.elsewhere.values())
         where = f"; {left:,} left out, on {listing(counted.elsewhere)}" if left else ""
         print(f"{target}: {counted.reads:,} reads{where}")
-    if len(written) < len(files):
-        print(f"{len(files) - len(written)} were done")
+    if len(made) < len(conversion.targets):
+        print(f"{len(conversion.targets) - len(made)} were done")
+
+
+def define_depth() -> None:
+    define_conversion("reads", "tagAlign, BED or BAM files")
+    flags.DEFINE_string(
+        "assembly", None, "hg19, hg38, mm10, or a file of chromosome lengths.", required=True
+    )
 
 
 def run() -> None:

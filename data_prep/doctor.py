@@ -99,7 +99,9 @@ def diagnose(config: BuildConfig, *, checksums: bool = True) -> Diagnosis:
     warnings = file_warnings(inputs)
     genes = sample_genes(inputs.genes)
     readings: list[Reading] = []
-    sound = [track for track in present_tracks(inputs) if not track_problems(track, inputs)]
+    sound = [
+        track for track in present_tracks(inputs.sheet.tracks) if not track_problems(track, inputs)
+    ]
     for track in tqdm(sound if len(genes) else [], "sampling", unit="track", disable=None):
         with collect(errors):
             readings.append(read_sample(track, inputs.genes.iloc[genes], inputs.window))

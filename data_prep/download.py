@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from absl import flags
 
-from data_prep.catalogue import TrackSheet, is_url, read_sheet
+from data_prep.catalogue import Track, TrackSheet, is_url, read_sheet
 from data_prep.program import start
 from data_prep.transfer import LOCK, Download, Limits, download
 from epi2expr_jax.errors import InputError, Problem, collect
@@ -113,11 +113,11 @@ def localise(sheet: TrackSheet, folder: pathlib.Path) -> TrackSheet:
     return TrackSheet(sheet.where, tuple(tracks))
 
 
-def sheet_downloads(sheet: TrackSheet) -> list[Download]:
-    """What a localised sheet has URLs of."""
+def track_downloads(tracks: Iterable[Track]) -> list[Download]:
+    """What the tracks of a localised sheet have URLs of."""
     return [
         Download(pathlib.Path(source.location), (source.url,), source.sha256)
-        for track in sheet.tracks
+        for track in tracks
         for source in track.sources
         if source.url
     ]
@@ -199,7 +199,7 @@ def main() -> None:
     folder = pathlib.Path(FLAGS.out)
     wanted = list(named_downloads(FLAGS.sources, folder))
     if FLAGS.tracks:
-        wanted += sheet_downloads(localise(read_sheet(FLAGS.tracks), folder))
+        wanted += track_downloads(localise(read_sheet(FLAGS.tracks), folder).tracks)
     if not wanted:
         raise InputError(
             Problem("command line", "nothing to download", "--tracks or --sources", "see --help")

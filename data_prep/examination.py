@@ -6,6 +6,7 @@
 import hashlib
 import pathlib
 from collections import defaultdict
+from collections.abc import Iterable
 
 from tqdm import tqdm
 
@@ -23,13 +24,13 @@ _MOST_WITHOUT_EXPRESSION = 0.05  # share of the genes; GENCODE 10 and Roadmap's 
 
 
 def examine(config: BuildConfig) -> BuildInputs:
-    """Read all inputs and look into every track's file.
+    """Read all inputs and look into every track's file that is there; others have a URL.
 
     Raises:
         InputError: with every problem of every input.
     """
     problems: list[Problem] = []
-    inputs = gather_inputs(config, problems)
+    inputs = gather_inputs(config, problems, downloaded=False)
     if inputs:
         problems += file_problems(inputs)
     if problems or inputs is None:
@@ -46,17 +47,22 @@ def file_problems(inputs: BuildInputs, *, checksums: bool = False) -> list[Probl
             size are: they may be the same track twice.
     """
     problems = disk_problems(inputs)
-    tracks = present_tracks(inputs)
+    tracks = present_tracks(inputs.sheet.tracks)
     for track in tqdm(tracks, "checking tracks", unit="track", disable=None):
         problems += track_problems(track, inputs)
     return problems + _checksum_problems(tracks, everything=checksums)
 
 
-def present_tracks(inputs: BuildInputs) -> list[Track]:
-    """The tracks all of whose files are there; others have been reported by then."""
+def same_file_problems(tracks: Iterable[Track]) -> list[Problem]:
+    """Files that are there under two names."""
+    return _checksum_problems(present_tracks(tracks), everything=False)
+
+
+def present_tracks(tracks: Iterable[Track]) -> list[Track]:
+    """The tracks all of whose files are there."""
     return [
         track
-        for track in inputs.sheet.tracks
+        for track in tracks
         if all(pathlib.Path(source.location).is_file() for source in track.sources)
     ]
 
@@ -147,7 +153,7 @@ def file_warnings(inputs: BuildInputs) -> list[Problem]:
 
 def _spelling_warnings(inputs: BuildInputs) -> list[Problem]:
     problems = []
-    for track in present_tracks(inputs):
+    for track in present_tracks(inputs.sheet.tracks):
         for source in track.sources:
             try:
                 with open_bigwig(source.location) as file:

@@ -218,26 +218,10 @@ class BuildInputs:
         )
 
 
-def read_inputs(config: BuildConfig, *, downloaded: bool = True) -> BuildInputs:
-    """Read and join all inputs but the tracks themselves.
-
-    Args:
-        downloaded: every track must be a local file by now.
-
-    Raises:
-        InputError: with every problem of every input, not the first alone.
-    """
-    problems: list[Problem] = []
-    inputs = gather_inputs(config, problems, downloaded=downloaded)
-    if problems or inputs is None:
-        raise InputError(problems)
-    return inputs
-
-
 def gather_inputs(
     config: BuildConfig, problems: list[Problem], *, downloaded: bool = True
 ) -> BuildInputs | None:
-    """As `read_inputs`, but problems are added to a list, and what is sound is returned.
+    """Read and join all inputs but the tracks themselves, as far as they are sound.
 
     That is enough to look into the tracks, not to build a store: bad rows of the sheet are left
     out, a window that cannot be is the default one, expression that cannot be read is NaN, genes

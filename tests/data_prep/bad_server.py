@@ -26,8 +26,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         content = server.files.get(name, CONTENT)
         if mode == "404":
             return self.send_error(404)
-        if mode == "503" and seen < 3:
-            return self.send_error(503)
+        if mode in ("503", "429") and seen < 3:
+            self.send_response(int(mode))
+            if mode == "429":
+                self.send_header("Retry-After", "1")
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
         begin = 0
         found = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
         if found and mode != "norange":

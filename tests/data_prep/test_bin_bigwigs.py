@@ -1,8 +1,9 @@
 """Binned tracks against the mean of every base, computed here one base at a time."""
 
 import itertools
-import os
 import pathlib
+import subprocess
+import sys
 import tempfile
 
 import numpy as np
@@ -12,8 +13,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data_prep import bin_bigwigs as binning
-from data_prep.bin_bigwigs import bin_bigwig, bin_bigwigs
+from data_prep.bin_bigwigs import bin_bigwig
+from data_prep.catalogue import read_sheet
 from epi2expr_jax.errors import InputError
+from tests.data_prep.bad_server import serving
 
 SIZES = {"chr1": 1000, "chr2": 37, "chr3": 310, "chrEmpty": 512}
 
@@ -99,37 +102,36 @@ def test_stretches_meet_without_a_seam(tmp_path, monkeypatch):
     np.testing.assert_allclose(read(tmp_path / "b.bw", 25)["chr1"], means, rtol=1e-6)
 
 
-@pytest.fixture
-def folder(tmp_path):
-    for name in "ab":
-        write_track(tmp_path / f"{name}.bw", SIZES, [("chr1", 3, 40, 2.0)])
-    return tmp_path
-
-
-def test_what_is_done_is_skipped_unless_its_source_is_newer(folder):
-    sources, out = [folder / "a.bw", folder / "b.bw"], folder / "out"
-    assert bin_bigwigs(sources, out) == [out / "a.25bp.bw", out / "b.25bp.bw"]
-    assert bin_bigwigs(sources, out) == []
-    late = (out / "b.25bp.bw").stat().st_mtime + 5
-    os.utime(folder / "b.bw", (late, late))
-    assert bin_bigwigs(sources, out) == [out / "b.25bp.bw"]
-    assert bin_bigwigs(sources, out, bin_bp=100) == [out / "a.100bp.bw", out / "b.100bp.bw"]
-
-
-def test_a_bad_track_is_named_and_the_others_are_done(folder):
-    (folder / "c.bw").write_bytes((folder / "a.bw").read_bytes()[:-9])
-    write_track(folder / "d.bw", SIZES, [("chr1", 3, 40, float("inf"))])
-    sources, out = [folder / f"{name}.bw" for name in "cdabx"], folder / "out"
-    with pytest.raises(InputError, match="truncated") as error:
-        bin_bigwigs(sources, out, workers=2)
-    assert "infinite" in str(error.value)
-    assert "No such file" in str(error.value)
-    assert {path.name for path in out.iterdir()} == {"a.25bp.bw", "b.25bp.bw"}
-
-
-def test_results_never_take_the_place_of_tracks_or_of_each_other(folder):
+def test_a_track_is_never_its_own_result(tmp_path):
+    track = write_track(tmp_path / "a.bw", SIZES, [("chr1", 3, 40, 2.0)])
     with pytest.raises(InputError, match="its own result"):
-        bin_bigwig(folder / "a.bw", folder / "a.bw")
-    (folder / "other").mkdir()
-    with pytest.raises(InputError, match="several files"):
-        bin_bigwigs([folder / "a.bw", folder / "other" / "a.bw"], folder / "out")
+        bin_bigwig(track, track)
+
+
+def test_from_a_sheet_of_bad_urls_to_a_sheet_of_binned_tracks(tmp_path, monkeypatch):
+    """As a user runs it: the sheet's files are fetched, one fails, and a rerun does that one."""
+    source = write_track(tmp_path / "a.bw", SIZES, [("chr1", 3, 40, 2.0)]).read_bytes()
+    sheet, out = tmp_path / "sheet.csv", tmp_path / "out"
+    with serving() as server:
+        server.files = {"x.bw": source, "y.bw": source}
+        sheet.write_text(
+            f"cell,assay,url,unit,group\nE003,DNase,{server.url}/good/x.bw,depth,open\n"
+            f"E003,H3K4me3,{server.url}/404/y.bw,depth,\n"
+        )
+        command = [sys.executable, "-m", "data_prep.bin_bigwigs", f"--tracks={sheet}"]
+        command += [f"--out={out}", "--bin_bp=100"]
+        failed = subprocess.run(command, capture_output=True, text=True)
+        assert failed.returncode == 2
+        assert "HTTP 404" in failed.stderr
+        assert "1 problem" in failed.stderr
+        assert (out / "E003-DNase.100bp.bw").exists()
+        assert not (out / "tracks.csv").exists(), "a sheet lists what is there"
+        sheet.write_text(sheet.read_text().replace("404", "good"))
+        (out / "downloads" / "x.bw").unlink()  # its result is there
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert "1 tracks binned, 1 were done" in done.stdout
+        assert [path for path, _ in server.asked].count("/good/x.bw") == 1
+    first, second = read_sheet(out / "tracks.csv").tracks
+    assert (first.cell, first.assay, first.unit, first.group) == ("E003", "DNase", "depth", "open")
+    assert second.sources[0].location == str(out / "E003-H3K4me3.100bp.bw")
+    assert ",E003-DNase.100bp.bw," in (out / "tracks.csv").read_text(), "relative to the sheet"

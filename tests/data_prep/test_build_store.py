@@ -1,10 +1,12 @@
 import dataclasses
 import os
+import pathlib
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -15,10 +17,9 @@ import xarray as xr
 from data_prep.annotation import read_genes
 from data_prep.assembly import load_assembly
 from data_prep.bigwig import region_means
-from data_prep.build_store import build, build_slab
+from data_prep.build_store import _cluster, _run, build, build_slab
 from data_prep.catalogue import read_sheet
 from data_prep.examination import examine
-from data_prep.inputs import read_inputs
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.store import WindowStore
 
@@ -159,6 +160,69 @@ def test_contacts_become_regions_of_the_store(build_config, roadmap, contacts, t
             build(dataclasses.replace(config, **change))
 
 
+def test_a_blacklist_hides_bins_of_regions_and_leaves_out_genes(build_config, contacts, tmp_path):
+    """A gene whose window is hidden is left out by --min_covered; of a region's bins, those hit."""
+    whole = build(build_config(tmp_path / "w", interactions=str(contacts), workers=1))
+    gene = whole.genes.iloc[7]
+    cell = whole.manifest.cells[0]
+    table = whole.regions(cell).table
+    region = table[table.chrom != gene.chrom].iloc[0]
+    bed = tmp_path / "black.bed"
+    bed.write_text(
+        f"{gene.chrom}\t{gene.tss - 3000}\t{gene.tss + 1000}\n"
+        f"{region.chrom}\t{region.start + 150}\t{region.start + 250}\n"
+    )
+    store = build(
+        build_config(
+            tmp_path / "s",
+            interactions=str(contacts),
+            blacklist=str(bed),
+            min_covered=0.5,
+            workers=1,
+        )
+    )
+    assert gene.gene_id not in set(store.genes.gene_id)
+    places = ["chrom", "start", "end"]
+    kept = store.regions(cell).table
+    (here,) = np.flatnonzero((kept[places] == region[places]).all(axis=1))
+    first = kept.first[here]
+    assay = store.manifest.assays[0]
+    hidden = store.read_region_depth(cell, [assay])[0, first : first + 13]
+    shown = whole.read_region_depth(cell, [assay])[0, region.first : region.first + 13]
+    assert (hidden[1:3] == 0).all()
+    np.testing.assert_array_equal(np.delete(hidden, [1, 2]), np.delete(shown, [1, 2]))
+    assert (shown[1:3] > 0).all()
+    assert store.verify() == []
+
+
+def test_tasks_that_fail_and_workers_that_die_are_tried_again(build_config, tmp_path):
+    """One task fails once, one kills its worker, one fails whenever it is tried."""
+    config = build_config(tmp_path / "s", retries=2)
+    fails, kills, broken, *sound = read_sheet(config.tracks).tracks
+
+    def task(track, folder):
+        name = f"{track.cell}-{track.assay}"
+        tries = len(list(pathlib.Path(folder).glob(f"{name}.*"))) + 1
+        (pathlib.Path(folder) / f"{name}.{tries}").touch()
+        if track == broken:
+            raise RuntimeError("broken for good")
+        if track == fails and tries == 1:
+            raise OSError("the disk was away")
+        if track == kills and tries == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with _cluster(config, 2) as client, pytest.raises(InputError) as caught:
+        _run(client, config, task, [fails, kills, broken, *sound], "trying", str(tmp_path))
+    (problem,) = caught.value.problems
+    assert problem.where == f"{broken.cell}-{broken.assay}"
+    assert problem.found == "RuntimeError: broken for good (3 attempts)"
+    tries = Counter(path.stem for path in tmp_path.glob("*-*.?"))
+    # What a worker had done before it died may be done again.
+    assert all(tries[f"{track.cell}-{track.assay}"] >= 1 for track in sound)
+    for track, count in {fails: 2, kills: 2, broken: 3}.items():
+        assert tries[f"{track.cell}-{track.assay}"] == count
+
+
 def test_problems_of_contacts_are_listed_with_the_others(build_config, contacts, tmp_path):
     bad = tmp_path / "bad.bedpe"
     bad.write_text("chr1\t5\t9\tchr77\t5\t9\tx\tnan\n")
@@ -243,12 +307,12 @@ def test_bad_tracks_are_told_apart(build_config, roadmap, tmp_path):
 
 
 def test_genes_that_do_not_fit_are_counted_or_refused(build_config, roadmap, tmp_path):
-    inputs = read_inputs(build_config(tmp_path / "s", chromosomes="chr1,chr2"))
+    inputs = examine(build_config(tmp_path / "s", chromosomes="chr1,chr2"))
     assert inputs.left_out["on another chromosome"] == 220 - len(inputs.genes) > 0
     genes = inputs.genes.assign(gene_id=[f"unknown{i}" for i in range(len(inputs.genes))])
     genes.to_csv(tmp_path / "genes.csv", index=False)
     with pytest.raises(InputError, match="no gene that both have"):
-        read_inputs(build_config(tmp_path / "s", genes=str(tmp_path / "genes.csv")))
+        examine(build_config(tmp_path / "s", genes=str(tmp_path / "genes.csv")))
 
 
 def test_a_track_with_another_checksum_fails_and_the_others_are_done(

@@ -3,6 +3,7 @@
 import gzip
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep import depth
-from data_prep.depth import depth_of, write_depth, write_depths
+from data_prep.catalogue import read_sheet
+from data_prep.depth import depth_of, write_depth
 from epi2expr_jax.errors import InputError
 
 SIZES = {"chr1": 5000, "chr2": 1200, "chr3": 700}  # chr3 has no reads
@@ -103,26 +105,49 @@ def test_mapped_records_of_a_bam_count_all_but_deletions(tmp_path):
         assert_like_genomecov(tmp_path / "a.bw", ["-ibam", str(path)])
 
 
-def test_bad_files_are_named_and_the_others_are_done(tmp_path):
-    good = write_reads(random_reads(50), tmp_path / "good.bed")
+def test_bad_files_are_named(tmp_path):
     whole = gzip.compress(write_reads(random_reads(5000), tmp_path / "x.txt").read_bytes())
     (tmp_path / "cut.tagAlign.gz").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "words.bed").write_text("chr1\tone\ttwo\n")
     (tmp_path / "turned.bed").write_text("chr1\t9\t20\nchr1\t30\t20\n")
     (tmp_path / "other.bed").write_text("scaffold_9\t9\t20\n")
-    names = ["cut.tagAlign.gz", "words.bed", "turned.bed", "other.bed", "absent.bed", "good.bed"]
-    with pytest.raises(InputError) as error:
-        write_depths([tmp_path / name for name in names], tmp_path / "out", SIZES)
-    for name in names[:-1]:
+    for name, said in [
+        ("cut.tagAlign.gz", "no readable reads"),
+        ("words.bed", "no readable reads"),
+        ("turned.bed", "read 2"),
+        ("other.bed", "scaffold_9 alone"),
+        ("absent.bed", "No such file"),
+    ]:
+        with pytest.raises(InputError, match=said) as error:
+            write_depth(tmp_path / name, tmp_path / "out.bw", SIZES)
         assert name in str(error.value)
-    assert "read 2" in str(error.value)
-    assert "scaffold_9 alone" in str(error.value)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.depth.bw"]
-    assert write_depths([good], tmp_path / "out", SIZES) == {}, "it was done"
-    other = {**SIZES, "chr4": 9}
-    assert list(write_depths([good], tmp_path / "out", other)), "of another assembly"
-    with pytest.raises(InputError, match="several files"):
-        write_depths([good, tmp_path / "good.tagAlign.gz"], tmp_path / "out", SIZES)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("out")]
+
+
+def test_alignments_of_a_sheet_become_tracks_of_another(tmp_path):
+    """As a user runs it, and again: done, unless for another assembly; a killed run is no bar."""
+    write_reads(random_reads(50), tmp_path / "a.tagAlign")
+    (tmp_path / "sheet.csv").write_text("cell,assay,path,unit\nE003,DNase,a.tagAlign,depth\n")
+    out = tmp_path / "out"
+    (out / "E003-DNase.depth.bw.reads").mkdir(parents=True)
+    (out / "E003-DNase.depth.bw.reads" / "0").write_bytes(b"killed")
+
+    def run(**sizes):
+        genome = tmp_path / "genome.chrom.sizes"
+        genome.write_text("".join(f"{name}\t{size}\n" for name, size in sizes.items()))
+        return subprocess.run(
+            [sys.executable, "-m", "data_prep.depth", f"--tracks={tmp_path / 'sheet.csv'}",
+             f"--assembly={genome}", f"--out={out}"],
+            check=True, capture_output=True, text=True,
+        ).stdout  # fmt: skip
+
+    assert "50 reads" in run(**SIZES)
+    (track,) = read_sheet(out / "tracks.csv").tracks
+    assert (track.cell, track.assay, track.unit) == ("E003", "DNase", "depth")
+    assert bases(track.sources[0].location)["chr1"].sum() > 0
+    assert sorted(path.name for path in out.iterdir()) == ["E003-DNase.depth.bw", "tracks.csv"]
+    assert run(**SIZES) == "1 were done\n"
+    assert "50 reads" in run(**SIZES, chr4=9)
 
 
 def assert_like_genomecov(track, arguments, genome=None):
@@ -143,12 +168,14 @@ def assert_like_genomecov(track, arguments, genome=None):
 
 
 @pytest.mark.peers
-def test_equals_bedtools_on_a_million_reads(tmp_path):
+@pytest.mark.trial
+def test_equals_bedtools_on_a_million_reads(tmp_path, trial_size):
     if not shutil.which("bedtools"):
         pytest.skip("needs bedtools, of Debian's packages")
     sizes = {"chr1": 3_000_000, "chr2": 900_000, "chrM": 16_571, "chr4": 5000}
     random = np.random.default_rng(1)
-    chrom = random.choice(list(sizes)[:3], 1_000_000, p=[0.7, 0.25, 0.05])
+    count = trial_size(20_000, 1_000_000)
+    chrom = random.choice(list(sizes)[:3], count, p=[0.7, 0.25, 0.05])
     size = pd.Series(chrom).map(sizes).to_numpy()
     start = (random.random(len(chrom)) ** 3 * (size - 1)).astype(int)
     end = np.minimum(start + random.integers(1, 400, len(chrom)), size)

@@ -1,7 +1,10 @@
 """Downloads from a local server that drops, truncates, stalls, lies and refuses."""
 
+import dataclasses
 import hashlib
 import json
+import shutil
+import time
 
 import numpy as np
 import pandas as pd
@@ -13,6 +16,7 @@ from data_prep.build_store import build
 from data_prep.download import with_mirrors
 from data_prep.transfer import LOCK, Download, Limits, download
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.store import WindowStore
 from tests.data_prep.bad_server import CONTENT, serving
 
 QUICK = Limits(connections=2, attempts=4, timeout_s=0.4, pause_s=0.01)
@@ -35,6 +39,22 @@ def test_bad_servers_are_borne(server, tmp_path, mode):
     if mode in ("drop", "stall"):
         assert server.asked[0][1] is None
         assert all(asked for _, asked in server.asked[1:])  # it went on, and did not begin again
+
+
+def test_a_server_that_says_when_is_asked_then(server, tmp_path):
+    begin = time.monotonic()
+    download([Download(tmp_path / "a.bin", (f"{server.url}/429/a.bin",))], tmp_path, QUICK)
+    assert time.monotonic() - begin > 2, "refused twice, for a second each"
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
+def test_all_connections_keep_to_one_pace(server, tmp_path):
+    items = [Download(tmp_path / n, (f"{server.url}/good/{n}",)) for n in "ab"]
+    limits = dataclasses.replace(QUICK, bytes_per_s=2 * len(CONTENT))
+    begin = time.monotonic()
+    download(items, tmp_path, limits)
+    # What the last connection took is not waited for.
+    assert 0.5 < time.monotonic() - begin < 5
 
 
 def test_all_that_fail_are_named_and_the_others_are_whole(server, tmp_path):
@@ -65,22 +85,32 @@ def test_a_mirror_serves_and_the_lock_is_enforced(server, tmp_path):
     assert not (tmp_path / "a.bin").exists()
 
 
-def test_from_urls_to_the_store_on_a_joined_cluster(
-    server, roadmap, build_config, small_store, tmp_path
-):
-    """The same slabs as from files; with a blacklist, zeros where it touches."""
-    table = pd.read_csv(roadmap / "tracks.csv")
+@pytest.fixture
+def urls(server, roadmap, tmp_path):
+    """`urls(modes)`: a sheet of URLs, of which the first are served badly."""
+    table = pd.read_csv(roadmap / "tracks.csv").drop(columns="sha256")
     server.files = {name: (roadmap / name).read_bytes() for name in table.path}
-    table["url"] = [f"{server.url}/good/{name}" for name in table.path]
-    sheet = tmp_path / "tracks.csv"
-    table.drop(columns=["path", "sha256"]).to_csv(sheet, index=False)
+
+    def sheet(*modes):
+        modes = [*modes, *["good"] * (len(table) - len(modes))]
+        urls = [f"{server.url}/{m}/{n}" for m, n in zip(modes, table.path, strict=True)]
+        path = tmp_path / "tracks.csv"
+        table.drop(columns="path").assign(url=urls).to_csv(path, index=False)
+        return str(path)
+
+    return sheet
+
+
+def test_from_urls_to_the_store_on_a_joined_cluster(urls, build_config, small_store, tmp_path):
+    """The same slabs as from files; with a blacklist, zeros where it touches."""
+    sheet = urls()
     gene = small_store.genes.iloc[5]
     bed = tmp_path / "black.bed"
     bed.write_text(f"{gene.chrom}\t{gene.tss}\t{gene.tss + 1}\n")
     with LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
     ) as cluster:
-        joined = {"tracks": str(sheet), "scheduler_address": cluster.scheduler_address}
+        joined = {"tracks": sheet, "scheduler_address": cluster.scheduler_address}
         store = build(build_config(tmp_path / "s", **joined), QUICK)
         black = build(build_config(tmp_path / "b", blacklist=str(bed), **joined), QUICK)
     assert store.checksum() == small_store.checksum()
@@ -89,6 +119,32 @@ def test_from_urls_to_the_store_on_a_joined_cluster(
     assert (signal != hidden).any(axis=(0, 1, 3)).nonzero()[0].tolist() == [5]
     assert (hidden[:, :, 5, 60] == 0).all()
     assert black.manifest.blacklist["name"] == "black.bed"
+
+
+def test_tracks_that_cannot_be_had_are_named_and_the_others_built(
+    server, urls, build_config, small_store, tmp_path
+):
+    config = build_config(tmp_path / "s", tracks=urls("404"))
+    second = list(server.files)[1]
+    server.files[second], whole = b"<html>down for maintenance</html>", server.files[second]
+    with pytest.raises(InputError) as caught:
+        build(config, QUICK)
+    refused, page = caught.value.problems
+    assert "HTTP 404" in refused.found
+    assert "no bigWig: an HTML" in page.found
+    assert LOCK in page.remedy
+    with pytest.raises(InputError, match="HTTP 404"):  # which genes stay follows from all tracks
+        build(dataclasses.replace(config, store=str(tmp_path / "c"), min_covered=0.5), QUICK)
+    tracks = small_store.manifest.tracks
+    incomplete = WindowStore.open(tmp_path / "s", incomplete=True)
+    assert incomplete.missing_slabs() == [tuple(pair) for pair in tracks[:2]]
+    # Built ones need their files no more.
+    shutil.rmtree(tmp_path / "s.downloads")
+    server.files[second] = whole
+    server.asked.clear()
+    store = build(dataclasses.replace(config, tracks=urls()), QUICK)
+    assert len(server.asked) == 2
+    assert store.checksum() == small_store.checksum()
 
 
 def test_touched_bins_at_the_edges():

@@ -39,7 +39,7 @@ _OTHER_FORMATS = {
 # Windows per CPU second on those two tracks, joined up to 0, 20, 50 and 100 kb: 13,400, 14,300,
 # 13,600 and 12,000; with larger blocks 7,500, 8,600, 9,600 and 10,100.
 _JOIN_BP = 20_000
-_LONGEST_SPAN_BP = 4_000_000  # bounds memory: 16 MB of float32, twice while pyBigWig copies
+_LONGEST_SPAN_BP = 1_000_000  # bounds memory: 4 MB of float32, twice while pyBigWig copies
 
 
 @contextlib.contextmanager

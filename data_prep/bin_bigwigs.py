@@ -27,7 +27,9 @@ from epi2expr_jax.errors import InputError, Problem
 
 FLAGS = flags.FLAGS
 
-_STRETCH_BP = 1_000_000  # read at a time, rounded up to whole bins
+# Binned at a time, rounded up to whole bins: what the processor keeps close by. At 25, 50, 100,
+# 200 and 1,000 kb one core reads 230 to 310, 280 to 330, 320, 335 and 100 Mb/s.
+_STRETCH_BP = 200_000
 
 
 def bin_bigwig(

@@ -14,19 +14,17 @@ does only what is missing: a killed build loses at most the tracks it was readin
 import contextlib
 import dataclasses
 import hashlib
-import logging
 import pathlib
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from absl import flags
-from distributed import Client, LocalCluster, as_completed
-from tqdm import tqdm
+from distributed import Client
 
+from data_prep import cluster
 from data_prep.bed import touched_bins
 from data_prep.bigwig import track_means, track_region_means
 from data_prep.catalogue import Track
@@ -45,6 +43,7 @@ from data_prep.examination import (
     track_problems,
 )
 from data_prep.inputs import BuildConfig, BuildInputs, define_flags
+from data_prep.needs import store_folder
 from data_prep.program import start
 from data_prep.transfer import LOCK, Limits, download
 from epi2expr_jax.errors import InputError, Problem, collect
@@ -86,14 +85,22 @@ def build(
     if problems and (not todo or (store is None and config.min_covered > 0)):
         # Which genes stay follows from all tracks.
         raise InputError(problems)
-    with _cluster(config, len(todo)) as client:
+    with _workers(config, len(todo)) as client:
         if store is None:
             store = _declare(inputs, manifest, client)
         elif len(missing) < len(tracks):
             print(f"going on: {len(tracks) - len(missing)} of {len(tracks)} tracks are done")
         with collect(problems):
             where = str(path.absolute())
-            _run(client, config, build_slab, todo, "building tracks", where, inputs.blacklist)
+            cluster.run_each(
+                client,
+                build_slab,
+                todo,
+                "building tracks",
+                where,
+                inputs.blacklist,
+                retries=config.retries,
+            )
     if problems:
         raise InputError(problems)
     return WindowStore.open(path)
@@ -175,9 +182,8 @@ def _least_coverage(inputs: BuildInputs, manifest: Manifest, client: Client) -> 
     folder.mkdir(parents=True, exist_ok=True)
     tracks = inputs.sheet.tracks
     todo = [track for track in tracks if not _coverage_file(folder, track).exists()]
-    _run(
+    cluster.run_each(
         client,
-        inputs.config,
         record_coverage,
         todo,
         "measuring coverage",
@@ -185,6 +191,7 @@ def _least_coverage(inputs: BuildInputs, manifest: Manifest, client: Client) -> 
         inputs.genes,
         inputs.window,
         inputs.blacklist,
+        retries=inputs.config.retries,
     )
     return np.min([np.load(_coverage_file(folder, track)) for track in tracks], axis=0)
 
@@ -285,88 +292,11 @@ def _require_same_sources(store: WindowStore, inputs: BuildInputs) -> None:
         raise InputError(problems)
 
 
-@contextlib.contextmanager
-def _cluster(config: BuildConfig, tracks: int) -> Iterator[Client]:
-    """A client to the Dask cluster at `--scheduler_address`, or to one of processes on this
-    machine.
-
-    Raises:
-        InputError: if no scheduler answers there.
-    """
+def _workers(config: BuildConfig, tracks: int) -> contextlib.AbstractContextManager[Client]:
+    """A client to the workers that the configuration asks for, of no more than can be busy."""
     if config.scheduler_address:
-        try:
-            client = Client(config.scheduler_address, timeout=30)
-        except (OSError, ValueError) as error:
-            raise InputError(
-                Problem(
-                    f"--scheduler_address={config.scheduler_address}",
-                    f"no Dask scheduler ({error})",
-                    "the address that `dask scheduler` printed, such as tcp://10.0.0.1:8786",
-                    "start it and its workers, or leave the flag out to use this machine",
-                )
-            ) from None
-        with client:
-            yield client
-        return
-    with (
-        tempfile.TemporaryDirectory(prefix="epi2expr-") as scratch,
-        # Processes, spawned: neither pyBigWig handles nor TensorStore survive a fork.
-        LocalCluster(
-            n_workers=min(config.workers, tracks),
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=int(config.worker_gib * 2**30),
-            dashboard_address=":0",  # any free port: builds may run side by side
-            local_directory=scratch,
-            silence_logs=logging.ERROR,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
-
-
-def attempt(task: Callable[..., None], track: Track, *args: Any) -> tuple[Problem, ...]:
-    """Run a task on a worker. Bad input is returned, for it would be as bad a second time; what
-    else fails is raised, and tried again by Dask."""
-    try:
-        task(track, *args)
-    except InputError as error:
-        return error.problems
-    return ()
-
-
-def _run(
-    client: Client,
-    config: BuildConfig,
-    task: Callable[..., None],
-    tracks: Sequence[Track],
-    label: str,
-    *args: Any,
-) -> None:
-    """Run one task a track; the failed ones are raised together after all others are done."""
-    problems: list[Problem] = []
-    futures = {
-        client.submit(attempt, task, track, *args, pure=False, retries=config.retries): track
-        for track in tracks
-    }
-    with tqdm(total=len(tracks), desc=label, unit="track", disable=None) as progress:
-        for future in as_completed(futures):
-            progress.update()
-            error = future.exception()
-            if error is None:
-                problems.extend(future.result())
-            else:
-                track = futures[future]
-                problems.append(
-                    Problem(
-                        f"{track.cell}-{track.assay}",
-                        f"{type(error).__name__}: {error} ({config.retries + 1} attempts)",
-                        "a track that can be read",
-                        "look at its file; the other tracks are done, a rerun does this one alone",
-                    )
-                )
-    if problems:
-        raise InputError(problems)
+        return cluster.join(config.scheduler_address, store_folder(config.store))
+    return cluster.local(min(config.workers, tracks), config.worker_gib)
 
 
 def main() -> None:

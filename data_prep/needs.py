@@ -50,7 +50,7 @@ class Needs:
         """
         return cls(
             store_bytes(inputs),
-            shutil.disk_usage(_store_folder(inputs)).free,
+            shutil.disk_usage(store_folder(inputs.config.store)).free,
             worker_bytes(inputs),
             _hours(inputs, seconds, genes),
         )
@@ -80,7 +80,7 @@ def worker_bytes(inputs: BuildInputs) -> int:
 
 def disk_problems(inputs: BuildInputs) -> list[Problem]:
     """A folder that cannot be written to, or too small a disk."""
-    folder = _store_folder(inputs)
+    folder = store_folder(inputs.config.store)
     if not os.access(folder, os.W_OK):
         return [
             Problem(
@@ -132,9 +132,9 @@ def _slab_bytes(inputs: BuildInputs) -> dict[Track, int]:
     return {track: 4 * (windows + regions.get(track.cell, 0)) for track in inputs.sheet.tracks}
 
 
-def _store_folder(inputs: BuildInputs) -> pathlib.Path:
+def store_folder(store: str) -> pathlib.Path:
     """The folder the store will be in, or the nearest above it that exists."""
-    folder = pathlib.Path(inputs.config.store).absolute()
+    folder = pathlib.Path(store).absolute()
     while not folder.exists():
         folder = folder.parent
     return folder

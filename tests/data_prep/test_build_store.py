@@ -1,12 +1,10 @@
 import dataclasses
 import os
-import pathlib
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -17,7 +15,7 @@ import xarray as xr
 from data_prep.annotation import read_genes
 from data_prep.assembly import load_assembly
 from data_prep.bigwig import region_means
-from data_prep.build_store import _cluster, _run, build, build_slab
+from data_prep.build_store import build, build_slab
 from data_prep.catalogue import read_sheet
 from data_prep.examination import examine
 from epi2expr_jax.errors import InputError
@@ -193,34 +191,6 @@ def test_a_blacklist_hides_bins_of_regions_and_leaves_out_genes(build_config, co
     np.testing.assert_array_equal(np.delete(hidden, [1, 2]), np.delete(shown, [1, 2]))
     assert (shown[1:3] > 0).all()
     assert store.verify() == []
-
-
-def test_tasks_that_fail_and_workers_that_die_are_tried_again(build_config, tmp_path):
-    """One task fails once, one kills its worker, one fails whenever it is tried."""
-    config = build_config(tmp_path / "s", retries=2)
-    fails, kills, broken, *sound = read_sheet(config.tracks).tracks
-
-    def task(track, folder):
-        name = f"{track.cell}-{track.assay}"
-        tries = len(list(pathlib.Path(folder).glob(f"{name}.*"))) + 1
-        (pathlib.Path(folder) / f"{name}.{tries}").touch()
-        if track == broken:
-            raise RuntimeError("broken for good")
-        if track == fails and tries == 1:
-            raise OSError("the disk was away")
-        if track == kills and tries == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    with _cluster(config, 2) as client, pytest.raises(InputError) as caught:
-        _run(client, config, task, [fails, kills, broken, *sound], "trying", str(tmp_path))
-    (problem,) = caught.value.problems
-    assert problem.where == f"{broken.cell}-{broken.assay}"
-    assert problem.found == "RuntimeError: broken for good (3 attempts)"
-    tries = Counter(path.stem for path in tmp_path.glob("*-*.?"))
-    # What a worker had done before it died may be done again.
-    assert all(tries[f"{track.cell}-{track.assay}"] >= 1 for track in sound)
-    for track, count in {fails: 2, kills: 2, broken: 3}.items():
-        assert tries[f"{track.cell}-{track.assay}"] == count
 
 
 def test_problems_of_contacts_are_listed_with_the_others(build_config, contacts, tmp_path):

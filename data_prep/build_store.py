@@ -13,6 +13,7 @@ does only what is missing: a killed build loses at most the tracks it was readin
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import pathlib
 import shutil
@@ -23,6 +24,7 @@ import numpy as np
 import pandas as pd
 from absl import flags
 from distributed import Client
+from tqdm import tqdm
 
 from data_prep import cluster
 from data_prep.bed import touched_bins
@@ -79,7 +81,7 @@ def build(
     missing = [tracks[pair] for pair in store.missing_slabs()] if store else list(tracks.values())
     if not missing:
         print(f"{path} is complete: nothing to do")
-        return WindowStore.open(path)
+        return _verified(config)
     problems: list[Problem] = []
     todo = _downloaded(inputs, missing, limits, mirrors, problems)
     if problems and (not todo or (store is None and config.min_covered > 0)):
@@ -103,7 +105,18 @@ def build(
             )
     if problems:
         raise InputError(problems)
-    return WindowStore.open(path)
+    return _verified(config)
+
+
+def _verified(config: BuildConfig) -> WindowStore:
+    store = WindowStore.open(config.store)
+    if config.verify:
+        problems = store.verify(
+            functools.partial(tqdm, desc="verifying", unit="track", disable=None)
+        )
+        if problems:
+            raise InputError(problems)
+    return store
 
 
 def _downloaded(
@@ -305,6 +318,7 @@ def main() -> None:
     print(
         f"{store.path}: {len(store.manifest.tracks)} tracks x {len(store.genes)} genes x "
         f"{store.manifest.window.bins} bins, checksum {store.checksum()[:12]}"
+        + (", verified" if config.verify else "")
     )
 
 

@@ -34,7 +34,7 @@ def local(workers: int, worker_gib: float) -> Iterator[Client]:
             memory_limit=int(worker_gib * 2**30),
             dashboard_address=":0",  # any free port: builds may run side by side
             local_directory=scratch,
-            silence_logs=logging.ERROR,
+            silence_logs=logging.CRITICAL,  # failures are reported here; the rest is of its ending
         ) as cluster,
         Client(cluster) as client,
     ):

@@ -109,6 +109,9 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "retries", 2, "Further attempts at a track whose task failed.", lower_bound=0
     )
+    flags.DEFINE_bool(
+        "verify", True, "Read the store back at the end and compare it with its checksums."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +140,7 @@ class BuildConfig:
     worker_gib: float = 2.0
     scheduler_address: str = ""
     retries: int = 2
+    verify: bool = True
 
     @property
     def download_folder(self) -> pathlib.Path:

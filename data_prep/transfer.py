@@ -9,11 +9,12 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import queue
 import random
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import requests
@@ -87,15 +88,27 @@ def download(
     lock = _Lock(folder / LOCK)
     pace = _Pace(limits.bytes_per_s)
     problems: list[Problem] = []
+    # One line of progress for all bytes, one for the files, and one for each connection.
+    lines: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for line in range(limits.connections):
+        lines.put(2 + line)
     with (
-        tqdm(desc="downloading", unit="B", unit_scale=True, disable=None) as total,
+        tqdm(desc="downloading", unit="B", unit_scale=True, disable=None) as overall,
         tqdm(total=len(downloads), desc="files", unit="file", position=1, disable=None) as files,
         ThreadPoolExecutor(limits.connections) as pool,
     ):
 
         def one(item: Download) -> None:
-            with collect(problems):
-                _Transfer(item, lock, limits, pace, total.update).run(rehash)
+            line = lines.get()
+            with (
+                collect(problems),
+                tqdm(
+                    desc=item.target.name, unit="B", unit_scale=True, position=line, leave=False,
+                    disable=None,
+                ) as own,
+            ):  # fmt: skip
+                _Transfer(item, lock, limits, pace, _Meter(own, overall)).run(rehash)
+            lines.put(line)
             files.update()
 
         try:
@@ -157,6 +170,23 @@ class _Pace:
         time.sleep(max(0.0, begin - time.monotonic()))
 
 
+@dataclasses.dataclass(frozen=True)
+class _Meter:
+    """Progress of one file, and of all."""
+
+    own: tqdm
+    overall: tqdm
+
+    def begin(self, have: int, total: int | None) -> None:
+        """So many bytes of the file are there as an attempt begins."""
+        self.own.reset(total)
+        self.own.update(have)
+
+    def add(self, count: int) -> None:
+        self.own.update(count)
+        self.overall.update(count)
+
+
 class _Refused(Exception):
     """An attempt that failed. `final`: this URL need not be asked again."""
 
@@ -175,10 +205,10 @@ class _Transfer:
         lock: _Lock,
         limits: Limits,
         pace: _Pace,
-        progress: Callable[[int], object],
+        meter: _Meter,
     ):
         self.item, self.lock, self.limits, self.pace = item, lock, limits, pace
-        self.progress = progress
+        self.meter = meter
         self.part = item.target.with_name(item.target.name + ".part")
         self.note = item.target.with_name(item.target.name + ".part.json")  # what the part is of
         known = lock.get(item.urls[0])
@@ -284,11 +314,12 @@ class _Transfer:
                     validator = response.headers.get("Last-Modified", "")
                 write_json(self.note, {"url": url, "total": total, "validator": validator})
             if begin is not None:
+                self.meter.begin(begin, total)
                 with self.part.open("ab") as file:
                     for piece in response.raw.stream(_PIECE, decode_content=False):
                         self.pace.take(len(piece))
                         file.write(piece)
-                        self.progress(len(piece))
+                        self.meter.add(len(piece))
         self._finish(total)
 
     def _begin(

@@ -25,7 +25,7 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -312,8 +312,12 @@ class WindowStore:
         content = json.dumps([manifest, slabs], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
-    def verify(self) -> list[Problem]:
-        """Read everything back, compare with the recorded checksums, and list what differs."""
+    def verify(self, watch: Callable[[list], Iterable] = iter) -> list[Problem]:
+        """Read everything back, compare with the recorded checksums, and list what differs.
+
+        Args:
+            watch: may wrap the list of tracks that are gone through, to show progress.
+        """
         problems = []
         expression = self.read_expression(self.manifest.cells)
         if _digest(expression) != self.manifest.expression_sha256:
@@ -327,7 +331,7 @@ class WindowStore:
             if self.regions(cell).sha256() != digest:
                 problems.append(_changed(f"{self.path}/regions/{cell}"))
         coverage = self.read_coverage()
-        for cell, assay in self.manifest.tracks:
+        for cell, assay in watch(self.manifest.tracks):
             record = self.slab_record(cell, assay)
             where = f"{self.path}: {cell}-{assay}"
             if record is None:

@@ -1,14 +1,21 @@
 """Speed, side by side with the peers, in one run, as ratios. One JSON line.
 
     python -m experiments.benchmark --what=windows
+    python -m experiments.benchmark --what=binning
+    python -m experiments.benchmark --what=roadmap
     python -m experiments.benchmark --what=cnn
     python -m experiments.benchmark --what=chromoformer
     python -m experiments.benchmark --what=scaling
     python -m experiments.benchmark --what=grid --precision=bfloat16
     python -m experiments.benchmark --what=perturb --store=demo.zarr
 
-windows: windows/s of our bigWig reader against the original's route (pyBigWig, Python lists) and
-    against pybigtools, on one core, 10 kb windows in bins of 25 bp.
+windows: windows/s and Mb/s of one core, 10 kb windows in bins of 25 bp: our bigWig reader against
+    the original's route (pyBigWig, Python lists), pyBigWig's stats(exact=True) and pybigtools; and
+    ours against the size of the track, the width of the window, the number of workers: a table and
+    a plot in ./throughput.
+binning: Mb/s of one core from a bigWig to one of 25 bp, against the same three.
+roadmap: what made-up tracks of full size cost to build, bin and count, and so all of the Roadmap's:
+    hours, disk, memory. Takes some 6 GB of disk and 10 minutes.
 cnn: training gene-steps/s of a population of the full CNN against one Keras 3 model after the
     other on JAX, batch 128, dropout included, and the share of this machine's own rate of float32
     matrix products at 177.5 MFLOP a gene-step; and both once more with equal allocators (huge
@@ -30,21 +37,15 @@ Needs the extra `peers`:  pip install 'epi2expr_jax[peers]'
 
 import json
 import os
-import pathlib
 import platform
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable
 
 import numpy as np
-import pyBigWig
 from absl import flags
 
-from data_prep.bigwig import window_means
 from data_prep.program import start
-from epi2expr_jax.genome import WindowSpec
 from epi2expr_jax.models import REGISTRY
 from epi2expr_jax.population import Population
 from epi2expr_jax.resident import WindowSignal
@@ -52,6 +53,7 @@ from epi2expr_jax.runs import Run, RunInputs
 from epi2expr_jax.schedules import EarlyStopConfig
 from epi2expr_jax.streaming import TrackCache
 from epi2expr_jax.training import PRECISIONS, TrainConfig, Trainer
+from experiments.benchmark_bigwig import binning, roadmap, windows
 from experiments.benchmark_chromoformer import chromoformer, training_pace
 from experiments.benchmark_perturb import perturbation
 from experiments.benchmark_scaling import grid, scaling
@@ -59,101 +61,6 @@ from experiments.flags import define_store
 from experiments.turns import matmul_mflops, rate, ratio, require_peers, take_turns
 
 FLAGS = flags.FLAGS
-
-
-# -- windows ---------------------------------------------------------------------------------
-
-_CHROMOSOMES = {"chr1": 60_000_000, "chr2": 40_000_000}
-_WINDOW = WindowSpec(10_000, 25)
-
-
-def _write_track(path: pathlib.Path, random: np.random.Generator) -> None:
-    """Run-length signal like a Roadmap p-value track: short runs in peaks, long ones between."""
-    with pyBigWig.open(str(path), "w") as file:
-        file.addHeader(list(_CHROMOSOMES.items()))
-        for chrom, length in _CHROMOSOMES.items():
-            lengths = np.where(
-                random.random(length // 50) < 0.7,
-                random.integers(1, 30, length // 50),
-                random.integers(30, 300, length // 50),
-            )
-            ends = np.cumsum(lengths)
-            ends = ends[ends < length]
-            starts = np.concatenate([[0], ends[:-1]])
-            values = np.round(random.exponential(1.5, len(ends)), 4)
-            for i in range(0, len(ends), 1 << 18):
-                part = slice(i, i + (1 << 18))
-                file.addEntries(
-                    [chrom] * len(ends[part]),
-                    starts[part].tolist(),
-                    ends=ends[part].tolist(),
-                    values=values[part].tolist(),
-                )
-
-
-def _list_route(path: str, chroms: list[str], starts: np.ndarray) -> np.ndarray:
-    """The original's: every base as a Python float, then bin means."""
-    out = np.zeros((len(starts), _WINDOW.bins), np.float32)
-    with pyBigWig.open(path) as file:
-        for i, (chrom, begin) in enumerate(zip(chroms, starts.tolist(), strict=True)):
-            bases = np.array(file.values(chrom, begin, begin + _WINDOW.window_bp))
-            out[i] = np.nan_to_num(bases).reshape(_WINDOW.bins, -1).mean(1)
-    return out
-
-
-def _pybigtools_route(path: str, chroms: list[str], starts: np.ndarray) -> np.ndarray:
-    """Its own exact bin means, which are faster than binning its bases."""
-    import pybigtools  # pyright: ignore[reportMissingImports]
-
-    out = np.zeros((len(starts), _WINDOW.bins), np.float32)
-    with pybigtools.open(path) as file:
-        for i, (chrom, begin) in enumerate(zip(chroms, starts.tolist(), strict=True)):
-            end = begin + _WINDOW.window_bp
-            out[i] = file.values(chrom, begin, end, _WINDOW.bins, "mean", exact=True, fillna=0)
-    return out
-
-
-def windows(rounds: int, number: int = 1000) -> dict:
-    """Windows/s on one core, with the same numbers checked on all sides."""
-    require_peers("pybigtools")
-    random = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as folder:
-        path = str(pathlib.Path(folder) / "track.bigwig")
-        _write_track(pathlib.Path(path), random)
-        # TSSs cluster: half of them within a few kb of another one.
-        chroms, starts = [], []
-        for chrom, length in _CHROMOSOMES.items():
-            alone = random.integers(20_000, length - 40_000, number // 4)
-            near = alone + random.integers(-5_000, 5_000, len(alone))
-            starts += np.sort(np.concatenate([alone, near])).tolist()
-            chroms += [chrom] * (2 * len(alone))
-        starts = np.array(starts)
-        routes: dict[str, Callable[[], np.ndarray]] = {
-            "ours": lambda: window_means(path, chroms, starts, _WINDOW)[0],
-            "list": lambda: _list_route(path, chroms, starts),
-            "pybigtools": lambda: _pybigtools_route(path, chroms, starts),
-        }
-        results = {name: route() for name, route in routes.items()}
-        for name, result in results.items():
-            np.testing.assert_allclose(result, results["ours"], rtol=1e-5, err_msg=name)
-
-        def cpu_rate(route: Callable[[], np.ndarray]) -> Callable[[], float]:
-            def measure() -> float:
-                begin = time.process_time()
-                route()
-                return len(starts) / (time.process_time() - begin)
-
-            return measure
-
-        sides = {name: cpu_rate(route) for name, route in routes.items()}
-        rates, by_round, disturbed = take_turns(sides, rounds)
-    return {
-        "what": "windows",
-        "ratio_vs_list": round(ratio(by_round["ours"], by_round["list"]), 2),
-        "ratio_vs_pybigtools": round(ratio(by_round["ours"], by_round["pybigtools"]), 2),
-        "windows_per_s": {name: round(value) for name, value in rates.items()},
-        "disturbed_rounds": disturbed,
-    }
 
 
 # -- cnn -------------------------------------------------------------------------------------
@@ -298,6 +205,8 @@ def whole_study(rounds: int) -> dict:
 
 BENCHMARKS: dict[str, Callable[[int], dict]] = {
     "windows": windows,
+    "binning": binning,
+    "roadmap": roadmap,
     "cnn": cnn,
     "chromoformer": chromoformer,
     "scaling": scaling,

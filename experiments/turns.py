@@ -1,5 +1,6 @@
 """How two sides are measured: in turns, in one process, as ratios."""
 
+import contextlib
 import importlib.util
 import statistics
 import time
@@ -98,10 +99,14 @@ def take_turns(sides: dict[str, Callable[[], float]], rounds: int) -> Turns:
 
 
 def _seconds_of_others() -> float:
-    """Processor seconds that other processes, or other machines on this host, have taken."""
-    machine, own = psutil.cpu_times(), psutil.Process().cpu_times()
-    idle = machine.idle + getattr(machine, "iowait", 0)
-    return sum(machine) - idle - own.user - own.system
+    """Processor seconds that neither this process nor what it started has taken."""
+    machine, this = psutil.cpu_times(), psutil.Process()
+    own = 0.0
+    for process in (this, *this.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            times = process.cpu_times()
+            own += times.user + times.system
+    return sum(machine) - machine.idle - getattr(machine, "iowait", 0) - own
 
 
 def ratio(ours: list[float], theirs: list[float]) -> float:

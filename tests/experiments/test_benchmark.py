@@ -1,9 +1,10 @@
-"""The benchmarks that need no peer, small: that they measure what they say they do."""
+"""The benchmarks, small: that they measure what they say they do."""
 
 import pandas as pd
+import pytest
 
 from epi2expr_jax.models.cnn import CnnConfig
-from experiments import benchmark_scaling, turns
+from experiments import benchmark_bigwig, benchmark_scaling, turns
 
 
 def test_scaling_makes_a_table_and_a_plot(tmp_path, monkeypatch):
@@ -49,3 +50,39 @@ def test_a_machine_that_is_never_quiet_is_named(monkeypatch):
     assert found.disturbed == 4
     assert len(found.rates["ours"]) == 2
     assert 4 in found.rates["ours"]
+
+
+@pytest.mark.peers
+def test_readers_of_bigwigs_give_the_same_numbers_and_a_table(tmp_path, monkeypatch):
+    pytest.importorskip("pybigtools")
+    for name, small in (
+        ("_CHROMOSOMES", {"chr1": 600_000, "chr2": 400_000}),
+        ("_WINDOWS", 40),
+        ("_WINDOW_BP", (2_000, 10_000)),
+        ("_RUN_BP", (60, 30)),
+        ("_TRACKS", 12),
+        ("_GENES", 100),
+    ):
+        monkeypatch.setattr(benchmark_bigwig, name, small)
+    found = benchmark_bigwig.windows(1, tmp_path / "out")  # the sides are compared on the way
+    assert set(found["windows_per_s"]) == {"ours", "list", "stats_exact", "pybigtools"}
+    table = pd.read_csv(tmp_path / "out" / "windows.csv")
+    assert table.groupby("against").value.apply(list).to_dict() == {
+        "workers": [1, 2],
+        "million runs": [1 / 60, 1 / 30],
+        "window kb": [2, 10],
+    }
+    assert (table.windows_per_s > 0).all()
+    assert found["two_workers_to_one"] > 0
+    assert benchmark_bigwig.binning(1)["mb_per_s"]["ours"] > 0
+
+
+@pytest.mark.peers
+def test_the_estimate_of_the_roadmap_is_of_what_was_measured(monkeypatch):
+    pytest.importorskip("pybigtools")
+    monkeypatch.setattr(benchmark_bigwig, "_READS", 3000)
+    monkeypatch.setattr(benchmark_bigwig, "_ROADMAP_GENES", 60)
+    found = benchmark_bigwig.roadmap(1, 3000, ["chr21", "chr22"])
+    assert found["windows_of_40_kb"]["store_gb"] > 2 * found["windows_of_10_kb"]["store_gb"] > 0
+    assert found["windows_of_10_kb"]["worker_mb"] > 100
+    assert found["depth"]["hours_one_worker"] > 0

@@ -49,7 +49,7 @@ def open_bigwig(path: str | pathlib.Path) -> Iterator:
     Raises:
         InputError: if the file is missing, no bigWig, or truncated.
     """
-    problem = _file_problem(path)
+    problem = damage(path)
     if problem:
         raise InputError(problem)
     try:
@@ -60,6 +60,37 @@ def open_bigwig(path: str | pathlib.Path) -> Iterator:
         yield handle
     finally:
         handle.close()
+
+
+@contextlib.contextmanager
+def create_bigwig(path: pathlib.Path, chrom_sizes: dict[str, int]) -> Iterator:
+    """A pyBigWig handle to write entries to; the file is whole or not there at the end.
+
+    Raises:
+        InputError: if the disk took only a part, or nothing.
+    """
+    partial = path.with_name(path.name + ".partial")
+    failed = Problem(
+        str(path),
+        "a write that failed",
+        "room and permission for a bigWig",
+        "free space or choose another --out, then run the same command again",
+    )
+    try:
+        try:
+            handle = pyBigWig.open(str(partial), "w")
+        except RuntimeError:
+            raise InputError(failed) from None
+        try:
+            handle.addHeader(list(chrom_sizes.items()))
+            yield handle
+        finally:
+            handle.close()
+        if damage(partial):  # of a write that failed pyBigWig prints a line, and goes on
+            raise InputError(failed)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def check_bigwig(
@@ -350,7 +381,7 @@ def _bin_sums(bases: np.ndarray, bin_bp: int) -> np.ndarray:
         return bins @ np.ones(bin_bp)
 
 
-def _file_problem(path: str | pathlib.Path) -> Problem | None:
+def damage(path: str | pathlib.Path) -> Problem | None:
     """What the first and last bytes say: no such file, no bigWig, or cut short."""
     expected = "a whole bigWig file"
     if is_url(path):

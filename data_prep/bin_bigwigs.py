@@ -2,7 +2,7 @@
 
     python -m data_prep.bin_bigwigs --bigwigs='tracks/*.bw' --out=binned
     python -m data_prep.bin_bigwigs --bigwigs=a.bw,b.bw --out=binned --bin_bp=100 --workers=2
-    python -m data_prep.bin_bigwigs --tracks=roadmap_pvalue --out=binned    # writes tracks.csv, too
+    python -m data_prep.bin_bigwigs --tracks=roadmap_pvalue --out=binned    # and tracks.25bp.csv
 
 Each track becomes OUT/NAME.25bp.bw on the same chromosomes. A bin's value is the mean over all its
 bases, weighted by bases and never from zoom levels; bases that the track does not list count as 0,
@@ -16,11 +16,10 @@ import functools
 import pathlib
 
 import numpy as np
-import pyBigWig
 from absl import flags
 from tqdm import tqdm
 
-from data_prep.bigwig import open_bigwig, region_means
+from data_prep.bigwig import create_bigwig, open_bigwig, region_means
 from data_prep.conversion import conversion_from_flags, convert, define_conversion
 from data_prep.program import start
 from epi2expr_jax.errors import InputError, Problem
@@ -44,7 +43,8 @@ def bin_bigwig(
         progress: show it, chromosome by chromosome.
 
     Raises:
-        InputError: if the source cannot be read, holds infinite values, or is the target.
+        InputError: if the source cannot be read, holds infinite values, or is the target; if the
+            disk is full.
     """
     if bin_bp < 1:
         raise InputError(Problem("--bin_bp", str(bin_bp), "1 or more", "such as 25"))
@@ -54,21 +54,16 @@ def bin_bigwig(
         )
     with open_bigwig(source) as handle:
         sizes = handle.chroms()
-    partial = target.with_name(target.name + ".partial")
-    try:
-        with pyBigWig.open(str(partial), "w") as file:
-            file.addHeader(list(sizes.items()))
-            length, hidden = sum(sizes.values()), None if progress else True
-            with tqdm(
-                total=length, desc=source.name, unit="bp", unit_scale=True, leave=False,
-                disable=hidden,
-            ) as bar:  # fmt: skip
-                for chrom, size in sizes.items():
-                    _add_chromosome(file, source, chrom, size, bin_bp)
-                    bar.update(size)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    length, hidden = sum(sizes.values()), None if progress else True
+    with (
+        create_bigwig(target, sizes) as file,
+        tqdm(
+            total=length, desc=source.name, unit="bp", unit_scale=True, leave=False, disable=hidden
+        ) as bar,
+    ):
+        for chrom, size in sizes.items():
+            _add_chromosome(file, source, chrom, size, bin_bp)
+            bar.update(size)
 
 
 def _add_chromosome(file, source: pathlib.Path, chrom: str, size: int, bin_bp: int) -> None:
@@ -84,9 +79,8 @@ def _add_chromosome(file, source: pathlib.Path, chrom: str, size: int, bin_bp: i
 
 def main() -> None:
     conversion = conversion_from_flags("bigwigs", f".{FLAGS.bin_bp}bp.bw")
-    made = convert(
-        conversion, functools.partial(bin_bigwig, bin_bp=FLAGS.bin_bp), workers=FLAGS.workers
-    )
+    make = functools.partial(bin_bigwig, bin_bp=FLAGS.bin_bp)
+    made = convert(conversion, make, FLAGS.workers)
     skipped = len(conversion.targets) - len(made)
     print(f"{FLAGS.out}: {len(made)} tracks binned" + (f", {skipped} were done" if skipped else ""))
 

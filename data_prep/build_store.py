@@ -6,9 +6,11 @@
     … --tracks=roadmap_pvalue --downloads=/data/tracks --connections=8      # from URLs
     … --scheduler_address=tcp://head:8786                # on the workers of a Dask cluster
 
-Tracks of which the sheet gives the URL alone are downloaded first (as data_prep.download does). All
-inputs are checked (as data_prep.doctor does). One task is one track. The same command run again
-does only what is missing: a killed build loses at most the tracks it was reading.
+All inputs are checked (as data_prep.doctor does), then tracks of which the sheet gives the URL
+alone are downloaded (as data_prep.download does), checked, and all are read: one task is one track.
+What cannot be had or read is named at the end, with the rest done. The same command run again does
+only what is missing: a killed build loses at most the tracks it was reading, and a track that is
+done needs its file no more. At the end the store is read back and compared with its checksums.
 """
 
 import contextlib
@@ -28,7 +30,7 @@ from tqdm import tqdm
 
 from data_prep import cluster
 from data_prep.bed import touched_bins
-from data_prep.bigwig import track_means, track_region_means
+from data_prep.bigwig import damage, track_means, track_region_means
 from data_prep.catalogue import Track
 from data_prep.download import (
     define_limits,
@@ -47,7 +49,7 @@ from data_prep.examination import (
 from data_prep.inputs import BuildConfig, BuildInputs, define_flags
 from data_prep.needs import store_folder
 from data_prep.program import start
-from data_prep.transfer import LOCK, Limits, download
+from data_prep.transfer import Limits, fetch
 from epi2expr_jax.errors import InputError, Problem, collect
 from epi2expr_jax.genome import WindowSpec, window_bounds
 from epi2expr_jax.manifest import Manifest
@@ -83,26 +85,25 @@ def build(
         print(f"{path} is complete: nothing to do")
         return _verified(config)
     problems: list[Problem] = []
-    todo = _downloaded(inputs, missing, limits, mirrors, problems)
-    if problems and (not todo or (store is None and config.min_covered > 0)):
-        # Which genes stay follows from all tracks.
-        raise InputError(problems)
-    with _workers(config, len(todo)) as client:
+    with collect(problems), _workers(config, len(missing)) as client:
+        todo = _downloaded(inputs, missing, limits, mirrors, problems)
+        if problems and (not todo or (store is None and config.min_covered > 0)):
+            # Which genes stay follows from all tracks.
+            raise InputError(problems)
         if store is None:
             store = _declare(inputs, manifest, client)
         elif len(missing) < len(tracks):
             print(f"going on: {len(tracks) - len(missing)} of {len(tracks)} tracks are done")
-        with collect(problems):
-            where = str(path.absolute())
-            cluster.run_each(
-                client,
-                build_slab,
-                todo,
-                "building tracks",
-                where,
-                inputs.blacklist,
-                retries=config.retries,
-            )
+        where = str(path.absolute())
+        cluster.run_each(
+            client,
+            build_slab,
+            todo,
+            "building tracks",
+            where,
+            inputs.blacklist,
+            retries=config.retries,
+        )
     if problems:
         raise InputError(problems)
     return _verified(config)
@@ -135,19 +136,23 @@ def _downloaded(
         InputError: if two URLs gave the same file.
     """
     here = set(present_tracks(tracks))  # `examine` has looked into them
-    wanted = with_mirrors(track_downloads(tracks), mirrors)
-    if wanted:
-        with collect(problems):
-            # Each slab's task reads its file's sha256 anyway.
-            download(wanted, inputs.config.download_folder, limits, rehash=False)
-    remedy = f"remove it and its entry in {LOCK} beside it, then run the same command again"
+    wanted = with_mirrors(track_downloads(tracks, damage), mirrors)
+    if not wanted:
+        return list(tracks)
+    failed = fetch(wanted, inputs.config.download_folder, limits)
     sound = []
-    for track in present_tracks(tracks):
-        found = [] if track in here else track_problems(track, inputs)
-        problems += [dataclasses.replace(problem, remedy=remedy) for problem in found]
+    for track in tracks:
+        found = [
+            problem
+            for source in track.sources
+            for problem in failed.get(pathlib.Path(source.location), [])
+        ]
+        if not found and track not in here:
+            found = track_problems(track, inputs)
+        problems += found
         if not found:
             sound.append(track)
-    same = same_file_problems(inputs.sheet.tracks) if wanted else []
+    same = same_file_problems(inputs.sheet.tracks)
     if same:
         raise InputError([*problems, *same])
     return sound
@@ -190,7 +195,13 @@ def _coverage_folder(store: str) -> pathlib.Path:
 def _least_coverage(inputs: BuildInputs, manifest: Manifest, client: Client) -> np.ndarray:
     """The first pass: each candidate gene's lowest coverage `[G]` over all tracks."""
     # Kept beside the store until it is declared, under a name that says what was asked for.
-    asked = repr((manifest.candidates_sha256, manifest.window_bp, manifest.bin_bp))
+    files = [
+        (track.cell, track.assay, source.location, pathlib.Path(source.location).stat().st_size)
+        for track in inputs.sheet.tracks
+        for source in track.sources
+    ]
+    window = manifest.window_bp, manifest.bin_bp
+    asked = repr((manifest.candidates_sha256, window, manifest.blacklist, files))
     folder = _coverage_folder(inputs.config.store) / hashlib.sha256(asked.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     tracks = inputs.sheet.tracks

@@ -194,7 +194,9 @@ def read_sheet(path: str | pathlib.Path, problems: list[Problem] | None = None) 
         found.extend(repeated)
         if repeated:
             rows[pair] = replicates[:1]
-    found.extend(_mixture_problems([row for group in rows.values() for row in group]))
+    kept = [row for group in rows.values() for row in group]
+    found.extend(_shared_problems(kept))
+    found.extend(_mixture_problems(kept))
     if not rows and not found:
         found.append(Problem(str(path), "no track", "a row for each track", "add the rows"))
     report(found, problems)
@@ -314,6 +316,14 @@ def _row_problems(row: _Row) -> Iterator[Problem]:
                 f"and is not {' or '.join(_RESERVED)}",
                 "rename it: names become file names and flag values",
             )
+    replicate = fields.get("replicate", "")
+    if replicate and not _NAME.fullmatch(replicate):
+        yield Problem(
+            row.where,
+            f"replicate {replicate!r}",
+            "a name of letters, digits, `.`, `_` and `-` that begins with a letter or digit",
+            "rename it: names become file names",
+        )
     if row.unit not in UNIT_TRANSFORM:
         yield Problem(
             row.where,
@@ -367,6 +377,23 @@ def _replicate_problems(rows: list[_Row]) -> Iterator[Problem]:
                 kind="duplicate_rows",
             )
             return
+
+
+def _shared_problems(rows: list[_Row]) -> Iterator[Problem]:
+    """A file, or a URL, is of one track."""
+    by_location: dict[str, list[_Row]] = defaultdict(list)
+    for row in rows:
+        by_location[_source(row).location].append(row)
+    for location, sharing in by_location.items():
+        names = dict.fromkeys(f"{row.fields['cell']} {row.fields['assay']}" for row in sharing)
+        if len(names) > 1:
+            yield Problem(
+                f"{sharing[0].sheet}, lines {listing(row.line for row in sharing)}",
+                f"{location} for {listing(names)}",
+                "one file a track",
+                "look which track the file is of, and correct the other rows of the sheet",
+                kind="same_file",
+            )
 
 
 def _mixture_problems(rows: list[_Row]) -> Iterator[Problem]:

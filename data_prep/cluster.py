@@ -1,5 +1,6 @@
 """Where tracks are read: processes on this machine, or the workers of a Dask cluster."""
 
+import concurrent.futures
 import contextlib
 import logging
 import os
@@ -8,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from distributed import Client, LocalCluster, wait
+from distributed import Client, KilledWorker, LocalCluster, wait
 from tqdm import tqdm
 
 from data_prep.catalogue import Track
@@ -75,7 +76,9 @@ def _require_able(client: Client, where: str, folder: pathlib.Path) -> None:
         return os.path.exists(path)
 
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".epi2expr-") as token:
-        if wait_some([client.submit(os.getpid, pure=False)], FIRST_WORKER_S):
+        # It may wait for a worker behind another build's tasks, but not for there to be one.
+        first = [client.submit(os.getpid, pure=False)]
+        if wait_some(first, FIRST_WORKER_S) and not client.nthreads():
             raise InputError(
                 Problem(
                     where,
@@ -85,24 +88,28 @@ def _require_able(client: Client, where: str, folder: pathlib.Path) -> None:
                 )
             )
         answers: Any = client.run(look, token.name, on_error="return")
+    errors = {name: answer for name, answer in answers.items() if isinstance(answer, BaseException)}
+    blind = [name for name, answer in answers.items() if answer is False]
     problems = []
-    for what, expected, remedy, unable in (
-        (
-            "data_prep cannot be imported",
-            "the environment of this process",
-            "install epi2expr_jax where the workers run",
-            [name for name, answer in answers.items() if isinstance(answer, BaseException)],
-        ),
-        (
-            f"{folder} is not there, or is another folder",
-            "folders that all machines share",
-            "put store and tracks on a shared file system",
-            [name for name, answer in answers.items() if answer is False],
-        ),
-    ):
-        if unable:
-            found = f"workers on which {what} ({listing(unable)})"
-            problems.append(Problem(where, found, expected, remedy))
+    if errors:
+        said = listing({f"{type(error).__name__}: {error}" for error in errors.values()})
+        problems.append(
+            Problem(
+                where,
+                f"workers that cannot import data_prep: {listing(errors)} ({said})",
+                "the environment of this process",
+                "install epi2expr_jax where the workers run",
+            )
+        )
+    if blind:
+        problems.append(
+            Problem(
+                where,
+                f"workers that do not see what is in {folder}: {listing(blind)}",
+                "folders that all machines share",
+                "put store and tracks on a shared file system",
+            )
+        )
     if problems:
         raise InputError(problems)
 
@@ -153,7 +160,11 @@ def run_each(
     left, looks = list(futures), 0
     with tqdm(total=len(tracks), desc=label, unit="track", disable=None) as progress:
         while left:
-            waiting = wait_some(left, LOOK_S)
+            try:
+                waiting = wait_some(left, LOOK_S)
+            except concurrent.futures.CancelledError:  # Dask's word for a scheduler that is gone
+                problems.append(_lost(len(left)))
+                break
             # Twice without a worker: one that is only being restarted is back by then.
             looks = looks + 1 if waiting == left and not client.nthreads() else 0
             if looks > 1:
@@ -171,6 +182,15 @@ def _problems(future: Any, track: Track, retries: int) -> Sequence[Problem]:
     error = future.exception()
     if error is None:
         return future.result()
+    if isinstance(error, KilledWorker):
+        return [
+            Problem(
+                f"{track.cell}-{track.assay}",
+                "a task that ended its worker each time",
+                "memory for a track",
+                "give more --worker_gib, or fewer --workers, then run the same command again",
+            )
+        ]
     return [
         Problem(
             f"{track.cell}-{track.assay}",
@@ -184,7 +204,7 @@ def _problems(future: Any, track: Track, retries: int) -> Sequence[Problem]:
 def _lost(left: int) -> Problem:
     return Problem(
         "Dask cluster",
-        f"no worker any more, and {left} tracks not done",
+        f"no worker or no scheduler any more, and {left} tracks not done",
         "workers that stay",
         "start workers, with more memory if they ran out of it, then run the same command again: "
         "it does only what is missing",

@@ -25,13 +25,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
-import pyBigWig
 from absl import flags
 from jaxtyping import Float64, Int64, Integer
 from tqdm import tqdm
 
 from data_prep.assembly import load_assembly
-from data_prep.bigwig import open_bigwig
+from data_prep.bigwig import create_bigwig, open_bigwig
 from data_prep.conversion import conversion_from_flags, convert, define_conversion
 from data_prep.program import start
 from epi2expr_jax.errors import InputError, Problem
@@ -103,7 +102,6 @@ def write_depth(
     elsewhere: dict[str, int] = {}
     number = {chrom: i for i, chrom in enumerate(chrom_sizes)}
     counts = np.zeros(len(chrom_sizes), np.int64)
-    partial = target.with_name(target.name + ".partial")
     # Reads by chromosome. A killed run leaves it, and the next one begins anew.
     spill = target.with_name(target.name + ".reads")
     shutil.rmtree(spill, ignore_errors=True)
@@ -119,24 +117,22 @@ def write_depth(
                     if chrom not in spelling:
                         elsewhere[str(chrom)] = elsewhere.get(str(chrom), 0) + len(own)
                         continue
-                    index = number[spelling[str(chrom)]]
-                    counts[index] += len(own)
-                    with open(spill / str(index), "ab") as file:
-                        own[["start", "end"]].to_numpy(np.int32).tofile(file)
+                    name = spelling[str(chrom)]
+                    counts[number[name]] += len(own)
+                    bounds = own[["start", "end"]].clip(upper=chrom_sizes[name])
+                    with open(spill / str(number[name]), "ab") as file:
+                        bounds.to_numpy(np.int32).tofile(file)
                 bar.update(len(part))
         if not counts.any():
             raise InputError(_nothing_there(source, elsewhere, chrom_sizes))
-        with pyBigWig.open(str(partial), "w") as file:
-            file.addHeader(list(chrom_sizes.items()))
+        with create_bigwig(target, chrom_sizes) as file:
             for chrom, size in tqdm(
                 chrom_sizes.items(), f"depth of {source.name}", leave=False, disable=hidden
             ):
                 path = spill / str(number[chrom])
                 held = np.fromfile(path, np.int32) if path.exists() else np.zeros(0, np.int32)
                 _add_runs(file, chrom, *depth_of(held[::2], held[1::2], size))
-        partial.replace(target)
     finally:
-        partial.unlink(missing_ok=True)
         shutil.rmtree(spill)
     return Counted(int(counts.sum()), elsewhere)
 
@@ -179,6 +175,8 @@ def _batches(path: pathlib.Path) -> Iterator[pd.DataFrame]:
                 _require_reads(path, part)
                 seen += len(part)
                 yield part
+    except InputError:  # a ValueError, too
+        raise
     except (OSError, EOFError, ValueError) as error:
         raise InputError(
             Problem(
@@ -257,19 +255,20 @@ def _blocks(start: int, cigar: Sequence[tuple[int, int]]) -> Iterator[tuple[int,
 
 
 def _is_of(chrom_sizes: dict[str, int], track: pathlib.Path) -> bool:
-    with open_bigwig(track) as handle:
-        return handle.chroms() == chrom_sizes
+    try:
+        with open_bigwig(track) as handle:
+            return handle.chroms() == chrom_sizes
+    except InputError:
+        return False
 
 
 def main() -> None:
-    conversion = conversion_from_flags("reads", ".depth.bw", unit="depth")
     sizes = load_assembly(FLAGS.assembly).chrom_sizes
-    made = convert(
-        conversion,
-        functools.partial(write_depth, chrom_sizes=sizes),
-        workers=FLAGS.workers,
-        is_current=functools.partial(_is_of, sizes),
+    conversion = conversion_from_flags(
+        "reads", ".depth.bw", unit="depth", is_current=functools.partial(_is_of, sizes)
     )
+    make = functools.partial(write_depth, chrom_sizes=sizes)
+    made = convert(conversion, make, FLAGS.workers)
     for target, counted in made.items():
         left = sum(counted.elsewhere.values())
         where = f"; {left:,} left out, on {listing(counted.elsewhere)}" if left else ""

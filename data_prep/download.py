@@ -14,7 +14,7 @@ import dataclasses
 import pathlib
 import re
 import urllib.parse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from absl import flags
 
@@ -113,10 +113,13 @@ def localise(sheet: TrackSheet, folder: pathlib.Path) -> TrackSheet:
     return TrackSheet(sheet.where, tuple(tracks))
 
 
-def track_downloads(tracks: Iterable[Track]) -> list[Download]:
-    """What the tracks of a localised sheet have URLs of."""
+def track_downloads(
+    tracks: Iterable[Track],
+    check: Callable[[pathlib.Path], Problem | None] = lambda path: None,
+) -> list[Download]:
+    """What the tracks of a localised sheet have URLs of; `check` as in `Download`."""
     return [
-        Download(pathlib.Path(source.location), (source.url,), source.sha256)
+        Download(pathlib.Path(source.location), (source.url,), source.sha256, check)
         for track in tracks
         for source in track.sources
         if source.url

@@ -14,7 +14,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import requests
@@ -38,11 +38,13 @@ class Download:
         target: where it will lie.
         urls: where it can be had; the first is its name in the lock file, others are mirrors.
         sha256: what its checksum must be, if known beforehand.
+        check: looks into what came before it is taken for the file, and says what is wrong with it.
     """
 
     target: pathlib.Path
     urls: tuple[str, ...]
     sha256: str | None = None
+    check: Callable[[pathlib.Path], Problem | None] = lambda path: None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,40 +67,52 @@ class Limits:
 
 
 def download(
-    downloads: Sequence[Download],
-    folder: pathlib.Path,
-    limits: Limits | None = None,
-    *,
-    rehash: bool = True,
+    downloads: Sequence[Download], folder: pathlib.Path, limits: Limits | None = None
 ) -> None:
-    """Have all files, several at a time.
+    """Have all files, as `fetch`.
+
+    Raises:
+        InputError: naming every file that could not be had, after all others are whole.
+    """
+    failed = fetch(downloads, folder, limits)
+    if failed:
+        raise InputError(problem for problems in failed.values() for problem in problems)
+
+
+def fetch(
+    downloads: Sequence[Download], folder: pathlib.Path, limits: Limits | None = None
+) -> dict[pathlib.Path, list[Problem]]:
+    """Have all files, several at a time; of those that are there already the sha256 is compared.
 
     Args:
         downloads: what to have.
         folder: where the lock file lies.
         limits: of the network.
-        rehash: read files that are there already and compare their sha256; otherwise only their
-            length is compared.
+
+    Returns:
+        The targets that are not the files they should be, and why; all others are.
 
     Raises:
-        InputError: naming every file that could not be had, after all others are whole.
+        InputError: if the lock file cannot be read.
     """
     limits = limits or Limits()
     folder.mkdir(parents=True, exist_ok=True)
     lock = _Lock(folder / LOCK)
     pace = _Pace(limits.bytes_per_s)
-    problems: list[Problem] = []
+    stop = threading.Event()
+    wanted = list({item.target: item for item in downloads}.values())
     # One line of progress for all bytes, one for the files, and one for each connection.
     lines: queue.SimpleQueue[int] = queue.SimpleQueue()
     for line in range(limits.connections):
         lines.put(2 + line)
     with (
         tqdm(desc="downloading", unit="B", unit_scale=True, disable=None) as overall,
-        tqdm(total=len(downloads), desc="files", unit="file", position=1, disable=None) as files,
+        tqdm(total=len(wanted), desc="files", unit="file", position=1, disable=None) as files,
         ThreadPoolExecutor(limits.connections) as pool,
     ):
 
-        def one(item: Download) -> None:
+        def one(item: Download) -> list[Problem]:
+            problems: list[Problem] = []
             line = lines.get()
             with (
                 collect(problems),
@@ -107,17 +121,18 @@ def download(
                     disable=None,
                 ) as own,
             ):  # fmt: skip
-                _Transfer(item, lock, limits, pace, _Meter(own, overall)).run(rehash)
+                _Transfer(item, lock, limits, pace, _Meter(own, overall), stop).run()
             lines.put(line)
             files.update()
+            return problems
 
         try:
-            list(pool.map(one, downloads))
+            found = list(pool.map(one, wanted))
         except BaseException:
+            stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    if problems:
-        raise InputError(problems)
+    return {item.target: what for item, what in zip(wanted, found, strict=True) if what}
 
 
 class _Lock:
@@ -206,9 +221,10 @@ class _Transfer:
         limits: Limits,
         pace: _Pace,
         meter: _Meter,
+        stop: threading.Event,
     ):
         self.item, self.lock, self.limits, self.pace = item, lock, limits, pace
-        self.meter = meter
+        self.meter, self.stop = meter, stop
         self.part = item.target.with_name(item.target.name + ".part")
         self.note = item.target.with_name(item.target.name + ".part.json")  # what the part is of
         known = lock.get(item.urls[0])
@@ -224,22 +240,21 @@ class _Transfer:
                 )
             )
 
-    def run(self, rehash: bool) -> None:
+    def run(self) -> None:
         """Have the file. Raises InputError."""
-        if self.item.target.exists():
-            self._check_there(rehash)
-            return
         try:
+            if self.item.target.exists():
+                self._check_there()
+                return
             self.item.target.parent.mkdir(parents=True, exist_ok=True)
             self._fetch()
         except OSError as error:
-            raise self._problem(f"a write that failed: {error}", "free space") from None
+            raise self._problem(
+                f"a file that cannot be read or written: {error}", "free space, or give permission"
+            ) from None
 
-    def _check_there(self, rehash: bool) -> None:
+    def _check_there(self) -> None:
         size = self.item.target.stat().st_size
-        known = self.lock.get(self.item.urls[0])
-        if known and not rehash and size == known["bytes"]:
-            return
         digest = _digest(self.item.target).hexdigest()
         if self.expected not in (None, digest):
             raise InputError(
@@ -257,7 +272,7 @@ class _Transfer:
         if not urls:
             raise self._problem("no http or https address", "give one in the sheet")
         failures, farthest, tries, said = 0, self._have(), 0, ""
-        while failures < self.limits.attempts:
+        while failures < self.limits.attempts and not self.stop.is_set():
             url = urls[tries % len(urls)]
             tries += 1
             try:
@@ -278,7 +293,7 @@ class _Transfer:
             failures += 1
             if failures < self.limits.attempts:
                 pause = self.limits.pause_s * 2 ** (failures - 1) * random.uniform(0.5, 1.0)
-                time.sleep(min(max(pause, wait), _LONGEST_PAUSE_S))
+                self.stop.wait(min(max(pause, wait), _LONGEST_PAUSE_S))
         raise self._problem(said, "check the URL and the network, or give a --mirror")
 
     def _problem(self, found: str, remedy: str) -> InputError:
@@ -317,6 +332,8 @@ class _Transfer:
                 self.meter.begin(begin, total)
                 with self.part.open("ab") as file:
                     for piece in response.raw.stream(_PIECE, decode_content=False):
+                        if self.stop.is_set():
+                            raise _Refused("the program is ending")
                         self.pace.take(len(piece))
                         file.write(piece)
                         self.meter.add(len(piece))
@@ -358,6 +375,10 @@ class _Transfer:
             if wanted is not None and have != wanted:
                 self._drop()
                 raise _Refused(f"{have:,} bytes, {wanted:,} {whose}")
+        problem = self.item.check(self.part)
+        if problem:
+            self._drop()
+            raise _Refused(problem.found)
         digest = _digest(self.part).hexdigest()
         if self.expected not in (None, digest):
             self._drop()

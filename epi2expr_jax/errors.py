@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import difflib
+import errno
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TextIO
@@ -99,16 +100,37 @@ def show(problems: Iterable[Problem], file: TextIO) -> None:
         print(f"    remedy:   {problem.remedy}", file=file)
 
 
+_TO_MEND = {
+    errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EISDIR, errno.ENOSPC, errno.ENOTDIR,
+    errno.EPERM, errno.EROFS,
+}  # fmt: skip
+
+
 @contextlib.contextmanager
 def exit_on_bad_input() -> Iterator[None]:
     """For programs: print the problems and leave with status 2 instead of a traceback.
 
-    A full disk is reported the same way: it is the user's to mend, and no traceback helps.
+    Files and folders that refuse what is asked of them are reported the same way: they are the
+    user's to mend, and no traceback helps.
     """
     try:
         yield
     except InputError as error:
-        count = len(error.problems)
-        print(f"\n{count} problem{'s' if count != 1 else ''} with the input:", file=sys.stderr)
-        show(error.problems, sys.stderr)
-        raise SystemExit(2) from None
+        problems = error.problems
+    except OSError as error:
+        if error.errno not in _TO_MEND:
+            raise
+        problems = (
+            Problem(
+                str(error.filename or "a file"),
+                error.strerror or str(error),
+                "room and permission to read and write there",
+                "mend that or name another place, then run the same command again",
+            ),
+        )
+    else:
+        return
+    count = len(problems)
+    print(f"\n{count} problem{'s' if count != 1 else ''} with the input:", file=sys.stderr)
+    show(problems, sys.stderr)
+    raise SystemExit(2)

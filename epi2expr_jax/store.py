@@ -338,9 +338,13 @@ class WindowStore:
                 problems.append(Problem(where, "no slab", "a whole slab", "rerun build_store"))
                 continue
             c, a = self.manifest.cells.index(cell), self.manifest.assays.index(assay)
-            values = [self.read_signal([cell], [assay])[0, 0], coverage[c, a]]
-            if cell in self.manifest.regions_sha256:
-                values.append(self.read_region_depth(cell, [assay])[0])
+            try:
+                values = [self.read_signal([cell], [assay])[0, 0], coverage[c, a]]
+                if cell in self.manifest.regions_sha256:
+                    values.append(self.read_region_depth(cell, [assay])[0])
+            except ValueError as error:  # TensorStore's word for damaged shards
+                problems.append(_changed(where, f"no readable values ({str(error)[:200]})"))
+                continue
             if _digest(*values) != record["sha256"]:
                 problems.append(_changed(where))
         return problems
@@ -373,10 +377,11 @@ def _depth(cell: str) -> str:
     return f"regions/{cell}/depth"
 
 
-def _changed(where: str) -> Problem:
+def _changed(where: str, found: str = "values that differ from the recorded checksum") -> Problem:
     return Problem(
         where,
-        "values that differ from the recorded checksum",
+        found,
         "what build_store wrote",
-        "delete the slab's marker under slabs/ and run build_store again",
+        "for a track delete its marker under slabs/, for anything else the whole store; then run "
+        "build_store again",
     )

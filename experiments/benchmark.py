@@ -15,7 +15,7 @@ windows: windows/s and Mb/s of one core, 10 kb windows in bins of 25 bp: our big
     a plot in ./throughput.
 binning: Mb/s of one core from a bigWig to one of 25 bp, against the same three.
 roadmap: what made-up tracks of full size cost to build, bin and count, and so all of the Roadmap's:
-    hours, disk, memory. Takes some 6 GB of disk and 10 minutes.
+    hours, disk, memory. One round; takes some 6 GB of disk and 6 minutes.
 cnn: training gene-steps/s of a population of the full CNN against one Keras 3 model after the
     other on JAX, batch 128, dropout included, and the share of this machine's own rate of float32
     matrix products at 177.5 MFLOP a gene-step; and both once more with equal allocators (huge
@@ -30,8 +30,8 @@ perturb: gene-edits/s of the original study's distal preset (17 bins x 11 factor
     against its PyTorch network on one gene and edit at a time.
 grid: what 660 CNNs and 308 Chromoformers cost on this device, and the estimate for one H100.
 
-Both sides take turns (ABAB), and the median ratio counts: absolute figures drift with the machine.
-Rounds beside which other processes ran are dropped and measured again.
+Where there are two sides they take turns (ABAB), and the median ratio counts: absolute figures
+drift with the machine. Rounds beside which other processes ran are dropped and measured again.
 Needs the extra `peers`:  pip install 'epi2expr_jax[peers]'
 """
 

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pyBigWig
-from distributed import Client, wait
+from distributed import Client
 
 from data_prep import build_store, cluster
 from data_prep.assembly import load_assembly
@@ -28,6 +28,7 @@ from data_prep.catalogue import Track, read_sheet
 from data_prep.depth import write_depth
 from data_prep.inputs import BuildConfig
 from data_prep.simulate import simulate
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.genome import WindowSpec
 from epi2expr_jax.roadmap import AUTOSOMES
 from experiments.turns import rate, ratio, require_peers, take_turns
@@ -252,7 +253,9 @@ def _by_workers(rounds: int) -> tuple[pd.DataFrame, float]:
 
 
 def _build_again(client: Client, tracks: Sequence[Track], store: pathlib.Path) -> None:
-    wait([client.submit(build_store.build_slab, t, str(store), pure=False) for t in tracks])
+    client.gather(
+        [client.submit(build_store.build_slab, t, str(store), pure=False) for t in tracks]
+    )
 
 
 def _plot(table: pd.DataFrame, path: pathlib.Path) -> None:
@@ -283,7 +286,7 @@ def _binned_by_lists(source: pathlib.Path, target: pathlib.Path) -> None:
     with pyBigWig.open(str(source)) as file:
         for chrom, length in _CHROMOSOMES.items():
             pieces = [
-                np.nan_to_num(np.array(file.values(chrom, begin, begin + 1_000_000)))
+                np.nan_to_num(np.array(file.values(chrom, begin, min(begin + 1_000_000, length))))
                 for begin in range(0, length, 1_000_000)
             ]
             means[chrom] = np.concatenate(pieces).reshape(-1, 25).mean(1)
@@ -387,12 +390,14 @@ def roadmap(
                 _build_again(client, tracks, where)  # the workers import what they need
                 begin = time.perf_counter()
                 _build_again(client, tracks, where)
-                assert store.verify() == []
+                problems = store.verify()
                 hours = _hours(begin, _ROADMAP_TRACKS / 2)
+            if problems:
+                raise InputError(problems)
             held = sum(path.stat().st_size for path in where.rglob("*") if path.is_file())
             found[f"windows_of_{window_bp // 1000}_kb"] = {
                 "hours_two_workers": hours,
-                "store_gb": round(held / 2 * _ROADMAP_TRACKS / 1e9, 1),
+                "store_gb": float(f"{held / 2 * _ROADMAP_TRACKS / 1e9:.2g}"),
                 "worker_mb": round(peak[0] / 1e6),
             }
         begin = time.perf_counter()
@@ -420,11 +425,11 @@ def roadmap(
 
 def _hours(begin: float, times: float) -> float:
     """What has begun then took, so many times."""
-    return round((time.perf_counter() - begin) * times / 3600, 2)
+    return float(f"{(time.perf_counter() - begin) * times / 3600:.2g}")
 
 
 def _gb(path: pathlib.Path, files: int) -> float:
-    return round(path.stat().st_size * files / 1e9, 1)
+    return float(f"{path.stat().st_size * files / 1e9:.2g}")
 
 
 def _full_size_inputs(folder: pathlib.Path, sizes: Mapping[str, int]) -> BuildConfig:

@@ -64,8 +64,8 @@ class Turns(NamedTuple):
 
     Attributes:
         median: the median rate of each side.
-        rates: all rates of each side, round by round; disturbed rounds are not among them.
-        disturbed: how many rounds were dropped, since other processes ran beside them.
+        rates: the rates of each side, round by round, of the quietest rounds.
+        disturbed: beside how many rounds other processes ran; they are dropped where others do.
     """
 
     median: dict[str, float]

@@ -125,13 +125,15 @@ def test_from_a_sheet_of_bad_urls_to_a_sheet_of_binned_tracks(tmp_path, monkeypa
         assert "HTTP 404" in failed.stderr
         assert "1 problem" in failed.stderr
         assert (out / "E003-DNase.100bp.bw").exists()
-        assert not (out / "tracks.csv").exists(), "a sheet lists what is there"
+        assert not (out / "tracks.100bp.csv").exists(), "a sheet lists what is there"
         sheet.write_text(sheet.read_text().replace("404", "good"))
         (out / "downloads" / "x.bw").unlink()  # its result is there
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert "1 tracks binned, 1 were done" in done.stdout
         assert [path for path, _ in server.asked].count("/good/x.bw") == 1
-    first, second = read_sheet(out / "tracks.csv").tracks
+    first, second = read_sheet(out / "tracks.100bp.csv").tracks
     assert (first.cell, first.assay, first.unit, first.group) == ("E003", "DNase", "depth", "open")
     assert second.sources[0].location == str(out / "E003-H3K4me3.100bp.bw")
-    assert ",E003-DNase.100bp.bw," in (out / "tracks.csv").read_text(), "relative to the sheet"
+    assert ",E003-DNase.100bp.bw," in (out / "tracks.100bp.csv").read_text(), (
+        "relative to the sheet"
+    )

@@ -348,7 +348,7 @@ def test_killed_and_run_again_gives_the_same_store(build_config, small_store, tm
     """kill -9 of the whole process group at random moments."""
     random = np.random.default_rng(0)
     interrupted = 0
-    for i in range(trial_size(2, 100)):
+    for i in range(trial_size(1, 100)):
         config = build_config(tmp_path / f"s{i}.zarr", min_covered=0.01)
         process = subprocess.Popen(
             command(config), start_new_session=True, stdout=subprocess.DEVNULL

@@ -68,10 +68,11 @@ def test_reads_of_any_order_in_batches(tmp_path, monkeypatch, name):
     monkeypatch.setattr(depth, "_RUNS", 300)
     table = random_reads(3000)
     alien = table.head(5).assign(chrom="chrUn")
-    path = write_reads(pd.concat([table, alien]), tmp_path / name)
+    beyond = table.head(1).assign(chrom="chr2", start=1190, end=2**32 + 20)  # cut at the end
+    path = write_reads(pd.concat([table, alien, beyond]), tmp_path / name)
     result = write_depth(path, tmp_path / "a.bw", SIZES)
-    assert (result.reads, result.elsewhere) == (3000, {"chrUn": 5})
-    expected = counted(table)
+    assert (result.reads, result.elsewhere) == (3001, {"chrUn": 5})
+    expected = counted(pd.concat([table, beyond]))
     for chrom, values in bases(tmp_path / "a.bw").items():
         np.testing.assert_array_equal(values, expected[chrom])
     assert {path.name for path in tmp_path.iterdir()} == {name, "a.bw"}
@@ -114,13 +115,14 @@ def test_bad_files_are_named(tmp_path):
     for name, said in [
         ("cut.tagAlign.gz", "no readable reads"),
         ("words.bed", "no readable reads"),
-        ("turned.bed", "read 2"),
+        ("turned.bed", r"turned.bed, read 2: found chr1:30-20"),
         ("other.bed", "scaffold_9 alone"),
         ("absent.bed", "No such file"),
     ]:
         with pytest.raises(InputError, match=said) as error:
             write_depth(tmp_path / name, tmp_path / "out.bw", SIZES)
-        assert name in str(error.value)
+        (problem,) = error.value.problems
+        assert problem.where.startswith(str(tmp_path / name))
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("out")]
 
 
@@ -142,10 +144,13 @@ def test_alignments_of_a_sheet_become_tracks_of_another(tmp_path):
         ).stdout  # fmt: skip
 
     assert "50 reads" in run(**SIZES)
-    (track,) = read_sheet(out / "tracks.csv").tracks
+    (track,) = read_sheet(out / "tracks.depth.csv").tracks
     assert (track.cell, track.assay, track.unit) == ("E003", "DNase", "depth")
     assert bases(track.sources[0].location)["chr1"].sum() > 0
-    assert sorted(path.name for path in out.iterdir()) == ["E003-DNase.depth.bw", "tracks.csv"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "E003-DNase.depth.bw",
+        "tracks.depth.csv",
+    ]
     assert run(**SIZES) == "1 were done\n"
     assert "50 reads" in run(**SIZES, chr4=9)
 

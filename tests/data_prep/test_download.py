@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import shutil
 import time
 
 import numpy as np
@@ -15,7 +14,7 @@ from data_prep.bed import touched_bins
 from data_prep.build_store import build
 from data_prep.download import with_mirrors
 from data_prep.transfer import LOCK, Download, Limits, download
-from epi2expr_jax.errors import InputError
+from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.store import WindowStore
 from tests.data_prep.bad_server import CONTENT, serving
 
@@ -46,6 +45,19 @@ def test_a_server_that_says_when_is_asked_then(server, tmp_path):
     download([Download(tmp_path / "a.bin", (f"{server.url}/429/a.bin",))], tmp_path, QUICK)
     assert time.monotonic() - begin > 2, "refused twice, for a second each"
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
+def test_a_file_asked_for_twice_is_fetched_once_and_what_fails_its_check_is_no_file(
+    server, tmp_path
+):
+    item = Download(tmp_path / "a.bin", (f"{server.url}/good/a.bin",))
+    download([item, item], tmp_path, QUICK)
+    assert len(server.asked) == 1
+    said = Problem("a", "no such thing", "a thing", "look")
+    checked = dataclasses.replace(item, target=tmp_path / "b.bin", check=lambda path: said)
+    with pytest.raises(InputError, match="no such thing"):
+        download([checked], tmp_path, QUICK)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.bin", LOCK}
 
 
 def test_all_connections_keep_to_one_pace(server, tmp_path):
@@ -124,26 +136,35 @@ def test_from_urls_to_the_store_on_a_joined_cluster(urls, build_config, small_st
 def test_tracks_that_cannot_be_had_are_named_and_the_others_built(
     server, urls, build_config, small_store, tmp_path
 ):
-    config = build_config(tmp_path / "s", tracks=urls("404"))
-    second = list(server.files)[1]
+    config = build_config(tmp_path / "s", tracks=urls("404"), verify=False)
+    _, second, third, *_ = server.files
     server.files[second], whole = b"<html>down for maintenance</html>", server.files[second]
+    # One that is there, sound, and not what the URL gave first.
+    folder = tmp_path / "s.downloads"
+    folder.mkdir()
+    (folder / third).write_bytes(whole)
+    url = pd.read_csv(config.tracks).url[2]
+    record = {url: {"bytes": len(whole), "sha256": hashlib.sha256(b"another").hexdigest()}}
+    (folder / LOCK).write_text(json.dumps(record))
     with pytest.raises(InputError) as caught:
         build(config, QUICK)
-    refused, page = caught.value.problems
+    refused, page, other = caught.value.problems
     assert "HTTP 404" in refused.found
     assert "no bigWig: an HTML" in page.found
-    assert LOCK in page.remedy
+    assert "sha256" in other.expected
     with pytest.raises(InputError, match="HTTP 404"):  # which genes stay follows from all tracks
         build(dataclasses.replace(config, store=str(tmp_path / "c"), min_covered=0.5), QUICK)
     tracks = small_store.manifest.tracks
     incomplete = WindowStore.open(tmp_path / "s", incomplete=True)
-    assert incomplete.missing_slabs() == [tuple(pair) for pair in tracks[:2]]
-    # Built ones need their files no more.
-    shutil.rmtree(tmp_path / "s.downloads")
+    assert incomplete.missing_slabs() == [tuple(pair) for pair in tracks[:3]]
+    # Built ones need their files no more, and the page was not taken for a file.
+    for path in folder.glob("*.bigwig"):
+        path.unlink()
+    (folder / LOCK).unlink()
     server.files[second] = whole
     server.asked.clear()
     store = build(dataclasses.replace(config, tracks=urls()), QUICK)
-    assert len(server.asked) == 2
+    assert len(server.asked) == 3
     assert store.checksum() == small_store.checksum()
 
 

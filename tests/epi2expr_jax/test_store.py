@@ -119,6 +119,16 @@ def test_verify_finds_changed_bytes(store):
     assert [problem.where.endswith("c1-m1") for problem in store.verify()] == [True]
 
 
+def test_verify_names_a_damaged_shard_and_goes_on(store):
+    first, *others = sorted(
+        path for path in (store.path / "signal" / "c").rglob("*") if path.is_file()
+    )
+    first.write_bytes(first.read_bytes()[:-20])
+    (problem,) = store.verify()
+    assert "no readable values" in problem.found
+    assert len(others) == len(store.manifest.tracks) - 1
+
+
 def test_another_request_does_not_touch_the_store(store):
     other = dataclasses.replace(MANIFEST, bin_bp=50, assembly="other")
     with pytest.raises(InputError) as caught:

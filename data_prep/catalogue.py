@@ -115,29 +115,6 @@ class TrackSheet:
         )
         return TrackSheet(self.where, tuple(kept))
 
-    def require_local(self) -> None:
-        """Check that every source is a file on this machine.
-
-        Raises:
-            InputError: naming every source that is still to be downloaded.
-        """
-        problems = []
-        for track in self.tracks:
-            for source in track.sources:
-                if is_url(source.location) or not pathlib.Path(source.location).is_file():
-                    url = source.url or source.location
-                    problems.append(
-                        Problem(
-                            f"{self.where}, {track.cell} {track.assay}",
-                            f"{url}, not downloaded yet",
-                            "a local file",
-                            "run build_store, which downloads it, or data_prep.download",
-                            kind="not_downloaded",
-                        )
-                    )
-        if problems:
-            raise InputError(problems)
-
 
 def is_url(location: str | pathlib.Path) -> bool:
     """Whether a location is a URL, not a path."""

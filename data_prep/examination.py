@@ -30,7 +30,7 @@ def examine(config: BuildConfig) -> BuildInputs:
         InputError: with every problem of every input.
     """
     problems: list[Problem] = []
-    inputs = gather_inputs(config, problems, downloaded=False)
+    inputs = gather_inputs(config, problems)
     if inputs:
         problems += file_problems(inputs)
     if problems or inputs is None:
@@ -144,10 +144,29 @@ def _checksum_problems(tracks: list[Track], *, everything: bool) -> list[Problem
 def file_warnings(inputs: BuildInputs) -> list[Problem]:
     """What may be right, and is worth a look before a build: names, genes, contacts, memory."""
     return [
+        *_download_warnings(inputs),
         *_spelling_warnings(inputs),
         *_gene_warnings(inputs),
         *_contact_warnings(inputs),
         *memory_warnings(inputs),
+    ]
+
+
+def _download_warnings(inputs: BuildInputs) -> list[Problem]:
+    tracks = inputs.sheet.tracks
+    here = set(present_tracks(tracks))
+    absent = [f"{track.cell} {track.assay}" for track in tracks if track not in here]
+    if not absent:
+        return []
+    return [
+        Problem(
+            inputs.sheet.where,
+            f"{len(absent)} of {len(tracks)} tracks not downloaded yet ({listing(absent)})",
+            "files, to be looked into",
+            "none needed: build_store downloads them, and looks into them then; data_prep.download "
+            "has them before",
+            kind="not_downloaded",
+        )
     ]
 
 

@@ -222,9 +222,7 @@ class BuildInputs:
         )
 
 
-def gather_inputs(
-    config: BuildConfig, problems: list[Problem], *, downloaded: bool = True
-) -> BuildInputs | None:
+def gather_inputs(config: BuildConfig, problems: list[Problem]) -> BuildInputs | None:
     """Read and join all inputs but the tracks themselves, as far as they are sound.
 
     That is enough to look into the tracks, not to build a store: bad rows of the sheet are left
@@ -233,7 +231,6 @@ def gather_inputs(
 
     Args:
         problems: every problem of every input is added to it, with its `kind`.
-        downloaded: every track must be a local file by now.
     """
     window = WindowSpec(BuildConfig.window_bp, BuildConfig.bin_bp)
     assembly = sheet = annotated = expression = blacklist = None
@@ -257,8 +254,6 @@ def gather_inputs(
                 blacklist = read_bed(config.blacklist, assembly.chrom_sizes)
     with collect(problems, "sheet"):
         sheet = localise(read_sheet(config.tracks, problems), config.download_folder)
-        if downloaded:
-            sheet.require_local()
     cells = sheet.cells if sheet else ()
     with collect(problems, "expression"):
         expression = read_expression(config.expression, cells or None, problems)

@@ -2,7 +2,7 @@ import pathlib
 
 import pytest
 
-from data_prep.catalogue import Source, read_sheet, shipped_sheet, shipped_sheets
+from data_prep.catalogue import Source, read_sheet, shipped_sheet, shipped_sheets, write_sheet
 from epi2expr_jax.errors import InputError
 
 
@@ -66,7 +66,6 @@ def test_paths_are_relative_to_the_sheet(write, tmp_path):
     track = sheet.tracks[0]
     assert track.sources == (Source(str(tmp_path / "a.bw")),)
     assert (track.unit, track.group) == ("pvalue", "")
-    sheet.require_local()
 
 
 def test_replicates_make_one_track(write, tmp_path):
@@ -140,7 +139,7 @@ def test_a_byte_order_mark_and_spaces_do_no_harm(write):
     assert read_sheet(path).tracks[0].assay == "A"
 
 
-def test_what_is_not_downloaded_yet_is_no_error_before_the_build(write, tmp_path):
+def test_what_is_not_downloaded_yet_is_no_error(write, tmp_path):
     path = write(
         "cell,assay,path,url\n"
         "E1,A,,https://x/E1-A.bigwig\n"
@@ -150,9 +149,28 @@ def test_what_is_not_downloaded_yet_is_no_error_before_the_build(write, tmp_path
     sheet = read_sheet(path)
     assert sheet.tracks[1].sources[0].location == str(tmp_path / "later.bw")
     assert sheet.tracks[1].sources[0].url == "https://x/E1-B.bigwig"
-    with pytest.raises(InputError, match="not downloaded yet") as caught:
-        sheet.require_local()
-    assert len(caught.value.problems) == 2
+    assert sheet.tracks[0].sources[0].location == "https://x/E1-A.bigwig"
+
+
+def test_a_written_sheet_reads_back(write, tmp_path):
+    path = write(
+        "cell,assay,path,url,replicate,unit,group,sha256\n"
+        f"E1,A,a.bw,,1,depth,open,{'0' * 64}\nE1,A,{tmp_path}/b.bw,,2,depth,open,\n"
+        "E2,A,c.bw,https://x/c.bw,,depth,open,\n"
+    )
+    sheet = read_sheet(path)
+    write_sheet(sheet, tmp_path / "again.csv")
+    assert read_sheet(tmp_path / "again.csv").tracks == sheet.tracks
+    assert "a.bw" in (tmp_path / "again.csv").read_text()
+    assert str(tmp_path) not in (tmp_path / "again.csv").read_text()
+
+
+def test_a_file_is_of_one_track_and_replicates_have_plain_names(write):
+    with pytest.raises(InputError) as caught:
+        read_sheet(write("cell,assay,path,replicate\nE1,A,a.bw,\nE2,A,a.bw,\nE3,A,b.bw,../x\n"))
+    name, shared = caught.value.problems
+    assert "'../x'" in name.found
+    assert "E1 A, E2 A" in shared.found
 
 
 def test_select_keeps_the_order_of_the_sheet(write):

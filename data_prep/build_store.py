@@ -87,23 +87,21 @@ def build(
     problems: list[Problem] = []
     with collect(problems), _workers(config, len(missing)) as client:
         todo = _downloaded(inputs, missing, limits, mirrors, problems)
-        if problems and (not todo or (store is None and config.min_covered > 0)):
-            # Which genes stay follows from all tracks.
-            raise InputError(problems)
-        if store is None:
-            store = _declare(inputs, manifest, client)
-        elif len(missing) < len(tracks):
-            print(f"going on: {len(tracks) - len(missing)} of {len(tracks)} tracks are done")
-        where = str(path.absolute())
-        cluster.run_each(
-            client,
-            build_slab,
-            todo,
-            "building tracks",
-            where,
-            inputs.blacklist,
-            retries=config.retries,
-        )
+        # With --min_covered, which genes stay follows from all tracks.
+        if not problems or (todo and (store or config.min_covered == 0)):
+            if store is None:
+                store = _declare(inputs, manifest, client)
+            elif len(missing) < len(tracks):
+                print(f"going on: {len(tracks) - len(missing)} of {len(tracks)} tracks are done")
+            cluster.run_each(
+                client,
+                build_slab,
+                todo,
+                "building tracks",
+                str(path.absolute()),
+                inputs.blacklist,
+                retries=config.retries,
+            )
     if problems:
         raise InputError(problems)
     return _verified(config)
@@ -154,7 +152,7 @@ def _downloaded(
             sound.append(track)
     same = same_file_problems(inputs.sheet.tracks)
     if same:
-        raise InputError([*problems, *same])
+        raise InputError(same)
     return sound
 
 

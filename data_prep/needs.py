@@ -14,14 +14,14 @@ from data_prep.inputs import BuildInputs
 from epi2expr_jax.errors import Problem
 from epi2expr_jax.regions import Regions
 
-# Peak memory of `build_slab` with 16,000 windows: 436 MB for a slab of 26 MB, 696 MB for one of
-# 102 MB. The sum of replicates is one of float64.
-_PROCESS_BYTES = 350_000_000
+# Peak memory of a worker with 18,915 windows: 525 MB for a slab of 30 MB, 745 MB for one of 121 MB.
+# The sum of replicates is one of float64.
+_PROCESS_BYTES = 410_000_000
 _SLAB_COPIES = 4
 _PAUSED_AT = 0.8  # of its limit, where Dask stops giving a worker tasks
-# Of the same slabs, reading took 0.28 of 0.39 s and 0.85 of 1.03 s; the rest is compressing and
-# writing.
-_SLAB_OVER_READING = 1.4
+# Of the same slabs reading took 1.6 of 1.9 s and 3.0 of 4.0 s, the rest being compressing and
+# writing; to read them back took 0.2 and 1.0 s.
+_SLAB_OVER_READING = 1.7
 _HASHED_BYTES = 32 << 20  # of a file, to learn how fast files are hashed
 
 

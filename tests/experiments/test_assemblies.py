@@ -38,7 +38,7 @@ def test_from_sheet_to_ranking(tmp_path, assembly, held_out, trial_size):
             "experiments.train",
             f"--store={store}",
             f"--run={run}",
-            "--model=cnn",
+            "--model=promoter_cnn",
             "--width=0.02",
             "--epochs=1",
             "--batch_size=16",

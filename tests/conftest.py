@@ -42,6 +42,19 @@ def trial_size():
     return lambda small, large: large if full else small
 
 
+@pytest.fixture(scope="module")
+def quick_compile(trial_size):
+    """Programs of a module compiled with few optimisations; under `make trials` with all.
+
+    For modules that compile longer than they run and compare within tolerances, or what one program
+    gives with itself.
+    """
+    jax.config.update("jax_disable_most_optimizations", trial_size(True, False))
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()  # no other module shall meet these programs
+
+
 @pytest.fixture
 def x64():
     """Double precision within one test."""

@@ -10,6 +10,8 @@ from epi2expr_jax import attribution, perturb
 from epi2expr_jax.errors import InputError
 from tests.epi2expr_jax.untrained import SMALL, WINDOW, ensemble_of
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 TWO_LAYERS = dataclasses.replace(SMALL, regulation_layers=2)
 
 

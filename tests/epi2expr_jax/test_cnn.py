@@ -14,6 +14,7 @@ from epi2expr_jax import losses
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.models import REGISTRY, layers
 from epi2expr_jax.models.cnn import CnnConfig
+from tests.epi2expr_jax.untrained import built
 
 SCRIPT = pathlib.Path(__file__).resolve().parent.parent / "golden" / "make_cnn_golden.py"
 MAKER = runpy.run_path(str(SCRIPT))
@@ -43,7 +44,7 @@ def variables(model):
 
 
 def golden_model(size):
-    model = CONFIGS[size].build(rngs=nnx.Rngs(0))
+    model = built(CONFIGS[size])
     state = np.random.RandomState(MAKER["SEED"])
     for kind, variable in variables(model):
         drawn = MAKER["draw"](kind, variable.shape, state)
@@ -134,7 +135,7 @@ def test_a_training_step_equals_keras(x64, size):
 
 
 def test_a_partial_batch_equals_the_small_batch_alone(x64):
-    model = CnnConfig(window_bp=3200, width=0.1, dropout=0.0).build(rngs=nnx.Rngs(0))
+    model = built(CnnConfig(window_bp=3200, width=0.1, dropout=0.0))
     assert [block.folded for block in model.trunk] == [True, False, False]
     x = jnp.asarray(np.random.RandomState(0).standard_normal((8, 128, 1)))
     y = jnp.arange(8.0).at[5:].set(jnp.nan)
@@ -148,7 +149,7 @@ def test_a_partial_batch_equals_the_small_batch_alone(x64):
 
 
 def test_inference_does_not_depend_on_the_batch():
-    model = SMALL.build(rngs=nnx.Rngs(0))
+    model = built(SMALL)
     x = jnp.asarray(np.random.RandomState(0).standard_normal((12, 128, 1)), "float32")
     predict = predictor(model, QUICK)
     whole = predict(x)
@@ -162,17 +163,17 @@ def test_dropout_differs_between_keys_and_can_be_turned_off():
     x = jnp.ones((4, 128, 1))
     for dropout in (1.0, 0.0):
         config = CnnConfig(window_bp=3200, width=0.05, dropout=dropout)
-        model = config.build(rngs=nnx.Rngs(0))
+        model = built(config)
         predict = predictor(model, QUICK)
         found = [predict(x, jax.random.key(i)) for i in (0, 0, 1)]
         assert (found[0] == found[1]).all()
         assert (found[0] != found[2]).any() == (dropout > 0)
-    rates = [block.rate for block in blocks(SMALL.build(rngs=nnx.Rngs(0)))]
+    rates = [block.rate for block in blocks(built(SMALL))]
     assert rates == [0.1, 0.1, 0.2, 0.3, 0.1, 0.2, 0.1]
 
 
 def test_vmapped_runs_equal_single_ones():
-    models = [SMALL.build(rngs=nnx.Rngs(seed)) for seed in range(3)]
+    models = [built(SMALL, seed) for seed in range(3)]
     splits = [nnx.split(model, nnx.Param, ...) for model in models]
     x = jnp.asarray(np.random.RandomState(0).standard_normal((3, 8, 128, 1)), "float32")
     mask, keys = jnp.arange(8) < 7, jax.random.split(jax.random.key(0), 3)
@@ -200,13 +201,13 @@ def test_vmapped_runs_equal_single_ones():
 
 
 def test_only_weights_and_moving_averages_are_state():
-    kinds = {type(leaf) for _, leaf in nnx.to_flat_state(nnx.state(SMALL.build(rngs=nnx.Rngs(0))))}
+    kinds = {type(leaf) for _, leaf in nnx.to_flat_state(nnx.state(built(SMALL)))}
     assert kinds == {nnx.Param, nnx.BatchStat}
 
 
 def test_width_multiplies_every_hidden_width():
     def filters(width):
-        model = CnnConfig(width=width, assays=2).build(rngs=nnx.Rngs(0))
+        model = built(CnnConfig(width=width, assays=2))
         return [block.bias.shape[0] for block in blocks(model)]
 
     assert filters(1.0) == [192, 256, 512, 256, 8, 256, 64]

@@ -17,6 +17,7 @@ from epi2expr_jax.runs import Run, plan_runs
 from epi2expr_jax.splits import make_folds
 from epi2expr_jax.streaming import TrackCache
 from epi2expr_jax.training import TrainConfig, Trainer
+from tests.epi2expr_jax.untrained import built
 
 GENES = 8
 REGIONS = ChromoformerConfig(
@@ -67,9 +68,10 @@ def read(store, config):
     plan = BatchPlan(GENES)
     if isinstance(config, ChromoformerConfig):
         plan = BatchPlan(GENES, (config.contacts,) * GENES)
-    x = data.signal(manifest.cells[0], manifest.assays).gather(jnp.arange(GENES), plan)
+    signal = data.signal(manifest.cells[0], manifest.assays)
+    x = jax.jit(lambda signal: signal.gather(jnp.arange(GENES), plan))(signal)
     model = dataclasses.replace(config, assays=CHANNELS * len(manifest.assays))
-    return x, model.build(rngs=nnx.Rngs(0))
+    return x, built(model)
 
 
 def louder(x, assay):
@@ -146,6 +148,7 @@ def test_a_masked_run_is_the_same_alone_and_among_all(trained):
     assert len({tuple(log.validation_loss) for log in together.logs}) == 6
 
 
+@pytest.mark.usefixtures("quick_compile")
 def test_training_shows_fresh_subsets_and_validation_always_the_same(trained):
     """A model that does not learn and drops nothing out tells them apart."""
     (log,) = trained(REGIONS, slice(0, 1), learning_rate=1e-30).logs

@@ -1,6 +1,7 @@
 """Altered marks: what an edit does to the input, to a model's output, and what is refused."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,15 @@ from epi2expr_jax.edited_runs import EditedRuns
 from epi2expr_jax.errors import InputError
 from tests.epi2expr_jax.untrained import SMALL, WINDOW, ensemble_of
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 FINE = dataclasses.replace(SMALL, resolutions=(2000, 500, 100))  # as the original
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def gathered(signal, index, plan):
+    """What a model reads of a batch, by one program for signals alike."""
+    return signal.gather(index, plan)
 
 
 def signal_of(store, config, assays, edits, rows, **inputs):
@@ -34,7 +43,7 @@ def batch_of(signal):
     if signal.layout.positions:
         slots = (int(signal.contacts().max()),) * signal.queries
     plan = BatchPlan(signal.queries, slots)
-    return signal.gather(jnp.arange(signal.queries), plan)
+    return gathered(signal, jnp.arange(signal.queries), plan)
 
 
 def by_edit(x, edits):
@@ -67,8 +76,8 @@ def test_unedited_signal_is_what_models_were_trained_on(distal_store, rows, conf
     theirs = dataset.signal("E003", assays)
     plan = BatchPlan(len(rows), (8,) * len(rows) if config is not WINDOW and ours.layout.positions
                      else ())  # fmt: skip
-    expected = theirs.gather(jnp.asarray(rows), plan)
-    alone = ours.gather(2 * jnp.arange(len(rows)) + 1, plan)
+    expected = gathered(theirs, jnp.asarray(rows), plan)
+    alone = gathered(ours, 2 * jnp.arange(len(rows)) + 1, plan)
     for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(np.asarray(a, float), np.asarray(b, float), atol=1e-6)
 

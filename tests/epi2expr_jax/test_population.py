@@ -18,6 +18,9 @@ from epi2expr_jax.streaming import TrackCache
 from epi2expr_jax.training import FINISHED, QUARANTINED, RUNNING, STOPPED, TrainConfig, Trainer
 
 CONFIG = TrainConfig(epochs=4, batch_size=32)
+EARLY = TrainConfig(
+    epochs=40, batch_size=32, learning_rate=0.003, early_stop=EarlyStopConfig(patience=2)
+)
 MODEL = REGISTRY["promoter_cnn"](assays=1, width=0.02)
 
 
@@ -40,6 +43,11 @@ def study(small_store):
 @pytest.fixture(scope="module")
 def trainer():
     return Trainer(MODEL, CONFIG)
+
+
+@pytest.fixture(scope="module")
+def early_trainer():
+    return Trainer(MODEL, EARLY)
 
 
 def make(study, trainer, runs, width=1, poisoned=(), **options):
@@ -120,14 +128,15 @@ def test_one_program_serves_any_population(study, trainer, width):
         jax.monitoring.unregister_event_duration_listener(note)
 
 
-def test_training_lowers_the_loss_and_keeps_the_best_weights(study):
-    trainer = Trainer(MODEL, TrainConfig(epochs=12, batch_size=32))
-    data, folds, runs, _ = study
-    population = make(study, trainer, runs[:2])
+def test_training_lowers_the_loss_and_keeps_the_best_weights(study, early_trainer):
+    data, folds, every, _ = study
+    runs = every[3:5]
+    population = make(study, early_trainer, runs, 2)
     while population.alive:
         population.train_epoch()
     _, weights = population.take_ended()
-    inputs, _ = plan_runs(data, runs[:2], folds, "log2")
+    inputs, _ = plan_runs(data, runs, folds, "log2")
+    validation_loss = jax.jit(early_trainer._validation_loss)
     for i, log in enumerate(population.logs):
         assert log.train_loss[-1] < log.train_loss[0]
         # The best weights are those of the epoch with the lowest validation loss.
@@ -135,7 +144,7 @@ def test_training_lowers_the_loss_and_keeps_the_best_weights(study):
             jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), tree) for tree in (inputs, weights)
         )
         signal = data.signal(runs[i].cell, runs[i].assays)
-        loss = trainer._validation_loss(own["params"], own["stats"], one, signal)
+        loss = validation_loss(own["params"], own["stats"], one, signal)
         np.testing.assert_allclose(loss, min(log.validation_loss), rtol=1e-5)
         assert log.best == min(log.validation_loss)
 
@@ -171,13 +180,8 @@ def test_the_step_that_broke_a_run_is_known(study, trainer):
     assert population.logs[0].bad_step == 2
 
 
-EARLY = TrainConfig(
-    epochs=40, batch_size=32, learning_rate=0.02, early_stop=EarlyStopConfig(patience=2)
-)
-
-
-def test_early_stopping_ends_runs_one_by_one(study):
-    population = make(study, Trainer(MODEL, EARLY), study[2][:4])
+def test_early_stopping_ends_runs_one_by_one(study, early_trainer):
+    population = make(study, early_trainer, study[2][:4], 2)
     trained(population)
     stopped = [log for log in population.logs if log.status == STOPPED]
     assert stopped
@@ -186,11 +190,10 @@ def test_early_stopping_ends_runs_one_by_one(study):
         assert np.argmin(log.validation_loss) == log.epochs - 3
 
 
-def test_runs_that_end_leave_and_waiting_ones_take_their_lanes(study):
+def test_runs_that_end_leave_and_waiting_ones_take_their_lanes(study, early_trainer):
     """Two chunks of two lanes for ten runs: always full while runs wait, and the same results."""
-    trainer = Trainer(MODEL, EARLY)
     runs = study[2][:10]
-    population = make(study, trainer, runs, 2, at_once=4)
+    population = make(study, early_trainer, runs, 2, at_once=4)
     lanes_used, begun = [], []
     while population.alive:
         population.train_epoch()
@@ -203,7 +206,7 @@ def test_runs_that_end_leave_and_waiting_ones_take_their_lanes(study):
     assert 1 in lanes_used
     members, _ = population.take_ended()
     assert members == list(range(10))
-    whole = trained(make(study, trainer, runs, 2))
+    whole = trained(make(study, early_trainer, runs, 2))
     for i, run in enumerate(runs):
         assert population.logs[i] == whole[run][1]
 

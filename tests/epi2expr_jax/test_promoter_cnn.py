@@ -12,6 +12,7 @@ from epi2expr_jax import losses
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.models import REGISTRY, layers
 from epi2expr_jax.models.promoter_cnn import PromoterCnnConfig
+from tests.epi2expr_jax.untrained import built
 
 GOLDEN_FOLDER = pathlib.Path(__file__).resolve().parent.parent / "golden"
 MAKER = runpy.run_path(str(GOLDEN_FOLDER / "make_cnn_golden.py"))
@@ -38,7 +39,7 @@ def variables(model):
 
 
 def golden_model(size):
-    model = CONFIGS[size].build(rngs=nnx.Rngs(0))
+    model = built(CONFIGS[size])
     state = np.random.RandomState(MAKER["SEED"])
     for kind, variable in variables(model):
         drawn = MAKER["draw"](kind, variable.shape, state)
@@ -118,7 +119,7 @@ def test_gradients_equal_keras(x64, size):
 
 
 def test_a_partial_batch_equals_the_small_batch_alone(x64):
-    model = PromoterCnnConfig(width=0.05, dropout=0.0).build(rngs=nnx.Rngs(0))
+    model = built(PromoterCnnConfig(width=0.05, dropout=0.0))
     x = jnp.asarray(np.random.RandomState(0).standard_normal((8, 60, 1)))
     y = jnp.arange(8.0).at[5:].set(jnp.nan)
     partial = gradients(model, x, y, jnp.arange(8) < 5, QUICK)
@@ -128,7 +129,7 @@ def test_a_partial_batch_equals_the_small_batch_alone(x64):
 
 
 def test_inference_does_not_depend_on_the_batch():
-    model = SMALL.build(rngs=nnx.Rngs(0))
+    model = built(SMALL)
     x = jnp.asarray(np.random.RandomState(0).standard_normal((12, 60, 1)), "float32")
     predict = predictor(model, QUICK)
     whole = predict(x)
@@ -139,7 +140,7 @@ def test_inference_does_not_depend_on_the_batch():
 
 
 def test_dropout_follows_its_key_and_has_the_published_rates():
-    model = SMALL.build(rngs=nnx.Rngs(0))
+    model = built(SMALL)
     x = jnp.ones((4, 60, 1))
     predict = predictor(model, QUICK)
     first, again, other = (predict(x, jax.random.key(i)) for i in (0, 0, 1))
@@ -149,7 +150,7 @@ def test_dropout_follows_its_key_and_has_the_published_rates():
 
 
 def test_vmapped_runs_equal_single_ones():
-    models = [SMALL.build(rngs=nnx.Rngs(seed)) for seed in range(3)]
+    models = [built(SMALL, seed) for seed in range(3)]
     graph = nnx.split(models[0])[0]
     states = jax.tree.map(lambda *arrays: jnp.stack(arrays), *map(nnx.state, models))
     keys = jax.random.split(jax.random.key(0), 3)
@@ -167,7 +168,7 @@ def test_vmapped_runs_equal_single_ones():
 
 def test_width_multiplies_every_hidden_width():
     def sizes(width):
-        model = PromoterCnnConfig(width=width).build(rngs=nnx.Rngs(0))
+        model = built(PromoterCnnConfig(width=width))
         return [part.bias.shape[0] for part in parts(model)]
 
     assert sizes(1.0) == [175, 350, 700, 625, 125, 1]

@@ -3,7 +3,9 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from epi2expr_jax.dataset import InputConfig
 from epi2expr_jax.models import ChromoformerConfig
@@ -39,3 +41,9 @@ def ensemble_of(store, config, assays, folds=("fold1", "fold2"), seeds=1, **inpu
     return Ensemble(
         {}, InputConfig(**inputs), "log2", {fold.name: fold for fold in every}, (member,)
     )
+
+
+def built(config, seed=0):
+    """One model, drawn whole as training draws it: its own making compiles a program an array."""
+    graph, state = nnx.split(nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(seed))))
+    return nnx.merge(graph, jax.tree.map(jnp.asarray, draw(state, jax.random.key(seed))))

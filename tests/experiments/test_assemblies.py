@@ -6,6 +6,9 @@ import sys
 import pandas as pd
 import pytest
 
+from data_prep.simulate import simulate
+from experiments.evaluate import evaluate
+
 
 @pytest.mark.trial
 @pytest.mark.parametrize(("assembly", "held_out"), [("mm10", "chr2"), ("hg38", "chr4")])
@@ -13,16 +16,8 @@ def test_from_sheet_to_ranking(tmp_path, assembly, held_out, trial_size):
     if assembly not in trial_size(["mm10"], ["mm10", "hg38"]):
         pytest.skip("in make trials")
     data, store, run = (tmp_path / name for name in ("data", "store.zarr", "run"))
+    simulate(data, genes=60, cells=1, assays=2, assembly=assembly, chromosomes=5)
     for command in (
-        [
-            "data_prep.simulate",
-            f"--out={data}",
-            f"--assembly={assembly}",
-            "--genes=60",
-            "--cells=1",
-            "--assays=2",
-            "--chromosomes=5",
-        ],
         [
             "data_prep.build_store",
             f"--tracks={data}/tracks.csv",
@@ -38,17 +33,16 @@ def test_from_sheet_to_ranking(tmp_path, assembly, held_out, trial_size):
             "experiments.train",
             f"--store={store}",
             f"--run={run}",
-            "--model=cnn",
+            "--model=promoter_cnn",
             "--width=0.02",
             "--epochs=1",
             "--batch_size=16",
             "--cv=chromosomes_3",
         ],
-        ["experiments.evaluate", f"--run={run}"],
     ):
         done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-    ranking = pd.read_csv(run / "ranking.csv")
+    ranking = evaluate(run)
     assert ranking.assay.nunique() == 2
     predictions = pd.read_parquet(run / "predictions.parquet")
     assert set(predictions.chrom) == {f"chr{i}" for i in range(1, 6)}

@@ -13,6 +13,8 @@ from experiments.attribution import attribute, describe, mean_along
 from experiments.flags import TrainRequest
 from experiments.train import train
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 
 @pytest.fixture(scope="module")
 def run_dir(small_store, tmp_path_factory):

@@ -24,6 +24,8 @@ from experiments.evaluate import evaluate
 from experiments.flags import TrainRequest
 from experiments.train import train
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 TWIN = "H3K999ac"
 
 

@@ -43,10 +43,13 @@ def test_wide_intervals_do_not_hold():
 
 
 @pytest.mark.trial
+@pytest.mark.usefixtures("quick_compile")
 def test_the_whole_chain_from_public_files_to_the_report(tmp_path, monkeypatch, trial_size):
     """The demo's own commands; small here, as they stand under `make trials`."""
     monkeypatch.setattr(
-        demo, "SIMULATE", trial_size(("--genes=300", "--cells=1", "--seed=0"), demo.SIMULATE)
+        demo,
+        "SIMULATE",
+        trial_size(("--genes=300", "--cells=1", "--assays=7", "--seed=0"), demo.SIMULATE),
     )
     small = (
         "--model=promoter_cnn", "--width=0.1", "--cv=chromosomes_3", "--epochs=8",

@@ -15,6 +15,8 @@ from experiments.named_edits import named_places
 from experiments.perturb import format_means, perturb
 from experiments.train import train
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 ASSAY = "H3K36me3"
 
 

@@ -13,6 +13,8 @@ from experiments import select as program
 from experiments.flags import TrainRequest
 from experiments.select import select
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 
 @pytest.fixture(scope="module")
 def request_(small_store):

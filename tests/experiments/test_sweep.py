@@ -10,6 +10,8 @@ from epi2expr_jax.training import TrainConfig
 from experiments.flags import TrainRequest
 from experiments.sweep import format_table, sweep
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 
 def request_for(store) -> TrainRequest:
     return TrainRequest(

@@ -20,6 +20,8 @@ from experiments.flags import TrainRequest
 from experiments.train import train
 from experiments.verify import verify
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 
 def request_for(store) -> TrainRequest:
     return TrainRequest(

@@ -9,7 +9,7 @@ bases, weighted by bases and never from zoom levels; bases that the track does n
 and the last bin of a chromosome is the mean over the bases that are left. Every bin is listed, so
 what share of a track was measured is no longer to be seen in the result. Tracks that are done, and
 no older than their source, are skipped; one that cannot be read is named at the end, with the rest
-done. Memory: some 200 MB a worker for human chromosomes.
+done. Memory: some 0.65 GB a worker for human chromosomes.
 """
 
 import functools

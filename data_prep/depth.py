@@ -13,7 +13,8 @@ chromosomes that the assembly lacks are left out and counted. Each file becomes 
 in which every base is listed, uncovered ones as 0. Files that are done for the same
 assembly, and no older than their source, are skipped.
 
-Memory: some 130 bytes for each read of the chromosome with most (0.5 GB for 40 million reads).
+Memory: 0.4 GB, and some 130 bytes for each read of the chromosome with most (0.8 GB in all for 40
+million reads of a human).
 Disk while it runs: 8 bytes a read, beside the result.
 """
 

@@ -14,7 +14,7 @@ in which every base is listed, uncovered ones as 0. Files that are done for the 
 assembly, and no older than their source, are skipped.
 
 Memory: 0.4 GB, and some 130 bytes for each read of the chromosome with most (0.8 GB in all for 40
-million reads of a human).
+million reads of a human genome).
 Disk while it runs: 8 bytes a read, beside the result.
 """
 

@@ -14,6 +14,7 @@ of 1,024 runs; with pyBigWig's own larger ones 1,900, 6,000, 8,600 and 15,100.)
 
 import contextlib
 import pathlib
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -27,6 +28,8 @@ from data_prep.catalogue import Source, is_url
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import WindowSpec, listing, match_chromosomes, window_bounds
 
+_ENTRY_BYTES = 12  # of a bigWig, before they are compressed
+_MARGIN_BYTES = 64 << 20  # for its zoom levels and index, and what others write meanwhile
 _MAGIC = bytes.fromhex("26fc8f88")  # opens a bigWig file and closes it
 _OTHER_FORMATS = {
     bytes.fromhex("888ffc26"): "a big-endian bigWig",
@@ -66,31 +69,47 @@ def open_bigwig(path: str | pathlib.Path) -> Iterator:
 def create_bigwig(path: pathlib.Path, chrom_sizes: dict[str, int]) -> Iterator:
     """A pyBigWig handle to write entries to; the file is whole or not there at the end.
 
+    Ask for the room with `require_room` before entries are added: where a disk refuses a block,
+    pyBigWig prints a line and goes on, or ends the process.
+
     Raises:
         InputError: if the disk took only a part, or nothing.
     """
     partial = path.with_name(path.name + ".partial")
-    failed = Problem(
-        str(path),
-        "a write that failed",
-        "room and permission for a bigWig",
-        "free space or choose another --out, then run the same command again",
-    )
     try:
         try:
             handle = pyBigWig.open(str(partial), "w")
+            try:
+                handle.addHeader(list(chrom_sizes.items()))
+                yield handle
+            finally:
+                handle.close()
         except RuntimeError:
-            raise InputError(failed) from None
-        try:
-            handle.addHeader(list(chrom_sizes.items()))
-            yield handle
-        finally:
-            handle.close()
-        if damage(partial):  # of a write that failed pyBigWig prints a line, and goes on
-            raise InputError(failed)
+            raise InputError(_not_written(path)) from None
+        if damage(partial):
+            raise InputError(_not_written(path))
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def require_room(path: pathlib.Path, entries: int) -> None:
+    """Check that the disk has room for so many further entries of a bigWig.
+
+    Raises:
+        InputError: if it has not.
+    """
+    if shutil.disk_usage(path.parent).free < _MARGIN_BYTES + _ENTRY_BYTES * entries:
+        raise InputError(_not_written(path))
+
+
+def _not_written(path: pathlib.Path) -> Problem:
+    return Problem(
+        str(path),
+        "too little room to write it, or none",
+        "room and permission for a bigWig",
+        "free space or choose another --out, then run the same command again",
+    )
 
 
 def check_bigwig(

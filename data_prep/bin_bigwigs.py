@@ -19,7 +19,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from data_prep.bigwig import create_bigwig, open_bigwig, region_means
+from data_prep.bigwig import create_bigwig, damage, open_bigwig, region_means, require_room
 from data_prep.conversion import conversion_from_flags, convert, define_conversion
 from data_prep.program import start
 from epi2expr_jax.errors import InputError, Problem
@@ -62,6 +62,7 @@ def bin_bigwig(
         ) as bar,
     ):
         for chrom, size in sizes.items():
+            require_room(target, -(-size // bin_bp))
             _add_chromosome(file, source, chrom, size, bin_bp)
             bar.update(size)
 
@@ -78,7 +79,7 @@ def _add_chromosome(file, source: pathlib.Path, chrom: str, size: int, bin_bp: i
 
 
 def main() -> None:
-    conversion = conversion_from_flags("bigwigs", f".{FLAGS.bin_bp}bp.bw")
+    conversion = conversion_from_flags("bigwigs", f".{FLAGS.bin_bp}bp.bw", check=damage)
     make = functools.partial(bin_bigwig, bin_bp=FLAGS.bin_bp)
     made = convert(conversion, make, FLAGS.workers)
     skipped = len(conversion.targets) - len(made)

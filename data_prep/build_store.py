@@ -10,7 +10,8 @@ All inputs are checked (as data_prep.doctor does), then tracks of which the shee
 alone are downloaded (as data_prep.download does), checked, and all are read: one task is one track.
 What cannot be had or read is named at the end, with the rest done. The same command run again does
 only what is missing: a killed build loses at most the tracks it was reading, and a track that is
-done needs its file no more. At the end the store is read back and compared with its checksums.
+done needs the download of its file no more. At the end the store is read back and compared with
+its checksums.
 """
 
 import contextlib
@@ -84,11 +85,16 @@ def build(
     if not missing:
         print(f"{path} is complete: nothing to do")
         return _verified(config)
+    if config.scheduler_address:
+        with _workers(config, len(missing)):
+            pass  # what is wrong with them is said before hours are spent on downloads
     problems: list[Problem] = []
-    with collect(problems), _workers(config, len(missing)) as client:
+    todo: list[Track] = []
+    with collect(problems):
         todo = _downloaded(inputs, missing, limits, mirrors, problems)
-        # With --min_covered, which genes stay follows from all tracks.
-        if not problems or (todo and (store or config.min_covered == 0)):
+    # With --min_covered, which genes stay follows from all tracks.
+    if not problems or (todo and (store or config.min_covered == 0)):
+        with collect(problems), _workers(config, len(todo)) as client:
             if store is None:
                 store = _declare(inputs, manifest, client)
             elif len(missing) < len(tracks):

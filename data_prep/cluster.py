@@ -1,15 +1,17 @@
 """Where tracks are read: processes on this machine, or the workers of a Dask cluster."""
 
-import concurrent.futures
 import contextlib
 import logging
 import os
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from typing import Any
 
 from distributed import Client, KilledWorker, LocalCluster, wait
+from distributed.client import ClosedClientError
+from distributed.comm.core import CommClosedError
 from tqdm import tqdm
 
 from data_prep.catalogue import Track
@@ -153,27 +155,27 @@ def run_each(
             lost.
     """
     problems: list[Problem] = []
-    futures = {
-        client.submit(attempt, task, track, *args, pure=False, retries=retries): track
-        for track in tracks
-    }
-    left, looks = list(futures), 0
-    with tqdm(total=len(tracks), desc=label, unit="track", disable=None) as progress:
-        while left:
-            try:
+    left: list = list(tracks)
+    try:
+        futures = {
+            client.submit(attempt, task, track, *args, pure=False, retries=retries): track
+            for track in tracks
+        }
+        left, looks = list(futures), 0
+        with tqdm(total=len(tracks), desc=label, unit="track", disable=None) as progress:
+            while left:
                 waiting = wait_some(left, LOOK_S)
-            except concurrent.futures.CancelledError:  # Dask's word for a scheduler that is gone
-                problems.append(_lost(len(left)))
-                break
-            # Twice without a worker: one that is only being restarted is back by then.
-            looks = looks + 1 if waiting == left and not client.nthreads() else 0
-            if looks > 1:
-                problems.append(_lost(len(left)))
-                break
-            for future in set(left) - set(waiting):
-                progress.update()
-                problems += _problems(future, futures[future], retries)
-            left = waiting
+                # Twice without a worker: one that is only being restarted is back by then.
+                looks = looks + 1 if waiting == left and not client.nthreads() else 0
+                if looks > 1:
+                    problems.append(_lost(len(left)))
+                    break
+                for future in set(left) - set(waiting):
+                    progress.update()
+                    problems += _problems(future, futures[future], retries)
+                left = waiting
+    except (CancelledError, ClosedClientError, CommClosedError):  # the scheduler is gone
+        problems.append(_lost(len(left)))
     if problems:
         raise InputError(problems)
 

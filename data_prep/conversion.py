@@ -63,7 +63,7 @@ class Conversion:
 
     def wanted(self) -> dict[pathlib.Path, pathlib.Path]:
         """Those of the targets that are to be made: not there, not current, older than their
-        sources. A source that is done may be gone."""
+        sources. A source that is done may be gone, if the sheet has its URL."""
         return {
             source: target
             for source, target in self.targets.items()
@@ -210,8 +210,12 @@ def _results(
             pool.submit(make, source, target, progress=False): source
             for source, target in wanted.items()
         }
-        for done in concurrent.futures.as_completed(running):
-            yield running[done], done.result
+        try:
+            for done in concurrent.futures.as_completed(running):
+                yield running[done], done.result
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _end_with_parent() -> None:
@@ -236,8 +240,8 @@ def _naming(source: pathlib.Path) -> Iterator[None]:
             Problem(
                 str(source),
                 "a worker process that ended, and with it all of them",
-                "memory for all workers",
-                "give fewer --workers, then run the same command again",
+                "memory for all workers, and room in --out",
+                "give fewer --workers or free space, then run the same command again",
             )
         ) from None
     except OSError as error:
@@ -276,8 +280,9 @@ def conversion_from_flags(
     suffix: str,
     unit: str = "",
     is_current: Callable[[pathlib.Path], bool] = lambda target: True,
+    check: Callable[[pathlib.Path], Problem | None] = lambda path: None,
 ) -> Conversion:
-    """What the command line asks for, downloaded.
+    """What the command line asks for, downloaded; `check` is of downloads, as in `Download`.
 
     Raises:
         InputError: as `of_files`, `read_sheet` and `of_sheet`, or if it is not one of the two.
@@ -295,7 +300,7 @@ def conversion_from_flags(
     sheet = localise(read_sheet(FLAGS.tracks), folder)
     conversion = dataclasses.replace(of_sheet(sheet, out, suffix, unit), is_current=is_current)
     lacking = conversion.wanted()
-    downloads = [item for item in track_downloads(sheet.tracks) if item.target in lacking]
+    downloads = [item for item in track_downloads(sheet.tracks, check) if item.target in lacking]
     if not downloads:
         return conversion
     failed = fetch(with_mirrors(downloads, mirrors), folder, limits_from_flags())

@@ -22,6 +22,7 @@ import dataclasses
 import functools
 import pathlib
 import shutil
+import zlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -31,7 +32,7 @@ from jaxtyping import Float64, Int64, Integer
 from tqdm import tqdm
 
 from data_prep.assembly import load_assembly
-from data_prep.bigwig import create_bigwig, open_bigwig
+from data_prep.bigwig import create_bigwig, open_bigwig, require_room
 from data_prep.conversion import conversion_from_flags, convert, define_conversion
 from data_prep.program import start
 from epi2expr_jax.errors import InputError, Problem
@@ -132,7 +133,9 @@ def write_depth(
             ):
                 path = spill / str(number[chrom])
                 held = np.fromfile(path, np.int32) if path.exists() else np.zeros(0, np.int32)
-                _add_runs(file, chrom, *depth_of(held[::2], held[1::2], size))
+                runs = depth_of(held[::2], held[1::2], size)
+                require_room(target, len(runs[0]))
+                _add_runs(file, chrom, *runs)
     finally:
         shutil.rmtree(spill)
     return Counted(int(counts.sum()), elsewhere)
@@ -178,7 +181,7 @@ def _batches(path: pathlib.Path) -> Iterator[pd.DataFrame]:
                 yield part
     except InputError:  # a ValueError, too
         raise
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(
             Problem(
                 str(path),

@@ -114,15 +114,17 @@ def fetch(
         def one(item: Download) -> list[Problem]:
             problems: list[Problem] = []
             line = lines.get()
-            with (
-                collect(problems),
-                tqdm(
-                    desc=item.target.name, unit="B", unit_scale=True, position=line, leave=False,
-                    disable=None,
-                ) as own,
-            ):  # fmt: skip
-                _Transfer(item, lock, limits, pace, _Meter(own, overall), stop).run()
-            lines.put(line)
+            try:
+                with (
+                    collect(problems),
+                    tqdm(
+                        desc=item.target.name, unit="B", unit_scale=True, position=line,
+                        leave=False, disable=None,
+                    ) as own,
+                ):  # fmt: skip
+                    _Transfer(item, lock, limits, pace, _Meter(own, overall), stop).run()
+            finally:
+                lines.put(line)
             files.update()
             return problems
 
@@ -227,7 +229,7 @@ class _Transfer:
         self.meter, self.stop = meter, stop
         self.part = item.target.with_name(item.target.name + ".part")
         self.note = item.target.with_name(item.target.name + ".part.json")  # what the part is of
-        known = lock.get(item.urls[0])
+        self.known = known = lock.get(item.urls[0])
         self.expected = item.sha256 or (known["sha256"] if known else None)
         self.size = known["bytes"] if known else None
         if known and item.sha256 and known["sha256"] != item.sha256:
@@ -294,7 +296,10 @@ class _Transfer:
             if failures < self.limits.attempts:
                 pause = self.limits.pause_s * 2 ** (failures - 1) * random.uniform(0.5, 1.0)
                 self.stop.wait(min(max(pause, wait), _LONGEST_PAUSE_S))
-        raise self._problem(said, "check the URL and the network, or give a --mirror")
+        remedy = "check the URL and the network, or give a --mirror"
+        if self.known and LOCK in said:
+            remedy = f"if the file itself has changed, delete its entry in {LOCK}"
+        raise self._problem(said, remedy)
 
     def _problem(self, found: str, remedy: str) -> InputError:
         return InputError(
@@ -396,7 +401,9 @@ class _Transfer:
 def _read_note(path: pathlib.Path) -> dict:
     """What a part is of; empty if that is not known, and the part therefore worthless."""
     with contextlib.suppress(FileNotFoundError, ValueError):
-        return json.loads(path.read_text())
+        note = json.loads(path.read_text())
+        if isinstance(note, dict) and {"url", "total", "validator"} <= set(note):
+            return note
     return {}
 
 

@@ -318,36 +318,55 @@ class WindowStore:
         Args:
             watch: may wrap the list of tracks that are gone through, to show progress.
         """
-        problems = []
-        expression = self.read_expression(self.manifest.cells)
-        if _digest(expression) != self.manifest.expression_sha256:
-            problems.append(_changed(f"{self.path}/expression"))
-        if _digest_table(self.genes) != self.manifest.genes_sha256:
-            problems.append(_changed(f"{self.path}/genes.parquet"))
-        labels = self.read_labels(self.manifest.cells)
-        if labels is not None and _digest(labels) != self.manifest.labels_sha256:
-            problems.append(_changed(f"{self.path}/label"))
-        for cell, digest in self.manifest.regions_sha256.items():
-            if self.regions(cell).sha256() != digest:
-                problems.append(_changed(f"{self.path}/regions/{cell}"))
-        coverage = self.read_coverage()
-        for cell, assay in watch(self.manifest.tracks):
+        manifest, problems = self.manifest, []
+
+        def compare(where: str, digest: Callable[[], str], expected: str) -> None:
+            try:
+                if digest() != expected:
+                    problems.append(_changed(where))
+            except (OSError, ValueError) as error:  # of damaged files
+                problems.append(_changed(where, f"no readable values ({str(error)[:200]})"))
+
+        compare(
+            f"{self.path}/expression",
+            lambda: _digest(self.read_expression(manifest.cells)),
+            manifest.expression_sha256,
+        )
+        compare(
+            f"{self.path}/genes.parquet", lambda: _digest_table(self.genes), manifest.genes_sha256
+        )
+        if manifest.given_labels:
+            compare(
+                f"{self.path}/label",
+                lambda: _digest(np.asarray(open_array(self.path, "label").read().result())),
+                manifest.labels_sha256,
+            )
+        for cell, expected in manifest.regions_sha256.items():
+            where = f"{self.path}/regions/{cell}"
+            compare(where, lambda cell=cell: self.regions(cell).sha256(), expected)
+        for cell, assay in watch(manifest.tracks):
             record = self.slab_record(cell, assay)
             where = f"{self.path}: {cell}-{assay}"
             if record is None:
                 problems.append(Problem(where, "no slab", "a whole slab", "rerun build_store"))
                 continue
-            c, a = self.manifest.cells.index(cell), self.manifest.assays.index(assay)
-            try:
-                values = [self.read_signal([cell], [assay])[0, 0], coverage[c, a]]
-                if cell in self.manifest.regions_sha256:
-                    values.append(self.read_region_depth(cell, [assay])[0])
-            except ValueError as error:  # TensorStore's word for damaged shards
-                problems.append(_changed(where, f"no readable values ({str(error)[:200]})"))
-                continue
-            if _digest(*values) != record["sha256"]:
-                problems.append(_changed(where))
+            compare(
+                where,
+                lambda cell=cell, assay=assay: _digest(*self._slab(cell, assay)),
+                record["sha256"],
+            )
         return problems
+
+    def _slab(self, cell: str, assay: str) -> list[np.ndarray]:
+        """What a track's checksum is of."""
+        index = self.manifest.cells.index(cell), self.manifest.assays.index(assay)
+        values = [
+            np.asarray(open_array(self.path, name)[index].read().result())
+            for name in ("signal", "coverage")
+        ]
+        if cell in self.manifest.regions_sha256:
+            values.append(self.read_region_depth(cell, [assay])[0])
+        return values
 
 
 def _write_failed(path: pathlib.Path, error: Exception) -> InputError:

@@ -225,6 +225,9 @@ with create_bigwig(pathlib.Path({str(tmp_path / "b.bw")!r}), {{"chr1": 600_000}}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert "room and permission for a bigWig" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["a.bw"]
+    bigwig.require_room(tmp_path / "c.bw", 1000)
+    with pytest.raises(InputError, match="too little room"):
+        bigwig.require_room(tmp_path / "c.bw", 10**16)
 
 
 def test_near_windows_are_read_together_and_far_ones_apart():

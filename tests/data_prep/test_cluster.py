@@ -64,6 +64,16 @@ def test_when_all_workers_are_gone_it_ends(tracks, tmp_path, monkeypatch):
             run_each(client, task, tracks, "trying", retries=0)
 
 
+def test_when_the_scheduler_is_gone_it_ends(tracks):
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0"
+    ) as scheduler:
+        client = Client(scheduler)
+    with pytest.raises(InputError, match="no scheduler any more, and 6 tracks not done"):
+        run_each(client, print, tracks, "trying", retries=0)
+    client.close()
+
+
 def test_workers_that_cannot_work_are_named_at_once(tmp_path, monkeypatch):
     """Dask would wait for ever for one that lacks the package."""
     with (

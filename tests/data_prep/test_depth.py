@@ -109,11 +109,13 @@ def test_mapped_records_of_a_bam_count_all_but_deletions(tmp_path):
 def test_bad_files_are_named(tmp_path):
     whole = gzip.compress(write_reads(random_reads(5000), tmp_path / "x.txt").read_bytes())
     (tmp_path / "cut.tagAlign.gz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "torn.tagAlign.gz").write_bytes(whole[:200] + bytes(50) + whole[250:])
     (tmp_path / "words.bed").write_text("chr1\tone\ttwo\n")
     (tmp_path / "turned.bed").write_text("chr1\t9\t20\nchr1\t30\t20\n")
     (tmp_path / "other.bed").write_text("scaffold_9\t9\t20\n")
     for name, said in [
         ("cut.tagAlign.gz", "no readable reads"),
+        ("torn.tagAlign.gz", "no readable reads"),
         ("words.bed", "no readable reads"),
         ("turned.bed", r"turned.bed, read 2: found chr1:30-20"),
         ("other.bed", "scaffold_9 alone"),

@@ -92,8 +92,9 @@ def test_a_mirror_serves_and_the_lock_is_enforced(server, tmp_path):
         download([item], tmp_path, QUICK)
     (tmp_path / "a.bin").unlink()
     server.files["a.bin"] = CONTENT[::-1]
-    with pytest.raises(InputError, match="sha256"):
+    with pytest.raises(InputError, match="sha256") as caught:
         download([item], tmp_path, QUICK)
+    assert f"delete its entry in {LOCK}" in caught.value.problems[0].remedy
     assert not (tmp_path / "a.bin").exists()
 
 

@@ -127,6 +127,11 @@ def test_verify_names_a_damaged_shard_and_goes_on(store):
     (problem,) = store.verify()
     assert "no readable values" in problem.found
     assert len(others) == len(store.manifest.tracks) - 1
+    (chunk,) = (path for path in (store.path / "expression" / "c").rglob("*") if path.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:-5])
+    wheres = [problem.where for problem in store.verify()]
+    assert wheres[0].endswith("/expression")
+    assert len(wheres) == 2
 
 
 def test_another_request_does_not_touch_the_store(store):

@@ -31,7 +31,8 @@ from tqdm import tqdm
 
 from data_prep import cluster
 from data_prep.bed import touched_bins
-from data_prep.bigwig import damage, track_means, track_region_means
+from data_prep.bigwig import damage
+from data_prep.bin_means import track_means, track_region_means
 from data_prep.catalogue import Track
 from data_prep.download import (
     define_limits,

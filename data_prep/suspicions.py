@@ -13,7 +13,7 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.stats import skew
 
-from data_prep.bigwig import track_means
+from data_prep.bin_means import track_means
 from data_prep.catalogue import Track
 from data_prep.inputs import BuildInputs
 from data_prep.swaps import EXPRESSION, LEAST_GENES, Panel, look_alikes

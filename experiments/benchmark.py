@@ -53,9 +53,10 @@ from epi2expr_jax.runs import Run, RunInputs
 from epi2expr_jax.schedules import EarlyStopConfig
 from epi2expr_jax.streaming import TrackCache
 from epi2expr_jax.training import PRECISIONS, TrainConfig, Trainer
-from experiments.benchmark_bigwig import binning, roadmap, windows
+from experiments.benchmark_bigwig import binning, windows
 from experiments.benchmark_chromoformer import chromoformer, training_pace
 from experiments.benchmark_perturb import perturbation
+from experiments.benchmark_roadmap import roadmap
 from experiments.benchmark_scaling import grid, scaling
 from experiments.flags import define_store
 from experiments.turns import matmul_mflops, rate, ratio, require_peers, take_turns

@@ -14,7 +14,7 @@ import xarray as xr
 
 from data_prep.annotation import read_genes
 from data_prep.assembly import load_assembly
-from data_prep.bigwig import region_means
+from data_prep.bin_means import region_means
 from data_prep.build_store import build, build_slab
 from data_prep.catalogue import read_sheet
 from data_prep.examination import examine

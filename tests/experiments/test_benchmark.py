@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from epi2expr_jax.models.cnn import CnnConfig
-from experiments import benchmark_bigwig, benchmark_scaling, turns
+from experiments import benchmark_bigwig, benchmark_roadmap, benchmark_scaling, turns
 
 
 def test_scaling_makes_a_table_and_a_plot(tmp_path, monkeypatch):
@@ -80,9 +80,9 @@ def test_readers_of_bigwigs_give_the_same_numbers_and_a_table(tmp_path, monkeypa
 @pytest.mark.peers
 def test_the_estimate_of_the_roadmap_is_of_what_was_measured(monkeypatch):
     pytest.importorskip("pybigtools")
-    monkeypatch.setattr(benchmark_bigwig, "_READS", 3000)
-    monkeypatch.setattr(benchmark_bigwig, "_ROADMAP_GENES", 60)
-    found = benchmark_bigwig.roadmap(1, 3000, ["chr21", "chr22"])
+    monkeypatch.setattr(benchmark_roadmap, "_READS", 3000)
+    monkeypatch.setattr(benchmark_roadmap, "_ROADMAP_GENES", 60)
+    found = benchmark_roadmap.roadmap(1, 3000, ["chr21", "chr22"])
     assert found["windows_of_40_kb"]["store_gb"] > found["windows_of_10_kb"]["store_gb"] > 0
     assert found["windows_of_10_kb"]["worker_mb"] > 100
     assert found["depth"]["hours_one_worker"] > 0

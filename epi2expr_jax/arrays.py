@@ -74,16 +74,23 @@ def declare_arrays(
         zarr.consolidate_metadata(str(path))
 
 
+# One context for the whole process, never destroyed. With a context of its own for every open, which
+# goes when the array goes, TensorStore 0.1.86 now and then corrupted memory under load (SIGSEGV,
+# "double free"): BUILD_NOTES, 2026-11-26.
+CONTEXT = ts.Context(
+    {
+        # The defaults grow with the cores of the host, not with those lent to this process.
+        "file_io_concurrency": {"limit": 8},
+        "data_copy_concurrency": {"limit": 2},
+        "cache_pool": {"total_bytes_limit": 0},
+    }
+)
+
+
 def open_array(path: pathlib.Path, name: str) -> ts.TensorStore:
     """Open the array `name` of the store at `path`, for reading and writing."""
     spec = {
         "driver": "zarr3",
         "kvstore": {"driver": "file", "path": str((path / name).resolve())},
-        "context": {
-            # The defaults grow with the cores of the host, not with those lent to this process.
-            "file_io_concurrency": {"limit": 8},
-            "data_copy_concurrency": {"limit": 2},
-            "cache_pool": {"total_bytes_limit": 0},
-        },
     }
-    return ts.open(spec, open=True).result()
+    return ts.open(spec, open=True, context=CONTEXT).result()

@@ -45,6 +45,7 @@ class WindowStore:
         self.path = path
         self.manifest = manifest
         self.genes = genes
+        self._opened: dict[str, Any] = {}
 
     # -- creating ---------------------------------------------------------------------------
 
@@ -190,10 +191,10 @@ class WindowStore:
             )
         index = self.manifest.cells.index(cell), self.manifest.assays.index(assay)
         try:
-            open_array(self.path, "coverage")[index].write(coverage).result()
-            open_array(self.path, "signal")[index].write(means).result()
+            self._array("coverage")[index].write(coverage).result()
+            self._array("signal")[index].write(means).result()
             if regions is not None:
-                open_array(self.path, _depth(cell))[index[1]].write(regions).result()
+                self._array(_depth(cell))[index[1]].write(regions).result()
             marker = self._marker(cell, assay)
             marker.parent.mkdir(parents=True, exist_ok=True)
             write_json(marker, {"sources": list(sources), "sha256": _digest(*values)})
@@ -218,6 +219,16 @@ class WindowStore:
 
     # -- reading ----------------------------------------------------------------------------
 
+    def _array(self, name: str) -> Any:
+        """The TensorStore array `name`, opened at its first use and then kept."""
+        if name not in self._opened:
+            self._opened[name] = open_array(self.path, name)
+        return self._opened[name]
+
+    def _read(self, name: str, index: Any = ...) -> np.ndarray:
+        """Values of an array, as a copy that nothing else holds."""
+        return np.array(self._array(name)[index].read().result())
+
     def read_signal(
         self, cells: Sequence[str], assays: Sequence[str], bins: slice = slice(None)
     ) -> np.ndarray:
@@ -228,7 +239,7 @@ class WindowStore:
         """
         cell_index = self._indices("cell", cells, self.manifest.cells)
         assay_index = self._indices("assay", assays, self.manifest.assays)
-        view = open_array(self.path, "signal")
+        view = self._array("signal")
         out = np.empty((len(cells), len(assays), *view[0, 0, :, bins].shape), np.float32)
         reads = [
             (i, j, view[c, a, :, bins].read())
@@ -242,18 +253,18 @@ class WindowStore:
     def read_expression(self, cells: Sequence[str]) -> np.ndarray:
         """Expression `[C, G]` float32, RPKM."""
         rows = self._indices("cell", cells, self.manifest.cells)
-        return np.asarray(open_array(self.path, "expression").read().result())[rows]
+        return self._read("expression")[rows]
 
     def read_coverage(self) -> np.ndarray:
         """Share of each window's bases that have data: `[C, A, G]` float32."""
-        return np.asarray(open_array(self.path, "coverage").read().result())
+        return self._read("coverage")
 
     def read_labels(self, cells: Sequence[str]) -> np.ndarray | None:
         """Which genes the inputs called expressed: `[C, G]` bool; None if they did not say."""
         rows = self._indices("cell", cells, self.manifest.cells)
         if not self.manifest.given_labels:
             return None
-        return np.asarray(open_array(self.path, "label").read().result())[rows]
+        return self._read("label")[rows]
 
     def regions(self, cell: str) -> Regions:
         """The regions that genes touch in this cell.
@@ -272,7 +283,7 @@ class WindowStore:
         """
         self._require_regions(cell)
         rows = self._indices("assay", assays, self.manifest.assays)
-        return np.asarray(open_array(self.path, _depth(cell))[rows].read().result())
+        return self._read(_depth(cell), rows)
 
     def _require_regions(self, cell: str) -> None:
         self._indices("cell", [cell], self.manifest.cells)
@@ -338,7 +349,7 @@ class WindowStore:
         if manifest.given_labels:
             compare(
                 f"{self.path}/label",
-                lambda: _digest(np.asarray(open_array(self.path, "label").read().result())),
+                lambda: _digest(self._read("label")),
                 manifest.labels_sha256,
             )
         for cell, expected in manifest.regions_sha256.items():
@@ -360,10 +371,7 @@ class WindowStore:
     def _slab(self, cell: str, assay: str) -> list[np.ndarray]:
         """What a track's checksum is of."""
         index = self.manifest.cells.index(cell), self.manifest.assays.index(assay)
-        values = [
-            np.asarray(open_array(self.path, name)[index].read().result())
-            for name in ("signal", "coverage")
-        ]
+        values = [self._read(name, index) for name in ("signal", "coverage")]
         if cell in self.manifest.regions_sha256:
             values.append(self.read_region_depth(cell, [assay])[0])
         return values

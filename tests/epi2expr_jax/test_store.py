@@ -77,6 +77,68 @@ def test_round_trip(store):
     assert back.verify() == []
 
 
+def test_every_open_of_a_process_shares_one_context(store, monkeypatch):
+    """TensorStore crashes under load when a context goes while its threads still work."""
+    contexts, opened = [], []
+
+    def recorded(spec, *, context=None, **options):
+        contexts.append(spec.get("context", context))
+        opened.append(spec["kvstore"]["path"])
+        return original(spec, context=context, **options)
+
+    original = ts.open
+    monkeypatch.setattr(ts, "open", recorded)
+    for _ in range(2):
+        back = WindowStore.open(store.path)
+        for _ in range(2):  # each array is opened once, however often it is read
+            for cell, assay in MANIFEST.tracks:
+                back.read_signal([cell], [assay])
+            back.read_expression(["c1"])
+            back.read_coverage()
+        assert back.verify() == []
+    assert {type(context) for context in contexts} == {ts.Context}
+    assert len({id(context) for context in contexts}) == 1
+    assert len(opened) == 2 * len(set(opened)) == 2 * 3
+
+
+def test_values_that_are_read_belong_to_the_reader(store):
+    back = WindowStore.open(store.path)
+    for read in (
+        back.read_coverage,
+        lambda: back.read_expression(["c1"]),
+        lambda: back.read_signal(["c1"], ["m1"]),
+    ):
+        kept = read()
+        assert kept.base is None or kept.base.flags.owndata
+        assert kept.flags.writeable
+
+
+READING = """
+import sys
+from epi2expr_jax.store import WindowStore
+for _ in range(int(sys.argv[2])):
+    store = WindowStore.open(sys.argv[1])
+    for cell, assay in store.manifest.tracks:
+        store.read_signal([cell], [assay])
+    store.read_expression(store.manifest.cells)
+    store.read_coverage()
+"""
+
+
+@pytest.mark.trial
+def test_many_processes_read_side_by_side_under_load(store, trial_size):
+    """Where every open had its own context, 2 of 32 processes died in such a round."""
+    processes, at_once, times = trial_size((3, 3, 3), (210, 30, 100))
+    command = [sys.executable, "-c", READING, str(store.path), str(times)]
+    ended = []
+    for first in range(0, processes, at_once):
+        reading = [
+            subprocess.Popen(command) for _ in range(first, min(first + at_once, processes))
+        ]
+        ended += [process.wait() for process in reading]
+    assert ended == [0] * processes
+
+
 def test_xarray_opens_it_with_the_same_numbers(store):
     with xr.open_zarr(store.path) as opened:
         assert opened.signal.dims == ("cell", "assay", "gene", "bin")

@@ -33,7 +33,7 @@ from epi2expr_jax.training import (
     Trainer,
 )
 
-# Measured: on CPU, vmapping runs gains nothing and multiplies temporaries.
+# By platform. Measured: on CPU, vmapping runs gains nothing and multiplies temporaries.
 _LANES = {"cpu": 1}
 _DEFAULT_LANES = 8
 
@@ -49,9 +49,9 @@ class Lanes:
 
     @classmethod
     def default(cls, devices: int = 0) -> "Lanes":
-        """The first `devices` local devices (0: all), as wide as suits the backend."""
-        width = _LANES.get(jax.default_backend(), _DEFAULT_LANES)
-        return cls(width, tuple(jax.local_devices()[: devices or None]))
+        """The first `devices` local devices (0: all), as wide as suits their platform."""
+        chosen = tuple(jax.local_devices()[: devices or None])
+        return cls(_LANES.get(chosen[0].platform, _DEFAULT_LANES), chosen)
 
     @property
     def count(self) -> int:

@@ -17,7 +17,8 @@ Every formula here is exact; nothing is approximated for speed.
 
 import functools
 import math
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -29,8 +30,8 @@ from epi2expr_jax.models.weights import constant, glorot_uniform
 NORM_EPSILON = 1e-3  # Keras's default
 NORM_MOMENTUM = 0.99  # likewise
 
-# Patches that are made at a time, in bytes: what the last cache level holds. Where the backend is
-# not listed, all at once: an accelerator wants few large products.
+# Patches that are made at a time, in bytes, by platform: what the last cache level holds. A platform
+# that is not listed makes all of them at once: an accelerator wants few large products.
 PATCH_BYTES = {"cpu": 9_000_000}
 
 
@@ -127,13 +128,32 @@ def _reachable(bins: int, kernel):
     return kernel[start : min(width, left + bins)], left - start
 
 
-def _pieces(*arrays, bytes_a_gene: int):
-    """Cut arrays along the batch axis into equal pieces whose patches stay in cache."""
-    batch = arrays[0].shape[0]
-    limit = PATCH_BYTES.get(jax.default_backend(), math.inf)
+def _genes_at_a_time(batch: int, bytes_a_gene: int, limit: int) -> int:
+    """The most genes that divide a batch equally and whose patches stay within `limit` bytes."""
     most = min(batch, max(1, limit // bytes_a_gene))
-    genes = next(genes for genes in range(int(most), 0, -1) if batch % genes == 0)
-    return tuple(array.reshape(batch // genes, genes, *array.shape[1:]) for array in arrays)
+    return next(genes for genes in range(most, 0, -1) if batch % genes == 0)
+
+
+def _by_platform(form: Callable[..., Any], *arrays: Array, bytes_a_gene: int) -> Any:
+    """`form(pieces, *arrays)`: the batch in so many pieces, as suits the platform.
+
+    JAX chooses when it lowers the program, by the devices that will run it. The default backend of
+    this process may be another.
+    """
+    batch = arrays[0].shape[0]
+    pieces = {
+        platform: batch // _genes_at_a_time(batch, bytes_a_gene, limit)
+        for platform, limit in PATCH_BYTES.items()
+    }
+    if set(pieces.values()) <= {1}:
+        return form(1, *arrays)
+    forms = {platform: functools.partial(form, count) for platform, count in pieces.items()}
+    return jax.lax.platform_dependent(*arrays, default=functools.partial(form, 1), **forms)
+
+
+def _cut(pieces: int, *arrays: Array) -> tuple[Array, ...]:
+    """Arrays cut along the batch axis into equal pieces."""
+    return tuple(x.reshape(pieces, x.shape[0] // pieces, *x.shape[1:]) for x in arrays)
 
 
 def _correlate(x, kernel, left):
@@ -144,8 +164,12 @@ def _correlate(x, kernel, left):
     def piece(x):
         return (patches(x, width, left) @ matrix).reshape(-1, bins, filters)
 
-    (pieces,) = _pieces(x, bytes_a_gene=bins * matrix.shape[0] * x.dtype.itemsize)
-    return jax.lax.map(piece, pieces).reshape(batch, bins, filters)
+    def form(pieces, x):
+        if pieces == 1:
+            return piece(x)
+        return jax.lax.map(piece, *_cut(pieces, x)).reshape(batch, bins, filters)
+
+    return _by_platform(form, x, bytes_a_gene=bins * matrix.shape[0] * x.dtype.itemsize)
 
 
 def _input_gradient(gradient, kernel, left):
@@ -160,13 +184,19 @@ def _kernel_gradient(arrays, output_gradient, kernel, left, bytes_a_gene):
     """
     width, channels, filters = kernel.shape
 
-    def add(total, piece):
-        gradient = output_gradient(*piece[1:]).reshape(-1, filters)
+    def product(x, *rest):
+        gradient = output_gradient(*rest).reshape(-1, filters)
         # Filters first: on CPU this product is the faster of the two orders.
-        return total + gradient.T @ patches(piece[0], width, left), None
+        return gradient.T @ patches(x, width, left)
 
-    total = jnp.zeros((filters, width * channels), kernel.dtype)
-    total, _ = jax.lax.scan(add, total, _pieces(*arrays, bytes_a_gene=bytes_a_gene))
+    def form(pieces, *arrays):
+        if pieces == 1:
+            return product(*arrays)
+        total = jnp.zeros((filters, width * channels), kernel.dtype)
+        pieced = _cut(pieces, *arrays)
+        return jax.lax.scan(lambda sum, own: (sum + product(*own), None), total, pieced)[0]
+
+    total = _by_platform(form, *arrays, bytes_a_gene=bytes_a_gene)
     return total.T.reshape(kernel.shape)
 
 
@@ -210,10 +240,14 @@ def _conv_max_pool_forward(x, kernel, left, size):
     def piece(x):
         return _first_maximum((patches(x, width, left) @ matrix).reshape(-1, bins, filters), size)
 
-    (pieces,) = _pieces(x, bytes_a_gene=_unpooled_bytes_a_gene(x, kernel))
-    best, where = jax.lax.map(piece, pieces)
-    shape = (batch, bins // size, filters)
-    return best.reshape(shape), (x, kernel, where.reshape(shape))
+    def form(pieces, x):
+        if pieces == 1:
+            return piece(x)
+        shape = (batch, bins // size, filters)
+        return tuple(part.reshape(shape) for part in jax.lax.map(piece, *_cut(pieces, x)))
+
+    best, where = _by_platform(form, x, bytes_a_gene=_unpooled_bytes_a_gene(x, kernel))
+    return best, (x, kernel, where)
 
 
 def _conv_max_pool_backward(left, size, saved, gradient):

@@ -36,7 +36,7 @@ def assert_close(found, expected, tolerance=1e-12):
 @pytest.fixture
 def small_pieces(monkeypatch):
     """Patches for a few genes at a time, so that every loop over pieces has several turns."""
-    monkeypatch.setattr(layers, "PATCH_BYTES", {jax.default_backend(): 6_000})
+    monkeypatch.setattr(layers, "PATCH_BYTES", {"cpu": 6_000})
 
 
 @pytest.mark.parametrize(("width", "bins"), [(1, 1), (7, 1), (7, 2), (4, 3), (8, 12), (19, 12)])
@@ -50,7 +50,7 @@ def test_pieces_do_not_change_the_numbers(x64, monkeypatch):
     x, kernel = normal(0, (12, 20, 3)), normal(1, (4, 3, 5))
     whole = value_and_gradients(lambda x, k: layers.conv_max_pool(x, k, 3), x, kernel)
     for limit in (1, 3_000, 12_000, 10**9):
-        monkeypatch.setattr(layers, "PATCH_BYTES", {jax.default_backend(): limit})
+        monkeypatch.setattr(layers, "PATCH_BYTES", {"cpu": limit})
         pieces = value_and_gradients(lambda x, k: layers.conv_max_pool(x, k, 3), x, kernel)
         assert_close(pieces, whole)
 

@@ -30,8 +30,8 @@ from epi2expr_jax.models.weights import constant, glorot_uniform
 NORM_EPSILON = 1e-3  # Keras's default
 NORM_MOMENTUM = 0.99  # likewise
 
-# Patches that are made at a time, in bytes, by platform: what the last cache level holds. A platform
-# that is not listed makes all of them at once: an accelerator wants few large products.
+# Bytes of patches made at a time, by platform: what the last cache level holds. A platform that is
+# not listed makes all of them at once, since an accelerator wants few large products.
 PATCH_BYTES = {"cpu": 9_000_000}
 
 

@@ -274,7 +274,7 @@ def test_logs_begin_empty():
 
 
 def lowered_loops(model, platform, width=2, genes=1000):
-    """The loops of a model's real epoch lowered for a platform: turns, or None where data decide."""
+    """The loops of a model's real epoch, lowered for a platform: turns, or None if data decide."""
     trainer = Trainer(model, TrainConfig())
     lanes = Lanes(width, tuple(jax.local_devices()[:1]))
 

@@ -74,9 +74,9 @@ def declare_arrays(
         zarr.consolidate_metadata(str(path))
 
 
-# One context for the whole process, never destroyed. When every open had its own, TensorStore 0.1.86
-# sometimes freed a context's thread pool twice under load, and the process died (BUILD_NOTES,
-# 2026-11-26).
+# One context for the whole process, never destroyed. When every open had its own, TensorStore
+# 0.1.86 sometimes freed a context's thread pool twice under load, and the process died
+# (BUILD_NOTES, 2026-11-26).
 CONTEXT = ts.Context(
     {
         # The defaults grow with the cores of the host, not with those lent to this process.

@@ -27,7 +27,6 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from epi2expr_jax import perturb
 from epi2expr_jax.batches import BatchPlan, RegionBatch, TokenLayout
-from epi2expr_jax.dataset import load_dataset
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.models import ChromoformerConfig
 from epi2expr_jax.predict import Ensemble, Member, gene_rows
@@ -315,7 +314,7 @@ def _work(
 ) -> Iterator[_Batch]:
     """Every run's chosen genes, in batches of one shape for runs that read the same tracks."""
     for key, ((cell, assays), runs) in enumerate(member.by_tracks().items()):
-        dataset = load_dataset(store, member.model_config, [cell], assays, ensemble.input_config)
+        dataset = ensemble.dataset(store, member.model_config, [cell], assays)
         signal = dataset.signal(cell, assays)
         contacts = signal.contacts()
         slots = 0 if contacts is None else int(np.asarray(contacts)[rows].max())

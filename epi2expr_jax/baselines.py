@@ -20,7 +20,6 @@ from jaxtyping import Bool, Float
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from epi2expr_jax.dataset import load_dataset
 from epi2expr_jax.errors import InputError, Problem, nearest
 from epi2expr_jax.predict import Ensemble
 from epi2expr_jax.resident import WindowSignal
@@ -86,7 +85,7 @@ def predict_baselines(
     ]
     for (cell, assays), group in show(grouped):
         window = types.SimpleNamespace(window=group[0][0])
-        data = load_dataset(store, window, [cell], assays, ensemble.input_config)
+        data = ensemble.dataset(store, window, [cell], assays)
         tracks = [data.track(cell, assay) for assay in assays]
         windows = np.stack([track.values for track in tracks if isinstance(track, WindowSignal)])
         c = known.index(cell)

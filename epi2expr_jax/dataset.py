@@ -33,6 +33,7 @@ from epi2expr_jax.resident import (
 )
 from epi2expr_jax.splits import Fold
 from epi2expr_jax.store import WindowStore
+from epi2expr_jax.trained_signal import TrainedSignal
 
 ORIENTATIONS = ("strand", "genomic")
 NORMALISATIONS = ("none", "depth")
@@ -122,25 +123,35 @@ def load_dataset(
     cells: Sequence[str],
     assays: Sequence[str],
     config: InputConfig = InputConfig(),
+    trained: TrainedSignal | None = None,
 ) -> Dataset:
     """What a model reads of the named cells and assays: cropped, merged, transformed, oriented.
 
     Args:
         model_config: says what: its `window`, and for Chromoformer the regions.
+        trained: of models that are trained, the signal they know; None for new ones, whose signal
+            is this store's.
 
     Raises:
-        InputError: if the store does not serve the model (window, regions).
+        InputError: if the store does not serve the model (window, regions), or holds other signal
+            than the models were trained on.
     """
+    if trained is None:
+        trained = TrainedSignal.of(store.manifest, config.transform)
+    trained.require_same(store.manifest, str(store.path), assays)
     if isinstance(model_config, ChromoformerConfig):
-        return Dataset(_RegionReader(store, model_config, config, cells), cells, assays)
-    return Dataset(_WindowReader(store, model_config.window, config), cells, assays)
+        return Dataset(_RegionReader(store, model_config, config, trained, cells), cells, assays)
+    return Dataset(_WindowReader(store, model_config.window, config, trained), cells, assays)
 
 
 class _Reader:
     """Reads raw bin means of one model's window."""
 
-    def __init__(self, store: WindowStore, window: WindowSpec, config: InputConfig):
+    def __init__(
+        self, store: WindowStore, window: WindowSpec, config: InputConfig, trained: TrainedSignal
+    ):
         self.store = store
+        self.trained = trained
         self.window = window
         self.config = config
         self.centre, self.factor = window.crop_and_merge(store.manifest.window)
@@ -155,13 +166,8 @@ class _Reader:
         return None
 
     def transform(self, assay: str) -> str:
-        """The transform of an assay's signal: as asked, or by the unit of its tracks."""
-        asked = self.config.transform
-        return (
-            signal_ops.UNIT_TRANSFORM[self.store.manifest.units[assay]]
-            if asked == "auto"
-            else asked
-        )
+        """The transform of an assay's signal."""
+        return self.trained.transforms[assay]
 
     def windows(self, cell: str, assay: str) -> Float[np.ndarray, "G W"]:
         """Means in the model's bins, of raw or normalised signal."""
@@ -235,9 +241,10 @@ class _RegionReader(_Reader):
         store: WindowStore,
         model: ChromoformerConfig,
         config: InputConfig,
+        trained: TrainedSignal,
         cells: Sequence[str],
     ):
-        super().__init__(store, model.window, config)
+        super().__init__(store, model.window, config, trained)
         self.sizes = list(zip(model.resolutions, model.positions, strict=True))
         self.most = model.contacts
         self.regions = _regions_to_read(store, model, cells)

@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from epi2expr_jax.batches import BatchPlan
-from epi2expr_jax.dataset import load_dataset
 from epi2expr_jax.edit_reader import EditReader
 from epi2expr_jax.edited_outputs import BATCH, extent, predict, predict_rereading, survey
 from epi2expr_jax.edits import Edit
@@ -74,7 +73,7 @@ class EditedRuns:
         self.member, self.store, self.rows, self.wanted = member, store, rows, wanted
         self.config, self.reread = member.model_config, reread
         cell, assays = member.runs[0].cell, member.runs[0].assays
-        self.dataset = load_dataset(store, self.config, [cell], assays, ensemble.input_config)
+        self.dataset = ensemble.dataset(store, self.config, [cell], assays)
         self.reader = EditReader(store, self.dataset, self.config, cell, assays, steps)
         self.present = np.ones(len(assays), bool) if ensemble.masked else None
         masks = [ensemble.folds[run.fold].masks(store.genes.chrom) for run in member.runs]

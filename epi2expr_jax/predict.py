@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from jaxtyping import Array, Bool, Int
 
 from epi2expr_jax import checkpoint
 from epi2expr_jax.batches import BatchPlan
-from epi2expr_jax.dataset import InputConfig, load_dataset
+from epi2expr_jax.dataset import Dataset, InputConfig, load_dataset
 from epi2expr_jax.errors import InputError, Problem, nearest
 from epi2expr_jax.genome import listing
 from epi2expr_jax.models import REGISTRY
@@ -31,6 +32,7 @@ from epi2expr_jax.runs import Run, TargetScale
 from epi2expr_jax.splits import Fold, read_splits
 from epi2expr_jax.store import WindowStore
 from epi2expr_jax.streaming import TrackCache
+from epi2expr_jax.trained_signal import TrainedSignal
 from epi2expr_jax.training import parts_of, predict_genes
 
 # Genes a batch, measured on two cores: regions are read fastest while they stay in cache.
@@ -70,6 +72,8 @@ class Ensemble:
     Attributes:
         card: the run card.
         folds: the frozen folds, which say what each model never saw.
+        signal: what they were trained on; None for a run of an older version whose own store was
+            not found.
     """
 
     card: dict[str, Any]
@@ -77,6 +81,7 @@ class Ensemble:
     target: str
     folds: dict[str, Fold]
     members: tuple[Member, ...]
+    signal: TrainedSignal | None = None
 
     @property
     def runs(self) -> list[Run]:
@@ -108,14 +113,7 @@ class Ensemble:
         """
         store = WindowStore.open(path or self.card["store"]["path"])
         if store.checksum() != self.card["store_checksum"]:
-            raise InputError(
-                Problem(
-                    str(store.path),
-                    "a store with other contents than the one trained on",
-                    f"checksum {self.card['store_checksum'][:12]}, as the run card says",
-                    "give the right --store, or train again",
-                )
-            )
+            raise InputError(_other_store(store, self.card))
         return store
 
     def predict(
@@ -146,12 +144,15 @@ class Ensemble:
             your question asks.
 
         Raises:
-            InputError: for unknown genes, genes that every model saw, or `present` assays that some
-                model does not read.
+            InputError: for unknown genes, genes that every model saw, `present` assays that some
+                model does not read, or a store of another unit or assembly than the models were
+                trained on.
         """
         self._require_present(present)
         if not isinstance(store, WindowStore):
             store = WindowStore.open(store)
+        every = dict.fromkeys(assay for run in self.runs for assay in run.assays)
+        self._known_signal(store).require_same(store.manifest, str(store.path), list(every))
         rows = gene_rows(store, genes)
         if not include_seen:
             self.require_unseen(store.genes.iloc[rows])
@@ -251,7 +252,35 @@ class Ensemble:
         """What models of this shape read in the runs' cells."""
         cells = list(dict.fromkeys(run.cell for run in runs))
         assays = list(dict.fromkeys(assay for run in runs for assay in run.assays))
-        return TrackCache(load_dataset(store, model_config, cells, assays, self.input_config))
+        return TrackCache(self.dataset(store, model_config, cells, assays))
+
+    def dataset(
+        self, store: WindowStore, model_config: Any, cells: Sequence[str], assays: Sequence[str]
+    ) -> Dataset:
+        """What models of this shape read of a store, through the transform of their training.
+
+        Raises:
+            InputError: if the store does not serve the models, or holds other signal than they were
+                trained on.
+        """
+        known = self._known_signal(store)
+        return load_dataset(store, model_config, cells, assays, self.input_config, known)
+
+    def _known_signal(self, store: WindowStore) -> TrainedSignal:
+        """What the models were trained on; a store that is their own tells it, too."""
+        if self.signal is not None:
+            return self.signal
+        if store.checksum() == self.card["store_checksum"]:
+            return TrainedSignal.of(store.manifest, self.input_config.transform)
+        raise InputError(
+            Problem(
+                str(store.path),
+                "a store that the models were not trained on, and a run of an older version that "
+                "does not say in which unit its own tracks were",
+                "units and assembly of the models' own store, to compare with",
+                "load the run once with its own store: load(RUN, store=PATH); it is kept then",
+            )
+        )
 
     def _predict_member(
         self,
@@ -373,16 +402,24 @@ def gene_rows(store: WindowStore, genes: Sequence[str] | None) -> np.ndarray:
     return rows
 
 
-def load(run_dir: str | os.PathLike) -> Ensemble:
+def load(run_dir: str | os.PathLike, store: str | os.PathLike | None = None) -> Ensemble:
     """Load the trained models of a run directory.
 
-    Quarantined runs are left out; the run card names them.
+    Quarantined runs are left out; the run card names them. The card of a run of an older version
+    does not say what its signal was: that is taken from its own store, kept in the card, and a
+    warning says so.
+
+    Args:
+        store: for a run of an older version, where its own store lies now; by default where
+            training read it.
 
     Raises:
-        InputError: if training has not finished, or the directory is no run.
+        InputError: if training has not finished, the directory is no run, or `store` is needed and
+            is not the store it was trained on.
     """
     run_dir = pathlib.Path(run_dir)
     card = checkpoint.read_finished(run_dir)
+    signal = _trained_signal(run_dir, card, store)
     parts: dict[Any, list[Member]] = {}
     for population in card["populations"]:
         model_config = REGISTRY[card["model"]](**population["model_config"])
@@ -402,7 +439,44 @@ def load(run_dir: str | os.PathLike) -> Ensemble:
     members = [_joined(own) for own in parts.values()]
     folds = {fold.name: fold for fold in read_splits(run_dir / "splits.json")}
     return Ensemble(
-        card, InputConfig(**card["input_config"]), card["target"], folds, tuple(members)
+        card, InputConfig(**card["input_config"]), card["target"], folds, tuple(members), signal
+    )
+
+
+def _trained_signal(
+    run_dir: pathlib.Path, card: dict[str, Any], store: str | os.PathLike | None
+) -> TrainedSignal | None:
+    """What a run was trained on, from its card; of an older run once from its own store."""
+    if "signal" in card:
+        return TrainedSignal(**card["signal"])
+    if "converted" in card:
+        return TrainedSignal.of_depth(card["store"]["assays"])
+    path = pathlib.Path(store or card["store"]["path"])
+    try:
+        own = WindowStore.open(path)
+        if own.checksum() != card["store_checksum"]:
+            raise InputError(_other_store(own, card))
+    except InputError:
+        if store is not None:
+            raise
+        return None  # it has moved; a store to predict from may yet turn out to be it
+    signal = TrainedSignal.of(own.manifest, card["input_config"]["transform"])
+    said = f"{run_dir}: its card did not say what its signal was; taken from its own store {path}"
+    try:
+        checkpoint.write_card(run_dir, {**card, "signal": signal.as_json()})
+        said += " and kept in the card"
+    except OSError as error:
+        said += f", and not kept in the card ({error.strerror})"
+    warnings.warn(said, stacklevel=3)
+    return signal
+
+
+def _other_store(store: WindowStore, card: dict[str, Any]) -> Problem:
+    return Problem(
+        str(store.path),
+        "a store with other contents than the one trained on",
+        f"checksum {card['store_checksum'][:12]}, as the run card says",
+        "give the right --store, or train again",
     )
 
 

@@ -65,3 +65,8 @@ UNIT_TRANSFORM: Mapping[str, str] = MappingProxyType(
         "none": "none",
     }
 )
+
+
+def transform_of(asked: str, unit: str) -> str:
+    """The name of a transform: as asked for, or for `auto` that of the unit."""
+    return UNIT_TRANSFORM[unit] if asked == "auto" else asked

@@ -26,6 +26,7 @@ from epi2expr_jax.roadmap import CHROMOFORMER_GROUPS
 from epi2expr_jax.runs import Run, TargetScale
 from epi2expr_jax.splits import Fold
 from epi2expr_jax.store import WindowStore
+from epi2expr_jax.trained_signal import TrainedSignal
 from epi2expr_jax.training import parts_of
 from experiments.benchmark_chromoformer import Original, on_its_device, torch_inputs
 from experiments.turns import rate, ratio, require_peers, take_turns
@@ -54,7 +55,8 @@ def _ensemble(store: WindowStore, assay: str) -> Ensemble:
     weights: dict[str, Any] = jax.tree.map(lambda *parts: np.stack(parts), *drawn)
     scales = (TargetScale("log2", 0.0, 1.0, 0.0, 1.0),) * len(runs)
     member = Member(_CONFIG, runs, scales, weights)
-    return Ensemble({}, InputConfig(), "log2", {f.name: f for f in folds}, (member,))
+    signal = TrainedSignal.of(store.manifest, InputConfig().transform)
+    return Ensemble({}, InputConfig(), "log2", {f.name: f for f in folds}, (member,), signal)
 
 
 class _OneAtATime:

@@ -40,6 +40,7 @@ from epi2expr_jax.predict import load
 from epi2expr_jax.roadmap import CHROMOFORMER_GROUPS
 from epi2expr_jax.runs import LABEL, Run, TargetScale
 from epi2expr_jax.splits import Fold, write_splits
+from epi2expr_jax.trained_signal import TrainedSignal
 from experiments.flags import define_run, require
 
 FLAGS = flags.FLAGS
@@ -207,6 +208,7 @@ def write_run(
         "target": scale.kind,
         "cv": cv,
         "input_config": dataclasses.asdict(InputConfig("log1p", "strand")),
+        "signal": TrainedSignal.of_depth(run.assays).as_json(),
         "versions": checkpoint.versions(),
         "command": shlex.join(["python", "-m", "experiments.convert", *sys.argv[1:]]),
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
@@ -253,8 +255,10 @@ def _sha256(path: pathlib.Path) -> str:
 
 def export_run(
     run_dir: pathlib.Path, run_id: str | None, out: pathlib.Path
-) -> tuple[Run, ChromoformerConfig, InputConfig]:
+) -> tuple[Run, ChromoformerConfig, str, str]:
     """Write one run as a PyTorch file, `{"net": state_dict}`; returns what it is.
+
+    That is the run, its configuration, and the transform and orientation of its signal.
 
     Its last layer predicts the target's own scale, whatever was done to it in training.
 
@@ -283,7 +287,10 @@ def export_run(
     partial = out.with_name(out.name + ".partial")
     torch.save({"net": {name: torch.from_numpy(array) for name, array in state.items()}}, partial)
     partial.replace(out)
-    return member.runs[i], config, ensemble.input_config
+    run, inputs = member.runs[i], ensemble.input_config
+    known = ensemble.signal.transforms if ensemble.signal else {}
+    transforms = {known.get(assay, inputs.transform): None for assay in run.assays}
+    return run, config, " or ".join(transforms), inputs.orientation
 
 
 def _torch() -> Any:
@@ -317,11 +324,12 @@ def main() -> None:
     require("out")
     out = pathlib.Path(FLAGS.out)
     if FLAGS.run:
-        run, config, inputs = export_run(pathlib.Path(FLAGS.run), FLAGS.run_id, out)
+        exported = export_run(pathlib.Path(FLAGS.run), FLAGS.run_id, out)
+        run, config, transform, orientation = exported
         print(
             f"{out}: {config.task} of {run.cell} from {', '.join(run.assays)}, in this order, by "
-            f"signal under the transform {inputs.transform} and the orientation "
-            f"{inputs.orientation}\n(n_feats={config.assays}, d_emb={config.token_width}, "
+            f"signal under the transform {transform} and the orientation "
+            f"{orientation}\n(n_feats={config.assays}, d_emb={config.token_width}, "
             f"binsizes={list(config.resolutions)}, i_max={config.contacts}, "
             f"w_prom={config.window_bp}; the package reads ln(depth + 1), by strand)"
         )

@@ -41,6 +41,7 @@ from epi2expr_jax.planning import fit
 from epi2expr_jax.population import Lanes, Log, Population
 from epi2expr_jax.splits import digest, write_splits
 from epi2expr_jax.store import WindowStore
+from epi2expr_jax.trained_signal import TrainedSignal
 from epi2expr_jax.training import QUARANTINED, RUNNING, RunState
 from experiments.flags import Machine, TrainRequest, define_machine, define_training
 from experiments.progress import Progress, Tracker, trackers
@@ -271,6 +272,7 @@ def _start(
 ) -> dict[str, Any]:
     """The run card to go on with: a new one, or that of the same request interrupted."""
     asked = {"request": request.as_json(), "store_checksum": store.checksum()}
+    trained = TrainedSignal.of(store.manifest, request.input_config.transform)
     if (run_dir / checkpoint.RUN_CARD).exists():
         card = checkpoint.read_card(run_dir)
         changed = [
@@ -291,7 +293,7 @@ def _start(
             )
         if card["versions"] != checkpoint.versions():
             print("note: other versions or device than at the start; see the run card")
-        return card
+        return {"signal": trained.as_json(), **card}  # cards of older versions lack it
     if run_dir.exists() and any(path.suffix != ".partial" for path in run_dir.iterdir()):
         raise InputError(
             Problem(
@@ -320,6 +322,7 @@ def _start(
         "target": request.target,
         "cv": request.cv,
         "input_config": dataclasses.asdict(request.input_config),
+        "signal": trained.as_json(),
         "versions": checkpoint.versions(),
         "command": shlex.join(["python", "-m", "experiments.train", *sys.argv[1:]]),
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),

@@ -19,7 +19,7 @@ FLOORS = {
     0: ["errors", "roadmap", "genome"],
     1: ["signal", "batches", "regions", "manifest", "arrays", "store",
         "splits", "losses", "metrics", "schedules", "conditional_logit"],
-    2: ["models", "resident", "dataset", "runs", "masking", "variants"],
+    2: ["models", "resident", "trained_signal", "dataset", "runs", "masking", "variants"],
     3: ["training", "checkpoint", "streaming", "pooling", "edited", "places"],
     4: ["population", "convert", "edits", "edited_outputs"],
     5: ["predict", "planning", "edit_reader"],
@@ -34,7 +34,7 @@ NEIGHBOURS = {
     ("genome", "errors"),
     ("manifest", "regions"),
     *{("arrays", name) for name in ("manifest", "regions")},
-    *{("dataset", name) for name in ("models", "resident")},
+    *{("dataset", name) for name in ("models", "resident", "trained_signal")},
     ("runs", "dataset"),
     *{("store", name) for name in ("manifest", "regions", "arrays")},
 }

@@ -132,9 +132,7 @@ def test_many_processes_read_side_by_side_under_load(store, trial_size):
     command = [sys.executable, "-c", READING, str(store.path), str(times)]
     ended = []
     for first in range(0, processes, at_once):
-        reading = [
-            subprocess.Popen(command) for _ in range(first, min(first + at_once, processes))
-        ]
+        reading = [subprocess.Popen(command) for _ in range(first, min(first + at_once, processes))]
         ended += [process.wait() for process in reading]
     assert ended == [0] * processes
 

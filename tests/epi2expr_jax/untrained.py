@@ -14,6 +14,7 @@ from epi2expr_jax.models.weights import draw
 from epi2expr_jax.predict import Ensemble, Member
 from epi2expr_jax.runs import Run, TargetScale
 from epi2expr_jax.splits import make_folds
+from epi2expr_jax.trained_signal import TrainedSignal
 from epi2expr_jax.training import parts_of
 
 SMALL = ChromoformerConfig(
@@ -38,9 +39,9 @@ def ensemble_of(store, config, assays, folds=("fold1", "fold2"), seeds=1, **inpu
     weights = {"params": params, "stats": stats}
     scales = (TargetScale("log2", 0.0, 1.0, 0.0, 1.0),) * len(runs)
     member = Member(config, runs, scales, weights)
-    return Ensemble(
-        {}, InputConfig(**inputs), "log2", {fold.name: fold for fold in every}, (member,)
-    )
+    read, folds = InputConfig(**inputs), {fold.name: fold for fold in every}
+    signal = TrainedSignal.of(store.manifest, read.transform)
+    return Ensemble({}, read, "log2", folds, (member,), signal)
 
 
 def built(config, seed=0):

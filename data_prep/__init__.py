@@ -1,0 +1,1 @@
+"""Public files to a window store."""

@@ -19,11 +19,11 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from data_prep.bigwig import create_bigwig, damage, open_bigwig, require_room
-from data_prep.bin_means import region_means
-from data_prep.conversion import conversion_from_flags, convert, define_conversion
-from data_prep.program import start
+from data_prep.formats.bigwig import create_bigwig, damage, open_bigwig, require_room
+from data_prep.formats.bin_means import region_means
+from data_prep.work.conversion import conversion_from_flags, convert, define_conversion
 from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.program import start
 
 FLAGS = flags.FLAGS
 

@@ -29,33 +29,33 @@ from absl import flags
 from distributed import Client
 from tqdm import tqdm
 
-from data_prep import cluster
-from data_prep.bed import touched_bins
-from data_prep.bigwig import damage
-from data_prep.bin_means import track_means, track_region_means
-from data_prep.catalogue import Track
-from data_prep.download import (
-    define_limits,
-    limits_from_flags,
-    parse_mirrors,
-    track_downloads,
-    with_mirrors,
-)
-from data_prep.examination import (
+from data_prep.checks.build_inputs import BuildConfig, BuildInputs, define_flags
+from data_prep.checks.needs import store_folder
+from data_prep.checks.track_files import (
     examine,
     present_tracks,
     same_file_problems,
     summary,
     track_problems,
 )
-from data_prep.inputs import BuildConfig, BuildInputs, define_flags
-from data_prep.needs import store_folder
-from data_prep.program import start
-from data_prep.transfer import Limits, fetch
+from data_prep.formats.bed import touched_bins
+from data_prep.formats.bigwig import damage
+from data_prep.formats.bin_means import track_means, track_region_means
+from data_prep.formats.track_sheet import Track
+from data_prep.work import cluster
+from data_prep.work.sources import (
+    define_limits,
+    limits_from_flags,
+    parse_mirrors,
+    track_downloads,
+    with_mirrors,
+)
+from data_prep.work.transfer import Limits, fetch
 from epi2expr_jax.errors import InputError, Problem, collect
 from epi2expr_jax.genome import WindowSpec, window_bounds
-from epi2expr_jax.manifest import Manifest
-from epi2expr_jax.store import WindowStore
+from epi2expr_jax.program import start
+from epi2expr_jax.store.manifest import Manifest
+from epi2expr_jax.store.window_store import WindowStore
 
 
 def build(

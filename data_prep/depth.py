@@ -31,12 +31,12 @@ from absl import flags
 from jaxtyping import Float64, Int64, Integer
 from tqdm import tqdm
 
-from data_prep.assembly import load_assembly
-from data_prep.bigwig import create_bigwig, open_bigwig, require_room
-from data_prep.conversion import conversion_from_flags, convert, define_conversion
-from data_prep.program import start
+from data_prep.formats.assembly import load_assembly
+from data_prep.formats.bigwig import create_bigwig, open_bigwig, require_room
+from data_prep.work.conversion import conversion_from_flags, convert, define_conversion
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import listing, match_chromosomes
+from epi2expr_jax.program import start
 
 FLAGS = flags.FLAGS
 

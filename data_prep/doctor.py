@@ -22,19 +22,19 @@ from typing import Any
 from absl import flags
 from tqdm import tqdm
 
-from data_prep.examination import (
+from data_prep.checks.build_inputs import BuildConfig, BuildInputs, define_flags, gather_inputs
+from data_prep.checks.needs import Needs
+from data_prep.checks.track_files import (
     file_problems,
     file_warnings,
     present_tracks,
     summary,
     track_problems,
 )
-from data_prep.inputs import BuildConfig, BuildInputs, define_flags, gather_inputs
-from data_prep.needs import Needs
-from data_prep.program import start
-from data_prep.suspicions import Reading, read_sample, sample_genes, suspicions
+from data_prep.checks.track_signal import Reading, read_sample, sample_genes, suspicions
 from epi2expr_jax.errors import InputError, Problem, collect, show
-from epi2expr_jax.manifest import write_json
+from epi2expr_jax.files import write_json
+from epi2expr_jax.program import start
 
 FLAGS = flags.FLAGS
 

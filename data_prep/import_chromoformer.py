@@ -21,16 +21,16 @@ from absl import flags
 from jaxtyping import Float32
 from tqdm import tqdm
 
-from data_prep.assembly import Assembly, load_assembly
-from data_prep.chromoformer_arrays import bin_means, read_arrays, size_on_disk
-from data_prep.chromoformer_meta import NAME, Metadata, read_metadata
-from data_prep.program import start
+from data_prep.contacts.chromoformer_arrays import bin_means, read_arrays, size_on_disk
+from data_prep.contacts.chromoformer_meta import NAME, Metadata, read_metadata
+from data_prep.formats.assembly import Assembly, load_assembly
 from epi2expr_jax.errors import InputError, Problem, collect
 from epi2expr_jax.genome import WindowSpec, listing, match_chromosomes, sort_chromosomes
-from epi2expr_jax.manifest import Manifest
-from epi2expr_jax.regions import REGION_BIN_BP, Regions
+from epi2expr_jax.program import start
 from epi2expr_jax.roadmap import BLIND_CHROMOSOMES
-from epi2expr_jax.store import WindowStore
+from epi2expr_jax.store.manifest import Manifest
+from epi2expr_jax.store.regions import REGION_BIN_BP, Regions
+from epi2expr_jax.store.window_store import WindowStore
 
 FLAGS = flags.FLAGS
 

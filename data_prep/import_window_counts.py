@@ -21,10 +21,9 @@ from absl import flags
 from jaxtyping import Float32
 from tqdm import tqdm
 
-from data_prep.annotation import read_genes
-from data_prep.assembly import load_assembly
-from data_prep.expression import read_expression
-from data_prep.program import start
+from data_prep.formats.annotation import read_genes
+from data_prep.formats.assembly import load_assembly
+from data_prep.formats.expression import read_expression
 from epi2expr_jax.errors import InputError, Problem, collect
 from epi2expr_jax.genome import (
     check_gene_table,
@@ -33,9 +32,10 @@ from epi2expr_jax.genome import (
     match_chromosomes,
     sort_chromosomes,
 )
-from epi2expr_jax.manifest import Manifest
+from epi2expr_jax.program import start
 from epi2expr_jax.roadmap import BLIND_CHROMOSOMES
-from epi2expr_jax.store import WindowStore
+from epi2expr_jax.store.manifest import Manifest
+from epi2expr_jax.store.window_store import WindowStore
 
 FLAGS = flags.FLAGS
 

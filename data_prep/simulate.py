@@ -38,11 +38,11 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from data_prep import planted
-from data_prep.assembly import load_assembly, select_chromosomes
-from data_prep.catalogue import TrackSheet, read_sheet
-from data_prep.program import start
+from data_prep.formats.assembly import load_assembly, select_chromosomes
+from data_prep.formats.track_sheet import TrackSheet, read_sheet
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import listing, strip_version
+from epi2expr_jax.program import start
 from epi2expr_jax.roadmap import AUTOSOMES
 
 FORMAT = 1  # raised whenever the same flags would write other files

@@ -1,0 +1,1 @@
+"""Programs: train, evaluate, report and all that is asked of a run."""

@@ -19,11 +19,11 @@ import pandas as pd
 from absl import flags
 from tqdm import tqdm
 
-from data_prep.program import start
-from epi2expr_jax.across_cells import score_across_cells
-from epi2expr_jax.predict import load
-from experiments.evaluate import has_tracks, held_out_in
-from experiments.flags import define_run, define_store, require
+from epi2expr_jax.predict.ensemble import load
+from epi2expr_jax.predict.held_out import has_tracks, held_out_in
+from epi2expr_jax.program import start
+from epi2expr_jax.scores.across_cells import score_across_cells
+from experiments.cli.flags import define_run, define_store, require
 
 FLAGS = flags.FLAGS
 

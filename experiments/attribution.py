@@ -29,15 +29,15 @@ from jaxtyping import Float, Int
 from scipy import stats
 from tqdm import tqdm
 
-from data_prep.program import start
-from epi2expr_jax import attribution
-from epi2expr_jax.predict import load
-from epi2expr_jax.ranking import MIN_CHROMOSOMES, jackknife
-from epi2expr_jax.store import WindowStore
-from experiments.chosen_genes import define_genes, genes_of
-from experiments.figures import STYLE, unit_of
-from experiments.figures_effects import profile_figure
-from experiments.flags import define_run, define_store, require
+from epi2expr_jax.interpret import attribution
+from epi2expr_jax.predict.ensemble import load
+from epi2expr_jax.program import start
+from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, jackknife
+from epi2expr_jax.store.window_store import WindowStore
+from experiments.cli.flags import define_run, define_store, require
+from experiments.cli.genes import define_genes, genes_of
+from experiments.figures.effects import profile_figure
+from experiments.figures.style import STYLE, unit_of
 
 FLAGS = flags.FLAGS
 

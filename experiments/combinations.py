@@ -22,14 +22,15 @@ import pandas as pd
 from absl import flags
 from tqdm import tqdm
 
-from data_prep.program import start
-from epi2expr_jax import predict, shapley
-from epi2expr_jax.checkpoint import read_card
+from epi2expr_jax import predict
 from epi2expr_jax.errors import InputError, Problem
-from epi2expr_jax.scoring import ALL
-from epi2expr_jax.splits import read_splits
-from epi2expr_jax.subsets import subset_scores
-from experiments.flags import define_run, define_store, require
+from epi2expr_jax.program import start
+from epi2expr_jax.scores import shapley
+from epi2expr_jax.scores.subsets import subset_scores
+from epi2expr_jax.scores.table import ALL
+from epi2expr_jax.training.checkpoint import read_card
+from epi2expr_jax.training.splits import read_splits
+from experiments.cli.flags import define_run, define_store, require
 
 FLAGS = flags.FLAGS
 

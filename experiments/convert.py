@@ -29,19 +29,20 @@ import jax
 import numpy as np
 from absl import flags
 
-from data_prep.program import start
-from epi2expr_jax import checkpoint
-from epi2expr_jax.convert import StateDict, from_torch, to_torch
-from epi2expr_jax.dataset import InputConfig
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import listing, sort_chromosomes
+from epi2expr_jax.inputs.dataset import InputConfig
+from epi2expr_jax.inputs.trained_signal import TrainedSignal
 from epi2expr_jax.models.chromoformer import ChromoformerConfig
-from epi2expr_jax.predict import load
+from epi2expr_jax.models.chromoformer_torch import StateDict, from_torch, to_torch
+from epi2expr_jax.predict.ensemble import load
+from epi2expr_jax.program import start
 from epi2expr_jax.roadmap import CHROMOFORMER_GROUPS
-from epi2expr_jax.runs import LABEL, Run, TargetScale
-from epi2expr_jax.splits import Fold, write_splits
-from epi2expr_jax.trained_signal import TrainedSignal
-from experiments.flags import define_run, require
+from epi2expr_jax.training import checkpoint
+from epi2expr_jax.training.runs import Run
+from epi2expr_jax.training.splits import Fold, write_splits
+from epi2expr_jax.training.targets import LABEL, TargetScale
+from experiments.cli.flags import define_run, require
 
 FLAGS = flags.FLAGS
 
@@ -83,7 +84,7 @@ class Published:
     Attributes:
         cell, assays: the tracks it reads, in its order.
         fold: the group of chromosomes it held out, 1 to 4; None if that is not known.
-        options: of `convert.from_torch`.
+        options: of `chromoformer_torch.from_torch`.
     """
 
     cell: str

@@ -16,8 +16,8 @@ import time
 import pandas as pd
 from absl import flags
 
-from data_prep.program import start
-from epi2expr_jax.scoring import ALL
+from epi2expr_jax.program import start
+from epi2expr_jax.scores.table import ALL
 
 FLAGS = flags.FLAGS
 

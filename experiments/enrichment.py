@@ -23,14 +23,14 @@ import pyarrow
 from absl import flags
 from tqdm import tqdm
 
-from data_prep.program import start
-from epi2expr_jax.checkpoint import read_card
-from epi2expr_jax.enrichment import EFFECT, enrich
 from epi2expr_jax.errors import InputError, Problem, collect
-from epi2expr_jax.variants import assign_variants
-from experiments.figures import STYLE
-from experiments.figures_studies import enrichment_figure
-from experiments.flags import define_run, require
+from epi2expr_jax.interpret.enrichment import EFFECT, enrich
+from epi2expr_jax.interpret.variants import assign_variants
+from epi2expr_jax.program import start
+from epi2expr_jax.training.checkpoint import read_card
+from experiments.cli.flags import define_run, require
+from experiments.figures.studies import enrichment_figure
+from experiments.figures.style import STYLE
 
 FLAGS = flags.FLAGS
 
@@ -52,7 +52,7 @@ def run_enrichment(
     Args:
         tables: files by the name of their flag: regions, eqtls and perhaps background.
         assembly: of the variants; that of the regions is in the run card.
-        top, permutations, seed: see `epi2expr_jax.enrichment.enrich`.
+        top, permutations, seed: see `epi2expr_jax.interpret.enrichment.enrich`.
 
     Raises:
         InputError: naming every file that cannot be read; or all that makes no sense in them.

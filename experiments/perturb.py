@@ -35,17 +35,17 @@ from absl import flags
 from scipy import stats
 from tqdm import tqdm
 
-from data_prep.program import start
-from epi2expr_jax.perturb import run as run_edits
-from epi2expr_jax.perturb import summarise, to_frame
-from epi2expr_jax.predict import load
-from epi2expr_jax.ranking import MIN_CHROMOSOMES, jackknife
-from experiments.chosen_genes import define_genes, genes_of
-from experiments.figures import STYLE
-from experiments.figures_effects import effect_figures, one_change, track_figure
-from experiments.flags import define_run, define_store, require
-from experiments.located_effects import GeneTrack, gene_tracks, locate, region_table
-from experiments.named_edits import FACTORS, KINDS, PRESETS, named_edits, named_places, to_number
+from epi2expr_jax.interpret.located import GeneTrack, gene_tracks, locate, region_table
+from epi2expr_jax.perturb.effects import run as run_edits
+from epi2expr_jax.perturb.effects import summarise, to_frame
+from epi2expr_jax.predict.ensemble import load
+from epi2expr_jax.program import start
+from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, jackknife
+from experiments.cli.edits import FACTORS, KINDS, PRESETS, named_edits, named_places, to_number
+from experiments.cli.flags import define_run, define_store, require
+from experiments.cli.genes import define_genes, genes_of
+from experiments.figures.effects import effect_figures, one_change, track_figure
+from experiments.figures.style import STYLE
 
 FLAGS = flags.FLAGS
 

@@ -13,12 +13,12 @@ import shutil
 
 from absl import flags
 
-from data_prep.program import start
-from epi2expr_jax.planning import Fit, Pace, calibrate, fit
-from epi2expr_jax.population import Lanes
-from epi2expr_jax.streaming import device_memory
-from experiments.flags import Machine, TrainRequest, define_machine, define_training
-from experiments.study import Group, Study
+from epi2expr_jax.inputs.track_cache import device_memory
+from epi2expr_jax.program import start
+from epi2expr_jax.training.many_runs import Lanes
+from epi2expr_jax.training.planning import Fit, Pace, calibrate, fit
+from experiments.cli.flags import Machine, TrainRequest, define_machine, define_training
+from experiments.cli.study import Group, Study
 
 FLAGS = flags.FLAGS
 

@@ -25,15 +25,17 @@ import pandas as pd
 from absl import flags
 from matplotlib.figure import Figure
 
-from data_prep.program import start
-from epi2expr_jax import checkpoint, ranking, scoring
-from epi2expr_jax.agreement import agreement, best_assays, quality_correlations, verdict
-from epi2expr_jax.comparison import compare_models
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import listing
-from experiments.figures import STYLE, data_uri, heat_map, number, ranking_figure, unit_of
-from experiments.figures_effects import effect_figures, one_change
-from experiments.figures_studies import (
+from epi2expr_jax.program import start
+from epi2expr_jax.scores import ranking
+from epi2expr_jax.scores import table as scoring
+from epi2expr_jax.scores.agreement import agreement, best_assays, quality_correlations, verdict
+from epi2expr_jax.scores.comparison import compare_models
+from epi2expr_jax.training import checkpoint
+from experiments.cli.flags import define_run, require
+from experiments.figures.effects import effect_figures, one_change
+from experiments.figures.studies import (
     MOST_PANELS,
     across_figure,
     models_figure,
@@ -42,8 +44,8 @@ from experiments.figures_studies import (
     shapley_figure,
     sweep_figure,
 )
-from experiments.figures_training import MOST_CURVES, learning_curves, prediction_figure
-from experiments.flags import define_run, require
+from experiments.figures.style import STYLE, data_uri, heat_map, number, ranking_figure, unit_of
+from experiments.figures.training import MOST_CURVES, learning_curves, prediction_figure
 
 FLAGS = flags.FLAGS
 

@@ -22,14 +22,16 @@ import numpy as np
 import pandas as pd
 from absl import flags
 
-from data_prep.program import start
-from epi2expr_jax import predict, ranking, scoring
+from epi2expr_jax import predict
 from epi2expr_jax.errors import InputError, Problem
-from epi2expr_jax.runs import parse_assay_sets
-from epi2expr_jax.store import WindowStore
-from experiments.evaluate import predict_held_out
-from experiments.flags import Machine, TrainRequest, define_machine, define_training
-from experiments.train import train
+from epi2expr_jax.predict.held_out import predict_held_out
+from epi2expr_jax.program import start
+from epi2expr_jax.scores import ranking
+from epi2expr_jax.scores import table as scoring
+from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.training.runs import parse_assay_sets
+from experiments.cli.flags import Machine, TrainRequest, define_machine, define_training
+from experiments.cli.training import train
 
 FLAGS = flags.FLAGS
 

@@ -18,17 +18,17 @@ import matplotlib
 import pandas as pd
 from absl import flags
 
-from data_prep.program import start
-from epi2expr_jax.comparison import compare_models
 from epi2expr_jax.errors import InputError, Problem, collect
 from epi2expr_jax.models import REGISTRY
-from epi2expr_jax.scoring import ALL
-from epi2expr_jax.store import WindowStore
-from experiments.evaluate import evaluate
-from experiments.figures import STYLE
-from experiments.figures_studies import sweep_figure
-from experiments.flags import Machine, TrainRequest, define_machine, define_training
-from experiments.train import train
+from epi2expr_jax.program import start
+from epi2expr_jax.scores.comparison import compare_models
+from epi2expr_jax.scores.table import ALL
+from epi2expr_jax.store.window_store import WindowStore
+from experiments.cli.evaluation import evaluate
+from experiments.cli.flags import Machine, TrainRequest, define_machine, define_training
+from experiments.cli.training import train
+from experiments.figures.studies import sweep_figure
+from experiments.figures.style import STYLE
 
 FLAGS = flags.FLAGS
 

@@ -27,17 +27,19 @@ import numpy as np
 import pandas as pd
 from absl import flags
 
-from data_prep.program import start
-from epi2expr_jax import checkpoint, ranking, scoring
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import listing
-from epi2expr_jax.pooling import cells_of
-from epi2expr_jax.predict import load
-from epi2expr_jax.runs import Run, drawn
-from epi2expr_jax.splits import PARTS, Fold, digest, make_folds, read_splits
-from epi2expr_jax.store import WindowStore
-from experiments.evaluate import predict_held_out
-from experiments.flags import define_run, define_store, require
+from epi2expr_jax.inputs.pools import cells_of
+from epi2expr_jax.predict.ensemble import load
+from epi2expr_jax.predict.held_out import predict_held_out
+from epi2expr_jax.program import start
+from epi2expr_jax.scores import ranking
+from epi2expr_jax.scores import table as scoring
+from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.training import checkpoint
+from epi2expr_jax.training.runs import Run, drawn
+from epi2expr_jax.training.splits import PARTS, Fold, digest, make_folds, read_splits
+from experiments.cli.flags import define_run, define_store, require
 
 FLAGS = flags.FLAGS
 

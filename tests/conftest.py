@@ -73,7 +73,7 @@ def roadmap(tmp_path_factory) -> pathlib.Path:
 @pytest.fixture(scope="session")
 def build_config(roadmap):
     """`build_config(store, **changes)`: how to build a store of the small Roadmap."""
-    from data_prep.inputs import BuildConfig
+    from data_prep.checks.build_inputs import BuildConfig
 
     def config(store, **changes):
         fields = {

@@ -14,16 +14,17 @@ import pytest
 import xarray as xr
 
 from data_prep.build_store import build
+from data_prep.checks.build_inputs import BuildConfig
 from data_prep.import_chromoformer import ImportConfig, import_store
-from data_prep.inputs import BuildConfig
-from epi2expr_jax.batches import BatchPlan, TokenLayout
-from epi2expr_jax.dataset import InputConfig, load_dataset
+from epi2expr_jax.inputs.batch_plan import BatchPlan
+from epi2expr_jax.inputs.dataset import InputConfig, load_dataset
 from epi2expr_jax.models import ChromoformerConfig
-from epi2expr_jax.training import TrainConfig
-from experiments.evaluate import evaluate
-from experiments.flags import TrainRequest
+from epi2expr_jax.models.region_batch import TokenLayout
+from epi2expr_jax.training.one_run import TrainConfig
+from experiments.cli.evaluation import evaluate
+from experiments.cli.flags import TrainRequest
+from experiments.cli.training import train
 from experiments.report import write_report
-from experiments.train import train
 
 # The order of marks in demo_npy, as its README gives it.
 NPY_MARKS = ["H3K4me1", "H3K4me3", "H3K9me3", "H3K27me3", "H3K36me3", "H3K27ac", "H3K9ac"]

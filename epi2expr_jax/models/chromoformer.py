@@ -16,7 +16,6 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from epi2expr_jax.batches import RegionBatch, TokenLayout
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import WindowSpec
 from epi2expr_jax.models.attention import (
@@ -26,6 +25,7 @@ from epi2expr_jax.models.attention import (
     Linear,
     positional_code,
 )
+from epi2expr_jax.models.region_batch import RegionBatch, TokenLayout
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,7 +33,7 @@ class WindowModelConfig:
     NAME: ClassVar[str]
     MIN_BINS: ClassVar[int]  # the product of the pool sizes
     MAX_RATE: ClassVar[float]  # the largest published dropout rate
-    # Published training by schedule, the default first: fields of `training.TrainConfig`.
+    # Published training by schedule, the default first: fields of `training.one_run.TrainConfig`.
     TRAINING: ClassVar[Mapping[str, Mapping[str, float]]]
 
     def __post_init__(self):

@@ -53,3 +53,9 @@ def draw(variables: Any, key: PRNGKeyArray) -> Any:
         drawn.append(variable.replace(value.astype(variable.dtype)))
         begin += size
     return jax.tree.unflatten(structure, drawn)
+
+
+def flatten(tree: Any) -> dict[str, Any]:
+    """A pytree as a flat dict of arrays, keyed by where each leaf stands in it."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from data_prep import bin_bigwigs as binning
 from data_prep.bin_bigwigs import bin_bigwig
-from data_prep.catalogue import read_sheet
+from data_prep.formats.track_sheet import read_sheet
 from epi2expr_jax.errors import InputError
 from tests.data_prep.bad_server import serving
 

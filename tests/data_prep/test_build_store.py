@@ -12,14 +12,14 @@ import pyBigWig
 import pytest
 import xarray as xr
 
-from data_prep.annotation import read_genes
-from data_prep.assembly import load_assembly
-from data_prep.bin_means import region_means
 from data_prep.build_store import build, build_slab
-from data_prep.catalogue import read_sheet
-from data_prep.examination import examine
+from data_prep.checks.track_files import examine
+from data_prep.formats.annotation import read_genes
+from data_prep.formats.assembly import load_assembly
+from data_prep.formats.bin_means import region_means
+from data_prep.formats.track_sheet import read_sheet
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.store import WindowStore
+from epi2expr_jax.store.window_store import WindowStore
 
 
 def test_the_store_holds_what_the_tracks_say(small_store, roadmap):

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep import depth
-from data_prep.catalogue import read_sheet
 from data_prep.depth import depth_of, write_depth
+from data_prep.formats.track_sheet import read_sheet
 from epi2expr_jax.errors import InputError
 
 SIZES = {"chr1": 5000, "chr2": 1200, "chr3": 700}  # chr3 has no reads

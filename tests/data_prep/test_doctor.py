@@ -13,9 +13,9 @@ import pandas as pd
 import pyBigWig
 import pytest
 
-from data_prep import needs
+from data_prep.checks import needs
+from data_prep.checks.build_inputs import BuildConfig
 from data_prep.doctor import Diagnosis, diagnose
-from data_prep.inputs import BuildConfig
 from data_prep.simulate import simulate
 
 ERRORS = {

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from distributed import LocalCluster
 
-from data_prep.bed import touched_bins
 from data_prep.build_store import build
-from data_prep.download import with_mirrors
-from data_prep.transfer import LOCK, Download, Limits, download
+from data_prep.formats.bed import touched_bins
+from data_prep.work.sources import with_mirrors
+from data_prep.work.transfer import LOCK, Download, Limits, download
 from epi2expr_jax.errors import InputError, Problem
-from epi2expr_jax.store import WindowStore
+from epi2expr_jax.store.window_store import WindowStore
 from tests.data_prep.bad_server import CONTENT, serving
 
 QUICK = Limits(connections=2, attempts=4, timeout_s=0.4, pause_s=0.01)

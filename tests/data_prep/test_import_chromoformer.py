@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.chromoformer_arrays import bin_means
+from data_prep.contacts.chromoformer_arrays import bin_means
 from data_prep.import_chromoformer import MARKS, ImportConfig, import_store
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.store import WindowStore
+from epi2expr_jax.store.window_store import WindowStore
 
 HEADER = ["gene_id", "expression", "eid", "label", "chrom", "start", "end", "strand",
           "neighbors", "scores"]  # fmt: skip

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from data_prep.simulate import simulate
-from epi2expr_jax.store import WindowStore
+from epi2expr_jax.store.window_store import WindowStore
 from tests.data_prep.bad_server import serving
 
 MOST_BYTES = 2 << 30  # a worker

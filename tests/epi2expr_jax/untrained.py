@@ -7,15 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from epi2expr_jax.dataset import InputConfig
+from epi2expr_jax.inputs.dataset import InputConfig
+from epi2expr_jax.inputs.trained_signal import TrainedSignal
 from epi2expr_jax.models import ChromoformerConfig
 from epi2expr_jax.models.promoter_cnn import PromoterCnnConfig
 from epi2expr_jax.models.weights import draw
-from epi2expr_jax.predict import Ensemble, Member
-from epi2expr_jax.runs import Run, TargetScale
-from epi2expr_jax.splits import make_folds
-from epi2expr_jax.trained_signal import TrainedSignal
-from epi2expr_jax.training import parts_of
+from epi2expr_jax.predict.ensemble import Ensemble, Member
+from epi2expr_jax.training.one_run import parts_of
+from epi2expr_jax.training.runs import Run
+from epi2expr_jax.training.splits import make_folds
+from epi2expr_jax.training.targets import TargetScale
 
 SMALL = ChromoformerConfig(
     resolutions=(2000, 500), embedding=8, embed_ff=8, pairwise_layers=1, pairwise_ff=8,

@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from epi2expr_jax import checkpoint, ranking, scoring
-from epi2expr_jax.splits import make_folds, select_folds, write_splits
-from experiments import train as train_module
+from epi2expr_jax.scores import ranking
+from epi2expr_jax.scores import table as scoring
+from epi2expr_jax.training import checkpoint
+from epi2expr_jax.training.splits import make_folds, select_folds, write_splits
+from experiments.cli import training as train_module
 from experiments.verify import verify
 
 MARKS = {  # how well each predicts, roughly as in Roadmap

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from data_prep.simulate import simulate
-from experiments.evaluate import evaluate
+from experiments.cli.evaluation import evaluate
 
 
 @pytest.mark.trial

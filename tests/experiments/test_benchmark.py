@@ -4,7 +4,10 @@ import pandas as pd
 import pytest
 
 from epi2expr_jax.models.cnn import CnnConfig
-from experiments import benchmark_bigwig, benchmark_roadmap, benchmark_scaling, turns
+from experiments.benchmarks import bigwig as benchmark_bigwig
+from experiments.benchmarks import roadmap as benchmark_roadmap
+from experiments.benchmarks import scaling as benchmark_scaling
+from experiments.benchmarks import turns
 
 
 def test_scaling_makes_a_table_and_a_plot(tmp_path, monkeypatch):

@@ -11,18 +11,19 @@ import pyBigWig
 import pytest
 
 from data_prep.build_store import build
-from data_prep.inputs import BuildConfig
+from data_prep.checks.build_inputs import BuildConfig
 from data_prep.simulate import simulate
-from epi2expr_jax import checkpoint, predict
+from epi2expr_jax import predict
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.scoring import ALL
-from epi2expr_jax.store import WindowStore
-from epi2expr_jax.training import TrainConfig
+from epi2expr_jax.scores.table import ALL
+from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.training import checkpoint
+from epi2expr_jax.training.one_run import TrainConfig
 from experiments import combinations
+from experiments.cli.evaluation import evaluate
+from experiments.cli.flags import TrainRequest
+from experiments.cli.training import train
 from experiments.combinations import combine
-from experiments.evaluate import evaluate
-from experiments.flags import TrainRequest
-from experiments.train import train
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

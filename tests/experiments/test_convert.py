@@ -16,15 +16,15 @@ import pytest
 from flax import nnx
 
 from data_prep.import_chromoformer import MARKS, ImportConfig, import_store
-from epi2expr_jax import checkpoint
-from epi2expr_jax.batches import BatchPlan
-from epi2expr_jax.convert import from_torch, to_torch
-from epi2expr_jax.dataset import InputConfig, load_dataset
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.inputs.batch_plan import BatchPlan
+from epi2expr_jax.inputs.dataset import InputConfig, load_dataset
 from epi2expr_jax.models.chromoformer import ChromoformerConfig
-from epi2expr_jax.predict import load
+from epi2expr_jax.models.chromoformer_torch import from_torch, to_torch
+from epi2expr_jax.predict.ensemble import load
+from epi2expr_jax.training import checkpoint
+from experiments.cli.evaluation import evaluate
 from experiments.convert import Published, export_run, read_checkpoint, write_run
-from experiments.evaluate import evaluate
 
 GOLDEN_FOLDER = pathlib.Path(__file__).resolve().parent.parent / "golden"
 MAKER = runpy.run_path(str(GOLDEN_FOLDER / "make_chromoformer_golden.py"))

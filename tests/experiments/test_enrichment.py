@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from absl.testing import flagsaver
 
-from epi2expr_jax import checkpoint
-from epi2expr_jax.enrichment import EFFECT
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.interpret.enrichment import EFFECT
+from epi2expr_jax.training import checkpoint
 from experiments import enrichment as program
 from experiments.enrichment import describe, run_enrichment
 

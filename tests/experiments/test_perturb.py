@@ -6,14 +6,14 @@ import pytest
 from matplotlib.patches import Arc
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.perturb import distal_bins, pcre
-from epi2expr_jax.training import TrainConfig
-from experiments.figures_effects import track_figure
-from experiments.flags import TrainRequest
-from experiments.located_effects import contacts_of, gene_tracks, locate, region_table
-from experiments.named_edits import named_places
+from epi2expr_jax.interpret.located import contacts_of, gene_tracks, locate, region_table
+from epi2expr_jax.perturb.effects import distal_bins, pcre
+from epi2expr_jax.training.one_run import TrainConfig
+from experiments.cli.edits import named_places
+from experiments.cli.flags import TrainRequest
+from experiments.cli.training import train
+from experiments.figures.effects import track_figure
 from experiments.perturb import format_means, perturb
-from experiments.train import train
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

@@ -7,9 +7,11 @@ import re
 import pandas as pd
 import pytest
 
-from epi2expr_jax import checkpoint, ranking, scoring
 from epi2expr_jax.errors import InputError
-from experiments.figures import number
+from epi2expr_jax.scores import ranking
+from epi2expr_jax.scores import table as scoring
+from epi2expr_jax.training import checkpoint
+from experiments.figures.style import number
 from experiments.report import NEEDS, write_report
 
 

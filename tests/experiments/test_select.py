@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from epi2expr_jax import checkpoint
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.training import TrainConfig
+from epi2expr_jax.training import checkpoint
+from epi2expr_jax.training.one_run import TrainConfig
 from experiments import select as program
-from experiments.flags import TrainRequest
+from experiments.cli.flags import TrainRequest
 from experiments.select import select
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from epi2expr_jax import checkpoint
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.training import TrainConfig
-from experiments.flags import TrainRequest
+from epi2expr_jax.training import checkpoint
+from epi2expr_jax.training.one_run import TrainConfig
+from experiments.cli.flags import TrainRequest
 from experiments.sweep import format_table, sweep
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

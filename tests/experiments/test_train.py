@@ -13,14 +13,16 @@ import pandas as pd
 import pytest
 
 from data_prep.build_store import build
-from epi2expr_jax import checkpoint, predict
+from epi2expr_jax import predict
 from epi2expr_jax.errors import InputError, OutOfMemory
-from epi2expr_jax.population import Population
-from epi2expr_jax.training import TrainConfig
-from experiments import study
-from experiments.evaluate import evaluate, predict_held_out
-from experiments.flags import Machine, TrainRequest
-from experiments.train import train
+from epi2expr_jax.predict.held_out import predict_held_out
+from epi2expr_jax.training import checkpoint
+from epi2expr_jax.training.many_runs import Population
+from epi2expr_jax.training.one_run import TrainConfig
+from experiments.cli import study
+from experiments.cli.evaluation import evaluate
+from experiments.cli.flags import Machine, TrainRequest
+from experiments.cli.training import train
 
 FIELDS = {
     "model": "promoter_cnn",

@@ -8,16 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from epi2expr_jax import checkpoint
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.store import WindowStore
-from epi2expr_jax.training import TrainConfig
-from experiments import study
-from experiments import train as train_module
+from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.training import checkpoint
+from epi2expr_jax.training.one_run import TrainConfig
 from experiments.across_cells import across_cells
-from experiments.evaluate import evaluate
-from experiments.flags import TrainRequest
-from experiments.train import train
+from experiments.cli import study
+from experiments.cli import training as train_module
+from experiments.cli.evaluation import evaluate
+from experiments.cli.flags import TrainRequest
+from experiments.cli.training import train
 from experiments.verify import verify
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

@@ -1,0 +1,352 @@
+"""The inputs of a build: the flags shared by build_store and doctor, and what they name, read."""
+
+import dataclasses
+import hashlib
+import pathlib
+
+import numpy as np
+import pandas as pd
+from absl import flags
+
+from data_prep.contacts.link_genes import CellContacts, ContactRule, link_genes, read_contacts
+from data_prep.formats.annotation import TSS_RULES, read_genes, read_tss
+from data_prep.formats.assembly import Assembly, load_assembly, select_chromosomes
+from data_prep.formats.bed import bed_record, read_bed
+from data_prep.formats.expression import read_expression
+from data_prep.formats.track_sheet import TrackSheet, read_sheet
+from data_prep.work.sources import localise
+from epi2expr_jax.errors import InputError, Problem, collect
+from epi2expr_jax.genome import (
+    GENE_COLUMNS,
+    WindowSpec,
+    check_gene_table,
+    gene_order,
+    listing,
+    match_chromosomes,
+    sort_chromosomes,
+)
+from epi2expr_jax.roadmap import BLIND_CHROMOSOMES
+from epi2expr_jax.store.manifest import Manifest
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """The flags of build_store and doctor."""
+    flags.DEFINE_string(
+        "tracks",
+        None,
+        "Track sheet: CSV with the columns cell, assay, path or url, and optionally sha256, unit "
+        "(pvalue, fold_change, depth, counts, none), replicate, group. Paths are relative to it.",
+    )
+    flags.DEFINE_string(
+        "expression",
+        None,
+        "Expression table, genes x cells (RPKM): Roadmap's matrix, or any CSV or TSV (.gz).",
+    )
+    flags.DEFINE_string(
+        "genes",
+        "",
+        "GTF, or a table gene_id,chrom,tss,strand (TSS 0-based). Empty: Ensembl 75 by pyensembl.",
+    )
+    flags.DEFINE_string("store", None, "Folder of the window store to make.")
+    flags.DEFINE_integer("window_bp", 10_000, "Width of the window around the TSS, in bp.")
+    flags.DEFINE_integer("bin_bp", 25, "Width of a bin, in bp.")
+    flags.DEFINE_float(
+        "min_covered",
+        0.0,
+        "Leave out genes whose window, in any track, has data on less than this share of bases.",
+        lower_bound=0.0,
+        upper_bound=1.0,
+    )
+    flags.DEFINE_string("assembly", "hg19", "hg19, hg38, mm10, mm39, or a FILE.chrom.sizes.")
+    flags.DEFINE_string(
+        "chromosomes", "autosomes", "autosomes, all, or a comma list: whose genes are stored."
+    )
+    flags.DEFINE_string(
+        "blind",
+        "auto",
+        "Comma list of chromosomes kept for the final test of monte_carlo_5. "
+        "auto: the Roadmap study's (chr3, chr7, chr20), as far as they are stored.",
+    )
+    flags.DEFINE_enum("tss", "gene_5p", TSS_RULES, "Which position of a gene in a GTF is its TSS.")
+    flags.DEFINE_string(
+        "interactions",
+        "",
+        "Promoter contacts, whose other ends become regions of the store: a BEDPE (bait first), "
+        "an .ibed of CHiCAGO, Chromoformer's TISSUE_frag2neighbors.pickle, or a .csv with the "
+        "columns cell, path and optionally min_score. Empty: none.",
+    )
+    flags.DEFINE_float(
+        "min_contact_score",
+        None,
+        "A contact's score must be above this. Default: 1.5 for BEDPE and pickles, 5 for .ibed.",
+    )
+    flags.DEFINE_integer("max_contacts", 8, "The best contacts a gene keeps.", lower_bound=1)
+    flags.DEFINE_integer(
+        "max_pcre_bp", 40_000, "Widest other end of a contact, in bp.", lower_bound=1
+    )
+    flags.DEFINE_bool("trans_contacts", False, "Keep contacts between chromosomes, too.")
+    flags.DEFINE_string(
+        "downloads", "", "Folder for the tracks whose URL alone is known. Empty: STORE.downloads."
+    )
+    flags.DEFINE_string(
+        "blacklist",
+        "",
+        "BED (.gz) of regions whose signal is an artefact: bins that touch one count as bases "
+        "without data, 0 in every track.",
+    )
+    flags.DEFINE_integer("workers", 2, "Worker processes; each reads one track.", lower_bound=1)
+    flags.DEFINE_float(
+        "worker_gib", 2.0, "Memory of a worker, which is restarted beyond it.", lower_bound=0.5
+    )
+    flags.DEFINE_string(
+        "scheduler_address",
+        "",
+        "tcp://HOST:PORT of a Dask cluster to join instead of starting --workers here; its "
+        "workers must see the same folders.",
+    )
+    flags.DEFINE_integer(
+        "retries", 2, "Further attempts at a track whose task failed.", lower_bound=0
+    )
+    flags.DEFINE_bool(
+        "verify", True, "Read the store back at the end and compare it with its checksums."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildConfig:
+    """What to build from what. See the flags for the fields."""
+
+    tracks: str
+    expression: str
+    store: str
+    genes: str = ""
+    window_bp: int = 10_000
+    bin_bp: int = 25
+    min_covered: float = 0.0
+    assembly: str = "hg19"
+    chromosomes: str = "autosomes"
+    blind: str = "auto"
+    tss: str = "gene_5p"
+    interactions: str = ""
+    min_contact_score: float | None = None
+    max_contacts: int = 8
+    max_pcre_bp: int = 40_000
+    trans_contacts: bool = False
+    downloads: str = ""
+    blacklist: str = ""
+    workers: int = 2
+    worker_gib: float = 2.0
+    scheduler_address: str = ""
+    retries: int = 2
+    verify: bool = True
+
+    @property
+    def download_folder(self) -> pathlib.Path:
+        """Where tracks lie of which the sheet knows the URL alone."""
+        return pathlib.Path(self.downloads or f"{self.store.rstrip('/')}.downloads")
+
+    @classmethod
+    def from_flags(cls) -> "BuildConfig":
+        """From the command line.
+
+        Raises:
+            InputError: naming every flag that is needed and missing.
+        """
+        required = ("tracks", "expression", "store")
+        missing = [name for name in required if not getattr(FLAGS, name)]
+        if missing:
+            raise InputError(
+                Problem("command line", f"no --{name}", "a value", "see --help for an example")
+                for name in missing
+            )
+        return cls(**{field.name: getattr(FLAGS, field.name) for field in dataclasses.fields(cls)})
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildInputs:
+    """The inputs, read and joined.
+
+    Attributes:
+        genes: candidates in genome order: in the annotation, the expression table and on the
+            chosen chromosomes.
+        expression: `[C, G]` RPKM of the candidates, cells in the sheet's order.
+        left_out: why and how many genes of the expression table are no candidates.
+        without_expression: ids of the annotation's genes on the chosen chromosomes that the
+            expression table lacks.
+        interactions: of each cell, the contacts that the candidates keep; empty if not asked for.
+        blacklist: columns `chrom`, `start`, `end`; None if not asked for.
+    """
+
+    config: BuildConfig
+    window: WindowSpec
+    assembly: Assembly
+    chromosomes: list[str]
+    blind: list[str]
+    sheet: TrackSheet
+    genes: pd.DataFrame
+    expression: np.ndarray
+    left_out: dict[str, int]
+    without_expression: list[str]
+    interactions: dict[str, CellContacts]
+    blacklist: pd.DataFrame | None = None
+
+    @property
+    def contacts(self) -> dict[str, pd.DataFrame]:
+        """Cell to its contacts table."""
+        return {cell: found.table for cell, found in self.interactions.items()}
+
+    def manifest(self) -> Manifest:
+        """The manifest of the store to build, as far as it is known before any track is read."""
+        sheet = self.sheet
+        candidates = hashlib.sha256(self.genes.to_csv(index=False).encode())
+        candidates.update(self.expression.tobytes())
+        return Manifest(
+            window_bp=self.window.window_bp,
+            bin_bp=self.window.bin_bp,
+            assembly=self.assembly.name,
+            chrom_sizes=dict(self.assembly.chrom_sizes),
+            chromosomes=self.chromosomes,
+            blind=self.blind,
+            cells=list(sheet.cells),
+            assays=list(sheet.assays),
+            tracks=[[track.cell, track.assay] for track in sheet.tracks],
+            units={track.assay: track.unit for track in sheet.tracks},
+            groups={track.assay: track.group for track in sheet.tracks},
+            min_covered=self.config.min_covered,
+            tss=self.config.tss,
+            candidates_sha256=candidates.hexdigest(),
+            contacts={cell: found.source for cell, found in self.interactions.items()},
+            blacklist=bed_record(self.config.blacklist) if self.config.blacklist else {},
+        )
+
+
+def gather_inputs(config: BuildConfig, problems: list[Problem]) -> BuildInputs | None:
+    """Read and join all inputs but the tracks themselves, as far as they are sound.
+
+    That is enough to look into the tracks, not to build a store: bad rows of the sheet are left
+    out, a window that cannot be is the default one, expression that cannot be read is NaN, genes
+    that cannot be read are none. None: without a track, or without an assembly to hold it against.
+
+    Args:
+        problems: every problem of every input is added to it, with its `kind`.
+    """
+    window = WindowSpec(BuildConfig.window_bp, BuildConfig.bin_bp)
+    assembly = sheet = annotated = expression = blacklist = None
+    contact_files, interactions = {}, {}
+    chromosomes: list[str] = []
+    blind: list[str] = []
+    with collect(problems, "window"):
+        window = WindowSpec(config.window_bp, config.bin_bp)
+    with collect(problems, "assembly"):
+        assembly = load_assembly(config.assembly)
+    if assembly:
+        with collect(problems, "chromosomes"):
+            chromosomes = select_chromosomes(assembly, config.chromosomes)
+        with collect(problems, "blind"):
+            blind = _blind(config.blind, chromosomes)
+        with collect(problems, "annotation"):
+            annotated = read_genes(config.genes, tss=config.tss, chrom_sizes=assembly.chrom_sizes)
+            check_gene_table(annotated, assembly.chrom_sizes, config.genes or "Ensembl 75")
+        if config.blacklist:
+            with collect(problems, "blacklist"):
+                blacklist = read_bed(config.blacklist, assembly.chrom_sizes)
+    with collect(problems, "sheet"):
+        sheet = localise(read_sheet(config.tracks, problems), config.download_folder)
+    cells = sheet.cells if sheet else ()
+    with collect(problems, "expression"):
+        expression = read_expression(config.expression, cells or None, problems)
+    if assembly and cells and config.interactions:
+        with collect(problems, "contacts"):
+            contact_files = read_contacts(
+                config.interactions,
+                cells,
+                assembly.chrom_sizes,
+                config.min_contact_score,
+                problems,
+            )
+    if assembly is None or sheet is None or not cells:
+        return None
+
+    both = annotated is not None and expression is not None
+    if annotated is None:
+        annotated = pd.DataFrame(columns=list(GENE_COLUMNS))
+    if expression is None:
+        expression = pd.DataFrame(index=pd.Index(annotated.gene_id, dtype=object))
+    chosen = annotated[annotated.chrom.isin(chromosomes)]
+    genes, values, left_out = _join(annotated, expression, cells, chromosomes)
+    if genes.empty and both and chromosomes:
+        problems.append(
+            Problem(
+                f"{config.genes or 'Ensembl 75'} and {config.expression}",
+                f"no gene that both have, on {listing(chromosomes)} "
+                f"({'; '.join(f'{count} {why}' for why, count in left_out.items())})",
+                "gene ids of one kind, on the chosen chromosomes",
+                "check --genes, --expression and --chromosomes",
+                kind="no_genes",
+            )
+        )
+    if contact_files and len(genes):
+        # Of all genes of the annotation: a bait without a TSS is another thing than one whose
+        # genes are not stored.
+        tss = read_tss(config.genes, annotated, chrom_sizes=assembly.chrom_sizes)
+        rule = ContactRule(config.max_pcre_bp, config.max_contacts, config.trans_contacts)
+        with collect(problems, "contacts"):
+            interactions = link_genes(contact_files, genes, tss, rule)
+    return BuildInputs(
+        config=config,
+        window=window,
+        assembly=assembly,
+        chromosomes=chromosomes,
+        blind=blind,
+        sheet=sheet,
+        genes=genes,
+        expression=values,
+        left_out=left_out,
+        without_expression=chosen.gene_id[~chosen.gene_id.isin(expression.index)].to_list(),
+        interactions=interactions,
+        blacklist=blacklist,
+    )
+
+
+def _join(
+    annotated: pd.DataFrame,
+    expression: pd.DataFrame,
+    cells: tuple[str, ...],
+    chromosomes: list[str],
+) -> tuple[pd.DataFrame, np.ndarray, dict[str, int]]:
+    """The candidate genes, their expression `[C, G]`, and why others were left out.
+
+    A cell without any expression is NaN, and leaves out no gene.
+    """
+    expression = expression.dropna(axis="columns", how="all")
+    left_out = {"not in the annotation": int((~expression.index.isin(annotated.gene_id)).sum())}
+    genes = annotated[annotated.gene_id.isin(expression.index)]
+    elsewhere = ~genes.chrom.isin(chromosomes)
+    left_out["on another chromosome"] = int(elsewhere.sum())
+    genes = genes[~elsewhere].reset_index(drop=True)
+    genes = genes.iloc[gene_order(genes.chrom, genes.tss)].reset_index(drop=True)
+    unknown = expression.loc[genes.gene_id].isna().any(axis=1).to_numpy()
+    left_out["expression missing in a cell"] = int(unknown.sum())
+    genes = genes[~unknown].reset_index(drop=True)
+    table = expression.reindex(columns=list(cells)).loc[genes.gene_id]
+    return genes, np.ascontiguousarray(table.to_numpy(np.float32).T), left_out
+
+
+def _blind(text: str, chromosomes: list[str]) -> list[str]:
+    if text == "auto":
+        return sort_chromosomes(match_chromosomes(BLIND_CHROMOSOMES, chromosomes).values())
+    wanted = [name.strip() for name in text.split(",") if name.strip()]
+    found = match_chromosomes(wanted, chromosomes)
+    unknown = [name for name in wanted if name not in found]
+    if unknown:
+        raise InputError(
+            Problem(
+                "--blind",
+                listing(unknown),
+                f"some of the chosen chromosomes ({listing(chromosomes, 30)})",
+                "correct --blind or --chromosomes",
+            )
+        )
+    return sort_chromosomes(found.values())

@@ -1,0 +1,265 @@
+"""What can be said of the inputs of a build without reading signal: files, names, room.
+
+`examine` is what build_store requires; the doctor asks for warnings, too.
+"""
+
+import hashlib
+import pathlib
+from collections import defaultdict
+from collections.abc import Iterable
+
+from tqdm import tqdm
+
+from data_prep.checks.build_inputs import BuildConfig, BuildInputs, gather_inputs
+from data_prep.checks.needs import disk_problems, memory_warnings, store_bytes
+from data_prep.formats.annotation import coding_genes
+from data_prep.formats.bigwig import check_bigwig, open_bigwig
+from data_prep.formats.track_sheet import Source, Track
+from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.genome import listing, match_chromosomes, sort_chromosomes
+from epi2expr_jax.units import UNIT_TRANSFORM
+
+_MOST_WITHOUT_TSS = 0.2  # share of the contacts; annotations of other releases lack some TSSs
+_MOST_WITHOUT_EXPRESSION = 0.05  # share of the genes; GENCODE 10 and Roadmap's matrix: 0.011
+
+
+def examine(config: BuildConfig) -> BuildInputs:
+    """Read all inputs and look into every track's file that is there; others have a URL.
+
+    Raises:
+        InputError: with every problem of every input.
+    """
+    problems: list[Problem] = []
+    inputs = gather_inputs(config, problems)
+    if inputs:
+        problems += file_problems(inputs)
+    if problems or inputs is None:
+        raise InputError(problems)
+    return inputs
+
+
+def file_problems(inputs: BuildInputs, *, checksums: bool = False) -> list[Problem]:
+    """What is wrong with the tracks' files, and with the room for the store.
+
+    Args:
+        inputs: what is to be built.
+        checksums: read files whole whose sha256 the sheet names. Without it, only those of equal
+            size are: they may be the same track twice.
+    """
+    problems = disk_problems(inputs)
+    tracks = present_tracks(inputs.sheet.tracks)
+    for track in tqdm(tracks, "checking tracks", unit="track", disable=None):
+        problems += track_problems(track, inputs)
+    return problems + _checksum_problems(tracks, everything=checksums)
+
+
+def same_file_problems(tracks: Iterable[Track]) -> list[Problem]:
+    """Files that are there under two names."""
+    return _checksum_problems(present_tracks(tracks), everything=False)
+
+
+def present_tracks(tracks: Iterable[Track]) -> list[Track]:
+    """The tracks all of whose files are there."""
+    return [
+        track
+        for track in tracks
+        if all(pathlib.Path(source.location).is_file() for source in track.sources)
+    ]
+
+
+def track_problems(track: Track, inputs: BuildInputs) -> list[Problem]:
+    """What is wrong with the files of one track: truncated, another assembly, sign."""
+    problems = []
+    # A track may lack a chromosome without genes and regions.
+    regions = inputs.contacts.get(track.cell, inputs.genes)
+    needed = sort_chromosomes({*inputs.genes.chrom, *regions.chrom}) or inputs.chromosomes
+    for source in track.sources:
+        found = check_bigwig(source.location, inputs.assembly.chrom_sizes, needed)
+        problems += found
+        if not found and UNIT_TRANSFORM[track.unit] == "log1p":
+            lowest = _lowest(source.location, needed)
+            if lowest < 0:
+                problems.append(
+                    Problem(
+                        str(source.location),
+                        f"negative signal (lowest {lowest:g})",
+                        f"no value below 0 in unit {track.unit}, which is read as ln(x + 1)",
+                        "give the track's true unit in the sheet (none: read as it is)",
+                        kind="negative_signal",
+                    )
+                )
+    return problems
+
+
+def _lowest(path: str, chromosomes: list[str]) -> float:
+    """The lowest value on these chromosomes; 0 if they have none."""
+    with open_bigwig(path) as file:
+        # By chromosome, from zoom levels: header() cuts values to whole numbers, and crashes on
+        # infinite ones.
+        names = match_chromosomes(chromosomes, file.chroms()).values()
+        lows = [file.stats(name, type="min")[0] for name in names]
+    return min((low for low in lows if low is not None), default=0.0)
+
+
+def _checksum_problems(tracks: list[Track], *, everything: bool) -> list[Problem]:
+    """Files that are not what the sheet says, and files that are the same."""
+    named: list[tuple[str, Source]] = [
+        (f"{track.cell} {track.assay}", source) for track in tracks for source in track.sources
+    ]
+    sizes: dict[int, int] = defaultdict(int)
+    for _, source in named:
+        sizes[pathlib.Path(source.location).stat().st_size] += 1
+    problems = []
+    owners: dict[str, list[str]] = defaultdict(list)
+    for name, source in tqdm(named, "comparing files", unit="file", disable=None):
+        path = pathlib.Path(source.location)
+        if sizes[path.stat().st_size] == 1 and not (everything and source.sha256):
+            continue
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        owners[digest].append(f"{name} ({path.name})")
+        if source.sha256 and source.sha256 != digest:
+            problems.append(
+                Problem(
+                    str(path),
+                    f"sha256 {digest}",
+                    f"{source.sha256}, as the track sheet says",
+                    "download the file again, or correct the sheet",
+                    kind="checksum",
+                )
+            )
+    return problems + [
+        Problem(
+            listing(names, most=20),
+            f"the same file (sha256 {digest[:12]}…)",
+            "one file a track",
+            "look which track the file is of, and correct the other rows of the sheet",
+            kind="same_file",
+        )
+        for digest, names in owners.items()
+        if len(names) > 1
+    ]
+
+
+def file_warnings(inputs: BuildInputs) -> list[Problem]:
+    """What may be right, and is worth a look before a build: names, genes, contacts, memory."""
+    return [
+        *_download_warnings(inputs),
+        *_spelling_warnings(inputs),
+        *_gene_warnings(inputs),
+        *_contact_warnings(inputs),
+        *memory_warnings(inputs),
+    ]
+
+
+def _download_warnings(inputs: BuildInputs) -> list[Problem]:
+    tracks = inputs.sheet.tracks
+    here = set(present_tracks(tracks))
+    absent = [f"{track.cell} {track.assay}" for track in tracks if track not in here]
+    if not absent:
+        return []
+    return [
+        Problem(
+            inputs.sheet.where,
+            f"{len(absent)} of {len(tracks)} tracks not downloaded yet ({listing(absent)})",
+            "files, to be looked into",
+            "none needed: build_store downloads them, and looks into them then; data_prep.download "
+            "has them before",
+            kind="not_downloaded",
+        )
+    ]
+
+
+def _spelling_warnings(inputs: BuildInputs) -> list[Problem]:
+    problems = []
+    for track in present_tracks(inputs.sheet.tracks):
+        for source in track.sources:
+            try:
+                with open_bigwig(source.location) as file:
+                    header = file.chroms()
+            except InputError:
+                continue  # reported as a problem of the file
+            names = match_chromosomes(inputs.genes.chrom.unique(), header)
+            other = [f"{theirs} for {ours}" for ours, theirs in names.items() if ours != theirs]
+            if other:
+                problems.append(
+                    Problem(
+                        source.location,
+                        f"chromosomes named otherwise: {listing(other)}",
+                        f"names as in {inputs.assembly.name}",
+                        "none needed, they are taken for the same; make sure that the track comes "
+                        "from where the others do",
+                        kind="chromosome_names",
+                    )
+                )
+    return problems
+
+
+def _gene_warnings(inputs: BuildInputs) -> list[Problem]:
+    if inputs.genes.empty:
+        return []  # one of the two could not be read
+    problems = []
+    annotation = inputs.config.genes or "Ensembl 75"
+    coding = coding_genes(inputs.config.genes, inputs.assembly.chrom_sizes)
+    absent = [gene for gene in inputs.without_expression if coding is None or gene in coding]
+    known = [gene for gene in inputs.genes.gene_id if coding is None or gene in coding]
+    what = "genes" if coding is None else "protein-coding genes"
+    count = len(absent) + len(known)
+    if known and len(absent) > _MOST_WITHOUT_EXPRESSION * count:
+        problems.append(
+            Problem(
+                f"{annotation} and {inputs.config.expression}",
+                f"{len(absent)} of {count} {what} without expression ({listing(absent)})",
+                "a line in the expression table for nearly all of them",
+                "check that both are of one release, and that the table is whole",
+                kind="genes_without_expression",
+            )
+        )
+    unplaced, total = inputs.left_out["not in the annotation"], len(inputs.genes)
+    if total and unplaced > _MOST_WITHOUT_EXPRESSION * (unplaced + total):
+        problems.append(
+            Problem(
+                f"{annotation} and {inputs.config.expression}",
+                f"{unplaced} genes of the table that the annotation lacks",
+                "nearly all genes in both",
+                "give the annotation the table was made with",
+                kind="genes_without_annotation",
+            )
+        )
+    return problems
+
+
+def _contact_warnings(inputs: BuildInputs) -> list[Problem]:
+    problems = []
+    for found in dict.fromkeys(inputs.interactions.values()):
+        without = found.dropped["contacts whose bait holds no TSS"]
+        if without > _MOST_WITHOUT_TSS * found.read:
+            problems.append(
+                Problem(
+                    found.source["name"],
+                    f"{without} of {found.read} contacts with a bait that holds no TSS",
+                    f"{_MOST_WITHOUT_TSS:.0%} of them or fewer",
+                    "check that the bait comes first, and that the contacts are of this assembly "
+                    "and annotation",
+                    kind="baits_without_tss",
+                )
+            )
+    return problems
+
+
+def summary(inputs: BuildInputs) -> str:
+    """What a build of these inputs will hold, in a few lines."""
+    sheet = inputs.sheet
+    lines = [
+        f"{len(sheet.tracks)} tracks: {len(sheet.cells)} cells x {len(sheet.assays)} assays, "
+        f"assembly {inputs.assembly.name}",
+        f"{len(inputs.genes)} genes on {inputs.genes.chrom.nunique()} chromosomes, windows of "
+        f"{inputs.window.window_bp} bp in bins of {inputs.window.bin_bp} bp",
+        f"at most {store_bytes(inputs) / 1e6:.0f} MB on disk",
+    ]
+    # Cells that share a file share their contacts.
+    for found in dict.fromkeys(inputs.interactions.values()):
+        cells = [cell for cell in inputs.interactions if inputs.interactions[cell] is found]
+        lines.append(f"contacts of {listing(cells)} ({found.source['name']}): {found.summary()}")
+    lines += [f"{count} genes left out: {why}" for why, count in inputs.left_out.items() if count]
+    return "\n".join(lines)

@@ -1,0 +1,201 @@
+"""Genes and their TSSs: from a GTF, or from a plain table.
+
+GTF positions are 1-based and closed; here everything is 0-based and half-open, and a TSS is the
+0-based position of the first transcribed base.
+"""
+
+import pathlib
+
+import numpy as np
+import pandas as pd
+
+from data_prep.formats.gtf import (
+    MOST_LINES,
+    bad_line,
+    coding_ids,
+    ensembl_gtf,
+    gtf_extents,
+    looks_like_gtf,
+)
+from data_prep.formats.text import read_delimited
+from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.genome import (
+    GENE_COLUMNS,
+    check_gene_table,
+    gene_order,
+    listing,
+    match_chromosomes,
+    strip_version,
+)
+
+TSS_RULES = ("gene_5p", "canonical", "gene_start")
+
+
+def read_genes(
+    source: str | pathlib.Path | None, *, tss: str = "gene_5p", chrom_sizes: dict[str, int]
+) -> pd.DataFrame:
+    """Read the genes that lie on an assembly, in genome order.
+
+    Args:
+        source: a GTF (plain or gzipped); or a table, tab- or comma-separated, with the columns
+            `gene_id,chrom,tss,strand` (TSS 0-based) or `gene_id,chrom,start,end,strand` (0-based,
+            half-open), and maybe `name`, others being ignored; or nothing: Ensembl 75 as
+            installed by pyensembl.
+        tss: which position is the TSS. `gene_5p`: the 5′ end of the gene, strand respected;
+            `gene_start`: its lowest position whatever the strand (what the original study used);
+            `canonical`: the 5′ end of the protein-coding transcript with the longest coding
+            sequence, or, in a gene without one, of the longest spliced transcript.
+        chrom_sizes: length of each chromosome of the assembly, in bp; `1` and `chr1` match.
+
+    Returns:
+        Columns `gene_id` (without version), `name`, `chrom` (as the assembly spells it), `tss`
+        (0-based, int64) and `strand`. `attrs["off_assembly"]` counts the genes left out because
+        the assembly lacks their chromosome, by chromosome.
+
+    Raises:
+        InputError: with all problems of the annotation.
+    """
+    if tss not in TSS_RULES:
+        raise InputError(
+            Problem("--tss", repr(tss), f"one of {', '.join(TSS_RULES)}", "correct the flag")
+        )
+    path = _annotation_file(source, chrom_sizes)
+    if looks_like_gtf(path):
+        genes = _place_tss(gtf_extents(path, "canonical" if tss == "canonical" else "gene"), tss)
+    else:
+        genes = _read_table(path, tss)
+    return _on_assembly(genes, chrom_sizes, str(path))
+
+
+def read_tss(
+    source: str | pathlib.Path | None, genes: pd.DataFrame, *, chrom_sizes: dict[str, int]
+) -> pd.DataFrame:
+    """Every TSS of genes: the 5′ end of each transcript, and the gene's own.
+
+    Args:
+        source: where the genes were read from, as for `read_genes`. A table, or a GTF without
+            transcripts and exons, adds nothing to the genes' own TSSs.
+        genes: what `read_genes` returned for it, or some of it.
+        chrom_sizes: length of each chromosome of the assembly, in bp.
+
+    Returns:
+        Columns `gene_id`, `chrom` (as the assembly spells it) and `tss` (0-based, int64), each
+        position of a gene once, in genome order.
+
+    Raises:
+        InputError: with the problems of the annotation.
+    """
+    columns = ["gene_id", "chrom", "tss"]
+    found = genes[columns]
+    path = _annotation_file(source, chrom_sizes)
+    if looks_like_gtf(path):
+        transcripts = _place_tss(gtf_extents(path, "transcript"), "gene_5p")
+        spelling = match_chromosomes(transcripts["chrom"].unique(), chrom_sizes)
+        transcripts["gene_id"] = transcripts["gene_id"].map(strip_version)
+        transcripts["chrom"] = transcripts["chrom"].map(spelling)
+        # The others are of genes that lie off the assembly, or were not asked for.
+        wanted = transcripts["gene_id"].isin(genes["gene_id"]) & transcripts["chrom"].notna()
+        transcripts = transcripts[wanted]
+        found = pd.concat([found, transcripts[columns]])
+    found = found.drop_duplicates(ignore_index=True)
+    order = gene_order(list(found["chrom"]), list(found["tss"]))
+    return found.iloc[order].reset_index(drop=True)
+
+
+def coding_genes(source: str | pathlib.Path | None, chrom_sizes: dict[str, int]) -> set[str] | None:
+    """Ids, without versions, of the protein-coding genes; None if the annotation does not tell.
+
+    Args:
+        source: as for `read_genes`.
+        chrom_sizes: length of each chromosome of the assembly, in bp.
+    """
+    path = _annotation_file(source, chrom_sizes)
+    ids = coding_ids(path) if looks_like_gtf(path) else None
+    return None if ids is None else {strip_version(gene_id) for gene_id in ids}
+
+
+def _annotation_file(
+    source: str | pathlib.Path | None, chrom_sizes: dict[str, int]
+) -> pathlib.Path:
+    """The file, or nothing: Ensembl 75 as installed by pyensembl."""
+    if source is None or str(source) == "":
+        return ensembl_gtf(chrom_sizes)
+    return pathlib.Path(source)
+
+
+def _place_tss(extents: pd.DataFrame, rule: str) -> pd.DataFrame:
+    last = extents["end"] - 1
+    downstream = (extents["strand"] == "-") & (rule != "gene_start")
+    return extents.assign(tss=extents["start"].where(~downstream, last).astype(np.int64))
+
+
+def _on_assembly(genes: pd.DataFrame, chrom_sizes: dict[str, int], where: str) -> pd.DataFrame:
+    """Gene ids without versions, chromosomes as the assembly spells them, in genome order."""
+    spelling = match_chromosomes(genes["chrom"].unique(), chrom_sizes)
+    elsewhere = genes.loc[~genes["chrom"].isin(list(spelling)), "chrom"]
+    if len(elsewhere) == len(genes):
+        raise InputError(
+            Problem(
+                where,
+                f"{len(genes)} genes, on {listing(elsewhere.unique()) or 'no chromosome'}",
+                f"genes on the assembly's chromosomes ({listing(chrom_sizes)})",
+                "give the --assembly the annotation belongs to",
+            )
+        )
+    gene_id = genes["gene_id"].map(strip_version)
+    genes = genes.assign(
+        gene_id=gene_id, name=genes["name"].where(genes["name"] != "", gene_id)
+    ).drop(index=elsewhere.index)
+    genes["chrom"] = [spelling[chrom] for chrom in genes["chrom"]]
+    # The same record twice is harmless; two TSSs of one gene are not, and are reported.
+    genes = pd.DataFrame(genes, columns=list(GENE_COLUMNS)).drop_duplicates(ignore_index=True)
+    check_gene_table(genes, chrom_sizes, where)
+    order = gene_order(list(genes["chrom"]), list(genes["tss"]))
+    genes = genes.iloc[order].reset_index(drop=True)
+    genes.attrs["off_assembly"] = elsewhere.value_counts().to_dict()
+    return genes
+
+
+def _read_table(path: pathlib.Path, rule: str) -> pd.DataFrame:
+    lines = read_delimited(path)
+    header = next(lines)[1]
+    positions = ["tss"] if "tss" in header else ["start", "end"]
+    missing = [name for name in ("gene_id", "chrom", *positions, "strand") if name not in header]
+    if missing:
+        raise InputError(
+            Problem(
+                f"{path}, header",
+                f"columns {listing(header, most=20)}, without {', '.join(missing)}",
+                "gene_id, chrom, strand, and tss (0-based) or start and end (0-based, half-open)",
+                "name the columns so, or give a GTF",
+            )
+        )
+    if rule == "canonical" or (rule == "gene_start" and positions == ["tss"]):
+        raise InputError(
+            Problem(
+                f"--tss={rule}",
+                f"{path}, a table of {' and '.join(positions)}",
+                "a GTF, for a choice of TSS",
+                "leave out --tss, or give a GTF",
+            )
+        )
+    records, problems = [], []
+    for number, fields in lines:
+        record = dict(zip(header, fields, strict=True))
+        where = f"{path}, line {number}"
+        numbers = [record[name] for name in positions]
+        if not record["gene_id"] or not record["chrom"]:
+            problems.append(bad_line(where, "an empty field", "a gene_id and a chrom"))
+        if not all(text.isdecimal() for text in numbers):
+            found = ", ".join(map(repr, numbers))
+            problems.append(bad_line(where, found, f"whole numbers as {' and '.join(positions)}"))
+        elif positions == ["start", "end"] and int(numbers[0]) >= int(numbers[1]):
+            problems.append(bad_line(where, "-".join(numbers), "a start below its end"))
+        records.append(record)
+    if problems:
+        raise InputError(problems[:MOST_LINES])
+    genes = pd.DataFrame(records, columns=header)
+    genes[positions] = genes[positions].astype(np.int64)
+    if "name" not in header:
+        genes["name"] = ""
+    return genes if positions == ["tss"] else _place_tss(genes, rule)

@@ -1,0 +1,404 @@
+"""The track sheet: which file holds which assay of which cell. A CSV, and the only such list.
+
+    cell,assay,path,url,sha256,unit,replicate,group
+    E003,H3K4me3,E003-H3K4me3.bigWig,,,pvalue,,histone
+
+Needed are `cell`, `assay` and one of `path` (relative to the sheet) or `url`; both may be given,
+then the path is where the download of the URL will lie. Several rows of one cell and assay are
+replicates, to be averaged, if their `replicate` fields differ. Sheets that ship: `shipped_sheets`.
+"""
+
+import csv
+import dataclasses
+import pathlib
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from epi2expr_jax.errors import InputError, Problem, report
+from epi2expr_jax.genome import listing
+from epi2expr_jax.units import UNIT_TRANSFORM
+
+_SHEETS = pathlib.Path(__file__).parent / "sheets"
+_REQUIRED = ("cell", "assay")
+_OPTIONAL = ("path", "url", "sha256", "unit", "replicate", "group")
+
+# Roadmap, ENCODE and MACS2 publish -log10 p-values, and approach 1 reads them. Its transform,
+# arcsinh, is also the forgiving one: it is defined for negative values and close to a logarithm
+# for large ones, so a sheet that forgot to say "fold_change" loses nothing.
+DEFAULT_UNIT = "pvalue"
+
+# Names become directories, flag values and parts of assay sets ("H3K4me3+DNase,H3K27ac").
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_RESERVED = ("all", "each")  # what --cells and --assays understand besides names
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One file of a track.
+
+    Attributes:
+        location: absolute path of the file, or its URL where the sheet names no path.
+        sha256: what the file's checksum should be, in lower-case hex, if the sheet says.
+        replicate: which replicate it is; empty for the only one.
+        url: where the file can be had, if the sheet says.
+    """
+
+    location: str
+    sha256: str | None = None
+    replicate: str = ""
+    url: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Track:
+    """One assay in one cell.
+
+    Attributes:
+        cell: the epigenome, for example E003.
+        assay: the histone mark or accessibility assay, for example H3K4me3.
+        sources: its files; several are replicates, to be averaged.
+        unit: what the signal measures, a key of `epi2expr_jax.signal.UNIT_TRANSFORM`.
+        group: a label to group assays by in reports; may be empty.
+    """
+
+    cell: str
+    assay: str
+    sources: tuple[Source, ...]
+    unit: str = DEFAULT_UNIT
+    group: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrackSheet:
+    """The tracks of a study, in the order of the sheet. `where` names the sheet in messages."""
+
+    where: str
+    tracks: tuple[Track, ...]
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The cells, in order of first appearance."""
+        return tuple(dict.fromkeys(track.cell for track in self.tracks))
+
+    @property
+    def assays(self) -> tuple[str, ...]:
+        """The assays, in order of first appearance."""
+        return tuple(dict.fromkeys(track.assay for track in self.tracks))
+
+    def select(
+        self, cells: Sequence[str] | None = None, assays: Sequence[str] | None = None
+    ) -> "TrackSheet":
+        """The tracks of these cells and assays; None keeps them all.
+
+        Raises:
+            InputError: naming every cell and assay that the sheet does not have.
+        """
+        problems = []
+        for what, wanted, known in (("cell", cells, self.cells), ("assay", assays, self.assays)):
+            unknown = [name for name in wanted or () if name not in known]
+            if unknown:
+                problems.append(
+                    Problem(
+                        self.where,
+                        f"no {what} {', '.join(unknown)}",
+                        f"{what}s of the sheet: {listing(known, most=60)}",
+                        "correct the name, or add its rows to the sheet",
+                    )
+                )
+        if problems:
+            raise InputError(problems)
+        kept = (
+            track
+            for track in self.tracks
+            if (cells is None or track.cell in cells) and (assays is None or track.assay in assays)
+        )
+        return TrackSheet(self.where, tuple(kept))
+
+
+def is_url(location: str | pathlib.Path) -> bool:
+    """Whether a location is a URL, not a path."""
+    return re.match(r"(https?|ftp)://", str(location)) is not None
+
+
+def shipped_sheets() -> dict[str, pathlib.Path]:
+    """The sheets that come with the package, by name."""
+    return {path.stem: path for path in sorted(_SHEETS.glob("*.csv"))}
+
+
+def shipped_sheet(name: str) -> pathlib.Path:
+    """The path of a sheet that comes with the package.
+
+    Raises:
+        InputError: if there is none of that name.
+    """
+    sheets = shipped_sheets()
+    if name not in sheets:
+        raise InputError(
+            Problem(
+                "track sheet",
+                f"no shipped sheet {name!r}",
+                f"one of {', '.join(sheets)}",
+                "correct the name, or give the path of your own CSV",
+            )
+        )
+    return sheets[name]
+
+
+def read_sheet(path: str | pathlib.Path, problems: list[Problem] | None = None) -> TrackSheet:
+    """Read a track sheet, checking everything but the tracks' contents.
+
+    Args:
+        path: the CSV file, or the name of a shipped sheet.
+        problems: where given, the problems of rows are added to it instead of being raised, and
+            the tracks of all other rows are returned.
+
+    Raises:
+        InputError: every problem of every row at once, by line number.
+    """
+    if str(path) in shipped_sheets() and not pathlib.Path(path).exists():
+        path = shipped_sheet(str(path))
+    path = pathlib.Path(path)
+    found: list[Problem] = []
+    rows: dict[tuple[str, str], list[_Row]] = defaultdict(list)
+    for row in _read_rows(path, found):
+        row_problems = list(_row_problems(row))
+        found.extend(row_problems)
+        if not row_problems:
+            rows[row.fields["cell"], row.fields["assay"]].append(row)
+    for pair, replicates in rows.items():
+        repeated = list(_replicate_problems(replicates))
+        found.extend(repeated)
+        if repeated:
+            rows[pair] = replicates[:1]
+    kept = [row for group in rows.values() for row in group]
+    found.extend(_shared_problems(kept))
+    found.extend(_mixture_problems(kept))
+    if not rows and not found:
+        found.append(Problem(str(path), "no track", "a row for each track", "add the rows"))
+    report(found, problems)
+    tracks = (
+        Track(
+            cell, assay, tuple(map(_source, group)), group[0].unit, group[0].fields.get("group", "")
+        )
+        for (cell, assay), group in rows.items()
+    )
+    return TrackSheet(str(path), tuple(tracks))
+
+
+def write_sheet(sheet: TrackSheet, path: pathlib.Path) -> None:
+    """Write a track sheet, whole or not at all; files below its folder are named relative to it."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", newline="") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow((*_REQUIRED, *_OPTIONAL))
+        for track in sheet.tracks:
+            for source in track.sources:
+                place = pathlib.Path(source.location)
+                if place.is_relative_to(path.parent.absolute()):
+                    place = place.relative_to(path.parent.absolute())
+                checked = source.url or "", source.sha256 or ""
+                described = track.unit, source.replicate, track.group
+                lines.writerow((track.cell, track.assay, place, *checked, *described))
+    partial.replace(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """A line of the sheet; empty fields are left out of `fields`."""
+
+    sheet: pathlib.Path
+    line: int
+    fields: dict[str, str]
+
+    @property
+    def where(self) -> str:
+        return f"{self.sheet}, line {self.line}"
+
+    @property
+    def unit(self) -> str:
+        return self.fields.get("unit", DEFAULT_UNIT)
+
+    @property
+    def file(self) -> pathlib.Path | None:
+        """Where its `path` lies; the sheet's folder is the starting point."""
+        path = self.fields.get("path")
+        return (self.sheet.parent / pathlib.Path(path).expanduser()).absolute() if path else None
+
+
+def _read_rows(path: pathlib.Path, problems: list[Problem]) -> Iterator[_Row]:
+    """The rows of the sheet. Those of another width than the header are reported, not returned."""
+    try:
+        # utf-8-sig: spreadsheets put a byte order mark before the first column's name.
+        lines = csv.reader(path.read_text(encoding="utf-8-sig").splitlines(), strict=True)
+        numbered = [(lines.line_num, [field.strip() for field in line]) for line in lines]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        shipped = ", ".join(shipped_sheets())
+        raise InputError(
+            Problem(
+                str(path),
+                f"no readable CSV ({getattr(error, 'strerror', None) or error})",
+                "a track sheet",
+                f"give the path of a CSV, or one of the shipped sheets: {shipped}",
+            )
+        ) from None
+    numbered = [(number, line) for number, line in numbered if any(line)]
+    header = numbered[0][1] if numbered else []
+    problems.extend(_header_problems(path, header))
+    if problems:
+        return
+    for number, line in numbered[1:]:
+        if len(line) != len(header):
+            problems.append(
+                Problem(
+                    f"{path}, line {number}",
+                    f"{len(line)} fields",
+                    f"{len(header)}, as in the header",
+                    "add or remove commas",
+                )
+            )
+            continue
+        pairs = zip(header, line, strict=True)
+        yield _Row(path, number, {name: field for name, field in pairs if field})
+
+
+def _header_problems(path: pathlib.Path, header: list[str]) -> Iterator[Problem]:
+    where = f"{path}, line 1"
+    expected = f"columns {','.join(_REQUIRED)} and path or url, and maybe others of {_OPTIONAL}"
+    missing = [name for name in _REQUIRED if name not in header]
+    if not {"path", "url"} & set(header):
+        missing.append("path or url")
+    if missing:
+        yield Problem(where, f"no column {', '.join(missing)}", expected, "add the column")
+    unknown = [name for name in header if name not in _REQUIRED + _OPTIONAL]
+    if unknown:
+        names = ", ".join(map(repr, unknown))
+        yield Problem(where, f"unknown column {names}", expected, "rename or remove it")
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        yield Problem(where, f"{', '.join(twice)} twice", expected, "keep one of the columns")
+
+
+def _row_problems(row: _Row) -> Iterator[Problem]:
+    fields = row.fields
+    for column in _REQUIRED:
+        name = fields.get(column)
+        if name is None:
+            yield Problem(row.where, f"no {column}", f"a {column} in every row", "fill the field")
+        elif not _NAME.fullmatch(name) or name.lower() in _RESERVED:
+            yield Problem(
+                row.where,
+                f"{column} {name!r}",
+                "a name of letters, digits, `.`, `_` and `-` that begins with a letter or digit "
+                f"and is not {' or '.join(_RESERVED)}",
+                "rename it: names become file names and flag values",
+            )
+    replicate = fields.get("replicate", "")
+    if replicate and not _NAME.fullmatch(replicate):
+        yield Problem(
+            row.where,
+            f"replicate {replicate!r}",
+            "a name of letters, digits, `.`, `_` and `-` that begins with a letter or digit",
+            "rename it: names become file names",
+        )
+    if row.unit not in UNIT_TRANSFORM:
+        yield Problem(
+            row.where,
+            f"unit {row.unit!r}",
+            f"one of {', '.join(UNIT_TRANSFORM)}",
+            "name the unit of the signal, which decides its transform",
+        )
+    if not re.fullmatch("[0-9a-fA-F]{64}", fields.get("sha256", "0" * 64)):
+        yield Problem(
+            row.where,
+            f"sha256 {fields['sha256']!r}",
+            "64 hexadecimal digits",
+            "paste the output of `sha256sum FILE`, or leave the field empty",
+        )
+    if row.file is None and "url" not in fields:
+        yield Problem(row.where, "neither path nor url", "one of them", "name the track's file")
+    if "url" in fields and not is_url(fields["url"]):
+        yield Problem(
+            row.where,
+            f"url {fields['url']!r}",
+            "an address that begins with http://, https:// or ftp://",
+            "correct it, or give a local file in the column `path`",
+        )
+    if row.file and is_url(fields["path"]):
+        yield Problem(row.where, "a URL as path", "a local file", "move it to the column `url`")
+    elif row.file and "url" not in fields and not row.file.is_file():
+        yield Problem(
+            row.where,
+            f"no file {row.file}",
+            "an existing file (paths are relative to the sheet)",
+            "correct the path, or give the url to download it from",
+            kind="missing_file",
+        )
+
+
+def _replicate_problems(rows: list[_Row]) -> Iterator[Problem]:
+    """Two rows of one track must be two replicates: different labels, different files."""
+    for column, values in (
+        ("replicate", [row.fields.get("replicate", "") for row in rows]),
+        ("file", [_source(row).location for row in rows]),
+    ):
+        repeated = [row for row, value in zip(rows, values, strict=True) if values.count(value) > 1]
+        if repeated:
+            fields = repeated[0].fields
+            lines = ", ".join(str(row.line) for row in repeated)
+            yield Problem(
+                f"{rows[0].sheet}, lines {lines}",
+                f"{fields['cell']} {fields['assay']} with the same {column}",
+                "one row a track, or replicates that differ in label and file",
+                "remove the rows that are not meant, or number them in the column `replicate`",
+                kind="duplicate_rows",
+            )
+            return
+
+
+def _shared_problems(rows: list[_Row]) -> Iterator[Problem]:
+    """A file, or a URL, is of one track."""
+    by_location: dict[str, list[_Row]] = defaultdict(list)
+    for row in rows:
+        by_location[_source(row).location].append(row)
+    for location, sharing in by_location.items():
+        names = dict.fromkeys(f"{row.fields['cell']} {row.fields['assay']}" for row in sharing)
+        if len(names) > 1:
+            yield Problem(
+                f"{sharing[0].sheet}, lines {listing(row.line for row in sharing)}",
+                f"{location} for {listing(names)}",
+                "one file a track",
+                "look which track the file is of, and correct the other rows of the sheet",
+                kind="same_file",
+            )
+
+
+def _mixture_problems(rows: list[_Row]) -> Iterator[Problem]:
+    """An assay has one unit, since that decides its transform, and one group."""
+    for column, default in (("unit", DEFAULT_UNIT), ("group", "")):
+        lines: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+        for row in rows:
+            lines[row.fields["assay"]][row.fields.get(column, default)].append(row.line)
+        for assay, values in lines.items():
+            if len(values) > 1:
+                found = " and ".join(
+                    f"{value or 'none'} (line {listing(numbers)})"
+                    for value, numbers in values.items()
+                )
+                yield Problem(
+                    f"{rows[0].sheet}, assay {assay}",
+                    f"{column} {found}",
+                    f"one {column} for all tracks of an assay",
+                    "correct the rows, or give what differs in kind another assay name",
+                    kind="mixed_units" if column == "unit" else "mixed_groups",
+                )
+
+
+def _source(row: _Row) -> Source:
+    fields = row.fields
+    return Source(
+        location=str(row.file) if row.file else fields["url"],
+        sha256=fields["sha256"].lower() if "sha256" in fields else None,
+        replicate=fields.get("replicate", ""),
+        url=fields.get("url"),
+    )

@@ -1,0 +1,211 @@
+"""Floor 2. Signal on the device, and how a batch of it is taken.
+
+A *track* is what one assay in one cell gives a model, for all genes. What a run reads is put
+together from its tracks: `WindowSignal` serves models of one window a gene, `RegionSignal` those
+that read the regions a gene touches as well. Regions lie ragged on the device as in the store, once
+for each resolution, so memory follows what they are wide and not what they are padded to.
+"""
+
+import dataclasses
+import functools
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from epi2expr_jax.inputs import transforms as signal_ops
+from epi2expr_jax.inputs.batch_plan import BatchPlan
+from epi2expr_jax.models.region_batch import RegionBatch, TokenLayout
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class WindowSignal:
+    """One window a gene.
+
+    Attributes:
+        values: `[a, G, W]` transformed, oriented bin means of a run's assays; of a track `[G, W]`.
+    """
+
+    values: Any
+
+    def gather(self, genes: Int[Array, " B"], _: BatchPlan) -> Float[Array, "B W a"]:
+        """The windows of a batch of genes, with the assays as channels."""
+        return jnp.moveaxis(self.values[:, genes], 0, -1)
+
+    def contacts(self) -> None:
+        """Windows have none."""
+        return
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class CellRegions:
+    """Which regions the genes touch in a cell, and where they lie in its tracks.
+
+    Attributes:
+        own: `[2, L]` which positions are the promoter's own, on the plus and on the minus strand;
+            like `begin`, `left` and `bins` one entry a resolution.
+        minus: `[G]` which genes are flipped.
+        begin: `[regions]` where a padded region begins in `depth`; at least one.
+        left, bins: `[regions]` its padding on the left, and its own bins.
+        region: `[G, N]` the regions of each gene, best first; -1 where absent.
+        score: `[G, N]` contact scores, 0 where absent.
+    """
+
+    own: tuple[Any, ...]
+    minus: Any
+    begin: tuple[Any, ...]
+    left: tuple[Any, ...]
+    bins: tuple[Any, ...]
+    region: Any
+    score: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RegionTrack:
+    """An assay's promoters and regions, one entry a resolution in each tuple.
+
+    Attributes:
+        promoter: `[G, L]` transformed, centred, oriented, 0 in the padding.
+        depth: `[bins]` transformed regions, end to end, with room for a padded region before and
+            after.
+    """
+
+    promoter: tuple[Any, ...]
+    depth: tuple[Any, ...]
+
+
+Track = WindowSignal | RegionTrack
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RegionSignal:
+    """A promoter window and up to `N` regions a gene.
+
+    Attributes:
+        tracks: those of the run's assays, each array with a first axis `a`.
+        cell: the regions they share.
+    """
+
+    tracks: RegionTrack
+    cell: CellRegions
+
+    def contacts(self) -> Int[Array, " G"]:
+        """How many regions each gene touches."""
+        return (self.cell.region >= 0).sum(-1)
+
+    def gather(self, genes: Int[Array, " B"], plan: BatchPlan) -> RegionBatch:
+        """What a model reads of a batch of genes.
+
+        A gene that touches more regions than its place has slots for loses its weakest: the plan
+        must have been made for genes like these.
+        """
+        cell, slots = self.cell, plan.slots or (0,) * plan.size
+        layout = TokenLayout.of(slots)
+        region = cell.region[genes[layout.gene], layout.slot]
+        there = region >= 0
+        region = jnp.maximum(region, 0)
+        strand = cell.minus[genes].astype(jnp.int32)
+
+        def padded(i: int) -> tuple[Float[Array, "P a L"], Array]:
+            length = cell.own[i].shape[1]
+            place = jnp.arange(length)[None] - cell.left[i][region][:, None]
+            own = (place >= 0) & (place < cell.bins[i][region][:, None]) & there[:, None]
+            depth = self.tracks.depth[i]
+
+            def one(begin: Array, assay: Array) -> Array:
+                return lax.dynamic_slice(depth, (assay, begin), (1, length))[0]
+
+            of_region = jax.vmap(one, in_axes=(None, 0))
+            every = jnp.arange(len(depth))
+            values = jax.vmap(of_region, in_axes=(0, None))(cell.begin[i][region], every)
+            return jnp.where(own[:, None], values, 0), own
+
+        promoters = [
+            (jnp.moveaxis(part[:, genes], 0, 1), own[strand])
+            for part, own in zip(self.tracks.promoter, cell.own, strict=True)
+        ]
+        regions = [padded(i) for i in range(len(promoters))] if layout.prefix else []
+        return RegionBatch.of(promoters, regions, cell.region[genes], cell.score[genes], slots)
+
+
+Signal = WindowSignal | RegionSignal
+
+
+@typing.runtime_checkable
+class Gathered(typing.Protocol):
+    """What the loop of inference needs of signal: batches, and contacts for planning them."""
+
+    def gather(self, genes: Any, plan: BatchPlan, /) -> Any: ...
+
+    def contacts(self) -> Any: ...
+
+
+def signal_of(tracks: Sequence[Track], regions: CellRegions | None) -> Signal:
+    """What a run reads: the tracks of its assays, and its cell's regions if the model reads any."""
+    together: Any = jax.tree.map(lambda *parts: jnp.stack(parts), *tracks)
+    return together if regions is None else RegionSignal(together, regions)
+
+
+def centre_padding(bins: Any, positions: int) -> Any:
+    """Empty positions to the left of a region's own bins (Chromoformer: the larger half).
+
+    Args:
+        bins: how many bins one region has, or several regions.
+    """
+    return -((bins - positions) // 2)
+
+
+def coarser(
+    means: Float[Array, "*rows W"], widths: Int[np.ndarray, " W"], first: Int[np.ndarray, " V"],
+    bins: Int[np.ndarray, " V"], factor: int,
+) -> Float[Array, "*rows V"]:  # fmt: skip
+    """Exact means of wider bins from narrower ones, which need not all be full.
+
+    Args:
+        means, widths: means of the narrower bins, and how many bases each has.
+        first, bins: the first of the narrower bins of each wider one, and how many; at most
+            `factor`.
+    """
+    offset = np.arange(factor)
+    index = np.minimum(first[:, None] + offset, len(widths) - 1)
+    weight = np.where(offset < bins[:, None], widths[index], 0)
+    return _weighted(means, index, (weight / weight.sum(1, keepdims=True)).astype(means.dtype))
+
+
+@jax.jit
+def _weighted(
+    means: Float[Array, "*rows W"], index: Int[Array, "V n"], weight: Float[Array, "V n"]
+) -> Float[Array, "*rows V"]:
+    weight = weight.reshape((1,) * (means.ndim - 1) + weight.shape)
+    return (means[..., index] * weight).sum(-1)
+
+
+@functools.partial(jax.jit, static_argnames=("factor", "transform", "positions"))
+def window_at(
+    means: Float[Array, "G W"],
+    factor: int,
+    transform: str,
+    positions: int,
+    flip: Bool[Array, " G"],
+) -> Float[Array, "G L"]:
+    """Windows of fine bins as a model reads them: merged, transformed, centred, oriented.
+
+    Bins are counted from the window's left end whatever the strand; a last one that is not full
+    is the mean of what it has.
+    """
+    fine = means.shape[1]
+    first = np.arange(0, fine, factor)
+    merged = coarser(means, np.ones(fine, int), first, np.minimum(factor, fine - first), factor)
+    values = signal_ops.TRANSFORMS[transform](merged)
+    left = centre_padding(len(first), positions)
+    values = jnp.pad(values, ((0, 0), (left, positions - len(first) - left)))
+    return signal_ops.orient(values, flip)

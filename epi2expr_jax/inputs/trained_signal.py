@@ -1,0 +1,106 @@
+"""Floor 2. What the signal was that models were trained on, and whether a store holds the same.
+
+Models read transformed signal. If the transform were looked up again in whatever store they predict
+from, tracks of another unit would pass through another transform, and predictions would be wrong
+without a word. So it is kept with the run, and other signal is refused.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.genome import listing
+from epi2expr_jax.store.manifest import Manifest
+from epi2expr_jax.units import transform_of
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedSignal:
+    """The signal that models were trained on.
+
+    Attributes:
+        units: assay to the unit of its tracks.
+        transforms: assay to the transform its signal went through, one of `transforms.TRANSFORMS`.
+        assembly: its name; None if that is not known (imported weights).
+        chrom_sizes: length in bp of each chromosome whose genes were stored; empty if not known.
+    """
+
+    units: Mapping[str, str]
+    transforms: Mapping[str, str]
+    assembly: str | None = None
+    chrom_sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, manifest: Manifest, transform: str) -> "TrainedSignal":
+        """The signal of a store.
+
+        Args:
+            transform: as asked for, `auto` for that of each assay's unit.
+        """
+        return cls(
+            units=dict(manifest.units),
+            transforms={a: transform_of(transform, unit) for a, unit in manifest.units.items()},
+            assembly=manifest.assembly,
+            chrom_sizes={
+                name: size
+                for name, size in manifest.chrom_sizes.items()
+                if name in manifest.chromosomes
+            },
+        )
+
+    @classmethod
+    def of_depth(cls, assays: Sequence[str]) -> "TrainedSignal":
+        """The signal of published Chromoformer weights: ln(read depth + 1), of some assembly."""
+        return cls(units=dict.fromkeys(assays, "depth"), transforms=dict.fromkeys(assays, "log1p"))
+
+    def as_json(self) -> dict[str, Any]:
+        """What a run card keeps."""
+        return dataclasses.asdict(self)
+
+    def require_same(self, manifest: Manifest, where: str, assays: Sequence[str]) -> None:
+        """Check that a store holds signal that models trained on this can read.
+
+        Args:
+            where: the store's path.
+            assays: those that are read.
+
+        Raises:
+            InputError: naming every assay of another unit, and another assembly.
+        """
+        problems = [
+            Problem(
+                f"{where}: {assay}",
+                f"unit {manifest.units[assay]}",
+                f"unit {self.units[assay]}, which the models were trained on",
+                "predict from a store of tracks in that unit (if these are, correct the unit in "
+                "the track sheet and build the store again), or train models on this store",
+            )
+            for assay in assays
+            if assay in manifest.units and self.units[assay] != manifest.units[assay]
+        ]
+        problems += self._other_assembly(manifest, where)
+        if problems:
+            raise InputError(problems)
+
+    def _other_assembly(self, manifest: Manifest, where: str) -> list[Problem]:
+        if self.assembly is None:
+            return []
+        sizes = manifest.chrom_sizes
+        different = [
+            name for name, size in self.chrom_sizes.items() if sizes.get(name, size) != size
+        ]
+        if self.assembly == manifest.assembly and not different:
+            return []
+        found = f"assembly {manifest.assembly}"
+        if different:
+            found += f", with other lengths of {listing(different)}"
+        return [
+            Problem(
+                where,
+                found,
+                f"assembly {self.assembly}, which the models were trained on",
+                "train models on this store; if it is the same assembly under another name, build "
+                f"the store with --assembly={self.assembly}",
+            )
+        ]

@@ -1,0 +1,191 @@
+"""Floor 8. Do the regions with the largest predicted effect hold more variants than matched ones?
+
+Each gene with significant variants (eQTLs) counts once: of its variants, which share lies in its
+top regions, and which would if predicted effects said nothing of where variants lie? The expected
+shares (`conditional_logit`) follow the variants tested in each region, *unmatched*, or also a
+smooth function of distance and signal, *matched*. Enrichment is observed over expected share.
+
+The test permutes within genes what the expected shares leave over, and sums it over top regions
+less what distance and signal say of these: an error is left only where both fits fail. One-sided,
+p = (k + 1) / (n + 1). Variants in linkage disequilibrium, effects of neighbouring regions and genes
+that share both are not exchangeable; so the sum is divided by its standard error between
+chromosomes, in each permutation anew (Chung & Romano 2013). Where variants and effects follow
+distance and signal, p-values are far too small without the match, and where neighbours share both,
+too small without the standard error (simulated: tests/epi2expr_jax/test_enrichment.py).
+
+Intervals: delete-one-chromosome jackknife of the logarithm, fits included, and Student's t.
+
+Axes: `G` genes, `N` regions of a gene, `P` predictors, `K` chromosomes.
+"""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+from scipy import stats
+
+from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.interpret.conditional_logit import Fit, GeneRegions
+from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, NO_INTERVAL, jackknife
+
+EFFECT = "predicted effect"
+COLUMNS = [
+    *["predictor", "matched", "share", "expected", "enrichment", "low", "high", "p"],
+    *["lead", "lead_low", "lead_high", "n_genes", "n_regions", "n_chromosomes", "note"],
+]
+
+_ROUNDING = 1e-9  # sums of shares below it are none
+_FEW = "too few variants in top regions"
+
+
+def predictors(table: pd.DataFrame) -> dict[str, np.ndarray]:
+    """What regions are ranked by within their gene: the effect, and baselines.
+
+    A region without a contact ranks behind those with one; contacts count only if there are any.
+    """
+    signal = table["signal"].to_numpy(float)
+    named = {
+        EFFECT: np.abs(table["effect"].to_numpy(float)),
+        "nearest to the TSS": -np.abs(table["distance"].to_numpy(float)),
+        "strongest signal": signal,
+    }
+    if "contact" in table and bool(table["contact"].notna().any()):
+        contact = table["contact"].fillna(0).to_numpy(float)
+        named |= {"contact frequency": contact, "activity by contact": signal * contact}
+    return named
+
+
+def enrich(
+    table: pd.DataFrame,
+    *,
+    top: float = 0.2,
+    permutations: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    reading: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> pd.DataFrame:
+    """Test the regions with the largest predicted effect, and those of baselines.
+
+    Args:
+        table: of regions, from `variants.assign_variants`.
+        top: share of a gene's regions that are its top ones, at least one; regions that tie share
+            the places.
+        permutations: within genes.
+        confidence: of every interval, which holds for one row alone.
+        seed: of the permutations.
+        reading: wraps the loop over permutations, to show progress.
+
+    Returns:
+        Two rows a predictor (`predictors`), unmatched and matched, with columns `COLUMNS`: of the
+        genes' variants the `share` in top regions and that `expected`, `enrichment` (their ratio)
+        with interval, one-sided `p`, and `lead`: how many times the predicted effect's enrichment
+        is that of the row, paired by chromosome. A baseline that distance or signal define has a
+        matched enrichment near 1 by construction. p and intervals are NaN, and `note` says why,
+        for fewer than three chromosomes, and intervals also where no variant is in a top region.
+
+    Raises:
+        InputError: naming every number that makes no sense.
+    """
+    numbers = {
+        "top": (top, "a share between 0 and 1", 0 < top < 1),
+        "confidence": (confidence, "a number between 0 and 1", 0 < confidence < 1),
+        "permutations": (permutations, "at least 1", permutations >= 1),
+    }
+    wrong = [
+        Problem(name, str(value), expected, "correct it")
+        for name, (value, expected, right) in numbers.items()
+        if not right
+    ]
+    if wrong:
+        raise InputError(wrong)
+    data = GeneRegions.of(table)
+    # [P, G, N]
+    z = np.stack([_top(data.pad(score), data.at_risk, top) for score in predictors(table).values()])
+    names = np.array(list(predictors(table)))
+    fits = [Fit.of(data, z, basis) for basis in (data.no_basis(), data.splines())]
+    exceeding = _permute(data, fits, permutations, seed, reading)
+    genes = np.diff(np.r_[data.starts, len(data.chrom)]).astype(float)
+    K = len(genes)
+    reach = stats.t.isf((1 - confidence) / 2, K - 1) if K >= MIN_CHROMOSOMES else np.nan
+    parts = []
+    for matched, fit, k in zip((False, True), fits, exceeding, strict=True):
+        ratio, error = fit.log_ratio, _error(genes, fit.log_ratio, fit.left_out)
+        with np.errstate(invalid="ignore"):
+            lead, without = ratio[:1] - ratio, fit.left_out[:, :1] - fit.left_out
+        lead_error = _error(genes, lead, without)
+        part = {
+            "predictor": names,
+            "matched": matched,
+            "share": fit.share,
+            "expected": fit.expected,
+            "enrichment": np.exp(ratio),
+            "low": np.exp(ratio - reach * error),
+            "high": np.exp(ratio + reach * error),
+            "p": (k + 1) / (permutations + 1) if K >= MIN_CHROMOSOMES else np.nan,
+            "lead": np.exp(lead),
+            "lead_low": np.exp(lead - reach * lead_error),
+            "lead_high": np.exp(lead + reach * lead_error),
+            "n_genes": len(data.chrom),
+            "n_regions": int(data.at_risk.sum()),
+            "n_chromosomes": K,
+            "note": np.where(np.isnan(error), _FEW if K >= MIN_CHROMOSOMES else NO_INTERVAL, ""),
+        }
+        parts.append(pd.DataFrame(part, columns=pd.Index(COLUMNS)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _top(
+    score: Float[np.ndarray, "G N"], at_risk: Bool[np.ndarray, "G N"], top: float
+) -> Float[np.ndarray, "G N"]:
+    """1 for the regions of each gene that score highest, 0 for others; ties share the places."""
+    score = np.where(at_risk, score, -np.inf)
+    places = np.maximum(1, np.round(top * at_risk.sum(1, keepdims=True)))
+    above = stats.rankdata(-score, method="min", axis=1) - 1
+    tied = stats.rankdata(-score, method="max", axis=1) - above
+    return np.where(at_risk, np.clip((places - above) / tied, 0, 1), 0)
+
+
+def _error(
+    genes: Float[np.ndarray, " K"], whole: Float[np.ndarray, " P"], left_out: np.ndarray
+) -> Float[np.ndarray, " P"]:
+    """Standard error of an estimate, from those without each chromosome (`left_out [K, P]`)."""
+    if len(genes) < MIN_CHROMOSOMES:
+        return np.full(len(whole), np.nan)
+    weight = (genes / genes.sum())[:, None]
+    with np.errstate(invalid="ignore"):
+        # Values of the chromosomes whose weighted mean moves just so when one is left out.
+        return jackknife((whole - left_out) * (1 - weight) / weight, genes)[1]
+
+
+def _permute(
+    data: GeneRegions,
+    fits: list[Fit],
+    permutations: int,
+    seed: int,
+    reading: Callable[[Iterable[int]], Iterable[int]],
+) -> list[np.ndarray]:
+    """For each fit, how many permutations reach the statistic of every predictor, `[P]`."""
+
+    def statistic(fit: Fit, over: Float[np.ndarray, "G N"]) -> Float[np.ndarray, " P"]:
+        of_gene = np.einsum("gn,pgn->pg", over, fit.score)
+        return _studentise(np.add.reduceat(of_gene, data.starts, axis=1))
+
+    random = np.random.default_rng(seed)
+    observed = [statistic(fit, fit.over) for fit in fits]
+    counts = [np.zeros(len(values), int) for values in observed]
+    for _ in reading(range(permutations)):
+        keys = random.random(data.share.shape, dtype=np.float32)
+        keys[~data.at_risk] = 2  # last in the row, where they are
+        order = np.argsort(keys, axis=1)
+        for fit, values, count in zip(fits, observed, counts, strict=True):
+            drawn = statistic(fit, np.take_along_axis(fit.over, order, axis=1))
+            count += drawn >= values - _ROUNDING  # one that is the same but for rounding counts
+    return counts
+
+
+def _studentise(of_chromosome: Float[np.ndarray, "P K"]) -> Float[np.ndarray, " P"]:
+    """A sum over chromosomes in units of its standard error; 0 where there is none to speak of."""
+    squares = (of_chromosome**2).sum(1)
+    there = squares > _ROUNDING**2
+    return np.where(there, of_chromosome.sum(1) / np.sqrt(np.where(there, squares, 1)), 0)

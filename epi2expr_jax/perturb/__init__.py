@@ -1,0 +1,37 @@
+"""Marks altered in silico: what would expression be if this mark changed here?"""
+
+from epi2expr_jax.perturb.edits import Edit, remove_peak, scale, set_to, shift, swap_with
+from epi2expr_jax.perturb.effects import LEAST_MODELS, run, summarise, to_frame
+from epi2expr_jax.perturb.places import (
+    Place,
+    distal_bins,
+    interval,
+    intervals,
+    original_distal,
+    original_promoter,
+    pcre,
+    promoter,
+    span,
+)
+
+__all__ = [
+    "LEAST_MODELS",
+    "Edit",
+    "Place",
+    "distal_bins",
+    "interval",
+    "intervals",
+    "original_distal",
+    "original_promoter",
+    "pcre",
+    "promoter",
+    "remove_peak",
+    "run",
+    "scale",
+    "set_to",
+    "shift",
+    "span",
+    "summarise",
+    "swap_with",
+    "to_frame",
+]

@@ -1,0 +1,252 @@
+"""Floor 6. Marks altered in silico: what would expression be if this mark changed here?
+
+from epi2expr_jax import perturb
+from epi2expr_jax.predict import load
+ensemble = load("RUN")
+edits = [perturb.scale("H3K27ac", perturb.promoter(), factor) for factor in (0, 0.5, 2)]
+effects = perturb.run(ensemble, ensemble.open_store(), edits)
+perturb.summarise(effects).effect.mean("gene")     # log2(RPKM + 1), by model and edit
+
+An edit is data: what is done (`scale`, `set_to`, `shift`, `swap_with`, `remove_peak`) to which
+assay at which place (`promoter`, `distal_bins`, `pcre`, `interval`, …). Several at once make one
+edit if they stand in a tuple. Raw signal is altered in the store's own bins; an edit reaches the
+promoter window and every region of the gene that overlaps the place. Models predict from the
+altered signal; nothing says that a cell would do the same.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy import stats
+
+from epi2expr_jax.errors import InputError, Problem, nearest
+from epi2expr_jax.genome import listing
+from epi2expr_jax.perturb.edits import Edit, remove_peak, scale, set_to, shift, swap_with
+from epi2expr_jax.perturb.places import (
+    Place,
+    distal_bins,
+    interval,
+    intervals,
+    original_distal,
+    original_promoter,
+    pcre,
+    promoter,
+    span,
+)
+from epi2expr_jax.perturb.queries import EditedRuns
+from epi2expr_jax.predict.ensemble import Ensemble, gene_rows
+from epi2expr_jax.store.window_store import WindowStore
+
+__all__ = [
+    "Edit",
+    "Place",
+    "distal_bins",
+    "interval",
+    "intervals",
+    "original_distal",
+    "original_promoter",
+    "pcre",
+    "promoter",
+    "remove_peak",
+    "run",
+    "scale",
+    "set_to",
+    "shift",
+    "span",
+    "summarise",
+    "swap_with",
+    "to_frame",
+]
+
+LEAST_MODELS = 3  # that an interval can rest on
+
+
+def run(
+    ensemble: Ensemble,
+    store: WindowStore,
+    edits: Sequence[Edit | tuple[Edit, ...]],
+    genes: Sequence[str] | None = None,
+    *,
+    include_seen: bool = False,
+    reread: bool = True,
+    progress: Callable[[int], object] = lambda done: None,
+) -> xr.Dataset:
+    """Predicted expression before and after every edit, by the models that never saw the gene.
+
+    Args:
+        edits: each an `Edit`, or a tuple of edits made one after the other. What they mix in is
+            the unedited signal.
+        genes: ids; by default every gene of the store that some model never saw.
+        include_seen: also by models that saw the gene in training or validation.
+        reread: where an edit alters regions and not the window, keep what the model made of the
+            rest. The same up to rounding, and faster; False computes everything anew.
+        progress: told how many edited genes have been predicted since it was last told.
+
+    Returns:
+        Of each run that reads the edited assays, in log2(RPKM + 1): `before [run, gene]`,
+        `after [run, gene, edit]` and their difference `effect`, NaN where the run saw the gene;
+        `changed`, false where the edit left the gene's input as it was (the effect is then 0);
+        and `outside`, true where the edited signal lies outside what the run was trained on (the
+        lowest, highest or mean value of an edited assay in a window).
+        `summarise` averages over runs.
+
+    Raises:
+        InputError: for unknown assays, cells or genes; genes that every model saw; edits of both
+            spaces; and naming every edit that reaches none of the genes.
+    """
+    steps = [edit if isinstance(edit, tuple) else (edit,) for edit in edits]
+    ensemble = _readers(ensemble, store, steps)
+    rows = gene_rows(store, genes)
+    if genes is None:
+        rows = rows[ensemble.wanted(store, rows, include_seen).any(0)]
+    elif not include_seen:
+        ensemble.require_unseen(store.genes.iloc[rows])
+    wanted = ensemble.wanted(store, rows, include_seen)
+    parts: list[dict[str, np.ndarray]] = []
+    first = 0
+    for member in ensemble.members:
+        for of_runs in member.by_tracks().values():
+            here = member.only(of_runs)
+            at = first + np.array(of_runs)
+            group = EditedRuns(ensemble, here, store, steps, rows, wanted[at], reread)
+            parts.append({"run": at, **group.predict(progress)})
+        first += len(member.runs)
+    order = np.argsort(np.concatenate([part.pop("run") for part in parts]))
+    out = {name: np.concatenate([part[name] for part in parts])[order] for name in parts[0]}
+    labels = [" & ".join(edit.name for edit in step) for step in steps]
+    nowhere = [label for e, label in enumerate(labels) if not out["reached"][..., e].any()]
+    if nowhere:
+        raise InputError(
+            Problem(
+                "edits",
+                f"{len(nowhere)} that reach none of the genes ({listing(nowhere)})",
+                "places in the genes' windows or regions",
+                "check the places, their assembly, and the genes",
+            )
+        )
+    runs, table = ensemble.runs, store.genes.iloc[rows]
+    dims = ("run", "gene", "edit")
+    return xr.Dataset(
+        {
+            "before": (dims[:2], out["before"]),
+            "after": (dims, out["after"]),
+            "effect": (dims, out["after"] - out["before"][..., None]),
+            "changed": (dims, out["changed"]),
+            "outside": (dims, out["outside"]),
+        },
+        coords={
+            "run": [run.run_id for run in runs],
+            "cell": ("run", [run.cell for run in runs]),
+            "assays": ("run", [run.label for run in runs]),
+            "fold": ("run", [run.fold for run in runs]),
+            "seed": ("run", [run.seed for run in runs]),
+            "gene": table.gene_id.to_numpy(),
+            "chrom": ("gene", table.chrom.to_numpy()),
+            "edit": labels,
+            "place": ("edit", [step[0].place.name for step in steps]),
+            "mark": ("edit", [" & ".join(dict.fromkeys(e.assay for e in step)) for step in steps]),
+            "change": ("edit", [" & ".join(edit.change for edit in step) for step in steps]),
+            "distance": ("edit", [step[0].place.distance for step in steps]),
+            "factor": ("edit", [step[0].factor for step in steps]),
+        },
+        attrs={"units": "log2(RPKM + 1)", "space": steps[0][0].space},
+    )
+
+
+def summarise(effects: xr.Dataset, level: float = 0.95) -> xr.Dataset:
+    """Means over the runs of a model: those of one cell and assay set, over folds and seeds.
+
+    Returns:
+        Means `before`, `after` and `effect` by `model` ("E003 H3K27ac"); `low` to `high`, where the
+        effect by one more training lies (Student's t), NaN where fewer than `LEAST_MODELS` models
+        predict the gene; `models [model, gene]`, how many do; `changed` and `outside` if in any of
+        them. The interval of the mean alone would be too narrow: models trained on the same genes
+        err together. This one holds planted effects where each seed trained on a share of the
+        genes (`--train_share=0.5`). It does not tell how far the model is from the cell.
+    """
+    names = pd.MultiIndex.from_arrays([effects.cell.to_numpy(), effects.assays.to_numpy()])
+    parts: list[xr.Dataset] = []
+    for cell, assays in dict.fromkeys(names):
+        own = effects.isel(run=np.flatnonzero(names == (cell, assays)))
+        count = own.before.notnull().sum("run")
+        known = count > 0
+        mean = own[["before", "after", "effect"]].sum("run") / count.where(known)
+        spread = ((own.effect - mean.effect) ** 2).sum("run") / (count - 1).where(count > 1)
+        enough = count.where(count >= LEAST_MODELS)
+        quantile = enough.copy(data=stats.t.isf((1 - level) / 2, enough - 1))
+        reach = np.sqrt(spread * (1 + 1 / enough)) * quantile
+        mean["low"], mean["high"] = mean.effect - reach, mean.effect + reach
+        mean["models"] = count
+        mean["changed"], mean["outside"] = own.changed.any("run"), own.outside.any("run")
+        parts.append(mean.assign_coords(model=f"{cell} {assays}", cell=cell, assays=assays))
+    return xr.concat(parts, "model", coords="different", compat="equals")
+
+
+def to_frame(summary: xr.Dataset) -> pd.DataFrame:
+    """`summarise`'s result as a table, a row for each model, gene and edit that was predicted."""
+    table = summary.to_dataframe().reset_index().drop(columns="model", errors="ignore")
+    return table[table.after.notna()].reset_index(drop=True)
+
+
+def _readers(ensemble: Ensemble, store: WindowStore, steps: Sequence[tuple[Edit, ...]]) -> Ensemble:
+    """The runs that read every edited assay; all problems of the edits at once."""
+    every = [edit for step in steps for edit in step]
+    named = list(dict.fromkeys(edit.assay for edit in every))
+    problems = []
+    if not every:
+        problems.append(Problem("edits", "none", "at least one", "give one"))
+    if len({edit.space for edit in every}) > 1:
+        problems.append(
+            Problem("edits", "raw and log space", "one space at a time", "run them apart")
+        )
+    read = list(dict.fromkeys(assay for run in ensemble.runs for assay in run.assays))
+    unknown = [assay for assay in named if assay not in read]
+    if unknown:
+        problems.append(
+            Problem(
+                "edits",
+                f"{listing(unknown)}, which no model was trained on",
+                f"some of {', '.join(read)}",
+                nearest(unknown, read) or "edit an assay that a model reads",
+            )
+        )
+    kept = ensemble.select(lambda run: all(assay in run.assays for assay in named))
+    pooled = sorted({run.cell for run in kept.runs} - set(store.manifest.cells))
+    if pooled:
+        problems.append(
+            Problem(
+                "edits",
+                f"models of pools of cells ({listing(pooled)}), which have no signal of their own",
+                "models of single cells",
+                "take some (Ensemble.select), or train with --cells=all",
+            )
+        )
+    if not unknown and not kept.runs:
+        problems.append(
+            Problem(
+                "edits",
+                f"{listing(named)}, which no model reads together",
+                "edits of assays that one model reads",
+                "train a model of them (--assays=A+B), or edit them apart",
+            )
+        )
+    manifest = store.manifest
+    for edit in every:
+        for kind, name, there in (
+            ("assay", edit.from_assay, manifest.assays),
+            ("cell", edit.from_cell, manifest.cells),
+        ):
+            if name and name not in there:
+                problems.append(
+                    Problem(
+                        edit.name,
+                        f"no {kind} {name} in the store",
+                        listing(there),
+                        nearest([name], there) or "name another",
+                    )
+                )
+    if problems:
+        raise InputError(problems)
+    return kept

@@ -1,0 +1,220 @@
+"""Floor 5. Lays edits on the signal of a store, for models that read some assays in one cell.
+
+Axes as in `edited_signal`.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.genome import window_bounds
+from epi2expr_jax.inputs.dataset import Dataset
+from epi2expr_jax.models import ChromoformerConfig
+from epi2expr_jax.perturb.edited_signal import EditedSignal, EditTable, Layout, RawSignal
+from epi2expr_jax.perturb.edits import Edit
+from epi2expr_jax.perturb.places import Scene
+from epi2expr_jax.store.window_store import WindowStore
+
+
+class EditReader:
+    """Edited signal of any genes of a store.
+
+    Attributes:
+        cell, assays: what the models read.
+        steps: the edits, each a tuple of those made one after the other.
+        layout: how models read the store.
+    """
+
+    def __init__(
+        self,
+        store: WindowStore,
+        dataset: Dataset,
+        config: Any,
+        cell: str,
+        assays: Sequence[str],
+        steps: Sequence[tuple[Edit, ...]],
+    ):
+        self.store, self.dataset, self.config = store, dataset, config
+        self.cell, self.assays, self.steps = cell, assays, steps
+        self.sources = list(dict.fromkeys(self._source(e) for step in steps for e in step))
+        self.layout = _layout_of(dataset, store, config, assays, steps[0][0].space == "log")
+
+    def read(self, rows: Int[np.ndarray, " G"]) -> EditedSignal:
+        """The signal of some genes, and the edits on it."""
+        pairs = [(self.cell, assay) for assay in self.assays]
+        others = [(cell, assay) for _, cell, assay, _ in self.sources]
+        tracks = list(dict.fromkeys(pairs + others))
+        raw = _read_raw(self.dataset, self.store, self.config, self.cell, tracks, rows)
+        forward = np.where(self.store.genes.strand.iloc[rows] == "-", -1, 1)
+        window, depth = [], []
+        for (kind, cell, assay, bp), onto in zip(self.sources, self._onto(), strict=True):
+            at = tracks.index((cell, assay))
+            # In the units of the assay it stands in for, if depths are normalised.
+            scale = raw.level[tracks.index((self.cell, onto))] / raw.level[at]
+            window_bin, region_bin = self.layout.bin_bp
+            window.append(scale * _made(kind, raw.window[at], forward * bp / window_bin))
+            depth.append(scale * _made(kind, raw.depth[at], np.array([bp / region_bin])))
+        own = slice(len(pairs))
+        raw = dataclasses.replace(
+            raw, window=raw.window[own], level=raw.level[own], depth=raw.depth[own]
+        )
+        return EditedSignal(raw, np.stack(window), np.stack(depth), self._table(rows), self.layout)
+
+    def _onto(self) -> list[str]:
+        """For each source an assay that it is put in place of."""
+        onto = {self._source(e): e.assay for step in self.steps for e in step}
+        return [onto[source] for source in self.sources]
+
+    def _table(self, rows: Int[np.ndarray, " G"]) -> EditTable:
+        """All edits as numbers, and none at all."""
+        scene = Scene(
+            self.store,
+            self.store.genes.iloc[rows],
+            self.cell,
+            self.config.window.window_bp,
+            self.layout.resolutions if self.layout.log else (0,),
+        )
+        edits, longest = len(self.steps) + 1, max(map(len, self.steps))
+        resolutions = len(scene.resolutions)
+        numbers = {name: np.zeros((edits, longest), np.float32) for name in ("plus", "mix")}
+        times = np.ones((edits, longest), np.float32)
+        assay, source = (np.zeros((edits, longest), np.int32) for _ in range(2))
+        in_regions = np.zeros((edits, longest), bool)
+        places = {edit.place: None for step in self.steps for edit in step}
+        found = {place: place.intervals(scene) for place in places}
+        most = max(part.shape[2] for part in found.values())
+        intervals = np.zeros((len(rows), edits, longest, resolutions, most, 2), np.int32)
+        for e, step in enumerate(self.steps):
+            for k, edit in enumerate(step):
+                times[e, k], assay[e, k] = edit.times, self.assays.index(edit.assay)
+                numbers["plus"][e, k], numbers["mix"][e, k] = edit.plus, edit.mix
+                source[e, k] = self.sources.index(self._source(edit))
+                in_regions[e, k] = edit.place.in_regions
+                part = found[edit.place]
+                intervals[:, e, k, :, : part.shape[2]] = part
+        return EditTable(assay, times, **numbers, source=source, in_regions=in_regions,
+                         intervals=intervals)  # fmt: skip
+
+    def touched(self) -> Bool[np.ndarray, "E A"]:
+        """Which assays each edit alters."""
+        touched = [[a in [edit.assay for edit in s] for a in self.assays] for s in self.steps]
+        return np.array([*touched, [False] * len(self.assays)])
+
+    def _source(self, edit: Edit) -> tuple[str, str, str, int]:
+        """What `y` is: its kind, cell, assay, and shift in bp. "" is nothing."""
+        if not edit.source:
+            return "", self.cell, edit.assay, 0
+        cell, assay = edit.from_cell or self.cell, edit.from_assay or edit.assay
+        return edit.source, cell, assay, edit.shift_bp
+
+
+def _made(kind: str, raw: np.ndarray, bins: np.ndarray) -> np.ndarray:
+    """What an edit mixes in, from raw signal `[rows bins]`.
+
+    Args:
+        bins: how far each row is shifted; bins in part are taken from two.
+    """
+    if kind == "shift":
+        index = np.arange(raw.shape[1]) - np.broadcast_to(bins, len(raw))[:, None]
+        low = np.floor(index).astype(int)
+        part = (index - low).astype(np.float32)
+
+        def at(index: np.ndarray) -> np.ndarray:
+            values = np.take_along_axis(raw, np.clip(index, 0, raw.shape[1] - 1), 1)
+            return np.where((index >= 0) & (index < raw.shape[1]), values, 0)
+
+        return (1 - part) * at(low) + part * at(low + 1)
+    if kind == "background":
+        return np.minimum(raw, np.median(raw, axis=1, keepdims=True))
+    return raw if kind == "swap" else np.zeros_like(raw)
+
+
+def _read_raw(
+    dataset: Dataset,
+    store: WindowStore,
+    model_config: Any,
+    cell: str,
+    tracks: Sequence[tuple[str, str]],
+    rows: Int[np.ndarray, " G"],
+) -> RawSignal:
+    """Raw signal of some of the store's genes, as a model that looks in `cell` places it.
+
+    Args:
+        tracks: (cell, assay) of each row of the result's first axis.
+        rows: the genes, by row of the store's gene table.
+
+    Raises:
+        InputError: for tracks of a cell whose genes touch other regions.
+    """
+    genes, manifest = store.genes.iloc[rows], store.manifest
+    centre, _ = model_config.window.crop_and_merge(manifest.window)
+    window = np.stack([store.read_signal([c], [a], centre)[0, 0][rows] for c, a in tracks])
+    most = getattr(model_config, "contacts", 0)
+    region = np.full((len(rows), most), -1, np.int32)
+    score = np.zeros((len(rows), most), np.float32)
+    begin = end = np.zeros(1, np.int32)
+    depth = np.zeros((len(tracks), 1, 1), np.float32)
+    if most:
+        own = store.regions(cell)
+        _require_same_regions(store, cell, {other for other, _ in tracks})
+        numbers, scores = own.by_gene(len(store.genes), most)
+        used, local = np.unique(numbers[rows], return_inverse=True)
+        local = local.reshape(len(rows), most) - int((used < 0).any())
+        region, score = local.astype(np.int32), scores[rows]
+        table = own.table.iloc[used[used >= 0]]
+        if len(table):
+            begin, end = (table[side].to_numpy(np.int32) for side in ("start", "end"))
+            padded = model_config.region_bp // manifest.region_bin_bp
+            place = table["first"].to_numpy()[:, None] + np.arange(padded)
+            inside = np.arange(padded) < table.bins.to_numpy()[:, None]
+            place = np.where(inside, place, 0)
+            depth = np.stack(
+                [np.where(inside, store.read_region_depth(c, [a])[0][place], 0) for c, a in tracks]
+            )
+    return RawSignal(
+        window=window,
+        level=np.array([dataset.level(c, a) for c, a in tracks], np.float32),
+        begin=window_bounds(genes.tss.to_numpy(), model_config.window.window_bp)[0].astype(
+            np.int32
+        ),
+        minus=dataset.flipped[rows],
+        depth=depth.astype(np.float32),
+        region_begin=begin,
+        region_end=end,
+        region=region,
+        score=score.astype(np.float32),
+    )
+
+
+def _require_same_regions(store: WindowStore, cell: str, cells: Iterable[str]) -> None:
+    known = store.manifest.regions_sha256
+    other = [name for name in sorted(cells) if known.get(name) != known[cell]]
+    if other:
+        raise InputError(
+            Problem(
+                f"{store.path}",
+                f"{', '.join(other)} with other regions than {cell}",
+                "signal of a cell in the same contacts",
+                "swap with a cell of the same interactions, or use models that read windows alone",
+            )
+        )
+
+
+def _layout_of(
+    dataset: Dataset, store: WindowStore, model_config: Any, assays: Sequence[str], log: bool
+) -> Layout:
+    """How a model of these assays reads a store."""
+    of_regions = isinstance(model_config, ChromoformerConfig)
+    return Layout(
+        transforms=tuple(dataset.transform(assay) for assay in assays),
+        bin_bp=(store.manifest.window.bin_bp, store.manifest.region_bin_bp),
+        resolutions=(
+            tuple(model_config.resolutions) if of_regions else (model_config.window.bin_bp,)
+        ),
+        positions=model_config.positions if of_regions else (),
+        log=log,
+    )

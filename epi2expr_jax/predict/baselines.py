@@ -1,0 +1,213 @@
+"""Floor 6. What simple models predict from the same windows, on the same folds, for the same genes.
+
+    linear     least squares on the mean signal of each assay in the window
+    ridge      ridge regression on the window of each assay cut into `PARTS` parts, 5′ to 3′
+    boosting   gradient-boosted trees (histogram-based; Friedman 2001) on the same parts
+
+For labels they are logistic regressions and a boosted classifier. Whatever is chosen (how strong
+the penalty is, how many trees) is chosen on the validation chromosomes of a fold, as for the models
+themselves; test genes are only predicted.
+"""
+
+import itertools
+import types
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from epi2expr_jax.errors import InputError, Problem, nearest
+from epi2expr_jax.inputs.device_tracks import WindowSignal
+from epi2expr_jax.predict.ensemble import Ensemble
+from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.training.runs import Run
+from epi2expr_jax.training.targets import LABEL, TargetScale
+
+PARTS = 20  # of a window; 500 bp of 10 kb
+PENALTIES = np.logspace(-1, 5, 25)  # of standardised features
+TREES, TREE_RATE = 300, 0.05
+_TINY = 1e-9
+
+
+Features = Float[np.ndarray, "G F"]
+# Predictions of all genes from features and targets, and which genes to learn from and choose by.
+Baseline = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, bool], Float[np.ndarray, " G"]]
+
+
+def predict_baselines(
+    ensemble: Ensemble,
+    store: WindowStore,
+    names: Sequence[str],
+    show: Callable[[Iterable], Iterable] = iter,
+) -> pd.DataFrame:
+    """Predict the held-out genes of every run of one cell by baselines trained like it.
+
+    Args:
+        ensemble: whose cells, assay sets, folds, seeds, targets and windows to take. Runs on pools
+            of cells have no baseline. Baselines know no seed: all seeds get the same predictions.
+        names: of `BASELINES`.
+        show: goes through the (cell, assay set) pairs, showing how far it is.
+
+    Returns:
+        One row a run, baseline and test gene, with the columns of `scores.table.score_table`, run_id and
+        `model`, the baseline's name.
+
+    Raises:
+        InputError: naming every unknown baseline.
+    """
+    unknown = [name for name in names if name not in BASELINES]
+    if unknown:
+        raise InputError(
+            Problem(
+                "--baselines",
+                ", ".join(unknown),
+                f"some of {', '.join(BASELINES)}",
+                nearest(unknown, BASELINES) or "correct the name",
+            )
+        )
+    chrom = store.genes.chrom.to_numpy()
+    known = store.manifest.cells
+    expression, labels = store.read_expression(known), store.read_labels(known)
+    tables = []
+    pairs = [
+        (member.model_config.window, run, scale)
+        for member in ensemble.members
+        for run, scale in zip(member.runs, member.scales, strict=True)
+        if run.cell in known
+    ]
+    pairs.sort(key=lambda pair: (pair[1].cell, pair[1].assays))
+    grouped = [
+        (key, list(group))
+        for key, group in itertools.groupby(pairs, lambda pair: (pair[1].cell, pair[1].assays))
+    ]
+    for (cell, assays), group in show(grouped):
+        window = types.SimpleNamespace(window=group[0][0])
+        data = ensemble.dataset(store, window, [cell], assays)
+        tracks = [data.track(cell, assay) for assay in assays]
+        windows = np.stack([track.values for track in tracks if isinstance(track, WindowSignal)])
+        c = known.index(cell)
+        label = None if labels is None else labels[c]
+        made: dict[tuple[str, str], np.ndarray] = {}
+        for _, run, scale in group:
+            masks = ensemble.folds[run.fold].masks(chrom)
+            observed = scale.observed(expression[c], label)
+            for name in names:
+                if (name, run.fold) not in made:  # the same for all seeds
+                    features = _parts(windows, 1 if name == "linear" else PARTS)
+                    features = _standardised(features, masks["train"])
+                    labelled = scale.kind == LABEL
+                    target = observed if labelled else scale.standardise(observed)
+                    made[name, run.fold] = BASELINES[name](
+                        features, target, masks["train"], masks["validation"], labelled
+                    )
+                predicted = made[name, run.fold][masks["test"]]
+                genes = store.genes[masks["test"]]
+                tables.append(
+                    _table(run, scale, genes, observed[masks["test"]], predicted).assign(model=name)
+                )
+    if not tables:
+        return pd.DataFrame({"model": []})
+    return pd.concat(tables, ignore_index=True)
+
+
+def _table(
+    run: Run, scale: TargetScale, genes: pd.DataFrame, observed: np.ndarray, predicted: np.ndarray
+) -> pd.DataFrame:
+    # Baselines of labels give probabilities, all others the standardised target.
+    raw = predicted if scale.kind == LABEL else scale.unstandardise(predicted)
+    return pd.DataFrame(
+        {
+            "run_id": run.run_id,
+            "cell": run.cell,
+            "assays": run.label,
+            "fold": run.fold,
+            "seed": run.seed,
+            "gene_id": genes.gene_id.to_numpy(),
+            "chrom": genes.chrom.to_numpy(),
+            "observed": scale.raw_to_log2(observed),
+            "predicted": scale.raw_to_log2(raw),
+            "observed_raw": observed,
+            "predicted_raw": raw,
+        }
+    )
+
+
+def _parts(windows: Float[np.ndarray, "A G W"], parts: int) -> Features:
+    """Means of so many parts of each window, as equal as the bins allow."""
+    bins = windows.shape[2]
+    first = np.unique(np.linspace(0, bins, min(parts, bins), endpoint=False).astype(int))
+    width = np.diff(np.r_[first, bins])
+    means = np.add.reduceat(windows.astype(np.float64), first, axis=2) / width
+    return np.moveaxis(means, 0, 1).reshape(windows.shape[1], -1)
+
+
+def _standardised(features: Features, train: Bool[np.ndarray, " G"]) -> Features:
+    """By the training genes' mean and deviation."""
+    deviation = features[train].std(axis=0)
+    return (features - features[train].mean(axis=0)) / np.where(deviation > _TINY, deviation, 1)
+
+
+def _linear(features, target, train, validation, labelled):
+    if labelled:
+        return _logistic(features, target, train, [1e6])[:, 0]
+    return _ridge(features, target, train, np.array([_TINY]))[:, 0]
+
+
+def _penalised(features, target, train, validation, labelled):
+    fit = _logistic if labelled else _ridge
+    grid = 1 / PENALTIES[::4] if labelled else PENALTIES
+    predicted = fit(features, target, train, grid)
+    return predicted[:, _best(predicted[validation], target[validation], labelled)]
+
+
+def _ridge(features, target, train, penalties) -> Float[np.ndarray, "G P"]:
+    """Predictions by ridge regression with each of some penalties; one decomposition for all."""
+    model = Ridge(alpha=penalties, solver="svd")
+    model.fit(features[train], np.tile(target[train, None], len(penalties)))
+    return model.predict(features).reshape(len(features), len(penalties))
+
+
+def _logistic(features, label, train, strengths) -> Float[np.ndarray, "G P"]:
+    """Probabilities by logistic regression with each of some inverse penalties."""
+    models = [LogisticRegression(C=strength, max_iter=1000) for strength in strengths]
+    for model in models:
+        model.fit(features[train], label[train] > 0)
+    return np.stack([model.predict_proba(features)[:, 1] for model in models], axis=1)
+
+
+def _boosting(features, target, train, validation, labelled):
+    kind: Any = HistGradientBoostingClassifier if labelled else HistGradientBoostingRegressor
+    model = kind(learning_rate=TREE_RATE, max_iter=TREES, early_stopping=False, random_state=0)
+    model.fit(features[train], target[train] > 0 if labelled else target[train])
+    if labelled:
+        stages = [stage[:, 1] for stage in model.staged_predict_proba(features)]
+    else:
+        stages = list(model.staged_predict(features))
+    predicted = np.stack(stages, axis=1)
+    return predicted[:, _best(predicted[validation], target[validation], labelled)]
+
+
+def _best(predicted: Float[np.ndarray, "G P"], target: np.ndarray, labelled: bool) -> int:
+    """Which predictions have the lowest loss."""
+    if labelled:
+        certain = np.where(target[:, None] > 0, predicted, 1 - predicted)
+        return int((-np.log(np.maximum(certain, _TINY))).mean(axis=0).argmin())
+    return int(((predicted - target[:, None]) ** 2).mean(axis=0).argmin())
+
+
+BASELINES: dict[str, Baseline] = {
+    "linear": _linear,
+    "ridge": _penalised,
+    "boosting": _boosting,
+}
+
+
+def mean_of_seeds(predictions: pd.DataFrame) -> pd.DataFrame:
+    """The same predictions, each replaced by the mean over the seeds of its run: an ensemble."""
+    same = ["cell", "assays", "fold", "gene_id"]
+    means = predictions.groupby(same)[["predicted", "predicted_raw"]].transform("mean")
+    return predictions.assign(predicted=means["predicted"], predicted_raw=means["predicted_raw"])

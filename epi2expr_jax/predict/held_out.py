@@ -1,0 +1,82 @@
+"""Predictions of genes never seen: four programs import them from a program today."""
+
+import collections
+
+import pandas as pd
+
+from epi2expr_jax.inputs.pools import cells_of
+from epi2expr_jax.predict.ensemble import Ensemble
+from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.training.runs import Run
+
+
+def predict_held_out(ensemble: Ensemble, store: WindowStore) -> pd.DataFrame:
+    """One row a run and test gene: what was observed and what was predicted.
+
+    A model of one cell is tested in that cell; a model of a pool of cells in all cells outside of
+    the pool, or, where there are none, in those of the pool.
+    """
+    known = store.manifest.cells
+    tables = []
+    if any(run.cell in known for run in ensemble.runs):
+        tables += held_out_in(ensemble.select(lambda run: run.cell in known), store, None)
+    pools = {run.cell: cells_of(run.cell, known) for run in ensemble.runs if run.cell not in known}
+    tested = {
+        pool: [cell for cell in known if cell not in cells] or list(cells)
+        for pool, cells in pools.items()
+    }
+    for cell in known:
+        own = ensemble.select(lambda run, cell=cell: cell in tested.get(run.cell, ()))
+        own = own.select(lambda run, cell=cell: has_tracks(store, cell, run))
+        if own.members:
+            tables += held_out_in(own, store, cell)
+    tested |= {run.cell: [run.cell] for run in ensemble.runs if run.cell in known}
+    times = collections.Counter(cell for cells in tested.values() for cell in cells)
+    predictions = pd.concat(tables, ignore_index=True)
+    if pools and max(times.values()) > 1:  # tell the models of several pools apart
+        of = predictions.trained_on.isin(list(pools))
+        by = predictions.cell + " by " + predictions.trained_on
+        predictions["cell"] = predictions.cell.where(~of, by)
+    return predictions
+
+
+def has_tracks(store: WindowStore, cell: str, run: Run) -> bool:
+    """Whether a cell has all the tracks that a run reads."""
+    return all((cell, assay) in set(map(tuple, store.manifest.tracks)) for assay in run.assays)
+
+
+def held_out_in(ensemble: Ensemble, store: WindowStore, cell: str | None) -> list[pd.DataFrame]:
+    """Rows of each run, in the given cell or in its own."""
+    tested = {chrom for run in ensemble.runs for chrom in ensemble.folds[run.fold].test}
+    genes = store.genes[store.genes.chrom.isin(tested)]
+    raw = ensemble.predict(store, genes.gene_id.tolist(), scale="raw", cell=cell).to_numpy()
+    scales = [scale for member in ensemble.members for scale in member.scales]
+    cells = store.manifest.cells
+    expression, labels = store.read_expression(cells), store.read_labels(cells)
+    chrom = genes.chrom.to_numpy()
+    tables = []
+    for run, scale, predicted in zip(ensemble.runs, scales, raw, strict=True):
+        held_out = ensemble.folds[run.fold].masks(chrom)["test"]
+        rows = genes.index.to_numpy()[held_out]
+        where = cells.index(cell or run.cell)
+        label = None if labels is None else labels[where, rows]
+        observed = scale.observed(expression[where, rows], label)
+        tables.append(
+            pd.DataFrame(
+                {
+                    "run_id": run.run_id,
+                    "trained_on": run.cell,
+                    "cell": cell or run.cell,
+                    "assays": run.label,
+                    "fold": run.fold,
+                    "seed": run.seed,
+                    "gene_id": genes.gene_id.to_numpy()[held_out],
+                    "chrom": chrom[held_out],
+                    "observed": scale.raw_to_log2(observed),
+                    "predicted": scale.raw_to_log2(predicted[held_out]),
+                    "observed_raw": observed,
+                    "predicted_raw": predicted[held_out],
+                }
+            )
+        )
+    return tables

@@ -1,0 +1,139 @@
+"""Floor 8. Models tested in cells they were not trained on, beside what needs no epigenome at all.
+
+A gene's expression hardly differs between most cells, so the mean of the other cells predicts it
+well (Schreiber et al., Genome Biol 2020) and any cross-cell claim must stand beside that baseline.
+What is specific to a cell is its deviation from the mean of the cells, so models are also scored on
+that: the predicted deviation is a model's prediction in this cell less the mean of its predictions
+in all cells.
+
+Test genes lie on chromosomes that the model saw in no cell.
+"""
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy import stats
+
+from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, jackknife, score_cube, shared_units
+from epi2expr_jax.scores.table import score_table
+
+KEY = ["assays", "trained_on", "cell"]
+COLUMNS = [
+    *KEY, "seen", "pearson", "low", "high", "baseline", "lead", "lead_low", "lead_high",
+    "deviation", "deviation_low", "deviation_high", "n_genes", "n_chromosomes",
+]  # fmt: skip
+_SIDES = ("model", "baseline", "deviation")
+
+
+def score_across_cells(predictions: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+    """Score every model in every cell it was tested in.
+
+    Args:
+        predictions: held-out genes, one row a run, tested cell and gene, in log2(RPKM + 1), with
+            the columns of `table.score_table` and `trained_on`: the cell, or pool of cells, of
+            the run; `cell` is the one tested in. Genes without a value in all tested cells have no
+            deviation.
+        confidence: of every interval.
+
+    Returns:
+        One row an assay set, `trained_on` and `cell`, with columns `COLUMNS`: `pearson` within run
+        and chromosome; `baseline`, that of the mean expression of the gene in all other cells, and
+        `lead`, by how much the model exceeds it, paired by chromosome; `deviation`, Pearson r of
+        the predicted and observed deviation from the mean over cells. `seen` says whether the model
+        was trained on that cell (on other chromosomes). Intervals by chromosome jackknife-t for one
+        row each, NaN for fewer than three chromosomes.
+
+    Raises:
+        InputError: for fewer than two tested cells, or predictions that cannot be scored.
+    """
+    cells = sorted(set(predictions["cell"]))
+    if len(cells) < 2:
+        raise InputError(
+            Problem(
+                "predictions",
+                f"a single cell ({', '.join(cells)})",
+                "two cells or more to compare",
+                "evaluate in more cells, or build a store that has them",
+            )
+        )
+    sides = _sides(predictions)
+    tables = []
+    for side in _SIDES:
+        table = sides.loc[sides[side].notna()].assign(predicted=sides[side])
+        if side == "deviation":
+            table = table.assign(observed=table["observed_deviation"])
+        # The four columns of a score table; here the raw scale is log2 as well.
+        table = table.assign(observed_raw=table["observed"], predicted_raw=table["predicted"])
+        tables.append(_scores(table).assign(side=side))
+    scores = pd.concat(tables)
+    rows = []
+    for (assays, trained_on, cell), part in scores.groupby(KEY):
+        row = _row(part, confidence)
+        rows.append({"assays": assays, "trained_on": trained_on, "cell": cell, **row})
+    table = pd.DataFrame(rows)
+    members = table["trained_on"].str.split("+")
+    table["seen"] = [
+        cell == name or cell in names
+        for cell, name, names in zip(table["cell"], table["trained_on"], members, strict=True)
+    ]
+    return table[COLUMNS]
+
+
+def _sides(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Each prediction beside the baseline's, and beside both deviations from the mean of cells."""
+    observed = predictions.drop_duplicates(["cell", "gene_id"])
+    observed = observed.pivot(index="gene_id", columns="cell", values="observed")
+    number = observed.notna().sum(axis=1) - 1
+    others = (-observed).add(observed.sum(axis=1), axis=0).div(number.where(number > 0), axis=0)
+    gene = observed.index.get_indexer(pd.Index(predictions["gene_id"]))
+    cell = observed.columns.get_indexer(pd.Index(predictions["cell"]))
+    run = ["trained_on", "assays", "fold", "seed", "gene_id"]
+    by_gene = predictions.groupby(run)["predicted"]
+    everywhere = by_gene.transform("size") == observed.shape[1]
+    return predictions.assign(
+        model=predictions["predicted"],
+        baseline=others.to_numpy()[gene, cell],
+        deviation=(predictions["predicted"] - by_gene.transform("mean")).where(everywhere),
+        observed_deviation=predictions["observed"] - observed.mean(axis=1).to_numpy()[gene],
+    )
+
+
+def _scores(table: pd.DataFrame) -> pd.DataFrame:
+    """Scores within run and chromosome; where a model was trained is part of what it is."""
+    keys = table["trained_on"] + "\x1f" + table["cell"]
+    scores = score_table(table.assign(cell=keys))
+    parts = scores["cell"].str.split("\x1f", expand=True)
+    return scores.assign(trained_on=parts[0], cell=parts[1])
+
+
+def _row(part: pd.DataFrame, confidence: float) -> dict[str, float]:
+    """What is said of one model in one cell, from its scores on each side."""
+    # The sides as assay sets of a score cube: paired on the units that all of them have.
+    cube, _ = shared_units(score_cube(part.assign(assays=part["side"])))
+    if not cube.size or cube.sizes["assays"] < len(_SIDES):
+        cube, _ = shared_units(score_cube(part[part.side != "deviation"].assign(
+            assays=part["side"])))  # fmt: skip
+    means = cube.mean(["fold", "seed", "cell"]).transpose("metric", "chrom", "assays")
+    return _interval_row(means, confidence)
+
+
+def _interval_row(means: xr.DataArray, confidence: float) -> dict[str, float]:
+    genes = means.sel(metric="n").values.mean(axis=1)
+    K = len(genes)
+    reach = stats.t.isf((1 - confidence) / 2, K - 1) if K >= MIN_CHROMOSOMES else np.nan
+    pearson = means.sel(metric="pearson")
+    columns = {side: pearson.sel(assays=side).values if side in pearson["assays"] else
+               np.full(K, np.nan) for side in _SIDES}  # fmt: skip
+    stacked = np.stack(
+        [*(columns[side] for side in _SIDES), columns["model"] - columns["baseline"]], axis=1
+    )
+    score, error = jackknife(stacked, genes)
+    low, high = score - reach * error, score + reach * error
+    return {
+        "pearson": score[0], "low": low[0], "high": high[0],
+        "baseline": score[1],
+        "lead": score[3], "lead_low": low[3], "lead_high": high[3],
+        "deviation": score[2], "deviation_low": low[2], "deviation_high": high[2],
+        "n_genes": round(genes.sum()), "n_chromosomes": K,
+    }  # fmt: skip

@@ -1,0 +1,71 @@
+"""The chromosome jackknife, once; eight callers spell out t today."""
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Float
+
+from epi2expr_jax.scores.table import METRICS, RUN
+
+UNIT = ["cell", "fold", "seed", "chrom"]  # what assays are compared on
+
+
+MIN_GENES = 3  # a correlation of two genes is always 1 or -1
+
+
+MIN_CHROMOSOMES = 3
+
+
+NO_INTERVAL = f"fewer than {MIN_CHROMOSOMES} chromosomes"
+
+
+def score_cube(scores: pd.DataFrame) -> xr.DataArray:
+    """Scores [metric, cell, assays, fold, seed, chrom]; NaN where none carries weight.
+
+    A correlation needs three genes, and genes that differ in expression.
+    """
+    columns = ["n", "constant", *METRICS]
+    indexed = scores.set_index([*RUN, "chrom"])[columns].astype(float)
+    usable = (scores["n"] >= MIN_GENES) & ~scores["constant_observed"]
+    return indexed.loc[usable.to_numpy()].to_xarray().to_dataarray("metric")
+
+
+def shared_units(cube: xr.DataArray) -> tuple[xr.DataArray, int]:
+    """The units that all assays of these cells have, NaN elsewhere; and how many only some have.
+
+    Assays, folds, cells and chromosomes without any such unit are gone.
+    """
+    has = cube.sel(metric="n", drop=True).notnull()
+    has = has.sel(assays=has.any(UNIT))
+    shared = has.all("assays")
+    dropped = int((has.any("assays") & ~shared).sum())
+    kept = {axis: shared.any([other for other in UNIT if other != axis]) for axis in UNIT}
+    return cube.sel(assays=has["assays"]).where(shared).sel(kept), dropped
+
+
+def jackknife(
+    values: Float[np.ndarray, "K A *pair"], genes: Float[np.ndarray, "K"]
+) -> tuple[Float[np.ndarray, "A *pair"], Float[np.ndarray, "A *pair"]]:
+    """Mean over K chromosomes weighted by their genes, and its standard error.
+
+    The variance is the larger of two that agree for chromosomes of equal size: Busing et al.'s
+    (1999), right where genes differ, and the plain delete-one jackknife, right where chromosomes
+    do. Of 95 % intervals over 22 human autosomes that truly differ, the first alone covers 92.7 %,
+    the larger 94.6 % (simulated). NaN for fewer than three chromosomes.
+    """
+    weight = (genes / genes.sum()).reshape((-1,) + (1,) * (values.ndim - 1))
+    mean = (values * weight).sum(axis=0)
+    if len(genes) < MIN_CHROMOSOMES:
+        return mean, np.full_like(mean, np.nan)
+    # Leaving chromosome k out moves a weighted mean by odds_k (mean - value_k).
+    odds, squares = weight / (1 - weight), (values - mean) ** 2
+    unequal = (odds * squares).mean(axis=0)
+    plain = (odds**2 * squares).sum(axis=0) * (len(genes) - 1) / len(genes)
+    return mean, np.sqrt(np.maximum(unequal, plain))
+
+
+def weighted_mean(values: np.ndarray, genes: np.ndarray) -> np.ndarray:
+    """Mean over chromosomes where the value exists (an AUC needs both labels)."""
+    weight = np.where(np.isnan(values), 0, genes[:, None])
+    total = weight.sum(axis=0)
+    return np.where(total > 0, np.nansum(values * weight, axis=0) / np.maximum(total, 1), np.nan)

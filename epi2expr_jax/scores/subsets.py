@@ -1,0 +1,239 @@
+"""Floor 8. What masked-mark models score from every subset of their assays, all at once.
+
+A batch of held-out genes is gathered once and predicted from one subset after the other, runs side
+by side as in `predict`; of the predictions only the scores are kept.
+
+Axes: `R` runs, `L` lanes, `K` chromosomes, `S` subsets, `A` assays, `G` genes, `N` genes of a
+chromosome, `B` genes a batch.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.genome import listing, sort_chromosomes
+from epi2expr_jax.inputs.batch_plan import BatchPlan
+from epi2expr_jax.inputs.device_tracks import Signal
+from epi2expr_jax.inputs.masking import every_subset, masked
+from epi2expr_jax.predict.ensemble import Ensemble, Member, chunks_of, on_scale, plan_of
+from epi2expr_jax.scores.intervals import MIN_GENES
+from epi2expr_jax.scores.metrics import Moments
+from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.training.many_runs import Lanes
+from epi2expr_jax.training.one_run import over_batches, parts_of
+
+MOST_ASSAYS = 12  # 4,096 subsets
+_BLOCK_BYTES = 1 << 28  # of predictions on a device at a time
+
+
+def subset_scores(
+    ensemble: Ensemble, store: WindowStore, progress: Callable[[int], object] = lambda scored: None
+) -> xr.Dataset:
+    """Score every subset of the assays of masked-mark models, on the genes they never saw.
+
+    Args:
+        ensemble: models of one assay set, in any cells.
+        store: the one they were trained on.
+        progress: told how many subsets of a run have been scored since it was last told; in the
+            end `2^A - 1` for each run.
+
+    Returns:
+        `pearson [run, chrom, subset]`, Pearson r of log2(RPKM + 1) within run and chromosome, and
+        `genes [run, chrom]`; both NaN where the run was not tested or no correlation carries
+        weight. `subset` numbers the rows of `masking.every_subset`; that of no assay scores 0 by
+        rule, as every constant prediction. `cell`, `fold` and `seed` are coordinates on `run`, and
+        the attribute `assays` names what the bits of a subset stand for.
+
+    Raises:
+        InputError: if these are no masked-mark models, or of several assay sets, or of more than
+            `MOST_ASSAYS` assays.
+    """
+    _check(ensemble)
+    (member,) = ensemble.members
+    runs, assays = member.runs, member.runs[0].assays
+    chrom = store.genes.chrom.to_numpy()
+    wanted = np.stack([ensemble.folds[run.fold].masks(chrom)["test"] for run in runs])
+    tested = sort_chromosomes(np.unique(chrom[wanted.any(0)]))
+    subsets = every_subset(len(assays))
+    pearson = np.full((len(runs), len(tested), len(subsets)), np.nan)
+    genes = np.full((len(runs), len(tested)), np.nan)
+    observed = _observed(member, store)
+    places = {run.fold: _places(chrom[wanted[r]]) for r, run in enumerate(runs)}
+    for r, block, predicted in _predictions(ensemble, member, store, wanted, subsets):
+        run, scale = runs[r], member.scales[r]
+        names, index, there = places[run.fold]
+        values = on_scale(scale, predicted[:, wanted[r]], "log2").astype(np.float32)
+        scored = np.asarray(_pearson(observed[r, wanted[r]], values, index, there))
+        rows = np.array([tested.index(name) for name in names])
+        kept = (there.sum(1) >= MIN_GENES) & ~np.isnan(scored[0])
+        genes[r, rows] = np.where(kept, there.sum(1), np.nan)
+        pearson[r, rows, 0] = np.where(kept, 0, np.nan)
+        pearson[r, rows[:, None], block] = np.where(kept[:, None], scored.T, np.nan)
+        progress(len(predicted))
+    return xr.Dataset(
+        {
+            "pearson": (("run", "chrom", "subset"), pearson),
+            "genes": (("run", "chrom"), genes),
+        },
+        coords={
+            "run": [run.run_id for run in runs],
+            "cell": ("run", [run.cell for run in runs]),
+            "fold": ("run", [run.fold for run in runs]),
+            "seed": ("run", [run.seed for run in runs]),
+            "chrom": tested,
+            "subset": np.arange(len(subsets)),
+        },
+        attrs={"assays": assays},
+    )
+
+
+def _check(ensemble: Ensemble) -> None:
+    sets = dict.fromkeys(run.label for run in ensemble.runs)
+    most = max((len(run.assays) for run in ensemble.runs), default=0)
+    problems = []
+    if not sets:
+        problems.append(
+            Problem(
+                "the run",
+                "not one model",
+                "trained models",
+                "see the run card: all were quarantined; give a lower --learning_rate",
+            )
+        )
+    if not ensemble.masked:
+        problems.append(
+            Problem(
+                "the run",
+                "models that always read all of their assays",
+                "masked-mark models, which predict from any subset",
+                "train with --masked --assays=all",
+            )
+        )
+    if len(sets) > 1:
+        problems.append(
+            Problem(
+                "the run",
+                f"{len(sets)} assay sets ({listing(sets)})",
+                "models of one assay set, whose subsets are scored",
+                "take one of them (Ensemble.only), or train with --masked --assays=all",
+            )
+        )
+    if most > MOST_ASSAYS:
+        problems.append(
+            Problem(
+                "the run",
+                f"{most} assays, which have {2**most:,} subsets",
+                f"at most {MOST_ASSAYS} assays ({2**MOST_ASSAYS:,} subsets)",
+                "train a masked-mark model of fewer: --masked --assays=A+B+C",
+            )
+        )
+    if problems:
+        raise InputError(problems)
+
+
+def _observed(member: Member, store: WindowStore) -> Float[np.ndarray, "R G"]:
+    """Observed log2(RPKM + 1) (or labels) of every gene in each run's cell."""
+    cells = list(dict.fromkeys(run.cell for run in member.runs))
+    expression, labels = store.read_expression(cells), store.read_labels(cells)
+    rows = []
+    for run, scale in zip(member.runs, member.scales, strict=True):
+        cell = cells.index(run.cell)
+        label = None if labels is None else labels[cell]
+        rows.append(scale.raw_to_log2(scale.observed(expression[cell], label)))
+    return np.stack(rows).astype(np.float32)
+
+
+def _places(
+    chrom: np.ndarray,
+) -> tuple[list[str], Int[np.ndarray, "K N"], Bool[np.ndarray, "K N"]]:
+    """The chromosomes of some genes, and where each one's genes stand among them, padded."""
+    names = sort_chromosomes(np.unique(chrom))
+    rows = [np.flatnonzero(chrom == name) for name in names]
+    most = max(map(len, rows))
+    index = np.stack([np.pad(own, (0, most - len(own))) for own in rows])
+    return names, index, np.arange(most) < np.array([[len(own)] for own in rows])
+
+
+def _predictions(
+    ensemble: Ensemble,
+    member: Member,
+    store: WindowStore,
+    wanted: Bool[np.ndarray, "R G"],
+    subsets: Bool[np.ndarray, "S A"],
+) -> Iterator[tuple[int, Int[np.ndarray, " s"], Float[np.ndarray, "s G"]]]:
+    """A run, some subsets by number, and its standardised predictions from them; and so on.
+
+    From the empty subset nothing is predicted.
+    """
+    lanes, graph = Lanes.default(), parts_of(member.model_config)[0]
+    cache = ensemble.tracks(member.model_config, member.runs, store)
+    plan = plan_of(member.model_config, member.runs, cache, wanted)
+    most = max(1, _BLOCK_BYTES // (4 * wanted.shape[1] * lanes.width))
+    blocks = np.array_split(np.arange(1, len(subsets)), -(-(len(subsets) - 1) // most))
+    size = max(map(len, blocks))
+    own = member.weights["params"], member.weights["stats"], wanted
+    for rows, stacked, tracks in chunks_of(own, member.runs, cache, lanes):
+        for block in blocks:
+            padded = subsets[np.resize(block, size)]  # of one size: one program
+            shown = lanes.place(np.broadcast_to(padded, (lanes.count, *padded.shape)))
+            predicted = np.asarray(_predict(graph, plan, lanes, (*stacked, shown), tracks))
+            for lane, r in enumerate(rows):
+                yield int(r), block, predicted[lane, : len(block)]
+
+
+# Compiled once for a model, plan, lanes and size of block.
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _predict(
+    graph: Any, plan: BatchPlan, lanes: Lanes, stacked: Any, tracks: tuple[tuple, ...]
+) -> Float[Array, "L S G"]:
+    def one(params, stats, wanted, subsets, signal):
+        return predict_subsets(graph, params, stats, signal, wanted, plan, subsets)
+
+    return lanes.map(one, stacked, tracks)
+
+
+def predict_subsets(
+    graph: Any,
+    params: Any,
+    stats: Any,
+    signal: Signal,
+    wanted: Bool[Array, " G"],
+    plan: BatchPlan,
+    subsets: Bool[Array, "S A"],
+) -> Float[Array, "S G"]:
+    """One masked-mark run's outputs for the wanted genes from each subset, 0 for other genes."""
+
+    def outputs(model, x, index, mask):
+        def of(subset):
+            present = jnp.broadcast_to(subset, (plan.size, subset.size))
+            return model(masked(x, present), mask=mask, key=None)
+
+        return lax.map(of, subsets)
+
+    empty = jnp.zeros((len(subsets), wanted.size))
+    return over_batches(graph, params, stats, signal, wanted, plan, outputs, empty)
+
+
+@jax.jit
+def _pearson(
+    observed: Float[Array, " G"],
+    predicted: Float[Array, "S G"],
+    index: Int[Array, "K N"],
+    there: Bool[Array, "K N"],
+) -> Float[Array, "S K"]:
+    """Pearson r on each chromosome; NaN where the observation is constant."""
+    shape = len(predicted), *index.shape
+    moments = Moments.of(
+        jnp.broadcast_to(observed[index], shape),
+        predicted[:, index],
+        jnp.broadcast_to(there, shape),
+    )
+    return jnp.where(moments.constant_observed(), jnp.nan, moments.pearson())

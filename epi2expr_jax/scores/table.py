@@ -1,0 +1,202 @@
+"""Floor 6. Scores of predicted against observed expression, by run, gene group and chromosome.
+
+A score is computed within one model and one chromosome, never over the pooled predictions of
+several models: models differ in their mean, and pooling turns that into correlation.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jaxtyping import Array, Bool, Float
+
+from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.genome import listing
+from epi2expr_jax.scores import metrics
+
+RUN = ["cell", "assays", "fold", "seed"]
+VALUES = ["observed", "predicted", "observed_raw", "predicted_raw"]
+METRICS = ["pearson", "spearman", "r2", "mse", "auc", "pearson_raw"]
+ALL = "all"  # the row that aggregates the cells; the group of all genes
+
+BLOCK_GENES = 1 << 16  # padded genes scored at once: bounds memory
+MOST_GROUPS = 12
+# RPKM from which a gene counts as expressed, where predictions say nothing else.
+EXPRESSED_RPKM = 1.0
+
+
+def score_table(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Score every run on every chromosome.
+
+    Args:
+        predictions: held-out genes only, one row per run and gene, with columns cell, assays,
+            fold, seed, gene_id, chrom, `observed` and `predicted` in log2(RPKM+1), and
+            `observed_raw` and `predicted_raw` on the model's own target scale.
+
+    Returns:
+        One row per (cell, assays, fold, seed, chrom) with `n` genes; pearson, spearman, r2 and mse
+        of log2(RPKM+1); auc for expression above the median of the cell's genes; pearson_raw on
+        the model's own scale, which a few outlying genes drive under min-max scaling;
+        `constant` (the prediction is constant, so it scores 0) and `constant_observed`.
+
+    Raises:
+        InputError: for missing columns, no rows, values that are not finite, a gene twice in a run.
+    """
+    _check_predictions(predictions)
+    group = np.zeros(len(predictions), np.int64)  # one integer a group: strings sort slowly
+    for column in [*RUN, "chrom"]:
+        code, levels = pd.factorize(predictions[column], sort=True)
+        group = group * len(levels) + code
+    order = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+    sizes = np.diff(starts, append=len(order))
+
+    values = {column: predictions[column].to_numpy(np.float32)[order] for column in VALUES}
+    values["label"] = _above_median(predictions)[order]
+    scored = np.empty((len(METRICS) + 2, len(sizes)))
+    # Groups of like size are padded to one of a few widths: few programs, little padding.
+    widths = 4 ** np.ceil(np.emath.logn(4, np.maximum(sizes, 64))).astype(np.int64)
+    for width in np.unique(widths):
+        members = np.flatnonzero(widths == width)
+        rows = max(1, BLOCK_GENES // int(width))
+        for chosen in np.split(members, range(rows, len(members), rows)):
+            padded = np.resize(chosen, rows)  # a short block repeats groups: one program a width
+            mask = np.arange(width) < sizes[padded, None]
+            place = np.where(mask, starts[padded, None] + np.arange(width), 0)
+            block = _score({name: column[place] for name, column in values.items()}, mask)
+            scored[:, chosen] = np.asarray(block)[:, : len(chosen)]
+    scores = predictions.iloc[order[starts]][[*RUN, "chrom"]].reset_index(drop=True)
+    *measured, constant, constant_observed = scored
+    return scores.assign(
+        n=sizes,
+        **dict(zip(METRICS, measured, strict=True)),
+        constant=constant == 1,
+        constant_observed=constant_observed == 1,
+    )
+
+
+def gene_groups(
+    predictions: pd.DataFrame, genes: pd.DataFrame | None = None, column: str | None = None
+) -> pd.Series:
+    """The group of every row of predictions.
+
+    Args:
+        genes, column: take the groups from this column of a gene table (its `gene_id` names the
+            genes). By default: `expressed` where the observed value of that cell is at least 1
+            RPKM (or the label 1), else `silent`.
+
+    Raises:
+        InputError: if there is no such column, it has numbers or too many values, or lacks genes.
+    """
+    if column is None:
+        observed = predictions["observed"].to_numpy()
+        labelled = bool(np.isin(observed, (0, 1)).all())
+        least = 1.0 if labelled else np.log2(EXPRESSED_RPKM + 1)
+        names = np.where(observed >= least, "expressed", "silent")
+        return pd.Series(names, index=predictions.index)
+    problems = []
+    if genes is None or column not in genes:
+        there = [] if genes is None else list(genes.columns)
+        found = f"no column {column}"
+        raise InputError(
+            Problem("--groups", found, f"one of {', '.join(there)}", "choose another column")
+        )
+    values = genes.set_index("gene_id")[column]
+    if pd.api.types.is_numeric_dtype(values) or values.nunique() > MOST_GROUPS:
+        problems.append(
+            Problem(
+                f"--groups={column}",
+                f"{values.nunique()} different values ({listing(values.unique())})",
+                f"at most {MOST_GROUPS} names of groups",
+                "make a column of fewer groups in the gene table",
+            )
+        )
+    names = predictions["gene_id"].map(values)
+    if names.isna().any():
+        lacking = listing(predictions.loc[names.isna(), "gene_id"].unique())
+        problems.append(
+            Problem(f"--groups={column}", f"no group of {lacking}", "one a gene", "complete it")
+        )
+    if problems:
+        raise InputError(problems)
+    return names.astype(str)
+
+
+def score_groups(predictions: pd.DataFrame, groups: pd.Series) -> pd.DataFrame:
+    """`score_table` of each group of genes, told apart by a column `group`.
+
+    Correlations within a group are of what is left to explain there: lower than over all genes,
+    since groups are told apart by what is predicted.
+    """
+    tables = []
+    for name in sorted(groups.unique()):
+        part = predictions[(groups == name).to_numpy()]
+        tables.append(score_table(part).assign(group=name))
+    return pd.concat(tables, ignore_index=True)
+
+
+@jax.jit
+def _score(
+    values: dict[str, Float[Array, "B G"] | Bool[Array, "B G"]], mask: Bool[Array, "B G"]
+) -> Float[Array, "M B"]:
+    """`METRICS`, then whether prediction and observation are constant, of B groups of genes."""
+    observed, predicted = values["observed"], values["predicted"]
+    moments = metrics.Moments.of(observed, predicted, mask)
+    scored = {
+        "pearson": moments.pearson(),
+        "spearman": metrics.spearman(observed, predicted, mask),
+        "r2": moments.r2(),
+        "mse": moments.mse(),
+        "auc": metrics.auc(predicted, values["label"], mask),
+        "pearson_raw": metrics.Moments.of(
+            values["observed_raw"], values["predicted_raw"], mask
+        ).pearson(),
+    }
+    constant = [moments.constant_predicted(), moments.constant_observed()]
+    return jnp.stack([*(scored[name] for name in METRICS), *constant])
+
+
+def _above_median(predictions: pd.DataFrame) -> np.ndarray:
+    """Whether a gene's expression is above the median of its cell's genes, each counted once.
+
+    Where only labels were observed, 0 or 1, these are the answer.
+    """
+    if predictions["observed"].isin([0, 1]).all():
+        return predictions["observed"].to_numpy() == 1
+    label = np.zeros(len(predictions), bool)
+    for rows in predictions.groupby("cell").indices.values():
+        part = predictions.iloc[rows]
+        median = part.drop_duplicates("gene_id")["observed"].median()
+        label[rows] = part["observed"].to_numpy() > median
+    return label
+
+
+def _check_predictions(predictions: pd.DataFrame) -> None:
+    def problem(found: str, expected: str, remedy: str) -> Problem:
+        return Problem("predictions", found, expected, remedy)
+
+    columns = list(predictions.columns)
+    keys = [*RUN, "gene_id", "chrom"]
+    if missing := [name for name in keys + VALUES if name not in columns]:
+        raise InputError(problem(f"columns {columns}", f"also {missing}", "predict again"))
+    if predictions.empty:
+        raise InputError(problem("no rows", "held-out genes of a run", "train a run to its end"))
+    problems = []
+    if nameless := [name for name in keys if predictions[name].hasnans]:
+        problems.append(problem(f"empty {nameless}", "a value in every row", "predict again"))
+    for column in VALUES:
+        broken = ~np.isfinite(predictions[column].to_numpy(float))
+        if broken.any():
+            runs = predictions.loc[broken, RUN].drop_duplicates().astype(str).to_numpy()
+            which = listing(" ".join(run) for run in runs)
+            found = f"{broken.sum()} values of {column} not finite ({which})"
+            problems.append(problem(found, "finite numbers", "leave out runs that diverged"))
+    twice = predictions.duplicated([*RUN, "gene_id"]).to_numpy()
+    if twice.any():
+        genes = listing(predictions["gene_id"].to_numpy()[twice])
+        found = f"{twice.sum()} genes twice in a run ({genes})"
+        problems.append(problem(found, "one row a run and gene", "keep one prediction of each"))
+    if ALL in set(predictions["cell"]):
+        problems.append(problem(f'a cell named "{ALL}"', "another name", "rename the cell"))
+    if problems:
+        raise InputError(problems)

@@ -1,0 +1,411 @@
+"""Floor 4. MANY runs: side by side on all local devices, one compiled program, one call a chunk.
+
+Knows nothing of any model: it maps a `Trainer`'s pure functions over runs. A chunk is `L` lanes on
+each device; how many runs there are changes how many chunks there are, never a chunk's width nor
+the program. So a run's result is the same bit for bit whatever its neighbours, the number of
+devices, and where it was resumed. Runs that have ended leave, waiting ones take their lanes.
+"""
+
+import collections
+import contextlib
+import ctypes
+import dataclasses
+import functools
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from epi2expr_jax.errors import OutOfMemory
+from epi2expr_jax.inputs.device_tracks import signal_of
+from epi2expr_jax.inputs.track_cache import Pair, TrackCache
+from epi2expr_jax.training.one_run import (
+    FINISHED,
+    QUARANTINED,
+    RUNNING,
+    STATUS_NAMES,
+    EpochRecord,
+    RunState,
+    Trainer,
+)
+from epi2expr_jax.training.runs import Run, RunInputs
+
+# By platform. Measured: on CPU, vmapping runs gains nothing and multiplies temporaries.
+_LANES = {"cpu": 1}
+_DEFAULT_LANES = 8
+
+_OVER_RUNS = PartitionSpec("run")
+
+
+@dataclasses.dataclass(frozen=True)
+class Lanes:
+    """Where runs are computed side by side: `width` lanes (`L`) on each of some devices."""
+
+    width: int
+    devices: tuple[Any, ...]
+
+    @classmethod
+    def default(cls, devices: int = 0) -> "Lanes":
+        """The first `devices` local devices (0: all), as wide as suits their platform."""
+        chosen = tuple(jax.local_devices()[: devices or None])
+        return cls(_LANES.get(chosen[0].platform, _DEFAULT_LANES), chosen)
+
+    @property
+    def count(self) -> int:
+        """Lanes of a chunk, over all devices."""
+        return self.width * len(self.devices)
+
+    @property
+    def mesh(self) -> Mesh:
+        return Mesh(np.array(self.devices), ("run",))
+
+    def device(self, lane: int) -> Any:
+        """Where a lane is computed."""
+        return self.devices[lane // self.width]
+
+    def place(self, tree: Any) -> Any:
+        """Arrays with a first axis of `count` lanes, each lane on its device."""
+        return jax.device_put(tree, NamedSharding(self.mesh, _OVER_RUNS))
+
+    def tracks(self, cache: TrackCache, runs: Sequence[Run]) -> tuple[tuple, ...]:
+        """What the runs of a chunk read: for each of the `width` lanes of a device its tracks and
+        regions, each array `[devices, ...]`."""
+
+        def of_lane(lane: int, device: int) -> tuple[tuple, Any]:
+            here = runs[device * self.width : (device + 1) * self.width]
+            run, place = here[lane], self.devices[device]
+            beside = [pair for other in here for pair in pairs_of(other)]
+            return tuple(cache.get(pairs_of(run), place, beside)), cache.regions(run.cell, place)
+
+        lanes = [[of_lane(w, d) for d in range(len(self.devices))] for w in range(self.width)]
+        return tuple(jax.tree.map(self._global, *parts) for parts in lanes)
+
+    def _global(self, *parts: jax.Array) -> jax.Array:
+        """One array of a part on each device."""
+        shape = len(parts), *parts[0].shape[1:]
+        sharding = NamedSharding(self.mesh, _OVER_RUNS)
+        return jax.make_array_from_single_device_arrays(shape, sharding, list(parts))
+
+    def map(self, function: Callable, stacked: Any, tracks: tuple[tuple, ...]) -> Any:
+        """`function(*stacked, signal)` in every lane of a chunk; no lane sees another.
+
+        Args:
+            stacked: arrays with a first axis of `count` lanes.
+            tracks: as `tracks` gives them.
+        """
+
+        def on_device(stacked: Any, tracks: tuple[tuple, ...]) -> Any:
+            signals = [signal_of(*jax.tree.map(lambda x: x[0], lane)) for lane in tracks]
+            lanes = *stacked, jax.tree.map(lambda *parts: jnp.stack(parts), *signals)
+            if self.width == 1:
+                # On CPU, some 5 % faster as the body of a loop, if only of one turn.
+                return jax.lax.map(lambda lane: function(*lane), lanes)
+            return jax.vmap(function)(*lanes)
+
+        return jax.shard_map(
+            on_device, mesh=self.mesh, in_specs=_OVER_RUNS, out_specs=_OVER_RUNS, check_vma=False
+        )(stacked, tracks)
+
+
+def pairs_of(run: Run) -> list[Pair]:
+    """The tracks a run reads, in the order of its channels."""
+    return [(run.cell, assay) for assay in run.assays]
+
+
+# Compiled once for a trainer and its lanes, however many runs there are.
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+def _epoch(
+    trainer: Trainer, lanes: Lanes, state: RunState, inputs: RunInputs, tracks: tuple[tuple, ...]
+) -> tuple[RunState, EpochRecord]:
+    return lanes.map(trainer.train_epoch, (state, inputs), tracks)
+
+
+@dataclasses.dataclass
+class Log:
+    """What is known of one run's training: losses and rates by epoch, and how it stands.
+
+    Attributes:
+        status: as in `RunState`.
+        bad_step: of a quarantined run, the step of its last epoch, from 0, whose loss was not
+            finite; -1 if only the validation loss was not.
+    """
+
+    train_loss: list[float] = dataclasses.field(default_factory=list)
+    validation_loss: list[float] = dataclasses.field(default_factory=list)
+    learning_rate: list[float] = dataclasses.field(default_factory=list)
+    status: int = RUNNING
+    bad_step: int = -1
+
+    @property
+    def epochs(self) -> int:
+        """Epochs trained."""
+        return len(self.train_loss)
+
+    @property
+    def best(self) -> float | None:
+        """The lowest validation loss, None before there is one."""
+        finite = [loss for loss in self.validation_loss if np.isfinite(loss)]
+        return min(finite, default=None)
+
+    @property
+    def status_name(self) -> str:
+        """How the run stands, in words."""
+        return STATUS_NAMES[self.status]
+
+
+@dataclasses.dataclass
+class _Chunk:
+    """Runs in lanes: which, their state and inputs on the devices. A lane may stand empty."""
+
+    members: list[int | None]
+    state: RunState
+    inputs: RunInputs
+
+
+class Population:
+    """Runs that share one model shape, and so one compiled program.
+
+    Args:
+        trainer: the pure functions of one run.
+        runs: what each run is, `R` of them; those of one cell best stand together.
+        inputs: what they are trained on, stacked on `R`, on the host.
+        cache: their tracks.
+        lanes: by default all local devices.
+        at_once: runs whose state is on the devices together; the others wait. None for all.
+        saved: states to go on from, by index, on the host; and the logs of all runs.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        runs: Sequence[Run],
+        inputs: RunInputs,
+        cache: TrackCache,
+        lanes: Lanes | None = None,
+        at_once: int | None = None,
+        saved: tuple[dict[int, RunState], list[Log]] | None = None,
+    ):
+        self.trainer = trainer
+        self.runs = list(runs)
+        self.inputs = inputs
+        self.cache = cache
+        self.lanes = lanes or Lanes.default()
+        self._streams = cache.streams(pair for run in self.runs for pair in pairs_of(run))
+        self.chunks_at_once = max(1, (at_once or len(self.runs)) // self.lanes.count)
+        if at_once is None:
+            self.chunks_at_once += 1  # the last chunk need not be full
+        states, self.logs = saved or ({}, [Log() for _ in self.runs])
+        waiting = [i for i, log in enumerate(self.logs) if log.status == RUNNING]
+        # None: its weights are drawn when its turn comes.
+        self._waiting = collections.deque(
+            (i, states.get(i)) for i in sorted(waiting, key=lambda i: i not in states)
+        )
+        self._chunks: list[_Chunk] = []
+        self._ended: dict[int, Any] = {}
+        self._compiled = False
+
+    @property
+    def alive(self) -> int:
+        """How many runs still train, or wait to."""
+        return sum(log.status == RUNNING for log in self.logs)
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks the next epoch computes."""
+        return len(self._chunks)
+
+    def train_epoch(self) -> None:
+        """Advance every run that has a lane by one epoch."""
+        for _ in self.advance():
+            pass
+
+    def advance(self) -> Generator[list[int], None, None]:
+        """Advance every run that has a lane by one epoch; yields after each chunk who that was.
+
+        A caller may stop at any yield and close the iterator: all that has been computed is then in
+        the logs, and in `snapshot` or `take_ended`.
+
+        Raises:
+            OutOfMemory: the devices' memory does not suffice; states may be lost.
+        """
+        self._compile()
+        self._fill()
+        ahead = 0 if self._streams else 1  # chunks under way while another is begun
+        under_way: collections.deque[tuple[_Chunk, EpochRecord]] = collections.deque()
+        try:
+            for i, chunk in enumerate(self._chunks):
+                under_way.append((chunk, self._begin(chunk, self._chunks[(i + 1) % self.chunks])))
+                if len(under_way) > ahead:
+                    yield self._log(*under_way.popleft())
+            while under_way:
+                yield self._log(*under_way.popleft())
+        except GeneratorExit:  # the caller stops halfway
+            while under_way:
+                self._log(*under_way.popleft())
+            self._release()
+            raise
+        self._release()
+
+    def _compile(self) -> None:
+        """Compile an epoch before there are states: the memory that takes is theirs afterwards."""
+        if self._compiled or not self._waiting:
+            return
+        members: list[int | None] = [self._waiting[0][0]] * self.lanes.count
+        state, inputs = self.trainer.state_shapes(), self._inputs(members)
+        sharding = NamedSharding(self.lanes.mesh, _OVER_RUNS)
+        state = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(
+                (self.lanes.count, *x.shape), x.dtype, sharding=sharding
+            ),
+            state,
+        )
+        runs = [self.runs[i] for i in members if i is not None]
+        try:
+            tracks = self.lanes.tracks(self.cache, runs)
+            _epoch.lower(self.trainer, self.lanes, state, inputs, tracks).compile()
+        except jax.errors.JaxRuntimeError as error:
+            raise _clearer(error) from error
+        self._compiled = True
+        # The C library keeps what the compiler freed, some 400 MB for Chromoformer, unless told.
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
+
+    def _begin(self, chunk: _Chunk, following: _Chunk) -> EpochRecord:
+        """Begin a chunk's epoch; the device works on while its tracks for the next are read."""
+        reading = self._reading(chunk)
+        try:
+            tracks = self.lanes.tracks(self.cache, reading)
+            chunk.state, record = _epoch(
+                self.trainer, self.lanes, chunk.state, chunk.inputs, tracks
+            )
+        except jax.errors.JaxRuntimeError as error:
+            raise _clearer(error) from error
+        keep = [pair for run in reading for pair in pairs_of(run)]
+        for lane, run in enumerate(self._reading(following)):
+            self.cache.read_ahead(pairs_of(run), self.lanes.device(lane), keep)
+        return record
+
+    def _reading(self, chunk: _Chunk) -> list[Run]:
+        """Whose tracks each lane reads; an empty one those of another."""
+        someone = next(i for i in chunk.members if i is not None)
+        return [self.runs[someone if i is None else i] for i in chunk.members]
+
+    def _log(self, chunk: _Chunk, record: EpochRecord) -> list[int]:
+        try:
+            record, status = jax.device_get((record, chunk.state.status))
+        except jax.errors.JaxRuntimeError as error:
+            raise _clearer(error) from error
+        advanced = []
+        for lane, i in enumerate(chunk.members):
+            if i is None or self.logs[i].status != RUNNING:
+                continue
+            log = self.logs[i]
+            log.train_loss.append(float(record.train_loss[lane]))
+            log.validation_loss.append(float(record.validation_loss[lane]))
+            log.learning_rate.append(float(record.learning_rate[lane]))
+            log.status, log.bad_step = int(status[lane]), int(record.bad_step[lane])
+            advanced.append(i)
+        return advanced
+
+    # -- who has a lane ----------------------------------------------------------------------
+
+    def _release(self) -> None:
+        """Take out the runs that have ended; gather the others in as few chunks as hold them."""
+        living = 0
+        for chunk in self._chunks:
+            ended = {
+                lane: i
+                for lane, i in enumerate(chunk.members)
+                if i is not None and self.logs[i].status != RUNNING
+            }
+            if ended:
+                best = jax.device_get((chunk.state.best_params, chunk.state.best_stats))
+                for lane, i in ended.items():
+                    params, stats = jax.tree.map(lambda x, lane=lane: x[lane].copy(), best)
+                    self._ended[i] = {"params": params, "stats": stats}
+                    chunk.members[lane] = None
+            living += sum(i is not None for i in chunk.members)
+        self._chunks = [
+            chunk for chunk in self._chunks if any(i is not None for i in chunk.members)
+        ]
+        spare = self.chunks - -(-living // self.lanes.count)
+        self._chunks.sort(key=lambda chunk: sum(i is None for i in chunk.members))
+        for _ in range(spare):
+            chunk = self._chunks.pop()
+            self._waiting.extendleft(reversed(list(self._states(chunk))))
+        if spare:
+            self._fill()
+
+    def _fill(self) -> None:
+        """Give waiting runs the empty lanes, and new chunks as far as there is room."""
+        for chunk in self._chunks:
+            lanes = [lane for lane, i in enumerate(chunk.members) if i is None]
+            if lanes and self._waiting:
+                state = jax.tree.map(np.array, jax.device_get(chunk.state))
+                for lane in lanes[: len(self._waiting)]:
+                    chunk.members[lane], new = self._next()
+                    jax.tree.map(lambda old, new, lane=lane: _set(old, lane, new), state, new)
+                chunk.state = self.lanes.place(state)
+                chunk.inputs = self._inputs(chunk.members)
+        while self._waiting and self.chunks < self.chunks_at_once:
+            taken = [self._next() for _ in range(min(self.lanes.count, len(self._waiting)))]
+            idle = dataclasses.replace(taken[0][1], status=np.int32(FINISHED))
+            empty = self.lanes.count - len(taken)
+            members = [i for i, _ in taken] + [None] * empty
+            states = [state for _, state in taken] + [idle] * empty
+            state = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
+            self._chunks.append(_Chunk(members, self.lanes.place(state), self._inputs(members)))
+
+    def _next(self) -> tuple[int, RunState]:
+        i, state = self._waiting.popleft()
+        return i, self.trainer.init(self.inputs.model_key[i]) if state is None else state
+
+    def _inputs(self, members: list[int | None]) -> RunInputs:
+        someone = next(i for i in members if i is not None)
+        rows = np.array([someone if i is None else i for i in members])
+        return self.lanes.place(jax.tree.map(lambda x: x[rows], self.inputs))
+
+    def _states(self, chunk: _Chunk) -> Iterator[tuple[int, RunState]]:
+        """The running members of a chunk and their states, on the host."""
+        state = jax.device_get(chunk.state)
+        for lane, i in enumerate(chunk.members):
+            if i is not None and self.logs[i].status == RUNNING:
+                yield i, jax.tree.map(lambda x, lane=lane: x[lane].copy(), state)
+
+    # -- what is kept ------------------------------------------------------------------------
+
+    def snapshot(self) -> tuple[list[int], Any]:
+        """The runs that have begun and not ended, and their states stacked, on the host."""
+        states = [pair for chunk in self._chunks for pair in self._states(chunk)]
+        states += [(i, state) for i, state in self._waiting if state is not None]
+        if not states:
+            return [], None
+        members, rows = zip(*states, strict=True)
+        return list(members), jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+
+    def take_ended(self) -> tuple[list[int], Any]:
+        """The runs that have ended since last asked, and their best weights stacked, on the host.
+
+        They are forgotten here.
+        """
+        if not self._ended:
+            return [], None
+        members, rows = zip(*sorted(self._ended.items()), strict=True)
+        self._ended = {}
+        return list(members), jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+
+    def quarantined(self) -> list[Run]:
+        """The runs whose loss was not finite; they stopped, the others went on."""
+        pairs = zip(self.runs, self.logs, strict=True)
+        return [run for run, log in pairs if log.status == QUARANTINED]
+
+
+def _set(old: np.ndarray, lane: int, new: Any) -> None:
+    old[lane] = new
+
+
+def _clearer(error: Exception) -> Exception:
+    return OutOfMemory(str(error)) if "RESOURCE_EXHAUSTED" in str(error) else error

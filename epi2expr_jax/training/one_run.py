@@ -1,0 +1,370 @@
+"""Floor 3. ONE run: its configuration, its state, and pure functions from state to state.
+
+Nothing here knows that there may be many runs; `population` maps these functions over a stack.
+A run's randomness comes from its own keys, its order of genes from its order key and the epoch,
+so its result does not depend on what is trained beside it or on where it was resumed.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Bool, Float, UInt32
+
+from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.inputs.batch_plan import BatchPlan
+from epi2expr_jax.inputs.device_tracks import Gathered, Signal
+from epi2expr_jax.inputs.masking import CHANNELS, masked, random_subsets
+from epi2expr_jax.models.weights import draw
+from epi2expr_jax.training.losses import LOSSES
+from epi2expr_jax.training.runs import RunInputs
+from epi2expr_jax.training.schedules import (
+    EarlyStopConfig,
+    PlateauConfig,
+    early_stop_init,
+    early_stop_update,
+    plateau_init,
+    plateau_scale,
+    plateau_update,
+)
+
+RUNNING, STOPPED, FINISHED, QUARANTINED = range(4)
+# What matrix products round their factors to; the name JAX has for it.
+PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "BF16_BF16_F32"}
+STATUS_NAMES = ("running", "stopped early", "finished", "quarantined")
+# Folded into a run's key for the subsets of a masked-mark model: a number that no epoch has.
+_SUBSETS = 1 << 31
+
+Pytree = Any
+# A field of a pytree: an array, or what stands for one while JAX takes the tree apart.
+Leaf = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How every run of a population is trained. Defaults: approach 1 (see the README's table).
+
+    Attributes:
+        task: `regression` (mean squared error) or `classification` (cross-entropy).
+        epochs: the most epochs a run may take.
+        batch_size: genes a step, `B`.
+        learning_rate: Adam's, before decay or plateaus lower it.
+        adam_epsilon: Keras's default; optax's and PyTorch's is 1e-8.
+        weight_decay: share of the learning rate by which every weight shrinks a step (AdamW).
+        decay: what the learning rate is multiplied by after every epoch.
+        plateau, early_stop: fed the validation loss once an epoch; None does without.
+        balanced: deal genes into batches by their number of contacts (see `inputs.batch_plan`).
+        precision: of matrix products, one of `PRECISIONS`; their sums, and all else, are float32.
+        masked: each gene shows a random subset of the assays (see `inputs.masking`); the model has a
+            mask channel for every assay beside its signal.
+    """
+
+    task: str = "regression"
+    epochs: int = 100
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    adam_epsilon: float = 1e-7
+    weight_decay: float = 0.0
+    decay: float = 1.0
+    plateau: PlateauConfig | None = PlateauConfig()
+    early_stop: EarlyStopConfig | None = EarlyStopConfig()
+    balanced: bool = True
+    precision: str = "float32"
+    masked: bool = False
+
+    def __post_init__(self):
+        problems = [
+            Problem(f"--{name}", f"{value}", "more than 0", "give a positive number")
+            for name, value in (
+                ("epochs", self.epochs),
+                ("batch_size", self.batch_size),
+                ("learning_rate", self.learning_rate),
+                ("lr_decay", self.decay),
+            )
+            if not value > 0
+        ]
+        if not self.weight_decay >= 0:
+            problems.append(
+                Problem("--weight_decay", f"{self.weight_decay}", "0 or more", "0.01 is usual")
+            )
+        if self.precision not in PRECISIONS:
+            problems.append(
+                Problem("--precision", self.precision, " or ".join(PRECISIONS), "choose one")
+            )
+        if self.task not in LOSSES:
+            problems.append(Problem("--task", self.task, " or ".join(LOSSES), "choose one"))
+        if problems:
+            raise InputError(problems)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RunState:
+    """Everything one run carries from epoch to epoch.
+
+    Attributes:
+        params, stats: current weights and batch-norm moving averages.
+        optimiser: Adam's moments.
+        plateau, early_stop: schedule states.
+        best_params, best_stats: those of the epoch with the lowest validation loss.
+        epoch: int32, epochs done.
+        status: int32, RUNNING, STOPPED (early), FINISHED (all epochs) or QUARANTINED (loss not
+            finite).
+    """
+
+    params: Pytree
+    stats: Pytree
+    optimiser: Pytree
+    plateau: Pytree
+    early_stop: Pytree
+    best_params: Pytree
+    best_stats: Pytree
+    epoch: Leaf
+    status: Leaf
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch of one run reports, scalars; NaN for a run that no longer trains.
+
+    Attributes:
+        bad_step: the first step whose loss was not finite, from 0; -1 for none.
+    """
+
+    train_loss: Leaf
+    validation_loss: Leaf
+    learning_rate: Leaf
+    bad_step: Leaf
+
+
+@functools.cache
+def parts_of(model_config: Any) -> tuple[Any, Any, Any]:
+    """A model taken apart: its graph, and shapes of its weights and of its moving averages.
+
+    Kept, since tracing a large model's making takes a second.
+    """
+    model = nnx.eval_shape(lambda: model_config.build(rngs=nnx.Rngs(0)))
+    graph, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return graph, params, stats
+
+
+class Trainer:
+    """The pure functions of one run, for one model shape: `init` and `train_epoch`.
+
+    Args:
+        plans: the batches of training and of validation; by default those of a model that reads
+            no regions.
+    """
+
+    def __init__(
+        self,
+        model_config: Any,
+        config: TrainConfig,
+        plans: tuple[BatchPlan, BatchPlan] | None = None,
+    ):
+        self.config = config
+        self.plan, self.validation_plan = plans or (BatchPlan(config.batch_size),) * 2
+        self.loss = LOSSES[config.task]
+        self.model_config = model_config
+        self.graph, self._params, self._stats = parts_of(model_config)
+        self.adam = optax.scale_by_adam(eps=config.adam_epsilon)
+
+    def init(self, model_key: UInt32[Any, "2"]) -> RunState:
+        """The state before the first epoch, its weights drawn from `model_key`; on the host."""
+        parts = (draw(part, _wrap(model_key)) for part in (self._params, self._stats))
+        return jax.device_get(self._begin(*parts))
+
+    def state_shapes(self) -> RunState:
+        """What `init` gives, as shapes alone."""
+        return jax.eval_shape(self._begin, self._params, self._stats)
+
+    def _begin(self, params: Pytree, stats: Pytree) -> RunState:
+        return RunState(
+            params=params,
+            stats=stats,
+            optimiser=self.adam.init(params),
+            plateau=plateau_init(self.config.plateau) if self.config.plateau else (),
+            early_stop=early_stop_init(),
+            best_params=params,
+            best_stats=stats,
+            epoch=np.int32(0),
+            status=np.int32(RUNNING),
+        )
+
+    def train_epoch(
+        self, state: RunState, inputs: RunInputs, signal: Signal
+    ) -> tuple[RunState, EpochRecord]:
+        """One pass over the training genes, one over the validation genes, and the schedules.
+
+        A run that is no longer RUNNING comes back unchanged and, outside `vmap`, costs nothing.
+        """
+        nan = jnp.full((), jnp.nan)
+        with jax.default_matmul_precision(PRECISIONS[self.config.precision]):
+            return lax.cond(
+                state.status == RUNNING,
+                lambda: self._train_epoch(state, inputs, signal),
+                lambda: (state, EpochRecord(nan, nan, nan, jnp.int32(-1))),
+            )
+
+    def _train_epoch(
+        self, state: RunState, inputs: RunInputs, signal: Signal
+    ) -> tuple[RunState, EpochRecord]:
+        config, plan = self.config, self.plan
+        learning_rate = jnp.float32(config.learning_rate)
+        if config.plateau:
+            learning_rate = config.learning_rate * plateau_scale(state.plateau)
+        if config.decay != 1:
+            learning_rate = learning_rate * jnp.float32(config.decay) ** state.epoch
+        shuffle = jax.random.fold_in(_wrap(inputs.order_key), state.epoch)
+        order = plan.order(inputs.train, shuffle, signal.contacts())
+        genes = inputs.train.sum()
+        dropout = jax.random.fold_in(_wrap(inputs.model_key), state.epoch)
+
+        def step(i, carry):
+            params, stats, optimiser, total, bad_step = carry
+            index, mask = plan.batch(i, order, genes)
+            x = signal.gather(index, plan)
+            if config.masked:
+                fresh = jax.random.fold_in(_subset_key(inputs, state.epoch + 1), i)
+                x = masked(x, self._subsets(fresh, plan.size))
+            y = inputs.target[index]
+
+            def loss_of(params):
+                model = nnx.merge(self.graph, params, stats, copy=True)
+                prediction = model(x, mask=mask, key=jax.random.fold_in(dropout, i))
+                _, _, new_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+                return self.loss(prediction=prediction, target=y, mask=mask), new_stats
+
+            (loss, stats), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
+            updates, optimiser = self.adam.update(gradient, optimiser, params)
+            if config.weight_decay:
+                updates = jax.tree.map(lambda u, p: u + config.weight_decay * p, updates, params)
+            params = jax.tree.map(lambda p, u: p - learning_rate * u, params, updates)
+            bad_step = jnp.where((bad_step < 0) & ~jnp.isfinite(loss), i, bad_step)
+            return params, stats, optimiser, total + loss * mask.sum(), bad_step
+
+        carry = state.params, state.stats, state.optimiser, jnp.zeros(()), jnp.int32(-1)
+        carry = lax.fori_loop(0, plan.steps(genes), step, carry)
+        params, stats, optimiser, total, bad_step = carry
+        train_loss = total / genes
+        validation_loss = self._validation_loss(params, stats, inputs, signal)
+
+        # Without early stopping, too, its state knows which epoch was the best.
+        stopping = config.early_stop or EarlyStopConfig(config.epochs + 1)
+        early_stop = early_stop_update(stopping, state.early_stop, validation_loss)
+        finite = jnp.isfinite(train_loss) & jnp.isfinite(validation_loss)
+        improved = early_stop.improved & finite
+        epoch = state.epoch + 1
+        status = jnp.where(epoch >= config.epochs, FINISHED, RUNNING)
+        status = jnp.where(early_stop.stop, STOPPED, status)
+        status = jnp.where(finite, status, QUARANTINED)
+
+        def keep_best(new, old):
+            return jax.tree.map(lambda a, b: jnp.where(improved, a, b), new, old)
+
+        state = RunState(
+            params=params,
+            stats=stats,
+            optimiser=optimiser,
+            plateau=plateau_update(config.plateau, state.plateau, validation_loss)
+            if config.plateau
+            else state.plateau,
+            early_stop=early_stop,
+            best_params=keep_best(params, state.best_params),
+            best_stats=keep_best(stats, state.best_stats),
+            epoch=epoch,
+            status=status.astype(jnp.int32),
+        )
+        return state, EpochRecord(train_loss, validation_loss, learning_rate, bad_step)
+
+    def _validation_loss(
+        self, params: Pytree, stats: Pytree, inputs: RunInputs, signal: Signal
+    ) -> Float[Array, ""]:
+        present = None
+        if self.config.masked:  # the same subset of a gene in every epoch
+            present = self._subsets(_subset_key(inputs, 0), inputs.validation.size)
+        predicted = predict_genes(
+            self.graph,
+            params,
+            stats,
+            signal,
+            inputs.validation,
+            self.validation_plan,
+            present,
+        )
+        return self.loss(prediction=predicted, target=inputs.target, mask=inputs.validation)
+
+    def _subsets(self, key: Any, genes: int) -> Bool[Array, "G A"]:
+        """Which assays each of so many genes shows a masked-mark model."""
+        return random_subsets(key, genes, self.model_config.assays // CHANNELS)
+
+
+def predict_genes(
+    graph: Any,
+    params: Pytree,
+    stats: Pytree,
+    signal: Gathered,
+    wanted: Bool[Array, " G"],
+    plan: BatchPlan,
+    present: Bool[Array, "G A"] | None = None,
+) -> Float[Array, " G"]:
+    """One run's outputs for the wanted genes, 0 for the others.
+
+    Costs as many batches as the wanted genes fill.
+
+    Args:
+        plan: one that serves the wanted genes.
+        present: of a masked-mark model, which assays each gene shows.
+    """
+
+    def outputs(model, x, index, mask):
+        x = x if present is None else masked(x, present[index])
+        return model(x, mask=mask, key=None)
+
+    empty = jnp.zeros(wanted.shape)
+    return over_batches(graph, params, stats, signal, wanted, plan, outputs, empty)
+
+
+def over_batches(
+    graph: Any,
+    params: Pytree,
+    stats: Pytree,
+    signal: Gathered,
+    wanted: Bool[Array, " G"],
+    plan: BatchPlan,
+    outputs: Callable,
+    predicted: Float[Array, "*S G"],
+) -> Float[Array, "*S G"]:
+    """`predicted`, with `outputs(model, x, index, mask) [*S B]` of every batch of wanted genes.
+
+    The one loop of inference: `x` is a batch as gathered, `index [B]` its genes.
+    """
+    model = nnx.merge(graph, params, stats)
+    order = plan.order(wanted, None, signal.contacts())
+    count = wanted.sum()
+
+    def step(i, predicted):
+        index, mask = plan.batch(i, order, count)
+        values = outputs(model, signal.gather(index, plan), index, mask)
+        # Genes past the count are dropped by an index that lies outside.
+        index = jnp.where(mask, index, wanted.size)
+        return predicted.at[..., index].set(values, mode="drop")
+
+    return lax.fori_loop(0, plan.steps(count), step, predicted)
+
+
+def _subset_key(inputs: RunInputs, number: Any) -> Any:
+    """Draws the subsets of a masked-mark run: 0 those of validation, then one number an epoch."""
+    return jax.random.fold_in(jax.random.fold_in(_wrap(inputs.model_key), _SUBSETS), number)
+
+
+def _wrap(key_data: UInt32[Any, "2"]) -> Any:
+    return jax.random.wrap_key_data(jnp.asarray(key_data), impl="threefry2x32")

@@ -1,0 +1,157 @@
+"""Floor 5. What fits on the devices, how a population is cut to fit, and what it will cost."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.inputs.track_cache import TrackCache, device_memory
+from epi2expr_jax.training.many_runs import Lanes, Population, pairs_of
+from epi2expr_jax.training.one_run import Trainer
+from epi2expr_jax.training.runs import Run, RunInputs
+
+# Of a device's memory; beside it lie the tracks, and temporaries take the rest.
+_STATES = 0.3
+_CALIBRATION_BATCHES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """How a population is cut to fit.
+
+    Attributes:
+        lanes: runs side by side.
+        runs: how many there are.
+        at_once: runs whose state is on the devices together.
+        state_bytes: of one run while it trains.
+        weight_bytes: of one run's best weights, as kept.
+        track_bytes: of one track on a device.
+        tracks: how many different tracks the runs read.
+        data_limit: bytes of tracks on a device; None where all fit.
+    """
+
+    lanes: Lanes
+    runs: int
+    at_once: int
+    state_bytes: int
+    weight_bytes: int
+    track_bytes: int
+    tracks: int
+    data_limit: int | None
+
+    @property
+    def chunks(self) -> int:
+        """Calls an epoch takes at first."""
+        return -(-min(self.runs, self.at_once) // self.lanes.count)
+
+    @property
+    def device_bytes(self) -> int:
+        """On one device: states and tracks, without temporaries."""
+        states = self.chunks * self.lanes.width * self.state_bytes
+        tracks = self.tracks * self.track_bytes
+        return states + (tracks if self.data_limit is None else min(tracks, self.data_limit))
+
+    @property
+    def disk_bytes(self) -> int:
+        """At most, while training: two states of all runs under way, and all best weights."""
+        return 2 * min(self.runs, self.at_once) * self.state_bytes + self.runs * self.weight_bytes
+
+
+def fit(
+    trainer: Trainer,
+    runs: Sequence[Run],
+    cache: TrackCache,
+    lanes: Lanes | None = None,
+    *,
+    at_once: int = 0,
+    memory: int = 0,
+) -> Fit:
+    """Cut a population to what the devices hold.
+
+    Args:
+        cache: its tracks, which keep to their own limit.
+        at_once: as in `Fit`; 0: what fits.
+        memory: bytes a device; 0: what it has.
+
+    Raises:
+        InputError: if not even one chunk of runs fits.
+    """
+    lanes, memory = lanes or Lanes.default(), memory or device_memory()
+    state = trainer.init(np.zeros(2, np.uint32))
+    state_bytes = _bytes(state)
+    pairs = {pair for run in runs for pair in pairs_of(run)}
+    chunk_bytes = lanes.width * state_bytes
+    chunks = int(memory * _STATES) // chunk_bytes
+    if not chunks and not at_once:
+        raise InputError(
+            Problem(
+                f"{lanes.devices[0]}",
+                f"{memory / 2**30:.2g} GiB, of which {_STATES:.0%} for weights and optimiser",
+                f"{chunk_bytes / _STATES / 2**30:.2g} GiB, for {lanes.width} runs side by side",
+                "make the model smaller (--width), or take a device with more memory",
+            )
+        )
+    return Fit(
+        lanes=lanes,
+        runs=len(runs),
+        at_once=max(lanes.count, at_once or chunks * lanes.count),
+        state_bytes=state_bytes,
+        weight_bytes=_bytes((state.best_params, state.best_stats)),
+        track_bytes=cache.track_bytes,
+        tracks=len(pairs),
+        data_limit=cache.limit if cache.streams(pairs) else None,
+    )
+
+
+def _bytes(tree: Any) -> int:
+    return sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(tree))
+
+
+@dataclasses.dataclass(frozen=True)
+class Pace:
+    """How fast a device trains, measured.
+
+    Attributes:
+        genes_per_s: gene-steps a second, over all devices.
+        compile_s: seconds until the first step.
+    """
+
+    genes_per_s: float
+    compile_s: float
+
+    def seconds(self, inputs: RunInputs, epochs: int) -> float:
+        """For all runs to take all their epochs, validation and compilation included."""
+        # A validation gene costs a forward pass, a third of a step.
+        genes = inputs.train.sum() + inputs.validation.sum() / 3
+        return self.compile_s + float(genes) * epochs / self.genes_per_s
+
+
+def calibrate(
+    trainer: Trainer, runs: Sequence[Run], inputs: RunInputs, cache: TrackCache, lanes: Lanes
+) -> Pace:
+    """Train one chunk for a few batches, twice: the first time compiles."""
+    some = list(range(min(lanes.count, len(runs))))
+    genes = _CALIBRATION_BATCHES * trainer.plan.size
+    own = jax.tree.map(lambda x: x[some], inputs)
+    own = dataclasses.replace(
+        own,
+        train=_first(own.train, genes),
+        validation=_first(own.validation, trainer.plan.size),
+    )
+    population = Population(trainer, [runs[i] for i in some], own, cache, lanes)
+    seconds = []
+    for _ in range(2):
+        begin = time.perf_counter()
+        population.train_epoch()
+        seconds.append(time.perf_counter() - begin)
+    steps = own.train.sum() + own.validation.sum() / 3
+    return Pace(float(steps) / seconds[1], seconds[0] - seconds[1])
+
+
+def _first(mask: np.ndarray, count: int) -> np.ndarray:
+    """Of each run `[R, G]`, the first `count` genes of a part."""
+    return mask & (np.cumsum(mask, axis=1) <= count)

@@ -1,0 +1,201 @@
+"""Floor 2. What is trained: runs, what each is trained on, and its target.
+
+A run is one model: a cell, the assays it reads, a fold, a seed. Its randomness comes from names,
+never from its place among others.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Int
+
+from epi2expr_jax.errors import InputError, Problem, nearest
+from epi2expr_jax.genome import listing
+from epi2expr_jax.inputs.batch_plan import BatchPlan
+from epi2expr_jax.inputs.dataset import Dataset
+from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.training.splits import Fold
+from epi2expr_jax.training.targets import LABEL, TargetScale
+
+# Names for many assay sets at once: how many of a store's assays each set holds.
+ASSAY_SETS: Mapping[str, Callable[[int], int]] = {
+    "each": lambda assays: 1,
+    "all": lambda assays: assays,
+    "pairs": lambda assays: 2,
+    "leave_one_out": lambda assays: assays - 1,
+}
+_OF_SEVERAL = ("pairs", "leave_one_out")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One model to train: which cell, which assays as input, which fold, which seed."""
+
+    cell: str
+    assays: tuple[str, ...]
+    fold: str
+    seed: int
+
+    @property
+    def label(self) -> str:
+        """The assay set as one name."""
+        return "+".join(self.assays)
+
+    @property
+    def run_id(self) -> str:
+        """A name made of what the run is, never of its place among others."""
+        return _digest(self.cell, self.label, self.fold, self.seed).hex()[:12]
+
+
+def _digest(*parts: object) -> bytes:
+    return hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
+
+
+def _key(*parts: object) -> np.ndarray:
+    """Threefry key data `[2]` from names."""
+    return np.frombuffer(_digest(*parts)[:8], np.uint32)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RunInputs:
+    """What distinguishes one run on the device, apart from its tracks; stacked on `R` for many.
+
+    Attributes:
+        target: `[G]` the standardised target of every gene.
+        train, validation: `[G]` which genes belong to each part.
+        order_key: `[2]` decides the order of genes; shared by runs that differ only in assays.
+        model_key: `[2]` decides initial weights and dropout.
+    """
+
+    # Any: while JAX takes a tree apart, what stands for an array may be none.
+    target: Any
+    train: Any
+    validation: Any
+    order_key: Any
+    model_key: Any
+
+
+def plan_runs(
+    dataset: Dataset,
+    runs: Sequence[Run],
+    folds: Iterable[Fold],
+    target: str,
+    train_share: float = 1.0,
+) -> tuple[RunInputs, list[TargetScale]]:
+    """What `runs` are trained on, stacked on `R` on the host, and each run's target scale.
+
+    Args:
+        train_share: of a fold's training genes, drawn for each seed and shared by runs that differ
+            only in assays.
+    """
+    chrom = dataset.genes.chrom.to_numpy()
+    masks = {fold.name: fold.masks(chrom) for fold in folds}
+    scales: dict[tuple[str, str], TargetScale] = {}
+    targets: dict[tuple[str, str], np.ndarray] = {}
+    for run in runs:
+        key = run.cell, run.fold
+        if key not in scales:
+            cell = dataset.cells.index(run.cell)
+            rpkm = dataset.expression[cell]
+            label = None if dataset.labels is None else dataset.labels[cell]
+            where = f"cell {run.cell}, fold {run.fold}"
+            fitted = rpkm if target == LABEL else rpkm[masks[run.fold]["train"]]
+            scale = scales[key] = TargetScale.fit(target, fitted, where)
+            observed = scale.observed(rpkm, label)
+            targets[key] = scale.standardise(observed).astype(np.float32)
+    inputs = RunInputs(
+        target=np.stack([targets[run.cell, run.fold] for run in runs]),
+        train=np.stack([_drawn_mask(masks[run.fold]["train"], train_share, run) for run in runs]),
+        validation=np.stack([masks[run.fold]["validation"] for run in runs]),
+        order_key=np.stack([_key("order", run.seed, run.cell, run.fold) for run in runs]),
+        model_key=np.stack([_key("model", run.run_id) for run in runs]),
+    )
+    return inputs, [scales[run.cell, run.fold] for run in runs]
+
+
+def drawn(genes: int, share: int | float, run: Run) -> Int[np.ndarray, " g"]:
+    """Which of so many training genes a run trains on, at least one, in order."""
+    if share == 1:
+        return np.arange(genes)
+    random = np.random.default_rng(_key("share", run.seed, run.cell, run.fold))
+    return np.sort(random.permutation(genes)[: max(1, round(share * genes))])
+
+
+def _drawn_mask(
+    train: Bool[np.ndarray, " G"], share: int | float, run: Run
+) -> Bool[np.ndarray, " G"]:
+    kept = np.flatnonzero(train)[drawn(int(train.sum()), share, run)]
+    return np.isin(np.arange(len(train)), kept)
+
+
+def parse_assay_sets(text: Sequence[str], available: Sequence[str]) -> list[tuple[str, ...]]:
+    """Assay sets from the command line: names of `ASSAY_SETS`, single assays, and `A+B` for a set.
+
+    Each set is put in the store's order, so that `A+B` and `B+A` are one, and comes once.
+
+    Raises:
+        InputError: naming every assay the store does not have, and every kind of set that needs
+            more assays than it has.
+    """
+    sets: list[tuple[str, ...]] = []
+    unknown, problems = [], []
+    for item in text:
+        if item in ASSAY_SETS:
+            size, least = ASSAY_SETS[item](len(available)), 2 if item in _OF_SEVERAL else 1
+            if len(available) < least:
+                problems.append(
+                    Problem(
+                        f"--assays={item}",
+                        f"{len(available)} assay in the store ({listing(available)})",
+                        f"at least {least}",
+                        "give --assays=each, or build a store of more assays",
+                    )
+                )
+            sets += itertools.combinations(available, size)
+        else:
+            names = item.split("+")
+            unknown += [name for name in names if name not in available]
+            sets.append(tuple(assay for assay in available if assay in names))
+    if unknown or not text:
+        problems.append(
+            Problem(
+                "--assays",
+                f"unknown assay {listing(unknown)}" if unknown else "nothing",
+                f"{', '.join(ASSAY_SETS)}, or some of {', '.join(available)} (join a set by +)",
+                nearest(unknown, [*available, *ASSAY_SETS])
+                or "correct the name, or build a store that has this assay",
+            )
+        )
+    if problems:
+        raise InputError(problems)
+    return list(dict.fromkeys(sets))
+
+
+def plan_batches(
+    store: WindowStore, model_config: Any, folds: Iterable[Fold], size: int, balanced: bool
+) -> tuple[BatchPlan, BatchPlan]:
+    """The batches of training and of validation, for every cell of the store and all folds.
+
+    They depend on nothing less, so that a run trained alone is the run trained beside others.
+    """
+    most = getattr(model_config, "contacts", 0)
+    if not most:
+        return BatchPlan(size), BatchPlan(size)
+    chrom = store.genes.chrom.to_numpy()
+    counts = [
+        (store.regions(cell).by_gene(len(chrom), most)[0] >= 0).sum(1)
+        for cell in store.manifest.regions_sha256
+    ]
+    masks = [fold.masks(chrom) for fold in folds]
+
+    def plan(part: str) -> BatchPlan:
+        parts = (own[mask[part]] for own in counts for mask in masks)
+        return BatchPlan.of(size, most, parts, balanced=balanced)
+
+    return plan("train"), plan("validation")

@@ -1,0 +1,91 @@
+"""RPKM -> what the loss sees, and back."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import special
+
+from epi2expr_jax.errors import InputError, Problem
+
+TARGETS = ("minmax", "log2")
+
+
+LABEL = "label"  # the target of classification
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetScale:
+    """From RPKM to what one run is trained on, and back. Statistics of its training genes only.
+
+    `minmax` is RPKM scaled to 0-1 within the cell; `log2` is log2(RPKM + 1). The loss is taken on
+    the standardised target, so that thresholds mean the same for every cell and target.
+    `label` is whether a gene is expressed: 0 or 1, as given with the store, or RPKM at or above the
+    median of the cell's genes (`low`); the model's output are log odds.
+    """
+
+    kind: str
+    low: float
+    high: float
+    mean: float
+    deviation: float
+
+    @classmethod
+    def fit(cls, kind: str, rpkm: Float[np.ndarray, " G"], where: str) -> "TargetScale":
+        """Fit to the RPKM of the training genes (for `label`: of all the study's genes).
+
+        Raises:
+            InputError: for an unknown kind, or if all genes are expressed alike.
+        """
+        if kind not in (*TARGETS, LABEL):
+            raise InputError(Problem("--target", kind, " or ".join(TARGETS), "choose one of these"))
+        rpkm = rpkm.astype(np.float64)
+        if not rpkm.max() > rpkm.min():
+            raise InputError(
+                Problem(
+                    where,
+                    f"the same expression ({rpkm.min():g} RPKM) in all {len(rpkm)} training genes",
+                    "expression that differs between genes",
+                    "check the expression table, or leave this cell out",
+                )
+            )
+        if kind == LABEL:
+            return cls(kind, float(np.median(rpkm)), float(rpkm.max()), 0.0, 1.0)
+        scale = cls(kind, float(rpkm.min()), float(rpkm.max()), 0.0, 1.0)
+        raw = scale.to_raw(rpkm)
+        return dataclasses.replace(scale, mean=float(raw.mean()), deviation=float(raw.std()))
+
+    def to_raw(self, rpkm: np.ndarray) -> np.ndarray:
+        """RPKM on the target's own scale: 0-1, log2(RPKM + 1), or the label."""
+        if self.kind == "log2":
+            return np.log2(rpkm + 1)
+        if self.kind == LABEL:
+            return (rpkm >= self.low).astype(float)
+        return (rpkm - self.low) / (self.high - self.low)
+
+    def standardise(self, raw: np.ndarray) -> np.ndarray:
+        """The target's own scale as the loss sees it: mean 0 and deviation 1 in training."""
+        return (raw - self.mean) / self.deviation
+
+    def unstandardise(self, prediction: np.ndarray) -> np.ndarray:
+        """A model's output on the target's own scale; log odds become a probability."""
+        if self.kind == LABEL:
+            return special.expit(prediction)
+        return prediction * self.deviation + self.mean
+
+    def raw_to_log2(self, raw: np.ndarray) -> np.ndarray:
+        """The target's own scale as log2(RPKM + 1); RPKM predicted below 0 counts as 0.
+
+        Labels and probabilities stay what they are.
+        """
+        if self.kind in ("log2", LABEL):
+            return raw
+        return np.log2(np.maximum(raw * (self.high - self.low) + self.low, 0) + 1)
+
+    def observed(
+        self, rpkm: Float[np.ndarray, " G"], label: Bool[np.ndarray, " G"] | None
+    ) -> Float[np.ndarray, " G"]:
+        """What was observed, on the target's own scale: a given label, or made of RPKM."""
+        if self.kind == LABEL and label is not None:
+            return label.astype(float)
+        return self.to_raw(rpkm.astype(np.float64))

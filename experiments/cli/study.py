@@ -1,0 +1,177 @@
+"""What a request asks for: runs, folds, data and programs; and this process's share of them."""
+
+import collections
+import dataclasses
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.genome import listing
+from epi2expr_jax.inputs.dataset import Dataset, load_dataset
+from epi2expr_jax.inputs.masking import CHANNELS
+from epi2expr_jax.inputs.pools import PooledDataset, parse_cells
+from epi2expr_jax.inputs.track_cache import TrackCache
+from epi2expr_jax.models import REGISTRY
+from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.training.many_runs import pairs_of
+from epi2expr_jax.training.one_run import Trainer
+from epi2expr_jax.training.runs import (
+    ASSAY_SETS,
+    Run,
+    RunInputs,
+    parse_assay_sets,
+    plan_batches,
+    plan_runs,
+)
+from epi2expr_jax.training.splits import Fold, make_folds, select_folds
+from epi2expr_jax.training.targets import TargetScale
+from experiments.cli.flags import TrainRequest
+from experiments.cli.shares import Share
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """The runs that share a program: what they are, what they are trained on, and their tracks.
+
+    Attributes:
+        genes: the gene table, a row for every place of the inputs' axis `G`.
+    """
+
+    name: str
+    trainer: Trainer
+    runs: list[Run]
+    genes: pd.DataFrame
+    inputs: RunInputs
+    scales: list[TargetScale]
+    cache: TrackCache
+
+
+class Study:
+    """A request, looked up in its store.
+
+    Attributes:
+        runs: all runs, those of one cell and assay together.
+        pools: the cells of each name that a run's `cell` may have; most often one.
+        folds: those asked for.
+
+    Cells may lack assays. Where all cells and a kind of set (`each`, `pairs`, …) are asked for,
+    what the store has no tracks for is left out, and said; what is named is refused.
+
+    Raises:
+        InputError: for unknown cells, assays or folds, or tracks the store does not have.
+    """
+
+    def __init__(self, request: TrainRequest):
+        self.request = request
+        self.store = WindowStore.open(request.store)
+        self.pools = parse_cells(request.cells, self.store.manifest.cells)
+        self._every_fold = self._scheme()
+        self.folds: list[Fold] = select_folds(self._every_fold, request.folds)
+        self.runs = [
+            Run(cell, assays, fold.name, seed)
+            for cell, assays in self._pairs()
+            for fold in self.folds
+            for seed in range(request.seeds)
+        ]
+
+    def _scheme(self) -> list[Fold]:
+        """All folds of the request's scheme, those not asked for included."""
+        request, counts = self.request, collections.Counter(self.store.genes.chrom)
+        blind = request.blind or self.store.manifest.blind
+        return make_folds(request.cv, counts, blind=blind, seed=request.split_seed)
+
+    def _pairs(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Cells with the assay sets to train on there.
+
+        Raises:
+            InputError: naming the tracks that the store lacks, if they were asked for by name or
+                nothing is left.
+        """
+        asked, available = self.request.assays, self.store.manifest.assays
+        sets = parse_assay_sets(asked, available)
+        named = set(sets)
+        if self.request.cells == ["all"]:
+            by_name = [item for item in asked if item not in ASSAY_SETS]
+            named = set(parse_assay_sets(by_name, available)) if by_name else set()
+        there = {tuple(pair) for pair in self.store.manifest.tracks}
+        pairs, left_out = [], []
+        absent: dict[str, bool] = {}  # track → whether it was asked for by name
+        for (name, pool), assays in itertools.product(self.pools.items(), sets):
+            lacking = [f"{c}-{a}" for c in pool for a in assays if (c, a) not in there]
+            absent |= {track: assays in named or absent.get(track, False) for track in lacking}
+            (left_out if lacking else pairs).append((name, assays))
+        refused = [track for track in absent if absent[track] or not pairs]
+        if refused:
+            raise InputError(
+                Problem(
+                    str(self.store.path),
+                    f"no track {listing(refused)}",
+                    "a track for every chosen cell and assay",
+                    "choose --cells or --assays without them, or build a store that has them",
+                )
+            )
+        if left_out:
+            print(
+                f"left out: {len(left_out)} of {len(left_out) + len(pairs)} combinations of a cell "
+                f"and an assay set, since the store has no track {listing(absent)}"
+            )
+        return pairs
+
+    def groups(self, share: Share = Share(), data_limit: int | None = None) -> list[Group]:
+        """This process's runs, by how many assays they read in how many cells.
+
+        Args:
+            data_limit: bytes of tracks on a device; None: their share of its memory.
+
+        Raises:
+            InputError: if the store does not serve the model, naming every track at fault.
+        """
+        runs = share.of(self.runs)
+        by_shape: dict[tuple[int, int], list[Run]] = collections.defaultdict(list)
+        for run in runs:
+            by_shape[len(self.pools[run.cell]), len(run.assays)].append(run)
+        data: dict[int, tuple[Dataset, TrackCache]] = {}
+        for size in sorted({size for size, _ in by_shape}):
+            own = [run for run in runs if len(self.pools[run.cell]) == size]
+            tracks = self._data(own)
+            data[size] = tracks, TrackCache(tracks, data_limit)
+            reading = functools.partial(tqdm, desc="reading tracks", unit="track", disable=None)
+            data[size][1].check([pair for run in own for pair in pairs_of(run)], reading)
+        return [
+            self._group(own, size, assays, *data[size])
+            for (size, assays), own in sorted(by_shape.items())
+        ]
+
+    def _data(self, runs: Sequence[Run]) -> Dataset:
+        """What runs on equally many cells each read."""
+        pools = {run.cell: self.pools[run.cell] for run in runs}
+        cells = list(dict.fromkeys(cell for pool in pools.values() for cell in pool))
+        read = {assay for run in runs for assay in run.assays}
+        assays = [assay for assay in self.store.manifest.assays if assay in read]
+        data = load_dataset(self.store, self._model(1), cells, assays, self.request.input_config)
+        return (
+            data if all(len(pool) == 1 for pool in pools.values()) else PooledDataset(data, pools)
+        )
+
+    def _group(
+        self, runs: list[Run], cells: int, assays: int, data: Dataset, cache: TrackCache
+    ) -> Group:
+        config, model = self.request.train_config, self._model(assays)
+        # How many contacts the genes have depends on a pool's cells and on what is drawn: room for
+        # any.
+        share = self.request.train_share
+        balanced = config.balanced and cells == 1 and share == 1
+        plans = plan_batches(self.store, model, self._every_fold, config.batch_size, balanced)
+        inputs, scales = plan_runs(data, runs, self.folds, self.request.target, share)
+        name = f"{assays}-assay" if cells == 1 else f"{assays}-assay-{cells}-cell"
+        trainer = Trainer(model, config, plans)
+        return Group(name, trainer, runs, data.genes, inputs, scales, cache)
+
+    def _model(self, assays: int) -> Any:
+        channels = assays * CHANNELS if self.request.train_config.masked else assays
+        return REGISTRY[self.request.model](assays=channels, **self.request.model_options)

@@ -1,0 +1,185 @@
+"""Figures of altered marks and of attribution."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Arc
+
+from epi2expr_jax.interpret.located import GeneTrack
+from experiments.figures.studies import MOST_PANELS
+from experiments.figures.style import BLUE, GREY, ORANGE, WIDTH, drop_panels, new_figure, wrap
+
+
+def one_change(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of one change: the lowest factor, or the first of other changes."""
+    if bool(table["factor"].notna().any()):
+        return table[table["factor"] == table["factor"].min()]
+    return table[table["change"] == table["change"].iloc[0]]
+
+
+def effect_figures(means: pd.DataFrame) -> dict[str, Figure]:
+    """The figures of a table of mean effects (`experiments.perturb.mean_effects`), by name."""
+    drawn: dict[str, Figure] = {}
+    scaled = means[means["factor"].notna()]
+    if scaled["factor"].nunique() > 1:
+        drawn["dose"] = dose_figure(scaled)
+    if means["distance"].nunique() > 1:
+        drawn["distance"] = distance_figure(one_change(means))
+    return drawn
+
+
+def dose_figure(means: pd.DataFrame) -> Figure:
+    """Mean effect against the factor, a panel a cell and a line a place, with 95 % intervals.
+
+    Args:
+        means: columns cell, place, factor, effect, low and high; of many places those with the
+            largest effects are shown.
+    """
+    strongest = means.groupby("place", sort=False)["effect"].apply(lambda e: e.abs().max())
+    shown = strongest.sort_values(ascending=False).index[:MOST_PANELS]
+    models = list(dict.fromkeys(zip(means["cell"], means["assays"], strict=True)))
+    columns = min(3, len(models))
+    rows = -(-len(models) // columns)
+    figure = Figure((min(WIDTH, 1.6 + 2.4 * columns), 0.9 + 2.1 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    for panel, (cell, assays) in zip(panels, models, strict=False):
+        own = means[(means["cell"] == cell) & (means["assays"] == assays)]
+        for number_, place in enumerate(shown):
+            part = own[own["place"] == place].sort_values("factor")
+            style = ("-", "--", ":")[number_ // 2 % 3]
+            colour = (BLUE, ORANGE)[number_ % 2]
+            panel.fill_between(
+                part["factor"], part["low"], part["high"], color=colour, alpha=0.18, lw=0
+            )
+            panel.plot(
+                part["factor"], part["effect"], style, marker="o", markersize=3, color=colour,
+                label=place,
+            )  # fmt: skip
+        panel.axhline(0, color=GREY, lw=0.8)
+        panel.set_title(wrap(f"{cell} {assays}", 30), fontsize=9)
+    drop_panels(panels, len(models), columns)
+    panels[0].legend(fontsize=7, frameon=False)
+    figure.supxlabel("signal multiplied by", fontsize=9)
+    figure.supylabel("change of log2(RPKM + 1)", fontsize=9)
+    return figure
+
+
+def distance_figure(means: pd.DataFrame) -> Figure:
+    """Mean effect of one change by distance to the TSS, a line a model.
+
+    Args:
+        means: columns cell, assays, distance (bp, along the strand), change, effect, low and high.
+    """
+    means = means[means["distance"].notna()]
+    figure, axes = new_figure(2.8)
+    for index, (name, part) in enumerate(means.groupby(["cell", "assays"], sort=False)):
+        part = part.sort_values("distance")
+        colour = (BLUE, ORANGE)[index % 2]
+        x = part["distance"] / 1000
+        axes.errorbar(
+            x, part["effect"], [part["effect"] - part["low"], part["high"] - part["effect"]],
+            color=colour, linestyle=("-", "--", ":")[index // 2 % 3], marker="o", markersize=3.5,
+            lw=1.4, elinewidth=1, label=" ".join(map(str, name)),
+        )  # fmt: skip
+    axes.axhline(0, color=GREY, lw=0.8)
+    axes.axvline(0, color=GREY, lw=0.8, ls=":")
+    axes.set_xlabel("distance to the TSS along the strand, kb")
+    axes.set_ylabel(f"effect of {means['change'].iloc[0]}, log2(RPKM + 1)")
+    axes.legend(fontsize=7, frameon=False)
+    return figure
+
+
+def track_figure(track: GeneTrack) -> Figure:
+    """One gene: its contacts as arcs, the mark with the edited places, and what each edit does.
+
+    Places and contacts lie as on the genome; a plus or minus beside the TSS is the gene's strand.
+    """
+    arcs = len(track.contacts) > 0
+    figure = Figure((WIDTH, 4.6 if arcs else 3.6), layout="constrained")
+    heights = (1, 1.3, 1) if arcs else (1.3, 1)
+    panels = figure.subplots(len(heights), 1, height_ratios=heights, sharex=not arcs)
+    if arcs:
+        _draw_arcs(panels[0], track)
+        panels[2].sharex(panels[1])
+    mark, effect = panels[-2:]
+    mark.stairs(track.signal, track.edges / 1000, fill=True, color=BLUE, alpha=0.7)
+    mark.set_ylabel(wrap(track.title, 18), fontsize=8)
+    mark.tick_params(labelbottom=False)
+    for (start, end), part in track.edits.groupby(["start", "end"]):
+        bounds = np.array([start, end], float) / 1000
+        mark.axvspan(*bounds, color=ORANGE, alpha=0.12, lw=0)
+        row = part.iloc[0]
+        effect.bar(bounds.mean(), row["effect"], np.diff(bounds), color=ORANGE, alpha=0.5)
+        if row["low"] == row["low"]:
+            effect.vlines(bounds.mean(), row["low"], row["high"], color=ORANGE, lw=1.4)
+    effect.axhline(0, color=GREY, lw=0.8)
+    for panel in panels:
+        panel.axvline(0, color=GREY, lw=0.8, ls=":")
+    effect.set_ylabel(wrap(f"effect of {track.edits['change'].iloc[0]}", 18), fontsize=8)
+    effect.set_xlabel("kb from the TSS", fontsize=9)
+    gene = track.gene
+    name = f"{gene['name']} ({gene['gene_id']})" if gene["name"] else gene["gene_id"]
+    figure.suptitle(f"{name}, {gene['chrom']}:{gene['tss']:,} {gene['strand']}", fontsize=10)
+    return figure
+
+
+def _draw_arcs(axes: Axes, track: GeneTrack) -> None:
+    """From the TSS to every region in contact, the wider the better its score."""
+    best = max(float(track.contacts["score"].max()), 1e-9)
+    table = track.contacts[["start", "end", "score"]].to_numpy(float)
+    edits = track.edits[["start", "end"]].to_numpy(float)
+    for start, end, score in table * (1e-3, 1e-3, 1):
+        middle = (start + end) / 2
+        edited = bool(((edits[:, 0] < end * 1e3) & (start * 1e3 < edits[:, 1])).any())
+        axes.add_patch(
+            Arc((middle / 2, 0), abs(middle), 2, theta1=0, theta2=180, color=GREY,
+                lw=0.6 + 1.6 * score / best)
+        )  # fmt: skip
+        axes.hlines(0, start, end, color=ORANGE if edited else BLUE, lw=6)
+    first, last = track.edges[[0, -1]] / 1000
+    axes.axvspan(first, last, color=GREY, alpha=0.15, lw=0)  # what the panels below show
+    bounds = [*(table[:, :2] / 1000).ravel(), first, last]
+    room = 0.03 * (max(bounds) - min(bounds))
+    axes.set_xlim(min(bounds) - room, max(bounds) + room)
+    axes.set_ylim(-0.15, 1.1)
+    axes.set_yticks([])
+    axes.set_ylabel("contacts", fontsize=8)
+    axes.spines["left"].set_visible(False)
+
+
+def profile_figure(profile: pd.DataFrame, unit: str) -> Figure:
+    """Mean share of each bin by its distance to the TSS, a panel an assay and a line a cell.
+
+    Args:
+        profile: columns model, assay, distance (bp along the strand), share, low and high; the
+            assays with the largest shares are shown.
+    """
+    strongest = profile.groupby("assay", sort=False)["share"].apply(lambda share: share.abs().max())
+    assays = strongest.sort_values(ascending=False).index[:MOST_PANELS]
+    columns = min(3, len(assays))
+    rows = -(-len(assays) // columns)
+    figure = Figure((min(WIDTH, 1.6 + 2.4 * columns), 0.9 + 1.9 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    for panel, assay in zip(panels, assays, strict=False):
+        models = profile[profile["assay"] == assay].groupby("model", sort=False)
+        for number, (model, part) in enumerate(list(models)[:MOST_PANELS]):
+            colour, style = (BLUE, ORANGE)[number % 2], ("-", "--", ":")[number // 2 % 3]
+            x = part["distance"] / 1000
+            panel.fill_between(x, part["low"], part["high"], color=colour, alpha=0.18, lw=0)
+            panel.plot(
+                x,
+                part["share"],
+                style,
+                color=colour,
+                lw=1.2,
+                label=wrap(str(model).removesuffix(f" {assay}"), 24),
+            )
+        panel.axhline(0, color=GREY, lw=0.8)
+        panel.axvline(0, color=GREY, lw=0.8, ls=":")
+        panel.set_title(assay, fontsize=9)
+        panel.legend(fontsize=6.5, frameon=False)
+    drop_panels(panels, len(assays), columns)
+    figure.supxlabel("distance to the TSS along the strand, kb", fontsize=9)
+    figure.supylabel(f"mean share of a bin, {unit}", fontsize=9)
+    return figure

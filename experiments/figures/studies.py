@@ -1,0 +1,226 @@
+"""Figures of further studies: windows, pairs and shares of assays, other cells, baselines."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import ticker
+from matplotlib.figure import Figure
+
+from epi2expr_jax.interpret.enrichment import EFFECT
+from epi2expr_jax.scores import table as scoring
+from experiments.figures.style import (
+    BLUE,
+    GREY,
+    ORANGE,
+    WIDTH,
+    drop_panels,
+    heat_map,
+    new_figure,
+    number,
+    wrap,
+)
+
+MOST_PANELS = 6
+
+
+def sweep_figure(table: pd.DataFrame) -> Figure:
+    """Pearson r against the width of the window, a panel an assay, with 95 % intervals.
+
+    Args:
+        table: columns assay, window_bp, pearson, low and high.
+    """
+    order = table.groupby("assay")["pearson"].max().sort_values(ascending=False)
+    assays = sorted(order.index, key=lambda assay: (assay != scoring.ALL, -order[assay]))
+    columns = min(4, len(assays))
+    rows = -(-len(assays) // columns)
+    width = max(4.2, min(WIDTH, 1.0 + 2.2 * columns))
+    figure = Figure((width, 0.7 + 1.7 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    for panel, assay in zip(panels, assays, strict=False):
+        part = table.loc[table["assay"] == assay, :].sort_values("window_bp")
+        x = part["window_bp"] / 1000
+        panel.fill_between(x, part["low"], part["high"], color=BLUE, alpha=0.22, lw=0)
+        panel.plot(x, part["pearson"], "o-", color=BLUE, lw=1.6, markersize=4)
+        panel.set_title("all assays" if assay == scoring.ALL else wrap(assay, 24), fontsize=9)
+    drop_panels(panels, len(assays), columns)
+    widths = sorted(set(table["window_bp"] / 1000))
+    panels[0].set_xscale("log")
+    panels[0].xaxis.set_major_locator(ticker.FixedLocator(widths))
+    panels[0].xaxis.set_major_formatter("{x:g}")
+    panels[0].xaxis.set_minor_locator(ticker.NullLocator())
+    figure.supxlabel("window around the TSS, kb", fontsize=9)
+    figure.supylabel("Pearson r, held-out genes", fontsize=9)
+    return figure
+
+
+def pairs_figure(pairs: pd.DataFrame) -> Figure | None:
+    """Pearson r of pairs of assays, and of each alone on the diagonal; None without any pair.
+
+    Args:
+        pairs: columns assay (`A` or `A+B`) and pearson.
+    """
+    sets = pairs["assay"].str.split("+")
+    chosen = pairs[sets.map(len) <= 2]
+    if not (sets.map(len) == 2).any():
+        return None
+    grid: dict[str, dict[str, float]] = {}
+    for names, r in zip(sets[chosen.index], chosen["pearson"], strict=True):
+        first, last = names[0], names[-1]
+        grid.setdefault(first, {})[last] = r
+        grid.setdefault(last, {})[first] = r
+    table = pd.DataFrame(grid)
+    order = table.mean().sort_values(ascending=False).index
+    return heat_map(table.reindex(index=order, columns=order), framed=False, trees=False)
+
+
+def shapley_figure(values: pd.DataFrame) -> Figure:
+    """Shapley value of every assay with its intervals.
+
+    Args:
+        values: columns assay, value, low, high, simultaneous_low and simultaneous_high.
+    """
+    rows = values.sort_values("value", ascending=False)
+    figure, axes = new_figure(len(rows) * 0.27 + 0.9)
+    y = np.arange(len(rows))
+    axes.axvline(0, color=GREY, linewidth=0.8)
+    axes.barh(y, rows["value"], color=BLUE, alpha=0.55, height=0.62)
+    axes.hlines(y, rows["simultaneous_low"], rows["simultaneous_high"], GREY, lw=1.4)
+    axes.hlines(y, rows["low"], rows["high"], "black", lw=2.4)
+    for position, value in zip(y, rows["value"], strict=True):
+        axes.annotate(
+            number(value), (1.01, position), xycoords=("axes fraction", "data"), va="center"
+        )
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_yticks(y, [wrap(assay) for assay in rows["assay"]])
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("Shapley value: share of Pearson r of all assays together")
+    return figure
+
+
+def across_figure(table: pd.DataFrame, assays: list[str]) -> Figure:
+    """Pearson r by cell trained on (rows) and tested in (columns), a panel an assay.
+
+    Args:
+        table: columns assays, trained_on, cell and pearson.
+        assays: those to show, at most `MOST_PANELS`.
+    """
+    shown = assays[:MOST_PANELS]
+    cells = sorted(set(table["cell"]))
+    trained = sorted(set(table["trained_on"]), key=lambda name: (name not in cells, name))
+    columns = min(3, len(shown))
+    rows = -(-len(shown) // columns)
+    labels = [wrap(name, 18) for name in trained]
+    side = min(2.2, max(1.3, 0.3 * len(cells)))
+    height = side * len(trained) / len(cells) if len(trained) < len(cells) else side
+    figure = Figure(
+        (min(WIDTH, 1.2 + (side + 0.4) * columns), 0.9 + (max(height, 1.0) + 0.5) * rows),
+        layout="constrained",
+    )
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    values = table.loc[table["assays"].isin(shown), "pearson"]
+    scale: dict[str, Any] = {"vmin": min(0, values.min()), "vmax": max(values.max(), 1e-3)}
+    image = None
+    for panel, assay in zip(panels, shown, strict=False):
+        part = table.loc[table["assays"] == assay, :]
+        grid = part.pivot(index="trained_on", columns="cell", values="pearson")
+        grid = grid.reindex(index=trained, columns=cells)
+        image = panel.imshow(grid.to_numpy(float), cmap="Blues", aspect="auto", **scale)
+        panel.set_title(wrap(assay, 26), fontsize=9)
+        panel.set_xticks(range(len(cells)), cells, rotation=90)
+        panel.set_yticks(range(len(trained)), labels)
+        panel.tick_params(length=0)
+        panel.spines[:].set_visible(False)
+        if grid.size <= 36:
+            for (row, column), r in np.ndenumerate(grid.to_numpy(float)):
+                dark = r > (scale["vmin"] + scale["vmax"]) / 2
+                ink = {"color": "white" if dark else "black", "fontsize": 8}
+                panel.text(column, row, number(r, 2), ha="center", va="center", **ink)
+    drop_panels(panels, len(shown), columns)
+    assert image is not None
+    figure.colorbar(image, ax=panels[: len(shown)].tolist(), label="Pearson r", shrink=0.8)
+    figure.supxlabel("tested in", fontsize=9)
+    figure.supylabel("trained on", fontsize=9)
+    return figure
+
+
+def models_figure(table: pd.DataFrame) -> Figure:
+    """Pearson r of several models with intervals, a line an assay and model.
+
+    Args:
+        table: columns assay, model, pearson, low and high.
+    """
+    assays = list(dict.fromkeys(table["assay"]))
+    models = list(dict.fromkeys(table["model"]))
+    figure, axes = new_figure(0.9 + len(assays) * (0.16 + 0.11 * len(models)))
+    colours = [BLUE, ORANGE, GREY, "#009E73", "#CC79A7", "#E69F00"]
+    markers = "osD^vP"
+    for k, model in enumerate(models):
+        part = table.loc[table["model"] == model, :].set_index("assay").reindex(assays)
+        y = np.arange(len(assays)) + (k - (len(models) - 1) / 2) * 0.8 / len(models)
+        colour = colours[k % 6]
+        axes.hlines(y, part["low"], part["high"], lw=1.6, color=colour)
+        axes.plot(part["pearson"], y, markers[k % 6], color=colour, markersize=5, label=model)
+    axes.axvline(0, color=GREY, linewidth=0.8)
+    axes.set_ylim(len(assays) - 0.4, -0.6)
+    axes.set_yticks(range(len(assays)), [wrap(assay) for assay in assays])
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("Pearson r, held-out genes, with 95 % intervals")
+    figure.legend(loc="outside upper left", ncols=len(models), frameon=False)
+    return figure
+
+
+def quality_figure(table: pd.DataFrame) -> Figure:
+    """Pearson r of every track against its depth and its signal-to-noise.
+
+    Args:
+        table: columns assay, pearson, depth and signal_to_noise.
+    """
+    figure = Figure((WIDTH, 3.8), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    titles = {
+        "depth": "mean signal in the windows",
+        "signal_to_noise": "top 5 % of windows over the median of the others",
+    }
+    for panel, (measure, title) in zip(panels, titles.items(), strict=True):
+        values = table[measure].replace([np.inf, -np.inf], np.nan)
+        shown = table[values > 0]
+        panel.plot(shown[measure], shown["pearson"], "o", color=BLUE, markersize=4, alpha=0.6)
+        for assay, part in shown.groupby("assay"):
+            centre = part[measure].median(), part["pearson"].median()
+            panel.annotate(str(assay), centre, fontsize=7, color="black", ha="center", va="bottom")
+        panel.set_xscale("log")
+        panel.xaxis.set_major_locator(ticker.MaxNLocator(6))
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.xaxis.set_minor_locator(ticker.NullLocator())
+        panel.set_xlabel(title)
+    panels[0].set_ylabel("Pearson r, held-out genes")
+    return figure
+
+
+def enrichment_figure(table: pd.DataFrame) -> Figure:
+    """Enrichment of variants in top regions with intervals, unmatched and matched side by side.
+
+    Args:
+        table: from `epi2expr_jax.interpret.enrichment.enrich`, with a column `of`: what is tested apart.
+    """
+    rows = (table["of"] + "\n" + table["predictor"]).str.strip()
+    labels = list(dict.fromkeys(rows))
+    figure = Figure((WIDTH, 1.0 + 0.35 * len(labels)), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for panel, matched in zip(panels, (False, True), strict=True):
+        part = table[table["matched"] == matched]
+        y = np.array([labels.index(label) for label in rows[part.index]])
+        colours = np.where(part["predictor"] == EFFECT, BLUE, GREY)
+        panel.hlines(y, part["low"], part["high"], colours, lw=2)
+        panel.scatter(part["enrichment"], y, 30, colours)
+        panel.axvline(1, color=GREY, linewidth=0.8)
+        panel.set_title("matched for distance and signal" if matched else "unmatched", fontsize=9)
+        panel.set_xscale("log")
+        panel.xaxis.set_major_locator(ticker.MaxNLocator(6))
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.xaxis.set_minor_locator(ticker.NullLocator())
+    panels[0].set_ylim(len(labels) - 0.4, -0.6)
+    panels[0].set_yticks(range(len(labels)), labels)
+    figure.supxlabel("share of variants in top regions, observed / expected; 95 %", fontsize=9)
+    return figure

@@ -1,0 +1,190 @@
+"""The report's main figures, each a function of a table, and how one becomes part of a page."""
+
+import base64
+import dataclasses
+import io
+import textwrap
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from scipy.cluster import hierarchy
+
+from epi2expr_jax.training.targets import LABEL
+
+MANY_NUMBERS = 2000  # above, a heat map goes without numbers in its cells
+_TREE = 0.6  # inches, of a dendrogram
+
+# Okabe and Ito's colours, told apart by colour-blind readers and on grey paper.
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#767676"
+WIDTH = 9.2  # inches, of the text column
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.parse_math": False,  # a dollar in an assay's name is a dollar
+    "svg.hashsalt": "epi2expr_jax",  # the same run gives the same page
+}
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number as the page shows it; a dash where there is none."""
+    rounded = round(float(value), digits) + 0.0  # no minus before a rounded zero
+    return f"{rounded:.{digits}f}".replace("-", "−") if np.isfinite(value) else "–"
+
+
+def unit_of(target: str) -> str:
+    """What is predicted and observed, in the words of an axis."""
+    return "expressed (0 or 1)" if target == LABEL else "log2(RPKM + 1)"
+
+
+def wrap(label: str, width: int = 30) -> str:
+    """A label on as many lines as it needs, broken after a plus where possible."""
+    return textwrap.fill(label.replace("+", "+ "), width).replace("+ ", "+")
+
+
+def ranking_figure(rows: pd.DataFrame, unit: str) -> Figure:
+    """Pearson r of every assay with both its intervals."""
+    labels = [wrap(assay) for assay in rows["assay"]]
+    lines = max(label.count("\n") for label in labels) + 1
+    figure, axes = new_figure(len(rows) * (0.11 + 0.15 * lines) + 1.1)
+    y = np.arange(len(rows))
+    axes.axvline(0, color=GREY, linewidth=0.8)
+    joint, alone = "95 % interval, all assays together", "95 % interval, this assay alone"
+    joint_bar = axes.hlines(y, rows["simultaneous_low"], rows["simultaneous_high"], GREY, lw=1.4)
+    bar = axes.hlines(y, rows["low"], rows["high"], BLUE, lw=4.5, alpha=0.55)
+    (dot,) = axes.plot(rows["pearson"], y, "o", color=BLUE, markeredgecolor="white", markersize=7)
+    if bool(rows["low"].notna().any()):
+        legend = {"loc": "outside upper left", "ncols": 3, "frameon": False}
+        figure.legend([dot, bar, joint_bar], ["r", alone, joint], **legend)
+    for position, r in zip(y, rows["pearson"], strict=True):
+        axes.annotate(number(r), (1.01, position), xycoords=("axes fraction", "data"), va="center")
+    bounds = rows[["simultaneous_low", "simultaneous_high", "pearson"]].to_numpy()
+    low, high = np.nanmin(bounds, initial=0), np.nanmax(bounds, initial=0)
+    axes.set_xlim(max(low - 0.03, -1.03), min(high + 0.03, 1.03))
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_yticks(y, labels)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color="#e4e4e4", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.set_xlabel(f"Pearson r, predicted and observed {unit}, held-out genes")
+    return figure
+
+
+def heat_map(grid: pd.DataFrame, *, framed: bool = True, trees: bool = True) -> Figure:
+    """Pearson r as a table of colours; holes are hatched.
+
+    Args:
+        grid: assays in rows and cells in columns, say.
+        framed: frame the highest of each column.
+        trees: put like rows and like columns side by side, and draw how like they are (average
+            linkage of Euclidean distances; Sokal & Michener 1958).
+    """
+    best = grid.eq(grid.max()) & framed
+    if grid.shape[1] > max(30, grid.shape[0]):
+        grid, best = grid.T, best.T  # pages are tall
+    row_tree, column_tree = (_Tree.of(part) if trees else None for part in (grid, grid.T))
+    if row_tree:
+        grid, best = (part.take(row_tree.leaves) for part in (grid, best))
+    if column_tree:
+        grid, best = (part.take(column_tree.leaves, axis=1) for part in (grid, best))
+    rows, columns = [wrap(name) for name in grid.index], [wrap(name, 20) for name in grid.columns]
+    lines = max(name.count("\n") for name in rows) + 1
+    margin = 0.3 + 0.08 * max(len(line) for name in rows for line in name.split("\n"))
+    cell_width = np.clip((WIDTH - margin - _TREE) / len(columns), 0.42, 0.8)
+    top = 0.3 + 0.075 * max(len(line) for name in columns for line in name.split("\n"))
+    width, height = cell_width * len(columns), len(rows) * (0.13 + 0.14 * lines)
+    beside, under = (_TREE if tree else 0.05 for tree in (row_tree, column_tree))
+    figure = Figure((margin + width + beside, top + height + under), layout="constrained")
+    ((axes, right), (below, spare)) = figure.subplots(
+        2, 2, width_ratios=(width, beside), height_ratios=(height, under)
+    )
+    spare.remove()
+    _draw_tree(right, row_tree, "rows")
+    _draw_tree(below, column_tree, "columns")
+    values = grid.to_numpy(float)
+    low, high = np.nanmin(values, initial=0), np.nanmax(values, initial=0)
+    image = axes.imshow(values, cmap="Blues", vmin=low, vmax=max(high, low + 1e-3), aspect="auto")
+    for (row, column), r in np.ndenumerate(values):
+        corner = (column - 0.5, row - 0.5)
+        if np.isnan(r):
+            hole = {"facecolor": "#f3f3f3", "edgecolor": GREY, "hatch": "////", "linewidth": 0}
+            axes.add_patch(Rectangle(corner, 1, 1, **hole))
+        elif values.size <= MANY_NUMBERS:
+            light = np.square(image.cmap(image.norm(r))[:3]) @ (0.2126, 0.7152, 0.0722)
+            ink = {"color": "black" if light > 0.2 else "white", "fontsize": 8}
+            axes.text(column, row, number(r, 2), ha="center", va="center", **ink)
+        if best.iat[row, column]:
+            inner = (column - 0.45, row - 0.42)
+            axes.add_patch(Rectangle(inner, 0.9, 0.84, fill=False, edgecolor=ORANGE, lw=2))
+    axes.set_yticks(range(len(rows)), rows)
+    upright = max(map(len, columns)) * len(columns) < 60
+    axes.set_xticks(range(len(columns)), columns, rotation=0 if upright else 90)
+    axes.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
+    axes.spines[:].set_visible(False)
+    right.set_ylim(axes.get_ylim())
+    below.set_xlim(axes.get_xlim())
+    if values.size > MANY_NUMBERS:
+        figure.colorbar(image, ax=axes, label="Pearson r", fraction=0.05, pad=0.02, aspect=30)
+    return figure
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tree:
+    """How like the rows of a table are: their order, and the lines that join them.
+
+    Attributes:
+        lines: pairs of places along the leaves and of distances.
+    """
+
+    leaves: list[int]
+    lines: list[tuple[np.ndarray, np.ndarray]]
+
+    @classmethod
+    def of(cls, grid: pd.DataFrame) -> "_Tree | None":
+        """None for fewer than three rows, which have no tree to speak of."""
+        if len(grid) < 3:
+            return None
+        filled = grid.T.fillna(grid.mean(axis=1)).T.fillna(0).to_numpy(float)
+        tree = hierarchy.dendrogram(
+            hierarchy.linkage(filled, "average", optimal_ordering=True), no_plot=True
+        )
+        leaves, last = tree["leaves"], len(grid) - 1
+        # SciPy puts leaves at 5, 15, 25, ...
+        along = [(np.array(places) - 5) / 10 for places in tree["icoord"]]
+        if filled[leaves[0]].mean() < filled[leaves[-1]].mean():  # the highest first
+            leaves, along = leaves[::-1], [last - places for places in along]
+        return cls(leaves, list(zip(along, map(np.array, tree["dcoord"]), strict=True)))
+
+
+def _draw_tree(axes: Axes, tree: _Tree | None, of: str) -> None:
+    """A tree beside the table, its leaves at the table's rows or columns."""
+    axes.axis("off")
+    for along, distance in tree.lines if tree else ():
+        points = (distance, along) if of == "rows" else (along, distance)
+        axes.plot(*points, color=GREY, lw=1)
+    if of == "columns":
+        axes.invert_yaxis()
+
+
+def new_figure(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
+    figure = Figure((width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def drop_panels(panels: np.ndarray, used: int, columns: int) -> None:
+    """Remove the panels that are left over; those above them get the ticks' labels."""
+    for panel in panels[used:]:
+        panel.remove()
+    for panel in panels[max(0, used - columns) : used]:
+        panel.tick_params(labelbottom=True)
+
+
+def data_uri(figure: Figure) -> str:
+    """A figure as an address that needs no file and no network."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()

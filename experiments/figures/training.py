@@ -1,0 +1,98 @@
+"""Figures of how models were trained and what they predict."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from experiments.figures.style import BLUE, GREY, WIDTH, drop_panels, number, wrap
+
+MANY_POINTS = 2000  # above, points hide each other: hexagons
+MOST_CURVES = 24
+
+
+def learning_curves(history: pd.DataFrame, assays: Sequence[str]) -> Figure:
+    """Loss by epoch, one panel an assay: median over its runs, and their range.
+
+    Args:
+        history: columns assay, run_id, epoch, train_loss and validation_loss.
+    """
+    columns = min(4, len(assays))
+    titles = [wrap(assay, 24) for assay in assays]
+    lines = max(title.count("\n") for title in titles) + 1
+    rows = -(-len(assays) // columns)
+    width = max(5.6, min(WIDTH, 1.2 + 2.6 * columns))
+    figure = Figure((width, 0.8 + rows * (1.45 + 0.15 * lines)), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    drawn = []
+    for panel, assay, title in zip(panels, assays, titles, strict=False):
+        part = history.loc[history["assay"] == assay, :]
+        for column, colour, style in (
+            ("train_loss", GREY, "--"),
+            ("validation_loss", BLUE, "-"),
+        ):
+            loss = part[column].where(np.isfinite(part[column]))
+            by_epoch = loss.groupby(part["epoch"]).agg(["median", "min", "max", "count"])
+            # Later the few runs that still train would stand for all.
+            by_epoch = by_epoch[by_epoch["count"] * 2 >= part["run_id"].nunique()]
+            epochs, lowest, highest = by_epoch.index, by_epoch["min"], by_epoch["max"]
+            panel.fill_between(epochs, lowest, highest, color=colour, alpha=0.22, lw=0)
+            panel.plot(epochs, by_epoch["median"], style, color=colour, lw=1.6)
+            drawn += [*lowest, *highest]
+        panel.axhline(1, color="black", lw=0.7, ls=":")
+        panel.set_title(title, fontsize=9)
+    drop_panels(panels, len(assays), columns)
+    _scale_losses(panels[0], np.array(drawn))
+    panels[0].xaxis.set_major_locator(ticker.MaxNLocator(4, integer=True, min_n_ticks=1))
+    lines = panels[0].lines
+    figure.legend(
+        [lines[1], lines[0], lines[2]],
+        ["validation", "training", "no better than the mean of all genes"],
+        loc="outside upper left", ncols=3, frameon=False,
+    )  # fmt: skip
+    figure.supxlabel("epoch", fontsize=9)
+    figure.supylabel("loss (MSE, in SD²)", fontsize=9)
+    return figure
+
+
+def _scale_losses(axes: Axes, losses: np.ndarray) -> None:
+    losses = losses[losses > 0]
+    if len(losses) and losses.max() > 5 * losses.min():
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+
+
+def prediction_figure(predictions: pd.DataFrame, rows: pd.DataFrame, unit: str) -> Figure:
+    """Predicted against observed expression, one panel for each of the given rows of a ranking."""
+    width = min(WIDTH, 1.0 + 3 * len(rows))
+    figure = Figure((width, width / len(rows) + 0.2), layout="compressed")
+    panels = figure.subplots(1, len(rows), squeeze=False, sharex=True, sharey=True)[0]
+    values = predictions[["observed", "predicted"]].to_numpy()
+    low, high = min(0.0, values.min()), values.max()
+    hexagons = []
+    for panel, assay, r in zip(panels, rows["assay"], rows["pearson"], strict=True):
+        part = predictions.loc[predictions["assays"] == assay, :]
+        x, y = part["observed"], part["predicted"]
+        if len(predictions) > MANY_POINTS * len(rows):
+            grid = {"gridsize": 36, "extent": (low, high, low, high), "mincnt": 1}
+            hexagons.append(panel.hexbin(x, y, cmap="cividis_r", linewidths=0.1, **grid))
+        else:
+            panel.plot(x, y, "o", color=BLUE, markersize=3.5, alpha=0.45, markeredgewidth=0)
+        panel.plot([low, high], [low, high], ":", color="black", lw=1)
+        panel.set_title(f"{wrap(assay, 26)}\nr = {number(r)}", fontsize=9)
+        panel.set_xlabel(f"observed, {unit}")
+        panel.set_aspect("equal")
+    if hexagons:
+        norm = LogNorm(1, max(2, *(part.get_array().max() for part in hexagons)))
+        for part in hexagons:
+            part.set_norm(norm)
+        bar = figure.colorbar(hexagons[0], ax=panels, label="predictions a hexagon", shrink=0.8)
+        bar.ax.yaxis.set_major_formatter("{x:g}")
+    panels[0].set_ylabel(f"predicted, {unit}")
+    return figure

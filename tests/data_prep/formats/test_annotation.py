@@ -1,0 +1,294 @@
+import gzip
+import pathlib
+
+import pyensembl
+import pytest
+
+from data_prep.formats.annotation import read_genes, read_tss
+from data_prep.formats.assembly import load_assembly
+from epi2expr_jax.errors import InputError
+
+SIZES = {"chr1": 10_000, "chr2": 5_000, "chrX": 1_000}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    monkeypatch.setenv("PYENSEMBL_CACHE_DIR", str(folder))
+    return folder
+
+
+def record(kind, start, end, strand, gene, transcript=None, *, chrom="chr1", **attributes):
+    names = {"gene_id": gene, "gene_name": f"name-{gene.partition('.')[0]}"}
+    if transcript:
+        names["transcript_id"] = transcript
+    text = " ".join(f'{key} "{value}";' for key, value in (names | attributes).items())
+    return "\t".join([chrom, "test", kind, str(start), str(end), ".", strand, ".", text])
+
+
+GENES = [
+    record("gene", 1001, 2000, "-", "ENSG02.1"),
+    record("gene", 101, 200, "+", "ENSG01.12"),
+    record("gene", 11, 20, "+", "ENSG03.2", chrom="chrX"),
+    record("gene", 1, 20, "+", "ENSG04.2", chrom="chr9"),
+]
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_file(lines, name="genes.gtf"):
+        path = tmp_path / name
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    return write_file
+
+
+def tss(path, rule="gene_5p", sizes=SIZES) -> dict[str, int]:
+    genes = read_genes(path, tss=rule, chrom_sizes=sizes)
+    return dict(zip(genes.gene_id, genes.tss, strict=True))
+
+
+def problems(path, rule="gene_5p", sizes=SIZES) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        read_genes(path, tss=rule, chrom_sizes=sizes)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_a_gtf_becomes_a_table_in_genome_order(write):
+    genes = read_genes(write(["#!build GRCh37", *GENES]), chrom_sizes=SIZES)
+    assert list(genes.columns) == ["gene_id", "name", "chrom", "tss", "strand"]
+    assert genes.gene_id.tolist() == ["ENSG01", "ENSG02", "ENSG03"]
+    assert genes.name.tolist() == ["name-ENSG01", "name-ENSG02", "name-ENSG03"]
+    assert genes.chrom.tolist() == ["chr1", "chr1", "chrX"]
+    # 1-based and closed in the GTF, 0-based here
+    assert genes.tss.tolist() == [100, 1999, 10]
+    assert genes.tss.dtype == "int64"
+    assert genes.attrs["off_assembly"] == {"chr9": 1}
+
+
+def test_gene_start_is_the_lowest_position_whatever_the_strand(write):
+    assert tss(write(GENES), "gene_start") == {"ENSG01": 100, "ENSG02": 1000, "ENSG03": 10}
+
+
+def test_chromosomes_are_spelled_as_the_assembly_spells_them(write):
+    path = write([line.removeprefix("chr") for line in GENES])
+    assert set(read_genes(path, chrom_sizes=SIZES).chrom) == {"chr1", "chrX"}
+    bare = {name.removeprefix("chr"): size for name, size in SIZES.items()}
+    assert set(read_genes(write(GENES), chrom_sizes=bare).chrom) == {"1", "X"}
+
+
+def test_a_gtf_is_indexed_once(write, cache, monkeypatch, tmp_path):
+    first = read_genes(write(GENES), chrom_sizes=SIZES)
+    assert len(list(cache.rglob("*.parquet"))) == 1
+    assert not list(cache.rglob("*.partial"))
+
+    def no_second_time(**_):
+        raise AssertionError("indexed again")
+
+    monkeypatch.setattr(pyensembl, "Database", no_second_time)
+    assert read_genes(write(GENES), chrom_sizes=SIZES).equals(first)
+    assert tss(write(GENES), "gene_start")["ENSG02"] == 1000
+    with pytest.raises(AssertionError, match="indexed again"):
+        read_genes(write(GENES[:2]), chrom_sizes=SIZES)
+
+
+def test_a_gzipped_gtf_needs_no_telling_name(tmp_path):
+    path = tmp_path / "annotation"
+    path.write_bytes(gzip.compress("\n".join(GENES).encode()))
+    assert tss(path)["ENSG01"] == 100
+    path.write_bytes(gzip.compress("\n".join(GENES * 99).encode())[:-30])
+    assert "unreadable" in problems(path)[0]
+
+
+def test_a_cache_that_cannot_be_written_is_reported(write, cache):
+    cache.write_text("a file where the folder should be")
+    assert "set XDG_CACHE_HOME" in problems(write(GENES))[0]
+
+
+def transcript(name, exons, cds, strand="+", gene="ENSG01", **attributes):
+    spans = [("transcript", exons[0][0], exons[-1][1])]
+    spans += [("exon", *span) for span in exons] + [("CDS", *span) for span in cds]
+    return [record(kind, a, b, strand, gene, name, **attributes) for kind, a, b in spans]
+
+
+def test_canonical_is_the_protein_coding_transcript_with_the_longest_cds(write):
+    coding = {"transcript_biotype": "protein_coding"}
+    decay = {"transcript_biotype": "nonsense_mediated_decay"}
+    lines = [
+        record("gene", 101, 900, "+", "ENSG01"),
+        *transcript("T1", [(101, 200), (301, 800)], [(151, 200)], **coding),
+        *transcript("T2", [(201, 300), (401, 500)], [(221, 300), (401, 450)], **coding),
+        *transcript("T3", [(301, 900)], [(301, 900)], **decay),
+        record("gene", 2001, 2900, "-", "ENSG02"),
+        *transcript("T4", [(2001, 2100), (2801, 2900)], [], "-", "ENSG02"),
+        *transcript("T6", [(2001, 2400)], [], "-", "ENSG02"),
+        *transcript("T5", [(2101, 2500)], [], "-", "ENSG02"),
+    ]
+    # ENSG02 codes for nothing: T5 and T6 are longest when spliced, and the name decides
+    assert tss(write(lines), "canonical") == {"ENSG01": 200, "ENSG02": 2499}
+    assert tss(write(lines)) == {"ENSG01": 100, "ENSG02": 2899}
+
+
+def test_without_biotypes_any_cds_counts(write):
+    lines = transcript("T1", [(101, 900)], []) + transcript("T2", [(301, 400)], [(311, 390)])
+    assert tss(write(lines), "canonical") == {"ENSG01": 300}
+
+
+def test_old_gtfs_list_exons_alone(write):
+    lines = transcript("T1", [(101, 200), (301, 400)], [], "-")[1:]
+    assert tss(write(lines)) == {"ENSG01": 399}
+    assert tss(write(lines), "canonical") == {"ENSG01": 399}
+
+
+def test_canonical_needs_transcripts(write):
+    assert "give --tss=gene_5p" in problems(write(GENES), "canonical")[0]
+
+
+def all_tss(path, **changes) -> list[tuple]:
+    genes = read_genes(path, chrom_sizes=SIZES, **changes)
+    found = read_tss(path, genes, chrom_sizes=SIZES)
+    assert list(found.columns) == ["gene_id", "chrom", "tss"]
+    assert found.tss.dtype == "int64"
+    return list(found.itertuples(index=False, name=None))
+
+
+def test_all_tss_are_the_five_prime_ends_of_all_transcripts_and_the_genes_own(write):
+    lines = [
+        *GENES,
+        *transcript("T1", [(101, 120), (151, 200)], []),
+        *transcript("T2", [(141, 150)], [], gene="ENSG01.12"),
+        *transcript("T3", [(141, 180)], [], gene="ENSG01.12"),
+        *transcript("T4", [(1001, 1100), (1201, 1900)], [], "-", "ENSG02.1"),
+        record("transcript", 5, 20, "+", "ENSG04.2", "T5", chrom="chr9"),
+    ]
+    own = [("ENSG01", "chr1", 100), ("ENSG02", "chr1", 1999), ("ENSG03", "chrX", 10)]
+    more = [("ENSG01", "chr1", 140), ("ENSG02", "chr1", 1899)]
+    expected = sorted(own + more, key=lambda row: row[1:])
+    assert all_tss(write(lines)) == expected
+    # records of exons alone, and chromosomes in Ensembl's spelling
+    exons = [line for line in lines if "\ttranscript\t" not in line]
+    assert all_tss(write([line.removeprefix("chr") for line in exons])) == expected
+    # another rule moves the gene's own TSS, not its transcripts'
+    assert ("ENSG02", "chr1", 1000) in all_tss(write(lines), tss="gene_start")
+
+
+def test_without_transcripts_each_gene_has_its_own_tss_alone(write):
+    own = [("ENSG01", "chr1", 100), ("ENSG02", "chr1", 1999), ("ENSG03", "chrX", 10)]
+    assert all_tss(write(GENES)) == own
+    table = write(["gene_id,chrom,tss,strand", "B,2,7,-", "A,1,5,+"], "genes.csv")
+    assert all_tss(table) == [("A", "chr1", 5), ("B", "chr2", 7)]
+
+
+def test_malformed_gtf_lines_are_named(write):
+    lines = [
+        *GENES,
+        "chr1\ttoo short",
+        record("gene", "x", 20, "+", "ENSG05"),
+        record("gene", 10, 20, ".", "ENSG06"),
+        record("gene", 10, 20, "+", "ENSG07").replace("gene_id", "id"),
+    ]
+    found = problems(write(lines))
+    assert [problem.split(": ")[0].rpartition(" ")[2] for problem in found] == ["5", "6", "7", "8"]
+    (problem,) = problems(write([*GENES, GENES[0]]))
+    assert "repeated values" in problem
+    (problem,) = problems(write([*GENES, record("gene", 30, 20, "+", "ENSG05")]))
+    assert "ENSG05 with an end before the start" in problem
+
+
+def test_a_table_of_tss_is_taken_as_it_is(write):
+    path = write(
+        ["gene_id,chrom,tss,strand,name,note", "ENSG02.1,2,4999,-,B,x", "ENSG01,chr1,0,+,,y"],
+        "genes.csv",
+    )
+    genes = read_genes(path, chrom_sizes=SIZES)
+    assert genes.values.tolist() == [
+        ["ENSG01", "ENSG01", "chr1", 0, "+"],
+        ["ENSG02", "B", "chr2", 4999, "-"],
+    ]
+
+
+def test_a_bed_like_table_has_its_tss_at_the_five_prime_end(write):
+    lines = ["chrom start end gene_id strand", "chr1 10 20 A +", "1 10 20 B -"]
+    path = write([line.replace(" ", "\t") for line in lines], "genes.tsv")
+    assert tss(path) == {"A": 10, "B": 19}
+    assert tss(path, "gene_start") == {"A": 10, "B": 10}
+
+
+def test_chromoformers_demo_table_works_as_it_is(shared_data):
+    sizes = load_assembly("hg19").chrom_sizes
+    path = shared_data / "chromoformer_demo" / "demo_meta.csv"
+    genes = read_genes(path, chrom_sizes=sizes)
+    assert len(genes) == 100
+    assert genes.chrom.value_counts().to_dict() == {
+        "chr1": 34, "chr5": 22, "chr6": 25, "chr8": 8, "chr14": 10, "chrY": 1,
+    }  # fmt: skip
+    assert genes.set_index("gene_id").tss["ENSG00000116213"] == 3_566_667
+
+
+def test_gencode_v10_is_read_whole(shared_data):
+    sizes = load_assembly("hg19").chrom_sizes
+    path = shared_data / "annotation" / "gencode_v10_genes.gtf.gz"
+    genes = read_genes(path, chrom_sizes=sizes).set_index("gene_id")
+    assert len(genes) == 43_575
+    assert genes.loc["ENSG00000257938", "tss"] == 149_563_300
+    assert genes.loc["ENSG00000259382", "tss"] == 32_153_658
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        (["gene_id,chrom,strand", "A,chr1,+"], "without start, end"),
+        (["gene_id,chrom,tss,strand", "A,chr1,1.5,+"], "line 2: found '1.5'"),
+        (["gene_id,chrom,tss,strand", "A,chr1,-5,+", ",chr1,1,+"], "line 3: found an empty field"),
+        (["gene_id,chrom,start,end,strand", "A,chr1,9,9,+"], "line 2: found 9-9"),
+        (["gene_id,chrom,tss,strand", "A,chr1,5"], "line 2: found 3 fields"),
+        (["gene_id,chrom,tss,strand", "A,chr1,5,."], "strand ['.'] (A)"),
+        (["gene_id,chrom,tss,strand", "A,chr1,10000,+"], "off the end of their chromosome (A)"),
+        (["gene_id,chrom,tss,strand", "A,chr7,5,+"], "1 genes, on chr7"),
+        (["gene_id,chrom,tss,strand", "ENSG1.1,1,5,+", "ENSG1.2,1,6,+"], "listed twice (ENSG1)"),
+        (["chr1\t10\t20\tA\t0\t+"], "without gene_id"),
+        ([""], "no header"),
+    ],
+)
+def test_bad_tables_are_refused(write, lines, found):
+    assert found in " ".join(problems(write(lines, "genes.csv")))
+
+
+def test_only_ensembl_ids_carry_versions(write):
+    lines = ["gene_id,chrom,tss,strand", "AT1.1,chr1,5,+", "AT1.2,chr1,6,+"]
+    assert tss(write(lines, "genes.csv")) == {"AT1.1": 5, "AT1.2": 6}
+
+
+def test_the_same_record_twice_is_harmless(write):
+    lines = ["gene_id,chrom,tss,strand", "ENSG1.1,chr1,5,+", "ENSG1.2,1,5,+"]
+    assert tss(write(lines, "genes.csv")) == {"ENSG1": 5}
+
+
+@pytest.mark.parametrize("rule", ["gene_start", "canonical"])
+def test_a_table_of_tss_leaves_no_choice(write, rule):
+    path = write(["gene_id,chrom,tss,strand", "A,chr1,5,+"], "genes.csv")
+    assert "leave out --tss" in problems(path, rule)[0]
+
+
+def test_an_unknown_rule_and_a_missing_file_are_refused(write, tmp_path):
+    assert "gene_5p, canonical, gene_start" in problems(write(GENES), "first")[0]
+    assert "No such file" in problems(tmp_path / "absent.gtf")[0]
+
+
+def test_ensembl_75_that_is_not_installed_comes_with_the_command():
+    (problem,) = problems("", sizes=load_assembly("hg19").chrom_sizes)
+    assert "pyensembl install --release 75 --species human" in problem
+
+
+def test_ensembl_75_is_read_where_pyensembl_has_put_it(write):
+    release = pyensembl.EnsemblRelease(75, species="human")
+    path = next(pathlib.Path(file) for file in release.required_local_files() if ".gtf" in file)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(gzip.compress("\n".join(GENES[:3]).encode()))
+    assert tss("", sizes=load_assembly("hg19").chrom_sizes)["ENSG02"] == 1999
+
+
+def test_ensembl_75_is_no_annotation_of_another_assembly():
+    assert "not hg19" in problems(None, sizes=load_assembly("mm10").chrom_sizes)[0]

@@ -1,0 +1,84 @@
+import pytest
+
+from data_prep.formats.assembly import (
+    SHIPPED_ASSEMBLIES,
+    load_assembly,
+    recognise_assembly,
+    select_chromosomes,
+)
+from epi2expr_jax.errors import InputError
+
+
+def test_hg19_lengths_are_the_published_ones():
+    sizes = load_assembly("hg19").chrom_sizes
+    assert sizes["chr1"] == 249_250_621
+    assert sizes["chr22"] == 51_304_566
+    assert sizes["chrX"] == 155_270_560
+    assert sizes["chrY"] == 59_373_566
+
+
+@pytest.mark.parametrize(("name", "autosomes"), [("hg19", 22), ("hg38", 22), ("mm10", 19)])
+def test_autosomes_are_the_numbered_chromosomes(name, autosomes):
+    chromosomes = select_chromosomes(load_assembly(name))
+    assert chromosomes == [f"chr{number}" for number in range(1, autosomes + 1)]
+
+
+def test_all_chromosomes_come_in_natural_order():
+    chromosomes = select_chromosomes(load_assembly("mm39"), "all")
+    assert chromosomes[:3] == ["chr1", "chr2", "chr3"]
+    assert chromosomes[-3:] == ["chrM", "chrX", "chrY"]
+
+
+def test_a_list_is_spelled_as_the_assembly_spells_it():
+    assert select_chromosomes(load_assembly("hg19"), "X, chr10,2,chr2") == ["chr2", "chr10", "chrX"]
+
+
+def test_every_unknown_chromosome_is_named():
+    with pytest.raises(InputError, match=r"unknown chromosomes chr23, Z") as caught:
+        select_chromosomes(load_assembly("hg19"), "chr1,chr23,Z")
+    assert "chr21" in caught.value.problems[0].expected
+
+
+def test_an_empty_list_is_refused():
+    with pytest.raises(InputError, match="no chromosome"):
+        select_chromosomes(load_assembly("hg19"), " , ")
+
+
+def test_a_file_of_lengths_may_be_a_fasta_index(tmp_path):
+    path = tmp_path / "fly.chrom.sizes"
+    path.write_text("# made up\n2L\t23513712\nX\t23542271\t4\t60\t61\n\n")
+    assembly = load_assembly(path)
+    assert assembly.name == "fly"
+    assert assembly.chrom_sizes == {"2L": 23513712, "X": 23542271}
+    with pytest.raises(InputError, match="no numbered chromosome"):
+        select_chromosomes(assembly)
+
+
+def test_every_bad_line_of_a_file_is_named(tmp_path):
+    path = tmp_path / "bad.chrom.sizes"
+    path.write_text("chr1\t100\nchr2\nchr1\t100\nchr3\t-5\nchr4\tmany\n")
+    with pytest.raises(InputError) as caught:
+        load_assembly(path)
+    where = [problem.where.rpartition(" ")[2] for problem in caught.value.problems]
+    assert where == ["2", "3", "4", "5"]
+
+
+def test_an_empty_file_is_refused(tmp_path):
+    path = tmp_path / "empty.chrom.sizes"
+    path.write_text("")
+    with pytest.raises(InputError, match="no chromosome"):
+        load_assembly(path)
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(InputError, match=r"hg17.*hg19, hg38"):
+        load_assembly("hg17")
+
+
+@pytest.mark.parametrize("name", SHIPPED_ASSEMBLIES)
+def test_an_assembly_is_recognised_by_its_lengths(name):
+    sizes = load_assembly(name).chrom_sizes
+    assert recognise_assembly(sizes) == name
+    assert recognise_assembly({"1": sizes["chr1"], "MT": 1}) == name
+    assert recognise_assembly({"chr1": sizes["chr1"] + 1}) is None
+    assert recognise_assembly({"chrM": sizes["chrM"]}) is None

@@ -1,0 +1,104 @@
+"""bigWig files that are not what they should be, and those that are written."""
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from data_prep.formats import bigwig
+from data_prep.formats.assembly import load_assembly
+from data_prep.formats.bigwig import check_bigwig, open_bigwig
+from data_prep.formats.bin_means import window_means
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.genome import WindowSpec
+from tests.data_prep.tracks import write_track
+
+
+def test_a_track_the_disk_has_no_room_for_is_not_there(tmp_path):
+    """pyBigWig does not say that a write has failed. In a process whose files may not grow."""
+    values = np.random.default_rng(0).random(20_000)
+    with bigwig.create_bigwig(tmp_path / "a.bw", {"chr1": 600_000}) as file:
+        file.addEntries("chr1", 0, values=values, span=25, step=25)
+    most = (tmp_path / "a.bw").stat().st_size - 100
+    program = f"""
+import pathlib, resource, signal, numpy
+from data_prep.formats.bigwig import create_bigwig
+values = numpy.random.default_rng(0).random(20_000)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, {most}))
+with create_bigwig(pathlib.Path({str(tmp_path / "b.bw")!r}), {{"chr1": 600_000}}) as file:
+    file.addEntries("chr1", 0, values=values, span=25, step=25)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "room and permission for a bigWig" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bw"]
+    bigwig.require_room(tmp_path / "c.bw", 1000)
+    with pytest.raises(InputError, match="too little room"):
+        bigwig.require_room(tmp_path / "c.bw", 10**16)
+
+
+def damage(kind: str, track) -> pathlib.Path:
+    path = track.with_name(f"{kind}.bw")
+    content = track.read_bytes()
+    if kind == "truncated":
+        path.write_bytes(content[:-100])
+    elif kind == "header only":
+        path.write_bytes(content[:40])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "HTML":
+        path.write_bytes(b"<!DOCTYPE html><html>404</html>")
+    elif kind == "gzip":
+        path.write_bytes(b"\x1f\x8b" + content)
+    elif kind == "text":
+        path.write_bytes(b"chr1\t0\t100\t1.0\n" * 9)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"),
+    [
+        ("truncated", "a truncated bigWig"),
+        ("header only", "a truncated bigWig"),
+        ("empty", "an empty file"),
+        ("HTML", "HTML"),
+        ("gzip", "a gzip file"),
+        ("text", "first bytes b'chr1"),
+        ("absent", "No such file"),
+    ],
+)
+def test_what_is_no_whole_bigwig_is_said(track, kind, found):
+    path = damage(kind, track)
+    (problem,) = check_bigwig(path, {"chr1": 1000}, ["chr1"])
+    assert found in problem.found
+    assert str(path) in problem.where
+    with pytest.raises(InputError, match=found.replace("(", ".")), open_bigwig(path):
+        pass
+
+
+def test_a_url_is_to_be_downloaded_first():
+    with pytest.raises(InputError, match=r"https://x/y.bw: found a URL.*download it first"):
+        window_means("https://x/y.bw", ["chr1"], np.array([0]), WindowSpec(100, 25))
+
+
+def test_a_good_track_has_no_problem(track):
+    assert check_bigwig(track, {"1": 1000, "2": 300, "3": 5}, ["1", "2"]) == []
+
+
+def test_a_bigwig_of_another_assembly_is_named(tmp_path):
+    mouse, human = load_assembly("mm10"), load_assembly("hg19")
+    path = write_track(tmp_path / "mouse.bw", mouse.chrom_sizes, [("chr1", 0, 9, 1.0)])
+    missing, other = check_bigwig(path, human.chrom_sizes, ["chr1", "chr2", "chr20", "chr22"])
+    assert missing.found.startswith("no chr20, chr22; it has chr1")
+    assert "another assembly: mm10" in other.found
+    assert "chr1 of 195,471,971 bp, chr2" in other.found
+    assert "chr1 of 249,250,621 bp" in other.expected
+    assert "--assembly=mm10" in other.remedy
+    assert check_bigwig(path, mouse.chrom_sizes, ["chr1", "chrX"]) == []
+
+
+def test_lengths_of_no_known_assembly(track):
+    (problem,) = check_bigwig(track, {"chr1": 999, "chr2": 300}, ["chr1", "chr2"])
+    assert "another assembly: chr1 of 1,000 bp" in problem.found

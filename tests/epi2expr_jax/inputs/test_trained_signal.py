@@ -1,0 +1,149 @@
+import dataclasses
+import json
+import pathlib
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.inputs.trained_signal import TrainedSignal
+from epi2expr_jax.predict.ensemble import load
+from epi2expr_jax.store.manifest import Manifest, read_manifest, write_manifest
+from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.training import checkpoint
+from epi2expr_jax.training.one_run import TrainConfig
+from experiments.cli.flags import TrainRequest
+from experiments.cli.training import train
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+
+@pytest.fixture(scope="module")
+def trained(small_store, tmp_path_factory):
+    """A run of one cell, from all three assays and from the first."""
+    store = shutil.copytree(small_store.path, tmp_path_factory.mktemp("own") / "store.zarr")
+    run_dir = tmp_path_factory.mktemp("run") / "run"
+    manifest = small_store.manifest
+    request = TrainRequest(
+        store=str(store), model="promoter_cnn", model_options={"width": 0.02},
+        cells=manifest.cells[:1], assays=["all", manifest.assays[0]], cv="chromosomes_3",
+        train_config=TrainConfig(epochs=1, batch_size=32),
+    )  # fmt: skip
+    train(request, run_dir)
+    return run_dir
+
+
+@pytest.fixture
+def run_dir(trained, tmp_path):
+    """A copy to tamper with."""
+    return pathlib.Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.fixture
+def altered(small_store, tmp_path):
+    """`altered(units=…, assembly=…)`: a store of the same tracks that says other things of them."""
+
+    def make(name="other", **changes) -> WindowStore:
+        path = shutil.copytree(small_store.path, tmp_path / f"{name}.zarr")
+        manifest = read_manifest(path)
+        units = {**manifest.units, **changes.pop("units", {})}
+        write_manifest(path, dataclasses.replace(manifest, units=units, **changes))
+        return WindowStore.open(path)
+
+    return make
+
+
+def as_an_older_version_wrote_it(run_dir: pathlib.Path, store: str | None = None) -> None:
+    """The run card without what the signal was, and with another path of the store."""
+    path = run_dir / checkpoint.RUN_CARD
+    card = json.loads(path.read_text())
+    assert card.pop("signal")["units"]
+    if store is not None:
+        card["store"]["path"] = store
+    path.write_text(json.dumps(card))
+
+
+def test_the_card_keeps_units_transforms_and_assembly(trained, small_store):
+    manifest = small_store.manifest
+    signal = TrainedSignal(**checkpoint.read_card(trained)["signal"])
+    assert signal.units == manifest.units
+    assert set(signal.units.values()) == {"pvalue"}
+    assert set(signal.transforms.values()) == {"arcsinh"}
+    assert signal.assembly == manifest.assembly
+    assert signal.chrom_sizes == {name: manifest.chrom_sizes[name] for name in manifest.chromosomes}
+    assert load(trained).signal == signal
+
+
+def test_tracks_of_another_unit_are_refused_by_assay(trained, small_store, altered):
+    """They would go through another transform, and the predictions be wrong without a word."""
+    first, second, _ = small_store.manifest.assays
+    store = altered(units={first: "depth", second: "fold_change"})
+    ensemble = load(trained)
+    with pytest.raises(InputError) as refused:
+        ensemble.predict(store)
+    assert str(refused.value).count("which the models were trained on") == 2
+    assert f"{first}: unit depth" in str(refused.value).replace("found ", "")
+    assert "build the store again" in str(refused.value)
+    # A model that reads none of the assays in question predicts as before.
+    other = altered("second", units={second: "depth"})
+    alone = ensemble.only([first])
+    np.testing.assert_array_equal(alone.predict(other), alone.predict(small_store))
+
+
+def test_another_assembly_is_refused(trained, small_store, altered):
+    with pytest.raises(InputError, match=r"assembly hg99.*--assembly=genome"):
+        load(trained).predict(altered(assembly="hg99"))
+    manifest = small_store.manifest
+    longer = {name: size + 1 for name, size in manifest.chrom_sizes.items()}
+    with pytest.raises(InputError, match="with other lengths of chr1"):
+        load(trained).predict(altered("longer", chrom_sizes=longer))
+
+
+def test_the_transform_is_that_of_training_whatever_this_version_makes_of_the_unit(
+    trained, small_store, monkeypatch
+):
+    expected = load(trained).predict(small_store)
+    monkeypatch.setattr("epi2expr_jax.units.UNIT_TRANSFORM", {"pvalue": "log1p"})
+    np.testing.assert_array_equal(load(trained).predict(small_store), expected)
+
+
+def test_an_older_run_takes_it_once_from_its_own_store_and_says_so(run_dir, small_store, altered):
+    expected = load(run_dir).predict(small_store)
+    as_an_older_version_wrote_it(run_dir)
+    with pytest.warns(UserWarning, match=r"taken from its own store .* and kept in the card"):
+        ensemble = load(run_dir)
+    np.testing.assert_array_equal(ensemble.predict(small_store), expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = load(run_dir)
+    assert again.signal == ensemble.signal
+    with pytest.raises(InputError, match="unit depth"):
+        again.predict(altered(units=dict.fromkeys(small_store.manifest.assays, "depth")))
+
+
+def test_an_older_run_whose_store_has_moved(run_dir, small_store, altered):
+    expected = load(run_dir).predict(small_store)
+    as_an_older_version_wrote_it(run_dir, store="gone.zarr")
+    ensemble = load(run_dir)
+    assert ensemble.signal is None
+    # Its own store is known by its contents, wherever it lies.
+    np.testing.assert_array_equal(ensemble.predict(small_store), expected)
+    other = altered(tss="some other rule")
+    with pytest.raises(InputError, match=r"load\(RUN, store=PATH\)"):
+        ensemble.predict(other)
+    with pytest.raises(InputError, match="other contents than the one trained on"):
+        load(run_dir, store=other.path)
+    with pytest.warns(UserWarning, match="kept in the card"):
+        load(run_dir, store=small_store.path)
+    np.testing.assert_array_equal(load(run_dir).predict(other), expected)
+
+
+def test_imported_weights_read_depth_of_whatever_assembly(small_store):
+    signal = TrainedSignal.of_depth(small_store.manifest.assays)
+    manifest: Manifest = small_store.manifest
+    depth = dataclasses.replace(manifest, units=dict.fromkeys(manifest.assays, "depth"))
+    signal.require_same(depth, "store", manifest.assays)
+    with pytest.raises(InputError, match="unit pvalue"):
+        signal.require_same(manifest, "store", manifest.assays)

@@ -1,0 +1,243 @@
+"""The enrichment test holds its level where naive ones do not, and finds what is planted.
+
+Null: variants and predicted effects both follow distance and signal, smoothly and together, but
+have nothing else in common. Signal, effects and tested variants go along the genome in runs,
+variants in linkage disequilibrium spread from a causal region to its neighbours, and genes of one
+locus share regions, effects and often the causal region.
+"""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import special
+
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.interpret import enrichment
+from epi2expr_jax.interpret.conditional_logit import Fit, GeneRegions
+from epi2expr_jax.interpret.enrichment import EFFECT, enrich
+
+REGIONS, BIN = 17, 2000  # bp
+SHIFT = 3  # regions between the TSSs of neighbours
+# Shares of the autosomes, by protein-coding genes.
+CHROMOSOMES = np.array([2010, 1241, 1047, 752, 862, 1016, 894, 721, 795, 756, 1294, 1035, 323, 641,
+                        611, 852, 1176, 276, 1393, 539, 231, 450]) / 18915  # fmt: skip
+ALPHAS = 0.01, 0.05, 0.1
+
+
+def along(rng, shape, r=0.6):
+    """Normal variates whose neighbours correlate by r."""
+    x = rng.standard_normal(shape)
+    for i in range(1, shape[-1]):
+        x[..., i] = r * x[..., i - 1] + np.sqrt(1 - r**2) * x[..., i]
+    return x
+
+
+def simulate(rng, genes, planted=0.0, crowd=2, chromosomes=22):
+    """Regions with counted variants.
+
+    Args:
+        planted: log odds of a variant for one standard deviation, about, of what is peculiar to
+            the predicted effect, given distance and signal.
+        crowd: genes of a locus.
+    """
+    loci, length = genes // crowd, REGIONS + SHIFT * (crowd - 1)
+    distance = (np.arange(REGIONS) - REGIONS // 2) * BIN
+    near = 1 / (1 + np.abs(distance) / 4000)
+    level, common = along(rng, (2, loci, length))
+    tested = 1 + rng.poisson(np.exp(2 + 0.5 * along(rng, (loci, length))))
+    shares = CHROMOSOMES[:chromosomes] / CHROMOSOMES[:chromosomes].sum()
+    chrom = np.char.mod("chr%d", 1 + rng.choice(chromosomes, loci, p=shares))
+    causal, tables = None, []
+    for member in range(crowd):
+        here = slice(SHIFT * member, SHIFT * member + REGIONS)
+        log_signal = level[:, here] + 2 * near
+        peculiar = 0.9 * common[:, here] + 0.4 * along(rng, (loci, REGIONS))
+        bend = np.tanh(log_signal - 1)
+        effect = np.exp(1.5 * near + 0.8 * bend + 0.5 * near * log_signal + peculiar)
+        odds = 2 * near + 1.2 * bend + 0.5 * near * log_signal + planted * peculiar
+        chance = special.softmax(odds + np.log(tested[:, here]), axis=1)
+        own = (rng.random((loci, 1)) > chance.cumsum(1)).sum(1).clip(max=REGIONS - 1) + here.start
+        shared = (rng.random(loci) < 0.7) & (member > 0)
+        shared &= (own if causal is None else causal) >= here.start
+        causal = own if causal is None else np.where(shared, causal, own)
+        linked = np.exp(-np.abs(np.arange(length) - causal[:, None]))
+        variants = rng.binomial(tested, 0.6 * linked)
+        variants[np.arange(loci), causal] = np.maximum(1, variants[np.arange(loci), causal])
+        tables.append(
+            pd.DataFrame(
+                {
+                    "gene_id": np.repeat(np.char.mod(f"g%05d.{member}", np.arange(loci)), REGIONS),
+                    "chrom": np.repeat(chrom, REGIONS),
+                    "distance": np.tile(distance, loci),
+                    "signal": np.exp(log_signal).ravel(),
+                    "effect": (effect * rng.choice([-1, 1], effect.shape)).ravel(),
+                    "significant": variants[:, here].ravel(),
+                    "exposure": tested[:, here].ravel(),
+                }
+            )
+        )
+    table = pd.concat(tables, ignore_index=True)
+    return table[table.groupby("gene_id")["significant"].transform("sum") > 0]
+
+
+def rejections(p):
+    """Share of p-values up to each of ALPHAS, and what a valid test may reach."""
+    p, alphas = np.asarray(p), np.array(ALPHAS)
+    limit = alphas + 2 * np.sqrt(alphas * (1 - alphas) / len(p))
+    return (p[:, None] <= alphas).mean(0), limit
+
+
+@pytest.mark.trial
+@pytest.mark.parametrize(("genes", "crowd"), [(600, 2), (600, 6), (3000, 2)])
+def test_holds_its_level_where_unmatched_does_not(genes, crowd, trial_size, monkeypatch):
+    count = trial_size(1 if genes > 1000 else {2: 8, 6: 24}[crowd], 500)
+    genes = trial_size(min(genes, 1500), genes)
+    p, naive = [], []
+    for i in range(count):
+        table = simulate(np.random.default_rng([genes, crowd, i]), genes, crowd=crowd)
+        tested = enrich(table, permutations=199, seed=i).set_index(["predictor", "matched"])
+        p.append(tested.p[EFFECT])
+        if crowd == 6:  # what it would be if the standard error were not taken into account
+            with monkeypatch.context() as patch:
+                patch.setattr(enrichment, "_studentise", lambda of_chromosome: of_chromosome.sum(1))
+                table = enrich(table, permutations=199, seed=i).set_index(["predictor", "matched"])
+            naive.append(table.p[EFFECT, True])
+    unmatched, limit = rejections([one[False] for one in p])
+    matched, _ = rejections([one[True] for one in p])
+    print(f"{genes} genes, {crowd} a locus: {matched}, unmatched {unmatched}, limit {limit}")
+    assert (matched <= limit).all()
+    assert (unmatched > 0.9).all()
+    if naive:
+        print(f"not studentised {rejections(naive)[0]}")
+        assert np.mean(np.array(naive) <= 0.1) > np.mean([one[True] <= 0.1 for one in p])
+        if count >= 500:
+            assert (rejections(naive)[0] > limit).all()
+
+
+@pytest.mark.trial
+def test_finds_a_planted_enrichment_and_its_intervals_cover(trial_size):
+    count = trial_size(8, 500)
+    rows = []
+    for i in range(count):
+        table = enrich(simulate(np.random.default_rng([7, i]), 600, 0.5), permutations=199, seed=i)
+        rows.append(table[table.matched].set_index("predictor").loc[EFFECT])
+    rows = pd.DataFrame(rows).astype({"p": float, "low": float, "high": float})
+    truth = rows.share.mean() / rows.expected.mean()
+    covered = rows.low.le(truth) & rows.high.ge(truth)
+    power = rows.p.le(0.05).mean()
+    print(f"enrichment {truth:.3f}: found {power:.3f}, intervals cover {covered.mean():.3f}")
+    assert truth > 1.05
+    assert power > 0.7
+    assert covered.mean() >= (0.925 if count >= 500 else 0.75)
+
+
+def five_regions(genes=30, chromosomes=3, hit=0):
+    """Each gene has five regions, effects 5 to 1, and its variants in one of them."""
+    regions = np.tile(np.arange(5), genes)
+    gene = np.repeat(np.arange(genes), 5)
+    return pd.DataFrame(
+        {
+            "gene_id": np.char.mod("g%d", gene),
+            "chrom": np.char.mod("chr%d", gene % chromosomes),
+            "distance": 1000 * (regions - 2),
+            "signal": 1.0 + (regions * 7 + gene) % 5,
+            "effect": -(5.0 - regions),
+            "significant": np.where(regions == hit, 3, 0),
+            "exposure": 10,
+        }
+    )
+
+
+def row(table, predictor=EFFECT, matched=False):
+    return table[(table.predictor == predictor) & (table.matched == matched)].iloc[0]
+
+
+def test_known_shares():
+    table = enrich(five_regions(60, chromosomes=12), permutations=99)
+    effect = row(table)
+    # The size of an effect counts, not its sign; p is never 0.
+    assert (effect.share, effect.enrichment, effect.p) == (1, pytest.approx(5), 0.01)
+    assert effect.expected == pytest.approx(0.2)
+    assert (effect.n_genes, effect.n_regions, effect.n_chromosomes) == (60, 300, 12)
+    nearest = row(table, "nearest to the TSS")
+    assert (nearest.share, nearest.p) == (0, 1)
+    assert np.isnan(nearest.low)
+    assert nearest.note == "too few variants in top regions"
+    strongest = row(table, "strongest signal")
+    assert strongest.share == pytest.approx(1 / 5)
+    assert strongest.lead == pytest.approx(5)
+    # Each chromosome has the same share.
+    assert strongest.lead_low == pytest.approx(5) == strongest.lead_high
+
+
+def test_regions_that_tie_share_the_places():
+    table = five_regions(hit=1).assign(effect=np.tile([2.0, 2.0, 1.0, 1.0, 1.0], 30))
+    assert row(enrich(table, permutations=9)).share == pytest.approx(1 / 2)
+    assert row(enrich(table, permutations=9, top=0.6)).share == pytest.approx(1)
+    alike = row(enrich(table.assign(effect=0.0), permutations=9))
+    assert (alike.share, alike.p) == (pytest.approx(1 / 5), 1)
+
+
+def test_chances_follow_the_variants_tested():
+    """Half of all tested variants lie where all significant ones do."""
+    table = five_regions()
+    table["exposure"] = np.where(table.significant > 0, 40, 10)
+    assert row(enrich(table, permutations=9)).expected == pytest.approx(1 / 2)
+
+
+def test_two_chromosomes_give_no_interval():
+    table = enrich(five_regions(chromosomes=2), permutations=9)
+    assert table[["low", "high", "p", "lead_low"]].isna().all(axis=None)
+    assert set(table.note) == {"fewer than 3 chromosomes"}
+    assert row(table).enrichment == pytest.approx(5)
+
+
+def test_regions_without_a_contact_come_last():
+    table = five_regions().assign(contact=np.tile([0.5, np.nan, np.nan, np.nan, np.nan], 30))
+    tested = enrich(table, permutations=9)
+    assert row(tested, "contact frequency").share == 1
+    assert row(tested, "activity by contact").share == 1
+    without = enrich(table.assign(contact=np.nan), permutations=9)
+    assert set(without.predictor) == {EFFECT, "nearest to the TSS", "strongest signal"}
+
+
+def test_order_of_rows_changes_nothing_but_the_permutations():
+    rng = np.random.default_rng(3)
+    table = simulate(rng, 200)
+    table = table.drop(table.index[(rng.random(len(table)) < 0.2) & (table.significant == 0)])
+    first = enrich(table, permutations=199, seed=1)
+    assert first.equals(enrich(table, permutations=199, seed=1))
+    assert not first.p.equals(enrich(table, permutations=199, seed=2).p)
+    shuffled = enrich(table.sample(frac=1, random_state=0), permutations=199, seed=1)
+    numbers = ["share", "expected", "enrichment", "low", "high", "lead", "lead_low", "lead_high"]
+    np.testing.assert_allclose(shuffled[numbers], first[numbers], rtol=1e-6)
+    np.testing.assert_allclose(shuffled.p, first.p, atol=0.15)
+
+
+def test_what_distance_and_signal_define_is_not_enriched_beyond_them():
+    table = enrich(simulate(np.random.default_rng(4), 600), permutations=99)
+    for predictor in ("nearest to the TSS", "strongest signal"):
+        assert row(table, predictor).enrichment > 1.5
+        assert row(table, predictor, matched=True).enrichment == pytest.approx(1, abs=0.05)
+
+
+def test_chromosomes_are_left_out_as_if_they_were_not_there():
+    """One step of Newton's method is as good as a fit from the start."""
+    table = simulate(np.random.default_rng(5), 400, planted=0.5, chromosomes=4)
+    data = GeneRegions.of(table)
+    names = list(dict.fromkeys(data.chrom))
+    z = enrichment._top(data.pad(table.effect.abs()), data.at_risk, 0.2)[None]
+    fit = Fit.of(data, z, data.splines())
+    assert np.ptp(fit.left_out) > 0.005
+    for k, name in enumerate(names):
+        rest = row(enrich(table[table.chrom != name], permutations=1), matched=True)
+        # Knots move a little with the regions that are left.
+        assert fit.left_out[k, 0] == pytest.approx(np.log(rest.enrichment), abs=0.004)
+
+
+def test_all_numbers_that_make_no_sense_are_named():
+    with pytest.raises(InputError) as caught:
+        enrich(five_regions(), top=1.0, permutations=0, confidence=95.0)
+    assert [problem.where for problem in caught.value.problems] == [
+        "top", "confidence", "permutations",
+    ]  # fmt: skip

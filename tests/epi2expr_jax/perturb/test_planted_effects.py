@@ -1,0 +1,149 @@
+"""Do altered marks tell planted elements from decoys of equal signal, and know when there is none?
+
+Each gene has peaks at some of 16 distal places. A place drives expression up, or down, or does
+nothing, the same for all genes; peaks everywhere are drawn alike, so signal alone tells nothing.
+"""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from epi2expr_jax import perturb
+from epi2expr_jax.predict.ensemble import load
+from epi2expr_jax.store.manifest import Manifest
+from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.training.one_run import TrainConfig
+from experiments.cli.flags import TrainRequest
+from experiments.cli.training import train
+
+BINS, WIDE, FINE = 20, 2000, 500  # places of a window, their width and that of the store's bins
+DISTAL = np.r_[0:8, 12:BINS]
+FACTORS = (0, 0.25, 0.5, 0.75, 1)
+
+
+@dataclasses.dataclass
+class Planted:
+    """A store, and by gene and place along the strand its peaks, their signal, and what they do."""
+
+    store: WindowStore
+    peak: np.ndarray
+    signal: np.ndarray
+    sign: np.ndarray
+
+    @property
+    def driving(self):
+        return self.peak & (self.sign != 0)
+
+    @property
+    def decoy(self):
+        return self.peak & (self.sign == 0)
+
+
+def plant(path, genes, seed):
+    random = np.random.default_rng(seed)
+    chromosomes = [f"chr{i}" for i in range(1, 9)]
+    each = genes // len(chromosomes)
+    names = [f"ENSG{i:05d}" for i in range(each * len(chromosomes))]
+    table = pd.DataFrame(
+        {
+            "gene_id": names,
+            "gene_name": names,
+            "chrom": np.repeat(chromosomes, each),
+            "tss": np.tile(30_000 + 60_000 * np.arange(each), len(chromosomes)),
+            "strand": random.choice(["+", "-"], len(names)),
+        }
+    )
+    sign, shape = np.zeros(BINS), (len(table), BINS)
+    sign[random.permutation(DISTAL)[:8]] = [1, 1, 1, 1, 1, -1, -1, -1]
+    peak = np.isin(np.arange(BINS), DISTAL) & (random.random(shape) < 0.3)
+    height = random.uniform(1.5, 4, shape) * peak
+    level = 3 + 0.7 * (height * sign).sum(1) + random.normal(0, 0.5, len(table))
+    fine = WIDE // FINE
+    raw = np.repeat(np.sinh(height), fine, axis=1)
+    raw *= random.uniform(0.7, 1.3, raw.shape)
+    raw += np.sinh(random.gamma(2, 0.05, raw.shape))
+    minus = (table.strand == "-").to_numpy()[:, None]
+    manifest = Manifest(
+        window_bp=BINS * WIDE,
+        bin_bp=FINE,
+        assembly="planted",
+        chrom_sizes=dict.fromkeys(chromosomes, 60_000 * (each + 1)),
+        chromosomes=chromosomes,
+        blind=[],
+        cells=["cell"],
+        assays=["mark"],
+        tracks=[["cell", "mark"]],
+        units={"mark": "pvalue"},
+        groups={"mark": "histone"},
+        min_covered=0.0,
+        tss="gene_5p",
+        candidates_sha256="0",
+    )
+    rpkm = 2 ** np.maximum(0, level) - 1
+    store = WindowStore.create(path, manifest, table, rpkm[None])
+    oriented = np.where(minus, raw[:, ::-1], raw).astype(np.float32)
+    covered = np.ones(len(table), np.float32)
+    source = [{"name": "planted", "bytes": 0, "sha256": "0"}]
+    store.write_slab("cell", "mark", np.ascontiguousarray(oriented), covered, source)
+    signal = raw.reshape(*shape, fine).mean(2)
+    return Planted(WindowStore.open(path), peak, signal, sign)
+
+
+def effects_of(world, run_dir, epochs, seeds):
+    """`effect`, `low` and `high` `[G, place, factor]`, by models that never saw the gene."""
+    train(
+        TrainRequest(
+            store=str(world.store.path),
+            model="promoter_cnn",
+            model_options={"width": 0.1, "window_bp": BINS * WIDE, "bin_bp": FINE},
+            cv="chromosomes_4",
+            seeds=seeds,
+            train_share=0.5,
+            train_config=TrainConfig(epochs=epochs, batch_size=32),
+        ),
+        run_dir,
+    )
+    edges = range(-BINS * WIDE // 2, BINS * WIDE // 2, WIDE)
+    places = [perturb.span(edge, edge + WIDE) for edge in edges]
+    edits = [perturb.scale("mark", place, factor) for place in places for factor in FACTORS]
+    found = perturb.summarise(perturb.run(load(run_dir), world.store, edits)).isel(model=0)
+    assert (found.models == seeds).all()
+    shape = (len(world.peak), BINS, len(FACTORS))
+    return [found[name].to_numpy().reshape(shape) for name in ("effect", "low", "high")]
+
+
+@pytest.mark.trial
+def test_planted_elements_are_told_from_decoys(trial_size, tmp_path):
+    genes, epochs, seeds = trial_size((800, 12, 5), (1600, 20, 5))
+    holds, drives = [], []
+    for seed in range(trial_size(1, 5)):
+        world = plant(tmp_path / f"{seed}.zarr", genes, seed)
+        effect, low, high = effects_of(world, tmp_path / f"run{seed}", epochs, seeds)
+        emptied = effect[..., 0]
+        driving = world.driving[world.peak]
+        by_effect = roc_auc_score(driving, np.abs(emptied)[world.peak])
+        by_signal = roc_auc_score(driving, world.signal[world.peak])
+        right = (-np.sign(emptied) == world.sign)[world.driving].mean()
+        includes = ((low <= 0) & (high >= 0))[..., 0]
+        # Genes that nothing drives: their share of peaks whose interval includes the true 0.
+        idle = world.decoy.any(1) & ~world.driving.any(1)
+        holds += [includes[g][world.decoy[g]].mean() for g in np.flatnonzero(idle)]
+        drives.append(1 - includes[world.driving].mean())
+        print(
+            f"seed {seed}: AUROC {by_effect:.3f} by effect, {by_signal:.3f} by signal; signs right "
+            f"{right:.1%}; drivers whose interval excludes 0 {drives[-1]:.1%}"
+        )
+        assert by_effect >= 0.85
+        assert by_signal <= 0.6
+        assert right >= 0.95
+        for place in np.flatnonzero(world.sign):
+            dose = effect[world.driving[:, place], place].mean(0)
+            assert (np.diff(dose) * world.sign[place] > 0).all()
+            assert dose[-1] == 0
+    rate, error = np.mean(holds), np.std(holds) / np.sqrt(len(holds))
+    print(f"idle genes: {rate:.3f} of intervals include 0 ({len(holds)} genes)")
+    assert rate >= 0.95 - 2 * error
+    assert np.mean(drives) > trial_size(0.3, 0.5)  # and they are no empty promise

@@ -1,0 +1,129 @@
+import dataclasses
+import types
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LinearRegression
+
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.inputs.dataset import InputConfig, load_dataset
+from epi2expr_jax.models import PromoterCnnConfig
+from epi2expr_jax.predict.baselines import BASELINES, mean_of_seeds, predict_baselines
+from epi2expr_jax.scores import table as scoring
+from epi2expr_jax.training.runs import Run
+from epi2expr_jax.training.splits import make_folds
+from epi2expr_jax.training.targets import TargetScale
+
+
+def ensemble_of(store, kind="log2", seeds=1):
+    """What baselines ask of trained models, without any training."""
+    counts = store.genes.chrom.value_counts().to_dict()
+    folds = {fold.name: fold for fold in make_folds("chromosomes_3", counts)}
+    cells, assays = store.manifest.cells, store.manifest.assays
+    runs, scales = [], []
+    for c, cell in enumerate(cells):
+        rpkm = store.read_expression(cells)[c]
+        for fold in folds.values():
+            train = fold.masks(store.genes.chrom)["train"]
+            for seed in range(seeds):
+                runs.append(Run(cell, tuple(assays[:2]), fold.name, seed))
+                fitted = rpkm if kind == "label" else rpkm[train]
+                scales.append(TargetScale.fit(kind, fitted, cell))
+    member = types.SimpleNamespace(model_config=PromoterCnnConfig(), runs=runs, scales=scales)
+    return types.SimpleNamespace(members=[member], folds=folds, input_config=InputConfig())
+
+
+@pytest.fixture(autouse=True)
+def any_ensemble(monkeypatch):
+    """Stand-ins are no `Ensemble`: type checks of tests aside."""
+    monkeypatch.setattr("epi2expr_jax.predict.baselines.Ensemble", types.SimpleNamespace)
+
+
+predict = getattr(predict_baselines, "__wrapped__", predict_baselines)
+
+
+@pytest.fixture(scope="module")
+def predictions(small_store):
+    return predict(ensemble_of(small_store, seeds=2), small_store, list(BASELINES))
+
+
+def test_every_test_gene_once_a_run_and_baseline(predictions, small_store):
+    genes, cells = len(small_store.genes), len(small_store.manifest.cells)
+    assert predictions.groupby("model").size().eq(genes * cells * 2).all()
+    scores = {name: scoring.score_table(part) for name, part in predictions.groupby("model")}
+    assert set(scores) == set(BASELINES)
+    for name, table in scores.items():
+        assert table.pearson.mean() > 0.2, name  # planted assays do predict
+
+
+def test_the_linear_one_is_least_squares_on_mean_signal(predictions, small_store):
+    cells, assays = small_store.manifest.cells, small_store.manifest.assays[:2]
+    counts = small_store.genes.chrom.value_counts().to_dict()
+    fold = make_folds("chromosomes_3", counts)[1]
+    data = load_dataset(small_store, PromoterCnnConfig(), [cells[0]], assays)
+    x = np.stack([data.track(cells[0], assay).values.mean(1) for assay in assays], 1)
+    y = np.log2(small_store.read_expression(cells)[0].astype(float) + 1)
+    masks = fold.masks(small_store.genes.chrom)
+    expected = LinearRegression().fit(x[masks["train"]], y[masks["train"]]).predict(x)
+    own = predictions[(predictions.model == "linear") & (predictions.cell == cells[0])]
+    own = own[(own.fold == fold.name) & (own.seed == 0)]
+    np.testing.assert_allclose(own.predicted, expected[masks["test"]], atol=1e-5)
+    np.testing.assert_allclose(own.observed, y[masks["test"]], atol=1e-6)
+
+
+def test_test_genes_have_no_say(small_store, predictions, monkeypatch):
+    """Expression of the test genes may be anything: predictions stay."""
+    ensemble = ensemble_of(small_store)
+    fold = ensemble.folds["fold1"]
+    test = fold.masks(small_store.genes.chrom)["test"]
+    ensemble.members[0].runs[:] = ensemble.members[0].runs[:1]
+    read = type(small_store).read_expression
+
+    def disturbed(self, cells):
+        values = read(self, cells).copy()
+        values[:, test] = values[:, test][:, ::-1]
+        return values
+
+    ensemble.members[0].scales[:] = ensemble.members[0].scales[:1]
+    monkeypatch.setattr(type(small_store), "read_expression", disturbed)
+    again = predict(ensemble, small_store, ["ridge", "boosting"])
+    first = predictions[predictions.run_id.isin(again.run_id) & (predictions.model != "linear")]
+    np.testing.assert_allclose(
+        again.sort_values(["model", "gene_id"]).predicted,
+        first.sort_values(["model", "gene_id"]).predicted,
+        rtol=1e-9,
+    )
+    assert not np.allclose(
+        again.sort_values(["model", "gene_id"]).observed,
+        first.sort_values(["model", "gene_id"]).observed,
+    )
+
+
+def test_labels_get_probabilities(small_store):
+    ensemble = ensemble_of(small_store, "label")
+    table = predict(ensemble, small_store, list(BASELINES))
+    assert table.predicted.between(0, 1).all()
+    assert set(table.observed.unique()) == {0, 1}
+    assert (scoring.score_table(table[table.model == "ridge"]).auc.mean()) > 0.6
+
+
+def test_unknown_baselines_are_named(small_store):
+    with pytest.raises(InputError, match="did you mean ridge"):
+        predict(ensemble_of(small_store), small_store, ["rigde"])
+
+
+def test_the_mean_of_seeds_is_one_prediction():
+    rows = [("a", s, g, s + g) for s in (0, 1) for g in (1, 2)]
+    table = pd.DataFrame(rows, columns=["cell", "seed", "gene_id", "predicted"])
+    table = table.assign(assays="x", fold="f", predicted_raw=table.predicted * 2.0)
+    means = mean_of_seeds(table)
+    assert means.predicted.tolist() == [1.5, 2.5, 1.5, 2.5]
+    assert means.predicted_raw.tolist() == [3, 5, 3, 5]
+
+
+def test_pools_have_no_baseline(small_store):
+    ensemble = ensemble_of(small_store)
+    pooled = [dataclasses.replace(run, cell="E1+E2") for run in ensemble.members[0].runs]
+    ensemble.members[0].runs = pooled
+    assert predict(ensemble, small_store, ["linear"]).empty

@@ -1,0 +1,89 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.scores.across_cells import score_across_cells
+
+CHROMS, GENES = 6, 40
+
+
+def made(random, own: float, common: float) -> pd.DataFrame:
+    """Predictions in three cells: expression = what cells share + what is the cell's own.
+
+    Args:
+        own, common: how much of each a model knows.
+    """
+    genes = CHROMS * GENES
+    shared = random.standard_normal(genes) * 2
+    rows = []
+    for trained_on in ("A", "B+C"):
+        for k, cell in enumerate("ABC"):
+            specific = np.random.default_rng(k).standard_normal(genes)
+            noise = random.standard_normal(genes) * 0.1
+            rows.append(
+                pd.DataFrame(
+                    {
+                        "trained_on": trained_on,
+                        "cell": cell,
+                        "assays": "H3K27ac",
+                        "fold": "f",
+                        "seed": 0,
+                        "gene_id": [f"g{i}" for i in range(genes)],
+                        "chrom": [f"chr{i % CHROMS + 1}" for i in range(genes)],
+                        "observed": shared + specific,
+                        "predicted": common * shared + own * specific + noise,
+                    }
+                )
+            )
+    return pd.concat(rows, ignore_index=True)
+
+
+def test_what_is_common_is_no_knowledge_of_a_cell():
+    table = score_across_cells(made(np.random.default_rng(0), own=0, common=1))
+    assert len(table) == 6
+    assert (table.pearson > 0.8).all()
+    assert (table.deviation.abs() < 0.3).all()
+    assert (table.deviation_low < 0.1).all()
+    # The mean of two other cells holds most of what cells share, and noise of its own.
+    assert table.baseline.between(0.6, 0.95).all()
+    np.testing.assert_allclose(table.lead, table.pearson - table.baseline)
+
+
+def test_what_is_a_cells_own_is_seen_in_deviations():
+    table = score_across_cells(made(np.random.default_rng(0), own=1, common=1))
+    assert (table.deviation > 0.95).all()
+    assert (table.lead_low > 0).all()
+    assert table.n_genes.eq(CHROMS * GENES).all()
+
+
+def test_seen_cells_are_marked():
+    table = score_across_cells(made(np.random.default_rng(1), 1, 1)).set_index("trained_on")
+    assert table.loc["A"].set_index("cell").seen.to_dict() == {"A": True, "B": False, "C": False}
+    assert table.loc["B+C"].set_index("cell").seen.to_dict() == {"A": False, "B": True, "C": True}
+
+
+def test_the_baseline_is_the_mean_of_the_other_cells():
+    predictions = made(np.random.default_rng(2), 1, 1)
+    table = score_across_cells(predictions).set_index(["trained_on", "cell"])
+    own = predictions[predictions.trained_on == "A"]
+    by_gene = own.pivot(index="gene_id", columns="cell", values="observed")
+    chrom = own.drop_duplicates("gene_id").set_index("gene_id").chrom
+    others = by_gene[["B", "C"]].mean(axis=1)
+    by_chrom = [np.corrcoef(others[part.index], by_gene.A[part.index])[0, 1]
+                for _, part in chrom.groupby(chrom)]  # fmt: skip
+    assert table.loc[("A", "A"), "baseline"] == pytest.approx(np.mean(by_chrom), abs=1e-6)
+
+
+def test_a_gene_missing_in_a_cell_has_no_deviation_there():
+    predictions = made(np.random.default_rng(3), 1, 1)
+    missing = (predictions.cell == "C") & predictions.gene_id.isin(["g0", "g1"])
+    table = score_across_cells(predictions[~missing])
+    assert table.deviation.notna().all()
+    assert (table.pearson > 0.9).all()
+
+
+def test_one_cell_is_refused():
+    predictions = made(np.random.default_rng(0), 1, 1)
+    with pytest.raises(InputError, match="a single cell"):
+        score_across_cells(predictions[predictions.cell == "A"])

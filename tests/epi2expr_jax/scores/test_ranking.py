@@ -1,0 +1,423 @@
+"""Scores stay within a model and a chromosome; intervals cover; holes and traps are named."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.scores import ranking
+from epi2expr_jax.scores import table as scoring
+from epi2expr_jax.scores.intervals import MIN_GENES, jackknife
+
+# Protein-coding genes of the Roadmap RPKM matrix on hg19's autosomes.
+COUNTS = """2010 1241 1047 752 862 1016 894 721 795 756 1294
+1035 323 641 611 852 1176 276 1393 539 231 450"""
+GENES = {f"chr{number}": int(n) for number, n in enumerate(COUNTS.split(), 1)}
+BLIND = {chrom: GENES[chrom] for chrom in ("chr3", "chr7", "chr20")}
+
+
+def predictions_of(cell, assays, fold, chrom, observed, predicted):
+    return pd.DataFrame(
+        {
+            "cell": cell,
+            "assays": assays,
+            "fold": fold,
+            "seed": 0,
+            "chrom": chrom,
+            "gene_id": [f"{chrom}_{number}" for number in range(len(observed))],
+            "observed": observed,
+            "predicted": predicted,
+            "observed_raw": np.exp2(observed),
+            "predicted_raw": np.exp2(predicted),
+        }
+    )
+
+
+def simulated(rng, r, genes, spread=0.05, shared=False):
+    """Predictions whose correlation on a chromosome varies around r `[C, A]` by `spread`.
+
+    With `shared`, cells share most of their expression, of the models' errors and all of the
+    chromosomes' effects; otherwise cells are independent, so that each can be a trial.
+    """
+    C, A = r.shape
+    parts = []
+    for chrom, n in genes.items():
+
+        def draw(*shape, weight=0.8 if shared else 0.0):
+            common = rng.normal(size=(1, *shape))
+            return np.sqrt(weight) * common + np.sqrt(1 - weight) * rng.normal(size=(C, *shape))
+
+        effect = draw(A, weight=1.0 if shared else 0.0) + rng.normal(size=(1 if shared else C, 1))
+        rho = np.clip(r + spread * effect / np.sqrt(2), -0.99, 0.99)[..., None]
+        observed = draw(1, n)
+        predicted = rho * observed + np.sqrt(1 - rho**2) * draw(A, n)
+        observed = np.broadcast_to(observed, predicted.shape)
+        cell, assay, gene = (axis.ravel() for axis in np.indices(predicted.shape))
+        part = {"cell": cell, "assays": assay, "gene_id": gene, "chrom": chrom}
+        part |= {"observed": observed.ravel(), "predicted": predicted.ravel()}
+        parts.append(pd.DataFrame(part))
+    table = pd.concat(parts, ignore_index=True)
+    return table.assign(
+        cell=np.char.mod("E%03d", table["cell"]),
+        assays=np.char.mod("mark%02d", table["assays"]),
+        gene_id=table["chrom"] + "_" + np.char.mod("%d", table["gene_id"]),
+        fold="f0",
+        seed=0,
+        observed_raw=table["observed"],
+        predicted_raw=table["predicted"],
+    )
+
+
+def scores_of(pearson, n=100):
+    """A score table from {(cell, assay): {chrom: pearson}}; other scores follow pearson."""
+    rows = [
+        {"cell": cell, "assays": assay, "fold": "f0", "seed": 0, "chrom": chrom, "pearson": r}
+        for (cell, assay), chromosomes in pearson.items()
+        for chrom, r in chromosomes.items()
+    ]
+    table = pd.DataFrame(rows)
+    table["n"] = table["chrom"].map(n) if isinstance(n, dict) else n
+    for name in scoring.METRICS[1:]:
+        table[name] = table["pearson"]
+    return table.assign(constant=False, constant_observed=False)
+
+
+def test_scores_agree_with_scipy_in_every_group():
+    rng = np.random.default_rng(0)
+    table = simulated(rng, np.array([[0.7, 0.2], [0.5, 0.4]]), {"chr1": 90, "chr2": 300, "chrX": 3})
+    table["observed_raw"] = np.exp(table["observed"])
+    shuffled = table.sample(frac=1, random_state=0)
+    scores = scoring.score_table(shuffled)
+    assert len(scores) == 2 * 2 * 3
+    for row in scores.to_dict("records"):
+        here = table[["cell", "assays", "chrom"]] == [row["cell"], row["assays"], row["chrom"]]
+        group = table[here.all(axis=1)]
+        x, y = group["observed"], group["predicted"]
+        assert row["n"] == len(group)
+        assert row["pearson"] == pytest.approx(np.corrcoef(x, y)[0, 1], abs=1e-5)
+        assert row["spearman"] == pytest.approx(stats.spearmanr(x, y)[0], abs=1e-5)
+        assert row["mse"] == pytest.approx(np.mean((x - y) ** 2), rel=1e-5)
+        assert row["r2"] == pytest.approx(1 - np.mean((x - y) ** 2) / np.var(x), abs=1e-5)
+        raw = np.corrcoef(group["observed_raw"], group["predicted_raw"])[0, 1]
+        assert row["pearson_raw"] == pytest.approx(raw, abs=1e-5)
+        cell = table[table["cell"] == row["cell"]].drop_duplicates("gene_id")
+        label = x > cell["observed"].median()
+        if label.nunique() == 2:
+            area = stats.mannwhitneyu(y[label], y[~label]).statistic
+            expected = area / (label.sum() * (~label).sum())
+            assert row["auc"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_scores_depend_neither_on_row_order_nor_on_string_kind():
+    table = simulated(np.random.default_rng(1), np.array([[0.5]]), {"chr1": 70, "chr2": 40})
+    expected = scoring.score_table(table)
+    reverse = scoring.score_table(table[::-1].reset_index(drop=True))
+    pd.testing.assert_frame_equal(reverse, expected, rtol=1e-5)
+    kinds = dict.fromkeys(("cell", "assays", "fold", "chrom", "gene_id"), "category")
+    categories = scoring.score_table(table.astype(kinds))
+    pd.testing.assert_frame_equal(categories, expected, check_dtype=False, check_categorical=False)
+    ranked = ranking.rank_assays(categories)
+    pd.testing.assert_frame_equal(ranked, ranking.rank_assays(expected))
+
+
+def test_training_mean_predictor_scores_zero_not_the_pooled_negative():
+    rng = np.random.default_rng(2)
+    observed = {f"chr{k}": rng.normal(k, 1, 40) for k in range(1, 6)}
+    parts = []
+    for fold, (chrom, values) in enumerate(observed.items()):
+        others = np.concatenate([x for name, x in observed.items() if name != chrom])
+        mean = np.full(40, others.mean())
+        parts.append(predictions_of("E003", "H3K4me1", f"f{fold}", chrom, values, mean))
+    table = pd.concat(parts)
+    assert np.corrcoef(table["observed"], table["predicted"])[0, 1] < -0.2
+    scores = scoring.score_table(table)
+    assert (scores["pearson"] == 0).all()
+    assert scores["constant"].all()
+    ranked = ranking.rank_assays(scores)
+    assert (ranked["pearson"] == 0).all()
+    assert (ranked["constant_share"] == 1).all()
+    assert any("E003 H3K4me1 (100%)" in note for note in ranking.caveats(scores))
+
+
+def test_bad_predictions_are_all_named_at_once():
+    table = predictions_of("all", "DNase", "f0", "chr1", np.arange(5.0), np.arange(5.0))
+    table.loc[0, "predicted"] = np.nan
+    table.loc[1, "chrom"] = None
+    with pytest.raises(InputError) as caught:
+        scoring.score_table(pd.concat([table, table[3:]]))
+    text = str(caught.value)
+    for part in ("not finite (all DNase f0 0)", "2 genes twice", 'named "all"', "empty ['chrom']"):
+        assert part in text
+    with pytest.raises(InputError, match="observed_raw"):
+        scoring.score_table(table.drop(columns="observed_raw"))
+    with pytest.raises(InputError, match="no rows"):
+        scoring.score_table(table[:0])
+    with pytest.raises(InputError, match="between 0 and 1"):
+        ranking.rank_assays(scores_of({("E003", "DNase"): {"chr1": 0.5}}), confidence=95.0)
+
+
+def test_jackknife_by_hand():
+    values, genes = np.array([0.5, 0.3, 0.6]), np.array([100.0, 50.0, 50.0])
+    (mean,), (error,) = jackknife(values[:, None], genes)
+    assert mean == pytest.approx(0.475)
+    # Leaving out each in turn: 0.45, 0.533333, 0.433333.
+    left_out = np.array([0.45, 1.6 / 3, 1.3 / 3])
+    shares = 200 / genes
+    # Busing et al. (1999), as published: pseudo-values about the jackknife estimate.
+    estimate = 3 * mean - np.sum((1 - genes / 200) * left_out)
+    pseudo = shares * mean - (shares - 1) * left_out
+    busing = np.mean((pseudo - estimate) ** 2 / (shares - 1))
+    plain = 2 / 3 * np.sum((left_out - mean) ** 2)
+    assert error**2 == pytest.approx(max(busing, plain))
+    assert busing == pytest.approx((0.025**2 + 0.175**2 / 3 + 0.125**2 / 3) / 3)
+
+
+def test_chromosomes_of_equal_size_give_the_classical_t_interval():
+    values = np.array([0.61, 0.55, 0.7, 0.42, 0.58])
+    chromosomes = {f"chr{k}": r for k, r in enumerate(values, 1)}
+    row = ranking.rank_assays(scores_of({("E003", "DNase"): chromosomes})).iloc[-1]
+    low, high = stats.t.interval(0.95, 4, values.mean(), stats.sem(values))
+    assert [row["low"], row["high"]] == pytest.approx([low, high])
+    # One assay: nothing to share the error with.
+    assert [row["simultaneous_low"], row["simultaneous_high"]] == pytest.approx([low, high])
+    assert [row["spearman_low"], row["spearman_high"]] == pytest.approx([low, high])
+    assert [row["rank"], row["rank_low"], row["rank_high"]] == [1, 1, 1]
+    assert [row["n_genes"], row["n_chromosomes"], row["n_folds"]] == [500, 5, 1]
+
+
+def test_folds_and_seeds_are_averaged_before_chromosomes():
+    once = scores_of({("E003", "DNase"): {"chr1": 0.5, "chr2": 0.3, "chr3": 0.6}})
+    shift = [
+        once.assign(fold=f, pearson=once["pearson"] + d) for f, d in (("f0", 0.1), ("f1", -0.1))
+    ]
+    again = [table.assign(seed=seed) for table in shift for seed in (0, 1)]
+    columns = ["pearson", "low", "high", "n_genes", "n_chromosomes"]
+    expected = ranking.rank_assays(once)
+    repeated = ranking.rank_assays(pd.concat(again))
+    pd.testing.assert_frame_equal(repeated[columns], expected[columns])
+    assert set(repeated["n_folds"]) == {2}
+
+
+def test_cells_that_share_their_chromosomes_add_no_certainty():
+    chromosomes = {"chr1": 0.5, "chr2": 0.3, "chr3": 0.6}
+    one = ranking.rank_assays(scores_of({("E003", "DNase"): chromosomes}))
+    many = {(f"E{k:03}", "DNase"): chromosomes for k in range(8)}
+    over_all = ranking.rank_assays(scores_of(many))
+    assert over_all["cell"].tolist() == ["all", *sorted(cell for cell, _ in many)]
+    for name in ("pearson", "low", "high"):
+        assert over_all[name].iloc[0] == pytest.approx(one[name].iloc[0])
+    assert over_all["n_cells"].tolist() == [8] + [1] * 8
+
+
+def test_ranks_and_rank_sets():
+    rng = np.random.default_rng(3)
+    base = rng.normal(0.5, 0.1, 10)  # chromosomes differ far more than assays: pairing matters
+    marks = {"best": 0.2, "tied_a": 0.1, "tied_b": 0.1, "worst": -0.3}
+    pearson = {
+        ("E003", name): {
+            f"chr{k}": float(r) for k, r in enumerate(base + d + rng.normal(0, 0.01, 10), 1)
+        }
+        for name, d in marks.items()
+    }
+    table = ranking.rank_assays(scores_of(pearson))
+    one = table[table["cell"] == "E003"].set_index("assay")
+    assert one["rank"].tolist() == [1, 2, 3, 4]
+    sets = one[["rank_low", "rank_high"]].apply(tuple, axis=1).to_dict()
+    assert sets == {"best": (1, 1), "tied_a": (2, 3), "tied_b": (2, 3), "worst": (4, 4)}
+    assert one["high"]["worst"] < one["low"]["best"]
+    # Alone their intervals overlap: it is the pairing by chromosome that tells them apart.
+    assert one["high"]["tied_a"] > one["low"]["best"]
+    assert (one["simultaneous_high"] - one["simultaneous_low"] > one["high"] - one["low"]).all()
+    assert not any("cannot be told apart" in note for note in ranking.caveats(scores_of(pearson)))
+
+
+def test_calls_are_corrected_together():
+    rng = np.random.default_rng(5)
+    base = rng.normal(0.5, 0.1, 12)
+    levels = {"good": base + 0.1, "fair": base, "twin": base, "idle": 0 * base}
+    pearson = {
+        ("E003", name): {f"chr{k}": float(r) for k, r in enumerate(r + rng.normal(0, 0.02, 12), 1)}
+        for name, r in levels.items()
+    }
+    table = ranking.calls(scores_of(pearson))
+    one = table[table["cell"] == "E003"].set_index(["assay", "other"])
+    assert len(one) == 4 + 6  # against 0, and against each other
+    called = set(one.index[one["called"]])
+    assert {("good", ""), ("fair", ""), ("twin", ""), ("good", "fair"), ("good", "twin")} <= called
+    assert not called & {("idle", ""), ("fair", "twin"), ("twin", "fair")}
+    assert (one["lead"].drop(index=("idle", "")) > 0).all()  # the better one comes first
+    np.testing.assert_allclose(table["q"], stats.false_discovery_control(table["p"]))
+    lead, error = one.loc[("good", ""), "lead"], stats.sem(list(pearson["E003", "good"].values()))
+    assert one.loc[("good", ""), "p"] == pytest.approx(2 * stats.t.sf(lead / error, 11))
+
+
+def test_equal_assays_cannot_be_told_apart():
+    rng = np.random.default_rng(4)
+    pearson = {
+        ("E003", name): {f"chr{k}": float(r) for k, r in enumerate(rng.normal(0.5, 0.1, 6))}
+        for name in ("a", "b")
+    }
+    table = ranking.rank_assays(scores_of(pearson))
+    assert set(table["rank_low"]) == {1}
+    assert set(table["rank_high"]) == {2}
+    notes = ranking.caveats(scores_of(pearson))
+    assert any("cannot be told apart as the best" in note for note in notes)
+    assert any("1 of 1 cell" in note for note in notes)
+
+
+@pytest.mark.parametrize("chromosomes", [1, 2])
+def test_too_few_chromosomes_have_no_interval(chromosomes):
+    r = {f"chr{k}": 0.4 + k / 10 for k in range(chromosomes)}
+    scores = scores_of({("E003", "a"): r, ("E003", "b"): dict.fromkeys(r, 0.1)})
+    table = ranking.rank_assays(scores)
+    assert table[["low", "high", "simultaneous_low", "spearman_low"]].isna().all(axis=None)
+    assert table["pearson"].notna().all()
+    assert table["note"].str.contains("fewer than 3 chromosomes").all()
+    assert set(table["rank_low"]) == {1}
+    assert set(table["rank_high"]) == {2}
+    assert any("There is no interval" in note for note in ranking.caveats(scores))
+
+
+def test_tiny_and_unexpressed_chromosomes_carry_no_weight_and_are_counted():
+    r = {"chr1": 0.5, "chr2": 0.3, "chr3": 0.6, "chrY": 1.0, "chr21": 0.0}
+    scores = scores_of(
+        {("E003", "DNase"): r}, n={"chr1": 9, "chr2": 9, "chr3": 9, "chrY": 2, "chr21": 9}
+    )
+    scores["constant_observed"] = scores["chrom"] == "chr21"
+    row = ranking.rank_assays(scores).iloc[0]
+    assert row["pearson"] == pytest.approx(1.4 / 3)
+    assert (row["n_chromosomes"], row["n_genes"]) == (3, 27)
+    notes = "\n".join(ranking.caveats(scores))
+    assert "1 score without weight: fewer than 3 genes (chrY)" in notes
+    assert "1 score without weight: the same expression for all genes (chr21)" in notes
+    nothing = ranking.rank_assays(scores.assign(n=2))
+    assert nothing.empty
+    assert list(nothing.columns) == ranking.COLUMNS
+    assert any("0 chromosomes and 0 genes" in n for n in ranking.caveats(scores.assign(n=2)))
+
+
+def test_auc_skips_chromosomes_of_one_label():
+    scores = scores_of({("E003", "a"): {"chr1": 0.5, "chr2": 0.3, "chr3": 0.6}})
+    ranked = ranking.rank_assays(scores.assign(auc=[0.8, np.nan, 0.6]))
+    assert ranked["auc"].to_numpy() == pytest.approx(0.7)
+
+
+def test_a_cell_without_an_assay_stays_out_of_all():
+    r = {"chr1": 0.5, "chr2": 0.3, "chr3": 0.6}
+    low = {chrom: value - 0.2 for chrom, value in r.items()}
+    scores = scores_of({("E003", "a"): r, ("E003", "b"): low, ("E114", "a"): low, ("E116", "b"): r})
+    table = ranking.rank_assays(scores).set_index(["cell", "assay"])
+    assert table.loc[("all", "a"), "n_cells"] == 1
+    assert table.loc[("all", "a"), "pearson"] == table.loc[("E003", "a"), "pearson"]
+    assert ("E114", "b") not in table.index
+    assert ("E114", "a") in table.index
+    notes = "\n".join(ranking.caveats(scores))
+    assert 'Left out of "all", which needs every assay: E114 lacks b, E116 lacks a.' in notes
+    apart = scores[scores["cell"] != "E003"]
+    assert set(ranking.rank_assays(apart)["cell"]) == {"E114", "E116"}
+    assert any('There is no "all"' in note for note in ranking.caveats(apart))
+
+
+def test_assays_are_compared_on_the_chromosomes_they_share():
+    r = {"chr1": 0.5, "chr2": 0.3, "chr3": 0.6, "chr4": 0.9}
+    failed = {chrom: value for chrom, value in r.items() if chrom != "chr4"}
+    scores = scores_of({("E003", "a"): r, ("E003", "b"): failed})
+    table = ranking.rank_assays(scores)
+    assert table["pearson"].to_numpy() == pytest.approx(1.4 / 3)
+    assert set(table["n_chromosomes"]) == {3}
+    assert any("E003: 1 fold-seed-chromosome unit left out" in n for n in ranking.caveats(scores))
+    nothing = scores_of({("E003", "a"): {"chr1": 0.5}, ("E003", "b"): {"chr2": 0.5}})
+    assert ranking.rank_assays(nothing).empty
+    assert any("E003 is not ranked" in note for note in ranking.caveats(nothing))
+
+
+def test_caveats_say_what_the_intervals_rest_on():
+    r = {"chr3": 0.5, "chr7": 0.3, "chr20": 0.6}
+    once = scores_of({("E003", "a"): r}, n={"chr3": 1047, "chr7": 894, "chr20": 539})
+    both = pd.concat([once, once.assign(fold="f1")])
+    notes = "\n".join(ranking.caveats(both))
+    assert "these cells (E003)" in notes
+    assert "rest on 3 chromosomes and 2480 genes" in notes
+    assert "same blind chromosomes (chr3, chr7, chr20)" in notes
+    assert "t has 2 degrees of freedom" in notes
+    assert "training noise is not in the interval" in notes
+    seeds = pd.concat([both, both.assign(seed=1)])
+    assert "training noise" not in "\n".join(ranking.caveats(seeds))
+    # Each fold its own chromosomes: nothing to say about blind ones.
+    assert "blind" not in "\n".join(ranking.caveats(once.assign(fold=["f0", "f1", "f2"])))
+    lopsided = scores_of({("E003", "a"): r}, n={"chr3": 1000, "chr7": 3, "chr20": 3})
+    assert "intervals may be too short" in "\n".join(ranking.caveats(lopsided))
+
+
+def shrunk(genes, by):
+    """Fewer genes at the same relative sizes: enough for a small trial."""
+    return {chrom: max(MIN_GENES, n // by) for chrom, n in genes.items()}
+
+
+def tolerance(covered):
+    """Three binomial standard errors of a 95 % coverage."""
+    return 3 * np.sqrt(0.95 * 0.05 / len(covered))
+
+
+@pytest.mark.trial
+@pytest.mark.parametrize("spread", [0.0, 0.05])
+@pytest.mark.parametrize("genes", [BLIND, GENES], ids=["blind", "autosomes"])
+def test_interval_of_one_score_covers(trial_size, genes, spread):
+    batches, by = trial_size(1, 25), trial_size(12, 4)
+    rng = np.random.default_rng(5)
+    covered = []
+    for _ in range(batches):
+        r = rng.uniform(0.2, 0.7, (80, 1))
+        scores = scoring.score_table(simulated(rng, r, shrunk(genes, by), spread))
+        table = ranking.rank_assays(scores)
+        rows = table[table["cell"] != "all"]
+        covered += list((rows["low"] <= r[:, 0]) & (r[:, 0] <= rows["high"]))
+    print(f"\ncoverage over {len(genes)} chromosomes, spread {spread}: {np.mean(covered):.4f}")
+    assert 0.925 - tolerance(covered) <= np.mean(covered) <= 0.975 + tolerance(covered)
+
+
+@pytest.mark.trial
+@pytest.mark.parametrize("genes", [BLIND, GENES], ids=["blind", "autosomes"])
+def test_simultaneous_intervals_and_rank_sets_cover_jointly(trial_size, genes):
+    batches, by = trial_size(1, 20), trial_size(12, 4)
+    rng = np.random.default_rng(6)
+    truth = np.array([0.6, 0.55, 0.55, 0.4, 0.2, 0.0])
+    intervals, ranks, alone = [], [], []
+    for _ in range(batches):
+        r = np.tile(truth, (50, 1))
+        table = ranking.rank_assays(scoring.score_table(simulated(rng, r, shrunk(genes, by))))
+        for _, rows in table[table["cell"] != "all"].sort_values("assay").groupby("cell"):
+            inside = (rows["simultaneous_low"] <= truth) & (truth <= rows["simultaneous_high"])
+            intervals.append(inside.all())
+            alone.append(((rows["low"] <= truth) & (truth <= rows["high"])).all())
+            # Tied assays may take any of the ranks they share.
+            first, last = np.array([[1, 2, 2, 4, 5, 6], [1, 3, 3, 4, 5, 6]])
+            ranks.append(((rows["rank_low"] <= first) & (last <= rows["rank_high"])).all())
+    shares = [f"{np.mean(inside):.4f}" for inside in (intervals, alone, ranks)]
+    print(f"\njoint coverage over {len(genes)} (intervals, pointwise ones, rank sets): {shares}")
+    assert np.mean(intervals) >= 0.95 - tolerance(intervals)
+    assert np.mean(ranks) >= 0.95 - tolerance(intervals)
+    assert np.mean(alone) < np.mean(intervals)
+
+
+@pytest.mark.trial
+@pytest.mark.parametrize("genes", [BLIND, GENES], ids=["blind", "autosomes"])
+def test_interval_over_crossed_cells_covers(trial_size, genes):
+    batches, by = trial_size(1, 34), trial_size(12, 4)
+    rng = np.random.default_rng(7)
+    covered = []
+    for _ in range(batches):
+        truth = rng.uniform(0.3, 0.6, (30, 1, 1)) + rng.normal(0, 0.05, (30, 4, 1))
+        # Scored together, ranked apart: every trial is a fold of its own.
+        tables = [
+            simulated(rng, r, shrunk(genes, by), shared=True).assign(fold=trial)
+            for trial, r in enumerate(truth)
+        ]
+        scores = scoring.score_table(pd.concat(tables, ignore_index=True))
+        for r, (_, own) in zip(truth, scores.groupby("fold"), strict=True):
+            row = ranking.rank_assays(own).iloc[0]
+            assert (row["cell"], row["n_cells"]) == ("all", 4)
+            covered.append(row["low"] <= r.mean() <= row["high"])
+    print(f"\ncoverage of 4 crossed cells over {len(genes)} chromosomes: {np.mean(covered):.4f}")
+    assert 0.925 - tolerance(covered) <= np.mean(covered) <= 0.975 + tolerance(covered)

@@ -1,0 +1,115 @@
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.training import checkpoint
+
+TREE = {
+    "state": {"w": jnp.arange(6.0).reshape(2, 3), "n": jnp.int32(7)},
+    "key": np.array([1, 2**32 - 1], np.uint32),
+}
+
+
+def test_any_tree_comes_back_bit_for_bit(tmp_path):
+    checkpoint.save(tmp_path / "a", TREE)
+    template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), TREE)
+    back = checkpoint.restore(tmp_path / "a", template)
+    assert jax.tree.structure(back) == jax.tree.structure(TREE)
+    for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(TREE), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+def test_saving_again_replaces(tmp_path):
+    checkpoint.save(tmp_path / "a", TREE)
+    checkpoint.save(tmp_path / "a", jax.tree.map(lambda x: x + 1, TREE))
+    assert checkpoint.restore(tmp_path / "a", TREE)["state"]["n"] == 8
+
+
+def test_what_does_not_fit_is_listed_together(tmp_path):
+    checkpoint.save(tmp_path / "a", TREE)
+    other = {"state": {"w": jnp.zeros((2, 4)), "m": jnp.int32(0)}, "key": TREE["key"]}
+    with pytest.raises(InputError, match="3 arrays") as caught:
+        checkpoint.restore(tmp_path / "a", other)
+    for part in ("state/w (2, 3) for (2, 4)", "state/n", "state/m absent"):
+        assert part in str(caught.value)
+
+
+def rows(*values):
+    """Runs of a part: what is known of them, and their arrays."""
+    return [{"run_id": str(v)} for v in values], {"w": np.array(values, np.float32)}
+
+
+NONE: tuple = ([], None)
+
+
+def test_parts_keep_the_newest_state_and_all_that_ended(tmp_path):
+    parts = checkpoint.Parts(tmp_path / "0-of-1")
+    parts.save(NONE, rows(1, 2, 3))
+    parts.save(rows(2), rows(1, 3))
+    parts.save(rows(1, 3), NONE)
+    parts.close()
+    assert checkpoint.read_parts(tmp_path, "state") == []
+    best = checkpoint.read_parts(tmp_path, "best")
+    assert [[r["run_id"] for r in part.records] for part in best] == [["2"], ["1", "3"]]
+    row = {"w": jax.ShapeDtypeStruct((), np.float32)}
+    np.testing.assert_array_equal(best[1].restore(row)["w"], [1, 3])
+
+
+def test_what_a_killed_save_left_is_never_taken_for_whole(tmp_path):
+    folder = tmp_path / "0-of-2"
+    parts = checkpoint.Parts(folder)
+    parts.save(NONE, rows(1))
+    parts.close()
+    # Killed within the second save: who its rows are is there, the arrays are not.
+    checkpoint.write_json(folder / "state-000002.json", rows(1)[0])
+    (folder / "state-000002.orbax-checkpoint-tmp-123").mkdir()
+    (part,) = checkpoint.read_parts(tmp_path, "state")
+    assert part.path.name == "state-000001"
+    again = checkpoint.Parts(folder)
+    assert not list(folder.glob("*tmp*"))
+    again.save(NONE, rows(4))
+    again.close()
+    (part,) = checkpoint.read_parts(tmp_path, "state")
+    assert (part.path.name, part.records) == ("state-000003", [{"run_id": "4"}])
+    assert len(list(folder.iterdir())) == 2
+    checkpoint.remove_states(tmp_path)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_disk_that_refuses_is_reported(tmp_path):
+    """A process that may write no file larger than 20 kB stands in for a full disk."""
+    script = f"""
+import resource, signal, pathlib
+import numpy as np
+from epi2expr_jax.training import checkpoint
+from epi2expr_jax.errors import InputError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    values = np.random.default_rng(0).random(100_000)
+    checkpoint.save(pathlib.Path({str(tmp_path / "a")!r}), {{"w": values}})
+except InputError as error:
+    print("reported:", error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "reported:" in done.stdout, done.stderr
+    assert "free space" in done.stdout
+    assert not (tmp_path / "a").exists()
+
+
+def test_run_card_round_trip_and_versions(tmp_path):
+    checkpoint.write_card(tmp_path, {"status": "complete"})
+    assert checkpoint.read_card(tmp_path)["status"] == "complete"
+    (tmp_path / checkpoint.RUN_CARD).write_text(json.dumps({"version": 99}))
+    with pytest.raises(InputError, match="version 99"):
+        checkpoint.read_card(tmp_path)
+    with pytest.raises(InputError, match="no readable run card"):
+        checkpoint.read_card(tmp_path / "nothing")
+    assert {"jax", "flax", "device"} <= checkpoint.versions().keys()

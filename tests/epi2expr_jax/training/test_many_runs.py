@@ -1,0 +1,342 @@
+import copy
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend.mlir import ir
+
+from epi2expr_jax.errors import OutOfMemory
+from epi2expr_jax.inputs.dataset import load_dataset
+from epi2expr_jax.inputs.device_tracks import WindowSignal
+from epi2expr_jax.inputs.track_cache import TrackCache
+from epi2expr_jax.models import REGISTRY, layers
+from epi2expr_jax.training import many_runs as population_module
+from epi2expr_jax.training.many_runs import Lanes, Log, Population
+from epi2expr_jax.training.one_run import (
+    FINISHED,
+    QUARANTINED,
+    RUNNING,
+    STOPPED,
+    TrainConfig,
+    Trainer,
+)
+from epi2expr_jax.training.runs import Run, RunInputs, plan_runs
+from epi2expr_jax.training.schedules import EarlyStopConfig
+from epi2expr_jax.training.splits import make_folds
+
+CONFIG = TrainConfig(epochs=4, batch_size=32)
+EARLY = TrainConfig(
+    epochs=40, batch_size=32, learning_rate=0.003, early_stop=EarlyStopConfig(patience=2)
+)
+MODEL = REGISTRY["promoter_cnn"](assays=1, width=0.02)
+
+
+@pytest.fixture(scope="module")
+def study(small_store):
+    """60 runs over 2 cells, 3 assays, 5 folds and 2 seeds, on one small dataset."""
+    cells, assays = small_store.manifest.cells, small_store.manifest.assays
+    data = load_dataset(small_store, MODEL, cells, assays)
+    folds = make_folds("chromosomes_5", small_store.genes.chrom.value_counts().to_dict())
+    runs = [
+        Run(cell, (assay,), fold.name, seed)
+        for cell in cells
+        for assay in assays
+        for fold in folds
+        for seed in range(2)
+    ]
+    return data, folds, runs, TrackCache(data)
+
+
+@pytest.fixture(scope="module")
+def trainer():
+    return Trainer(MODEL, CONFIG)
+
+
+@pytest.fixture(scope="module")
+def early_trainer():
+    return Trainer(MODEL, EARLY)
+
+
+def make(study, trainer, runs, width=1, poisoned=(), **options):
+    """A population; the `poisoned` rows of it have targets that no loss survives."""
+    data, folds, _, cache = study
+    inputs, _ = plan_runs(data, runs, folds, "log2")
+    for i in poisoned:
+        inputs.target[i] = np.inf
+    lanes = Lanes(width, tuple(jax.local_devices()[:1]))
+    return Population(trainer, runs, inputs, options.pop("cache", cache), lanes, **options)
+
+
+def trained(population):
+    """Trained to its end: the best weights and the log of every run, by run."""
+    while population.alive:
+        population.train_epoch()
+    members, weights = population.take_ended()
+    return {
+        population.runs[i]: (
+            [np.asarray(leaf[row]) for leaf in jax.tree.leaves(weights)],
+            population.logs[i],
+        )
+        for row, i in enumerate(members)
+    }
+
+
+def assert_same(a, b):
+    """Weights and logs, bit for bit."""
+    for x, y in zip(a[0], b[0], strict=True):
+        np.testing.assert_array_equal(x, y)
+    for name, value in dataclasses.asdict(a[1]).items():
+        np.testing.assert_array_equal(value, getattr(b[1], name), err_msg=name)
+
+
+@pytest.mark.parametrize(("width", "sizes"), [(1, (8, 60)), (4, (8,))])
+def test_a_run_is_the_same_bit_for_bit_in_any_company(study, trainer, width, sizes):
+    """Alone and among others, at another place each time; idle lanes are company too."""
+    wanted = study[2][17]
+    others = [run for run in study[2] if run != wanted]
+    alone = trained(make(study, trainer, [wanted], width))[wanted]
+    for size in sizes:
+        place = 2 * size // 3
+        runs = [*others[:place], wanted, *others[place : size - 1]]
+        assert len(runs) == size
+        among = trained(make(study, trainer, runs, width))
+        assert len(among) == size
+        assert_same(alone, among[wanted])
+
+
+def test_members_differ(study, trainer):
+    """Two seeds share nothing but their data; two assays share their order of genes."""
+    found = trained(make(study, trainer, study[2][:6]))
+    weights = [np.concatenate([leaf.ravel() for leaf in leaves]) for leaves, _ in found.values()]
+    assert len(np.unique(weights, axis=0)) == 6
+
+
+@pytest.mark.parametrize("width", [1, 4])
+def test_one_program_serves_any_population(study, trainer, width):
+    """Across epochs, sizes, assays and cells: nothing is compiled after the first epoch."""
+    compiled = []
+
+    def note(event, _, **__):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    population = make(study, trainer, study[2][:4], width)
+    population.train_epoch()
+    jax.monitoring.register_event_duration_secs_listener(note)
+    try:
+        for _ in range(3):
+            population.train_epoch()
+        make(study, trainer, study[2][5:17], width).train_epoch()
+        make(study, trainer, study[2][40:41], width).train_epoch()
+        assert not compiled
+        jax.jit(lambda x: x + width)(1.0)  # which would have been seen
+        assert compiled
+    finally:
+        jax.monitoring.unregister_event_duration_listener(note)
+
+
+def test_training_lowers_the_loss_and_keeps_the_best_weights(study, early_trainer):
+    data, folds, every, _ = study
+    runs = every[3:5]
+    population = make(study, early_trainer, runs, 2)
+    while population.alive:
+        population.train_epoch()
+    _, weights = population.take_ended()
+    inputs, _ = plan_runs(data, runs, folds, "log2")
+    validation_loss = jax.jit(early_trainer._validation_loss)
+    for i, log in enumerate(population.logs):
+        assert log.train_loss[-1] < log.train_loss[0]
+        # The best weights are those of the epoch with the lowest validation loss.
+        one, own = (
+            jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), tree) for tree in (inputs, weights)
+        )
+        signal = data.signal(runs[i].cell, runs[i].assays)
+        loss = validation_loss(own["params"], own["stats"], one, signal)
+        np.testing.assert_allclose(loss, min(log.validation_loss), rtol=1e-5)
+        assert log.best == min(log.validation_loss)
+
+
+def test_a_run_whose_loss_is_not_finite_is_quarantined_by_name(study, trainer):
+    """It leaves after its first epoch, its first step named; the others end as without it."""
+    runs = study[2]
+    chosen = [runs[0], runs[10], runs[20]]  # three assays of one cell
+    population = make(study, trainer, chosen, poisoned=[1])
+    found = trained(population)
+    assert population.quarantined() == [runs[10]]
+    assert [log.status for log in population.logs] == [FINISHED, QUARANTINED, FINISHED]
+    assert population.logs[1].status_name == "quarantined"
+    assert (population.logs[1].epochs, population.logs[1].bad_step) == (1, 0)
+    assert population.logs[0].bad_step == -1
+    clean = trained(make(study, trainer, chosen))
+    for run in (runs[0], runs[20]):
+        assert_same(found[run], clean[run])
+
+
+def test_the_step_that_broke_a_run_is_known(study, trainer):
+    """One gene's target is lost: the run breaks in the step that reads the gene."""
+    data, folds, runs, cache = study
+    inputs, _ = plan_runs(data, runs[:1], folds, "log2")
+    order_key = jax.random.wrap_key_data(inputs.order_key[0], impl="threefry2x32")
+    order = trainer.plan.order(jnp.asarray(inputs.train[0]), jax.random.fold_in(order_key, 0), None)
+    gene = int(order[2 * CONFIG.batch_size + 5])
+    inputs.target[0, gene] = np.nan
+    population = Population(
+        trainer, runs[:1], inputs, cache, Lanes(1, tuple(jax.local_devices()[:1]))
+    )
+    population.train_epoch()
+    assert population.logs[0].bad_step == 2
+
+
+def test_early_stopping_ends_runs_one_by_one(study, early_trainer):
+    population = make(study, early_trainer, study[2][:4], 2)
+    trained(population)
+    stopped = [log for log in population.logs if log.status == STOPPED]
+    assert stopped
+    for log in stopped:
+        # Two epochs without improvement after the best.
+        assert np.argmin(log.validation_loss) == log.epochs - 3
+
+
+def test_runs_that_end_leave_and_waiting_ones_take_their_lanes(study, early_trainer):
+    """Two chunks of two lanes for ten runs: always full while runs wait, and the same results."""
+    runs = study[2][:10]
+    population = make(study, early_trainer, runs, 2, at_once=4)
+    lanes_used, begun = [], []
+    while population.alive:
+        population.train_epoch()
+        lanes_used.append(population.chunks)
+        begun.append(sum(log.epochs > 0 for log in population.logs))
+    assert max(lanes_used) == 2
+    assert begun[0] == 4
+    assert lanes_used[-1] == 0
+    # Fewer chunks once two lanes hold all that live.
+    assert 1 in lanes_used
+    members, _ = population.take_ended()
+    assert members == list(range(10))
+    whole = trained(make(study, early_trainer, runs, 2))
+    for i, run in enumerate(runs):
+        assert population.logs[i] == whole[run][1]
+
+
+def test_a_snapshot_goes_on_where_it_was_taken(study, trainer):
+    """In the middle of an epoch, too, and with another number of lanes' neighbours."""
+    runs = study[2][:5]
+    whole = trained(make(study, trainer, runs))
+    half = make(study, trainer, runs)
+    half.train_epoch()
+    steps = half.advance()
+    next(steps)  # some runs are an epoch ahead
+    steps.close()
+    members, states = half.snapshot()
+    assert sorted(members) == list(range(5))
+    assert len({half.logs[i].epochs for i in members}) == 2
+    saved = {i: jax.tree.map(lambda x, row=row: x[row], states) for row, i in enumerate(members)}
+    resumed = make(study, trainer, runs, saved=(saved, copy.deepcopy(half.logs)))
+    for run, found in trained(resumed).items():
+        assert_same(found, whole[run])
+
+
+def test_what_has_ended_is_handed_over_once(study, trainer):
+    population = make(study, trainer, study[2][:5], 4)
+    assert population.take_ended() == ([], None)
+    found = trained(population)
+    assert len(found) == 5
+    assert population.take_ended() == ([], None)
+    assert population.snapshot() == ([], None)
+
+
+def test_streamed_and_resident_are_the_same(study, trainer):
+    """With room for few tracks at a time."""
+    data, _, runs, cache = study
+    small = TrackCache(data, limit=6 * cache.track_bytes)
+    found = trained(make(study, trainer, runs[:40], cache=small))
+    assert small.streams((run.cell, run.assays[0]) for run in runs[:40])
+    resident = trained(make(study, trainer, runs[:40]))
+    for run in runs[:40]:
+        assert_same(found[run], resident[run])
+
+
+def test_too_little_memory_is_told_apart(study, trainer, monkeypatch):
+    class Full:
+        def lower(self, *_):
+            return self
+
+        def compile(self):
+            return self
+
+        def __call__(self, *_):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
+
+    population = make(study, trainer, study[2][:2])
+    monkeypatch.setattr(population_module, "_epoch", Full())
+    with pytest.raises(OutOfMemory, match="allocating"):
+        population.train_epoch()
+
+
+def test_logs_begin_empty():
+    log = Log()
+    assert (log.epochs, log.best, log.status) == (0, None, RUNNING)
+
+
+def lowered_loops(model, platform, width=2, genes=1000):
+    """The loops of a model's real epoch, lowered for a platform: turns, or None if data decide."""
+    trainer = Trainer(model, TrainConfig())
+    lanes = Lanes(width, tuple(jax.local_devices()[:1]))
+
+    def stacked(x, count=width):
+        return jax.ShapeDtypeStruct((count, *x.shape), x.dtype)
+
+    mask, key = jax.ShapeDtypeStruct((genes,), bool), jax.ShapeDtypeStruct((2,), jnp.uint32)
+    target = jax.ShapeDtypeStruct((genes,), jnp.float32)
+    state, inputs = jax.tree.map(
+        stacked, (trainer.state_shapes(), RunInputs(target, mask, mask, key, key))
+    )
+    values = jax.ShapeDtypeStruct((1, genes, model.window.bins), jnp.float32)
+    tracks = (((WindowSignal(values),), None),) * width
+    traced = population_module._epoch.trace(trainer, lanes, state, inputs, tracks)
+    module = traced.lower(lowering_platforms=(platform,)).compiler_ir("stablehlo")
+    turns = []
+
+    def visit(op):
+        if op.name == "stablehlo.while":
+            condition = op.regions[0].blocks[0].operations
+            compare = next(own for own in condition if own.name == "stablehlo.compare")
+            bound = compare.operands[1].owner
+            known = getattr(bound, "name", "") == "stablehlo.constant"
+            turns.append(int(np.array(bound.attributes["value"])) if known else None)
+        return ir.WalkResult.ADVANCE
+
+    module.operation.walk(visit)
+    return turns
+
+
+STEPS_AND_VALIDATION = [None, None]  # how many batches there are is data
+
+
+@pytest.mark.parametrize("name", ["cnn", "promoter_cnn"])
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_no_loop_runs_over_genes_on_an_accelerator(name, platform, monkeypatch):
+    """Whole batches there, whatever the default backend of this process; pieces on CPU."""
+    model = REGISTRY[name](assays=1)
+    assert lowered_loops(model, platform) == STEPS_AND_VALIDATION
+    # The same count finds such loops where there are some.
+    monkeypatch.setattr(layers, "PATCH_BYTES", {platform: 1})
+    assert TrainConfig().batch_size in lowered_loops(model, platform)
+
+
+def test_on_cpu_patches_are_made_a_few_genes_at_a_time():
+    turns = lowered_loops(REGISTRY["cnn"](assays=1), "cpu")
+    assert {2, 4, 8} <= set(turns)  # pieces of a batch, by layer
+
+
+def test_lanes_are_as_wide_as_suits_their_devices(monkeypatch):
+    """Not as suits the default backend, which is the CPU here."""
+
+    class Device:
+        platform = "gpu"
+
+    monkeypatch.setattr(jax, "local_devices", lambda: [Device(), Device()])
+    lanes = Lanes.default()
+    assert (lanes.width, len(lanes.devices)) == (8, 2)

@@ -1,0 +1,91 @@
+"""What fits, how it is cut, what it costs: sizes against those of real arrays."""
+
+import jax
+import numpy as np
+import pytest
+
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.inputs.dataset import load_dataset
+from epi2expr_jax.inputs.track_cache import TrackCache, device_memory
+from epi2expr_jax.models import REGISTRY
+from epi2expr_jax.training.many_runs import Lanes
+from epi2expr_jax.training.one_run import TrainConfig, Trainer
+from epi2expr_jax.training.planning import Pace, calibrate, fit
+from epi2expr_jax.training.runs import Run, plan_runs
+from epi2expr_jax.training.splits import make_folds
+
+MODEL = REGISTRY["promoter_cnn"](assays=1, width=0.02)
+TRAINER = Trainer(MODEL, TrainConfig(epochs=4, batch_size=32))
+KEY = np.zeros(2, np.uint32)
+
+
+@pytest.fixture(scope="module")
+def study(small_store):
+    manifest = small_store.manifest
+    data = load_dataset(small_store, MODEL, manifest.cells, manifest.assays)
+    folds = make_folds("chromosomes_3", small_store.genes.chrom.value_counts().to_dict())
+    runs = [
+        Run(cell, (assay,), fold.name, 0)
+        for cell in manifest.cells
+        for assay in manifest.assays
+        for fold in folds
+    ]
+    return data, folds, runs
+
+
+def lanes(width, devices=1):
+    return Lanes(width, tuple(jax.local_devices() * devices)[:devices])
+
+
+def nbytes(tree):
+    return sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(tree))
+
+
+def test_sizes_are_those_of_the_arrays(study):
+    data, _, runs = study
+    found = fit(TRAINER, runs, TrackCache(data), lanes(1), memory=1 << 30)
+    state = TRAINER.init(KEY)
+    assert found.state_bytes == nbytes(state)
+    assert found.weight_bytes == nbytes((state.params, state.stats))
+    assert found.track_bytes == nbytes(data.track(runs[0].cell, runs[0].assays[0]))
+    assert (found.runs, found.tracks, found.data_limit) == (18, 6, None)
+    assert found.device_bytes == 18 * nbytes(state) + 6 * found.track_bytes
+    assert found.disk_bytes == 36 * nbytes(state) + 18 * found.weight_bytes
+
+
+def test_less_memory_means_fewer_at_once_and_never_narrower(study):
+    data, _, runs = study
+    state = nbytes(TRAINER.init(KEY))
+    seen = []
+    for states in (100, 14, 9, 4):
+        found = fit(TRAINER, runs, TrackCache(data), lanes(4), memory=int(states * state / 0.3) + 9)
+        assert found.lanes.width == 4
+        assert found.at_once % 4 == 0
+        assert found.chunks * 4 * state <= states * state
+        seen.append(found.at_once)
+    assert seen == [100, 12, 8, 4]
+    with pytest.raises(InputError, match="for 4 runs side by side"):
+        fit(TRAINER, runs, TrackCache(data), lanes(4), memory=int(3 * state / 0.3))
+    assert fit(TRAINER, runs, TrackCache(data), lanes(4), at_once=8, memory=1 << 30).at_once == 8
+
+
+def test_signal_that_does_not_fit_is_streamed(study):
+    data, _, runs = study
+    track = TrackCache(data).track_bytes
+    cache = TrackCache(data, limit=7 * track)
+    found = fit(TRAINER, runs, cache, lanes(1), memory=1 << 30)
+    assert found.data_limit == 7 * track
+    assert found.device_bytes == 18 * found.state_bytes + 6 * track  # never more than there are
+
+
+def test_a_calibration_predicts_from_what_it_measured(study):
+    data, folds, runs = study
+    inputs, _ = plan_runs(data, runs, folds, "log2")
+    pace = calibrate(TRAINER, runs, inputs, TrackCache(data), lanes(1))
+    assert pace.genes_per_s > 0
+    genes = inputs.train.sum() + inputs.validation.sum() / 3
+    assert Pace(10.0, 5.0).seconds(inputs, 4) == pytest.approx(5 + 4 * genes / 10)
+
+
+def test_a_device_has_memory():
+    assert device_memory() > 1 << 28

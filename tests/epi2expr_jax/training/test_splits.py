@@ -1,0 +1,114 @@
+import pytest
+
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.roadmap import AUTOSOMES, BLIND_CHROMOSOMES, CHROMOFORMER_GROUPS
+from epi2expr_jax.training.splits import PARTS, make_folds, read_splits, select_folds, write_splits
+
+# Protein-coding genes per human autosome, roughly: only their unevenness matters.
+COUNTS = dict(
+    zip(
+        AUTOSOMES,
+        [1950, 1190, 1030, 720, 830, 990, 860, 650, 740, 720, 1240, 1000, 310, 590, 560, 810,
+         1130, 260, 1350, 520, 220, 420],
+        strict=True,
+    )
+)  # fmt: skip
+
+
+def check_parts(folds, counts):
+    for fold in folds:
+        parts = [set(getattr(fold, part)) for part in PARTS]
+        assert all(parts)
+        assert sum(map(len, parts)) == len(set.union(*parts)), "parts overlap"
+        assert set.union(*parts) <= set(counts)
+
+
+def test_monte_carlo_keeps_blind_chromosomes_and_validation_share():
+    folds = make_folds("monte_carlo_5", COUNTS, blind=BLIND_CHROMOSOMES)
+    check_parts(folds, COUNTS)
+    assert len({fold.validation for fold in folds}) == 5
+    rest = sum(n for name, n in COUNTS.items() if name not in BLIND_CHROMOSOMES)
+    for fold in folds:
+        assert fold.test == BLIND_CHROMOSOMES
+        assert 0.27 <= sum(COUNTS[name] for name in fold.validation) / rest <= 0.33
+
+
+def test_order_of_chromosomes_does_not_matter_and_seed_does():
+    backwards = dict(reversed(COUNTS.items()))
+    for scheme in ("monte_carlo_5", "chromoformer_4", "chromosomes_5"):
+        folds = make_folds(scheme, COUNTS, blind=BLIND_CHROMOSOMES)
+        assert folds == make_folds(scheme, backwards, blind=reversed(BLIND_CHROMOSOMES))
+    assert make_folds("monte_carlo_5", COUNTS, blind=["chr3"], seed=1) != make_folds(
+        "monte_carlo_5", COUNTS, blind=["chr3"], seed=2
+    )
+
+
+@pytest.mark.parametrize(("scheme", "number"), [("chromoformer_4", 8), ("chromosomes_5", 5)])
+def test_every_gene_is_tested_once(scheme, number):
+    folds = make_folds(scheme, COUNTS)
+    check_parts(folds, COUNTS)
+    assert len(folds) == number
+    tested = [name for fold in folds for name in fold.test]
+    assert sorted(tested) == sorted(COUNTS)
+
+
+def test_chromoformer_halves_are_swapped_within_the_held_out_group():
+    for a, b in zip(*[iter(make_folds("chromoformer_4", COUNTS))] * 2, strict=True):
+        assert (a.validation, a.test) == (b.test, b.validation)
+        assert a.train == b.train
+        group = CHROMOFORMER_GROUPS[int(a.name[5]) - 1]
+        assert set(a.validation + a.test) == set(group) & set(COUNTS)
+
+
+def test_balanced_groups_and_next_one_validates():
+    folds = make_folds("chromosomes_5", COUNTS)
+    sizes = [sum(COUNTS[name] for name in fold.test) for fold in folds]
+    assert max(sizes) / min(sizes) < 1.1
+    assert [fold.validation for fold in folds] == [fold.test for fold in folds[1:] + folds[:1]]
+
+
+def test_bare_chromosome_names_are_understood():
+    bare = {name[3:]: n for name, n in COUNTS.items()}
+    assert make_folds("monte_carlo_5", bare, blind=BLIND_CHROMOSOMES)[0].test == ("3", "7", "20")
+    assert len(make_folds("chromoformer_4", bare)) == 8
+
+
+def test_an_empty_part_is_named():
+    # The shared E003 genes: one Chromoformer group and nothing else.
+    counts = {"chr1": 50, "chr5": 30, "chr6": 30, "chr8": 20, "chr14": 20}
+    with pytest.raises(InputError, match=r"fold group1a: found no genes for its train part"):
+        make_folds("chromoformer_4", counts)
+    with pytest.raises(InputError, match=r"fold draw1: found no genes for its test part"):
+        make_folds("monte_carlo_5", counts, blind=BLIND_CHROMOSOMES)
+    assert len(make_folds("chromosomes_5", counts)) == 5
+
+
+@pytest.mark.parametrize("scheme", ["chromosomes_2", "chromosomes_23", "kfold", "monte_carlo_4"])
+def test_impossible_schemes_are_refused(scheme):
+    with pytest.raises(InputError):
+        make_folds(scheme, COUNTS, blind=["chr3"])
+
+
+def test_too_coarse_chromosomes_cannot_give_thirty_percent():
+    with pytest.raises(InputError, match="27 to 33 %"):
+        make_folds("monte_carlo_5", {"chr1": 50, "chr2": 50, "chr3": 50}, blind=["chr3"])
+
+
+def test_chromosomes_outside_the_groups_are_named():
+    with pytest.raises(InputError, match="chrM"):
+        make_folds("chromoformer_4", {**COUNTS, "chrM": 13})
+
+
+def test_frozen_splits_come_back(tmp_path):
+    folds = make_folds("chromosomes_4", COUNTS)
+    write_splits(tmp_path / "splits.json", "chromosomes_4", 0, folds, list(COUNTS))
+    assert read_splits(tmp_path / "splits.json") == folds
+    assert select_folds(folds, ["fold2"]) == [folds[1]]
+    with pytest.raises(InputError, match="fold9"):
+        select_folds(folds, ["fold9"])
+
+
+def test_masks_follow_chromosomes():
+    fold = make_folds("chromosomes_5", COUNTS)[0]
+    masks = fold.masks(["chr1", "chr2", "chrZ"])
+    assert sum(mask.astype(int) for mask in masks.values()).tolist() == [1, 1, 0]

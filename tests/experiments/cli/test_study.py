@@ -1,0 +1,141 @@
+"""What a request asks for: kinds of assay sets, holes in the store, nonsense."""
+
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from data_prep.build_store import build
+from epi2expr_jax.errors import InputError, nearest
+from epi2expr_jax.training.one_run import TrainConfig
+from epi2expr_jax.training.runs import parse_assay_sets
+from epi2expr_jax.training.splits import make_folds, select_folds
+from experiments.cli.flags import TrainRequest
+from experiments.cli.study import Study
+
+FOUR = ["H3K4me3", "H3K27ac", "DNase", "H3K9me3"]
+
+
+def study(store, cells=("all",), assays=("each",), **training):
+    return Study(
+        TrainRequest(
+            store=str(store.path),
+            model="promoter_cnn",
+            model_options={"width": 0.02},
+            cells=list(cells),
+            assays=list(assays),
+            cv="chromosomes_3",
+            train_config=TrainConfig(epochs=1, batch_size=32, **training),
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def holed(build_config, roadmap, tmp_path_factory):
+    """A store of two cells and three assays, one track of which is missing; and which."""
+    folder = tmp_path_factory.mktemp("holed")
+    table = pd.read_csv(roadmap / "tracks.csv").drop(columns="sha256")
+    table["path"] = [str(roadmap / path) for path in table.path]
+    table.iloc[1:].to_csv(folder / "tracks.csv", index=False)
+    store = build(build_config(folder / "store", tracks=str(folder / "tracks.csv")))
+    return store, table.cell[0], table.assay[0]
+
+
+def test_kinds_of_assay_sets():
+    pairs = parse_assay_sets(["pairs"], FOUR)
+    assert len(pairs) == 6
+    assert ("H3K4me3", "DNase") in pairs
+    all_but_one = parse_assay_sets(["leave_one_out"], FOUR)
+    assert set(all_but_one) == {tuple(a for a in FOUR if a != left_out) for left_out in FOUR}
+    every = parse_assay_sets(["each", "DNase+H3K4me3", "pairs", "all"], FOUR)
+    assert len(every) == 4 + 6 + 1  # the named pair is one of the pairs
+    assert every[4] == ("H3K4me3", "DNase")
+    assert parse_assay_sets(["pairs", "leave_one_out", "each"], FOUR[:2]) == [
+        ("H3K4me3", "H3K27ac"), ("H3K4me3",), ("H3K27ac",),
+    ]  # fmt: skip
+
+
+def test_nonsense_is_refused_with_the_nearest_choice():
+    for text, message in (
+        (["h3k27AC"], "did you mean H3K27ac"),
+        (["H3K4me3+DNAse"], "did you mean DNase"),
+        (["leave-one-out"], "did you mean leave_one_out"),
+        (["pair", "al"], "did you mean pairs, all"),
+        (["CTCF"], "unknown assay CTCF"),
+        ([], "nothing"),
+    ):
+        with pytest.raises(InputError, match=message):
+            parse_assay_sets(text, FOUR)
+    with pytest.raises(InputError, match="at least 2"):
+        parse_assay_sets(["pairs"], FOUR[:1])
+    counts = {f"chr{i}": 10 for i in range(1, 8)}
+    for scheme, message in (
+        ("chromosome_5", "did you mean chromosomes_5"),
+        ("montecarlo5", "did you mean monte_carlo_5"),
+        ("Chromoformer_8", "did you mean chromoformer_4"),
+        ("chromosomes_2", "nearest is --cv=chromosomes_3"),
+        ("chromosomes_40", "nearest is --cv=chromosomes_7"),
+    ):
+        with pytest.raises(InputError, match=message):
+            make_folds(scheme, counts)
+    with pytest.raises(InputError, match="at least 3 chromosomes"):
+        make_folds("chromosomes_3", {"chr1": 5, "chr2": 5})
+    folds = make_folds("chromosomes_3", counts)
+    with pytest.raises(InputError, match="did you mean fold1"):
+        select_folds(folds, ["flod1"])
+    assert nearest("zzz", FOUR) == ""
+
+
+def test_an_unknown_cell_is_refused_with_the_nearest(holed):
+    store, cell, _ = holed
+    with pytest.raises(InputError, match=f"did you mean {cell}"):
+        study(store, cells=[cell.lower()])
+
+
+def test_cells_that_lack_a_track_are_left_out_of_kinds_of_sets(holed, capsys):
+    store, cell, assay = holed
+    asked = study(store, assays=["each", "pairs", "all"])
+    runs = asked.runs
+    line = capsys.readouterr().out
+    assert "left out: 4 of 14 combinations of a cell and an assay set" in line
+    assert f"no track {cell}-{assay}\n" in line
+    trained = {(run.cell, run.assays) for run in runs}
+    assert len(trained) == 10
+    assert not any(c == cell and assay in assays for c, assays in trained)
+    assert len(runs) == 3 * len(trained)
+    assert sum(len(group.runs) for group in asked.groups()) == len(runs)
+    capsys.readouterr()
+    others = [name for name in store.manifest.assays if name != assay]
+    assert {run.cell for run in study(store, assays=others).runs} == set(store.manifest.cells)
+    assert capsys.readouterr().out == ""
+
+
+def test_what_is_named_must_be_there(holed):
+    store, cell, assay = holed
+    for asked in (
+        {"cells": [cell]},
+        {"cells": [cell], "assays": ["all"]},
+        {"assays": [assay]},
+        {"assays": ["each", "+".join(store.manifest.assays)]},
+    ):
+        with pytest.raises(InputError, match=f"no track {cell}-{assay}"):
+            study(store, **asked)
+    only = study(store, assays=["all"])
+    assert {run.cell for run in only.runs} == set(store.manifest.cells) - {cell}
+
+
+def test_masked_models_have_a_mask_for_every_assay(holed):
+    wanted = study(holed[0], assays=["each", "all"], masked=True)
+    channels = {group.name: group.trainer.model_config.assays for group in wanted.groups()}
+    assert channels == {"1-assay": 2, "3-assay": 6}
+    assert wanted.request.as_json()["train_config"]["masked"] is True
+
+
+def test_help_tells_what_may_be_asked_for():
+    text = subprocess.run(
+        [sys.executable, "-m", "experiments.train", "--help"], capture_output=True, text=True
+    ).stdout
+    for word in ("leave_one_out", "pairs", "--assays=each,all", "H3K27ac+DNase", "--masked",
+                 "chromoformer_4", "--cv=chromosomes_5", "monte_carlo_5"):  # fmt: skip
+        assert word in text

@@ -1,5 +1,5 @@
 # make demo    from a bare clone to a ranking of the assays, in a few minutes on a laptop
-# make test    the tests               make check   lint, format, types
+# make test    the tests               make check   lint, format, types, the house
 # make trials  every trial at full size             make parity  against Keras and PyTorch
 
 PYTHON ?= python3
@@ -30,6 +30,7 @@ check: $(VENV)/installed-lint $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/python -m pytest -q tests/test_house.py
 
 format: $(VENV)/installed-lint
 	$(BIN)/ruff check --fix .

@@ -1,1 +1,5 @@
 """Public files to a window store."""
+
+from epi2expr_jax import moved
+
+moved.install()

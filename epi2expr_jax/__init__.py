@@ -3,8 +3,12 @@
 import importlib
 from typing import Any
 
+from epi2expr_jax import moved
+
+moved.install()
+
 
 def __getattr__(name: str) -> Any:
-    if name == "attribution":  # as of old: from epi2expr_jax import attribution
+    if name == "attribution":  # from epi2expr_jax import attribution
         return importlib.import_module("epi2expr_jax.interpret.attribution")
-    raise AttributeError(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Floor 0. How bad input is reported: every problem at once, each with its remedy."""
+"""How bad input is reported: every problem at once, each with its remedy."""
 
 import contextlib
 import dataclasses

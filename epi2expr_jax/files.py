@@ -1,4 +1,4 @@
-"""NEW: whole-or-absent writing, sha256 (24 hand-written copies today)."""
+"""Files that are whole or absent."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""Floor 0. Genes, windows, strands, chromosome ends: integers, pure.
+"""Genes, windows, strands, chromosome ends: integers, pure.
 
 Positions are 0-based, intervals half-open, lengths in bp. A gene's window is
 `[tss - W/2, tss + W/2)` in genomic order whatever its strand; orientation happens at load.

@@ -3,11 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 
-from absl import app, flags, logging
-
 from epi2expr_jax.errors import exit_on_bad_input
-
-FLAGS = flags.FLAGS
 
 
 def start(main: Callable[[], None], *definitions: Callable[[], None]) -> None:
@@ -20,6 +16,9 @@ def start(main: Callable[[], None], *definitions: Callable[[], None]) -> None:
         main: the program; its module's docstring is the text of --help.
         definitions: functions that define its flags.
     """
+    from absl import app, flags, logging  # the library itself does without absl
+
+    FLAGS = flags.FLAGS
     # absl looks for both under the name of the script, which an installed command does not share.
     sys.modules["__main__"].__doc__ = sys.modules[main.__module__].__doc__
     before = set(FLAGS)

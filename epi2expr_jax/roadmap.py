@@ -1,4 +1,4 @@
-"""Floor 0. What the Roadmap Epigenomics studies fixed: held-out chromosomes and fold groups.
+"""What the Roadmap Epigenomics studies fixed: held-out chromosomes and fold groups.
 
 The cells and assays themselves are data, not code: see `data_prep/sheets`.
 """

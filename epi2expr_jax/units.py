@@ -1,4 +1,4 @@
-"""Unit of a track -> name of its transform; no JAX, so data_prep needs none."""
+"""What the signal of a track measures, and the transform that suits it. Needs no JAX."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -1,1 +1,5 @@
 """Programs: train, evaluate, report and all that is asked of a run."""
+
+from epi2expr_jax import moved
+
+moved.install()

@@ -19,8 +19,8 @@ import pandas as pd
 from absl import flags
 from tqdm import tqdm
 
-from epi2expr_jax.predict.ensemble import load
 from epi2expr_jax.predict.held_out import has_tracks, held_out_in
+from epi2expr_jax.predict.loading import load
 from epi2expr_jax.program import start
 from epi2expr_jax.scores.across_cells import score_across_cells
 from experiments.cli.flags import define_run, define_store, require

@@ -30,7 +30,7 @@ from scipy import stats
 from tqdm import tqdm
 
 from epi2expr_jax.interpret import attribution
-from epi2expr_jax.predict.ensemble import load
+from epi2expr_jax.predict.loading import load
 from epi2expr_jax.program import start
 from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, jackknife
 from epi2expr_jax.store.window_store import WindowStore

@@ -32,46 +32,57 @@ grid: what 660 CNNs and 308 Chromoformers cost on this device, and the estimate 
 
 Where there are two sides they take turns (ABAB), and the median ratio counts: absolute figures
 drift with the machine. Rounds beside which other processes ran are dropped and measured again.
-Needs the extra `peers`:  pip install 'epi2expr_jax[peers]'
+Needs a checkout of the repository (an installed package holds no benchmarks) and, for the peers,
+the extra `peers`:  pip install -e '.[peers]'
 """
 
+import importlib
 import json
 import platform
 from collections.abc import Callable
 
 from absl import flags
 
+from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.program import start
 from epi2expr_jax.training.one_run import PRECISIONS
-from experiments.benchmarks.bigwig import binning, windows
-from experiments.benchmarks.chromoformer import chromoformer, training_pace
-from experiments.benchmarks.cnn import cnn
-from experiments.benchmarks.perturb import perturbation
-from experiments.benchmarks.roadmap import roadmap
-from experiments.benchmarks.scaling import grid, scaling
 from experiments.cli.flags import define_store
 
 FLAGS = flags.FLAGS
 
-
-# -- cnn -------------------------------------------------------------------------------------
-
-
-def whole_study(rounds: int) -> dict:
-    """`grid`, with Chromoformer's pace as the other benchmark measures it."""
-    return grid(FLAGS.precision, training_pace(FLAGS.precision, rounds))
-
-
-BENCHMARKS: dict[str, Callable[[int], dict]] = {
-    "windows": windows,
-    "binning": binning,
-    "roadmap": roadmap,
-    "cnn": cnn,
-    "chromoformer": chromoformer,
-    "scaling": scaling,
-    "grid": whole_study,
-    "perturb": perturbation,
+# --what: the file of `benchmarks` that measures it, and its function.
+BENCHMARKS = {
+    "windows": ("bigwig", "windows"),
+    "binning": ("bigwig", "binning"),
+    "roadmap": ("roadmap", "roadmap"),
+    "cnn": ("cnn", "cnn"),
+    "chromoformer": ("chromoformer", "chromoformer"),
+    "scaling": ("scaling", "scaling"),
+    "grid": ("scaling", "whole_study"),
+    "perturb": ("perturb", "perturbation"),
 }
+
+
+def benchmark(what: str) -> Callable[[int], dict]:
+    """The function that measures `what`, given how many rounds.
+
+    Raises:
+        InputError: outside a checkout.
+    """
+    file, name = BENCHMARKS[what]
+    try:
+        return getattr(importlib.import_module(f"experiments.benchmarks.{file}"), name)
+    except ModuleNotFoundError as error:
+        if error.name != "experiments.benchmarks":
+            raise
+        raise InputError(
+            Problem(
+                "experiments.benchmark",
+                "an installed package, which holds no benchmarks",
+                "a checkout of the repository",
+                "clone it, and run python -m experiments.benchmark in its root",
+            )
+        ) from None
 
 
 def define_flags() -> None:
@@ -82,7 +93,7 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    result = BENCHMARKS[FLAGS.what](FLAGS.rounds)
+    result = benchmark(FLAGS.what)(FLAGS.rounds)
     print(json.dumps({**result, "machine": platform.processor() or platform.machine()}))
 
 

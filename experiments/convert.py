@@ -35,7 +35,7 @@ from epi2expr_jax.inputs.dataset import InputConfig
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
 from epi2expr_jax.models.chromoformer import ChromoformerConfig
 from epi2expr_jax.models.chromoformer_torch import StateDict, from_torch, to_torch
-from epi2expr_jax.predict.ensemble import load
+from epi2expr_jax.predict.loading import load
 from epi2expr_jax.program import start
 from epi2expr_jax.roadmap import CHROMOFORMER_GROUPS
 from epi2expr_jax.training import checkpoint

@@ -38,7 +38,7 @@ from tqdm import tqdm
 from epi2expr_jax.interpret.located import GeneTrack, gene_tracks, locate, region_table
 from epi2expr_jax.perturb.effects import run as run_edits
 from epi2expr_jax.perturb.effects import summarise, to_frame
-from epi2expr_jax.predict.ensemble import load
+from epi2expr_jax.predict.loading import load
 from epi2expr_jax.program import start
 from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, jackknife
 from experiments.cli.edits import FACTORS, KINDS, PRESETS, named_edits, named_places, to_number

@@ -28,9 +28,11 @@ from absl import flags
 from epi2expr_jax.program import start
 from epi2expr_jax.training import checkpoint
 from experiments.cli.flags import Machine, TrainRequest, define_machine, define_training
-from experiments.cli.training import _POLL, train
+from experiments.cli.training import train
 
 FLAGS = flags.FLAGS
+
+_POLL = 1.0  # seconds between looks at what the other processes have done
 
 
 def main() -> None:

@@ -30,8 +30,8 @@ from absl import flags
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.pools import cells_of
-from epi2expr_jax.predict.ensemble import load
 from epi2expr_jax.predict.held_out import predict_held_out
+from epi2expr_jax.predict.loading import load
 from epi2expr_jax.program import start
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring

@@ -1,0 +1,1 @@
+"""Promoter contacts, from public files to the regions of genes."""

@@ -89,7 +89,7 @@ def read_metadata(
             contacts += [(row[0], row[1], *contact) for contact in own[:max_contacts]]
     if len(problems) > _MOST_PROBLEMS:
         more = f"{len(problems) - _MOST_PROBLEMS} more such problems"
-        expected = "the columns as described in data_prep/chromoformer_meta.py"
+        expected = "the columns as described in data_prep/contacts/chromoformer_meta.py"
         problems = problems[:_MOST_PROBLEMS]
         problems.append(Problem(str(path), more, expected, "correct the lines"))
     table = pd.DataFrame(rows, columns=["cell", "gene_id", "expression", "label", *_PLACE])

@@ -1,4 +1,4 @@
-"""Gzip or plain, delimited, line numbers; four gzip sniffers today."""
+"""Text files, plain or gzipped, and the delimited tables in them, with line numbers."""
 
 import csv
 import gzip

@@ -58,7 +58,7 @@ class Track:
         cell: the epigenome, for example E003.
         assay: the histone mark or accessibility assay, for example H3K4me3.
         sources: its files; several are replicates, to be averaged.
-        unit: what the signal measures, a key of `epi2expr_jax.signal.UNIT_TRANSFORM`.
+        unit: what the signal measures, a key of `epi2expr_jax.units.UNIT_TRANSFORM`.
         group: a label to group assays by in reports; may be empty.
     """
 

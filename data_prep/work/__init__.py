@@ -1,0 +1,1 @@
+"""How files are fetched and converted, several at a time."""

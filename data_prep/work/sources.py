@@ -1,4 +1,4 @@
-"""Which files, from where."""
+"""Which files are downloaded, from where, and under which names they are kept."""
 
 import dataclasses
 import pathlib
@@ -14,18 +14,10 @@ from epi2expr_jax.errors import InputError, Problem, collect
 
 FLAGS = flags.FLAGS
 
-
 _ROADMAP = "https://egg2.wustl.edu/roadmap/data"
-
-
 _CHROMOFORMER = "https://dohlee-bioinfo.sgp1.digitaloceanspaces.com/chromoformer-data"
-
-
 _PCHIC_TISSUES = ("H1", "ME", "TB", "MSC", "NPC", "LI11", "PA", "LG", "GM")
-
-
 _BLACKLIST = "Boyle-Lab/Blacklist/master/lists"
-
 
 # Each a tuple of files, each file a tuple of URLs of the same bytes. Track sheets by their names.
 SOURCES: dict[str, tuple[tuple[str, ...], ...]] = {

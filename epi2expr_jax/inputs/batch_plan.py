@@ -1,12 +1,11 @@
-"""Floor 1. How genes are put into batches, and what a batch of genes with their regions looks like.
+"""How genes are put into batches, and what a batch of genes with their regions looks like.
 
 Genes differ in how many regions they touch, and a compiled program has fixed shapes. So genes are
 dealt into batches by their number of contacts, like sorted cards to players: the `k`-th place of
 every batch then needs about the same number of slots, and hardly any is left empty. Every epoch
 still sees each gene once, and genes of equal rank are shuffled.
 
-Axes: `B` genes a batch, `N` regions a gene, `P` pairs of a gene and one of its slots, `L`
-positions, `S` blocks of `T` tokens.
+Axes: `B` genes a batch, `P` genes in the order they are dealt.
 """
 
 import dataclasses

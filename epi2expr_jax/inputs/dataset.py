@@ -1,4 +1,4 @@
-"""Floor 2. From a store to what a model reads: arrays on the device, and how they are batched.
+"""From a store to what a model reads: arrays on the device, and how they are batched.
 
 One store serves every model: the centre of a wider window is cropped and finer bins are merged
 exactly; a store that is narrower, coarser or not divisible is refused.

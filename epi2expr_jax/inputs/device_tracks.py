@@ -1,4 +1,4 @@
-"""Floor 2. Signal on the device, and how a batch of it is taken.
+"""Signal on the device, and how a batch of it is taken.
 
 A *track* is what one assay in one cell gives a model, for all genes. What a run reads is put
 together from its tracks: `WindowSignal` serves models of one window a gene, `RegionSignal` those

@@ -1,4 +1,4 @@
-"""Floor 2. Which assays a model is shown. One masked-mark model knows every subset of its assays.
+"""Which assays a model is shown. One masked-mark model knows every subset of its assays.
 
 It reads twice as many channels as it has assays: the signals, 0 where an assay is absent, and for
 each a mask, 1 where it is present, which tells an absent assay from an empty one. In training every

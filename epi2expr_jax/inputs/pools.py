@@ -1,4 +1,4 @@
-"""Floor 3. Several cells as one: what a model reads that is trained on a pool of cells.
+"""Several cells as one: what a model reads that is trained on a pool of cells.
 
 A pool has every gene once for each of its cells, one cell after the other: its gene axis is
 `[m x G]` for `m` cells. Chromosomes are held out in all cells alike, so a pooled model has seen a

@@ -1,4 +1,4 @@
-"""Floor 3. Tracks on the devices: all of them where they fit, else a few at a time, read ahead.
+"""Tracks on the devices: all of them where they fit, else a few at a time, read ahead.
 
 A run reads few tracks, so a store of any size can be trained from: while one chunk of runs
 computes, a thread reads what the next one needs. The arrays are the same either way, and so are the

@@ -1,4 +1,4 @@
-"""Floor 2. What the signal was that models were trained on, and whether a store holds the same.
+"""What the signal was that models were trained on, and whether a store holds the same.
 
 Models read transformed signal. If the transform were looked up again in whatever store they predict
 from, tracks of another unit would pass through another transform, and predictions would be wrong

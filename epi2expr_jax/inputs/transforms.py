@@ -1,4 +1,4 @@
-"""Floor 1. What is done to binned signal: merging bins, orientation, transforms.
+"""What is done to binned signal: merging bins, orientation, transforms.
 
 Pure functions of the arrays given, the same on NumPy and on JAX arrays.
 """

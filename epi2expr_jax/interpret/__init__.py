@@ -1,0 +1,1 @@
+"""What predictions rest on, and whether predicted effects are real."""

@@ -1,4 +1,4 @@
-"""Floor 8. Which bins of which mark a prediction rests on, by models that never saw the gene.
+"""Which bins of which mark a prediction rests on, by models that never saw the gene.
 
     found = attribution.integrated_gradients(ensemble, store)
     found.promoter.sel(model="E003 H3K27ac").mean("gene")    # a profile along the strand

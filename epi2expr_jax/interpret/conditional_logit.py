@@ -1,4 +1,4 @@
-"""Floor 1. Where the variants of a gene lie among its regions, by what else is known of these.
+"""Where the variants of a gene lie among its regions, by what else is known of these.
 
 A conditional logit (McFadden 1974; over a gene's regions: fgwas, Pickrell 2014): of a gene's
 variants, the share expected in a region is proportional to its exposure (variants tested, or

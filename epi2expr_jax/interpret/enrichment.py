@@ -1,4 +1,4 @@
-"""Floor 8. Do the regions with the largest predicted effect hold more variants than matched ones?
+"""Do the regions with the largest predicted effect hold more variants than matched ones?
 
 Each gene with significant variants (eQTLs) counts once: of its variants, which share lies in its
 top regions, and which would if predicted effects said nothing of where variants lie? The expected
@@ -11,7 +11,7 @@ p = (k + 1) / (n + 1). Variants in linkage disequilibrium, effects of neighbouri
 that share both are not exchangeable; so the sum is divided by its standard error between
 chromosomes, in each permutation anew (Chung & Romano 2013). Where variants and effects follow
 distance and signal, p-values are far too small without the match, and where neighbours share both,
-too small without the standard error (simulated: tests/epi2expr_jax/test_enrichment.py).
+too small without the standard error (simulated: tests/epi2expr_jax/interpret/test_enrichment.py).
 
 Intervals: delete-one-chromosome jackknife of the logarithm, fits included, and Student's t.
 

@@ -1,4 +1,4 @@
-"""Floor 2. Variant–gene pairs (eQTLs and a background) counted in the regions of their gene.
+"""Variant–gene pairs (eQTLs and a background) counted in the regions of their gene.
 
 A pair counts in the regions of its own gene alone, and in each that holds the variant. Names of
 chromosomes may be `1` or `chr1`, gene ids may carry versions.

@@ -1,4 +1,4 @@
-"""Floor 2. The models by name: a frozen configuration each, whose `build` makes the module."""
+"""The models by name: a frozen configuration each, whose `build` makes the module."""
 
 from epi2expr_jax.models.chromoformer import ChromoformerConfig
 from epi2expr_jax.models.cnn import CnnConfig

@@ -1,4 +1,4 @@
-"""Floor 2. The layers of Chromoformer (Lee, Yang & Kim, Nat Commun 2022), exact and small.
+"""The layers of Chromoformer (Lee, Yang & Kim, Nat Commun 2022), exact and small.
 
 A region is `L` positions, each a token `features·W + code`. Chromoformer needs of a region what one
 query, the centre, attends to. Keys and values are linear in the `F` raw features plus a fixed code,

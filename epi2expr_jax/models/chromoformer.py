@@ -1,4 +1,4 @@
-"""Floor 2. Chromoformer (Lee, Yang & Kim, Nat Commun 2022): a promoter and the regions it touches.
+"""Chromoformer (Lee, Yang & Kim, Nat Commun 2022): a promoter and the regions it touches.
 
 Three resolutions, each with an embedding of the promoter, a pairwise attention from the promoter
 to each region, and a regulation attention among promoter and regions. 5,342,543 published

@@ -1,4 +1,4 @@
-"""Floor 4. Published Chromoformer weights (PyTorch) and ours, in both directions.
+"""Published Chromoformer weights (PyTorch) and ours, in both directions.
 
 Works on NumPy arrays by name, as in a PyTorch state dict; reading the file needs PyTorch and is
 left to `experiments.convert`. Three ages of names are known; what is exported has the newest.

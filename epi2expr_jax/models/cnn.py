@@ -1,4 +1,4 @@
-"""Floor 2. The regression CNN derived from GOPHER (Toneyan et al., Nat Mach Intell 2022).
+"""The regression CNN derived from GOPHER (Toneyan et al., Nat Mach Intell 2022).
 
 1,797,289 parameters (moving averages included) for one assay in 400 bins.
 """

@@ -1,4 +1,4 @@
-"""Floor 2. What the configurations of models that read one window a gene have in common."""
+"""What the configurations of models that read one window a gene have in common."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Floor 2. The layers of the convolutional models, fast over many runs and inside a scan.
+"""The layers of the convolutional models, fast over many runs and inside a scan.
 
 A convolution is written as patches times kernel. A `lax` convolution becomes a grouped one under
 `vmap`, and inside `scan` or `map` it loses its fast CPU form; a matrix product does neither. Three

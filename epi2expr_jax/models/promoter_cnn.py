@@ -1,4 +1,4 @@
-"""Floor 2. The promoter CNN of the ChromExpress study: 6 kb around the TSS in bins of 100 bp.
+"""The promoter CNN of the ChromExpress study: 6 kb around the TSS in bins of 100 bp.
 
 2,619,126 parameters for one assay in 60 bins. No batch norm.
 """

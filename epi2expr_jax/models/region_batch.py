@@ -1,4 +1,8 @@
-"""What Chromoformer is given."""
+"""What Chromoformer reads of a batch: genes, the regions they touch, and where their tokens lie.
+
+Axes: `B` genes a batch, `N` regions a gene, `P` pairs of a gene and one of its slots, `L`
+positions, `S` blocks of `T` tokens.
+"""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""Floor 2. How weights start: uniform within a bound, or constant; all of a model in one draw.
+"""How weights start: uniform within a bound, or constant; all of a model in one draw.
 
 A variable keeps how it starts, so that the weights of a whole model can be drawn as one vector and
 cut on the host. A program that draws the 231 arrays of Chromoformer one by one compiles for 15 s.

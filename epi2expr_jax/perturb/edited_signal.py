@@ -1,4 +1,4 @@
-"""Floor 3. Signal with edits applied, on the device: what a model reads when marks are altered.
+"""Signal with edits applied, on the device: what a model reads when marks are altered.
 
 Edits act on the store's own bins, before merging, transform and orientation, so an edit is the same
 at every resolution and on either strand; one on the log scale acts on what each resolution reads.

@@ -1,4 +1,4 @@
-"""Floor 4. Edits: what is done to one assay's signal at one place. An edit is data.
+"""Edits: what is done to one assay's signal at one place. An edit is data.
 
 `scale`, `set_to`, `shift`, `swap_with` and `remove_peak` make one; `epi2expr_jax.perturb` predicts
 what expression would do.

@@ -1,4 +1,4 @@
-"""Floor 6. Marks altered in silico: what would expression be if this mark changed here?
+"""Marks altered in silico: what would expression be if this mark changed here?
 
 from epi2expr_jax import perturb
 from epi2expr_jax.predict import load

@@ -1,4 +1,4 @@
-"""Floor 4. Outputs of models under edits, on the device; what an edit leaves alone is not redone.
+"""Outputs of models under edits, on the device; what an edit leaves alone is not redone.
 
 An edit that alters some of a gene's regions and not its window leaves Chromoformer's promoter and
 other regions as they were until they meet: their tokens are computed once a gene, and only the

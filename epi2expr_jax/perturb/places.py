@@ -1,4 +1,4 @@
-"""Floor 3. Where marks are altered: intervals relative to each gene's TSS, its regions, or a table.
+"""Where marks are altered: intervals relative to each gene's TSS, its regions, or a table.
 
 Axes: `G` genes, `V` resolutions (or 1, for all), `I` intervals of a gene.
 """

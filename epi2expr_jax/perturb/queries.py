@@ -1,4 +1,4 @@
-"""Floor 6. The runs that read the same tracks, under edits: which queries need predicting, and how.
+"""The runs that read the same tracks, under edits: which queries need predicting, and how.
 
 Axes as in `edited_signal`; `R` runs.
 """
@@ -16,7 +16,8 @@ from epi2expr_jax.inputs.device_tracks import RegionTrack
 from epi2expr_jax.perturb.edits import Edit
 from epi2expr_jax.perturb.outputs import BATCH, extent, predict, predict_rereading, survey
 from epi2expr_jax.perturb.read_edits import EditReader
-from epi2expr_jax.predict.ensemble import Ensemble, Member, on_scale
+from epi2expr_jax.predict.ensemble import Ensemble, Member
+from epi2expr_jax.predict.inference import on_scale
 from epi2expr_jax.store.window_store import WindowStore
 
 _QUERIES = 1 << 16  # on a device at a time

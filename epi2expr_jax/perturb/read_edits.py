@@ -1,4 +1,4 @@
-"""Floor 5. Lays edits on the signal of a store, for models that read some assays in one cell.
+"""Lays edits on the signal of a store, for models that read some assays in one cell.
 
 Axes as in `edited_signal`.
 """

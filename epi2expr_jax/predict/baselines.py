@@ -1,4 +1,4 @@
-"""Floor 6. What simple models predict from the same windows, on the same folds, for the same genes.
+"""What simple models predict from the same windows, on the same folds, for the same genes.
 
     linear     least squares on the mean signal of each assay in the window
     ridge      ridge regression on the window of each assay cut into `PARTS` parts, 5′ to 3′
@@ -53,7 +53,7 @@ def predict_baselines(
         show: goes through the (cell, assay set) pairs, showing how far it is.
 
     Returns:
-        One row a run, baseline and test gene, with the columns of `scores.table.score_table`, run_id and
+        One row a run, baseline and test gene: the columns of `scores.table.score_table`, run_id and
         `model`, the baseline's name.
 
     Raises:

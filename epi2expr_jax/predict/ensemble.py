@@ -1,43 +1,26 @@
-"""Floor 5. The only inference loop outside in-training validation; loading a trained run.
-
-from epi2expr_jax.predict import load
-ensemble = load("RUN")
-ensemble.predict(store, genes=["ENSG00000116213"])   # only by models that never saw the gene
-ensemble.predict(store, present=["DNase"])   # masked-mark models: from a subset of their assays
-"""
+"""The trained runs of a run directory, and what they predict of genes they never saw."""
 
 import dataclasses
-import functools
 import os
-import pathlib
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Bool, Int
 
 from epi2expr_jax.errors import InputError, Problem, nearest
 from epi2expr_jax.genome import listing
-from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.dataset import Dataset, InputConfig, load_dataset
 from epi2expr_jax.inputs.track_cache import TrackCache
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
-from epi2expr_jax.models import REGISTRY
+from epi2expr_jax.predict.inference import on_scale, predict_runs
 from epi2expr_jax.store.window_store import WindowStore
-from epi2expr_jax.training import checkpoint
-from epi2expr_jax.training.many_runs import Lanes
-from epi2expr_jax.training.one_run import parts_of, predict_genes
 from epi2expr_jax.training.runs import Run
-from epi2expr_jax.training.splits import Fold, read_splits
+from epi2expr_jax.training.splits import Fold
 from epi2expr_jax.training.targets import TargetScale
-
-# Genes a batch, measured on two cores: regions are read fastest while they stay in cache.
-_WINDOW_BATCH, _REGION_BATCH = 256, 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +97,7 @@ class Ensemble:
         """
         store = WindowStore.open(path or self.card["store"]["path"])
         if store.checksum() != self.card["store_checksum"]:
-            raise InputError(_other_store(store, self.card))
+            raise InputError(other_store(store, self.card))
         return store
 
     def predict(
@@ -309,78 +292,6 @@ class Ensemble:
         return out[:, rows]
 
 
-def on_scale(target: TargetScale, standardised: np.ndarray, scale: str) -> np.ndarray:
-    """A model's outputs as log2(RPKM + 1) (`log2`) or on the target's own scale (`raw`)."""
-    raw = target.unstandardise(standardised.astype(np.float64))
-    return target.raw_to_log2(raw) if scale == "log2" else raw
-
-
-def predict_runs(
-    model_config: Any,
-    weights: dict[str, Any],
-    runs: Sequence[Run],
-    cache: TrackCache,
-    wanted: Bool[np.ndarray, "R G"],
-    present: Bool[np.ndarray, "R A"] | None = None,
-) -> np.ndarray:
-    """Standardised predictions `[R, G]` of stacked weights, for the genes `wanted [R, G]`.
-
-    Args:
-        present: of masked-mark models, which of its assays each run predicts from.
-    """
-    lanes, graph = Lanes.default(), parts_of(model_config)[0]
-    plan = plan_of(model_config, runs, cache, wanted)
-    out = np.zeros(wanted.shape, np.float32)
-    own = (weights["params"], weights["stats"], wanted, present)
-    for rows, stacked, tracks in chunks_of(own, runs, cache, lanes):
-        predicted = np.asarray(_predict(graph, plan, lanes, stacked, tracks))
-        out[rows] = predicted[: len(rows)]
-    return out
-
-
-def chunks_of(
-    own: Any, runs: Sequence[Run], cache: TrackCache, lanes: Lanes
-) -> Iterator[tuple[np.ndarray, Any, tuple[tuple, ...]]]:
-    """Runs as they stand side by side: which rows, their share of `own`, and their tracks.
-
-    Args:
-        own: arrays stacked on `R`. Idle lanes repeat the last run.
-    """
-    for first in range(0, len(runs), lanes.count):
-        rows = np.arange(first, min(first + lanes.count, len(runs)))
-        taken = np.minimum(np.arange(first, first + lanes.count), len(runs) - 1)
-        stacked = lanes.place(jax.tree.map(lambda x, taken=taken: np.asarray(x)[taken], own))
-        yield rows, stacked, lanes.tracks(cache, [runs[i] for i in taken])
-
-
-def plan_of(
-    model_config: Any, runs: Sequence[Run], cache: TrackCache, wanted: Bool[np.ndarray, "R G"]
-) -> BatchPlan:
-    """The batches that serve every run's wanted genes."""
-    most = getattr(model_config, "contacts", 0)
-    if not most:
-        return BatchPlan(_WINDOW_BATCH)
-    parts = []
-    for run, want in zip(runs, wanted, strict=True):
-        regions = cache.data.regions(run.cell)
-        assert regions is not None
-        parts.append((regions.region >= 0).sum(-1)[want])
-    return BatchPlan.of(_REGION_BATCH, most, parts, balanced=True)
-
-
-# Compiled once for a model, plan and lanes, however many runs there are.
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _predict(
-    graph: Any, plan: BatchPlan, lanes: Lanes, stacked: Any, tracks: tuple[tuple, ...]
-) -> Array:
-    def one(params, stats, wanted, present, signal):
-        if present is not None:
-            present = jnp.broadcast_to(present, (wanted.size, present.size))
-        return predict_genes(graph, params, stats, signal, wanted, plan, present)
-
-    return lanes.map(one, stacked, tracks)
-
-
 def gene_rows(store: WindowStore, genes: Sequence[str] | None) -> np.ndarray:
     """Where genes stand in the store's table, by id; all of them for None.
 
@@ -403,89 +314,11 @@ def gene_rows(store: WindowStore, genes: Sequence[str] | None) -> np.ndarray:
     return rows
 
 
-def load(run_dir: str | os.PathLike, store: str | os.PathLike | None = None) -> Ensemble:
-    """Load the trained models of a run directory.
-
-    Quarantined runs are left out; the run card names them. The card of a run of an older version
-    does not say what its signal was: that is taken from its own store, kept in the card, and a
-    warning says so.
-
-    Args:
-        store: for a run of an older version, where its own store lies now; by default where
-            training read it.
-
-    Raises:
-        InputError: if training has not finished, the directory is no run, or `store` is needed and
-            is not the store it was trained on.
-    """
-    run_dir = pathlib.Path(run_dir)
-    card = checkpoint.read_finished(run_dir)
-    signal = _trained_signal(run_dir, card, store)
-    parts: dict[Any, list[Member]] = {}
-    for population in card["populations"]:
-        model_config = REGISTRY[card["model"]](**population["model_config"])
-        runs = [
-            Run(row["cell"], tuple(row["assays"]), row["fold"], row["seed"])
-            for row in population["runs"]
-        ]
-        rows = population["runs"]
-        part = checkpoint.Part(run_dir / population["weights"], rows)
-        _, params, stats = parts_of(model_config)
-        weights = part.restore({"params": params, "stats": stats})
-        keep = [i for i, row in enumerate(population["runs"]) if row["status"] != "quarantined"]
-        if keep:
-            scales = [TargetScale(**row["target_scale"]) for row in population["runs"]]
-            every = Member(model_config, tuple(runs), tuple(scales), weights)
-            parts.setdefault(model_config, []).append(every.only(keep))
-    members = [_joined(own) for own in parts.values()]
-    folds = {fold.name: fold for fold in read_splits(run_dir / "splits.json")}
-    return Ensemble(
-        card, InputConfig(**card["input_config"]), card["target"], folds, tuple(members), signal
-    )
-
-
-def _trained_signal(
-    run_dir: pathlib.Path, card: dict[str, Any], store: str | os.PathLike | None
-) -> TrainedSignal | None:
-    """What a run was trained on, from its card; of an older run once from its own store."""
-    if "signal" in card:
-        return TrainedSignal(**card["signal"])
-    if "converted" in card:
-        return TrainedSignal.of_depth(card["store"]["assays"])
-    path = pathlib.Path(store or card["store"]["path"])
-    try:
-        own = WindowStore.open(path)
-        if own.checksum() != card["store_checksum"]:
-            raise InputError(_other_store(own, card))
-    except InputError:
-        if store is not None:
-            raise
-        return None  # it has moved; a store to predict from may yet turn out to be it
-    signal = TrainedSignal.of(own.manifest, card["input_config"]["transform"])
-    said = f"{run_dir}: its card did not say what its signal was; taken from its own store {path}"
-    try:
-        checkpoint.write_card(run_dir, {**card, "signal": signal.as_json()})
-        said += " and kept in the card"
-    except OSError as error:
-        said += f", and not kept in the card ({error.strerror})"
-    warnings.warn(said, stacklevel=3)
-    return signal
-
-
-def _other_store(store: WindowStore, card: dict[str, Any]) -> Problem:
+def other_store(store: WindowStore, card: dict[str, Any]) -> Problem:
+    """A run's own store was wanted, and this is another."""
     return Problem(
         str(store.path),
         "a store with other contents than the one trained on",
         f"checksum {card['store_checksum'][:12]}, as the run card says",
         "give the right --store, or train again",
     )
-
-
-def _joined(parts: list[Member]) -> Member:
-    """The runs of one model shape, wherever their weights were kept, in the order of cells."""
-    runs = [run for part in parts for run in part.runs]
-    scales = [scale for part in parts for scale in part.scales]
-    weights = jax.tree.map(lambda *x: np.concatenate(x), *(part.weights for part in parts))
-    # Runs of one cell read the same tracks; which of them ended first means nothing.
-    order = sorted(range(len(runs)), key=lambda i: dataclasses.astuple(runs[i]))
-    return Member(parts[0].model_config, tuple(runs), tuple(scales), weights).only(order)

@@ -1,4 +1,4 @@
-"""Predictions of genes never seen: four programs import them from a program today."""
+"""Predictions of held-out genes beside what was observed: one row a run and gene."""
 
 import collections
 

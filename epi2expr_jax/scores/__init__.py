@@ -1,0 +1,1 @@
+"""Which assay predicts best, and how sure that is."""

@@ -1,4 +1,4 @@
-"""Floor 8. Models tested in cells they were not trained on, beside what needs no epigenome at all.
+"""Models tested in cells they were not trained on, beside what needs no epigenome at all.
 
 A gene's expression hardly differs between most cells, so the mean of the other cells predicts it
 well (Schreiber et al., Genome Biol 2020) and any cross-cell claim must stand beside that baseline.

@@ -1,4 +1,4 @@
-"""Floor 8. Is there a universal mark? How far cells agree on which assay predicts best, and why.
+"""Is there a universal mark? How far cells agree on which assay predicts best, and why.
 
 Agreement is Kendall's coefficient of concordance W (Kendall & Babington Smith 1939), corrected for
 ties: 1 if all cells rank the assays alike, 0 if they have nothing in common.

@@ -1,4 +1,4 @@
-"""Floor 8. Models compared on the same genes, folds and seeds: is one better, and how sure is that?
+"""Models compared on the same genes, folds and seeds: is one better, and how sure is that?
 
 As in `ranking`, scores are taken within one model and one chromosome, and chromosomes are the unit
 of uncertainty; models are paired by chromosome, so what makes a chromosome hard cancels out.

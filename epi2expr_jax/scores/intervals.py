@@ -1,4 +1,4 @@
-"""The chromosome jackknife, once; eight callers spell out t today."""
+"""Intervals of a mean score: the jackknife over chromosomes."""
 
 import numpy as np
 import pandas as pd
@@ -8,14 +8,8 @@ from jaxtyping import Float
 from epi2expr_jax.scores.table import METRICS, RUN
 
 UNIT = ["cell", "fold", "seed", "chrom"]  # what assays are compared on
-
-
 MIN_GENES = 3  # a correlation of two genes is always 1 or -1
-
-
 MIN_CHROMOSOMES = 3
-
-
 NO_INTERVAL = f"fewer than {MIN_CHROMOSOMES} chromosomes"
 
 

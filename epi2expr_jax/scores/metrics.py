@@ -1,4 +1,4 @@
-"""Floor 1. Scores of predicted against observed expression: masked, mergeable, stable in float32.
+"""Scores of predicted against observed expression: masked, mergeable, stable in float32.
 
 Every function works on the last axis, `G` genes, of arrays with any leading axes, under jit and
 vmap, in float32 and float64. Values must be finite where the mask is true and may be anything

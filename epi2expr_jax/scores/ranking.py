@@ -1,4 +1,4 @@
-"""Floor 7. Which assay predicts expression best, and how sure that is.
+"""Which assay predicts expression best, and how sure that is.
 
 A score is computed within one model and one chromosome, never over the pooled predictions of
 several models: models differ in their mean, and pooling turns that into correlation. Chromosomes

@@ -1,4 +1,4 @@
-"""Floor 8. What each assay adds: exact Shapley values of the scores of all subsets of assays.
+"""What each assay adds: exact Shapley values of the scores of all subsets of assays.
 
 An assay's value is the gain in score when it joins others, averaged over all orders in which assays
 may join (Shapley 1953; the score as the game: Covert, Lundberg & Lee, NeurIPS 2020, section 3).

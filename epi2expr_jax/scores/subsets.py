@@ -1,4 +1,4 @@
-"""Floor 8. What masked-mark models score from every subset of their assays, all at once.
+"""What masked-mark models score from every subset of their assays, all at once.
 
 A batch of held-out genes is gathered once and predicted from one subset after the other, runs side
 by side as in `predict`; of the predictions only the scores are kept.
@@ -23,7 +23,8 @@ from epi2expr_jax.genome import listing, sort_chromosomes
 from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.device_tracks import Signal
 from epi2expr_jax.inputs.masking import every_subset, masked
-from epi2expr_jax.predict.ensemble import Ensemble, Member, chunks_of, on_scale, plan_of
+from epi2expr_jax.predict.ensemble import Ensemble, Member
+from epi2expr_jax.predict.inference import chunks_of, on_scale, plan_of
 from epi2expr_jax.scores.intervals import MIN_GENES
 from epi2expr_jax.scores.metrics import Moments
 from epi2expr_jax.store.window_store import WindowStore

@@ -1,4 +1,4 @@
-"""Floor 6. Scores of predicted against observed expression, by run, gene group and chromosome.
+"""Scores of predicted against observed expression, by run, gene group and chromosome.
 
 A score is computed within one model and one chromosome, never over the pooled predictions of
 several models: models differ in their mean, and pooling turns that into correlation.

@@ -1,4 +1,4 @@
-"""Floor 1. The Zarr arrays of a window store: declared by zarr-python, opened by TensorStore."""
+"""The Zarr arrays of a window store: declared by zarr-python, opened by TensorStore."""
 
 import pathlib
 import warnings

@@ -1,4 +1,4 @@
-"""Floor 1. What a window store says of itself: the manifest, its format version, its reading."""
+"""What a window store says of itself: the manifest, its format version, its reading."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Floor 1. The regions that genes touch: the other ends (pCREs) of promoter contacts.
+"""The regions that genes touch: the other ends (pCREs) of promoter contacts.
 
 A region that several genes touch is stored once. Its bins lie in one ragged axis, region after
 region: `ceil(width / bin_bp)` bins each, the last one over the bases that remain.

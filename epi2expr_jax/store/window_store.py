@@ -1,4 +1,4 @@
-"""Floor 1. The window store: what `data_prep` writes and everything else reads.
+"""The window store: what `data_prep` writes and everything else reads.
 
 A Zarr v3 group that TensorStore, zarr-python and `xarray.open_zarr` open as it is:
 

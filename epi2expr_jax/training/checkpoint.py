@@ -1,4 +1,4 @@
-"""Floor 3. What a run directory keeps: Orbax checkpoints of any state, and the run card.
+"""What a run directory keeps: Orbax checkpoints of any state, and the run card.
 
 A checkpoint is written beside and renamed by Orbax, the run card last; so nothing partial is ever
 taken for whole.

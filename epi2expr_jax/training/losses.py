@@ -1,4 +1,4 @@
-"""Floor 1. Losses over the genes that are there.
+"""Losses over the genes that are there.
 
 Genes outside the mask count for nothing, whatever stands there, NaN included; no gene at all makes
 0. Inside the mask a NaN stays a NaN.

@@ -1,4 +1,4 @@
-"""Floor 4. MANY runs: side by side on all local devices, one compiled program, one call a chunk.
+"""MANY runs: side by side on all local devices, one compiled program, one call a chunk.
 
 Knows nothing of any model: it maps a `Trainer`'s pure functions over runs. A chunk is `L` lanes on
 each device; how many runs there are changes how many chunks there are, never a chunk's width nor

@@ -1,6 +1,6 @@
-"""Floor 3. ONE run: its configuration, its state, and pure functions from state to state.
+"""ONE run: its configuration, its state, and pure functions from state to state.
 
-Nothing here knows that there may be many runs; `population` maps these functions over a stack.
+Nothing here knows that there may be many runs; `many_runs` maps these functions over a stack.
 A run's randomness comes from its own keys, its order of genes from its order key and the epoch,
 so its result does not depend on what is trained beside it or on where it was resumed.
 """
@@ -62,7 +62,7 @@ class TrainConfig:
         plateau, early_stop: fed the validation loss once an epoch; None does without.
         balanced: deal genes into batches by their number of contacts (see `inputs.batch_plan`).
         precision: of matrix products, one of `PRECISIONS`; their sums, and all else, are float32.
-        masked: each gene shows a random subset of the assays (see `inputs.masking`); the model has a
+        masked: each gene shows a random subset of the assays (see `masking`); the model has a
             mask channel for every assay beside its signal.
     """
 

@@ -1,4 +1,4 @@
-"""Floor 5. What fits on the devices, how a population is cut to fit, and what it will cost."""
+"""What fits on the devices, how a population is cut to fit, and what it will cost."""
 
 import dataclasses
 import time

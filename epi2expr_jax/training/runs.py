@@ -1,4 +1,4 @@
-"""Floor 2. What is trained: runs, what each is trained on, and its target.
+"""What is trained: runs, what each is trained on, and its target.
 
 A run is one model: a cell, the assays it reads, a fold, a seed. Its randomness comes from names,
 never from its place among others.

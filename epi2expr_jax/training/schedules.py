@@ -1,4 +1,4 @@
-"""Floor 1. What a run does when validation stops improving: slow down, then stop.
+"""What a run does when validation stops improving: slow down, then stop.
 
 Both are pure functions over small pytrees, fed one validation loss an epoch, so that a whole
 population of runs can carry them through `jit`, `vmap` and `lax.map`. A NaN loss is no improvement.

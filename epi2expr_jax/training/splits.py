@@ -1,4 +1,4 @@
-"""Floor 1. Chromosome-held-out folds, drawn once, sorted, and frozen into a manifest.
+"""Chromosome-held-out folds, drawn once, sorted, and frozen into a manifest.
 
 Whole chromosomes are held out, so that no window of a test gene overlaps a training window.
 Three schemes:

@@ -1,4 +1,4 @@
-"""RPKM -> what the loss sees, and back."""
+"""What the loss sees of expression: RPKM to a standardised target, and back."""
 
 import dataclasses
 
@@ -9,8 +9,6 @@ from scipy import special
 from epi2expr_jax.errors import InputError, Problem
 
 TARGETS = ("minmax", "log2")
-
-
 LABEL = "label"  # the target of classification
 
 

@@ -1,0 +1,1 @@
+"""Each of the benchmarks. Not part of the installed package."""

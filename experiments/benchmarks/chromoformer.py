@@ -23,7 +23,7 @@ from epi2expr_jax.inputs.track_cache import TrackCache
 from epi2expr_jax.models import ChromoformerConfig
 from epi2expr_jax.models.chromoformer_torch import to_torch
 from epi2expr_jax.models.region_batch import RegionBatch, TokenLayout
-from epi2expr_jax.predict.ensemble import predict_runs
+from epi2expr_jax.predict.inference import predict_runs
 from epi2expr_jax.training.many_runs import Population
 from epi2expr_jax.training.one_run import TrainConfig, Trainer
 from epi2expr_jax.training.runs import Run, RunInputs

@@ -1,4 +1,4 @@
-"""Against Keras."""
+"""The CNN against Keras: `--what=cnn` of `experiments.benchmark`."""
 
 import json
 import os
@@ -18,14 +18,8 @@ from epi2expr_jax.training.schedules import EarlyStopConfig
 from experiments.benchmarks.turns import matmul_mflops, rate, ratio, require_peers, take_turns
 
 _BATCH = 128
-
-
 _STEPS = 8  # batches an epoch of a run, and one more to validate
-
-
 _RUNS = 4
-
-
 # Multiply-adds of the published CNN's convolutions and dense layers, forward and backward, twice.
 _MFLOP_A_GENE_STEP = 177.5
 

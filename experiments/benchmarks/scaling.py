@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from absl import flags
 
 from epi2expr_jax.inputs.device_tracks import WindowSignal
 from epi2expr_jax.inputs.track_cache import TrackCache
@@ -22,7 +23,10 @@ from epi2expr_jax.training.one_run import TrainConfig, Trainer
 from epi2expr_jax.training.planning import calibrate
 from epi2expr_jax.training.runs import Run, RunInputs
 from epi2expr_jax.training.schedules import EarlyStopConfig
+from experiments.benchmarks.chromoformer import training_pace
 from experiments.benchmarks.turns import matmul_mflops
+
+FLAGS = flags.FLAGS
 
 _BATCH = 128
 _SIZES = (1, 2, 4, 8, 16, 32, 64)  # runs
@@ -190,6 +194,11 @@ class Cost:
             round(flops / 1e6, 4),
             round(flops / peak, 3),
         )
+
+
+def whole_study(rounds: int) -> dict:
+    """`grid`, with Chromoformer's pace as the other benchmark measures it."""
+    return grid(FLAGS.precision, training_pace(FLAGS.precision, rounds))
 
 
 def grid(precision: str, chromoformer_pace: float) -> dict:

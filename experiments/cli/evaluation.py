@@ -1,4 +1,4 @@
-"""The evaluation, callable; evaluate.py keeps main and printing."""
+"""The evaluation of a run: predict held-out genes, score, rank, and write the tables."""
 
 import functools
 import pathlib
@@ -9,8 +9,9 @@ from tqdm import tqdm
 
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.predict.baselines import mean_of_seeds, predict_baselines
-from epi2expr_jax.predict.ensemble import Ensemble, load
+from epi2expr_jax.predict.ensemble import Ensemble
 from epi2expr_jax.predict.held_out import predict_held_out
+from epi2expr_jax.predict.loading import load
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.scores.agreement import score_against_quality, track_quality

@@ -1,4 +1,4 @@
-"""The training loop, callable; train.py keeps main."""
+"""The training of a request: every population to its end, saved as it goes, resumed."""
 
 import contextlib
 import dataclasses
@@ -26,8 +26,6 @@ from experiments.cli.flags import Machine, TrainRequest
 from experiments.cli.progress import Progress, Tracker, trackers
 from experiments.cli.shares import Share
 from experiments.cli.study import Group, Study
-
-_POLL = 1.0  # seconds between looks at what the other processes have done
 
 
 def train(

@@ -202,7 +202,7 @@ def enrichment_figure(table: pd.DataFrame) -> Figure:
     """Enrichment of variants in top regions with intervals, unmatched and matched side by side.
 
     Args:
-        table: from `epi2expr_jax.interpret.enrichment.enrich`, with a column `of`: what is tested apart.
+        table: from `interpret.enrichment.enrich`, with a column `of`: what is tested apart.
     """
     rows = (table["of"] + "\n" + table["predictor"]).str.strip()
     labels = list(dict.fromkeys(rows))

@@ -9,7 +9,10 @@ import time
 
 import numpy as np
 
+from data_prep.work.transfer import Limits
+
 CONTENT = np.random.default_rng(0).bytes(700_000)
+QUICK = Limits(connections=2, attempts=4, timeout_s=0.4, pause_s=0.01)  # to be borne in a test
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -63,7 +66,7 @@ def serving():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.asked, server.seen, server.files = [], collections.Counter(), {}
     server.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield server
     server.shutdown()
     server.server_close()

@@ -13,7 +13,6 @@ import pytest
 import xarray as xr
 
 from data_prep.build_store import build, build_slab
-from data_prep.checks.track_files import examine
 from data_prep.formats.annotation import read_genes
 from data_prep.formats.assembly import load_assembly
 from data_prep.formats.bin_means import region_means
@@ -202,20 +201,6 @@ def test_a_blacklist_hides_bins_of_regions_and_leaves_out_genes(build_config, co
     assert store.verify() == []
 
 
-def test_problems_of_contacts_are_listed_with_the_others(build_config, contacts, tmp_path):
-    bad = tmp_path / "bad.bedpe"
-    bad.write_text("chr1\t5\t9\tchr77\t5\t9\tx\tnan\n")
-    config = build_config(tmp_path / "s", interactions=str(bad), expression=str(tmp_path / "none"))
-    text = "\n".join(map(str, problems_of(config)))
-    for part in (str(config.expression), "the assembly lacks (chr77)", "no finite numbers (nan)"):
-        assert part in text
-    table = pd.read_csv(contacts)
-    one = contacts.with_name("one.csv")
-    table.head(1).to_csv(one, index=False)
-    (problem,) = problems_of(build_config(tmp_path / "s", interactions=str(one)))
-    assert f"no contacts of {table.cell[1]}" in str(problem)
-
-
 def sheet(roadmap, tmp_path, **changes):
     """A copy of the track sheet with absolute paths, some columns of its first row changed."""
     table = pd.read_csv(roadmap / "tracks.csv").drop(columns="sha256")
@@ -224,74 +209,6 @@ def sheet(roadmap, tmp_path, **changes):
         table.loc[0, column] = value
     table.to_csv(tmp_path / "tracks.csv", index=False)
     return str(tmp_path / "tracks.csv")
-
-
-def problems_of(config):
-    with pytest.raises(InputError) as caught:
-        examine(config)
-    return caught.value.problems
-
-
-def test_all_problems_of_all_inputs_are_listed_at_once(build_config, roadmap, tmp_path):
-    config = build_config(
-        tmp_path / "s",
-        tracks=sheet(roadmap, tmp_path, path="nowhere.bigwig"),
-        expression=str(tmp_path / "nothing.gz"),
-        window_bp=6001,
-        chromosomes="chr1,chr77",
-        blind="chr88",
-    )
-    text = "\n".join(map(str, problems_of(config)))
-    for part in ("nowhere.bigwig", "window_bp=6001", "chr77", "chr88", "nothing.gz"):
-        assert part in text
-
-
-def test_expression_must_have_every_cell(build_config, roadmap, tmp_path):
-    table = pd.read_csv(roadmap / "RPKM.pc.gz", sep="\t", index_col=False).iloc[:, :-1]
-    cells = pd.read_csv(roadmap / "tracks.csv").cell.unique()
-    table.drop(columns=cells[1]).to_csv(tmp_path / "lacks.csv", index=False)
-    table.assign(**{cells[0]: np.nan}).to_csv(tmp_path / "empty.csv", index=False)
-    for name, cell in (("lacks.csv", cells[1]), ("empty.csv", cells[0])):
-        config = build_config(tmp_path / "s", expression=str(tmp_path / name))
-        assert cell in str(problems_of(config)[0])
-
-
-def test_bad_tracks_are_told_apart(build_config, roadmap, tmp_path):
-    first = roadmap / pd.read_csv(roadmap / "tracks.csv").path[0]
-    (tmp_path / "text.bigwig").write_text("no bigWig")
-    (tmp_path / "cut.bigwig").write_bytes(first.read_bytes()[:-1000])
-    with pyBigWig.open(str(tmp_path / "hg38.bigwig"), "w") as out:
-        out.addHeader([("chr1", 248956422)])
-        out.addEntries(["chr1"], [0], ends=[10], values=[1.0])
-    with pyBigWig.open(str(first)) as file, pyBigWig.open(str(tmp_path / "neg"), "w") as out:
-        out.addHeader(list(file.chroms().items()))
-        for chrom in file.chroms():
-            out.addEntries([chrom], [0], ends=[10], values=[-1.0])
-    for name, expected in (
-        ("text.bigwig", "bigWig"),
-        ("cut.bigwig", "truncated"),
-        ("hg38.bigwig", "hg38"),
-    ):
-        tracks = sheet(roadmap, tmp_path, path=str(tmp_path / name))
-        problems = problems_of(build_config(tmp_path / "s", tracks=tracks))
-        assert expected in str(problems[0]), problems
-    tracks = sheet(roadmap, tmp_path, path=str(tmp_path / "neg"))
-    table = pd.read_csv(tracks)
-    table.assign(unit="depth").to_csv(tracks, index=False)
-    assert any(
-        "negative signal" in str(problem)
-        for problem in problems_of(build_config(tmp_path / "s", tracks=tracks))
-    )
-    assert not (tmp_path / "s").exists()
-
-
-def test_genes_that_do_not_fit_are_counted_or_refused(build_config, roadmap, tmp_path):
-    inputs = examine(build_config(tmp_path / "s", chromosomes="chr1,chr2"))
-    assert inputs.left_out["on another chromosome"] == 220 - len(inputs.genes) > 0
-    genes = inputs.genes.assign(gene_id=[f"unknown{i}" for i in range(len(inputs.genes))])
-    genes.to_csv(tmp_path / "genes.csv", index=False)
-    with pytest.raises(InputError, match="no gene that both have"):
-        examine(build_config(tmp_path / "s", genes=str(tmp_path / "genes.csv")))
 
 
 def test_a_track_with_another_checksum_fails_and_the_others_are_done(

@@ -6,14 +6,12 @@ import json
 import pathlib
 import subprocess
 import sys
-from collections import namedtuple
 
 import numpy as np
 import pandas as pd
 import pyBigWig
 import pytest
 
-from data_prep.checks import needs
 from data_prep.checks.build_inputs import BuildConfig
 from data_prep.doctor import Diagnosis, diagnose
 from data_prep.simulate import simulate
@@ -287,10 +285,3 @@ def test_what_cannot_be_read_does_not_hide_the_rest(clean):
     kinds = {"assembly", "expression", "sheet", "window"}
     assert {problem.kind for problem in without.errors} == kinds
     assert without.record()["summary"] is None
-
-
-def test_too_small_a_disk_is_an_error(clean, monkeypatch):
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(needs.shutil, "disk_usage", lambda _: usage(10, 9, 1))
-    found = diagnose(config_of(clean), checksums=False)
-    assert [problem.kind for problem in found.errors] == ["disk"]

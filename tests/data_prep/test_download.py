@@ -1,101 +1,39 @@
-"""Downloads from a local server that drops, truncates, stalls, lies and refuses."""
+"""Tracks by their URLs: downloaded alone, and by a build."""
 
 import dataclasses
 import hashlib
 import json
-import time
 
-import numpy as np
 import pandas as pd
 import pytest
 from distributed import LocalCluster
 
+from data_prep import download
 from data_prep.build_store import build
-from data_prep.formats.bed import touched_bins
-from data_prep.work.sources import with_mirrors
-from data_prep.work.transfer import LOCK, Download, Limits, download
-from epi2expr_jax.errors import InputError, Problem
+from data_prep.work.transfer import LOCK
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.store.window_store import WindowStore
-from tests.data_prep.bad_server import CONTENT, serving
-
-QUICK = Limits(connections=2, attempts=4, timeout_s=0.4, pause_s=0.01)
+from tests.data_prep.bad_server import CONTENT, QUICK
 
 
-@pytest.fixture
-def server():
-    with serving() as server:
-        yield server
-
-
-@pytest.mark.parametrize("mode", ["good", "drop", "stall", "503", "norange"])
-def test_bad_servers_are_borne(server, tmp_path, mode):
-    url = f"{server.url}/{mode}/a.bin"
-    download([Download(tmp_path / "a.bin", (url,))], tmp_path, QUICK)
-    assert (tmp_path / "a.bin").read_bytes() == CONTENT
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", LOCK]
-    record = json.loads((tmp_path / LOCK).read_text())[url]
-    assert record == {"bytes": len(CONTENT), "sha256": hashlib.sha256(CONTENT).hexdigest()}
-    if mode in ("drop", "stall"):
-        assert server.asked[0][1] is None
-        assert all(asked for _, asked in server.asked[1:])  # it went on, and did not begin again
-
-
-def test_a_server_that_says_when_is_asked_then(server, tmp_path):
-    begin = time.monotonic()
-    download([Download(tmp_path / "a.bin", (f"{server.url}/429/a.bin",))], tmp_path, QUICK)
-    assert time.monotonic() - begin > 2, "refused twice, for a second each"
-    assert (tmp_path / "a.bin").read_bytes() == CONTENT
-
-
-def test_a_file_asked_for_twice_is_fetched_once_and_what_fails_its_check_is_no_file(
-    server, tmp_path
+def test_the_program_downloads_a_sheet_and_says_what_is_there(
+    server, tmp_path, command_line, capsys
 ):
-    item = Download(tmp_path / "a.bin", (f"{server.url}/good/a.bin",))
-    download([item, item], tmp_path, QUICK)
-    assert len(server.asked) == 1
-    said = Problem("a", "no such thing", "a thing", "look")
-    checked = dataclasses.replace(item, target=tmp_path / "b.bin", check=lambda path: said)
-    with pytest.raises(InputError, match="no such thing"):
-        download([checked], tmp_path, QUICK)
-    assert {path.name for path in tmp_path.iterdir()} == {"a.bin", LOCK}
+    sheet, out = tmp_path / "sheet.csv", tmp_path / "out"
+    rows = [f"E1,A,{server.url}/good/a.bw", f"E2,A,{server.url}/404/b.bw"]
+    sheet.write_text("\n".join(["cell,assay,url", *rows]) + "\n")
+    mirror = f"--mirror={server.url}/404/,{server.url}/good/"
+    command_line(download.define_flags, f"--tracks={sheet}", f"--out={out}", mirror)
+    download.main()
+    assert sorted(path.name for path in out.iterdir()) == ["a.bw", "b.bw", LOCK]
+    assert (out / "b.bw").read_bytes() == CONTENT
+    assert f"{out}: 2 files, whole; checksums in {out / LOCK}" in capsys.readouterr().out
 
 
-def test_all_connections_keep_to_one_pace(server, tmp_path):
-    items = [Download(tmp_path / n, (f"{server.url}/good/{n}",)) for n in "ab"]
-    limits = dataclasses.replace(QUICK, bytes_per_s=2 * len(CONTENT))
-    begin = time.monotonic()
-    download(items, tmp_path, limits)
-    # What the last connection took is not waited for.
-    assert 0.5 < time.monotonic() - begin < 5
-
-
-def test_all_that_fail_are_named_and_the_others_are_whole(server, tmp_path):
-    digest = hashlib.sha256(CONTENT).hexdigest()
-    names = ("404", "long", "short", "good")
-    items = [Download(tmp_path / n, (f"{server.url}/{n}/x.bin",), digest) for n in names]
-    with pytest.raises(InputError) as caught:
-        download(items, tmp_path, QUICK)
-    text = "\n".join(map(str, caught.value.problems))
-    assert len(caught.value.problems) == 3
-    assert "HTTP 404" in text
-    assert "sha256" in text
-    assert [n for n in names if (tmp_path / n).exists()] == ["good"]
-    assert sum("/404/" in path for path, _ in server.asked) == 1
-
-
-def test_a_mirror_serves_and_the_lock_is_enforced(server, tmp_path):
-    first = Download(tmp_path / "a.bin", (f"{server.url}/404/a.bin",))
-    (item,) = with_mirrors([first], [(f"{server.url}/404/", f"{server.url}/good/")])
-    download([item], tmp_path, QUICK)
-    (tmp_path / "a.bin").write_bytes(CONTENT[:-1])
-    with pytest.raises(InputError, match="sha256"):
-        download([item], tmp_path, QUICK)
-    (tmp_path / "a.bin").unlink()
-    server.files["a.bin"] = CONTENT[::-1]
-    with pytest.raises(InputError, match="sha256") as caught:
-        download([item], tmp_path, QUICK)
-    assert f"delete its entry in {LOCK}" in caught.value.problems[0].remedy
-    assert not (tmp_path / "a.bin").exists()
+def test_the_program_refuses_to_download_nothing(tmp_path, command_line):
+    command_line(download.define_flags, f"--out={tmp_path / 'out'}")
+    with pytest.raises(InputError, match="nothing to download; expected --tracks or --sources"):
+        download.main()
 
 
 @pytest.fixture
@@ -169,9 +107,3 @@ def test_tracks_that_cannot_be_had_are_named_and_the_others_built(
     store = build(dataclasses.replace(config, tracks=urls()), QUICK)
     assert len(server.asked) == 3
     assert store.checksum() == small_store.checksum()
-
-
-def test_touched_bins_at_the_edges():
-    regions = pd.DataFrame({"chrom": ["chr1", "chr1"], "start": [0, 30], "end": [10, 31]})
-    bins = touched_bins(["1", "1"], np.array([-10, 10]), np.array([20, 35]), 10, regions)
-    assert bins.tolist() == [False, True, False, False, False, True]

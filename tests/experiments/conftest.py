@@ -4,10 +4,13 @@ import collections
 import dataclasses
 import functools
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
+from absl import flags
 
+from epi2expr_jax import predict
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.training import checkpoint
@@ -164,3 +167,44 @@ def every_run_is_verified():
 def fake_run():
     """`fake_run(cells, assays=..., ...).write(folder)`."""
     return FakeRun
+
+
+@pytest.fixture
+def parse_flags():
+    """`parse_flags(definitions, *arguments)`: a command line as a program reads it; then undone."""
+    known = set(flags.FLAGS)
+
+    def forget():
+        for name in set(flags.FLAGS) - known:
+            delattr(flags.FLAGS, name)
+
+    def parse(definitions, *arguments):
+        forget()
+        for define in definitions:
+            define()
+        flags.FLAGS(["program", *arguments])
+
+    yield parse
+    forget()
+
+
+@pytest.fixture(scope="session")
+def same_weights():
+    """`same_weights(run_dir, other)`: both hold the same runs, with the same weights to the bit."""
+
+    def weights_of(run_dir):
+        ensemble = predict.load(run_dir)
+        return {
+            run.run_id: [np.asarray(leaf[i]) for leaf in jax.tree.leaves(member.weights)]
+            for member in ensemble.members
+            for i, run in enumerate(member.runs)
+        }
+
+    def compare(run_dir, other):
+        found, expected = weights_of(run_dir), weights_of(other)
+        assert found.keys() == expected.keys()
+        for run_id, leaves in expected.items():
+            for a, b in zip(found[run_id], leaves, strict=True):
+                np.testing.assert_array_equal(a, b)
+
+    return compare

@@ -9,7 +9,6 @@ from epi2expr_jax.errors import InputError
 from epi2expr_jax.interpret.located import contacts_of, gene_tracks, locate, region_table
 from epi2expr_jax.perturb.effects import distal_bins, pcre
 from epi2expr_jax.training.one_run import TrainConfig
-from experiments.cli.edits import named_places
 from experiments.cli.flags import TrainRequest
 from experiments.cli.training import train
 from experiments.figures.effects import track_figure
@@ -122,12 +121,6 @@ def test_what_makes_no_sense_is_refused(run_dir, distal_store, tmp_path):
     bed.write_text("chr1\tx\t9\n")
     with pytest.raises(InputError, match="chrom, start < end"):
         perturb(run_dir, ASSAY, [str(bed)], [0.0])
-
-
-def test_a_window_that_is_all_promoter_has_no_distal_bin(distal_store):
-    with pytest.raises(InputError, match="all of it promoter"):
-        named_places(["distal"], distal_store, 6000)
-    assert len(named_places(["distal", "promoter"], distal_store, 40_000)[0]) == 17
 
 
 def test_other_edits_than_scaling(run_dir, distal_store, tmp_path):

@@ -12,7 +12,6 @@ from epi2expr_jax.errors import InputError
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.one_run import TrainConfig
-from experiments.across_cells import across_cells
 from experiments.cli import study
 from experiments.cli import training as train_module
 from experiments.cli.evaluation import evaluate
@@ -187,28 +186,3 @@ def test_an_unfinished_run_is_refused(run_dir):
     checkpoint.write_card(run_dir, card | {"status": "training"})
     with pytest.raises(InputError, match="a finished run"):
         verify(run_dir)
-
-
-def test_pools_are_tested_where_they_were_not_trained(small_store, tmp_path):
-    cells = small_store.manifest.cells
-    request = dataclasses.replace(
-        request_for(small_store), cells=["leave_one_out", "pool"], assays=["all"]
-    )
-    train(request, tmp_path / "run")
-    evaluate(tmp_path / "run")
-    predictions = pd.read_parquet(tmp_path / "run" / "predictions.parquet")
-    # Two cells: a pool of the others is the other cell, which is tested in itself.
-    tested = predictions.groupby("trained_on").cell.unique().map(sorted).to_dict()
-    assert tested == {
-        cells[0]: [cells[0]],
-        cells[1]: [cells[1]],
-        "+".join(cells): [f"{cell} by {'+'.join(cells)}" for cell in sorted(cells)],
-    }
-    assert failures(tmp_path / "run") == {}
-    table = across_cells(tmp_path / "run")
-    assert len(table) == 3 * 2
-    assert table.groupby("trained_on").seen.sum().to_dict() == {
-        cells[0]: 1, cells[1]: 1, "+".join(cells): 2,
-    }  # fmt: skip
-    written = pd.read_csv(tmp_path / "run" / "across_cells.csv")
-    np.testing.assert_allclose(written.pearson, table.pearson, rtol=1e-5)

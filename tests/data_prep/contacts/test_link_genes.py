@@ -1,7 +1,3 @@
-import gzip
-import pickle
-
-import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -12,56 +8,23 @@ from data_prep.contacts.link_genes import ContactRule, link_genes, read_contacts
 from data_prep.formats.annotation import read_genes, read_tss
 from data_prep.formats.assembly import load_assembly
 from epi2expr_jax.errors import InputError
+from tests.data_prep.contact_texts import (
+    BAIT,
+    CONTACTS,
+    SECOND,
+    SIZES,
+    bedpe,
+    ibed,
+    interval,
+    pickles,
+)
 
-SIZES = {"chr1": 1_000_000, "chr2": 200_000}
 GENES = pd.DataFrame({"gene_id": ["A", "B", "C"]})
 # A has two TSSs, in two fragments; B shares the first of them; D is not to be stored.
 TSS = pd.DataFrame(
     [("A", "chr1", 1500), ("A", "chr1", 9000), ("B", "chr1", 1999), ("D", "chr2", 5)],
     columns=["gene_id", "chrom", "tss"],
 )
-BAIT = ("chr1", 1000, 2000)
-SECOND = ("chr1", 9000, 9500)
-# bait, other end, score
-CONTACTS = [
-    (BAIT, ("chr1", 50_000, 55_000), 3.5),
-    (BAIT, ("chr1", 60_000, 61_500), 7.25),
-    (SECOND, ("chr1", 70_000, 75_000), 6.0),
-]
-
-
-def interval(place) -> str:
-    return f"{place[0]}:{place[1]}-{place[2]}"
-
-
-def bedpe(contacts, mark=""):
-    header = "chrom1 start1 end1 chrom2 start2 end2 name score strand1 strand2"
-    lines = [f"{mark}{header}"] + [
-        " ".join(map(str, [*bait, *other, "x", score, ".", "."])) for bait, other, score in contacts
-    ]
-    return "\n".join(lines).replace(" ", "\t") + "\n"
-
-
-def ibed(contacts):
-    lines = ["bait_chr bait_start bait_end bait_name otherEnd_chr otherEnd_start otherEnd_end "
-             "otherEnd_name N_reads score"]  # fmt: skip
-    lines += [
-        f"{b[0]} {b[1] + 1} {b[2]} PROM {o[0]} {o[1] + 1} {o[2]} . 9 {score}"
-        for b, o, score in contacts
-    ]
-    return "\n".join(lines).replace(" ", "\t") + "\n"
-
-
-def pickles(folder, contacts, scores=None):
-    neighbours = {}
-    for bait, other, _ in contacts:
-        neighbours.setdefault(interval(bait), set()).add(interval(other))
-    if scores is None:
-        scores = {(interval(b), interval(o)): np.float64(score) for b, o, score in contacts}
-    path = folder / "H1_frag2neighbors.pickle"
-    path.write_bytes(pickle.dumps(neighbours))
-    (folder / "H1_pair2score.pickle").write_bytes(pickle.dumps(scores))
-    return path
 
 
 @pytest.fixture
@@ -98,30 +61,6 @@ def problems(path, **changes) -> list[str]:
     with pytest.raises(InputError) as caught:
         link(path, **changes)
     return [str(problem) for problem in caught.value.problems]
-
-
-def test_all_formats_say_the_same(write, tmp_path):
-    plain = bedpe(CONTACTS)
-    texts = [
-        plain,
-        bedpe(CONTACTS, mark="#"),
-        plain.partition("\n")[2],
-        "# made by hand\n" + plain.replace("\tx\t", "\ta b\t"),
-        plain.replace("chr1", "1"),
-        plain.replace("50000", "5e+04"),
-        plain.replace("\t", "  "),
-    ]
-    for text in texts:
-        found = link(write(text), min_score=5)
-        assert rows(found) == EXPECTED
-        assert found.source["format"] == "bedpe"
-    (tmp_path / "packed").write_bytes(gzip.compress(plain.encode()))
-    assert rows(link(tmp_path / "packed", min_score=5)) == EXPECTED
-    # CHiCAGO counts from 1 and includes the end
-    found = link(write(ibed(CONTACTS), "any name"))
-    assert (rows(found), found.source["format"]) == (EXPECTED, "ibed")
-    found = link(pickles(tmp_path, CONTACTS), min_score=5)
-    assert (rows(found), found.source["format"]) == (EXPECTED, "chromoformer")
 
 
 def test_each_format_has_its_own_score_to_lie_above(write, tmp_path):
@@ -243,88 +182,17 @@ def test_the_demos_pcres_and_scores_come_out_as_published(shared_data):
     assert "89 genes have some, 11 none, mean 5.8 a gene; dropped: none" in found.summary()
 
 
-def test_bad_lines_are_named_by_kind_and_all_at_once(write):
-    good = (SECOND, ("chr1", 70_000, 75_000), 6.0)
-    contacts = [
-        good,
-        (BAIT, ("chr1", "x", 5), 2.0),
-        (BAIT, ("chr1", 1.5, 5), 2.0),
-        (BAIT, ("chr1", 700, 600), 2.0),
-        (BAIT, ("chr7", 5, 60), 2.0),
-        (("chr9", 5, 60), BAIT, 2.0),
-        (BAIT, ("chr2", 199_000, 200_001), 2.0),
-        (BAIT, ("chr1", 5, 60), "nan"),
-        (BAIT, ("chr1", 5, 60), "."),
-        (BAIT, ("chr1", 5, 60), "inf"),
-        (("chr1", -1, 60), ("chr1", 5, 60), 2.0),
-    ]
-    found = problems(write(bedpe(contacts)))
-    kinds = {
-        "other ends whose positions are no whole numbers (x 5, 1.5 5)": "line 3, line 4",
-        "other ends that end before they start (700 600)": "line 5",
-        "other ends on a chromosome that the assembly lacks (chr7)": "line 6",
-        "baits on a chromosome that the assembly lacks (chr9)": "line 7",
-        "other ends beyond the end of their chromosome (chr2 199000 200001)": "line 8",
-        "scores that are no finite numbers (nan, ., inf)": "line 9, line 10, line 11",
-        "baits whose positions are no whole numbers (-1 60)": "line 12",
-    }
-    assert len(found) == len(kinds)
-    for kind, lines in kinds.items():
-        (problem,) = [text for text in found if kind in text]
-        assert f"contacts.bedpe, {lines}: found" in problem
-    many = problems(write(bedpe([good] + [(BAIT, BAIT, "?")] * 50)))
-    assert "line 22 and 30 more: found 50 scores" in many[0]
-    # the last base of a chromosome is on it, and in an .ibed there is no base 0
-    assert (
-        len(link(write(bedpe([(BAIT, ("chr1", 999_000, 1_000_000), 2)])), cells=["E"]).table) == 2
-    )
-    zero = ibed([(BAIT, ("chr1", -1, 60), 9.0)])
-    assert "line 2: found 1 other ends whose positions" in problems(write(zero, "x.ibed"))[0]
-
-
 @pytest.mark.parametrize(
-    ("text", "name", "found"),
+    ("text", "found"),
     [
-        ("", "x.bedpe", "no contact"),
-        (bedpe([]), "x.bedpe", "no contact"),
-        (ibed([]), "x.ibed", "no contact"),
-        ("chr1\t5\t9\tchr1\t20\t30\t2.5\n", "x.bedpe", "line 1: found 1 lines of too few fields"),
-        (ibed(CONTACTS).replace("score", "pvalue"), "x.ibed", "without score"),
-        (bedpe(CONTACTS), "x.ibed", "without bait_chr"),
-        (bedpe([(("chr1", 5, 9), BAIT, 9)]), "x", "1 contacts, none of whose baits holds a TSS"),
-        (
-            bedpe([(BAIT, BAIT, 1)]),
-            "x",
-            "no contact to keep: 1 contacts with a score not above",
-        ),
-        (bedpe([(("chr2", 5, 9), BAIT, 9)]), "x", "no contact to keep: 1 contacts of genes"),
+        (bedpe([(("chr1", 5, 9), BAIT, 9)]), "1 contacts, none of whose baits holds a TSS"),
+        (bedpe([(BAIT, BAIT, 1)]), "no contact to keep: 1 contacts with a score not above"),
+        (bedpe([(("chr2", 5, 9), BAIT, 9)]), "no contact to keep: 1 contacts of genes"),
     ],
 )
-def test_files_without_contacts_are_refused(write, text, name, found):
-    (problem,) = problems(write(text, name))
-    assert found in problem
-    assert name in problem
-
-
-def test_pickles_of_another_kind_are_refused(tmp_path):
-    path = pickles(tmp_path, CONTACTS, scores={})
-    (problem,) = problems(path)
-    assert "H1_pair2score.pickle: found 3 pairs without a score" in problem
-    assert "chr1:50000-55000" in problem
-    (tmp_path / "H1_pair2score.pickle").unlink()
-    assert "H1_pair2score.pickle: found No such file" in problems(path)[0]
-    renamed = path.rename(tmp_path / "H1.pickle")
-    assert "with TISSUE_pair2score.pickle beside it" in problems(renamed)[0]
-    path = pickles(tmp_path, [(BAIT, ("chr1", "60", "x"), 2.0), (BAIT, ("chr7", 5, 9), 2.0)])
-    text = "\n".join(problems(path))
-    assert "chr1:1000-2000 to chr1:60-x: found 1 other ends whose positions" in text
-    assert "chr1:1000-2000 to chr7:5-9: found 1 other ends on a chromosome" in text
-    path.write_bytes(pickle.dumps([1]))
-    assert "found a list" in problems(path)[0]
-    path.write_bytes(pickle.dumps({"chr1:1-2": 5, "chr1:3-4": [["chr1:5-6"]], 7: set()}))
-    assert "3 entries of another kind (chr1:1-2, chr1:3-4, 7)" in problems(path)[0]
-    path.write_bytes(pickle.dumps({"chr1:1-2": print}))
-    assert "builtins.print" in problems(path)[0]
+def test_files_without_contacts_to_keep_are_refused(write, text, found):
+    (problem,) = problems(write(text))
+    assert f"contacts.bedpe: found {found}" in problem
 
 
 def test_a_sheet_gives_each_cell_its_own_contacts(write, tmp_path):

@@ -7,32 +7,11 @@ import pytest
 from data_prep.formats.annotation import read_genes, read_tss
 from data_prep.formats.assembly import load_assembly
 from epi2expr_jax.errors import InputError
+from tests.data_prep.gtf_lines import GENES, record, transcript
 
 SIZES = {"chr1": 10_000, "chr2": 5_000, "chrX": 1_000}
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
-    monkeypatch.setenv("PYENSEMBL_CACHE_DIR", str(folder))
-    return folder
-
-
-def record(kind, start, end, strand, gene, transcript=None, *, chrom="chr1", **attributes):
-    names = {"gene_id": gene, "gene_name": f"name-{gene.partition('.')[0]}"}
-    if transcript:
-        names["transcript_id"] = transcript
-    text = " ".join(f'{key} "{value}";' for key, value in (names | attributes).items())
-    return "\t".join([chrom, "test", kind, str(start), str(end), ".", strand, ".", text])
-
-
-GENES = [
-    record("gene", 1001, 2000, "-", "ENSG02.1"),
-    record("gene", 101, 200, "+", "ENSG01.12"),
-    record("gene", 11, 20, "+", "ENSG03.2", chrom="chrX"),
-    record("gene", 1, 20, "+", "ENSG04.2", chrom="chr9"),
-]
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture
@@ -72,78 +51,21 @@ def test_gene_start_is_the_lowest_position_whatever_the_strand(write):
     assert tss(write(GENES), "gene_start") == {"ENSG01": 100, "ENSG02": 1000, "ENSG03": 10}
 
 
+def test_a_canonical_tss_is_that_of_the_transcript_with_the_longest_cds(write):
+    lines = [
+        record("gene", 101, 900, "-", "ENSG01"),
+        *transcript("T1", [(101, 900)], [(201, 300)], "-"),
+        *transcript("T2", [(301, 800)], [(301, 500)], "-"),
+    ]
+    assert tss(write(lines), "canonical") == {"ENSG01": 799}
+    assert tss(write(lines)) == {"ENSG01": 899}
+
+
 def test_chromosomes_are_spelled_as_the_assembly_spells_them(write):
     path = write([line.removeprefix("chr") for line in GENES])
     assert set(read_genes(path, chrom_sizes=SIZES).chrom) == {"chr1", "chrX"}
     bare = {name.removeprefix("chr"): size for name, size in SIZES.items()}
     assert set(read_genes(write(GENES), chrom_sizes=bare).chrom) == {"1", "X"}
-
-
-def test_a_gtf_is_indexed_once(write, cache, monkeypatch, tmp_path):
-    first = read_genes(write(GENES), chrom_sizes=SIZES)
-    assert len(list(cache.rglob("*.parquet"))) == 1
-    assert not list(cache.rglob("*.partial"))
-
-    def no_second_time(**_):
-        raise AssertionError("indexed again")
-
-    monkeypatch.setattr(pyensembl, "Database", no_second_time)
-    assert read_genes(write(GENES), chrom_sizes=SIZES).equals(first)
-    assert tss(write(GENES), "gene_start")["ENSG02"] == 1000
-    with pytest.raises(AssertionError, match="indexed again"):
-        read_genes(write(GENES[:2]), chrom_sizes=SIZES)
-
-
-def test_a_gzipped_gtf_needs_no_telling_name(tmp_path):
-    path = tmp_path / "annotation"
-    path.write_bytes(gzip.compress("\n".join(GENES).encode()))
-    assert tss(path)["ENSG01"] == 100
-    path.write_bytes(gzip.compress("\n".join(GENES * 99).encode())[:-30])
-    assert "unreadable" in problems(path)[0]
-
-
-def test_a_cache_that_cannot_be_written_is_reported(write, cache):
-    cache.write_text("a file where the folder should be")
-    assert "set XDG_CACHE_HOME" in problems(write(GENES))[0]
-
-
-def transcript(name, exons, cds, strand="+", gene="ENSG01", **attributes):
-    spans = [("transcript", exons[0][0], exons[-1][1])]
-    spans += [("exon", *span) for span in exons] + [("CDS", *span) for span in cds]
-    return [record(kind, a, b, strand, gene, name, **attributes) for kind, a, b in spans]
-
-
-def test_canonical_is_the_protein_coding_transcript_with_the_longest_cds(write):
-    coding = {"transcript_biotype": "protein_coding"}
-    decay = {"transcript_biotype": "nonsense_mediated_decay"}
-    lines = [
-        record("gene", 101, 900, "+", "ENSG01"),
-        *transcript("T1", [(101, 200), (301, 800)], [(151, 200)], **coding),
-        *transcript("T2", [(201, 300), (401, 500)], [(221, 300), (401, 450)], **coding),
-        *transcript("T3", [(301, 900)], [(301, 900)], **decay),
-        record("gene", 2001, 2900, "-", "ENSG02"),
-        *transcript("T4", [(2001, 2100), (2801, 2900)], [], "-", "ENSG02"),
-        *transcript("T6", [(2001, 2400)], [], "-", "ENSG02"),
-        *transcript("T5", [(2101, 2500)], [], "-", "ENSG02"),
-    ]
-    # ENSG02 codes for nothing: T5 and T6 are longest when spliced, and the name decides
-    assert tss(write(lines), "canonical") == {"ENSG01": 200, "ENSG02": 2499}
-    assert tss(write(lines)) == {"ENSG01": 100, "ENSG02": 2899}
-
-
-def test_without_biotypes_any_cds_counts(write):
-    lines = transcript("T1", [(101, 900)], []) + transcript("T2", [(301, 400)], [(311, 390)])
-    assert tss(write(lines), "canonical") == {"ENSG01": 300}
-
-
-def test_old_gtfs_list_exons_alone(write):
-    lines = transcript("T1", [(101, 200), (301, 400)], [], "-")[1:]
-    assert tss(write(lines)) == {"ENSG01": 399}
-    assert tss(write(lines), "canonical") == {"ENSG01": 399}
-
-
-def test_canonical_needs_transcripts(write):
-    assert "give --tss=gene_5p" in problems(write(GENES), "canonical")[0]
 
 
 def all_tss(path, **changes) -> list[tuple]:
@@ -179,22 +101,6 @@ def test_without_transcripts_each_gene_has_its_own_tss_alone(write):
     assert all_tss(write(GENES)) == own
     table = write(["gene_id,chrom,tss,strand", "B,2,7,-", "A,1,5,+"], "genes.csv")
     assert all_tss(table) == [("A", "chr1", 5), ("B", "chr2", 7)]
-
-
-def test_malformed_gtf_lines_are_named(write):
-    lines = [
-        *GENES,
-        "chr1\ttoo short",
-        record("gene", "x", 20, "+", "ENSG05"),
-        record("gene", 10, 20, ".", "ENSG06"),
-        record("gene", 10, 20, "+", "ENSG07").replace("gene_id", "id"),
-    ]
-    found = problems(write(lines))
-    assert [problem.split(": ")[0].rpartition(" ")[2] for problem in found] == ["5", "6", "7", "8"]
-    (problem,) = problems(write([*GENES, GENES[0]]))
-    assert "repeated values" in problem
-    (problem,) = problems(write([*GENES, record("gene", 30, 20, "+", "ENSG05")]))
-    assert "ENSG05 with an end before the start" in problem
 
 
 def test_a_table_of_tss_is_taken_as_it_is(write):
@@ -277,18 +183,9 @@ def test_an_unknown_rule_and_a_missing_file_are_refused(write, tmp_path):
     assert "No such file" in problems(tmp_path / "absent.gtf")[0]
 
 
-def test_ensembl_75_that_is_not_installed_comes_with_the_command():
-    (problem,) = problems("", sizes=load_assembly("hg19").chrom_sizes)
-    assert "pyensembl install --release 75 --species human" in problem
-
-
 def test_ensembl_75_is_read_where_pyensembl_has_put_it(write):
     release = pyensembl.EnsemblRelease(75, species="human")
     path = next(pathlib.Path(file) for file in release.required_local_files() if ".gtf" in file)
     path.parent.mkdir(parents=True)
     path.write_bytes(gzip.compress("\n".join(GENES[:3]).encode()))
     assert tss("", sizes=load_assembly("hg19").chrom_sizes)["ENSG02"] == 1999
-
-
-def test_ensembl_75_is_no_annotation_of_another_assembly():
-    assert "not hg19" in problems(None, sizes=load_assembly("mm10").chrom_sizes)[0]

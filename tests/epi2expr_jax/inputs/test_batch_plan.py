@@ -3,12 +3,10 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from epi2expr_jax.inputs.batch_plan import BatchPlan
-from epi2expr_jax.models.region_batch import TokenLayout
 
 GENES, MOST = 40, 8
 
@@ -107,78 +105,3 @@ def test_plans_of_models_that_read_no_regions_have_no_slots():
     assert BatchPlan.of(5, 0, [np.zeros(3, int)], balanced=False).slots == ()
     assert BatchPlan.of(5, 0, [np.zeros(3, int)], balanced=True).slots == ()
     assert BatchPlan.of(3, 2, balanced=False) == BatchPlan(3, (2, 2, 2))
-
-
-slot_tuples = st.lists(st.integers(0, 8), max_size=24).map(lambda x: tuple(sorted(x)[::-1]))
-
-
-@settings(deadline=None, max_examples=100)
-@given(slot_tuples)
-@example(())
-@example((0, 0, 0))
-@example((8,) * 16)
-def test_every_token_has_one_row_and_genes_stay_whole(slots):
-    layout = TokenLayout.of(slots)
-    pairs = list(zip(layout.gene, layout.slot, strict=True))
-    assert pairs == [(g, s) for s in range(9) for g, have in enumerate(slots) if s < have]
-    assert layout.prefix == tuple(
-        sum(have > s for have in slots) for s in range(max(slots, default=0))
-    )
-    blocks, height = layout.owner.shape
-    rows = layout.rows.reshape(blocks, height)
-    found = {}
-    for block in range(blocks):
-        for row in range(height):
-            gene, token = layout.owner[block, row], layout.token[block, row]
-            if gene < 0:
-                assert (token, rows[block, row]) == (0, 0)
-                continue
-            assert (gene, token) not in found
-            found[gene, token] = block, row
-            expected = gene if token == 0 else len(slots) + pairs.index((gene, token - 1))
-            assert rows[block, row] == expected
-    assert len(found) == len(slots) + len(pairs)
-    for gene, have in enumerate(slots):
-        block, row = divmod(layout.first[gene], height)
-        assert [found[gene, token] for token in range(1 + have)] == [
-            (block, row + token) for token in range(1 + have)
-        ]
-        assert layout.place[gene] // layout.first_of.shape[1] == block
-        assert layout.first_of.reshape(-1)[layout.place[gene]] == row
-    assert len(set(layout.place)) == len(slots)
-    # Attention costs as many rows as there are, filled or not.
-    filled = (layout.owner >= 0).sum(1)
-    assert (np.sort(filled)[1:] > height / 2).all()
-
-
-@pytest.mark.parametrize("slots", [(), (0, 0), (4, 4, 3, 1, 1, 0), (8,) * 5 + (0,) * 9])
-def test_rows_find_their_genes(slots):
-    layout = TokenLayout.of(slots)
-    random = np.random.default_rng(len(slots))
-    genes, most = len(slots), max(slots, default=0)
-    blocks, height = layout.owner.shape
-    x, pairs, between = (
-        random.normal(size=shape).astype(np.float32)
-        for shape in ((genes, 3, 2), (len(layout.gene), 3), (blocks, 2, 3, height, height))
-    )
-    contacts = np.array([max(0, have - g % 2) for g, have in enumerate(slots)], np.int32)
-
-    @jax.jit
-    def found(x, pairs, between, contacts):
-        by_gene = layout.regions_by_gene(pairs), layout.pairs_by_gene(between, contacts)
-        return layout.spread(x), *by_gene
-
-    spread, dense, within = found(x, pairs, between, contacts)
-    np.testing.assert_array_equal(spread, x[layout.gene])
-
-    expected = np.zeros((genes, most, 3), np.float32)
-    for values, gene, slot in zip(pairs, layout.gene, layout.slot, strict=True):
-        expected[gene, slot] = values
-    np.testing.assert_array_equal(dense, expected)
-
-    expected = np.zeros((genes, 2, 3, 1 + most, 1 + most), np.float32)
-    for gene in range(genes):
-        block, row = divmod(layout.first[gene], height)
-        own = 1 + contacts[gene]
-        expected[gene, :, :, :own, :own] = between[block, :, :, row : row + own, row : row + own]
-    np.testing.assert_array_equal(within, expected)

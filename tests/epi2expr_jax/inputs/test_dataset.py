@@ -18,9 +18,7 @@ from epi2expr_jax.models.promoter_cnn import PromoterCnnConfig
 from epi2expr_jax.models.region_batch import TokenLayout
 from epi2expr_jax.store.manifest import Manifest
 from epi2expr_jax.store.window_store import WindowStore
-from epi2expr_jax.training.runs import Run, parse_assay_sets, plan_batches, plan_runs
-from epi2expr_jax.training.splits import make_folds
-from epi2expr_jax.training.targets import TargetScale
+from epi2expr_jax.training.runs import plan_batches
 
 
 def test_windows_are_cropped_merged_transformed_and_oriented(small_store):
@@ -84,92 +82,6 @@ def negative_in(data):
         assert sorted(map(str, caught.value.problems)) == sorted(map(str, refused))
     assert all("negative signal" in problem.found for problem in refused)
     return [problem.where.rsplit(": ")[-1] for problem in refused]
-
-
-def test_target_statistics_come_from_training_genes_alone():
-    rpkm = np.array([0.0, 1, 3, 7, 15, 1000])
-    for kind, low, high in (("minmax", 0, 1), ("log2", 0, 4)):
-        scale = TargetScale.fit(kind, rpkm[:5], "here")
-        raw = scale.to_raw(rpkm)
-        assert (raw[0], raw[4]) == (low, high)
-        assert raw[5] > high  # a test gene may lie beyond; it changes nothing
-        standard = scale.standardise(scale.to_raw(rpkm))
-        np.testing.assert_allclose([standard[:5].mean(), standard[:5].std()], [0, 1], atol=1e-12)
-        np.testing.assert_allclose(scale.raw_to_log2(scale.unstandardise(standard)),
-                                   np.log2(rpkm + 1), atol=1e-9)  # fmt: skip
-    with pytest.raises(InputError, match="the same expression"):
-        TargetScale.fit("log2", np.ones(4), "cell E003")
-    with pytest.raises(InputError, match="minmax or log2"):
-        TargetScale.fit("zscore", rpkm, "here")
-
-
-def test_predictions_below_zero_expression_count_as_zero():
-    scale = TargetScale.fit("minmax", np.array([0.0, 10.0]), "here")
-    np.testing.assert_allclose(scale.raw_to_log2(np.array([-0.5, 0.1])), [0, 1])
-
-
-def test_runs_are_named_by_what_they_are():
-    run = Run("E003", ("a", "b"), "fold1", 0)
-    assert run.label == "a+b"
-    assert run.run_id == Run("E003", ("a", "b"), "fold1", 0).run_id
-    others = [
-        Run("E004", ("a", "b"), "fold1", 0),
-        Run("E003", ("a",), "fold1", 0),
-        Run("E003", ("a", "b"), "fold2", 0),
-        Run("E003", ("a", "b"), "fold1", 1),
-    ]
-    assert len({r.run_id for r in [run, *others]}) == 5
-
-
-def test_a_share_of_the_training_genes_is_drawn_for_each_seed(small_store):
-    cell, assays = small_store.manifest.cells[0], small_store.manifest.assays
-    data = load_dataset(small_store, PromoterCnnConfig(6000, 100), [cell], assays)
-    folds = make_folds("chromosomes_3", small_store.genes.chrom.value_counts().to_dict())
-    runs = [Run(cell, (a,), "fold1", seed) for a in assays[:2] for seed in (0, 1)]
-    whole, scales = plan_runs(data, runs, folds, "log2")
-    half, same = plan_runs(data, runs, folds, "log2", 0.5)
-    assert scales == same
-    np.testing.assert_array_equal(half.validation, whole.validation)
-    assert (whole.train | ~half.train).all()
-    assert (half.train.sum(1) == round(0.5 * whole.train[0].sum())).all()
-    np.testing.assert_array_equal(half.train[0], half.train[2])  # another assay
-    assert (half.train[0] != half.train[1]).any()  # another seed
-
-
-def test_runs_that_differ_only_in_assays_share_their_order(small_store):
-    cells, assays = small_store.manifest.cells, small_store.manifest.assays
-    data = load_dataset(small_store, PromoterCnnConfig(6000, 100), cells, assays)
-    folds = make_folds("chromosomes_3", small_store.genes.chrom.value_counts().to_dict())
-    runs = [Run(c, (a,), f.name, 0) for c in cells for a in assays for f in folds]
-    inputs, scales = plan_runs(data, runs, folds, "log2")
-    chrom = data.genes.chrom.to_numpy()
-    order, model = np.asarray(inputs.order_key), np.asarray(inputs.model_key)
-    assert len(np.unique(model, axis=0)) == len(runs)
-    assert len(np.unique(order, axis=0)) == len(cells) * len(folds)
-    for i, run in enumerate(runs):
-        np.testing.assert_array_equal(
-            inputs.train[i], next(f for f in folds if f.name == run.fold).masks(chrom)["train"]
-        )
-        rpkm = data.expression[data.cells.index(run.cell)].astype(float)
-        expected = scales[i].standardise(np.log2(rpkm + 1))
-        np.testing.assert_allclose(inputs.target[i], expected, rtol=1e-5, atol=1e-6)
-        y = np.asarray(inputs.target[i])[np.asarray(inputs.train[i])]
-        np.testing.assert_allclose([y.mean(), y.std()], [0, 1], atol=1e-5)
-        assert scales[i].kind == "log2"
-    assert not (np.asarray(inputs.train) & np.asarray(inputs.validation)).any()
-    assert all(leaf.shape[0] == len(runs) for leaf in jax.tree.leaves(inputs))
-
-
-def test_assay_sets_from_the_command_line():
-    available = ["H3K4me3", "H3K27ac", "DNase"]
-    assert parse_assay_sets(["each", "all"], available) == [
-        ("H3K4me3",), ("H3K27ac",), ("DNase",), ("H3K4me3", "H3K27ac", "DNase"),
-    ]  # fmt: skip
-    assert parse_assay_sets(["DNase+H3K27ac", "H3K27ac+DNase", "DNase"], available) == [
-        ("H3K27ac", "DNase"), ("DNase",),
-    ]  # fmt: skip
-    with pytest.raises(InputError, match="unknown assay CTCF, H3K4me4"):
-        parse_assay_sets(["CTCF", "H3K4me4+DNase"], available)
 
 
 def test_unknown_choices_are_refused():
@@ -354,24 +266,6 @@ def test_negative_regions_under_a_logarithm_are_refused(region_store):
     assert refused == ["regions of c1-m1", "regions of c2-m1"]
     data = load_dataset(store, MODEL, CELLS, list(TRANSFORMS), InputConfig("log1p"))
     assert len(negative_in(data)) == 6
-
-
-def test_plans_serve_every_cell_and_fold(region_store):
-    store = region_store(c1=contacts_of("c1"), c2=contacts_of("c2"))
-    folds = make_folds("chromosomes_3", GENES.chrom.value_counts().to_dict())
-    plans = plan_batches(store, MODEL, folds, 4, balanced=True)
-    data = load_dataset(store, MODEL, CELLS, ["m1"])
-    for part, plan in zip(("train", "validation"), plans, strict=True):
-        needed = np.zeros(4, int)
-        for fold in folds:
-            for cell in CELLS:
-                contacts = np.asarray(data.signal(cell, ["m1"]).contacts())
-                ranked = np.sort(contacts[fold.masks(GENES.chrom)[part]])
-                first = ranked[::-1][:: -(-len(ranked) // 4)]
-                needed[: len(first)] = np.maximum(needed[: len(first)], first)
-        assert plan.slots == tuple(needed)
-    assert plan_batches(store, MODEL, folds, 4, balanced=False) == (BatchPlan(4, (8,) * 4),) * 2
-    assert plan_batches(store, CnnConfig(), folds, 4, balanced=True) == (BatchPlan(4),) * 2
 
 
 def test_arrays_have_the_shapes_of_the_stores_largest_cell(region_store):

@@ -9,7 +9,7 @@ import pytest
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
-from epi2expr_jax.predict.ensemble import load
+from epi2expr_jax.predict.loading import load
 from epi2expr_jax.store.manifest import Manifest, read_manifest, write_manifest
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training import checkpoint

@@ -9,75 +9,13 @@ locus share regions, effects and often the causal region.
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import special
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.interpret import enrichment
-from epi2expr_jax.interpret.conditional_logit import Fit, GeneRegions
 from epi2expr_jax.interpret.enrichment import EFFECT, enrich
+from tests.epi2expr_jax.interpret.loci import simulate
 
-REGIONS, BIN = 17, 2000  # bp
-SHIFT = 3  # regions between the TSSs of neighbours
-# Shares of the autosomes, by protein-coding genes.
-CHROMOSOMES = np.array([2010, 1241, 1047, 752, 862, 1016, 894, 721, 795, 756, 1294, 1035, 323, 641,
-                        611, 852, 1176, 276, 1393, 539, 231, 450]) / 18915  # fmt: skip
 ALPHAS = 0.01, 0.05, 0.1
-
-
-def along(rng, shape, r=0.6):
-    """Normal variates whose neighbours correlate by r."""
-    x = rng.standard_normal(shape)
-    for i in range(1, shape[-1]):
-        x[..., i] = r * x[..., i - 1] + np.sqrt(1 - r**2) * x[..., i]
-    return x
-
-
-def simulate(rng, genes, planted=0.0, crowd=2, chromosomes=22):
-    """Regions with counted variants.
-
-    Args:
-        planted: log odds of a variant for one standard deviation, about, of what is peculiar to
-            the predicted effect, given distance and signal.
-        crowd: genes of a locus.
-    """
-    loci, length = genes // crowd, REGIONS + SHIFT * (crowd - 1)
-    distance = (np.arange(REGIONS) - REGIONS // 2) * BIN
-    near = 1 / (1 + np.abs(distance) / 4000)
-    level, common = along(rng, (2, loci, length))
-    tested = 1 + rng.poisson(np.exp(2 + 0.5 * along(rng, (loci, length))))
-    shares = CHROMOSOMES[:chromosomes] / CHROMOSOMES[:chromosomes].sum()
-    chrom = np.char.mod("chr%d", 1 + rng.choice(chromosomes, loci, p=shares))
-    causal, tables = None, []
-    for member in range(crowd):
-        here = slice(SHIFT * member, SHIFT * member + REGIONS)
-        log_signal = level[:, here] + 2 * near
-        peculiar = 0.9 * common[:, here] + 0.4 * along(rng, (loci, REGIONS))
-        bend = np.tanh(log_signal - 1)
-        effect = np.exp(1.5 * near + 0.8 * bend + 0.5 * near * log_signal + peculiar)
-        odds = 2 * near + 1.2 * bend + 0.5 * near * log_signal + planted * peculiar
-        chance = special.softmax(odds + np.log(tested[:, here]), axis=1)
-        own = (rng.random((loci, 1)) > chance.cumsum(1)).sum(1).clip(max=REGIONS - 1) + here.start
-        shared = (rng.random(loci) < 0.7) & (member > 0)
-        shared &= (own if causal is None else causal) >= here.start
-        causal = own if causal is None else np.where(shared, causal, own)
-        linked = np.exp(-np.abs(np.arange(length) - causal[:, None]))
-        variants = rng.binomial(tested, 0.6 * linked)
-        variants[np.arange(loci), causal] = np.maximum(1, variants[np.arange(loci), causal])
-        tables.append(
-            pd.DataFrame(
-                {
-                    "gene_id": np.repeat(np.char.mod(f"g%05d.{member}", np.arange(loci)), REGIONS),
-                    "chrom": np.repeat(chrom, REGIONS),
-                    "distance": np.tile(distance, loci),
-                    "signal": np.exp(log_signal).ravel(),
-                    "effect": (effect * rng.choice([-1, 1], effect.shape)).ravel(),
-                    "significant": variants[:, here].ravel(),
-                    "exposure": tested[:, here].ravel(),
-                }
-            )
-        )
-    table = pd.concat(tables, ignore_index=True)
-    return table[table.groupby("gene_id")["significant"].transform("sum") > 0]
 
 
 def rejections(p):
@@ -219,20 +157,6 @@ def test_what_distance_and_signal_define_is_not_enriched_beyond_them():
     for predictor in ("nearest to the TSS", "strongest signal"):
         assert row(table, predictor).enrichment > 1.5
         assert row(table, predictor, matched=True).enrichment == pytest.approx(1, abs=0.05)
-
-
-def test_chromosomes_are_left_out_as_if_they_were_not_there():
-    """One step of Newton's method is as good as a fit from the start."""
-    table = simulate(np.random.default_rng(5), 400, planted=0.5, chromosomes=4)
-    data = GeneRegions.of(table)
-    names = list(dict.fromkeys(data.chrom))
-    z = enrichment._top(data.pad(table.effect.abs()), data.at_risk, 0.2)[None]
-    fit = Fit.of(data, z, data.splines())
-    assert np.ptp(fit.left_out) > 0.005
-    for k, name in enumerate(names):
-        rest = row(enrich(table[table.chrom != name], permutations=1), matched=True)
-        # Knots move a little with the regions that are left.
-        assert fit.left_out[k, 0] == pytest.approx(np.log(rest.enrichment), abs=0.004)
 
 
 def test_all_numbers_that_make_no_sense_are_named():

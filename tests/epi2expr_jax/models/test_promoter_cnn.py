@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from epi2expr_jax.errors import InputError
 from epi2expr_jax.models import REGISTRY, layers
 from epi2expr_jax.models.promoter_cnn import PromoterCnnConfig
 from epi2expr_jax.training import losses
@@ -181,8 +180,3 @@ def test_the_registry_names_it():
         PromoterCnnConfig().window.bins,
         PromoterCnnConfig.TRAINING["plateau"]["batch_size"],
     ) == (60, 64)
-
-
-def test_a_window_too_short_for_the_pooling_is_refused():
-    with pytest.raises(InputError, match="15 bins; expected at least 16 bins"):
-        PromoterCnnConfig(window_bp=1500)

@@ -12,7 +12,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from epi2expr_jax import perturb
-from epi2expr_jax.predict.ensemble import load
+from epi2expr_jax.predict.loading import load
 from epi2expr_jax.store.manifest import Manifest
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training.one_run import TrainConfig

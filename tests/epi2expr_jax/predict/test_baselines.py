@@ -1,5 +1,4 @@
 import dataclasses
-import types
 
 import numpy as np
 import pandas as pd
@@ -8,8 +7,10 @@ from sklearn.linear_model import LinearRegression
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.dataset import InputConfig, load_dataset
+from epi2expr_jax.inputs.trained_signal import TrainedSignal
 from epi2expr_jax.models import PromoterCnnConfig
 from epi2expr_jax.predict.baselines import BASELINES, mean_of_seeds, predict_baselines
+from epi2expr_jax.predict.ensemble import Ensemble, Member
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.training.runs import Run
 from epi2expr_jax.training.splits import make_folds
@@ -17,7 +18,7 @@ from epi2expr_jax.training.targets import TargetScale
 
 
 def ensemble_of(store, kind="log2", seeds=1):
-    """What baselines ask of trained models, without any training."""
+    """Models that baselines are compared with: what they are, without any weights."""
     counts = store.genes.chrom.value_counts().to_dict()
     folds = {fold.name: fold for fold in make_folds("chromosomes_3", counts)}
     cells, assays = store.manifest.cells, store.manifest.assays
@@ -30,22 +31,15 @@ def ensemble_of(store, kind="log2", seeds=1):
                 runs.append(Run(cell, tuple(assays[:2]), fold.name, seed))
                 fitted = rpkm if kind == "label" else rpkm[train]
                 scales.append(TargetScale.fit(kind, fitted, cell))
-    member = types.SimpleNamespace(model_config=PromoterCnnConfig(), runs=runs, scales=scales)
-    return types.SimpleNamespace(members=[member], folds=folds, input_config=InputConfig())
-
-
-@pytest.fixture(autouse=True)
-def any_ensemble(monkeypatch):
-    """Stand-ins are no `Ensemble`: type checks of tests aside."""
-    monkeypatch.setattr("epi2expr_jax.predict.baselines.Ensemble", types.SimpleNamespace)
-
-
-predict = getattr(predict_baselines, "__wrapped__", predict_baselines)
+    member = Member(PromoterCnnConfig(), tuple(runs), tuple(scales), {})
+    read = InputConfig()
+    signal = TrainedSignal.of(store.manifest, read.transform)
+    return Ensemble({}, read, kind, folds, (member,), signal)
 
 
 @pytest.fixture(scope="module")
 def predictions(small_store):
-    return predict(ensemble_of(small_store, seeds=2), small_store, list(BASELINES))
+    return predict_baselines(ensemble_of(small_store, seeds=2), small_store, list(BASELINES))
 
 
 def test_every_test_gene_once_a_run_and_baseline(predictions, small_store):
@@ -74,10 +68,9 @@ def test_the_linear_one_is_least_squares_on_mean_signal(predictions, small_store
 
 def test_test_genes_have_no_say(small_store, predictions, monkeypatch):
     """Expression of the test genes may be anything: predictions stay."""
-    ensemble = ensemble_of(small_store)
-    fold = ensemble.folds["fold1"]
-    test = fold.masks(small_store.genes.chrom)["test"]
-    ensemble.members[0].runs[:] = ensemble.members[0].runs[:1]
+    every = ensemble_of(small_store)
+    ensemble = every.select(lambda run: run == every.runs[0])
+    test = ensemble.folds[every.runs[0].fold].masks(small_store.genes.chrom)["test"]
     read = type(small_store).read_expression
 
     def disturbed(self, cells):
@@ -85,9 +78,8 @@ def test_test_genes_have_no_say(small_store, predictions, monkeypatch):
         values[:, test] = values[:, test][:, ::-1]
         return values
 
-    ensemble.members[0].scales[:] = ensemble.members[0].scales[:1]
     monkeypatch.setattr(type(small_store), "read_expression", disturbed)
-    again = predict(ensemble, small_store, ["ridge", "boosting"])
+    again = predict_baselines(ensemble, small_store, ["ridge", "boosting"])
     first = predictions[predictions.run_id.isin(again.run_id) & (predictions.model != "linear")]
     np.testing.assert_allclose(
         again.sort_values(["model", "gene_id"]).predicted,
@@ -102,7 +94,7 @@ def test_test_genes_have_no_say(small_store, predictions, monkeypatch):
 
 def test_labels_get_probabilities(small_store):
     ensemble = ensemble_of(small_store, "label")
-    table = predict(ensemble, small_store, list(BASELINES))
+    table = predict_baselines(ensemble, small_store, list(BASELINES))
     assert table.predicted.between(0, 1).all()
     assert set(table.observed.unique()) == {0, 1}
     assert (scoring.score_table(table[table.model == "ridge"]).auc.mean()) > 0.6
@@ -110,7 +102,7 @@ def test_labels_get_probabilities(small_store):
 
 def test_unknown_baselines_are_named(small_store):
     with pytest.raises(InputError, match="did you mean ridge"):
-        predict(ensemble_of(small_store), small_store, ["rigde"])
+        predict_baselines(ensemble_of(small_store), small_store, ["rigde"])
 
 
 def test_the_mean_of_seeds_is_one_prediction():
@@ -124,6 +116,7 @@ def test_the_mean_of_seeds_is_one_prediction():
 
 def test_pools_have_no_baseline(small_store):
     ensemble = ensemble_of(small_store)
-    pooled = [dataclasses.replace(run, cell="E1+E2") for run in ensemble.members[0].runs]
-    ensemble.members[0].runs = pooled
-    assert predict(ensemble, small_store, ["linear"]).empty
+    (member,) = ensemble.members
+    runs = tuple(dataclasses.replace(run, cell="E1+E2") for run in member.runs)
+    pooled = dataclasses.replace(ensemble, members=(dataclasses.replace(member, runs=runs),))
+    assert predict_baselines(pooled, small_store, ["linear"]).empty

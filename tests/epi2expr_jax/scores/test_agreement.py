@@ -6,7 +6,6 @@ import pytest
 
 from epi2expr_jax.scores import agreement as agree
 from epi2expr_jax.scores.ranking import METRICS, rank_assays
-from epi2expr_jax.scores.table import gene_groups, score_groups
 from epi2expr_jax.store.window_store import WindowStore
 
 CHROMOSOMES = [f"chr{i}" for i in range(1, 13)]
@@ -109,42 +108,3 @@ def test_score_against_quality():
     # Between assays b is the better one, whatever its depth; within assays the two cancel.
     assert abs(rho["all"]) < 0.2
     assert agree.quality_correlations(table[table.cell < "E3"], least=7).empty
-
-
-def predictions():
-    rng = np.random.default_rng(0)
-    observed = np.concatenate([rng.uniform(0, 0.9, 60), rng.uniform(1.1, 9, 60)])
-    return pd.DataFrame(
-        {
-            "cell": "E1", "assays": "a", "fold": "f", "seed": 0,
-            "gene_id": [f"g{i}" for i in range(120)], "chrom": np.tile(["chr1", "chr2"], 60),
-            "observed": observed, "predicted": observed + rng.standard_normal(120),
-        }
-    ).assign(observed_raw=observed, predicted_raw=observed)  # fmt: skip
-
-
-def test_groups_of_genes():
-    table = predictions()
-    groups = gene_groups(table)
-    assert groups.tolist() == ["silent"] * 60 + ["expressed"] * 60
-    by_group = score_groups(table, groups)
-    assert by_group.groupby("group").n.sum().to_dict() == {"expressed": 60, "silent": 60}
-    from_table = pd.DataFrame({"gene_id": table.gene_id, "kind": ["x", "y"] * 60, "gc": groups})
-    assert gene_groups(table, from_table, "kind").tolist() == ["x", "y"] * 60
-    inside = table[(groups == "silent") & (table.chrom == "chr1")]
-    row = by_group[(by_group.group == "silent") & (by_group.chrom == "chr1")].iloc[0]
-    expected = np.corrcoef(inside.observed, inside.predicted)[0, 1]
-    assert row.pearson == pytest.approx(expected, abs=1e-5)
-
-
-def test_groups_that_are_none():
-    table = predictions()
-    genes = pd.DataFrame({"gene_id": table.gene_id, "gc": np.arange(120.0), "half": "x"})
-    for column, given, message in (
-        ("strand", genes, "no column strand"),
-        ("gc", genes, "120 different values"),
-        ("half", genes.iloc[10:], "no group of g0"),
-        ("half", None, "no column half"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            gene_groups(table, given, column)

@@ -1,4 +1,4 @@
-"""Scores stay within a model and a chromosome; intervals cover; holes and traps are named."""
+"""Ranks and their intervals cover; holes and traps are named."""
 
 import numpy as np
 import pandas as pd
@@ -8,65 +8,14 @@ from scipy import stats
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
-from epi2expr_jax.scores.intervals import MIN_GENES, jackknife
+from epi2expr_jax.scores.intervals import MIN_GENES
+from tests.epi2expr_jax.scores.simulated import simulated
 
 # Protein-coding genes of the Roadmap RPKM matrix on hg19's autosomes.
 COUNTS = """2010 1241 1047 752 862 1016 894 721 795 756 1294
 1035 323 641 611 852 1176 276 1393 539 231 450"""
 GENES = {f"chr{number}": int(n) for number, n in enumerate(COUNTS.split(), 1)}
 BLIND = {chrom: GENES[chrom] for chrom in ("chr3", "chr7", "chr20")}
-
-
-def predictions_of(cell, assays, fold, chrom, observed, predicted):
-    return pd.DataFrame(
-        {
-            "cell": cell,
-            "assays": assays,
-            "fold": fold,
-            "seed": 0,
-            "chrom": chrom,
-            "gene_id": [f"{chrom}_{number}" for number in range(len(observed))],
-            "observed": observed,
-            "predicted": predicted,
-            "observed_raw": np.exp2(observed),
-            "predicted_raw": np.exp2(predicted),
-        }
-    )
-
-
-def simulated(rng, r, genes, spread=0.05, shared=False):
-    """Predictions whose correlation on a chromosome varies around r `[C, A]` by `spread`.
-
-    With `shared`, cells share most of their expression, of the models' errors and all of the
-    chromosomes' effects; otherwise cells are independent, so that each can be a trial.
-    """
-    C, A = r.shape
-    parts = []
-    for chrom, n in genes.items():
-
-        def draw(*shape, weight=0.8 if shared else 0.0):
-            common = rng.normal(size=(1, *shape))
-            return np.sqrt(weight) * common + np.sqrt(1 - weight) * rng.normal(size=(C, *shape))
-
-        effect = draw(A, weight=1.0 if shared else 0.0) + rng.normal(size=(1 if shared else C, 1))
-        rho = np.clip(r + spread * effect / np.sqrt(2), -0.99, 0.99)[..., None]
-        observed = draw(1, n)
-        predicted = rho * observed + np.sqrt(1 - rho**2) * draw(A, n)
-        observed = np.broadcast_to(observed, predicted.shape)
-        cell, assay, gene = (axis.ravel() for axis in np.indices(predicted.shape))
-        part = {"cell": cell, "assays": assay, "gene_id": gene, "chrom": chrom}
-        part |= {"observed": observed.ravel(), "predicted": predicted.ravel()}
-        parts.append(pd.DataFrame(part))
-    table = pd.concat(parts, ignore_index=True)
-    return table.assign(
-        cell=np.char.mod("E%03d", table["cell"]),
-        assays=np.char.mod("mark%02d", table["assays"]),
-        gene_id=table["chrom"] + "_" + np.char.mod("%d", table["gene_id"]),
-        fold="f0",
-        seed=0,
-        observed_raw=table["observed"],
-        predicted_raw=table["predicted"],
-    )
 
 
 def scores_of(pearson, n=100):
@@ -81,96 +30,6 @@ def scores_of(pearson, n=100):
     for name in scoring.METRICS[1:]:
         table[name] = table["pearson"]
     return table.assign(constant=False, constant_observed=False)
-
-
-def test_scores_agree_with_scipy_in_every_group():
-    rng = np.random.default_rng(0)
-    table = simulated(rng, np.array([[0.7, 0.2], [0.5, 0.4]]), {"chr1": 90, "chr2": 300, "chrX": 3})
-    table["observed_raw"] = np.exp(table["observed"])
-    shuffled = table.sample(frac=1, random_state=0)
-    scores = scoring.score_table(shuffled)
-    assert len(scores) == 2 * 2 * 3
-    for row in scores.to_dict("records"):
-        here = table[["cell", "assays", "chrom"]] == [row["cell"], row["assays"], row["chrom"]]
-        group = table[here.all(axis=1)]
-        x, y = group["observed"], group["predicted"]
-        assert row["n"] == len(group)
-        assert row["pearson"] == pytest.approx(np.corrcoef(x, y)[0, 1], abs=1e-5)
-        assert row["spearman"] == pytest.approx(stats.spearmanr(x, y)[0], abs=1e-5)
-        assert row["mse"] == pytest.approx(np.mean((x - y) ** 2), rel=1e-5)
-        assert row["r2"] == pytest.approx(1 - np.mean((x - y) ** 2) / np.var(x), abs=1e-5)
-        raw = np.corrcoef(group["observed_raw"], group["predicted_raw"])[0, 1]
-        assert row["pearson_raw"] == pytest.approx(raw, abs=1e-5)
-        cell = table[table["cell"] == row["cell"]].drop_duplicates("gene_id")
-        label = x > cell["observed"].median()
-        if label.nunique() == 2:
-            area = stats.mannwhitneyu(y[label], y[~label]).statistic
-            expected = area / (label.sum() * (~label).sum())
-            assert row["auc"] == pytest.approx(expected, abs=1e-5)
-
-
-def test_scores_depend_neither_on_row_order_nor_on_string_kind():
-    table = simulated(np.random.default_rng(1), np.array([[0.5]]), {"chr1": 70, "chr2": 40})
-    expected = scoring.score_table(table)
-    reverse = scoring.score_table(table[::-1].reset_index(drop=True))
-    pd.testing.assert_frame_equal(reverse, expected, rtol=1e-5)
-    kinds = dict.fromkeys(("cell", "assays", "fold", "chrom", "gene_id"), "category")
-    categories = scoring.score_table(table.astype(kinds))
-    pd.testing.assert_frame_equal(categories, expected, check_dtype=False, check_categorical=False)
-    ranked = ranking.rank_assays(categories)
-    pd.testing.assert_frame_equal(ranked, ranking.rank_assays(expected))
-
-
-def test_training_mean_predictor_scores_zero_not_the_pooled_negative():
-    rng = np.random.default_rng(2)
-    observed = {f"chr{k}": rng.normal(k, 1, 40) for k in range(1, 6)}
-    parts = []
-    for fold, (chrom, values) in enumerate(observed.items()):
-        others = np.concatenate([x for name, x in observed.items() if name != chrom])
-        mean = np.full(40, others.mean())
-        parts.append(predictions_of("E003", "H3K4me1", f"f{fold}", chrom, values, mean))
-    table = pd.concat(parts)
-    assert np.corrcoef(table["observed"], table["predicted"])[0, 1] < -0.2
-    scores = scoring.score_table(table)
-    assert (scores["pearson"] == 0).all()
-    assert scores["constant"].all()
-    ranked = ranking.rank_assays(scores)
-    assert (ranked["pearson"] == 0).all()
-    assert (ranked["constant_share"] == 1).all()
-    assert any("E003 H3K4me1 (100%)" in note for note in ranking.caveats(scores))
-
-
-def test_bad_predictions_are_all_named_at_once():
-    table = predictions_of("all", "DNase", "f0", "chr1", np.arange(5.0), np.arange(5.0))
-    table.loc[0, "predicted"] = np.nan
-    table.loc[1, "chrom"] = None
-    with pytest.raises(InputError) as caught:
-        scoring.score_table(pd.concat([table, table[3:]]))
-    text = str(caught.value)
-    for part in ("not finite (all DNase f0 0)", "2 genes twice", 'named "all"', "empty ['chrom']"):
-        assert part in text
-    with pytest.raises(InputError, match="observed_raw"):
-        scoring.score_table(table.drop(columns="observed_raw"))
-    with pytest.raises(InputError, match="no rows"):
-        scoring.score_table(table[:0])
-    with pytest.raises(InputError, match="between 0 and 1"):
-        ranking.rank_assays(scores_of({("E003", "DNase"): {"chr1": 0.5}}), confidence=95.0)
-
-
-def test_jackknife_by_hand():
-    values, genes = np.array([0.5, 0.3, 0.6]), np.array([100.0, 50.0, 50.0])
-    (mean,), (error,) = jackknife(values[:, None], genes)
-    assert mean == pytest.approx(0.475)
-    # Leaving out each in turn: 0.45, 0.533333, 0.433333.
-    left_out = np.array([0.45, 1.6 / 3, 1.3 / 3])
-    shares = 200 / genes
-    # Busing et al. (1999), as published: pseudo-values about the jackknife estimate.
-    estimate = 3 * mean - np.sum((1 - genes / 200) * left_out)
-    pseudo = shares * mean - (shares - 1) * left_out
-    busing = np.mean((pseudo - estimate) ** 2 / (shares - 1))
-    plain = 2 / 3 * np.sum((left_out - mean) ** 2)
-    assert error**2 == pytest.approx(max(busing, plain))
-    assert busing == pytest.approx((0.025**2 + 0.175**2 / 3 + 0.125**2 / 3) / 3)
 
 
 def test_chromosomes_of_equal_size_give_the_classical_t_interval():
@@ -421,3 +280,8 @@ def test_interval_over_crossed_cells_covers(trial_size, genes):
             covered.append(row["low"] <= r.mean() <= row["high"])
     print(f"\ncoverage of 4 crossed cells over {len(genes)} chromosomes: {np.mean(covered):.4f}")
     assert 0.925 - tolerance(covered) <= np.mean(covered) <= 0.975 + tolerance(covered)
+
+
+def test_a_confidence_in_per_cent_is_refused():
+    with pytest.raises(InputError, match="between 0 and 1"):
+        ranking.rank_assays(scores_of({("E003", "DNase"): {"chr1": 0.5}}), confidence=95.0)

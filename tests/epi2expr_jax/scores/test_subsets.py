@@ -86,25 +86,9 @@ def test_scores_are_those_of_predictions_from_each_subset(
     assert np.ptp(scores["pearson"].values[weighted][:, 1:], axis=1).max() > 0
 
 
-def test_all_assays_are_present_by_default(distal_store):
-    ensemble = ensemble_of(distal_store, WINDOWS)
-    everything = ensemble.predict(distal_store)
-    named = ensemble.predict(distal_store, present=distal_store.manifest.assays)
-    np.testing.assert_array_equal(everything, named)
-    fewer = ensemble.predict(distal_store, present=distal_store.manifest.assays[:1])
-    assert (fewer != everything).values[np.isfinite(everything.values)].all()
-
-
 def test_what_cannot_be_shown_is_refused(distal_store, monkeypatch):
     ensemble = ensemble_of(distal_store, WINDOWS)
-    first = distal_store.manifest.assays[0]
-    with pytest.raises(InputError, match=f"did you mean {first}"):
-        ensemble.predict(distal_store, present=[first.lower()])
-    with pytest.raises(InputError, match="no assay"):
-        ensemble.predict(distal_store, present=[])
     plain = ensemble_of(distal_store, WINDOWS, masked=False)
-    with pytest.raises(InputError, match="train with --masked"):
-        plain.predict(distal_store, present=[first])
     with pytest.raises(InputError, match="train with --masked"):
         subset_scores(plain, distal_store)
     monkeypatch.setattr(subsets, "MOST_ASSAYS", 2)
@@ -126,15 +110,6 @@ def test_models_of_several_sets_are_told_apart(distal_store):
     )
     with pytest.raises(InputError, match="2 assay sets"):
         subset_scores(both, distal_store)
-    assert {run.assays for run in both.only(assays).runs} == {assays}
-    assert both.only(assays[:1]).runs == list(other.runs)
-
-
-def test_another_store_is_refused(distal_store, small_store):
-    ensemble = ensemble_of(distal_store, WINDOWS)
-    assert ensemble.open_store().path == distal_store.path
-    with pytest.raises(InputError, match="other contents"):
-        ensemble.open_store(small_store.path)
 
 
 def test_predicting_subsets_compiles_once(distal_store):

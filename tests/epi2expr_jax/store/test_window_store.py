@@ -1,5 +1,4 @@
 import dataclasses
-import json
 import subprocess
 import sys
 
@@ -7,38 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorstore as ts
-import xarray as xr
-import zarr
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.store.manifest import Manifest
 from epi2expr_jax.store.window_store import WindowStore
+from tests.epi2expr_jax.store.toy import CONTACTS, GENES, MANIFEST
 
-GENES = pd.DataFrame(
-    {
-        "gene_id": [f"g{i}" for i in range(700)],
-        "name": "",
-        "chrom": "chr1",
-        "tss": np.arange(700) * 100 + 20_000,
-        "strand": "+",
-    }
-)
-MANIFEST = Manifest(
-    window_bp=1000,
-    bin_bp=25,
-    assembly="toy",
-    chrom_sizes={"chr1": 1_000_000},
-    chromosomes=["chr1"],
-    blind=[],
-    cells=["c1", "c2"],
-    assays=["m1", "m2"],
-    tracks=[["c1", "m1"], ["c2", "m1"], ["c2", "m2"]],
-    units={"m1": "pvalue", "m2": "depth"},
-    groups={"m1": "histone", "m2": "histone"},
-    min_covered=0.0,
-    tss="gene_5p",
-    candidates_sha256="0",
-)
 EXPRESSION = np.random.default_rng(1).random((2, 700)).astype(np.float32)
 
 
@@ -137,15 +109,6 @@ def test_many_processes_read_side_by_side_under_load(store, trial_size):
     assert ended == [0] * processes
 
 
-def test_xarray_opens_it_with_the_same_numbers(store):
-    with xr.open_zarr(store.path) as opened:
-        assert opened.signal.dims == ("cell", "assay", "gene", "bin")
-        np.testing.assert_array_equal(opened.signal.sel(cell="c2", assay="m1"), slab(1)[0])
-        np.testing.assert_array_equal(opened.expression, EXPRESSION)
-        assert opened.gene.values.tolist() == GENES.gene_id.tolist()
-        assert opened.signal.attrs["bin_bp"] == 25
-
-
 def test_an_absent_slab_is_nan_and_never_zero(store):
     assert np.isnan(store.read_signal(["c1"], ["m2"])).all()
     assert np.isnan(store.read_coverage()[0, 1]).all()
@@ -202,23 +165,6 @@ def test_another_request_does_not_touch_the_store(store):
     assert WindowStore.open(store.path).verify() == []
 
 
-@pytest.mark.parametrize(("version", "remedy"), [(1, "migrate: rebuild"), (99, "upgrade")])
-def test_format_version_gates_reading(store, version, remedy):
-    file = store.path / "manifest.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "version": version}))
-    with pytest.raises(InputError, match=remedy):
-        WindowStore.open(store.path)
-
-
-def test_what_is_no_store_is_refused(tmp_path):
-    with pytest.raises(InputError, match="no manifest"):
-        WindowStore.open(tmp_path)
-    for content in ("{", "[]", '{"format": "something"}'):
-        (tmp_path / "manifest.json").write_text(content)
-        with pytest.raises(InputError):
-            WindowStore.open(tmp_path)
-
-
 def test_unknown_names_are_listed(store):
     with pytest.raises(InputError, match="unknown assay m3, m4; expected one of m1, m2"):
         store.read_signal(["c1"], ["m3", "m1", "m4"])
@@ -257,17 +203,6 @@ except InputError as error:
     assert ("c1", "m1") in WindowStore.open(store.path, incomplete=True).missing_slabs()
 
 
-# Two genes of c2 touch three regions, one of them both; c1 has no contacts.
-CONTACTS = pd.DataFrame(
-    [
-        ("g3", "chr1", 5_000, 5_250, 4.0),
-        ("g3", "chr1", 1_000, 1_100, 2.0),
-        ("g8", "chr1", 5_000, 5_250, 3.0),
-        ("g8", "chr1", 9_000, 9_999, 3.0),
-        ("dropped", "chr1", 20_000, 20_100, 9.0),
-    ],
-    columns=["gene_id", "chrom", "start", "end", "score"],
-)
 LABELS = np.random.default_rng(2).random((2, 700)) < 0.5
 DEPTH = np.random.default_rng(3).random((2, 1 + 3 + 10)).astype(np.float32)
 
@@ -295,16 +230,6 @@ def test_regions_and_labels_round_trip(contact_store):
     np.testing.assert_array_equal(back.read_labels(["c2", "c1"]), LABELS[::-1])
     assert back.manifest.given_labels
     assert back.verify() == []
-
-
-def test_zarr_and_xarray_open_regions_and_labels(contact_store):
-    array = zarr.open_group(str(contact_store.path), mode="r")["regions/c2/depth"]
-    np.testing.assert_array_equal(array[:], DEPTH)
-    assert array.metadata.dimension_names == ("assay", "bin")
-    with xr.open_zarr(contact_store.path) as opened:
-        np.testing.assert_array_equal(opened.label.sel(cell="c2"), LABELS[1])
-    with xr.open_zarr(contact_store.path, group="regions/c2") as opened:
-        np.testing.assert_array_equal(opened.depth, DEPTH)
 
 
 def test_a_store_without_contacts_or_labels_says_so(store):
@@ -355,10 +280,3 @@ def test_checksum_speaks_of_contacts_too(contact_store, tmp_path):
     for i, depth in enumerate((None, *DEPTH)):
         again.write_slab(*MANIFEST.tracks[i], *slab(i), [], depth)
     assert again.checksum() != contact_store.checksum()
-
-
-def test_other_contacts_are_another_request(contact_store):
-    with pytest.raises(InputError, match="contacts"):
-        WindowStore.resume(
-            contact_store.path, dataclasses.replace(MANIFEST, contacts={"c2": {"name": "x"}})
-        )

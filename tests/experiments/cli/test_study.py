@@ -1,8 +1,5 @@
 """What a request asks for: kinds of assay sets, holes in the store, nonsense."""
 
-import subprocess
-import sys
-
 import pandas as pd
 import pytest
 
@@ -130,12 +127,3 @@ def test_masked_models_have_a_mask_for_every_assay(holed):
     channels = {group.name: group.trainer.model_config.assays for group in wanted.groups()}
     assert channels == {"1-assay": 2, "3-assay": 6}
     assert wanted.request.as_json()["train_config"]["masked"] is True
-
-
-def test_help_tells_what_may_be_asked_for():
-    text = subprocess.run(
-        [sys.executable, "-m", "experiments.train", "--help"], capture_output=True, text=True
-    ).stdout
-    for word in ("leave_one_out", "pairs", "--assays=each,all", "H3K27ac+DNase", "--masked",
-                 "chromoformer_4", "--cv=chromosomes_5", "monte_carlo_5"):  # fmt: skip
-        assert word in text

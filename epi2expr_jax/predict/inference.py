@@ -1,0 +1,92 @@
+"""The loop of inference over stacked weights: chunks of runs, each its wanted genes."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool
+
+from epi2expr_jax.inputs.batch_plan import BatchPlan
+from epi2expr_jax.inputs.track_cache import TrackCache
+from epi2expr_jax.training.many_runs import Lanes
+from epi2expr_jax.training.one_run import parts_of, predict_genes
+from epi2expr_jax.training.runs import Run
+from epi2expr_jax.training.targets import TargetScale
+
+# Genes a batch, measured on two cores: regions are read fastest while they stay in cache.
+_WINDOW_BATCH, _REGION_BATCH = 256, 64
+
+
+def on_scale(target: TargetScale, standardised: np.ndarray, scale: str) -> np.ndarray:
+    """A model's outputs as log2(RPKM + 1) (`log2`) or on the target's own scale (`raw`)."""
+    raw = target.unstandardise(standardised.astype(np.float64))
+    return target.raw_to_log2(raw) if scale == "log2" else raw
+
+
+def predict_runs(
+    model_config: Any,
+    weights: dict[str, Any],
+    runs: Sequence[Run],
+    cache: TrackCache,
+    wanted: Bool[np.ndarray, "R G"],
+    present: Bool[np.ndarray, "R A"] | None = None,
+) -> np.ndarray:
+    """Standardised predictions `[R, G]` of stacked weights, for the genes `wanted [R, G]`.
+
+    Args:
+        present: of masked-mark models, which of its assays each run predicts from.
+    """
+    lanes, graph = Lanes.default(), parts_of(model_config)[0]
+    plan = plan_of(model_config, runs, cache, wanted)
+    out = np.zeros(wanted.shape, np.float32)
+    own = (weights["params"], weights["stats"], wanted, present)
+    for rows, stacked, tracks in chunks_of(own, runs, cache, lanes):
+        predicted = np.asarray(_predict(graph, plan, lanes, stacked, tracks))
+        out[rows] = predicted[: len(rows)]
+    return out
+
+
+def chunks_of(
+    own: Any, runs: Sequence[Run], cache: TrackCache, lanes: Lanes
+) -> Iterator[tuple[np.ndarray, Any, tuple[tuple, ...]]]:
+    """Runs as they stand side by side: which rows, their share of `own`, and their tracks.
+
+    Args:
+        own: arrays stacked on `R`. Idle lanes repeat the last run.
+    """
+    for first in range(0, len(runs), lanes.count):
+        rows = np.arange(first, min(first + lanes.count, len(runs)))
+        taken = np.minimum(np.arange(first, first + lanes.count), len(runs) - 1)
+        stacked = lanes.place(jax.tree.map(lambda x, taken=taken: np.asarray(x)[taken], own))
+        yield rows, stacked, lanes.tracks(cache, [runs[i] for i in taken])
+
+
+def plan_of(
+    model_config: Any, runs: Sequence[Run], cache: TrackCache, wanted: Bool[np.ndarray, "R G"]
+) -> BatchPlan:
+    """The batches that serve every run's wanted genes."""
+    most = getattr(model_config, "contacts", 0)
+    if not most:
+        return BatchPlan(_WINDOW_BATCH)
+    parts = []
+    for run, want in zip(runs, wanted, strict=True):
+        regions = cache.data.regions(run.cell)
+        assert regions is not None
+        parts.append((regions.region >= 0).sum(-1)[want])
+    return BatchPlan.of(_REGION_BATCH, most, parts, balanced=True)
+
+
+# Compiled once for a model, plan and lanes, however many runs there are.
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _predict(
+    graph: Any, plan: BatchPlan, lanes: Lanes, stacked: Any, tracks: tuple[tuple, ...]
+) -> Array:
+    def one(params, stats, wanted, present, signal):
+        if present is not None:
+            present = jnp.broadcast_to(present, (wanted.size, present.size))
+        return predict_genes(graph, params, stats, signal, wanted, plan, present)
+
+    return lanes.map(one, stacked, tracks)

@@ -1,0 +1,107 @@
+"""Load a trained run.
+
+from epi2expr_jax.predict import load
+ensemble = load("RUN")
+ensemble.predict(store, genes=["ENSG00000116213"])   # only by models that never saw the gene
+ensemble.predict(store, present=["DNase"])   # masked-mark models: from a subset of their assays
+"""
+
+import dataclasses
+import os
+import pathlib
+import warnings
+from typing import Any
+
+import jax
+import numpy as np
+
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.inputs.dataset import InputConfig
+from epi2expr_jax.inputs.trained_signal import TrainedSignal
+from epi2expr_jax.models import REGISTRY
+from epi2expr_jax.predict.ensemble import Ensemble, Member, other_store
+from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.training import checkpoint
+from epi2expr_jax.training.one_run import parts_of
+from epi2expr_jax.training.runs import Run
+from epi2expr_jax.training.splits import read_splits
+from epi2expr_jax.training.targets import TargetScale
+
+
+def load(run_dir: str | os.PathLike, store: str | os.PathLike | None = None) -> Ensemble:
+    """Load the trained models of a run directory.
+
+    Quarantined runs are left out; the run card names them. The card of a run of an older version
+    does not say what its signal was: that is taken from its own store, kept in the card, and a
+    warning says so.
+
+    Args:
+        store: for a run of an older version, where its own store lies now; by default where
+            training read it.
+
+    Raises:
+        InputError: if training has not finished, the directory is no run, or `store` is needed and
+            is not the store it was trained on.
+    """
+    run_dir = pathlib.Path(run_dir)
+    card = checkpoint.read_finished(run_dir)
+    signal = _trained_signal(run_dir, card, store)
+    parts: dict[Any, list[Member]] = {}
+    for population in card["populations"]:
+        model_config = REGISTRY[card["model"]](**population["model_config"])
+        runs = [
+            Run(row["cell"], tuple(row["assays"]), row["fold"], row["seed"])
+            for row in population["runs"]
+        ]
+        rows = population["runs"]
+        part = checkpoint.Part(run_dir / population["weights"], rows)
+        _, params, stats = parts_of(model_config)
+        weights = part.restore({"params": params, "stats": stats})
+        keep = [i for i, row in enumerate(population["runs"]) if row["status"] != "quarantined"]
+        if keep:
+            scales = [TargetScale(**row["target_scale"]) for row in population["runs"]]
+            every = Member(model_config, tuple(runs), tuple(scales), weights)
+            parts.setdefault(model_config, []).append(every.only(keep))
+    members = [_joined(own) for own in parts.values()]
+    folds = {fold.name: fold for fold in read_splits(run_dir / "splits.json")}
+    return Ensemble(
+        card, InputConfig(**card["input_config"]), card["target"], folds, tuple(members), signal
+    )
+
+
+def _trained_signal(
+    run_dir: pathlib.Path, card: dict[str, Any], store: str | os.PathLike | None
+) -> TrainedSignal | None:
+    """What a run was trained on, from its card; of an older run once from its own store."""
+    if "signal" in card:
+        return TrainedSignal(**card["signal"])
+    if "converted" in card:
+        return TrainedSignal.of_depth(card["store"]["assays"])
+    path = pathlib.Path(store or card["store"]["path"])
+    try:
+        own = WindowStore.open(path)
+        if own.checksum() != card["store_checksum"]:
+            raise InputError(other_store(own, card))
+    except InputError:
+        if store is not None:
+            raise
+        return None  # it has moved; a store to predict from may yet turn out to be it
+    signal = TrainedSignal.of(own.manifest, card["input_config"]["transform"])
+    said = f"{run_dir}: its card did not say what its signal was; taken from its own store {path}"
+    try:
+        checkpoint.write_card(run_dir, {**card, "signal": signal.as_json()})
+        said += " and kept in the card"
+    except OSError as error:
+        said += f", and not kept in the card ({error.strerror})"
+    warnings.warn(said, stacklevel=3)
+    return signal
+
+
+def _joined(parts: list[Member]) -> Member:
+    """The runs of one model shape, wherever their weights were kept, in the order of cells."""
+    runs = [run for part in parts for run in part.runs]
+    scales = [scale for part in parts for scale in part.scales]
+    weights = jax.tree.map(lambda *x: np.concatenate(x), *(part.weights for part in parts))
+    # Runs of one cell read the same tracks; which of them ended first means nothing.
+    order = sorted(range(len(runs)), key=lambda i: dataclasses.astuple(runs[i]))
+    return Member(parts[0].model_config, tuple(runs), tuple(scales), weights).only(order)

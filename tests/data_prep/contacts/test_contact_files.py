@@ -1,0 +1,155 @@
+import gzip
+import hashlib
+import pickle
+
+import pytest
+
+from data_prep.contacts.contact_files import DEFAULT_MIN_SCORE, read_contact_file
+from epi2expr_jax.errors import InputError
+from tests.data_prep.contact_texts import BAIT, CONTACTS, SECOND, SIZES, bedpe, ibed, pickles
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_file(text, name="contacts.bedpe"):
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write_file
+
+
+def rows(path, problems=None) -> list[tuple]:
+    found = read_contact_file(path, None, SIZES, problems)
+    return list(found.table.itertuples(index=False, name=None))
+
+
+def flat(contacts) -> list[tuple]:
+    return [(*bait, *other, score) for bait, other, score in contacts]
+
+
+def problems(path) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        read_contact_file(path, None, SIZES)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_all_formats_say_the_same(write, tmp_path):
+    plain = bedpe(CONTACTS)
+    texts = [
+        plain,
+        bedpe(CONTACTS, mark="#"),
+        plain.partition("\n")[2],
+        "# made by hand\n" + plain.replace("\tx\t", "\ta b\t"),
+        plain.replace("chr1", "1"),
+        plain.replace("50000", "5e+04"),
+        plain.replace("\t", "  "),
+    ]
+    for text in texts:
+        assert rows(write(text)) == flat(CONTACTS)
+    (tmp_path / "packed").write_bytes(gzip.compress(plain.encode()))
+    assert rows(tmp_path / "packed") == flat(CONTACTS)
+    # CHiCAGO counts from 1 and includes the end
+    assert rows(write(ibed(CONTACTS), "any name")) == flat(CONTACTS)
+    assert rows(pickles(tmp_path, CONTACTS)) == flat(CONTACTS)
+
+
+def test_a_file_is_known_by_its_format_content_and_least_score(write, tmp_path):
+    text = write(bedpe(CONTACTS))
+    neighbours = pickles(tmp_path, CONTACTS)
+    scores = tmp_path / "H1_pair2score.pickle"
+    for path, kind, least, content in (
+        (text, "bedpe", 1.5, text.read_bytes()),
+        (write(ibed(CONTACTS), "x"), "ibed", 5.0, ibed(CONTACTS).encode()),
+        (neighbours, "chromoformer", 1.5, neighbours.read_bytes() + scores.read_bytes()),
+    ):
+        found = read_contact_file(path, None, SIZES)
+        assert (found.path, found.format) == (str(path), kind)
+        assert found.min_score == least == DEFAULT_MIN_SCORE[kind]
+        assert found.sha256 == hashlib.sha256(content).hexdigest()
+        assert read_contact_file(path, 0, SIZES).min_score == 0
+
+
+def test_sound_contacts_are_returned_beside_the_problems_of_others(write):
+    found = []
+    sheet = write(bedpe([*CONTACTS, (BAIT, BAIT, "?"), (BAIT, ("chr7", 1, 2), 9)]))
+    assert rows(sheet, found) == flat(CONTACTS)
+    assert [problem.where for problem in found] == [f"{sheet}, line 6", f"{sheet}, line 5"]
+    assert found[0].expected == "chromosomes of the assembly (chr1, chr2)"
+    assert "give the --assembly of the contacts" in found[0].remedy
+
+
+def test_bad_lines_are_named_by_kind_and_all_at_once(write):
+    good = (SECOND, ("chr1", 70_000, 75_000), 6.0)
+    contacts = [
+        good,
+        (BAIT, ("chr1", "x", 5), 2.0),
+        (BAIT, ("chr1", 1.5, 5), 2.0),
+        (BAIT, ("chr1", 700, 600), 2.0),
+        (BAIT, ("chr7", 5, 60), 2.0),
+        (("chr9", 5, 60), BAIT, 2.0),
+        (BAIT, ("chr2", 199_000, 200_001), 2.0),
+        (BAIT, ("chr1", 5, 60), "nan"),
+        (BAIT, ("chr1", 5, 60), "."),
+        (BAIT, ("chr1", 5, 60), "inf"),
+        (("chr1", -1, 60), ("chr1", 5, 60), 2.0),
+    ]
+    found = problems(write(bedpe(contacts)))
+    kinds = {
+        "other ends whose positions are no whole numbers (x 5, 1.5 5)": "line 3, line 4",
+        "other ends that end before they start (700 600)": "line 5",
+        "other ends on a chromosome that the assembly lacks (chr7)": "line 6",
+        "baits on a chromosome that the assembly lacks (chr9)": "line 7",
+        "other ends beyond the end of their chromosome (chr2 199000 200001)": "line 8",
+        "scores that are no finite numbers (nan, ., inf)": "line 9, line 10, line 11",
+        "baits whose positions are no whole numbers (-1 60)": "line 12",
+    }
+    assert len(found) == len(kinds)
+    for kind, lines in kinds.items():
+        (problem,) = [text for text in found if kind in text]
+        assert f"contacts.bedpe, {lines}: found" in problem
+    many = problems(write(bedpe([good] + [(BAIT, BAIT, "?")] * 50)))
+    assert "line 22 and 30 more: found 50 scores" in many[0]
+    # the last base of a chromosome is on it, and in an .ibed there is no base 0
+    last = (BAIT, ("chr1", 999_000, 1_000_000), 2.0)
+    assert rows(write(bedpe([last]))) == flat([last])
+    zero = ibed([(BAIT, ("chr1", -1, 60), 9.0)])
+    assert "line 2: found 1 other ends whose positions" in problems(write(zero, "x.ibed"))[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "found"),
+    [
+        ("", "x.bedpe", "no contact"),
+        (bedpe([]), "x.bedpe", "no contact"),
+        (ibed([]), "x.ibed", "no contact"),
+        ("chr1\t5\t9\tchr1\t20\t30\t2.5\n", "x.bedpe", "line 1: found 1 lines of too few fields"),
+        (ibed(CONTACTS).replace("score", "pvalue"), "x.ibed", "without score"),
+        (bedpe(CONTACTS), "x.ibed", "without bait_chr"),
+    ],
+)
+def test_files_without_contacts_are_refused(write, text, name, found):
+    (problem,) = problems(write(text, name))
+    assert found in problem
+    assert name in problem
+
+
+def test_pickles_of_another_kind_are_refused(tmp_path):
+    path = pickles(tmp_path, CONTACTS, scores={})
+    (problem,) = problems(path)
+    assert "H1_pair2score.pickle: found 3 pairs without a score" in problem
+    assert "chr1:50000-55000" in problem
+    (tmp_path / "H1_pair2score.pickle").unlink()
+    assert "H1_pair2score.pickle: found No such file" in problems(path)[0]
+    renamed = path.rename(tmp_path / "H1.pickle")
+    assert "with TISSUE_pair2score.pickle beside it" in problems(renamed)[0]
+    path = pickles(tmp_path, [(BAIT, ("chr1", "60", "x"), 2.0), (BAIT, ("chr7", 5, 9), 2.0)])
+    text = "\n".join(problems(path))
+    assert "chr1:1000-2000 to chr1:60-x: found 1 other ends whose positions" in text
+    assert "chr1:1000-2000 to chr7:5-9: found 1 other ends on a chromosome" in text
+    path.write_bytes(pickle.dumps([1]))
+    assert "found a list" in problems(path)[0]
+    path.write_bytes(pickle.dumps({"chr1:1-2": 5, "chr1:3-4": [["chr1:5-6"]], 7: set()}))
+    assert "3 entries of another kind (chr1:1-2, chr1:3-4, 7)" in problems(path)[0]
+    path.write_bytes(pickle.dumps({"chr1:1-2": print}))
+    assert "builtins.print" in problems(path)[0]

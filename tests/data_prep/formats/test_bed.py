@@ -1,0 +1,100 @@
+import gzip
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_prep.formats.bed import bed_record, read_bed, touched_bins
+from epi2expr_jax.errors import InputError
+
+SIZES = {"chr1": 1000, "chr2": 300}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_file(text):
+        path = tmp_path / "black.bed"
+        path.write_text(text)
+        return path
+
+    return write_file
+
+
+def regions(path, sizes=SIZES) -> list[tuple]:
+    return list(read_bed(path, sizes).itertuples(index=False, name=None))
+
+
+def problems(path) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        read_bed(path, SIZES)
+    return [str(problem) for problem in caught.value.problems]
+
+
+TEXT = """track name=blacklist
+browser position chr1:1-100
+# by hand
+chr2\t0\t300\tHigh Signal\t0\t+
+
+1 20 30
+chr1\t5\t6\tshort
+chrUn_1\t5\t6
+"""
+
+
+def test_regions_are_sorted_and_spelled_as_the_assembly_spells_them(write):
+    path = write(TEXT)
+    table = read_bed(path, SIZES)
+    assert list(table.columns) == ["chrom", "start", "end", "name"]
+    expected = [("chr1", 5, 6, "short"), ("chr1", 20, 30, ""), ("chr2", 0, 300, "High")]
+    assert regions(path) == expected
+    bare = [(chrom.removeprefix("chr"), *rest) for chrom, *rest in expected]
+    assert regions(path, {"1": 1000, "2": 300}) == bare
+    path.write_bytes(gzip.compress(TEXT.encode()))
+    assert regions(path) == expected
+
+
+def test_malformed_lines_are_named(write):
+    lines = ["chr1 5 9", "chr1 5", "chr1 9 9", "chr1 a 9", "chr1 -1 9", "chr1 5 9.5"]
+    found = problems(write("\n".join(lines)))
+    assert [problem.partition(": ")[0].rpartition(" ")[2] for problem in found] == list("23456")
+    assert "black.bed, line 2: found 'chr1 5'; expected chrom, start < end; give a BED" in found[0]
+    assert len(problems(write("chr1\n" * 50))) == 20
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("chr1 5 9\nchr2 299 301\n", "chr2:299-301, off the chromosome's end"),
+        ("chr9 5 9\n", "no region"),
+        ("# nothing\n", "no region"),
+    ],
+)
+def test_a_file_of_another_assembly_is_refused(write, text, found):
+    (problem,) = problems(write(text))
+    assert f"black.bed: found {found}; expected regions on the given assembly; check" in problem
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    path = tmp_path / "absent.bed.gz"
+    assert f"{path}: found no readable file" in problems(path)[0]
+    path.write_bytes(gzip.compress(TEXT.encode())[:-9])
+    assert f"{path}: found no readable file" in problems(path)[0]
+
+
+def test_a_manifest_knows_the_file_by_name_and_content(write):
+    sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2
+    assert bed_record(write("abc")) == {"name": "black.bed", "sha256": sha256}
+
+
+def test_touched_bins_at_the_edges():
+    regions = pd.DataFrame({"chrom": ["chr1", "chr1"], "start": [0, 30], "end": [10, 31]})
+    bins = touched_bins(["1", "1"], np.array([-10, 10]), np.array([20, 35]), 10, regions)
+    assert bins.tolist() == [False, True, False, False, False, True]
+
+
+def test_stretches_without_regions_are_not_touched():
+    bed = pd.DataFrame({"chrom": ["chr2"], "start": [0], "end": [300]})
+    bins = touched_bins(
+        ["chr1", "chr2", "chr3"], np.array([0, 290, 0]), np.array([20, 305, 9]), 10, bed
+    )
+    assert bins.tolist() == [False, False, True, False, False]

@@ -1,0 +1,133 @@
+"""A run directory, loaded, predicts as the models that were saved in it."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.inputs.trained_signal import TrainedSignal
+from epi2expr_jax.models.promoter_cnn import PromoterCnnConfig
+from epi2expr_jax.predict.loading import load
+from epi2expr_jax.training import checkpoint
+from epi2expr_jax.training.splits import write_splits
+from tests.epi2expr_jax.untrained import ensemble_of
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+WINDOW = PromoterCnnConfig(width=0.1)  # wide enough that what is drawn is never all dead
+
+
+@pytest.fixture(scope="module")
+def ensemble(small_store):
+    """Three folds and two seeds."""
+    folds = ("fold1", "fold2", "fold3")
+    return ensemble_of(small_store, WINDOW, small_store.manifest.assays[:2], folds, seeds=2)
+
+
+@pytest.fixture
+def save(ensemble, small_store, tmp_path):
+    """`save(parts, **changes)`: a run directory of some rows of the runs in each checkpoint."""
+    (member,) = ensemble.members
+
+    def write(*parts, quarantined=(), **changes):
+        run_dir = tmp_path / "run"
+        run_dir.mkdir()
+        folds = list(ensemble.folds.values())
+        write_splits(run_dir / "splits.json", "chromosomes_3", 0, folds, small_store.genes.chrom)
+        populations = []
+        for number, rows in enumerate(parts):
+            weights = jax.tree.map(lambda leaf, rows=rows: leaf[list(rows)], member.weights)
+            checkpoint.save(run_dir / f"best-{number}", weights)
+            runs = [
+                {
+                    **dataclasses.asdict(member.runs[row]),
+                    "target_scale": dataclasses.asdict(member.scales[row]),
+                    "status": "quarantined" if row in quarantined else "finished",
+                }
+                for row in rows
+            ]
+            config = dataclasses.asdict(member.model_config)
+            populations.append({"model_config": config, "weights": f"best-{number}", "runs": runs})
+        card = {
+            "status": "complete",
+            "model": "promoter_cnn",
+            "target": "log2",
+            "input_config": dataclasses.asdict(ensemble.input_config),
+            "signal": ensemble.signal.as_json(),
+            "store": {
+                "path": str(small_store.path), "assays": small_store.manifest.assays,
+            },
+            "store_checksum": small_store.checksum(),
+            "populations": populations,
+        }  # fmt: skip
+        checkpoint.write_card(run_dir, {**card, **changes})
+        return run_dir
+
+    return write
+
+
+def test_loaded_models_predict_as_those_that_were_saved(save, ensemble, small_store):
+    found = load(save(range(6)))
+    assert found.runs == ensemble.runs
+    assert found.folds == ensemble.folds
+    assert found.signal == ensemble.signal
+    assert (found.target, found.input_config) == ("log2", ensemble.input_config)
+    np.testing.assert_array_equal(found.predict(small_store), ensemble.predict(small_store))
+
+
+def test_runs_of_several_checkpoints_come_in_their_own_order(save, ensemble, small_store):
+    """Whichever ended first."""
+    found = load(save([3, 0], [2, 5], [1, 4]))
+    assert found.runs == ensemble.runs
+    assert len(found.members) == 1
+    np.testing.assert_array_equal(found.predict(small_store), ensemble.predict(small_store))
+
+
+def test_quarantined_runs_are_left_out(save, ensemble, small_store):
+    found = load(save([0, 1, 4], [2, 3], [5], quarantined=(1, 3, 5)))
+    assert found.runs == [ensemble.runs[i] for i in (0, 2, 4)]
+    expected = ensemble.select(lambda run: run.seed == 0)
+    np.testing.assert_array_equal(found.predict(small_store), expected.predict(small_store))
+
+
+def test_weights_that_came_from_elsewhere_read_depth(save, small_store):
+    run_dir = save([0], converted=True)
+    card = json.loads((run_dir / checkpoint.RUN_CARD).read_text())
+    del card["signal"]
+    checkpoint.write_card(run_dir, card)
+    assert load(run_dir).signal == TrainedSignal.of_depth(small_store.manifest.assays)
+
+
+def test_a_run_that_has_not_ended_is_refused(save):
+    run_dir = save([0], status="training")
+    with pytest.raises(InputError) as caught:
+        load(run_dir)
+    (problem,) = caught.value.problems
+    assert (problem.where, problem.found) == (str(run_dir), "training that is training")
+    assert problem.expected == "a finished run"
+    assert "it resumes" in problem.remedy
+
+
+def test_a_damaged_card_is_refused(save, tmp_path):
+    path = save([0]) / checkpoint.RUN_CARD
+    text = path.read_text()
+    path.write_text(text[: len(text) // 2])
+    with pytest.raises(InputError, match="no readable run card"):
+        load(path.parent)
+    path.write_text(text.replace('"version": 1', '"version": 99'))
+    with pytest.raises(InputError, match="run card version 99; expected version 1"):
+        load(path.parent)
+    with pytest.raises(InputError, match="check --run"):
+        load(tmp_path / "nothing")
+
+
+def test_weights_of_another_shape_are_refused(save):
+    run_dir = save([0, 1])
+    card = json.loads((run_dir / checkpoint.RUN_CARD).read_text())
+    card["populations"][0]["model_config"]["width"] = 0.2
+    checkpoint.write_card(run_dir, card)
+    with pytest.raises(InputError, match="arrays that do not fit the model"):
+        load(run_dir)

@@ -1,0 +1,161 @@
+"""Every problem is shown at once, and no program ends with a traceback for what users can mend."""
+
+import errno
+import pickle
+
+import pytest
+
+from epi2expr_jax.errors import (
+    InputError,
+    OutOfMemory,
+    Problem,
+    collect,
+    exit_on_bad_input,
+    nearest,
+    report,
+    show,
+)
+
+ONE = Problem("a.csv, line 2", "strand x", "+ or -", "correct it")
+OTHER = Problem("b.csv", "no rows", "a row a gene", "add them", kind="empty")
+
+
+def test_an_error_says_all_its_problems():
+    lines = [
+        "a.csv, line 2: found strand x; expected + or -; correct it",
+        "b.csv: found no rows; expected a row a gene; add them",
+    ]
+    assert str(ONE) == lines[0]
+    assert str(InputError(problem for problem in (ONE, OTHER))) == "\n".join(lines)
+    assert InputError(ONE).problems == (ONE,)
+    with pytest.raises(ValueError, match="strand x"):
+        raise InputError(ONE)
+
+
+def test_an_error_of_a_worker_process_keeps_its_problems():
+    back = pickle.loads(pickle.dumps(InputError([ONE, OTHER])))
+    assert type(back) is InputError
+    assert back.problems == (ONE, OTHER)
+    assert str(back) == str(InputError([ONE, OTHER]))
+
+
+@pytest.mark.parametrize(
+    ("found", "remedy"),
+    [
+        ("h3k27AC", "did you mean H3K27ac?"),
+        ("DNAse1", "did you mean DNase?"),
+        (["H3K27a", "DNas"], "did you mean H3K27ac, DNase?"),
+        (["DNas", "zzz", "DNasee"], "did you mean DNase?"),
+        ("zzz", ""),
+        ([], ""),
+    ],
+)
+def test_the_nearest_names_are_offered_once_each(found, remedy):
+    assert nearest(found, ["H3K27ac", "DNase", "CTCF"]) == remedy
+
+
+def test_problems_are_collected_and_the_unnamed_get_a_kind():
+    problems = [ONE]
+    with collect(problems, kind="strand"):
+        problems.append(ONE)
+        raise InputError([ONE, OTHER])
+    assert [problem.kind for problem in problems] == ["", "strand", "strand", "empty"]
+    assert problems[3] == OTHER
+    with collect(problems):
+        pass
+    assert len(problems) == 4
+
+
+def test_other_errors_are_not_collected():
+    problems = []
+    with pytest.raises(KeyError), collect(problems):
+        raise KeyError("a fault of ours")
+    assert problems == []
+
+
+def test_what_is_found_is_raised_unless_a_list_takes_it():
+    taken = [OTHER]
+    report((problem for problem in [ONE]), to=taken)
+    report([], to=taken)
+    report([])
+    assert taken == [OTHER, ONE]
+    with pytest.raises(InputError) as caught:
+        report([ONE, OTHER])
+    assert caught.value.problems == (ONE, OTHER)
+
+
+SHOWN = """\
+  a.csv, line 2
+    found:    strand x
+    expected: + or -
+    remedy:   correct it
+  b.csv
+    found:    no rows
+    expected: a row a gene
+    remedy:   add them
+"""
+
+
+def test_problems_are_shown_in_four_lines_each(tmp_path):
+    with open(tmp_path / "shown", "w") as file:
+        show([ONE, OTHER], file)
+    assert (tmp_path / "shown").read_text() == SHOWN
+
+
+@pytest.mark.parametrize(
+    ("problems", "said"),
+    [
+        ([ONE], "\n1 problem with the input:\n" + SHOWN[: SHOWN.index("  b.csv")]),
+        ([ONE, OTHER], "\n2 problems with the input:\n" + SHOWN),
+    ],
+)
+def test_bad_input_ends_a_program_with_status_2(capfd, problems, said):
+    with pytest.raises(SystemExit) as left, exit_on_bad_input():
+        raise InputError(problems)
+    assert left.value.code == 2
+    assert tuple(capfd.readouterr()) == ("", said)
+
+
+def make_folder_in_file(path):
+    path.write_text("")
+    (path / "inside").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("refused", "reason"),
+    [
+        (lambda path: path.parent.mkdir(), "File exists"),
+        (lambda path: path.parent.write_text(""), "Is a directory"),
+        (make_folder_in_file, "Not a directory"),
+    ],
+)
+def test_a_place_that_refuses_is_named_without_a_traceback(tmp_path, capfd, refused, reason):
+    with pytest.raises(SystemExit) as left, exit_on_bad_input():
+        refused(tmp_path / "file")
+    assert left.value.code == 2
+    said = capfd.readouterr().err
+    assert f"  {tmp_path}" in said
+    assert f"found:    {reason}" in said
+    assert "run the same command again" in said
+
+
+def test_a_full_disk_is_reported_even_where_no_file_is_named(capfd):
+    with pytest.raises(SystemExit), exit_on_bad_input():
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert "  a file\n    found:    No space left on device\n" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "fault", [FileNotFoundError(errno.ENOENT, "gone", "x"), KeyError("x"), OutOfMemory("GPU 0")]
+)
+def test_faults_that_are_not_the_users_keep_their_traceback(fault):
+    with pytest.raises(type(fault)) as caught, exit_on_bad_input():
+        raise fault
+    assert caught.value is fault
+
+
+def test_good_input_passes(capfd):
+    with exit_on_bad_input():
+        done = True
+    assert done
+    assert capfd.readouterr().err == ""

@@ -1,0 +1,87 @@
+"""A program that sows seeds. (This text is what its --help must show.)"""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.program import start
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def define():
+    from absl import flags
+
+    flags.DEFINE_integer("seeds", 3, "How many seeds to sow.")
+
+
+def sow():
+    from absl import flags, logging
+
+    logging.info("a step")
+    logging.warning("it is late")
+    if flags.FLAGS.seeds < 1:
+        raise InputError(Problem("--seeds", "none", "at least 1", "sow one"))
+    print(f"{flags.FLAGS.seeds} seeds sown")
+
+
+def program():
+    """Run in processes of its own: absl parses the flags of a process once."""
+    start(sow, define)
+
+
+def run(*arguments):
+    """As an installed command does, whose script is not the program's module."""
+    command = f"from tests.epi2expr_jax.test_program import {program.__name__} as p; p()"
+    return subprocess.run(
+        [sys.executable, "-c", command, *arguments], capture_output=True, text=True, cwd=ROOT
+    )
+
+
+@pytest.mark.parametrize(("arguments", "seeds"), [((), 3), (("--seeds=8",), 8)])
+def test_flags_are_read_and_only_warnings_are_logged(arguments, seeds):
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (0, f"{seeds} seeds sown\n")
+    assert "it is late" in done.stderr
+    assert "a step" not in done.stderr
+
+
+def test_help_shows_the_programs_own_text_and_flags():
+    shown = run("--help").stdout
+    assert __doc__ is not None
+    assert __doc__ in shown
+    assert "--seeds: How many seeds to sow." in shown
+    assert "(default: '3')" in shown
+    assert "seeds sown" not in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--seeds=8", "stray", "words"), "unexpected arguments: stray words"),
+        (("--seed_count=8",), "Unknown command line flag 'seed_count'"),
+        (("--seeds=many",), "flag --seeds=many"),
+    ],
+)
+def test_what_is_not_understood_is_refused_before_anything_is_done(arguments, said):
+    done = run(*arguments)
+    assert done.returncode == 1
+    assert said in done.stdout + done.stderr
+    assert "seeds sown" not in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_bad_input_is_told_without_a_traceback():
+    done = run("--seeds=0")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith(
+        "\n1 problem with the input:\n"
+        "  --seeds\n"
+        "    found:    none\n"
+        "    expected: at least 1\n"
+        "    remedy:   sow one\n"
+    )
+    assert "Traceback" not in done.stderr

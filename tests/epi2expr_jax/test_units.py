@@ -1,0 +1,44 @@
+import subprocess
+import sys
+
+import pytest
+
+from epi2expr_jax.inputs.transforms import TRANSFORMS
+from epi2expr_jax.units import UNIT_TRANSFORM, transform_of
+
+
+@pytest.mark.parametrize(
+    ("unit", "transform"),
+    [
+        ("pvalue", "arcsinh"),
+        ("fold_change", "arcsinh"),
+        ("depth", "log1p"),
+        ("counts", "log1p"),
+        ("none", "none"),
+    ],
+)
+def test_the_unit_decides_unless_a_transform_is_asked_for(unit, transform):
+    assert transform_of("auto", unit) == transform
+    for asked in ("none", "log1p", "arcsinh"):
+        assert transform_of(asked, unit) == asked
+
+
+def test_every_unit_has_a_transform_that_exists():
+    assert set(UNIT_TRANSFORM) == {"pvalue", "fold_change", "depth", "counts", "none"}
+    assert set(UNIT_TRANSFORM.values()) <= set(TRANSFORMS)
+
+
+def test_an_unknown_unit_is_never_guessed():
+    with pytest.raises(KeyError, match="RPKM"):
+        transform_of("auto", "RPKM")
+
+
+def test_the_table_cannot_be_changed():
+    with pytest.raises(TypeError):
+        UNIT_TRANSFORM["depth"] = "none"  # type: ignore[index]
+
+
+def test_units_are_known_without_jax():
+    script = "import sys, epi2expr_jax.units; print('jax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr

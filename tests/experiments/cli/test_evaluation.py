@@ -1,0 +1,39 @@
+"""The evaluation: which genes it scores, and what it writes beside the ranking."""
+
+import json
+
+import numpy as np
+import pandas as pd
+
+from experiments.cli.evaluation import evaluate
+
+
+def test_evaluation_uses_held_out_genes_alone(finished, small_store):
+    ranked = evaluate(finished)
+    predictions = pd.read_parquet(finished / "predictions.parquet")
+    folds = {fold["name"]: fold for fold in json.loads(
+        (finished / "splits.json").read_text())["folds"]}  # fmt: skip
+    for (fold, _), part in predictions.groupby(["fold", "run_id"]):
+        assert set(part.chrom) == set(folds[fold]["test"])
+        assert len(part) == folds[fold]["genes"]["test"]
+    row = predictions.iloc[17]
+    cell = small_store.manifest.cells.index(row.cell)
+    gene = small_store.genes.gene_id.tolist().index(row.gene_id)
+    rpkm = small_store.read_expression(small_store.manifest.cells)[cell, gene]
+    np.testing.assert_allclose(row.observed, np.log2(rpkm + 1), rtol=1e-6)
+    table = pd.read_csv(finished / "ranking.csv")
+    assert {"cell", "assay", "pearson", "low", "high", "spearman"} <= set(table.columns)
+    assert set(table.cell) == {*small_store.manifest.cells, "all"}
+    assert set(table.assay) == {*small_store.manifest.assays, "+".join(small_store.manifest.assays)}
+    assert len(ranked) == len(table)
+    groups = pd.read_csv(finished / "groups.csv")
+    assert {"expressed", "silent"} <= set(groups.group)
+    called = pd.read_csv(finished / "calls.csv")
+    assert called.p.between(0, 1).all()
+    assert (called.q >= called.p - 1e-6).all()
+    assert (called.called == (called.q <= 0.05)).all()
+    quality = pd.read_csv(finished / "quality.csv")
+    assert set(zip(quality.cell, quality.assay, strict=True)) == set(
+        map(tuple, small_store.manifest.tracks)
+    )
+    assert (quality.depth > 0).all()

@@ -1,0 +1,182 @@
+"""The training loop: what it leaves in a run directory, and what it refuses."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_prep.build_store import build
+from epi2expr_jax import predict
+from epi2expr_jax.errors import InputError, OutOfMemory
+from epi2expr_jax.predict.held_out import predict_held_out
+from epi2expr_jax.training import checkpoint
+from epi2expr_jax.training.many_runs import Population
+from epi2expr_jax.training.one_run import TrainConfig
+from experiments.cli import study
+from experiments.cli.evaluation import evaluate
+from experiments.cli.flags import Machine
+from experiments.cli.training import train
+
+
+def test_run_directory_holds_what_it_promises(finished, small_store):
+    card = checkpoint.read_card(finished)
+    runs = [run for population in card["populations"] for run in population["runs"]]
+    assert card["status"] == "complete"
+    assert card["store_checksum"] == small_store.checksum()
+    assert len(runs) == 2 * 4 * 3  # cells x assay sets x folds
+    assert {population["model_config"]["assays"] for population in card["populations"]} == {1, 3}
+    history = pd.read_parquet(finished / "history.parquet")
+    assert set(history.run_id) == {run["run_id"] for run in runs}
+    assert history.groupby("run_id").epoch.max().eq(2).all()
+    assert np.isfinite(history.train_loss).all()
+    splits = json.loads((finished / "splits.json").read_text())
+    assert sum(fold["genes"]["test"] for fold in splits["folds"]) == len(small_store.genes)
+    assert not list(finished.rglob("state-*"))
+    assert not list(finished.rglob("*orbax-checkpoint-tmp*"))
+
+
+def test_loaded_models_predict_only_what_they_never_saw(finished, small_store):
+    ensemble = predict.load(finished)
+    genes = small_store.genes
+    everything = ensemble.predict(small_store)
+    assert everything.dims == ("run", "gene")
+    for fold in ensemble.folds.values():
+        unseen = genes.chrom.isin(fold.test).to_numpy()
+        part = everything[everything.fold.values == fold.name].values
+        assert np.isfinite(part[:, unseen]).all()
+        assert np.isnan(part[:, ~unseen]).all()
+    one = genes.gene_id[3]
+    np.testing.assert_array_equal(
+        ensemble.predict(str(small_store.path), genes=[one]).values[:, 0],
+        everything.sel(gene=one).values,
+    )
+    assert np.isfinite(ensemble.predict(small_store, include_seen=True)).all()
+    with pytest.raises(InputError, match="unknown genes"):
+        ensemble.predict(small_store, genes=["ENSG1"])
+
+
+def test_genes_that_every_model_saw_are_refused(small_store, tmp_path, request_for):
+    request = request_for(small_store, folds=["fold2"], cells=small_store.manifest.cells[:1])
+    train(request, tmp_path / "run")
+    ensemble = predict.load(tmp_path / "run")
+    seen = small_store.genes[~small_store.genes.chrom.isin(ensemble.folds["fold2"].test)]
+    with pytest.raises(InputError, match="every model saw"):
+        ensemble.predict(small_store, genes=seen.gene_id.tolist()[:3])
+    assert predict_held_out(ensemble, small_store).fold.unique().tolist() == ["fold2"]
+
+
+def test_cutting_the_population_changes_nothing(finished, small_store, tmp_path, request_for):
+    """Chunks of a population have the same width of arithmetic, so the same bits."""
+    train(
+        request_for(small_store, assays=["each", "all"]),
+        tmp_path / "run",
+        machine=Machine(runs_at_once=7),
+    )
+    columns = ["run_id", "epoch"]
+    a, b = (
+        pd.read_parquet(path / "history.parquet").sort_values(columns).reset_index(drop=True)
+        for path in (finished, tmp_path / "run")
+    )
+    pd.testing.assert_frame_equal(a, b, check_exact=True)
+
+
+def test_a_finished_run_is_left_alone_and_another_request_refused(
+    finished, small_store, request_for
+):
+    request = request_for(small_store, assays=["each", "all"])
+    card = (finished / checkpoint.RUN_CARD).read_bytes()
+    train(request, finished)
+    assert (finished / checkpoint.RUN_CARD).read_bytes() == card
+    for changed in (
+        dataclasses.replace(request, cv="chromosomes_4"),
+        dataclasses.replace(request, train_config=TrainConfig(epochs=3, batch_size=32)),
+    ):
+        with pytest.raises(InputError, match="a run of another request"):
+            train(changed, finished)
+    with pytest.raises(InputError, match="empty run directory"):
+        train(request, finished, resume=False)
+
+
+def test_bad_requests_are_refused(small_store, tmp_path, request_for):
+    for changes, message in (
+        ({"cells": ["E003", "nobody"]}, "unknown cell nobody"),
+        ({"assays": ["CTCF"]}, "unknown assay CTCF"),
+        ({"folds": ["fold9"]}, "fold9"),
+        ({"cv": "chromosomes_99"}, "groups"),
+        ({"model_options": {"window_bp": 10_000}}, "at least as wide"),
+        ({"target": "zscore"}, "minmax or log2"),
+    ):
+        with pytest.raises(InputError, match=message):
+            train(request_for(small_store, **changes), tmp_path / message.replace(" ", "-"))
+
+
+def test_unfinished_training_cannot_be_loaded(small_store, tmp_path):
+    checkpoint.write_card(tmp_path, {"status": "training"})
+    with pytest.raises(InputError, match="resumes"):
+        predict.load(tmp_path)
+
+
+def test_tracks_the_store_lacks_are_named(build_config, roadmap, tmp_path, request_for):
+    """A sheet with a hole: a cell asked for by name must have every assay."""
+    table = pd.read_csv(roadmap / "tracks.csv").drop(columns="sha256")
+    table["path"] = [str(roadmap / path) for path in table.path]
+    hole = table.iloc[0]
+    table.iloc[1:].to_csv(tmp_path / "tracks.csv", index=False)
+    store = build(build_config(tmp_path / "s", tracks=str(tmp_path / "tracks.csv")))
+    with pytest.raises(InputError, match=f"no track {hole.cell}-{hole.assay}"):
+        train(request_for(store, cells=[hole.cell]), tmp_path / "run")
+
+
+def test_where_memory_is_short_fewer_runs_train_at_once(
+    finished, small_store, tmp_path, monkeypatch, capsys, request_for, same_weights
+):
+    """The device gives up whenever more than two chunks are on it."""
+    begin = Population._begin
+
+    def scarce(self, *arguments):
+        if self.chunks > 2:
+            raise OutOfMemory("RESOURCE_EXHAUSTED")
+        return begin(self, *arguments)
+
+    monkeypatch.setattr(Population, "_begin", scarce)
+    train(request_for(small_store, assays=["each", "all"]), tmp_path / "run")
+    assert "out of memory; going on from the last checkpoint with 2 runs at once" in (
+        capsys.readouterr().out
+    )
+    same_weights(tmp_path / "run", finished)
+    monkeypatch.setattr(Population, "_begin", lambda *_: scarce_always())
+    with pytest.raises(InputError, match="too little memory for 1 runs side by side"):
+        train(request_for(small_store), tmp_path / "none")
+
+
+def scarce_always():
+    raise OutOfMemory("RESOURCE_EXHAUSTED")
+
+
+def test_a_quarantined_run_is_named_with_epoch_and_step(
+    small_store, tmp_path, monkeypatch, capsys, request_for
+):
+    """A NaN in one run's targets stops that run alone; history, card and terminal say where."""
+    plan = study.plan_runs
+
+    def poisoned(*arguments):
+        inputs, scales = plan(*arguments)
+        inputs.target[3] = np.nan
+        return inputs, scales
+
+    monkeypatch.setattr(study, "plan_runs", poisoned)
+    card = train(request_for(small_store), tmp_path / "run")
+    rows = [row for part in card["populations"] for row in part["runs"]]
+    broken = [row for row in rows if row["status"] == "quarantined"]
+    assert [row["quarantined"] for row in broken] == [{"epoch": 1, "step": 1}]
+    assert [row["status"] for row in rows].count("finished") == len(rows) - 1
+    assert "its loss was not finite in epoch 1, step 1" in capsys.readouterr().err
+    history = pd.read_parquet(tmp_path / "run" / "history.parquet")
+    assert history[history.bad_step >= 0].run_id.tolist() == [broken[0]["run_id"]]
+    assert history[history.run_id == broken[0]["run_id"]].epoch.tolist() == [1]
+    assert broken[0]["run_id"] not in evaluate(tmp_path / "run").to_string()
+    assert broken[0]["run_id"] not in set(
+        pd.read_parquet(tmp_path / "run" / "predictions.parquet").run_id
+    )

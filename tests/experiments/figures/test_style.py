@@ -1,0 +1,159 @@
+"""What every figure is made of, and the two main ones: the ranking and the heat map."""
+
+import base64
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.patches import Rectangle
+
+from epi2expr_jax.training.targets import LABEL
+from experiments.figures.style import (
+    MANY_NUMBERS,
+    data_uri,
+    drop_panels,
+    heat_map,
+    new_figure,
+    number,
+    ranking_figure,
+    unit_of,
+    wrap,
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "shown"),
+    [
+        (0.12345, 3, "0.123"),
+        (-0.5, 2, "−0.50"),
+        (-0.0001, 3, "0.000"),
+        (7, 0, "7"),
+        (np.nan, 3, "–"),
+        (np.inf, 3, "–"),
+    ],
+)
+def test_numbers_are_rounded_and_have_a_true_minus(value, digits, shown):
+    assert number(value, digits) == shown
+
+
+def test_units_are_those_of_the_target():
+    assert unit_of(LABEL) == "expressed (0 or 1)"
+    assert unit_of("minmax") == unit_of("log2") == "log2(RPKM + 1)"
+
+
+def test_long_labels_break_after_a_plus():
+    assert wrap("H3K4me3+H3K27ac+DNase", 18) == "H3K4me3+H3K27ac+\nDNase"
+    assert wrap("H3K4me3") == "H3K4me3"
+
+
+def ranking(**changes):
+    table = pd.DataFrame({"assay": ["DNase", "H3K9me3"], "pearson": [0.7, -0.1]})
+    bounds = {"low": 0.1, "high": 0.05, "simultaneous_low": 0.2, "simultaneous_high": 0.25}
+    for name, by in bounds.items():
+        table[name] = table["pearson"] + (by if name.endswith("high") else -by)
+    return table.assign(**changes)
+
+
+def test_the_ranking_has_a_dot_and_two_bars_an_assay():
+    figure = ranking_figure(ranking(), "log2(RPKM + 1)")
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["DNase", "H3K9me3"]
+    joint, alone = (
+        np.array([line[:, 0] for line in bars.get_segments()]) for bars in axes.collections
+    )
+    np.testing.assert_allclose(joint, [[0.5, 0.95], [-0.3, 0.15]])
+    np.testing.assert_allclose(alone, [[0.6, 0.75], [-0.2, -0.05]])
+    np.testing.assert_allclose(axes.lines[-1].get_xdata(), [0.7, -0.1])
+    assert [text.get_text() for text in axes.texts] == ["0.700", "−0.100"]
+    assert len(figure.legends) == 1
+    low, high = axes.get_xlim()
+    assert low < -0.3
+    assert high > 0.95
+
+
+def test_a_ranking_without_intervals_has_no_legend_of_them():
+    gone = dict.fromkeys(("low", "high", "simultaneous_low", "simultaneous_high"), np.nan)
+    figure = ranking_figure(ranking(**gone), "log2(RPKM + 1)")
+    assert figure.legends == []
+    assert np.isfinite(figure.axes[0].get_xlim()).all()
+
+
+GRID = pd.DataFrame(
+    {"E003": [0.1, 0.82, 0.15], "E116": [0.2, 0.9, np.nan], "E123": [0.7, 0.3, 0.65]},
+    index=["H3K9me3", "DNase", "H3K27me3"],
+)
+
+
+def shown(axes):
+    """The numbers in the cells of a heat map, by row and column."""
+    rows, columns = (
+        [label.get_text() for label in labels]
+        for labels in (axes.get_yticklabels(), axes.get_xticklabels())
+    )
+    place = {text.get_position(): text.get_text() for text in axes.texts}
+    return pd.DataFrame(
+        [[place.get((j, i)) for j in range(len(columns))] for i in range(len(rows))],
+        rows,
+        columns,
+    )
+
+
+def test_a_heat_map_shows_every_number_and_frames_the_best_of_a_column():
+    figure = heat_map(GRID, trees=False)
+    axes = figure.axes[0]
+    found = shown(axes)
+    assert found.index.tolist() == GRID.index.tolist()
+    assert found.loc["DNase"].tolist() == ["0.82", "0.90", "0.30"]
+    framed = [
+        patch.get_center().round().astype(int).tolist()
+        for patch in axes.patches
+        if isinstance(patch, Rectangle) and patch.get_width() == 0.9
+    ]
+    assert framed == [[2, 0], [0, 1], [1, 1]]
+    np.testing.assert_array_equal(axes.images[0].get_array().filled(np.nan), GRID)
+
+
+def test_trees_put_alike_rows_side_by_side_the_highest_first():
+    values = pd.DataFrame(
+        [[0.1, 0.2, 0.12], [0.9, 0.8, 0.85], [0.15, 0.2, 0.1], [0.85, 0.8, 0.9]],
+        index=["low", "high", "low too", "high too"],
+        columns=["E003", "E116", "E123"],
+    )
+    figure = heat_map(values, framed=False)
+    axes, right, below = figure.axes
+    found = shown(axes)
+    order = found.index.tolist()
+    assert {*order[:2]} == {"high", "high too"}
+    expected = values.loc[order, found.columns].map(lambda value: f"{value:.2f}")
+    pd.testing.assert_frame_equal(found, expected, check_dtype=False)
+    assert (len(right.lines), len(below.lines)) == (3, 2)  # joins of four rows, three columns
+
+
+def test_a_large_heat_map_has_a_colour_bar_in_place_of_numbers():
+    large = pd.DataFrame(np.linspace(0, 1, MANY_NUMBERS + 10).reshape(-1, 10))
+    figure = heat_map(large.rename(index=str, columns=str), trees=False)
+    assert list(figure.axes[0].texts) == []
+    assert figure.axes[-1].get_ylabel() == "Pearson r"
+
+
+def test_panels_left_over_are_removed():
+    figure, axes = new_figure(2.0, 3.0)
+    assert figure.get_size_inches().tolist() == [3, 2]
+    axes.remove()
+    panels = figure.subplots(2, 2).ravel()
+    drop_panels(panels, 3, 2)
+    assert figure.axes == panels[:3].tolist()
+
+
+def test_a_figure_becomes_an_address_and_is_the_same_each_time():
+    def made():
+        figure, axes = new_figure(1.0, 1.0)
+        axes.set_title("one title")
+        return data_uri(figure)
+
+    kind, _, content = made().partition(",")
+    assert kind == "data:image/svg+xml;base64"
+    svg = base64.b64decode(content).decode()
+    assert "<svg" in svg
+    assert "one title" in svg
+    assert "<dc:date>" not in svg

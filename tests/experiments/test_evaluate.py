@@ -1,0 +1,67 @@
+"""What the evaluation says on the terminal."""
+
+import pandas as pd
+import pytest
+
+from epi2expr_jax.scores import table as scoring
+from experiments import evaluate as program
+
+RANKED = {"low": 0.61, "high": 0.79, "simultaneous_low": 0.55, "simultaneous_high": 0.85}
+
+
+def ranked(*rows):
+    columns = ["cell", "rank", "assay", "pearson", "spearman"]
+    return pd.DataFrame(rows, columns=columns).assign(**RANKED)
+
+
+def test_the_ranking_over_all_cells_is_shown():
+    of_all = (scoring.ALL, 1, "DNase", 0.7, 0.65)
+    table = ranked(("E003", 1, "H3K27ac", 0.8, 0.6), of_all)
+    _, *lines = program.format_ranking(table).splitlines()
+    shown = "1 DNase 0.700 0.610 to 0.790 0.550 to 0.850 0.650"
+    assert [" ".join(line.split()) for line in lines] == [shown]
+
+
+def test_without_one_the_ranking_in_cells_is_shown():
+    text = program.format_ranking(ranked(("E003", 1, "H3K27ac", 0.8, 0.6)))
+    assert "H3K27ac" in text
+
+
+def test_a_simple_model_is_named_only_where_it_is_surely_better():
+    columns = ["model", "assay", "pearson", "lead", "lead_low", "lead_high"]
+    rows = [
+        ("cnn", "DNase", 0.6, 0.0, 0.0, 0.0),
+        ("ridge", "DNase", 0.65, 0.05, 0.02, 0.08),
+        ("linear", "DNase", 0.61, 0.01, -0.02, 0.04),
+    ]
+    lines = program.format_baselines(pd.DataFrame(rows, columns=columns)).splitlines()
+    assert lines == [
+        "r by model (DNase): cnn 0.600, ridge 0.650, linear 0.610",
+        "ridge predicts better than cnn from DNase: by 0.050 (0.020 to 0.080)",
+    ]
+
+
+@pytest.fixture
+def run_dir(fake_run, tmp_path):
+    fake_run(("E003", "E116"), assays={"DNase": 0.8, "H3K9me3": 0.1}).write(tmp_path / "run")
+    calls = pd.DataFrame({"called": [True, False, True]})
+    calls.to_csv(tmp_path / "run" / "calls.csv", index=False)
+    return tmp_path / "run"
+
+
+def test_the_program_evaluates_what_its_flags_name(run_dir, parse_flags, monkeypatch, capsys):
+    asked = []
+
+    def evaluate(*given):
+        asked.append(given)
+        return pd.read_csv(run_dir / "ranking.csv")
+
+    monkeypatch.setattr(program, "evaluate", evaluate)
+    definitions = (program.define_run, program.define_store, program.define_evaluation)
+    parse_flags(definitions, f"--run={run_dir}", "--baselines=mean", "--groups=kind")
+    program.main()
+    assert asked == [(run_dir, None, ["mean"], "kind")]
+    said = capsys.readouterr().out
+    assert "called at a false discovery rate of 5 %: 2 of 3 comparisons" in said
+    assert said.index("DNase") < said.index("H3K9me3")
+    assert "note: One seed: training noise is not in the interval." in said

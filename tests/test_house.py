@@ -1,0 +1,356 @@
+"""The house: which folder may import which, how many rooms it has, and that each room is tested.
+
+A folder is a step of the way from public files to a report, a room is a file. Imports run one way:
+from the programs down to the ground, never up. `ORDER` below is that way, from the ground up.
+"""
+
+import ast
+import collections
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BUILDINGS = ("epi2expr_jax", "data_prep", "experiments")
+ORDER = (
+    "epi2expr_jax",
+    "epi2expr_jax/store",
+    "epi2expr_jax/models",
+    "epi2expr_jax/inputs",
+    "epi2expr_jax/training",
+    "epi2expr_jax/predict",
+    "epi2expr_jax/scores",
+    "epi2expr_jax/perturb",
+    "epi2expr_jax/interpret",
+    "data_prep/formats",
+    "data_prep/contacts",
+    "data_prep/work",
+    "data_prep/checks",
+    "data_prep",
+    "experiments/figures",
+    "experiments/cli",
+    "experiments/benchmarks",
+    "experiments",
+)
+COMMANDS = ("data_prep", "experiments")  # folders of programs, of which there may be many
+MOST_ROOMS = 10
+# Rooms without a test file of their name, and the test that calls them.
+TESTED_ELSEWHERE: dict[str, str] = {}
+MOST_ENTRIES = 15
+# The face of the library hands on to rooms of any folder: `from epi2expr_jax import attribution`.
+FACES = ("epi2expr_jax/__init__.py",)
+
+
+class House:
+    """The source files under a root, and what they import of each other."""
+
+    def __init__(self, root: pathlib.Path):
+        self.root = root
+        files = [path for name in BUILDINGS for path in sorted((root / name).rglob("*.py"))]
+        self.texts = {str(path.relative_to(root)): path.read_text() for path in files}
+        self.files = {_dotted(file): file for file in self.texts}
+        self.imports = {
+            file: set(self.imported(ast.parse(text))) for file, text in self.texts.items()
+        }
+
+    @property
+    def rooms(self) -> list[str]:
+        """Every file but the folders' faces."""
+        return [file for file in self.texts if not file.endswith("__init__.py")]
+
+    def imported(self, tree: ast.AST, own: bool = True) -> Iterator[str]:
+        """The files that a source imports, those named in strings included.
+
+        A name that a folder's face hands on is traced to the room that has it. What does not exist
+        is given as its dotted name.
+        """
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                yield from (self._file(alias.name) for alias in node.names if _ours(alias.name))
+            elif isinstance(node, ast.ImportFrom) and node.module and _ours(node.module):
+                yield from (self._file(node.module, alias.name) for alias in node.names)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and own:
+                yield from self._in_string(node.value)
+
+    def _in_string(self, text: str) -> Iterator[str]:
+        for line in re.split(r"[\n;]", text):
+            if re.match(r"\s*(from|import)\s+(epi2expr_jax|data_prep|experiments)\b", line):
+                try:
+                    tree = ast.parse(line.strip())
+                except SyntaxError:
+                    continue  # a sentence, not code
+                yield from self.imported(tree, own=False)
+        if re.fullmatch(r"epi2expr_jax(\.\w+)+", text):  # for importlib, or to be patched
+            yield self._file(*text.rsplit(".", 1))
+
+    def _file(self, module: str, name: str = "") -> str:
+        """The file of a module, or of a name in it; the dotted name if there is none."""
+        whole = f"{module}.{name}" if name else module
+        file = self.files.get(whole) or self.files.get(module)
+        if file and file == self.files.get(module) and name and file.endswith("__init__.py"):
+            for node in ast.parse(self.texts[file]).body:  # handed on?
+                if isinstance(node, ast.ImportFrom) and name in [a.name for a in node.names]:
+                    return self._file(str(node.module), name)
+        return file or whole
+
+
+def _ours(module: str) -> bool:
+    return module.split(".")[0] in BUILDINGS
+
+
+def _dotted(file: str) -> str:
+    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def _folder(file: str) -> str:
+    return str(pathlib.PurePosixPath(file).parent)
+
+
+def unknown_folders(house: House) -> list[str]:
+    """Folders that `ORDER` does not place, and places without a folder."""
+    there = {_folder(file) for file in house.texts}
+    return sorted(there ^ set(ORDER))
+
+
+def upward_imports(house: House) -> list[str]:
+    rank = {folder: place for place, folder in enumerate(ORDER)}
+    return [
+        f"{file} imports {other}"
+        for file, others in house.imports.items()
+        for other in sorted(others)
+        if file not in FACES and other in house.texts
+        if rank.get(_folder(other), -1) > rank.get(_folder(file), -1)
+    ]
+
+
+def imports_of_nothing(house: House) -> list[str]:
+    """Imports of modules that do not exist: only strings can hide them."""
+    return [
+        f"{file} imports {other}"
+        for file, others in house.imports.items()
+        for other in sorted(others)
+        if other not in house.texts
+    ]
+
+
+def circles(house: House) -> list[str]:
+    """Each circle of imports between rooms, once."""
+    graph = {
+        file: {other for other in house.imports[file] if other in house.texts and other != file}
+        for file in house.rooms
+    }
+    found: list[str] = []
+    done: set[str] = set()
+
+    def visit(file: str, trail: tuple[str, ...]) -> None:
+        if file in trail:
+            found.append(" → ".join((*trail[trail.index(file) :], file)))
+        elif file not in done:
+            for other in sorted(graph.get(file, ())):
+                visit(other, (*trail, file))
+            done.add(file)
+
+    for file in graph:
+        visit(file, ())
+    return found
+
+
+def full_folders(house: House) -> list[str]:
+    counts = collections.Counter(_folder(file) for file in house.rooms)
+    return [
+        f"{folder}: {count} rooms"
+        for folder, count in counts.items()
+        if count > MOST_ROOMS and folder not in COMMANDS
+    ]
+
+
+def untested_rooms(house: House, elsewhere: dict[str, str] = TESTED_ELSEWHERE) -> list[str]:
+    """Rooms that no test file of their name imports, and entries that do not hold."""
+    found = [f"{room} is no room" for room in elsewhere if room not in house.texts]
+    for room in house.rooms:
+        path = pathlib.PurePosixPath(room)
+        own = house.root / "tests" / path.parent / f"test_{path.name}"
+        if room in elsewhere:
+            file, _, name = elsewhere[room].partition("::")
+            test = house.root / file
+            if own.exists():
+                found.append(f"{room} has a test file of its name: it needs no entry")
+            elif not test.exists() or not _calls(house, test, room, name):
+                found.append(f"{room}: {elsewhere[room]} does not call a public name of it")
+        elif not own.exists() or not _calls(house, own, room):
+            found.append(f"{room}: {own.relative_to(house.root)} does not call a public name of it")
+    return found
+
+
+def _calls(house: House, test: pathlib.Path, room: str, function: str = "") -> bool:
+    """Whether a test file (or one test function of it) imports the room and uses its names.
+
+    A command may also be started by its name, as users start it.
+    """
+    tree = ast.parse(test.read_text())
+    names: set[str] = set()  # what the room, or a public name of it, is called there
+    faces: dict[str, str] = {}  # what a folder is called there
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and _ours(node.module):
+            for alias in node.names:
+                file, called = house._file(node.module, alias.name), alias.asname or alias.name
+                if file == room and not alias.name.startswith("_"):
+                    names.add(called)
+                elif file.endswith("__init__.py"):
+                    faces[called] = _dotted(file)
+
+    def used(node: ast.AST) -> bool:
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            face = faces.get(node.value.id)
+            return face is not None and house._file(face, node.attr) == room
+        if isinstance(node, ast.Constant) and _folder(room) in COMMANDS:
+            return node.value == _dotted(room)
+        return isinstance(node, ast.Name) and node.id in names
+
+    functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+    chosen = [node for node in functions if not function or node.name == function]
+    return any(used(node) for place in chosen for node in ast.walk(place))
+
+
+@pytest.fixture(scope="module")
+def house():
+    return House(ROOT)
+
+
+def test_every_folder_has_its_place(house):
+    assert unknown_folders(house) == []
+
+
+def test_no_import_runs_up(house):
+    assert upward_imports(house) == []
+
+
+def test_imports_in_strings_exist(house):
+    assert imports_of_nothing(house) == []
+    tests = sorted(path for path in (ROOT / "tests").rglob("*.py") if path.name != "test_house.py")
+    for path in tests:
+        missing = set(house.imported(ast.parse(path.read_text()))) - set(house.texts)
+        assert missing == set(), f"{path} imports {missing}"
+
+
+def test_no_imports_run_in_a_circle(house):
+    assert circles(house) == []
+
+
+def test_no_folder_is_full(house):
+    assert full_folders(house) == []
+
+
+def test_every_room_is_tested(house):
+    assert untested_rooms(house) == []
+    assert len(TESTED_ELSEWHERE) <= MOST_ENTRIES
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """The house, copied, to plant faults in."""
+    for name in BUILDINGS:
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("*.csv"))
+    shutil.copytree(
+        ROOT / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("golden", "__pycache__")
+    )
+    return tmp_path
+
+
+def _append(path: pathlib.Path, line: str) -> None:
+    path.write_text(f"{path.read_text()}\n{line}\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from epi2expr_jax.scores import ranking",
+        "import epi2expr_jax.scores.ranking",
+        "def late():\n    from epi2expr_jax.scores.ranking import rank_assays",
+        'PROGRAM = "import sys; from epi2expr_jax.scores.ranking import rank_assays"',
+        'NAME = "epi2expr_jax.scores.ranking.rank_assays"',
+    ],
+)
+def test_a_planted_upward_import_is_found(copied, line):
+    _append(copied / "epi2expr_jax/store/arrays.py", line)
+    found = ["epi2expr_jax/store/arrays.py imports epi2expr_jax/scores/ranking.py"]
+    assert upward_imports(House(copied)) == found
+
+
+def test_an_upward_import_through_a_face_is_found(copied):
+    _append(copied / "epi2expr_jax/store/arrays.py", "from epi2expr_jax.predict import load")
+    found = ["epi2expr_jax/store/arrays.py imports epi2expr_jax/predict/loading.py"]
+    assert upward_imports(House(copied)) == found
+
+
+def test_a_planted_circle_is_found(copied):
+    _append(copied / "epi2expr_jax/store/manifest.py", "from epi2expr_jax.store import WindowStore")
+    found = circles(House(copied))
+    assert "epi2expr_jax/store/manifest.py → epi2expr_jax/store/window_store.py" in found[0]
+    assert all(circle.count("epi2expr_jax/store/manifest.py") for circle in found)
+
+
+def test_a_planted_eleventh_room_is_found(copied):
+    rooms = sum(path.name != "__init__.py" for path in (copied / "data_prep/work").glob("*.py"))
+    for number in range(rooms, MOST_ROOMS):
+        (copied / f"data_prep/work/room{number}.py").write_text("")
+    assert full_folders(House(copied)) == []
+    (copied / "data_prep/work/eleventh.py").write_text("")
+    assert full_folders(House(copied)) == ["data_prep/work: 11 rooms"]
+
+
+def test_a_planted_room_without_a_test_is_found(copied):
+    room, test = "data_prep/work/attic.py", "tests/data_prep/work/test_attic.py"
+    (copied / room).write_text("def dust():\n    return 1\n")
+    found = [f"{room}: {test} does not call a public name of it"]
+    assert untested_rooms(House(copied)) == found
+    # Neither an empty test file nor one that only imports the room is a test of it.
+    (copied / test).write_text("from data_prep.work.attic import dust\n")
+    assert untested_rooms(House(copied)) == found
+    _append(copied / test, "def test_dust():\n    assert dust() == 1")
+    assert untested_rooms(House(copied)) == []
+
+
+def test_a_false_entry_is_found(copied):
+    room, test = "data_prep/work/attic.py", "tests/data_prep/work/test_cluster.py"
+    (copied / room).write_text("def dust():\n    return 1\n")
+    house = House(copied)
+    entries = {**TESTED_ELSEWHERE, room: f"{test}::test_dust"}
+    found = [f"{room}: {test}::test_dust does not call a public name of it"]
+    assert untested_rooms(house, entries) == found
+    text = "def test_dust():\n    from data_prep.work import attic\n    assert attic.dust() == 1"
+    _append(copied / test, text)
+    assert untested_rooms(house, entries) == []
+    gone = {**entries, "data_prep/work/cellar.py": test}
+    assert untested_rooms(house, gone) == ["data_prep/work/cellar.py is no room"]
+
+
+def test_a_planted_folder_without_a_place_is_found(copied):
+    (copied / "epi2expr_jax/annex").mkdir()
+    (copied / "epi2expr_jax/annex/__init__.py").write_text("")
+    assert unknown_folders(House(copied)) == ["epi2expr_jax/annex"]
+
+
+def test_the_library_is_light(house):
+    """A bare accelerator machine trains from a store without file formats, plots or Dask."""
+    # Orbax may load absl and tqdm of its own accord; the library's own sources must not.
+    heavy = ("pyBigWig", "pyensembl", "zarr", "distributed", "dask", "bioframe", "matplotlib",
+             "jinja2", "absl", "tqdm")  # fmt: skip
+    library = [file for file in house.texts if file.startswith("epi2expr_jax/")]
+    for file in library:
+        for node in ast.parse(house.texts[file]).body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                module = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+                assert not (module or "").startswith(heavy), f"{file} imports {module}"
+    names = ", ".join(map(_dotted, library))
+    script = (
+        f"import {names}, sys\n"
+        "print([name for name in ('pyBigWig', 'matplotlib', 'distributed') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]", done.stderr

@@ -1,6 +1,6 @@
 """Where the modules of version 0.1 went. Old paths work for this version, and say the new one.
 
-Delete this file, and what imports it, with version 0.3.
+Delete this file with version 0.3, and the lines that import it.
 """
 
 import importlib
@@ -79,7 +79,6 @@ experiments.benchmark_perturb: experiments.benchmarks.perturb
 experiments.benchmark_roadmap: experiments.benchmarks.roadmap
 experiments.benchmark_scaling: experiments.benchmarks.scaling
 experiments.chosen_genes: experiments.cli.genes
-experiments.figures: experiments.figures.style
 experiments.figures_effects: experiments.figures.effects
 experiments.figures_studies: experiments.figures.studies
 experiments.figures_training: experiments.figures.training
@@ -96,7 +95,8 @@ MOVED: dict[str, tuple[str, ...]] = {
     old: tuple(new.split())
     for old, new in (line.split(": ") for line in _TABLE.split("\n") if line)
 }
-# Two modules became folders of the same name: where their names are now.
+# Modules that became folders of the same name: which file has their names now. (`store` and
+# `perturb` hand on all that they had.)
 TRAINING = {
     "one_run": [
         "RUNNING",
@@ -115,6 +115,20 @@ TRAINING = {
     ]
 }
 PREDICT = {"inference": ["on_scale", "predict_runs", "chunks_of", "plan_of"]}
+FIGURES = {
+    "style": [
+        "STYLE",
+        "WIDTH",
+        "drop_panels",
+        "data_uri",
+        "heat_map",
+        "new_figure",
+        "number",
+        "ranking_figure",
+        "unit_of",
+        "wrap",
+    ]
+}
 
 
 def install() -> None:
@@ -140,7 +154,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def find(old: str, places: Sequence[str], name: str, stacklevel: int = 3) -> Any:
-    """What was `name` in the module `old`, from the new module that has it; warns.
+    """The attribute `name` of the old module `old`, from the new module that has it; warns.
 
     Args:
         stacklevel: whose line the warning names: the caller of a module's `__getattr__`.

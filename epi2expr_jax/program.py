@@ -1,4 +1,7 @@
-"""How every program here starts: its flags, its --help, and how it reports bad input."""
+"""How every program starts: its flags, its --help, and how it reports bad input.
+
+It lies in the library because both folders of commands use it; nothing else here needs absl.
+"""
 
 import sys
 from collections.abc import Callable, Sequence

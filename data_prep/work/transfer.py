@@ -1,4 +1,4 @@
-"""Files over the network: resumed, retried, paced, checked. Which ones: `data_prep.download`.
+"""Files over the network: resumed, retried, paced, checked. Which files: `sources`.
 
 A file is whole or absent: it grows as NAME.part and is renamed when its length and sha256 agree.
 The sha256 that a URL gave first is kept in a lock file and required from then on.

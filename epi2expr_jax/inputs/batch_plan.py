@@ -1,4 +1,4 @@
-"""How genes are put into batches, and what a batch of genes with their regions looks like.
+"""How genes are dealt into batches.
 
 Genes differ in how many regions they touch, and a compiled program has fixed shapes. So genes are
 dealt into batches by their number of contacts, like sorted cards to players: the `k`-th place of

@@ -51,7 +51,7 @@ class TrainedSignal:
 
     @classmethod
     def of_depth(cls, assays: Sequence[str]) -> "TrainedSignal":
-        """The signal of published Chromoformer weights: ln(read depth + 1), of some assembly."""
+        """The signal of published Chromoformer weights: ln(read depth + 1), assembly unknown."""
         return cls(units=dict.fromkeys(assays, "depth"), transforms=dict.fromkeys(assays, "log1p"))
 
     def as_json(self) -> dict[str, Any]:

@@ -135,7 +135,7 @@ def _genes_at_a_time(batch: int, bytes_a_gene: int, limit: int) -> int:
 
 
 def _by_platform(form: Callable[..., Any], *arrays: Array, bytes_a_gene: int) -> Any:
-    """`form(pieces, *arrays)`: the batch in so many pieces, as suits the platform.
+    """`form(pieces, *arrays)`, with the batch cut into as many pieces as suits the platform.
 
     JAX chooses when it lowers the program, by the devices that will run it. The default backend of
     this process may be another.
@@ -157,6 +157,7 @@ def _cut(pieces: int, *arrays: Array) -> tuple[Array, ...]:
 
 
 def _correlate(x, kernel, left):
+    """Patches times kernel: `[B, W, F]` of `x [B, W, C]` and `kernel [K, C, F]`."""
     width, channels, filters = kernel.shape
     batch, bins, _ = x.shape
     matrix = kernel.reshape(width * channels, filters)
@@ -180,7 +181,7 @@ def _input_gradient(gradient, kernel, left):
 def _kernel_gradient(arrays, output_gradient, kernel, left, bytes_a_gene):
     """Sum over pieces of patches times the output's gradient.
 
-    `arrays` are the layer's input, and what `output_gradient` makes that gradient of.
+    `arrays[0]` is the layer's input; `output_gradient(*arrays[1:])` is the gradient of its output.
     """
     width, channels, filters = kernel.shape
 

@@ -25,7 +25,7 @@ from epi2expr_jax.training.targets import TargetScale
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """The trained runs of one model shape: what they are, and their best weights on `R`."""
+    """The trained runs of one model shape: what they are, and their best weights `[R, …]`."""
 
     model_config: Any
     runs: tuple[Run, ...]
@@ -33,7 +33,7 @@ class Member:
     weights: dict[str, Any]
 
     def only(self, keep: Sequence[int]) -> "Member":
-        """Of these runs alone."""
+        """The same, with these runs alone."""
         return Member(
             self.model_config,
             tuple(self.runs[i] for i in keep),
@@ -80,11 +80,7 @@ class Ensemble:
 
     def only(self, assays: Sequence[str]) -> "Ensemble":
         """The models of one assay set."""
-        kept = [
-            member.only([i for i, run in enumerate(member.runs) if run.assays == tuple(assays)])
-            for member in self.members
-        ]
-        return dataclasses.replace(self, members=tuple(member for member in kept if member.runs))
+        return self.select(lambda run: run.assays == tuple(assays))
 
     def open_store(self, path: str | os.PathLike | None = None) -> WindowStore:
         """The store that the models were trained on.
@@ -161,19 +157,11 @@ class Ensemble:
 
     def select(self, keep: Callable[[Run], bool]) -> "Ensemble":
         """The trained runs for which `keep` says so."""
-        members = []
-        for member in self.members:
-            rows = [i for i, run in enumerate(member.runs) if keep(run)]
-            if rows:
-                members.append(
-                    Member(
-                        member.model_config,
-                        tuple(member.runs[i] for i in rows),
-                        tuple(member.scales[i] for i in rows),
-                        jax.tree.map(lambda x, rows=rows: x[rows], member.weights),
-                    )
-                )
-        return dataclasses.replace(self, members=tuple(members))
+        kept = [
+            member.only([i for i, run in enumerate(member.runs) if keep(run)])
+            for member in self.members
+        ]
+        return dataclasses.replace(self, members=tuple(member for member in kept if member.runs))
 
     def wanted(
         self,
@@ -251,7 +239,7 @@ class Ensemble:
         return load_dataset(store, model_config, cells, assays, self.input_config, known)
 
     def _known_signal(self, store: WindowStore) -> TrainedSignal:
-        """What the models were trained on; a store that is their own tells it, too."""
+        """What the models were trained on: from the card or, if `store` is their own, from it."""
         if self.signal is not None:
             return self.signal
         if store.checksum() == self.card["store_checksum"]:
@@ -315,7 +303,7 @@ def gene_rows(store: WindowStore, genes: Sequence[str] | None) -> np.ndarray:
 
 
 def other_store(store: WindowStore, card: dict[str, Any]) -> Problem:
-    """A run's own store was wanted, and this is another."""
+    """What to report of a store that is not the run's own."""
     return Problem(
         str(store.path),
         "a store with other contents than the one trained on",

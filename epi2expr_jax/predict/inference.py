@@ -1,4 +1,4 @@
-"""The loop of inference over stacked weights: chunks of runs, each its wanted genes."""
+"""Predict with many runs, a chunk at a time, each run only for the genes asked of it."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -52,7 +52,7 @@ def predict_runs(
 def chunks_of(
     own: Any, runs: Sequence[Run], cache: TrackCache, lanes: Lanes
 ) -> Iterator[tuple[np.ndarray, Any, tuple[tuple, ...]]]:
-    """Runs as they stand side by side: which rows, their share of `own`, and their tracks.
+    """The chunks that runs are computed in: their rows, their part of `own`, their tracks.
 
     Args:
         own: arrays stacked on `R`. Idle lanes repeat the last run.
@@ -67,7 +67,7 @@ def chunks_of(
 def plan_of(
     model_config: Any, runs: Sequence[Run], cache: TrackCache, wanted: Bool[np.ndarray, "R G"]
 ) -> BatchPlan:
-    """The batches that serve every run's wanted genes."""
+    """One batch plan that covers every run's wanted genes."""
     most = getattr(model_config, "contacts", 0)
     if not most:
         return BatchPlan(_WINDOW_BATCH)

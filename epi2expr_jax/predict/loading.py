@@ -37,11 +37,11 @@ def load(run_dir: str | os.PathLike, store: str | os.PathLike | None = None) -> 
 
     Args:
         store: for a run of an older version, where its own store lies now; by default where
-            training read it.
+            training read it. Not looked at where the card says what the signal was.
 
     Raises:
-        InputError: if training has not finished, the directory is no run, or `store` is needed and
-            is not the store it was trained on.
+        InputError: if training has not finished, the directory is no run, or its card does not
+            say what its signal was and `store` is not the store it was trained on.
     """
     run_dir = pathlib.Path(run_dir)
     card = checkpoint.read_finished(run_dir)

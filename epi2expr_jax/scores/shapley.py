@@ -4,7 +4,7 @@ An assay's value is the gain in score when it joins others, averaged over all or
 may join (Shapley 1953; the score as the game: Covert, Lundberg & Lee, NeurIPS 2020, section 3).
 Values sum to the score of all assays together; an assay that adds nothing gets 0, and two that say
 the same share their credit. They are linear in the scores, so the mean over chromosomes of values
-is the value of mean scores, and the chromosome jackknife of `ranking` gives their intervals.
+is the value of mean scores, and the chromosome jackknife of `intervals` gives their intervals.
 
 The target of the intervals is that of `ranking`. Values describe what models predict from, not what
 regulates a gene.

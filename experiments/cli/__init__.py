@@ -1,1 +1,1 @@
-"""What the programs share: flags, requests, progress."""
+"""What the programs share: flags, requests, training, evaluation, progress."""

@@ -1,4 +1,4 @@
-"""The report's main figures, each a function of a table, and how one becomes part of a page."""
+"""How figures look and become part of a page; the ranking and the heat map."""
 
 import base64
 import dataclasses

@@ -151,6 +151,16 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def exec_module(self, module: types.ModuleType) -> None:
         old = module.__name__
         vars(module)["__getattr__"] = lambda name: find(old, MOVED[old], name)
+        vars(module)["__dir__"] = lambda: _public(MOVED[old])
+
+    def get_code(self, name: str) -> types.CodeType:  # asked for by python -m
+        raise ImportError(f"{name} is {' and '.join(MOVED[name])} since version 0.2")
+
+
+def _public(places: Sequence[str]) -> list[str]:
+    """The public names of the new modules."""
+    modules = map(importlib.import_module, places)
+    return sorted({name for module in modules for name in dir(module) if not name.startswith("_")})
 
 
 def find(old: str, places: Sequence[str], name: str, stacklevel: int = 3) -> Any:
@@ -162,6 +172,8 @@ def find(old: str, places: Sequence[str], name: str, stacklevel: int = 3) -> Any
     Raises:
         AttributeError: if none has it.
     """
+    if name == "__all__":  # for import *
+        return _public(places)
     modules = [] if name.startswith("__") else map(importlib.import_module, places)
     having = [module for module in modules if hasattr(module, name)]
     if not having:

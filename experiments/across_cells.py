@@ -34,7 +34,7 @@ def across_cells(run_dir: pathlib.Path, store_path: str | None = None) -> pd.Dat
     Raises:
         InputError: if training has not finished, the store is another one, or has a single cell.
     """
-    ensemble = load(run_dir)
+    ensemble = load(run_dir, store_path)
     store = ensemble.open_store(store_path)
     tables = []
     for cell in tqdm(store.manifest.cells, desc="predicting", unit="cell", disable=None):

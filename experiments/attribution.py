@@ -61,7 +61,7 @@ def attribute(
     Raises:
         InputError: for genes or models that cannot be explained.
     """
-    ensemble = load(run_dir)
+    ensemble = load(run_dir, store)
     opened = ensemble.open_store(store)
     chosen = genes_of(genes, ensemble, opened)
     unit = "gene" if method == "gradients" else "edited gene"

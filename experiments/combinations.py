@@ -51,7 +51,7 @@ def combine(
             other run is not comparable.
     """
     trained = None if against is None else _trained(run_dir, against)
-    ensemble = predict.load(run_dir)
+    ensemble = predict.load(run_dir, store_path)
     store = ensemble.open_store(store_path)
     total = sum(2 ** len(run.assays) - 1 for run in ensemble.runs)
     with tqdm(total=total, desc="subsets", unit="subset", disable=None) as bar:

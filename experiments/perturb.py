@@ -72,7 +72,7 @@ def perturb(
     Raises:
         InputError: for places, edits or genes that make no sense, or an assay no model reads.
     """
-    ensemble = load(run_dir)
+    ensemble = load(run_dir, store)
     opened = ensemble.open_store(store)
     window_bp = max(member.model_config.window.window_bp for member in ensemble.members)
     places, space = named_places(where, opened, window_bp)

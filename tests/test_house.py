@@ -61,7 +61,7 @@ class House:
     @property
     def rooms(self) -> list[str]:
         """Every file but the folders' faces."""
-        return [file for file in self.texts if not file.endswith("__init__.py")]
+        return [file for file in self.texts if not _is_face(file)]
 
     def imported(self, tree: ast.AST, own: bool = True) -> Iterator[str]:
         """The files that a source imports, those named in strings included.
@@ -85,14 +85,16 @@ class House:
                 except SyntaxError:
                     continue  # a sentence, not code
                 yield from self.imported(tree, own=False)
-        if re.fullmatch(r"epi2expr_jax(\.\w+)+", text):  # for importlib, or to be patched
-            yield self._file(*text.rsplit(".", 1))
+        if re.fullmatch(r"(epi2expr_jax|data_prep|experiments)(\.\w+)+", text):
+            file = self._file(*text.rsplit(".", 1))  # for importlib, or to be patched
+            if _folder(file) not in COMMANDS:  # the name of a command is how a user starts it
+                yield file
 
     def _file(self, module: str, name: str = "") -> str:
         """The file of a module, or of a name in it; the dotted name if there is none."""
         whole = f"{module}.{name}" if name else module
         file = self.files.get(whole) or self.files.get(module)
-        if file and file == self.files.get(module) and name and file.endswith("__init__.py"):
+        if file and file == self.files.get(module) and name and _is_face(file):
             for node in ast.parse(self.texts[file]).body:  # handed on?
                 if isinstance(node, ast.ImportFrom) and name in [a.name for a in node.names]:
                     return self._file(str(node.module), name)
@@ -101,6 +103,10 @@ class House:
 
 def _ours(module: str) -> bool:
     return module.split(".")[0] in BUILDINGS
+
+
+def _is_face(file: str) -> bool:
+    return pathlib.PurePosixPath(file).name == "__init__.py"
 
 
 def _dotted(file: str) -> str:
@@ -117,14 +123,25 @@ def unknown_folders(house: House) -> list[str]:
     return sorted(there ^ set(ORDER))
 
 
+def relative_imports(house: House) -> list[str]:
+    """Files with imports that begin with a dot, which nothing here follows."""
+    return [
+        file
+        for file, text in house.texts.items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ImportFrom) and node.level
+    ]
+
+
 def upward_imports(house: House) -> list[str]:
+    """Imports from a folder to one above it. The face of the library is above all of its rooms."""
     rank = {folder: place for place, folder in enumerate(ORDER)}
     return [
         f"{file} imports {other}"
         for file, others in house.imports.items()
         for other in sorted(others)
         if file not in FACES and other in house.texts
-        if rank.get(_folder(other), -1) > rank.get(_folder(file), -1)
+        if rank.get(_folder(other), -1) > rank.get(_folder(file), -1) or other in FACES
     ]
 
 
@@ -139,12 +156,17 @@ def imports_of_nothing(house: House) -> list[str]:
 
 
 def circles(house: House) -> list[str]:
-    """Each circle of imports between rooms, once."""
+    """Each circle of imports between rooms, once; a room that imports its own face is one."""
+    found = [
+        f"{file} → {other} → {file}"
+        for file in house.rooms
+        for other in house.imported(ast.parse(house.texts[file]), own=False)
+        if _is_face(other) and _folder(other) == _folder(file) and "import" in house.texts[other]
+    ]
     graph = {
         file: {other for other in house.imports[file] if other in house.texts and other != file}
         for file in house.rooms
     }
-    found: list[str] = []
     done: set[str] = set()
 
     def visit(file: str, trail: tuple[str, ...]) -> None:
@@ -201,7 +223,7 @@ def _calls(house: House, test: pathlib.Path, room: str, function: str = "") -> b
                 file, called = house._file(node.module, alias.name), alias.asname or alias.name
                 if file == room and not alias.name.startswith("_"):
                     names.add(called)
-                elif file.endswith("__init__.py"):
+                elif _is_face(file):
                     faces[called] = _dotted(file)
 
     def used(node: ast.AST) -> bool:
@@ -228,6 +250,10 @@ def test_every_folder_has_its_place(house):
 
 def test_no_import_runs_up(house):
     assert upward_imports(house) == []
+
+
+def test_no_import_is_relative(house):
+    assert relative_imports(house) == []
 
 
 def test_imports_in_strings_exist(house):
@@ -274,6 +300,7 @@ def _append(path: pathlib.Path, line: str) -> None:
         "def late():\n    from epi2expr_jax.scores.ranking import rank_assays",
         'PROGRAM = "import sys; from epi2expr_jax.scores.ranking import rank_assays"',
         'NAME = "epi2expr_jax.scores.ranking.rank_assays"',
+        "import epi2expr_jax.scores.ranking as ranking",
     ],
 )
 def test_a_planted_upward_import_is_found(copied, line):
@@ -282,10 +309,28 @@ def test_a_planted_upward_import_is_found(copied, line):
     assert upward_imports(House(copied)) == found
 
 
-def test_an_upward_import_through_a_face_is_found(copied):
-    _append(copied / "epi2expr_jax/store/arrays.py", "from epi2expr_jax.predict import load")
-    found = ["epi2expr_jax/store/arrays.py imports epi2expr_jax/predict/loading.py"]
-    assert upward_imports(House(copied)) == found
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("from epi2expr_jax.predict import load", "epi2expr_jax/predict/loading.py"),
+        ("from epi2expr_jax import attribution", "epi2expr_jax/__init__.py"),
+        ('NAME = "experiments.cli.flags"', "experiments/cli/flags.py"),
+    ],
+)
+def test_an_upward_import_through_a_face_or_a_name_is_found(copied, line, found):
+    _append(copied / "epi2expr_jax/store/arrays.py", line)
+    assert upward_imports(House(copied)) == [f"epi2expr_jax/store/arrays.py imports {found}"]
+
+
+def test_a_relative_import_is_found(copied):
+    _append(copied / "epi2expr_jax/store/arrays.py", "from ..scores import ranking")
+    assert relative_imports(House(copied)) == ["epi2expr_jax/store/arrays.py"]
+
+
+def test_a_circle_through_a_face_is_found(copied):
+    _append(copied / "epi2expr_jax/store/manifest.py", "import epi2expr_jax.store as s")
+    room, face = "epi2expr_jax/store/manifest.py", "epi2expr_jax/store/__init__.py"
+    assert circles(House(copied)) == [f"{room} → {face} → {room}"]
 
 
 def test_a_planted_circle_is_found(copied):

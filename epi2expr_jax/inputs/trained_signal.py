@@ -11,6 +11,7 @@ from typing import Any
 
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import listing
+from epi2expr_jax.inputs.transforms import TRANSFORMS
 from epi2expr_jax.store.manifest import Manifest
 from epi2expr_jax.units import transform_of
 
@@ -54,6 +55,29 @@ class TrainedSignal:
         """The signal of published Chromoformer weights: ln(read depth + 1), assembly unknown."""
         return cls(units=dict.fromkeys(assays, "depth"), transforms=dict.fromkeys(assays, "log1p"))
 
+    @classmethod
+    def from_json(cls, content: Any, where: str) -> "TrainedSignal":
+        """What a run card kept.
+
+        Raises:
+            InputError: if that is something else.
+        """
+        fields = {field.name for field in dataclasses.fields(cls)}
+        if isinstance(content, dict) and {"units", "transforms"} <= content.keys() <= fields:
+            signal = cls(**content)
+            if signal.units.keys() == signal.transforms.keys() and (
+                set(signal.transforms.values()) <= set(TRANSFORMS)
+            ):
+                return signal
+        raise InputError(
+            Problem(
+                f"{where}: signal",
+                str(content)[:120],
+                "a unit and a known transform for each assay",
+                "remove it from the card, then load the run with its own store: it is kept anew",
+            )
+        )
+
     def as_json(self) -> dict[str, Any]:
         """What a run card keeps."""
         return dataclasses.asdict(self)
@@ -71,13 +95,13 @@ class TrainedSignal:
         problems = [
             Problem(
                 f"{where}: {assay}",
-                f"unit {manifest.units[assay]}",
-                f"unit {self.units[assay]}, which the models were trained on",
+                f"unit {manifest.units.get(assay, 'not given')}",
+                f"unit {self.units.get(assay, 'not known')}, which the models were trained on",
                 "predict from a store of tracks in that unit (if these are, correct the unit in "
                 "the track sheet and build the store again), or train models on this store",
             )
             for assay in assays
-            if assay in manifest.units and self.units[assay] != manifest.units[assay]
+            if assay in manifest.assays and self.units.get(assay) != manifest.units.get(assay)
         ]
         problems += self._other_assembly(manifest, where)
         if problems:

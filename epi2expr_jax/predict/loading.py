@@ -73,19 +73,19 @@ def _trained_signal(
     run_dir: pathlib.Path, card: dict[str, Any], store: str | os.PathLike | None
 ) -> TrainedSignal | None:
     """What a run was trained on, from its card; of an older run once from its own store."""
-    if "signal" in card:
-        return TrainedSignal(**card["signal"])
+    if card.get("signal") is not None:
+        return TrainedSignal.from_json(card["signal"], str(run_dir / checkpoint.RUN_CARD))
     if "converted" in card:
         return TrainedSignal.of_depth(card["store"]["assays"])
-    path = pathlib.Path(store or card["store"]["path"])
     try:
+        path = pathlib.Path(store or card["store"]["path"])
         own = WindowStore.open(path)
         if own.checksum() != card["store_checksum"]:
             raise InputError(other_store(own, card))
-    except InputError:
+    except (InputError, OSError, ValueError, KeyError, TypeError):
         if store is not None:
             raise
-        return None  # it has moved; a store to predict from may yet turn out to be it
+        return None  # moved or damaged; a store to predict from may yet turn out to be it
     signal = TrainedSignal.of(own.manifest, card["input_config"]["transform"])
     said = f"{run_dir}: its card did not say what its signal was; taken from its own store {path}"
     try:

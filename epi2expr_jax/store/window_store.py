@@ -46,7 +46,6 @@ class WindowStore:
         self.path = path
         self.manifest = manifest
         self.genes = genes
-        self._opened: dict[str, Any] = {}
 
     # -- creating ---------------------------------------------------------------------------
 
@@ -221,10 +220,9 @@ class WindowStore:
     # -- reading ----------------------------------------------------------------------------
 
     def _array(self, name: str) -> Any:
-        """The TensorStore array `name`, opened at its first use and then kept."""
-        if name not in self._opened:
-            self._opened[name] = open_array(self.path, name)
-        return self._opened[name]
+        """The TensorStore array `name`, opened anew: if one were kept, a store that is removed or
+        unmounted meanwhile would read as NaN, without an error."""
+        return open_array(self.path, name)
 
     def _read(self, name: str, index: Any = ...) -> np.ndarray:
         """Values of an array, as a copy that nothing else holds."""

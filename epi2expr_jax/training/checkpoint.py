@@ -19,14 +19,27 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore as ts
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from orbax.checkpoint._src.serialization import tensorstore_utils
 
 from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.genome import listing
 from epi2expr_jax.models.weights import flatten
+from epi2expr_jax.store.arrays import CONTEXT
 
 RUN_CARD = "run_card.json"
 RUN_CARD_VERSION = 1
+
+
+def _context(*, use_ocdbt: bool = True, **_: Any) -> ts.Context:
+    """A context for one save or restore: a cache of its own, the threads of all others."""
+    return ts.Context({"cache_pool#ocdbt": {"total_bytes_limit": 100_000_000}}, CONTEXT)
+
+
+# Orbax makes a context with threads of its own for every save and restore. When such a context
+# goes, the process may die under load (see store/arrays.py). Orbax offers no way to hand it one.
+tensorstore_utils.get_ts_context = _context
 
 
 def save(path: pathlib.Path, tree: Any) -> None:

@@ -35,7 +35,7 @@ def evaluate(
     Raises:
         InputError: if training has not finished, or the store is not the one trained on.
     """
-    ensemble = load(run_dir)
+    ensemble = load(run_dir, store_path)
     if not any(ensemble.folds[run.fold].test for run in ensemble.runs):
         raise InputError(
             Problem(

@@ -81,3 +81,19 @@ def test_a_name_is_looked_for_where_it_went():
     with pytest.warns(FutureWarning):
         found = moved.find("old", ["json.decoder", "json"], "dumps")
     assert found is importlib.import_module("json").dumps
+
+
+def test_everything_public_is_imported_by_a_star():
+    names, old = {}, "losses"
+    with pytest.warns(FutureWarning):
+        exec(f"from epi2expr_jax.{old} import *", names)
+    new = importlib.import_module("epi2expr_jax.training.losses")
+    assert names["LOSSES"] is new.LOSSES
+    assert "LOSSES" in dir(importlib.import_module("epi2expr_jax.losses"))
+
+
+def test_an_old_program_says_where_it_went():
+    done = subprocess.run([sys.executable, "-m", "data_prep.gtf"], capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "data_prep.gtf is data_prep.formats.gtf since version 0.2" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -14,6 +14,7 @@ from epi2expr_jax.store.manifest import Manifest, read_manifest, write_manifest
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.one_run import TrainConfig
+from experiments.cli.evaluation import evaluate
 from experiments.cli.flags import TrainRequest
 from experiments.cli.training import train
 
@@ -147,3 +148,45 @@ def test_imported_weights_read_depth_of_whatever_assembly(small_store):
     signal.require_same(depth, "store", manifest.assays)
     with pytest.raises(InputError, match="unit pvalue"):
         signal.require_same(manifest, "store", manifest.assays)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "x",
+        {},
+        {"units": {"DNase": "pvalue"}, "transforms": {}},
+        {"units": {"DNase": "pvalue"}, "transforms": {"DNase": "square"}},
+        {"units": {}, "transforms": {}, "later": 1},
+    ],
+)
+def test_a_card_that_keeps_something_else_is_refused_by_name(run_dir, content):
+    path = run_dir / checkpoint.RUN_CARD
+    path.write_text(json.dumps({**json.loads(path.read_text()), "signal": content}))
+    with pytest.raises(InputError, match=r"run_card\.json: signal.*remove it from the card"):
+        load(run_dir)
+
+
+def test_a_store_that_gives_no_unit_is_refused(trained, small_store, tmp_path):
+    path = shutil.copytree(small_store.path, tmp_path / "unnamed.zarr")
+    manifest = read_manifest(path)
+    write_manifest(path, dataclasses.replace(manifest, units={}))
+    with pytest.raises(InputError, match="unit not given"):
+        load(trained).predict(path)
+
+
+@pytest.mark.parametrize("damaged", ["genes.parquet", "slabs"])
+def test_an_older_run_loads_though_its_store_is_damaged(run_dir, small_store, tmp_path, damaged):
+    own = pathlib.Path(shutil.copytree(small_store.path, tmp_path / "own.zarr"))
+    as_an_older_version_wrote_it(run_dir, store=str(own))
+    for path in [own / damaged, *(own / damaged).rglob("*.json")]:
+        if path.is_file():
+            path.write_text("nothing")
+    assert load(run_dir).signal is None
+
+
+def test_a_command_that_is_told_the_store_keeps_it(run_dir, small_store):
+    as_an_older_version_wrote_it(run_dir, store="gone.zarr")
+    with pytest.warns(UserWarning, match="kept in the card"):
+        evaluate(run_dir, str(small_store.path))
+    assert checkpoint.read_card(run_dir)["signal"]["units"] == small_store.manifest.units

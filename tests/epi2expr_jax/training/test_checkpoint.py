@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorstore as ts
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.store.arrays import CONTEXT
 from epi2expr_jax.training import checkpoint
 
 TREE = {
@@ -30,6 +32,21 @@ def test_saving_again_replaces(tmp_path):
     checkpoint.save(tmp_path / "a", TREE)
     checkpoint.save(tmp_path / "a", jax.tree.map(lambda x: x + 1, TREE))
     assert checkpoint.restore(tmp_path / "a", TREE)["state"]["n"] == 8
+
+
+def test_saves_and_restores_use_the_threads_of_the_one_context(tmp_path, monkeypatch):
+    """A context that goes while threads of its own still work can take the process with it."""
+    made, original = [], ts.Context
+    monkeypatch.setattr(ts, "Context", lambda *given: made.append(original(*given)) or made[-1])
+    checkpoint.save(tmp_path / "a", TREE)
+    checkpoint.restore(tmp_path / "a", TREE)
+    parts = checkpoint.Parts(tmp_path / "parts")
+    parts.save(([{"run_id": "1"}], jax.tree.map(lambda x: x[None], TREE)), ([], None))
+    parts.close()
+    assert len(made) >= 3
+    for context in made:
+        for threads in ("file_io_concurrency", "data_copy_concurrency"):
+            assert context[threads] is CONTEXT[threads]
 
 
 def test_what_does_not_fit_is_listed_together(tmp_path):

@@ -220,8 +220,11 @@ class WindowStore:
     # -- reading ----------------------------------------------------------------------------
 
     def _array(self, name: str) -> Any:
-        """The TensorStore array `name`, opened anew: if one were kept, a store that is removed or
-        unmounted meanwhile would read as NaN, without an error."""
+        """The TensorStore array `name`, opened anew.
+
+        If it were kept, a store that is removed or unmounted meanwhile would read as NaN, without
+        an error.
+        """
         return open_array(self.path, name)
 
     def _read(self, name: str, index: Any = ...) -> np.ndarray:

@@ -17,7 +17,6 @@ _TABLE = """
 epi2expr_jax.across_cells: epi2expr_jax.scores.across_cells
 epi2expr_jax.agreement: epi2expr_jax.scores.agreement
 epi2expr_jax.arrays: epi2expr_jax.store.arrays
-epi2expr_jax.attribution: epi2expr_jax.interpret.attribution
 epi2expr_jax.baselines: epi2expr_jax.predict.baselines
 epi2expr_jax.batches: epi2expr_jax.inputs.batch_plan epi2expr_jax.models.region_batch
 epi2expr_jax.checkpoint: epi2expr_jax.training.checkpoint epi2expr_jax.models.weights
@@ -95,6 +94,8 @@ MOVED: dict[str, tuple[str, ...]] = {
     old: tuple(new.split())
     for old, new in (line.split(": ") for line in _TABLE.split("\n") if line)
 }
+# A public path that stays: the new module itself, under both names, without a warning.
+STAYS = {"epi2expr_jax.attribution": "epi2expr_jax.interpret.attribution"}
 # Modules that became folders of the same name: which file has their names now. (`store` and
 # `perturb` hand on all that they had.)
 TRAINING = {
@@ -143,18 +144,23 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(
         self, name: str, path: Any = None, target: Any = None
     ) -> importlib.machinery.ModuleSpec | None:
-        return importlib.util.spec_from_loader(name, self) if name in MOVED else None
+        known = name in MOVED or name in STAYS
+        return importlib.util.spec_from_loader(name, self) if known else None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
         return None
 
     def exec_module(self, module: types.ModuleType) -> None:
         old = module.__name__
+        if old in STAYS:  # the import system takes what it finds here
+            sys.modules[old] = importlib.import_module(STAYS[old])
+            return
         vars(module)["__getattr__"] = lambda name: find(old, MOVED[old], name)
         vars(module)["__dir__"] = lambda: _public(MOVED[old])
 
     def get_code(self, name: str) -> types.CodeType:  # asked for by python -m
-        raise ImportError(f"{name} is {' and '.join(MOVED[name])} since version 0.2")
+        places = MOVED.get(name) or (STAYS[name],)
+        raise ImportError(f"{name} is {' and '.join(places)} since version 0.2")
 
 
 def _public(places: Sequence[str]) -> list[str]:

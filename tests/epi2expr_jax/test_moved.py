@@ -77,6 +77,21 @@ perturb.run, perturb.scale, attribution.integrated_gradients
     assert errors_of(code) == ""
 
 
+def test_the_path_of_attribution_stays_the_module_itself():
+    new = importlib.import_module("epi2expr_jax.interpret.attribution")
+    name = "attribution"
+    code = f"""
+import epi2expr_jax.{name}
+from epi2expr_jax.{name} import integrated_gradients
+from epi2expr_jax import {name}, interpret
+from epi2expr_jax.interpret import {name} as new
+assert {name} is new is epi2expr_jax.{name}
+assert integrated_gradients is new.integrated_gradients
+"""
+    assert errors_of(code) == ""
+    assert importlib.import_module(f"epi2expr_jax.{name}") is new
+
+
 def test_a_name_is_looked_for_where_it_went():
     with pytest.warns(FutureWarning):
         found = moved.find("old", ["json.decoder", "json"], "dumps")

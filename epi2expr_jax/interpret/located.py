@@ -6,8 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from epi2expr_jax.perturb.effects import Place
-from epi2expr_jax.perturb.places import Scene
+from epi2expr_jax.perturb.places import Place, Scene
 from epi2expr_jax.store.window_store import WindowStore
 
 

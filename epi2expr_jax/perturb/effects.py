@@ -23,42 +23,10 @@ from scipy import stats
 
 from epi2expr_jax.errors import InputError, Problem, nearest
 from epi2expr_jax.genome import listing
-from epi2expr_jax.perturb.edits import Edit, remove_peak, scale, set_to, shift, swap_with
-from epi2expr_jax.perturb.places import (
-    Place,
-    distal_bins,
-    interval,
-    intervals,
-    original_distal,
-    original_promoter,
-    pcre,
-    promoter,
-    span,
-)
+from epi2expr_jax.perturb.edits import Edit
 from epi2expr_jax.perturb.queries import EditedRuns
 from epi2expr_jax.predict.ensemble import Ensemble, gene_rows
 from epi2expr_jax.store.window_store import WindowStore
-
-__all__ = [
-    "Edit",
-    "Place",
-    "distal_bins",
-    "interval",
-    "intervals",
-    "original_distal",
-    "original_promoter",
-    "pcre",
-    "promoter",
-    "remove_peak",
-    "run",
-    "scale",
-    "set_to",
-    "shift",
-    "span",
-    "summarise",
-    "swap_with",
-    "to_frame",
-]
 
 LEAST_MODELS = 3  # that an interval can rest on
 

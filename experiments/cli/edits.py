@@ -10,7 +10,8 @@ from data_prep.formats.bed import read_bed
 from epi2expr_jax import perturb
 from epi2expr_jax.errors import InputError, Problem, collect, nearest
 from epi2expr_jax.genome import listing
-from epi2expr_jax.perturb.effects import Edit, Place
+from epi2expr_jax.perturb.edits import Edit
+from epi2expr_jax.perturb.places import Place
 from epi2expr_jax.store.window_store import WindowStore
 
 PRESETS = ("promoter", "distal", "pcre", "original_promoter", "original_distal")

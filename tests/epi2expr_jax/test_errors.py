@@ -1,4 +1,4 @@
-"""Every problem is shown at once, and no program ends with a traceback for what users can mend."""
+"""Every problem is shown at once, and no program ends with a traceback for bad input."""
 
 import errno
 import pickle

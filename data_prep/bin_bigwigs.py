@@ -22,7 +22,7 @@ from tqdm import tqdm
 from data_prep.formats.bigwig import create_bigwig, damage, open_bigwig, require_room
 from data_prep.formats.bin_means import region_means
 from data_prep.work.conversion import conversion_from_flags, convert, define_conversion
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.program import start
 
 FLAGS = flags.FLAGS
@@ -48,10 +48,10 @@ def bin_bigwig(
             disk is full.
     """
     if bin_bp < 1:
-        raise InputError(Problem("--bin_bp", str(bin_bp), "1 or more", "such as 25"))
+        raise InputError("--bin_bp", str(bin_bp), "1 or more", "such as 25")
     if target.exists() and target.samefile(source):
         raise InputError(
-            Problem(str(source), "a track that is its own result", "another folder", "give --out")
+            str(source), "a track that is its own result", "another folder", "give --out"
         )
     with open_bigwig(source) as handle:
         sizes = handle.chroms()

@@ -110,7 +110,7 @@ def build(
                 retries=config.retries,
             )
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
     return _verified(config)
 
 
@@ -121,7 +121,7 @@ def _verified(config: BuildConfig) -> WindowStore:
             functools.partial(tqdm, desc="verifying", unit="track", disable=None)
         )
         if problems:
-            raise InputError(problems)
+            raise InputError.of(problems)
     return store
 
 
@@ -159,7 +159,7 @@ def _downloaded(
             sound.append(track)
     same = same_file_problems(inputs.sheet.tracks)
     if same:
-        raise InputError(same)
+        raise InputError.of(same)
     return sound
 
 
@@ -175,13 +175,11 @@ def _declare(inputs: BuildInputs, manifest: Manifest, client: Client) -> WindowS
         print(f"{(~keep).sum()} genes left out for too little data, {keep.sum()} stay")
         if not keep.any():
             raise InputError(
-                Problem(
-                    str(inputs.config.tracks),
-                    f"no gene whose window has data on {inputs.config.min_covered:g} of its bases "
-                    "in every track",
-                    "tracks that cover the windows of some genes",
-                    "lower --min_covered, narrow --window_bp, or check --assembly and the tracks",
-                )
+                str(inputs.config.tracks),
+                f"no gene whose window has data on {inputs.config.min_covered:g} of its bases "
+                "in every track",
+                "tracks that cover the windows of some genes",
+                "lower --min_covered, narrow --window_bp, or check --assembly and the tracks",
             )
         genes, expression = genes[keep], expression[:, keep]
     manifest = dataclasses.replace(manifest, left_out=left_out)
@@ -297,7 +295,7 @@ def source_records(track: Track) -> list[dict[str, Any]]:
             )
         records.append({"name": path.name, "bytes": path.stat().st_size, "sha256": digest})
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
     return records
 
 
@@ -318,7 +316,7 @@ def _require_same_sources(store: WindowStore, inputs: BuildInputs) -> None:
                 )
             )
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
 
 
 def _workers(config: BuildConfig, tracks: int) -> contextlib.AbstractContextManager[Client]:

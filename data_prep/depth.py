@@ -126,7 +126,7 @@ def write_depth(
                         bounds.to_numpy(np.int32).tofile(file)
                 bar.update(len(part))
         if not counts.any():
-            raise InputError(_nothing_there(source, elsewhere, chrom_sizes))
+            raise InputError.of(_nothing_there(source, elsewhere, chrom_sizes))
         with create_bigwig(target, chrom_sizes) as file:
             for chrom, size in tqdm(
                 chrom_sizes.items(), f"depth of {source.name}", leave=False, disable=hidden
@@ -183,12 +183,10 @@ def _batches(path: pathlib.Path) -> Iterator[pd.DataFrame]:
         raise
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(
-            Problem(
-                str(path),
-                f"no readable reads after the first {seen:,} ({error})",
-                "tagAlign or BED: chrom, start and end between tabs",
-                "download it again, or give another file",
-            )
+            str(path),
+            f"no readable reads after the first {seen:,} ({error})",
+            "tagAlign or BED: chrom, start and end between tabs",
+            "download it again, or give another file",
         ) from None
 
 
@@ -197,12 +195,10 @@ def _require_reads(path: pathlib.Path, part: pd.DataFrame) -> None:
     if len(bad):
         row = bad.iloc[0]
         raise InputError(
-            Problem(
-                f"{path}, read {bad.index[0] + 1:,}",
-                f"{row['chrom']}:{row['start']}-{row['end']}",
-                "0 <= start <= end",
-                "give a tagAlign or BED file",
-            )
+            f"{path}, read {bad.index[0] + 1:,}",
+            f"{row['chrom']}:{row['start']}-{row['end']}",
+            "0 <= start <= end",
+            "give a tagAlign or BED file",
         )
 
 
@@ -211,12 +207,10 @@ def _bam_batches(path: pathlib.Path) -> Iterator[pd.DataFrame]:
         import pysam
     except ImportError:
         raise InputError(
-            Problem(
-                str(path),
-                "a BAM file, and no pysam to read it",
-                "the extra that reads them",
-                "pip install 'epi2expr_jax[depth]'",
-            )
+            str(path),
+            "a BAM file, and no pysam to read it",
+            "the extra that reads them",
+            "pip install 'epi2expr_jax[depth]'",
         ) from None
     chroms: list[str] = []
     bounds: list[tuple[int, int]] = []
@@ -241,7 +235,7 @@ def _bam_batches(path: pathlib.Path) -> Iterator[pd.DataFrame]:
                     yield batch()
     except (OSError, ValueError) as error:
         raise InputError(
-            Problem(str(path), f"no whole BAM file ({error})", "a BAM", "copy it again")
+            str(path), f"no whole BAM file ({error})", "a BAM", "copy it again"
         ) from None
     yield batch()
 

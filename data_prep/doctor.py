@@ -130,7 +130,7 @@ def main() -> None:
         print(f"\n{len(found.warnings)} warning{'s' if len(found.warnings) > 1 else ''}:")
         show(found.warnings, sys.stdout)
     if found.errors:
-        raise InputError(found.errors)
+        raise InputError.of(found.errors)
     print("go: no problem found" if not found.warnings else "go: no error found; see the warnings")
 
 

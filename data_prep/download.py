@@ -26,7 +26,7 @@ from data_prep.work.sources import (
     with_mirrors,
 )
 from data_prep.work.transfer import LOCK, download
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.program import start
 
 FLAGS = flags.FLAGS
@@ -46,7 +46,7 @@ def main() -> None:
         wanted += track_downloads(localise(read_sheet(FLAGS.tracks), folder).tracks)
     if not wanted:
         raise InputError(
-            Problem("command line", "nothing to download", "--tracks or --sources", "see --help")
+            "command line", "nothing to download", "--tracks or --sources", "see --help"
         )
     download(with_mirrors(wanted, parse_mirrors(FLAGS.mirror)), folder, limits_from_flags())
     print(f"{folder}: {len(wanted)} files, whole; checksums in {folder / LOCK}")

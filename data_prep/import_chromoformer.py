@@ -85,7 +85,7 @@ class ImportConfig:
         """
         missing = [name for name in ("meta", "npy_dir", "store") if not getattr(FLAGS, name)]
         if missing:
-            raise InputError(
+            raise InputError.of(
                 Problem("command line", f"no --{name}", "a value", "see --help for an example")
                 for name in missing
             )
@@ -128,7 +128,7 @@ def import_store(config: ImportConfig) -> WindowStore:
                 if store.slab_record(cell, assay) is None:
                     store.write_slab(cell, assay, means[a], whole, [source], depth[a])
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
     return WindowStore.open(path)
 
 
@@ -151,7 +151,7 @@ def read_request(config: ImportConfig) -> tuple[Metadata, Manifest]:
             remedy = "write for example --npy_dir=data/{eid}"
             problems.append(Problem("--npy_dir", found, "{eid} in its name", remedy))
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
     assert assembly
     assert meta
     return meta, _manifest(config, assembly, meta)
@@ -272,7 +272,7 @@ def _require_same_sources(store: WindowStore, config: ImportConfig, meta: Metada
                 )
             )
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
 
 
 def main() -> None:

@@ -76,7 +76,7 @@ class ImportConfig:
         needed = ("counts", "expression", "genes", "store")
         missing = [name for name in needed if not getattr(FLAGS, name)]
         if missing:
-            raise InputError(
+            raise InputError.of(
                 Problem("command line", f"no --{name}", "a value", "see --help for an example")
                 for name in missing
             )
@@ -93,7 +93,7 @@ def read_counts(path: str, assays: int) -> tuple[list[str], Float32[np.ndarray, 
     """
 
     def wrong(found: str, expected: str, remedy: str) -> InputError:
-        return InputError(Problem(path, found, expected, remedy))
+        return InputError(path, found, expected, remedy)
 
     try:
         table = pd.read_csv(path, header=None, dtype={0: str})
@@ -163,7 +163,7 @@ def import_store(config: ImportConfig) -> WindowStore:
             found = f"genes in several files ({listing(twice)})"
             problems.append(Problem(f"--counts of {cell}", found, "each once", "leave one out"))
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
     assert assembly
     assert annotated is not None
     assert expression is not None
@@ -178,12 +178,10 @@ def import_store(config: ImportConfig) -> WindowStore:
     genes = genes.iloc[gene_order(genes.chrom, genes.tss)].reset_index(drop=True)
     if genes.empty:
         raise InputError(
-            Problem(
-                "--counts, --genes and --expression",
-                f"no gene that all have ({len(anywhere)} in the counts)",
-                "gene ids of one kind",
-                "check the files",
-            )
+            "--counts, --genes and --expression",
+            f"no gene that all have ({len(anywhere)} in the counts)",
+            "gene ids of one kind",
+            "check the files",
         )
     left_out = {
         "not in every cell": len(anywhere - everywhere),

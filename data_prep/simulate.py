@@ -119,12 +119,10 @@ def simulate(
         short = [chrom for chrom in sizes if sizes[chrom] < land.sizes[chrom]]
         if short:
             raise InputError(
-                Problem(
-                    f"--assembly={assembly}",
-                    f"{listing(short)}, too short for the genes simulated there",
-                    f"at least {max(land.sizes[chrom] for chrom in short):,} bp",
-                    "simulate fewer genes, or give longer chromosomes",
-                )
+                f"--assembly={assembly}",
+                f"{listing(short)}, too short for the genes simulated there",
+                f"at least {max(land.sizes[chrom] for chrom in short):,} bp",
+                "simulate fewer genes, or give longer chromosomes",
             )
     activity = {cell: planted.activity(genes, c, seed) for c, cell in enumerate(sheet.cells)}
     expression = {cell: planted.rpkm(t, c, seed) for c, (cell, t) in enumerate(activity.items())}
@@ -190,7 +188,7 @@ def _check_request(request: _Request, cells: int, assays: int, chromosomes: int)
         if not low <= value <= high
     ]
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
 
 
 def _is_complete(out: pathlib.Path, request: _Request) -> bool:
@@ -209,12 +207,10 @@ def _is_complete(out: pathlib.Path, request: _Request) -> bool:
     if held == wanted:
         return bool(truth) and _has_files(out, truth["files"])
     raise InputError(
-        Problem(
-            str(out),
-            f"a simulation of {held}" if held else "something that is no simulation",
-            f"an empty or new folder, or the simulation of {wanted}",
-            "choose another --out, or remove this one",
-        )
+        str(out),
+        f"a simulation of {held}" if held else "something that is no simulation",
+        f"an empty or new folder, or the simulation of {wanted}",
+        "choose another --out, or remove this one",
     )
 
 
@@ -223,7 +219,7 @@ def _has_files(out: pathlib.Path, files: dict[str, int]) -> bool:
     sizes = {name: (out / name).stat().st_size if (out / name).exists() else 0 for name in files}
     changed = [name for name in files if sizes[name] != files[name]]
     if changed:
-        raise InputError(
+        raise InputError.of(
             [
                 Problem(
                     str(out / name),

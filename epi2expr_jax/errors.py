@@ -32,15 +32,34 @@ class Problem:
 
 
 class InputError(ValueError):
-    """Bad input. Carries every problem found, so that one run shows them all."""
+    """Bad input: one problem as it is raised here, or several gathered by `collect`.
 
-    def __init__(self, problems: Problem | Iterable[Problem]):
-        self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
-        super().__init__("\n".join(map(str, self.problems)))
+    Args:
+        where, found, expected, remedy, kind: as in `Problem`.
+
+    Attributes:
+        problems: every problem, so that one run shows them all.
+    """
+
+    problems: tuple[Problem, ...]
+
+    def __init__(self, where: str, found: str, expected: str, remedy: str, kind: str = ""):
+        self._set((Problem(where, found, expected, remedy, kind),))
+
+    @classmethod
+    def of(cls, problems: Problem | Iterable[Problem]) -> "InputError":
+        """One error of one or several problems."""
+        error = cls.__new__(cls)
+        error._set((problems,) if isinstance(problems, Problem) else tuple(problems))
+        return error
+
+    def _set(self, problems: tuple[Problem, ...]) -> None:
+        self.problems = problems
+        self.args = ("\n".join(map(str, problems)),)
 
     def __reduce__(self):
         # Exceptions pickle by their args (a string here); worker processes need the problems.
-        return type(self), (self.problems,)
+        return type(self).of, (self.problems,)
 
 
 def nearest(found: str | Iterable[str], choices: Iterable[str]) -> str:
@@ -88,7 +107,7 @@ def report(found: Iterable[Problem], to: list[Problem] | None = None) -> None:
     if to is not None:
         to.extend(found)
     elif found:
-        raise InputError(found)
+        raise InputError.of(found)
 
 
 def show(problems: Iterable[Problem], file: TextIO) -> None:

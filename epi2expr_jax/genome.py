@@ -34,22 +34,18 @@ class WindowSpec:
     def __post_init__(self):
         if self.bin_bp < 1 or self.window_bp < 1:
             raise InputError(
-                Problem(
-                    "window",
-                    f"window_bp={self.window_bp}, bin_bp={self.bin_bp}",
-                    "positive whole numbers of base pairs",
-                    "choose for example window_bp=10000, bin_bp=25",
-                )
+                "window",
+                f"window_bp={self.window_bp}, bin_bp={self.bin_bp}",
+                "positive whole numbers of base pairs",
+                "choose for example window_bp=10000, bin_bp=25",
             )
         if self.window_bp % self.bin_bp or self.window_bp % 2:
             near = max(1, round(self.window_bp / (2 * self.bin_bp))) * 2 * self.bin_bp
             raise InputError(
-                Problem(
-                    "window",
-                    f"window_bp={self.window_bp} with bin_bp={self.bin_bp}",
-                    "an even window that its bin divides",
-                    f"the nearest that fits is window_bp={near}",
-                )
+                "window",
+                f"window_bp={self.window_bp} with bin_bp={self.bin_bp}",
+                "an even window that its bin divides",
+                f"the nearest that fits is window_bp={near}",
             )
 
     @property
@@ -76,14 +72,12 @@ class WindowSpec:
             problem = "a centre that starts on the edge of a stored bin"
         if problem:
             raise InputError(
-                Problem(
-                    "store window",
-                    f"{stored.window_bp} bp in bins of {stored.bin_bp} bp, "
-                    f"read by a model of {self.window_bp} bp in bins of {self.bin_bp} bp",
-                    problem,
-                    f"build a store with --window_bp={self.window_bp} --bin_bp={self.bin_bp}, "
-                    "or choose a model whose window fits",
-                )
+                "store window",
+                f"{stored.window_bp} bp in bins of {stored.bin_bp} bp, "
+                f"read by a model of {self.window_bp} bp in bins of {self.bin_bp} bp",
+                problem,
+                f"build a store with --window_bp={self.window_bp} --bin_bp={self.bin_bp}, "
+                "or choose a model whose window fits",
             )
         start = margin // stored.bin_bp
         width = self.window_bp // stored.bin_bp
@@ -137,7 +131,7 @@ def check_gene_table(genes: pd.DataFrame, chrom_sizes: dict[str, int], where: st
     missing = [column for column in GENE_COLUMNS if column not in genes.columns]
     if missing:
         raise InputError(
-            Problem(where, f"columns {list(genes.columns)}", f"also {missing}", "add the columns")
+            where, f"columns {list(genes.columns)}", f"also {missing}", "add the columns"
         )
     duplicated = genes.gene_id[genes.gene_id.duplicated()]
     if len(duplicated):
@@ -171,7 +165,7 @@ def check_gene_table(genes: pd.DataFrame, chrom_sizes: dict[str, int], where: st
             )
         )
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
 
 
 def listing(items: Iterable, most: int = 5) -> str:

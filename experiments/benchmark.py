@@ -43,7 +43,7 @@ from collections.abc import Callable
 
 from absl import flags
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.program import start
 from epi2expr_jax.training.one_run import PRECISIONS
 from experiments.cli.flags import define_store
@@ -76,12 +76,10 @@ def benchmark(what: str) -> Callable[[int], dict]:
         if error.name != "experiments.benchmarks":
             raise
         raise InputError(
-            Problem(
-                "experiments.benchmark",
-                "an installed package, which holds no benchmarks",
-                "a checkout of the repository",
-                "clone it, and run python -m experiments.benchmark in its root",
-            )
+            "experiments.benchmark",
+            "an installed package, which holds no benchmarks",
+            "a checkout of the repository",
+            "clone it, and run python -m experiments.benchmark in its root",
         ) from None
 
 

@@ -23,7 +23,7 @@ from absl import flags
 from tqdm import tqdm
 
 from epi2expr_jax import predict
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.program import start
 from epi2expr_jax.scores import shapley
 from epi2expr_jax.scores.subsets import subset_scores
@@ -61,12 +61,10 @@ def combine(
         pairs = shapley.agreement(scores, trained)
         if pairs.empty:
             raise InputError(
-                Problem(
-                    f"--against={against}",
-                    "no subset, cell and chromosome that both runs scored",
-                    f"models of some of {', '.join(scores.attrs['assays'])}",
-                    "train them with --assays=each,pairs,all",
-                )
+                f"--against={against}",
+                "no subset, cell and chromosome that both runs scored",
+                f"models of some of {', '.join(scores.attrs['assays'])}",
+                "train them with --assays=each,pairs,all",
             )
         tables["agreement_subsets"] = pairs
         tables["agreement"] = shapley.rank_correlation(pairs)
@@ -86,12 +84,10 @@ def _trained(run_dir: pathlib.Path, against: pathlib.Path) -> pd.DataFrame:
     there = against / "metrics.parquet"
     if not there.exists():
         raise InputError(
-            Problem(
-                str(there),
-                "no such file",
-                "an evaluated run",
-                f"python -m experiments.evaluate --run={against}",
-            )
+            str(there),
+            "no such file",
+            "an evaluated run",
+            f"python -m experiments.evaluate --run={against}",
         )
     differ = []
     if read_card(run_dir)["store_checksum"] != read_card(against)["store_checksum"]:
@@ -104,12 +100,10 @@ def _trained(run_dir: pathlib.Path, against: pathlib.Path) -> pd.DataFrame:
         differ.append("other folds")
     if differ:
         raise InputError(
-            Problem(
-                f"--against={against}",
-                f"a run of {' and '.join(differ)}",
-                "the same store and folds",
-                "train both with the same --store, --cv, --blind and --split_seed",
-            )
+            f"--against={against}",
+            f"a run of {' and '.join(differ)}",
+            "the same store and folds",
+            "train both with the same --store, --cv, --blind and --split_seed",
         )
     return pd.read_parquet(there)
 

@@ -103,7 +103,7 @@ class Published:
         if not all(text.isdecimal() for text in FLAGS.resolutions):
             found = ",".join(FLAGS.resolutions)
             expected = "bins in bp, such as 2000,500,100"
-            raise InputError(Problem("--resolutions", found, expected, "correct it"))
+            raise InputError("--resolutions", found, expected, "correct it")
         options = {"contacts": FLAGS.contacts, "window_bp": FLAGS.window_bp}
         if FLAGS.resolutions:
             options["resolutions"] = tuple(map(int, FLAGS.resolutions))
@@ -144,25 +144,25 @@ def read_checkpoint(path: pathlib.Path) -> StateDict:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         found = error.strerror or str(error)
-        raise InputError(Problem(where, found, expected, "check --checkpoint")) from None
+        raise InputError(where, found, expected, "check --checkpoint") from None
     except Exception as error:  # whatever a stream of wrong bytes makes the unpickler raise
         named = re.search(r"GLOBAL (\S+)", str(error))
         found = f"a pickle that names {named[1]}" if named else "no checkpoint, or a damaged one"
         remedy = "do not trust it: this is how code is hidden in a checkpoint" if named else (
             "download it again, and compare its size"
         )  # fmt: skip
-        raise InputError(Problem(where, found, expected, remedy)) from None
+        raise InputError(where, found, expected, remedy) from None
     net = content.get("net", content) if isinstance(content, Mapping) else content
     if not isinstance(net, Mapping):
         found = f"a {type(net).__name__}"
-        raise InputError(Problem(where, found, expected, "save the model's state_dict()"))
+        raise InputError(where, found, expected, "save the model's state_dict()")
     problems = [
         Problem(f"{where}: {name}", f"a {type(value).__name__}", "a tensor", "save a state_dict()")
         for name, value in net.items()
         if not isinstance(value, torch.Tensor)
     ]
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
     return {str(name): tensor.detach().float().numpy() for name, tensor in net.items()}
 
 
@@ -181,7 +181,7 @@ def write_run(
     _require_assays(config, published.assays, source.name)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         expected = "an empty or new directory"
-        raise InputError(Problem(str(out), "files already", expected, "give another --out"))
+        raise InputError(str(out), "files already", expected, "give another --out")
     fold = published.split
     cv = "chromoformer_4" if published.fold else "unknown"
     run = Run(published.cell, published.assays, fold.name, 0)
@@ -239,13 +239,10 @@ def write_run(
 def _require_assays(config: ChromoformerConfig, assays: tuple[str, ...], where: str) -> None:
     if config.assays != len(set(assays)) or len(set(assays)) != len(assays):
         raise InputError(
-            Problem(
-                "--assays",
-                listing(assays, 30),
-                f"the {config.assays} different marks that {where} reads, in its order",
-                "published models read H3K4me1, H3K4me3, H3K9me3, H3K27me3, H3K36me3, H3K27ac, "
-                "H3K9ac",
-            )
+            "--assays",
+            listing(assays, 30),
+            f"the {config.assays} different marks that {where} reads, in its order",
+            "published models read H3K4me1, H3K4me3, H3K9me3, H3K27me3, H3K36me3, H3K27ac, H3K9ac",
         )
 
 
@@ -274,14 +271,14 @@ def export_run(
     if (run_id or len(places) != 1) and run_id not in places:
         known = [f"{run.run_id} ({run.cell} {run.label} {run.fold})" for run in ensemble.runs]
         found = run_id or f"nothing, for {len(places)} runs"
-        raise InputError(Problem("--run_id", found, f"one of {listing(known, 20)}", "choose one"))
+        raise InputError("--run_id", found, f"one of {listing(known, 20)}", "choose one")
     if out.exists():
-        raise InputError(Problem(str(out), "a file", "a new one", "give another --out"))
+        raise InputError(str(out), "a file", "a new one", "give another --out")
     member, i = places[run_id or next(iter(places))]
     config, scale = member.model_config, member.scales[i]
     if not isinstance(config, ChromoformerConfig):
         found = f"a run of {ensemble.card['model']}"
-        raise InputError(Problem(str(run_dir), found, "one of chromoformer", "give another --run"))
+        raise InputError(str(run_dir), found, "one of chromoformer", "give another --run")
     params = jax.tree.map(lambda leaf: np.asarray(leaf)[i], member.weights["params"])
     state = to_torch(config, params, mean=scale.mean, deviation=scale.deviation)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -303,24 +300,20 @@ def _torch() -> Any:
     with contextlib.suppress(ImportError):
         return importlib.import_module("torch")
     raise InputError(
-        Problem(
-            "PyTorch",
-            "no such package",
-            "the extra `convert`",
-            "pip install 'epi2expr_jax[convert]', then run the same command again",
-        )
+        "PyTorch",
+        "no such package",
+        "the extra `convert`",
+        "pip install 'epi2expr_jax[convert]', then run the same command again",
     )
 
 
 def main() -> None:
     if bool(FLAGS.checkpoint) == bool(FLAGS.run):
         raise InputError(
-            Problem(
-                "command line",
-                "both --checkpoint and --run" if FLAGS.run else "no --checkpoint and no --run",
-                "--checkpoint to import, or --run to export",
-                "see --help for an example",
-            )
+            "command line",
+            "both --checkpoint and --run" if FLAGS.run else "no --checkpoint and no --run",
+            "--checkpoint to import, or --run to export",
+            "see --help for an example",
         )
     require("out")
     out = pathlib.Path(FLAGS.out)

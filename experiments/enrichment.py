@@ -64,7 +64,7 @@ def run_enrichment(
         with collect(problems):
             read[name] = read_table(path)
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
     regions = read["regions"]
     apart = [name for name in _APART if name in regions]
     groups = regions.groupby(apart, sort=False, dropna=False) if apart else [((), regions)]
@@ -120,12 +120,10 @@ def read_table(path: pathlib.Path) -> pd.DataFrame:
     except (OSError, ValueError, EOFError, pyarrow.ArrowException) as error:
         first = str(error).splitlines()[0]
         raise InputError(
-            Problem(
-                str(path),
-                f"no readable table ({first})",
-                "Parquet, or delimited text with a header",
-                "give another file",
-            )
+            str(path),
+            f"no readable table ({first})",
+            "Parquet, or delimited text with a header",
+            "give another file",
         ) from None
 
 

@@ -92,12 +92,10 @@ def write_report(
     ranked = ranking.rank_assays(scores)
     if ranked.empty:
         raise InputError(
-            Problem(
-                str(run_dir / "metrics.parquet"),
-                f"nothing to rank ({' '.join(ranking.caveats(scores))})",
-                "assays scored on the same folds and chromosomes",
-                "train on more genes, or rank fewer assays together",
-            )
+            str(run_dir / "metrics.parquet"),
+            f"nothing to rank ({' '.join(ranking.caveats(scores))})",
+            "assays scored on the same folds and chromosomes",
+            "train on more genes, or rank fewer assays together",
         )
     tables = {name: _read(run_dir / f"{name}.csv") for name in STUDIES}
     tables["effects"] = _read(run_dir / "perturb" / "dose_distance.csv")
@@ -118,12 +116,10 @@ def write_report(
         partial.replace(path)
     except OSError as error:
         raise InputError(
-            Problem(
-                str(path),
-                f"a page that could not be written ({error})",
-                "room and permission to write",
-                "free space, then run the same command again",
-            )
+            str(path),
+            f"a page that could not be written ({error})",
+            "room and permission to write",
+            "free space, then run the same command again",
         ) from error
     return path
 
@@ -144,7 +140,7 @@ def _require_outputs(run_dir: pathlib.Path) -> None:
         if not (run_dir / name).is_file()
     ]
     if missing:
-        raise InputError(missing)
+        raise InputError.of(missing)
 
 
 def _compared(run_dir: pathlib.Path, others: Sequence[pathlib.Path]) -> pd.DataFrame:
@@ -172,7 +168,7 @@ def _compared(run_dir: pathlib.Path, others: Sequence[pathlib.Path]) -> pd.DataF
         if not same
     ]
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]
@@ -190,9 +186,7 @@ def _read(path: pathlib.Path, needed: bool = False) -> pd.DataFrame:
     if path.is_file():
         return pd.read_csv(path)
     if needed:
-        raise InputError(
-            Problem(str(path), "no such file", "a finished sweep", "run experiments.sweep")
-        )
+        raise InputError(str(path), "no such file", "a finished sweep", "run experiments.sweep")
     return pd.DataFrame()
 
 

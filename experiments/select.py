@@ -23,7 +23,7 @@ import pandas as pd
 from absl import flags
 
 from epi2expr_jax import predict
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.predict.held_out import predict_held_out
 from epi2expr_jax.program import start
 from epi2expr_jax.scores import ranking
@@ -80,12 +80,10 @@ def select(
         losses = {assay: _loss(card, {*chosen, assay}) for assay in rest}
         if np.isnan(list(losses.values())).all():
             raise InputError(
-                Problem(
-                    str(run_dir),
-                    "no candidate all of whose trainings succeeded",
-                    "finite losses",
-                    "give a lower --learning_rate and another --run",
-                )
+                str(run_dir),
+                "no candidate all of whose trainings succeeded",
+                "finite losses",
+                "give a lower --learning_rate and another --run",
             )
         winner = min(rest, key=lambda assay: np.nan_to_num(losses[assay], nan=np.inf))
         helps = losses[winner] < best
@@ -152,12 +150,10 @@ def main() -> None:
     machine = Machine.from_flags()
     if machine.distributed or machine.share.count > 1:
         raise InputError(
-            Problem(
-                "command line",
-                "--share or --distributed",
-                "neither: every round waits for the whole one before it",
-                "let one process select, on all devices of its machine",
-            )
+            "command line",
+            "--share or --distributed",
+            "neither: every round waits for the whole one before it",
+            "let one process select, on all devices of its machine",
         )
     machine.join()
     request = TrainRequest.from_flags()

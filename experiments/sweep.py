@@ -82,9 +82,9 @@ def _requests(request: TrainRequest, windows: tuple[int, ...]) -> dict[int, Trai
             REGISTRY[request.model](**options).window.crop_and_merge(store.manifest.window)
             made[window] = dataclasses.replace(request, model_options=options)
     if problems and windows:
-        raise InputError(problems)
+        raise InputError.of(problems)
     if len(made) < 2:
-        raise InputError(
+        raise InputError.of(
             [
                 Problem(
                     "--windows",
@@ -115,11 +115,11 @@ def _windows() -> tuple[int, ...]:
     wrong = [text for text in FLAGS.windows if not (text.isdecimal() and int(text))]
     if wrong:
         raise InputError(
-            Problem("--windows", ", ".join(wrong), "widths in bp, such as 6000,10000", "correct it")
+            "--windows", ", ".join(wrong), "widths in bp, such as 6000,10000", "correct it"
         )
     if FLAGS.model_window_bp:
         raise InputError(
-            Problem("--model_window_bp", f"{FLAGS.model_window_bp}", "--windows alone", "omit it")
+            "--model_window_bp", f"{FLAGS.model_window_bp}", "--windows alone", "omit it"
         )
     return tuple(map(int, FLAGS.windows))
 

@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 from absl import flags
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.pools import cells_of
 from epi2expr_jax.predict.held_out import predict_held_out
@@ -81,12 +81,10 @@ class Verification:
         self.card = checkpoint.read_finished(run_dir)
         if "splits_sha256" not in self.card:
             raise InputError(
-                Problem(
-                    str(run_dir),
-                    "no record of what its models were trained on (imported weights have none)",
-                    "a run trained by experiments.train",
-                    "nothing can be proved about it; train it here",
-                )
+                str(run_dir),
+                "no record of what its models were trained on (imported weights have none)",
+                "a run trained by experiments.train",
+                "nothing can be proved about it; train it here",
             )
         self.folds = read_splits(run_dir / "splits.json")
         self.store = WindowStore.open(store_path or self.card["store"]["path"])

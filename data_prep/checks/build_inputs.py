@@ -157,7 +157,7 @@ class BuildConfig:
         required = ("tracks", "expression", "store")
         missing = [name for name in required if not getattr(FLAGS, name)]
         if missing:
-            raise InputError(
+            raise InputError.of(
                 Problem("command line", f"no --{name}", "a value", "see --help for an example")
                 for name in missing
             )
@@ -342,11 +342,9 @@ def _blind(text: str, chromosomes: list[str]) -> list[str]:
     unknown = [name for name in wanted if name not in found]
     if unknown:
         raise InputError(
-            Problem(
-                "--blind",
-                listing(unknown),
-                f"some of the chosen chromosomes ({listing(chromosomes, 30)})",
-                "correct --blind or --chromosomes",
-            )
+            "--blind",
+            listing(unknown),
+            f"some of the chosen chromosomes ({listing(chromosomes, 30)})",
+            "correct --blind or --chromosomes",
         )
     return sort_chromosomes(found.values())

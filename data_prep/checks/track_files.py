@@ -34,7 +34,7 @@ def examine(config: BuildConfig) -> BuildInputs:
     if inputs:
         problems += file_problems(inputs)
     if problems or inputs is None:
-        raise InputError(problems)
+        raise InputError.of(problems)
     return inputs
 
 

@@ -50,7 +50,7 @@ def read_arrays(
     if absent:
         wrong["no such file", "an array for every promoter and pCRE of the metadata"] += absent
     if wrong:
-        raise InputError(
+        raise InputError.of(
             Problem(
                 f"{source}, {len(names)} of {len(widths)} files",
                 f"{found}: {listing(names, most=20)}",
@@ -92,12 +92,10 @@ def _contents(source: pathlib.Path, names: Collection[str]) -> Iterator[tuple[st
                     yield name, file.read()
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         raise InputError(
-            Problem(
-                str(source),
-                f"what cannot be read ({getattr(error, 'strerror', None) or error})",
-                "a folder of .npy files, or a tar archive of them",
-                "check --npy_dir, or copy the file again",
-            )
+            str(source),
+            f"what cannot be read ({getattr(error, 'strerror', None) or error})",
+            "a folder of .npy files, or a tar archive of them",
+            "check --npy_dir, or copy the file again",
         ) from None
 
 

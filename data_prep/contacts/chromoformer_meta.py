@@ -72,12 +72,10 @@ def read_metadata(
     missing = [name for name in (*_COLUMNS, *_CONTACTS) if name not in header]
     if missing:
         raise InputError(
-            Problem(
-                f"{path}, header",
-                f"no column {', '.join(missing)}",
-                f"the columns {', '.join((*_COLUMNS, *_CONTACTS))}",
-                "give the metadata CSV of Chromoformer",
-            )
+            f"{path}, header",
+            f"no column {', '.join(missing)}",
+            f"the columns {', '.join((*_COLUMNS, *_CONTACTS))}",
+            "give the metadata CSV of Chromoformer",
         )
     rows, contacts = [], []
     problems: list[Problem] = []
@@ -95,7 +93,7 @@ def read_metadata(
     table = pd.DataFrame(rows, columns=["cell", "gene_id", "expression", "label", *_PLACE])
     problems += _gene_problems(str(path), table)
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
     links = pd.DataFrame(contacts, columns=["cell", *CONTACT_COLUMNS])
     return _join(str(path), table, links, _sha256(path))
 
@@ -107,12 +105,10 @@ def _join(where: str, table: pd.DataFrame, links: pd.DataFrame, sha256: str) -> 
     everywhere = first.gene_id.map(table.gene_id.value_counts()) == len(cells)
     if not everywhere.any():
         raise InputError(
-            Problem(
-                where,
-                f"no gene that all of {listing(cells)} have",
-                "a row for each gene in each cell",
-                "check the column eid, or import the cells apart",
-            )
+            where,
+            f"no gene that all of {listing(cells)} have",
+            "a row for each gene in each cell",
+            "check the column eid, or import the cells apart",
         )
     genes = first[everywhere]
     genes = genes.iloc[gene_order(genes.chrom, genes.tss)].reset_index(drop=True)
@@ -162,7 +158,7 @@ def _read_line(
         if not fine
     ]
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
     gene_id = strip_version(record["gene_id"])
     label = record["label"] == "1"
     row = (record["eid"], gene_id, float(rpkm), label, chrom, tss, record["strand"])

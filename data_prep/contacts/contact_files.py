@@ -84,9 +84,7 @@ def read_contact_file(
         kind, rows = _read_lines(path)
         files = [path]
     if rows.empty:
-        raise InputError(
-            Problem(str(path), "no contact", "a file of contacts", "give another file")
-        )
+        raise InputError(str(path), "no contact", "a file of contacts", "give another file")
     table = _check(path, rows, chrom_sizes, _FIRST_BASE[kind], problems)
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     threshold = DEFAULT_MIN_SCORE[kind] if min_score is None else float(min_score)
@@ -109,12 +107,10 @@ def _read_lines(path: pathlib.Path) -> tuple[str, pd.DataFrame]:
         missing = [name for name in names if name not in header]
         if missing:
             raise InputError(
-                Problem(
-                    f"{path}, header",
-                    f"columns {listing(header, most=12)}, without {', '.join(missing)}",
-                    f"the header of CHiCAGO's .ibed: {', '.join(names)}",
-                    "export the interactions with CHiCAGO's format interBed",
-                )
+                f"{path}, header",
+                f"columns {listing(header, most=12)}, without {', '.join(missing)}",
+                f"the header of CHiCAGO's .ibed: {', '.join(names)}",
+                "export the interactions with CHiCAGO's format interBed",
             )
         places, rows = [header.index(name) for name in names], rows[1:]
     else:
@@ -126,13 +122,11 @@ def _read_lines(path: pathlib.Path) -> tuple[str, pd.DataFrame]:
     short = [f"line {number}" for number, fields in rows if len(fields) <= max(places)]
     if short:
         raise InputError(
-            Problem(
-                f"{path}, {listing(short, _MOST_RECORDS)}",
-                f"{len(short)} lines of too few fields",
-                f"at least {max(places) + 1}: "
-                + ("as in the header" if kind == "ibed" else "chrom start end, twice; name; score"),
-                "correct the lines",
-            )
+            f"{path}, {listing(short, _MOST_RECORDS)}",
+            f"{len(short)} lines of too few fields",
+            f"at least {max(places) + 1}: "
+            + ("as in the header" if kind == "ibed" else "chrom start end, twice; name; score"),
+            "correct the lines",
         )
     columns: dict[str, Any] = {
         name: [fields[place].strip() for _, fields in rows]
@@ -146,12 +140,10 @@ def _read_pickles(path: pathlib.Path) -> tuple[pd.DataFrame, list[pathlib.Path]]
     """Chromoformer's two pickles: rows as of `_read_lines`, and the two files."""
     if "frag2neighbors" not in path.name:
         raise InputError(
-            Problem(
-                str(path),
-                "another name",
-                "TISSUE_frag2neighbors.pickle, with TISSUE_pair2score.pickle beside it",
-                "give the file of neighbours, under its name",
-            )
+            str(path),
+            "another name",
+            "TISSUE_frag2neighbors.pickle, with TISSUE_pair2score.pickle beside it",
+            "give the file of neighbours, under its name",
         )
     scores_path = path.with_name(path.name.replace("frag2neighbors", "pair2score"))
     neighbours, scores = _load_dict(path), _load_dict(scores_path)
@@ -172,7 +164,7 @@ def _read_pickles(path: pathlib.Path) -> tuple[pd.DataFrame, list[pathlib.Path]]
         if wrong
     ]
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
     text = pd.DataFrame(pairs, columns=["bait", "other"], dtype=object)
     split = [
         text[end].str.extract(r"^(.+):([^:-]*)-([^:-]*)$").fillna("").set_axis(names, axis=1)
@@ -187,9 +179,7 @@ def _read_pickles(path: pathlib.Path) -> tuple[pd.DataFrame, list[pathlib.Path]]
 def _load_dict(path: pathlib.Path) -> dict:
     content = load_plain(path)
     if not isinstance(content, dict):
-        raise InputError(
-            Problem(str(path), f"a {type(content).__name__}", "a dict", "check the file")
-        )
+        raise InputError(str(path), f"a {type(content).__name__}", "a dict", "check the file")
     return content
 
 

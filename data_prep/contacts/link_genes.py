@@ -143,7 +143,7 @@ def link_genes(
         with collect(problems):
             linked[file] = _link_file(file, genes, tss, rule)
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
     return {cell: linked[file] for cell, file in files.items()}
 
 
@@ -154,12 +154,10 @@ def _link_file(
     owners = _owners(contacts, tss)
     if owners.empty:
         raise InputError(
-            Problem(
-                file.path,
-                f"{len(contacts)} contacts, none of whose baits holds a TSS",
-                "baits, as the first end of each contact, on the assembly and around its genes",
-                "check --assembly and --genes, and that the bait comes first",
-            )
+            file.path,
+            f"{len(contacts)} contacts, none of whose baits holds a TSS",
+            "baits, as the first end of each contact, on the assembly and around its genes",
+            "check --assembly and --genes, and that the bait comes first",
         )
     with_tss = contacts["bait"].isin(owners["bait"])
     owners["gene"] = pd.Index(genes["gene_id"]).get_indexer(pd.Index(owners["gene_id"]))
@@ -198,13 +196,11 @@ def _link_file(
     links = links[~surplus]
     if links.empty:
         raise InputError(
-            Problem(
-                file.path,
-                "no contact to keep: "
-                + ", ".join(f"{count} {why}" for why, count in dropped.items() if count),
-                "contacts of the genes",
-                "check --min_contact_score, --max_pcre_bp and --chromosomes",
-            )
+            file.path,
+            "no contact to keep: "
+            + ", ".join(f"{count} {why}" for why, count in dropped.items() if count),
+            "contacts of the genes",
+            "check --min_contact_score, --max_pcre_bp and --chromosomes",
         )
     table = links[[*_OTHER_END, "score"]].reset_index(drop=True)
     table.insert(0, "gene_id", genes["gene_id"].to_numpy()[links["gene"]])
@@ -237,12 +233,10 @@ def _read_sheet(
     header = next(lines)[1]
     if not {"cell", "path"} <= set(header) <= {"cell", "path", "min_score"}:
         raise InputError(
-            Problem(
-                f"{sheet}, header",
-                f"columns {listing(header)}",
-                "cell, path, and maybe min_score",
-                "name the columns so; a file of contacts must not be named .csv",
-            )
+            f"{sheet}, header",
+            f"columns {listing(header)}",
+            "cell, path, and maybe min_score",
+            "name the columns so; a file of contacts must not be named .csv",
         )
     wanted, problems = {}, []
     for number, fields in lines:
@@ -272,7 +266,7 @@ def _read_sheet(
             )
         )
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
     surplus = [cell for cell in wanted if cell not in cells]
     if surplus:
         logging.info("%s: contacts of %s not read, no tracks", sheet, listing(surplus))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError
 
 
 def load_plain(path: str | pathlib.Path) -> Any:
@@ -34,7 +34,7 @@ def load_plain(path: str | pathlib.Path) -> Any:
     except Exception as error:  # whatever a stream of wrong bytes makes the unpickler raise
         found = f"a damaged pickle, or none ({type(error).__name__}: {error})"
         remedy = "download the file again, and compare its size"
-    raise InputError(Problem(str(path), found, expected, remedy))
+    raise InputError(str(path), found, expected, remedy)
 
 
 class _Dtype:
@@ -79,11 +79,9 @@ class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
             raise InputError(
-                Problem(
-                    self._where,
-                    f"a pickle that names {module}.{name}",
-                    "builtin containers, strings and numbers; nothing else is looked up or called",
-                    "do not trust the file; if it is your own, save its content as plain data",
-                )
+                self._where,
+                f"a pickle that names {module}.{name}",
+                "builtin containers, strings and numbers; nothing else is looked up or called",
+                "do not trust the file; if it is your own, save its content as plain data",
             )
         return _ALLOWED[module, name]

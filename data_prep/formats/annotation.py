@@ -18,7 +18,7 @@ from data_prep.formats.gtf import (
     looks_like_gtf,
 )
 from data_prep.formats.text import read_delimited
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.genome import (
     GENE_COLUMNS,
     check_gene_table,
@@ -56,9 +56,7 @@ def read_genes(
         InputError: with all problems of the annotation.
     """
     if tss not in TSS_RULES:
-        raise InputError(
-            Problem("--tss", repr(tss), f"one of {', '.join(TSS_RULES)}", "correct the flag")
-        )
+        raise InputError("--tss", repr(tss), f"one of {', '.join(TSS_RULES)}", "correct the flag")
     path = _annotation_file(source, chrom_sizes)
     if looks_like_gtf(path):
         genes = _place_tss(gtf_extents(path, "canonical" if tss == "canonical" else "gene"), tss)
@@ -135,12 +133,10 @@ def _on_assembly(genes: pd.DataFrame, chrom_sizes: dict[str, int], where: str) -
     elsewhere = genes.loc[~genes["chrom"].isin(list(spelling)), "chrom"]
     if len(elsewhere) == len(genes):
         raise InputError(
-            Problem(
-                where,
-                f"{len(genes)} genes, on {listing(elsewhere.unique()) or 'no chromosome'}",
-                f"genes on the assembly's chromosomes ({listing(chrom_sizes)})",
-                "give the --assembly the annotation belongs to",
-            )
+            where,
+            f"{len(genes)} genes, on {listing(elsewhere.unique()) or 'no chromosome'}",
+            f"genes on the assembly's chromosomes ({listing(chrom_sizes)})",
+            "give the --assembly the annotation belongs to",
         )
     gene_id = genes["gene_id"].map(strip_version)
     genes = genes.assign(
@@ -163,21 +159,17 @@ def _read_table(path: pathlib.Path, rule: str) -> pd.DataFrame:
     missing = [name for name in ("gene_id", "chrom", *positions, "strand") if name not in header]
     if missing:
         raise InputError(
-            Problem(
-                f"{path}, header",
-                f"columns {listing(header, most=20)}, without {', '.join(missing)}",
-                "gene_id, chrom, strand, and tss (0-based) or start and end (0-based, half-open)",
-                "name the columns so, or give a GTF",
-            )
+            f"{path}, header",
+            f"columns {listing(header, most=20)}, without {', '.join(missing)}",
+            "gene_id, chrom, strand, and tss (0-based) or start and end (0-based, half-open)",
+            "name the columns so, or give a GTF",
         )
     if rule == "canonical" or (rule == "gene_start" and positions == ["tss"]):
         raise InputError(
-            Problem(
-                f"--tss={rule}",
-                f"{path}, a table of {' and '.join(positions)}",
-                "a GTF, for a choice of TSS",
-                "leave out --tss, or give a GTF",
-            )
+            f"--tss={rule}",
+            f"{path}, a table of {' and '.join(positions)}",
+            "a GTF, for a choice of TSS",
+            "leave out --tss, or give a GTF",
         )
     records, problems = [], []
     for number, fields in lines:
@@ -193,7 +185,7 @@ def _read_table(path: pathlib.Path, rule: str) -> pd.DataFrame:
             problems.append(bad_line(where, "-".join(numbers), "a start below its end"))
         records.append(record)
     if problems:
-        raise InputError(problems[:MOST_LINES])
+        raise InputError.of(problems[:MOST_LINES])
     genes = pd.DataFrame(records, columns=header)
     genes[positions] = genes[positions].astype(np.int64)
     if "name" not in header:

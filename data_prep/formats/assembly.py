@@ -38,12 +38,10 @@ def load_assembly(name_or_path: str | pathlib.Path) -> Assembly:
     path = pathlib.Path(name)
     if not path.is_file():
         raise InputError(
-            Problem(
-                "assembly",
-                repr(name),
-                f"one of {', '.join(SHIPPED_ASSEMBLIES)}, or a file of chromosome lengths",
-                "give --assembly=FILE.chrom.sizes with lines of name<tab>length",
-            )
+            "assembly",
+            repr(name),
+            f"one of {', '.join(SHIPPED_ASSEMBLIES)}, or a file of chromosome lengths",
+            "give --assembly=FILE.chrom.sizes with lines of name<tab>length",
         )
     return Assembly(path.name.removesuffix(".chrom.sizes"), _read_sizes(path))
 
@@ -66,12 +64,10 @@ def select_chromosomes(assembly: Assembly, spec: str = "autosomes") -> list[str]
         numbered = [name for name in names if bare_chromosome(name).isdigit()]
         if not numbered:
             raise InputError(
-                Problem(
-                    f"--chromosomes=autosomes on {assembly.name}",
-                    f"no numbered chromosome among {listing(names)}",
-                    "names such as chr1 or 1",
-                    "give --chromosomes=all, or list the chromosomes",
-                )
+                f"--chromosomes=autosomes on {assembly.name}",
+                f"no numbered chromosome among {listing(names)}",
+                "names such as chr1 or 1",
+                "give --chromosomes=all, or list the chromosomes",
             )
         return sort_chromosomes(numbered)
     wanted = [part.strip() for part in spec.split(",") if part.strip()]
@@ -79,12 +75,10 @@ def select_chromosomes(assembly: Assembly, spec: str = "autosomes") -> list[str]
     unknown = [name for name in wanted if name not in found]
     if unknown or not wanted:
         raise InputError(
-            Problem(
-                f"--chromosomes={spec}",
-                f"unknown chromosomes {', '.join(unknown)}" if unknown else "no chromosome",
-                f"chromosomes of {assembly.name}: {listing(names, most=30)}",
-                "correct the names, or give the --assembly they belong to",
-            )
+            f"--chromosomes={spec}",
+            f"unknown chromosomes {', '.join(unknown)}" if unknown else "no chromosome",
+            f"chromosomes of {assembly.name}: {listing(names, most=30)}",
+            "correct the names, or give the --assembly they belong to",
         )
     return sort_chromosomes(found.values())
 
@@ -130,5 +124,5 @@ def _read_sizes(path: pathlib.Path) -> dict[str, int]:
     if not sizes and not problems:
         problems.append(Problem(str(path), "no chromosome", "name<tab>length lines", remedy))
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
     return sizes

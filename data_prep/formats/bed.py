@@ -31,9 +31,7 @@ def read_bed(path: str | pathlib.Path, chrom_sizes: dict[str, int]) -> pd.DataFr
         if content.startswith(b"\x1f\x8b"):
             content = gzip.decompress(content)
     except (OSError, EOFError) as error:
-        raise InputError(
-            Problem(str(path), f"no readable file ({error})", "a BED", remedy)
-        ) from None
+        raise InputError(str(path), f"no readable file ({error})", "a BED", remedy) from None
     rows, problems = [], []
     for number, line in enumerate(content.decode(errors="replace").splitlines(), start=1):
         fields = line.split()
@@ -49,7 +47,7 @@ def read_bed(path: str | pathlib.Path, chrom_sizes: dict[str, int]) -> pd.DataFr
                 (fields[0], int(fields[1]), int(fields[2]), fields[3] if fields[3:] else "")
             )
     if problems:
-        raise InputError(problems[:20])
+        raise InputError.of(problems[:20])
     spelling = match_chromosomes({row[0] for row in rows}, chrom_sizes)
     known = [
         (spelling[chrom], first, end, name) for chrom, first, end, name in rows if chrom in spelling
@@ -58,12 +56,10 @@ def read_bed(path: str | pathlib.Path, chrom_sizes: dict[str, int]) -> pd.DataFr
     if outside or not known:
         chrom, first, end, _ = outside[0] if outside else ("no region", 0, 0, "")
         raise InputError(
-            Problem(
-                str(path),
-                f"{chrom}:{first}-{end}, off the chromosome's end" if outside else chrom,
-                "regions on the given assembly",
-                "check --assembly, and that the file belongs to it",
-            )
+            str(path),
+            f"{chrom}:{first}-{end}, off the chromosome's end" if outside else chrom,
+            "regions on the given assembly",
+            "check --assembly, and that the file belongs to it",
         )
     return pd.DataFrame(sorted(known), columns=["chrom", "start", "end", "name"])
 

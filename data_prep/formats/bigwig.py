@@ -32,11 +32,11 @@ def open_bigwig(path: str | pathlib.Path) -> Iterator:
     """
     problem = damage(path)
     if problem:
-        raise InputError(problem)
+        raise InputError.of(problem)
     try:
         handle = pyBigWig.open(str(path))
     except RuntimeError:
-        raise InputError(unreadable(path, "its header")) from None
+        raise InputError.of(unreadable(path, "its header")) from None
     try:
         yield handle
     finally:
@@ -63,9 +63,9 @@ def create_bigwig(path: pathlib.Path, chrom_sizes: dict[str, int]) -> Iterator:
             finally:
                 handle.close()
         except RuntimeError:
-            raise InputError(_not_written(path)) from None
+            raise InputError.of(_not_written(path)) from None
         if damage(partial):
-            raise InputError(_not_written(path))
+            raise InputError.of(_not_written(path))
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -78,7 +78,7 @@ def require_room(path: pathlib.Path, entries: int) -> None:
         InputError: if it has not.
     """
     if shutil.disk_usage(path.parent).free < _MARGIN_BYTES + _ENTRY_BYTES * entries:
-        raise InputError(_not_written(path))
+        raise InputError.of(_not_written(path))
 
 
 def _not_written(path: pathlib.Path) -> Problem:

@@ -22,7 +22,7 @@ from jaxtyping import Float32, Integer
 
 from data_prep.formats.bigwig import open_bigwig, unreadable
 from data_prep.formats.track_sheet import Source
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.genome import WindowSpec, listing, match_chromosomes, window_bounds
 
 # Windows closer than this are read in one go: what two neighbours share is then decompressed once.
@@ -164,12 +164,10 @@ def _signals(
         absent = sorted(set(on) - set(spelling))
         if absent:
             raise InputError(
-                Problem(
-                    str(path),
-                    f"no {listing(absent)}",
-                    f"every chromosome with a gene or region; the file has {listing(lengths)}",
-                    "check --assembly, or leave them out with --chromosomes",
-                )
+                str(path),
+                f"no {listing(absent)}",
+                f"every chromosome with a gene or region; the file has {listing(lengths)}",
+                "check --assembly, or leave them out with --chromosomes",
             )
         for chrom, name in spelling.items():
             members = np.flatnonzero(on == chrom)
@@ -178,7 +176,7 @@ def _signals(
                     signal = handle.values(name, begin, end, numpy=True)
                 except RuntimeError:
                     what = f"the signal of {name}:{begin}-{end}"
-                    raise InputError(unreadable(path, what)) from None
+                    raise InputError.of(unreadable(path, what)) from None
                 for index in group:
                     yield index, begin, signal
 
@@ -194,13 +192,11 @@ def _require_finite(
     if len(infinite):
         places = (f"{chroms[i]}:{starts[i]}-{ends[i]}" for i in infinite.tolist())
         raise InputError(
-            Problem(
-                str(path),
-                f"infinite signal in {len(infinite)} windows ({listing(places)})",
-                "finite values",
-                "mend the track where it was made, for example by capping p-values",
-                kind="infinite_signal",
-            )
+            str(path),
+            f"infinite signal in {len(infinite)} windows ({listing(places)})",
+            "finite values",
+            "mend the track where it was made, for example by capping p-values",
+            kind="infinite_signal",
         )
 
 

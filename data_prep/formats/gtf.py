@@ -35,24 +35,20 @@ def ensembl_gtf(chrom_sizes: dict[str, int]) -> pathlib.Path:
     """The GTF of Ensembl 75, where `pyensembl install` has put it. Nothing is downloaded."""
     if recognise_assembly(chrom_sizes) != "hg19":
         raise InputError(
-            Problem(
-                "--genes",
-                f"no annotation, and an assembly that is not hg19 ({listing(chrom_sizes)})",
-                f"an annotation; the default, Ensembl {ENSEMBL_RELEASE}, is of hg19",
-                "give --genes=GTF of the assembly",
-            )
+            "--genes",
+            f"no annotation, and an assembly that is not hg19 ({listing(chrom_sizes)})",
+            f"an annotation; the default, Ensembl {ENSEMBL_RELEASE}, is of hg19",
+            "give --genes=GTF of the assembly",
         )
     release = pyensembl.EnsemblRelease(ENSEMBL_RELEASE, species="human")
     path = next(pathlib.Path(file) for file in release.required_local_files() if ".gtf" in file)
     if not path.is_file():
         raise InputError(
-            Problem(
-                f"Ensembl {ENSEMBL_RELEASE}",
-                f"not installed ({path})",
-                "the annotation, downloaded once by pyensembl",
-                f"run `pyensembl install --release {ENSEMBL_RELEASE} --species human`, "
-                "or give --genes=GTF",
-            )
+            f"Ensembl {ENSEMBL_RELEASE}",
+            f"not installed ({path})",
+            "the annotation, downloaded once by pyensembl",
+            f"run `pyensembl install --release {ENSEMBL_RELEASE} --species human`, "
+            "or give --genes=GTF",
         )
     return path
 
@@ -69,12 +65,10 @@ def _gtf_lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
                     yield number, line.rstrip("\r\n")
     except (OSError, EOFError) as error:
         raise InputError(
-            Problem(
-                str(path),
-                f"an unreadable file ({getattr(error, 'strerror', None) or error})",
-                "a GTF or a gene table",
-                "check the path, or download the file again",
-            )
+            str(path),
+            f"an unreadable file ({getattr(error, 'strerror', None) or error})",
+            "a GTF or a gene table",
+            "check the path, or download the file again",
         ) from None
 
 
@@ -112,7 +106,7 @@ def gtf_extents(path: pathlib.Path, kind: str) -> pd.DataFrame:
     backwards = extents.loc[extents["end"] <= extents["start"], "gene_id"]
     if len(backwards):
         found = f"{listing(backwards)} with an end before the start"
-        raise InputError(bad_line(str(path), found, "start and end in ascending order"))
+        raise InputError.of(bad_line(str(path), found, "start and end in ascending order"))
     partial = cached.with_name(f"{cached.name}.{os.getpid()}.partial")
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
@@ -122,12 +116,10 @@ def gtf_extents(path: pathlib.Path, kind: str) -> pd.DataFrame:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise InputError(
-            Problem(
-                str(cached.parent),
-                f"a cache folder that refuses writing ({error.strerror or error})",
-                "room for one small table",
-                "set XDG_CACHE_HOME to another folder",
-            )
+            str(cached.parent),
+            f"a cache folder that refuses writing ({error.strerror or error})",
+            "room for one small table",
+            "set XDG_CACHE_HOME to another folder",
         ) from None
     return extents
 
@@ -162,12 +154,10 @@ def _gene_extents(path: pathlib.Path, folder: str) -> pd.DataFrame:
 def _canonical_extents(path: pathlib.Path, folder: str) -> pd.DataFrame:
     if not _has_record(path, {"transcript", "exon", "CDS"}):
         raise InputError(
-            Problem(
-                str(path),
-                "no transcripts",
-                "transcript, exon and CDS records, to choose the canonical transcript",
-                "give --tss=gene_5p, or a complete GTF",
-            )
+            str(path),
+            "no transcripts",
+            "transcript, exon and CDS records, to choose the canonical transcript",
+            "give --tss=gene_5p, or a complete GTF",
         )
     with _index(path, folder, {"transcript", "exon", "CDS"}) as database:
         transcripts = _query(
@@ -226,7 +216,7 @@ def _index(path: pathlib.Path, folder: str, records: set[str]) -> Iterator[pyens
     try:
         database.connect_or_create()
     except Exception as error:  # whatever the parser and SQLite raise on a malformed GTF
-        raise InputError(_gtf_problems(path) or _malformed(path, error)) from error
+        raise InputError.of(_gtf_problems(path) or _malformed(path, error)) from error
     with database:
         yield database
 

@@ -26,16 +26,14 @@ def read_delimited(path: str | pathlib.Path) -> Iterator[tuple[int, list[str]]]:
     while numbered and numbered[0][1].startswith("#"):
         numbered.pop(0)
     if not numbered:
-        raise InputError(
-            Problem(str(path), "no header", "a table with a header line", "give another file")
-        )
+        raise InputError(str(path), "no header", "a table with a header line", "give another file")
     separator = "\t" if "\t" in numbered[0][1] else ","
     # Line by line, so that a stray quotation mark cannot swallow the lines after it.
     try:
         rows = [next(csv.reader([line], delimiter=separator)) for _, line in numbered]
     except csv.Error as error:
         problem = Problem(str(path), f"no table ({error})", "delimited text", "give another file")
-        raise InputError(problem) from None
+        raise InputError.of(problem) from None
     fields = [[field.strip() for field in row] for row in rows]
     header = fields[0]
     if len(header) > 1 and not header[-1]:
@@ -58,7 +56,7 @@ def read_delimited(path: str | pathlib.Path) -> Iterator[tuple[int, list[str]]]:
         if len(wrong) > _MOST_LINES:
             more = f"{len(wrong) - _MOST_LINES} more such lines"
             problems.append(Problem(str(path), more, expected, remedy))
-        raise InputError(problems)
+        raise InputError.of(problems)
     yield numbered[0][0], header
     for (number, _), row in zip(numbered[1:], fields[1:], strict=True):
         yield number, row
@@ -78,10 +76,8 @@ def read_text(path: str | pathlib.Path) -> str:
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(
-            Problem(
-                str(path),
-                f"an unreadable file ({reason})",
-                "a text file, plain or gzipped",
-                "check the path, or download the file again",
-            )
+            str(path),
+            f"an unreadable file ({reason})",
+            "a text file, plain or gzipped",
+            "check the path, or download the file again",
         ) from None

@@ -107,7 +107,7 @@ class TrackSheet:
                     )
                 )
         if problems:
-            raise InputError(problems)
+            raise InputError.of(problems)
         kept = (
             track
             for track in self.tracks
@@ -135,12 +135,10 @@ def shipped_sheet(name: str) -> pathlib.Path:
     sheets = shipped_sheets()
     if name not in sheets:
         raise InputError(
-            Problem(
-                "track sheet",
-                f"no shipped sheet {name!r}",
-                f"one of {', '.join(sheets)}",
-                "correct the name, or give the path of your own CSV",
-            )
+            "track sheet",
+            f"no shipped sheet {name!r}",
+            f"one of {', '.join(sheets)}",
+            "correct the name, or give the path of your own CSV",
         )
     return sheets[name]
 
@@ -235,12 +233,10 @@ def _read_rows(path: pathlib.Path, problems: list[Problem]) -> Iterator[_Row]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         shipped = ", ".join(shipped_sheets())
         raise InputError(
-            Problem(
-                str(path),
-                f"no readable CSV ({getattr(error, 'strerror', None) or error})",
-                "a track sheet",
-                f"give the path of a CSV, or one of the shipped sheets: {shipped}",
-            )
+            str(path),
+            f"no readable CSV ({getattr(error, 'strerror', None) or error})",
+            "a track sheet",
+            f"give the path of a CSV, or one of the shipped sheets: {shipped}",
         ) from None
     numbered = [(number, line) for number, line in numbered if any(line)]
     header = numbered[0][1] if numbered else []

@@ -56,12 +56,10 @@ def join(address: str, folder: pathlib.Path) -> Iterator[Client]:
         client = Client(address, timeout=30)
     except (OSError, ValueError) as error:
         raise InputError(
-            Problem(
-                where,
-                f"no Dask scheduler ({error})",
-                "the address that `dask scheduler` printed, such as tcp://10.0.0.1:8786",
-                "start it and its workers, or leave the flag out to use this machine",
-            )
+            where,
+            f"no Dask scheduler ({error})",
+            "the address that `dask scheduler` printed, such as tcp://10.0.0.1:8786",
+            "start it and its workers, or leave the flag out to use this machine",
         ) from None
     with client:
         _require_able(client, where, folder)
@@ -82,12 +80,10 @@ def _require_able(client: Client, where: str, folder: pathlib.Path) -> None:
         first = [client.submit(os.getpid, pure=False)]
         if wait_some(first, FIRST_WORKER_S) and not client.nthreads():
             raise InputError(
-                Problem(
-                    where,
-                    f"a Dask scheduler without a worker for {FIRST_WORKER_S / 60:.0f} minutes",
-                    "one worker or more",
-                    f"start them: dask worker {where.partition('=')[2]}",
-                )
+                where,
+                f"a Dask scheduler without a worker for {FIRST_WORKER_S / 60:.0f} minutes",
+                "one worker or more",
+                f"start them: dask worker {where.partition('=')[2]}",
             )
         answers: Any = client.run(look, token.name, on_error="return")
     errors = {name: answer for name, answer in answers.items() if isinstance(answer, BaseException)}
@@ -113,7 +109,7 @@ def _require_able(client: Client, where: str, folder: pathlib.Path) -> None:
             )
         )
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
 
 
 def wait_some(futures: Sequence, seconds: float) -> list:
@@ -177,7 +173,7 @@ def run_each(
     except (CancelledError, ClosedClientError, CommClosedError):  # the scheduler is gone
         problems.append(_lost(len(left)))
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
 
 
 def _problems(future: Any, track: Track, retries: int) -> Sequence[Problem]:

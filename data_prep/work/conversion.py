@@ -91,7 +91,7 @@ def of_files(flag: str, texts: Iterable[str], out: pathlib.Path, suffix: str) ->
             pairs[path] = out / (_stem(path) + suffix)
     problems += _collisions(flag, pairs.items())
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
     return Conversion(pairs)
 
 
@@ -132,7 +132,7 @@ def of_sheet(sheet: TrackSheet, out: pathlib.Path, suffix: str, unit: str = "") 
             )
         )
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
     return Conversion(dict(pairs), sheet=TrackSheet(str(where), tuple(tracks)))
 
 
@@ -189,7 +189,7 @@ def convert(conversion: Conversion, make: Make[T], workers: int = 1) -> dict[pat
                 made[wanted[source]] = result()
             progress.update()
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
     if conversion.sheet:
         write_sheet(conversion.sheet, pathlib.Path(conversion.sheet.where))
     return made
@@ -237,21 +237,17 @@ def _naming(source: pathlib.Path) -> Iterator[None]:
         yield
     except BrokenProcessPool:
         raise InputError(
-            Problem(
-                str(source),
-                "a worker process that ended, and with it all of them",
-                "memory for all workers, and room in --out",
-                "give fewer --workers or free space, then run the same command again",
-            )
+            str(source),
+            "a worker process that ended, and with it all of them",
+            "memory for all workers, and room in --out",
+            "give fewer --workers or free space, then run the same command again",
         ) from None
     except OSError as error:
         raise InputError(
-            Problem(
-                str(source),
-                f"a failure to read or write: {error}",
-                "room and permission",
-                "free space or choose another --out, then run the same command again",
-            )
+            str(source),
+            f"a failure to read or write: {error}",
+            "room and permission",
+            "free space or choose another --out, then run the same command again",
         ) from None
 
 
@@ -291,7 +287,7 @@ def conversion_from_flags(
     if bool(texts) == bool(FLAGS.tracks):
         found = f"both --{flag} and --tracks" if texts else "no files"
         raise InputError(
-            Problem("command line", found, f"--{flag} or --tracks", "see --help for an example")
+            "command line", found, f"--{flag} or --tracks", "see --help for an example"
         )
     if texts:
         return dataclasses.replace(of_files(f"--{flag}", texts, out, suffix), is_current=is_current)

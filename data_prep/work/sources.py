@@ -58,12 +58,10 @@ def file_name(url: str) -> str:
     name = urllib.parse.unquote(urllib.parse.urlsplit(url).path.rpartition("/")[2])
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._+-]*", name):
         raise InputError(
-            Problem(
-                url,
-                f"{name!r} as its last part",
-                "a plain file name",
-                "give the track a `path` in the sheet",
-            )
+            url,
+            f"{name!r} as its last part",
+            "a plain file name",
+            "give the track a `path` in the sheet",
         )
     return name
 
@@ -98,7 +96,7 @@ def localise(sheet: TrackSheet, folder: pathlib.Path) -> TrackSheet:
             sources.append(source)
         tracks.append(dataclasses.replace(track, sources=tuple(sources)))
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
     return TrackSheet(sheet.where, tuple(tracks))
 
 
@@ -143,7 +141,7 @@ def parse_mirrors(texts: Iterable[str]) -> list[tuple[str, str]]:
     pairs = [tuple(text.split(",")) for text in texts]
     bad = [pair for pair in pairs if len(pair) != 2 or not all(map(is_url, pair))]
     if bad:
-        raise InputError(
+        raise InputError.of(
             Problem(f"--mirror={','.join(pair)}", "no pair", "URL_PREFIX,URL_PREFIX", "correct it")
             for pair in bad
         )
@@ -160,7 +158,7 @@ def named_downloads(names: Iterable[str], folder: pathlib.Path) -> Iterator[Down
     unknown = [name for name in names if name not in SOURCES]
     if unknown:
         raise InputError(
-            Problem("--sources", ", ".join(unknown), f"some of {', '.join(SOURCES)}", "correct it")
+            "--sources", ", ".join(unknown), f"some of {', '.join(SOURCES)}", "correct it"
         )
     for name in names:
         for urls in SOURCES[name]:

@@ -76,7 +76,7 @@ def download(
     """
     failed = fetch(downloads, folder, limits)
     if failed:
-        raise InputError(problem for problems in failed.values() for problem in problems)
+        raise InputError.of(problem for problems in failed.values() for problem in problems)
 
 
 def fetch(
@@ -151,12 +151,10 @@ class _Lock:
                     raise ValueError("a record without length or checksum")
             except (ValueError, AttributeError, TypeError):
                 raise InputError(
-                    Problem(
-                        str(path),
-                        "no readable lock file",
-                        "JSON of URL to bytes and sha256",
-                        "restore it, or delete it to record the checksums anew",
-                    )
+                    str(path),
+                    "no readable lock file",
+                    "JSON of URL to bytes and sha256",
+                    "restore it, or delete it to record the checksums anew",
                 ) from None
             self._known = known
 
@@ -234,12 +232,10 @@ class _Transfer:
         self.size = known["bytes"] if known else None
         if known and item.sha256 and known["sha256"] != item.sha256:
             raise InputError(
-                Problem(
-                    item.urls[0],
-                    f"sha256 {item.sha256} in the sheet, {known['sha256']} in the lock file",
-                    "one checksum",
-                    f"correct the sheet, or delete its entry in {LOCK}",
-                )
+                item.urls[0],
+                f"sha256 {item.sha256} in the sheet, {known['sha256']} in the lock file",
+                "one checksum",
+                f"correct the sheet, or delete its entry in {LOCK}",
             )
 
     def run(self) -> None:
@@ -260,12 +256,10 @@ class _Transfer:
         digest = _digest(self.item.target).hexdigest()
         if self.expected not in (None, digest):
             raise InputError(
-                Problem(
-                    str(self.item.target),
-                    f"{size:,} bytes of sha256 {digest}",
-                    f"sha256 {self.expected}, as the sheet or {LOCK} says",
-                    "remove the file and run the same command again",
-                )
+                str(self.item.target),
+                f"{size:,} bytes of sha256 {digest}",
+                f"sha256 {self.expected}, as the sheet or {LOCK} says",
+                "remove the file and run the same command again",
             )
         self.lock.record(self.item.urls[0], size, digest)
 
@@ -303,12 +297,10 @@ class _Transfer:
 
     def _problem(self, found: str, remedy: str) -> InputError:
         return InputError(
-            Problem(
-                f"{self.item.target.name} ({self.item.urls[0]})",
-                found,
-                "the whole file",
-                f"{remedy}, then run the same command again: it goes on where it stopped",
-            )
+            f"{self.item.target.name} ({self.item.urls[0]})",
+            found,
+            "the whole file",
+            f"{remedy}, then run the same command again: it goes on where it stopped",
         )
 
     def _have(self) -> int:

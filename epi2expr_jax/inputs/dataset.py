@@ -61,7 +61,7 @@ class InputConfig:
             ("--normalise", self.normalise, NORMALISATIONS),
         ):
             if value not in allowed:
-                raise InputError(Problem(flag, value, " or ".join(allowed), "choose one of these"))
+                raise InputError(flag, value, " or ".join(allowed), "choose one of these")
 
 
 class Dataset:
@@ -193,12 +193,10 @@ class _Reader:
         level = self._levels[cell, assay]
         if not level > 0:
             raise InputError(
-                Problem(
-                    f"{self.store.path}: {cell}-{assay}",
-                    f"a mean signal of {level:g} in the genes' windows",
-                    "more than 0, to divide by under --normalise=depth",
-                    "use --normalise=none, or leave this track out",
-                )
+                f"{self.store.path}: {cell}-{assay}",
+                f"a mean signal of {level:g} in the genes' windows",
+                "more than 0, to divide by under --normalise=depth",
+                "use --normalise=none, or leave this track out",
             )
         return level
 
@@ -210,12 +208,10 @@ class _Reader:
         """
         if self.transform(assay) == "log1p" and (raw < 0).any():
             raise InputError(
-                Problem(
-                    f"{self.store.path}: {what}",
-                    f"negative signal (lowest {raw.min():.3g})",
-                    "no value below 0 under the transform ln(x + 1)",
-                    "--transform=arcsinh takes any sign, or give the right unit in the sheet",
-                )
+                f"{self.store.path}: {what}",
+                f"negative signal (lowest {raw.min():.3g})",
+                "no value below 0 under the transform ln(x + 1)",
+                "--transform=arcsinh takes any sign, or give the right unit in the sheet",
             )
         return raw
 
@@ -328,7 +324,7 @@ def _regions_to_read(
         with collect(problems):
             regions[cell] = store.regions(cell)
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
     _require_fitting(store, model, regions)
     return regions
 
@@ -386,4 +382,4 @@ def _require_fitting(
                 )
             )
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)

@@ -61,7 +61,7 @@ def parse_cells(text: Sequence[str], available: Sequence[str]) -> dict[str, tupl
             Problem("--cells", "leave_one_out of one cell", "two cells or more", "use --cells=all")
         )
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
     return {PLUS.join(pool): pool for pool in pools}
 
 

@@ -103,7 +103,7 @@ class TrackCache:
                 else:
                     self.get([pair], device)
         if problems:
-            raise InputError(problems)
+            raise InputError.of(problems)
 
     def get(self, pairs: Sequence[Pair], device: Any, keep: Iterable[Pair] = ()) -> list[Track]:
         """These tracks on a device, read if need be.
@@ -118,12 +118,10 @@ class TrackCache:
         if len(wanted) > self._room:
             needed = (len(wanted) + _READING) * self.track_bytes
             raise InputError(
-                Problem(
-                    "--data_gib",
-                    f"room for {self._room} tracks of {self.track_bytes / 2**20:.1f} MiB",
-                    f"room for the {len(wanted)} that runs side by side read",
-                    f"give at least {needed / 2**30:.3g}",
-                )
+                "--data_gib",
+                f"room for {self._room} tracks of {self.track_bytes / 2**20:.1f} MiB",
+                f"room for the {len(wanted)} that runs side by side read",
+                f"give at least {needed / 2**30:.3g}",
             )
         for pair in pairs:
             if (device, pair) in self._held:
@@ -170,7 +168,7 @@ def _first(data: Tracks) -> tuple[Pair, Track]:
     for pair in itertools.product(data.cells, data.assays):
         with collect(problems):
             return pair, data.track(*pair)
-    raise InputError(problems)
+    raise InputError.of(problems)
 
 
 def _put(tree: Any, device: Any) -> Any:

@@ -70,12 +70,10 @@ class TrainedSignal:
             ):
                 return signal
         raise InputError(
-            Problem(
-                f"{where}: signal",
-                str(content)[:120],
-                "a unit and a known transform for each assay",
-                "remove it from the card, then load the run with its own store: it is kept anew",
-            )
+            f"{where}: signal",
+            str(content)[:120],
+            "a unit and a known transform for each assay",
+            "remove it from the card, then load the run with its own store: it is kept anew",
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -105,7 +103,7 @@ class TrainedSignal:
         ]
         problems += self._other_assembly(manifest, where)
         if problems:
-            raise InputError(problems)
+            raise InputError.of(problems)
 
     def _other_assembly(self, manifest: Manifest, where: str) -> list[Problem]:
         if self.assembly is None:

@@ -26,7 +26,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from epi2expr_jax import perturb
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.device_tracks import Signal
 from epi2expr_jax.models import ChromoformerConfig
@@ -73,12 +73,10 @@ def integrated_gradients(
     """
     if ensemble.masked:
         raise InputError(
-            Problem(
-                "the run",
-                "masked-mark models, whose masks are no signal",
-                "models that always read all of their assays",
-                "use perturb, or experiments.combinations",
-            )
+            "the run",
+            "masked-mark models, whose masks are no signal",
+            "models that always read all of their assays",
+            "use perturb, or experiments.combinations",
         )
     rows, chosen = _chosen(ensemble, store, genes)
     (member,) = _one_shape(ensemble)
@@ -162,12 +160,10 @@ def occlusion(
     bp = bp or window.bin_bp
     if bp < 1 or window.window_bp % (2 * bp):
         raise InputError(
-            Problem(
-                "occlusion",
-                f"stretches of {bp} bp",
-                f"a width that divides half the window, {window.window_bp // 2} bp",
-                f"{window.bin_bp} is the model's own bin",
-            )
+            "occlusion",
+            f"stretches of {bp} bp",
+            f"a width that divides half the window, {window.window_bp // 2} bp",
+            f"{window.bin_bp} is the model's own bin",
         )
     half = window.window_bp // 2
     edges = np.arange(-half, half, bp)
@@ -223,12 +219,10 @@ def attention_rollout(
     config = member.model_config
     if not isinstance(config, ChromoformerConfig) or not config.contacts:
         raise InputError(
-            Problem(
-                "the run",
-                f"{config.NAME} models without regions",
-                "chromoformer, trained with contacts",
-                "use integrated_gradients",
-            )
+            "the run",
+            f"{config.NAME} models without regions",
+            "chromoformer, trained with contacts",
+            "use integrated_gradients",
         )
     rows, chosen = _chosen(ensemble, store, genes)
     keys = list(member.by_tracks())
@@ -272,12 +266,10 @@ def _one_shape(ensemble: Ensemble) -> tuple[Member]:
     """
     if len(ensemble.members) != 1:
         raise InputError(
-            Problem(
-                "the run",
-                f"models of {len(ensemble.members)} shapes",
-                "models of one shape",
-                "take some of them (Ensemble.only)",
-            )
+            "the run",
+            f"models of {len(ensemble.members)} shapes",
+            "models of one shape",
+            "take some of them (Ensemble.only)",
         )
     return (ensemble.members[0],)
 

@@ -98,7 +98,7 @@ def enrich(
         if not right
     ]
     if wrong:
-        raise InputError(wrong)
+        raise InputError.of(wrong)
     data = GeneRegions.of(table)
     # [P, G, N]
     z = np.stack([_top(data.pad(score), data.at_risk, top) for score in predictors(table).values()])

@@ -100,13 +100,11 @@ def assign_variants(
     keep(by_gene.transform("sum") > 0, "their gene has no significant variant in any")
     if regions.empty:
         raise InputError(
-            Problem(
-                "significant variants",
-                f"{len(significant):,} pairs, none in a region that can be compared with another "
-                f"of its gene ({'; '.join(notes)})",
-                "variants in the regions of genes with two regions or more",
-                "check gene ids, chromosomes and --assembly of both tables",
-            )
+            "significant variants",
+            f"{len(significant):,} pairs, none in a region that can be compared with another "
+            f"of its gene ({'; '.join(notes)})",
+            "variants in the regions of genes with two regions or more",
+            "check gene ids, chromosomes and --assembly of both tables",
         )
     return regions.reset_index(drop=True), notes
 
@@ -177,7 +175,7 @@ def _check(
             expected = "whole positions, 0-based `pos` or 1-based `end`"
             problems.append(_at(name, rows[wrong], "whose position is negative or none", expected))
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
 
 
 def _check_regions(regions: pd.DataFrame) -> list[Problem]:

@@ -131,7 +131,7 @@ class ChromoformerConfig:
                 )
             )
         if problems:
-            raise InputError(problems)
+            raise InputError.of(problems)
 
     @property
     def window(self) -> WindowSpec:

@@ -63,12 +63,10 @@ def from_torch(
     wanted = {name: shape for name, _, shape, _ in _entries(config)}
     if not wanted.keys() & named.keys():
         raise InputError(
-            Problem(
-                where,
-                f"keys that begin with {listing(named, 3) or 'nothing'}",
-                f"the weights of a Chromoformer, such as {next(iter(wanted))}",
-                "give one of its checkpoints",
-            )
+            where,
+            f"keys that begin with {listing(named, 3) or 'nothing'}",
+            f"the weights of a Chromoformer, such as {next(iter(wanted))}",
+            "give one of its checkpoints",
         )
     # Nothing reads γ outside of regulation, but its length is the number of heads.
     unread = _unread(config)
@@ -94,7 +92,7 @@ def from_torch(
         if not np.isfinite(used[name]).all()
     ]
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
     flat: StateDict = {}
     for name, ours, _, transposed in _entries(config):
         array = used[name].astype(np.float32)
@@ -121,7 +119,7 @@ def to_torch(
     """
     if not config.contacts:
         raise InputError(
-            Problem("--run", "a model of promoters alone", "one with regions", "convert another")
+            "--run", "a model of promoters alone", "one with regions", "convert another"
         )
     flat = {name: np.asarray(leaf) for name, leaf in flatten(params).items()}
     state = _unread(config)
@@ -158,7 +156,7 @@ def _newest_names(state: Mapping[str, Any], where: str) -> StateDict:
         if array.dtype.kind not in "fiu"
     ]
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
     return dict(pairs)
 
 
@@ -261,12 +259,10 @@ def _config_of(
         # tells: PyTorch ends with the head, published scripts that rename begin with it, and
         # sorted names have it in the middle.
         raise InputError(
-            Problem(
-                where,
-                "names that are in another order than the network's",
-                "a file as PyTorch saves it, its head last",
-                f"give --resolutions, in the network's order (here are {listing(resolutions)})",
-            )
+            where,
+            "names that are in another order than the network's",
+            "a file as PyTorch saves it, its head last",
+            f"give --resolutions, in the network's order (here are {listing(resolutions)})",
         )
 
     def size(name: str, axis: int, otherwise: int) -> int:

@@ -67,7 +67,7 @@ class WindowModelConfig:
                 )
             )
         if problems:
-            raise InputError(problems)
+            raise InputError.of(problems)
 
     @property
     def window(self) -> WindowSpec:

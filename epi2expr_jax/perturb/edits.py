@@ -56,7 +56,7 @@ class Edit:
                 Problem(self.name, f"space {self.space}", " or ".join(SPACES), "choose one")
             )
         if problems:
-            raise InputError(problems)
+            raise InputError.of(problems)
 
 
 def scale(assay: str, place: Place, factor: int | float, space: str = "raw") -> Edit:
@@ -98,9 +98,7 @@ def swap_with(
     """Put there the signal of another assay (`other`), of another cell, or of both."""
     if not (other or cell):
         raise InputError(
-            Problem(
-                f"swap_with({assay!r})", "nothing to swap with", "an assay or a cell", "name one"
-            )
+            f"swap_with({assay!r})", "nothing to swap with", "an assay or a cell", "name one"
         )
     return Edit(
         assay, place, f"from {' '.join(filter(None, (cell, other)))}", times=0.0, mix=1.0,

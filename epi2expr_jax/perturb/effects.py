@@ -87,12 +87,10 @@ def run(
     nowhere = [label for e, label in enumerate(labels) if not out["reached"][..., e].any()]
     if nowhere:
         raise InputError(
-            Problem(
-                "edits",
-                f"{len(nowhere)} that reach none of the genes ({listing(nowhere)})",
-                "places in the genes' windows or regions",
-                "check the places, their assembly, and the genes",
-            )
+            "edits",
+            f"{len(nowhere)} that reach none of the genes ({listing(nowhere)})",
+            "places in the genes' windows or regions",
+            "check the places, their assembly, and the genes",
         )
     runs, table = ensemble.runs, store.genes.iloc[rows]
     dims = ("run", "gene", "edit")
@@ -216,5 +214,5 @@ def _readers(ensemble: Ensemble, store: WindowStore, steps: Sequence[tuple[Edit,
                     )
                 )
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
     return kept

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.genome import listing
 from epi2expr_jax.store.window_store import WindowStore
 
@@ -73,12 +73,10 @@ class Span(Place):
     def __post_init__(self):
         if not self.start < self.end:
             raise InputError(
-                Problem(
-                    self.name,
-                    f"{self.start} to {self.end} bp from the TSS",
-                    "a start below its end",
-                    "correct it",
-                )
+                self.name,
+                f"{self.start} to {self.end} bp from the TSS",
+                "a start below its end",
+                "correct it",
             )
 
     def intervals(self, scene: Scene) -> Intervals:
@@ -130,12 +128,10 @@ class Interval(Place):
     def __post_init__(self):
         if not 0 <= self.start < self.end:
             raise InputError(
-                Problem(
-                    self.name,
-                    f"{self.chrom}:{self.start}-{self.end}",
-                    "0 <= start < end",
-                    "correct the interval; positions are 0-based",
-                )
+                self.name,
+                f"{self.chrom}:{self.start}-{self.end}",
+                "0 <= start < end",
+                "correct the interval; positions are 0-based",
             )
 
     def intervals(self, scene: Scene) -> Intervals:
@@ -180,18 +176,16 @@ def intervals(table: pd.DataFrame) -> list[Interval]:
     missing = [name for name in ("chrom", "start", "end") if name not in table]
     if missing:
         raise InputError(
-            Problem("intervals", f"columns {list(table)}", f"also {missing}", "add the columns")
+            "intervals", f"columns {list(table)}", f"also {missing}", "add the columns"
         )
     bad = table[~((table.start >= 0) & (table.start < table.end))]
     if len(bad):
         rows = (f"{row.chrom}:{row.start}-{row.end}" for row in bad.itertuples())
         raise InputError(
-            Problem(
-                "intervals",
-                f"{len(bad)} without a base or before the chromosome ({listing(rows)})",
-                "0 <= start < end",
-                "correct them; positions are 0-based, as in BED",
-            )
+            "intervals",
+            f"{len(bad)} without a base or before the chromosome ({listing(rows)})",
+            "0 <= start < end",
+            "correct them; positions are 0-based, as in BED",
         )
     columns = (table[name].tolist() for name in ("chrom", "start", "end"))
     found = [interval(*row) for row in zip(*columns, strict=True)]

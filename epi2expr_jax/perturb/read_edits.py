@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.genome import window_bounds
 from epi2expr_jax.inputs.dataset import Dataset
 from epi2expr_jax.models import ChromoformerConfig
@@ -195,12 +195,10 @@ def _require_same_regions(store: WindowStore, cell: str, cells: Iterable[str]) -
     other = [name for name in sorted(cells) if known.get(name) != known[cell]]
     if other:
         raise InputError(
-            Problem(
-                f"{store.path}",
-                f"{', '.join(other)} with other regions than {cell}",
-                "signal of a cell in the same contacts",
-                "swap with a cell of the same interactions, or use models that read windows alone",
-            )
+            f"{store.path}",
+            f"{', '.join(other)} with other regions than {cell}",
+            "signal of a cell in the same contacts",
+            "swap with a cell of the same interactions, or use models that read windows alone",
         )
 
 

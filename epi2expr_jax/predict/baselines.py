@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from epi2expr_jax.errors import InputError, Problem, nearest
+from epi2expr_jax.errors import InputError, nearest
 from epi2expr_jax.inputs.device_tracks import WindowSignal
 from epi2expr_jax.predict.ensemble import Ensemble
 from epi2expr_jax.store.window_store import WindowStore
@@ -62,12 +62,10 @@ def predict_baselines(
     unknown = [name for name in names if name not in BASELINES]
     if unknown:
         raise InputError(
-            Problem(
-                "--baselines",
-                ", ".join(unknown),
-                f"some of {', '.join(BASELINES)}",
-                nearest(unknown, BASELINES) or "correct the name",
-            )
+            "--baselines",
+            ", ".join(unknown),
+            f"some of {', '.join(BASELINES)}",
+            nearest(unknown, BASELINES) or "correct the name",
         )
     chrom = store.genes.chrom.to_numpy()
     known = store.manifest.cells

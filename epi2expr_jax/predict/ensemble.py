@@ -93,7 +93,7 @@ class Ensemble:
         """
         store = WindowStore.open(path or self.card["store"]["path"])
         if store.checksum() != self.card["store_checksum"]:
-            raise InputError(other_store(store, self.card))
+            raise InputError.of(other_store(store, self.card))
         return store
 
     def predict(
@@ -184,13 +184,11 @@ class Ensemble:
         seen = genes[~genes.chrom.isin(tested)]
         if len(seen):
             raise InputError(
-                Problem(
-                    "genes",
-                    f"{len(seen)} genes that every model saw in training or validation "
-                    f"({listing(seen.gene_id)})",
-                    f"genes on held-out chromosomes ({listing(sorted(tested), 30) or 'none'})",
-                    "leave them out, or pass include_seen=True and do not call it a test",
-                )
+                "genes",
+                f"{len(seen)} genes that every model saw in training or validation "
+                f"({listing(seen.gene_id)})",
+                f"genes on held-out chromosomes ({listing(sorted(tested), 30) or 'none'})",
+                "leave them out, or pass include_seen=True and do not call it a test",
             )
 
     def _require_present(self, present: Sequence[str] | None) -> None:
@@ -218,7 +216,7 @@ class Ensemble:
                 )
             )
         if problems:
-            raise InputError(problems)
+            raise InputError.of(problems)
 
     def tracks(self, model_config: Any, runs: Sequence[Run], store: WindowStore) -> TrackCache:
         """What models of this shape read in the runs' cells."""
@@ -245,13 +243,11 @@ class Ensemble:
         if store.checksum() == self.card["store_checksum"]:
             return TrainedSignal.of(store.manifest, self.input_config.transform)
         raise InputError(
-            Problem(
-                str(store.path),
-                "a store that the models were not trained on, and a run of an older version that "
-                "does not say in which unit its own tracks were",
-                "units and assembly of the models' own store, to compare with",
-                "load the run once with its own store: load(RUN, store=PATH); it is kept then",
-            )
+            str(store.path),
+            "a store that the models were not trained on, and a run of an older version that "
+            "does not say in which unit its own tracks were",
+            "units and assembly of the models' own store, to compare with",
+            "load the run once with its own store: load(RUN, store=PATH); it is kept then",
         )
 
     def _predict_member(
@@ -292,12 +288,10 @@ def gene_rows(store: WindowStore, genes: Sequence[str] | None) -> np.ndarray:
     unknown = [gene for gene, row in zip(genes, rows, strict=True) if row < 0]
     if unknown:
         raise InputError(
-            Problem(
-                str(store.path),
-                f"{len(unknown)} unknown genes ({listing(unknown)})",
-                "gene ids of the store's gene table, without version",
-                "see store.genes",
-            )
+            str(store.path),
+            f"{len(unknown)} unknown genes ({listing(unknown)})",
+            "gene ids of the store's gene table, without version",
+            "see store.genes",
         )
     return rows
 

@@ -14,7 +14,7 @@ import pandas as pd
 import xarray as xr
 from scipy import stats
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, jackknife, score_cube, shared_units
 from epi2expr_jax.scores.table import score_table
 
@@ -50,12 +50,10 @@ def score_across_cells(predictions: pd.DataFrame, confidence: float = 0.95) -> p
     cells = sorted(set(predictions["cell"]))
     if len(cells) < 2:
         raise InputError(
-            Problem(
-                "predictions",
-                f"a single cell ({', '.join(cells)})",
-                "two cells or more to compare",
-                "evaluate in more cells, or build a store that has them",
-            )
+            "predictions",
+            f"a single cell ({', '.join(cells)})",
+            "two cells or more to compare",
+            "evaluate in more cells, or build a store that has them",
         )
     sides = _sides(predictions)
     tables = []

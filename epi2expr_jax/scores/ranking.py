@@ -27,7 +27,7 @@ import xarray as xr
 from jaxtyping import Float
 from scipy import stats
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.genome import listing, sort_chromosomes
 from epi2expr_jax.scores.intervals import (
     MIN_CHROMOSOMES,
@@ -83,16 +83,16 @@ def rank_assays(
     """
     if not 0 < confidence < 1:
         raise InputError(
-            Problem("confidence", str(confidence), "a number between 0 and 1", "give 0.95, say")
+            "confidence", str(confidence), "a number between 0 and 1", "give 0.95, say"
         )
     if target not in TARGETS:
-        raise InputError(Problem("target", target, " or ".join(TARGETS), "choose one of these"))
+        raise InputError("target", target, " or ".join(TARGETS), "choose one of these")
     cube = score_cube(scores)
     new = target == TARGETS[1]
     if new and (cells := cells_in_common(scores)) < MIN_CELLS:
         found = f"{cells} cells with every assay"
         remedy = "speak of these cells, or train on more"
-        raise InputError(Problem(f"target: {target}", found, f"at least {MIN_CELLS}", remedy))
+        raise InputError(f"target: {target}", found, f"at least {MIN_CELLS}", remedy)
     parts = {ALL: cube} | {str(cell): cube.sel(cell=[cell]) for cell in cube["cell"].values}
     tables = []
     for cell, part in parts.items():

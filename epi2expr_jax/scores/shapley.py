@@ -20,7 +20,7 @@ import xarray as xr
 from jaxtyping import Float
 from scipy import special, stats
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.masking import every_subset
 from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, MIN_GENES, NO_INTERVAL, jackknife
 from epi2expr_jax.scores.table import ALL
@@ -44,7 +44,7 @@ def shapley_values(scores: Float[np.ndarray, "K S"]) -> Float[np.ndarray, "K A"]
     assays = count.bit_length() - 1
     if count != 2**assays:
         raise InputError(
-            Problem("scores", f"{count} subsets", "2^A of them", "score every subset, and none")
+            "scores", f"{count} subsets", "2^A of them", "score every subset, and none"
         )
     present = every_subset(assays)
     others = present.sum(1, keepdims=True) - present

@@ -137,7 +137,7 @@ def _check(ensemble: Ensemble) -> None:
             )
         )
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
 
 
 def _observed(member: Member, store: WindowStore) -> Float[np.ndarray, "R G"]:

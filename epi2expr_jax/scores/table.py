@@ -98,9 +98,7 @@ def gene_groups(
     if genes is None or column not in genes:
         there = [] if genes is None else list(genes.columns)
         found = f"no column {column}"
-        raise InputError(
-            Problem("--groups", found, f"one of {', '.join(there)}", "choose another column")
-        )
+        raise InputError("--groups", found, f"one of {', '.join(there)}", "choose another column")
     values = genes.set_index("gene_id")[column]
     if pd.api.types.is_numeric_dtype(values) or values.nunique() > MOST_GROUPS:
         problems.append(
@@ -118,7 +116,7 @@ def gene_groups(
             Problem(f"--groups={column}", f"no group of {lacking}", "one a gene", "complete it")
         )
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
     return names.astype(str)
 
 
@@ -178,9 +176,9 @@ def _check_predictions(predictions: pd.DataFrame) -> None:
     columns = list(predictions.columns)
     keys = [*RUN, "gene_id", "chrom"]
     if missing := [name for name in keys + VALUES if name not in columns]:
-        raise InputError(problem(f"columns {columns}", f"also {missing}", "predict again"))
+        raise InputError.of(problem(f"columns {columns}", f"also {missing}", "predict again"))
     if predictions.empty:
-        raise InputError(problem("no rows", "held-out genes of a run", "train a run to its end"))
+        raise InputError.of(problem("no rows", "held-out genes of a run", "train a run to its end"))
     problems = []
     if nameless := [name for name in keys if predictions[name].hasnans]:
         problems.append(problem(f"empty {nameless}", "a value in every row", "predict again"))
@@ -199,4 +197,4 @@ def _check_predictions(predictions: pd.DataFrame) -> None:
     if ALL in set(predictions["cell"]):
         problems.append(problem(f'a cell named "{ALL}"', "another name", "rename the cell"))
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)

@@ -84,7 +84,7 @@ class Manifest:
         old, new = dataclasses.asdict(self), dataclasses.asdict(asked)
         changed = [name for name in new if new[name] != old[name] and name not in _OUTCOMES]
         if changed:
-            raise InputError(
+            raise InputError.of(
                 Problem(
                     f"{where}: {name}",
                     _brief(old[name]),
@@ -106,32 +106,28 @@ def read_manifest(path: pathlib.Path) -> Manifest:
         fields = json.loads(file.read_text())
     except FileNotFoundError:
         raise InputError(
-            Problem(str(path), "no manifest.json", "a window store", "make it with build_store")
+            str(path), "no manifest.json", "a window store", "make it with build_store"
         ) from None
     except json.JSONDecodeError as error:
         raise InputError(
-            Problem(str(file), f"no valid JSON ({error})", "a manifest", "rebuild the store")
+            str(file), f"no valid JSON ({error})", "a manifest", "rebuild the store"
         ) from None
     if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
-        raise InputError(
-            Problem(str(file), "some other file", f'"format": "{FORMAT}"', "check --store")
-        )
+        raise InputError(str(file), "some other file", f'"format": "{FORMAT}"', "check --store")
     version = fields.pop("version", None)
     if version != FORMAT_VERSION:
         newer = isinstance(version, int) and version > FORMAT_VERSION
         raise InputError(
-            Problem(
-                str(file),
-                f"format version {version}",
-                f"version {FORMAT_VERSION}",
-                "upgrade epi2expr_jax" if newer else "migrate: rebuild it with build_store",
-            )
+            str(file),
+            f"format version {version}",
+            f"version {FORMAT_VERSION}",
+            "upgrade epi2expr_jax" if newer else "migrate: rebuild it with build_store",
         )
     try:
         return Manifest(**fields)
     except TypeError as error:
         raise InputError(
-            Problem(str(file), f"{error}", "the fields of a manifest", "rebuild the store")
+            str(file), f"{error}", "the fields of a manifest", "rebuild the store"
         ) from None
 
 

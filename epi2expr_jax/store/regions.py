@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.genome import listing, sort_chromosomes
 
 REGION_BIN_BP = 100
@@ -54,12 +54,10 @@ class Regions:
         empty = kept[kept.start >= kept.end]
         if len(empty):
             raise InputError(
-                Problem(
-                    "contacts",
-                    f"{len(empty)} regions without a base ({listing(empty.gene_id)})",
-                    "intervals whose start lies below their end",
-                    "correct the intervals",
-                )
+                "contacts",
+                f"{len(empty)} regions without a base ({listing(empty.gene_id)})",
+                "intervals whose start lies below their end",
+                "correct the intervals",
             )
         place = ["chrom", "start", "end"]
         table = kept[place].drop_duplicates()

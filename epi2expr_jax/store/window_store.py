@@ -131,13 +131,11 @@ class WindowStore:
         missing = store.missing_slabs()
         if missing and not incomplete:
             raise InputError(
-                Problem(
-                    str(path),
-                    f"{len(missing)} of {len(manifest.tracks)} tracks not built yet "
-                    f"({listing('-'.join(pair) for pair in missing)})",
-                    "a complete store",
-                    "run the same build_store command again; it does only what is missing",
-                )
+                str(path),
+                f"{len(missing)} of {len(manifest.tracks)} tracks not built yet "
+                f"({listing('-'.join(pair) for pair in missing)})",
+                "a complete store",
+                "run the same build_store command again; it does only what is missing",
             )
         return store
 
@@ -182,12 +180,10 @@ class WindowStore:
             values.append(regions)
         if bad:
             raise InputError(
-                Problem(
-                    f"{cell}-{assay}",
-                    f"values that are not finite ({listing(bad)})",
-                    "finite signal",
-                    "look at the track; missing bases should be absent, not NaN or infinite",
-                )
+                f"{cell}-{assay}",
+                f"values that are not finite ({listing(bad)})",
+                "finite signal",
+                "look at the track; missing bases should be absent, not NaN or infinite",
             )
         index = self.manifest.cells.index(cell), self.manifest.assays.index(assay)
         try:
@@ -291,24 +287,20 @@ class WindowStore:
         self._indices("cell", [cell], self.manifest.cells)
         if cell not in self.manifest.regions_sha256:
             raise InputError(
-                Problem(
-                    f"{self.path}: {cell}",
-                    "no regions: the store was built without contacts of this cell",
-                    "the regions that its genes touch, which this model reads",
-                    "build the store with --interactions",
-                )
+                f"{self.path}: {cell}",
+                "no regions: the store was built without contacts of this cell",
+                "the regions that its genes touch, which this model reads",
+                "build the store with --interactions",
             )
 
     def _indices(self, kind: str, wanted: Sequence[str], known: list[str]) -> list[int]:
         unknown = [name for name in wanted if name not in known]
         if unknown:
             raise InputError(
-                Problem(
-                    str(self.path),
-                    f"unknown {kind} {listing(unknown)}",
-                    f"one of {', '.join(known)}",
-                    f"correct the name, or build a store that has this {kind}",
-                )
+                str(self.path),
+                f"unknown {kind} {listing(unknown)}",
+                f"one of {', '.join(known)}",
+                f"correct the name, or build a store that has this {kind}",
             )
         return [known.index(name) for name in wanted]
 
@@ -381,12 +373,10 @@ class WindowStore:
 
 def _write_failed(path: pathlib.Path, error: Exception) -> InputError:
     return InputError(
-        Problem(
-            str(path),
-            f"a write that failed: {str(error).splitlines()[0][:300]}",
-            "room and permission to write",
-            "free space or choose another --store, then run the same command again",
-        )
+        str(path),
+        f"a write that failed: {str(error).splitlines()[0][:300]}",
+        "room and permission to write",
+        "free space or choose another --store, then run the same command again",
     )
 
 

@@ -23,7 +23,7 @@ import tensorstore as ts
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.genome import listing
 from epi2expr_jax.models.weights import flatten
 from epi2expr_jax.store.arrays import CONTEXT
@@ -102,12 +102,10 @@ def _writing(path: pathlib.Path) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         raise InputError(
-            Problem(
-                str(path),
-                f"a checkpoint that could not be written ({str(error).splitlines()[0][:300]})",
-                "room and permission to write",
-                "free space, then run the same command again: it resumes",
-            )
+            str(path),
+            f"a checkpoint that could not be written ({str(error).splitlines()[0][:300]})",
+            "room and permission to write",
+            "free space, then run the same command again: it resumes",
         ) from error
 
 
@@ -128,12 +126,10 @@ def restore(path: pathlib.Path, template: Any) -> Any:
         ]
         if wrong:
             raise InputError(
-                Problem(
-                    str(path),
-                    f"{len(wrong)} arrays that do not fit the model: {listing(wrong, 8)}",
-                    "a checkpoint of this model and version",
-                    "use the configuration and version that the run card names",
-                )
+                str(path),
+                f"{len(wrong)} arrays that do not fit the model: {listing(wrong, 8)}",
+                "a checkpoint of this model and version",
+                "use the configuration and version that the run card names",
             )
         asked = {
             name.replace("/", "."): ocp.RestoreArgs(restore_type=np.ndarray, dtype=leaf.dtype)
@@ -277,21 +273,17 @@ def read_card(run_dir: str | os.PathLike) -> dict[str, Any]:
         card = json.loads(path.read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise InputError(
-            Problem(
-                str(path),
-                f"no readable run card ({error})",
-                "a run directory made by experiments.train",
-                "check --run",
-            )
+            str(path),
+            f"no readable run card ({error})",
+            "a run directory made by experiments.train",
+            "check --run",
         ) from None
     if card.get("version") != RUN_CARD_VERSION:
         raise InputError(
-            Problem(
-                str(path),
-                f"run card version {card.get('version')}",
-                f"version {RUN_CARD_VERSION}",
-                "use the version of epi2expr_jax that made it",
-            )
+            str(path),
+            f"run card version {card.get('version')}",
+            f"version {RUN_CARD_VERSION}",
+            "use the version of epi2expr_jax that made it",
         )
     return card
 
@@ -305,12 +297,10 @@ def read_finished(run_dir: str | os.PathLike) -> dict[str, Any]:
     card = read_card(run_dir)
     if card["status"] != "complete":
         raise InputError(
-            Problem(
-                str(run_dir),
-                f"training that is {card['status']}",
-                "a finished run",
-                "run the same experiments.train command again: it resumes",
-            )
+            str(run_dir),
+            f"training that is {card['status']}",
+            "a finished run",
+            "run the same experiments.train command again: it resumes",
         )
     return card
 

@@ -101,7 +101,7 @@ class TrainConfig:
         if self.task not in LOSSES:
             problems.append(Problem("--task", self.task, " or ".join(LOSSES), "choose one"))
         if problems:
-            raise InputError(problems)
+            raise InputError.of(problems)
 
 
 @jax.tree_util.register_dataclass

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.track_cache import TrackCache, device_memory
 from epi2expr_jax.training.many_runs import Lanes, Population, pairs_of
 from epi2expr_jax.training.one_run import Trainer
@@ -88,12 +88,10 @@ def fit(
     chunks = int(memory * _STATES) // chunk_bytes
     if not chunks and not at_once:
         raise InputError(
-            Problem(
-                f"{lanes.devices[0]}",
-                f"{memory / 2**30:.2g} GiB, of which {_STATES:.0%} for weights and optimiser",
-                f"{chunk_bytes / _STATES / 2**30:.2g} GiB, for {lanes.width} runs side by side",
-                "make the model smaller (--width), or take a device with more memory",
-            )
+            f"{lanes.devices[0]}",
+            f"{memory / 2**30:.2g} GiB, of which {_STATES:.0%} for weights and optimiser",
+            f"{chunk_bytes / _STATES / 2**30:.2g} GiB, for {lanes.width} runs side by side",
+            "make the model smaller (--width), or take a device with more memory",
         )
     return Fit(
         lanes=lanes,

@@ -173,7 +173,7 @@ def parse_assay_sets(text: Sequence[str], available: Sequence[str]) -> list[tupl
             )
         )
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
     return list(dict.fromkeys(sets))
 
 

@@ -64,7 +64,7 @@ class PlateauConfig:
                 Problem("plateau", f"min_scale={self.min_scale}", "from 0 to 1", "0 sets no limit")
             )
         if problems:
-            raise InputError(problems)
+            raise InputError.of(problems)
 
     @property
     def _transform(self) -> optax.GradientTransformationExtraArgs:
@@ -118,7 +118,7 @@ class EarlyStopConfig:
                 Problem("early stop", f"min_delta={self.min_delta}", "0 or more", "take 0")
             )
         if problems:
-            raise InputError(problems)
+            raise InputError.of(problems)
 
 
 class EarlyStopState(NamedTuple):

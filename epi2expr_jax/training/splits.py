@@ -68,13 +68,11 @@ def make_folds(
         folds = _balanced(gene_counts, int(groups[1]))
     else:
         raise InputError(
-            Problem(
-                "--cv",
-                scheme,
-                f"monte_carlo_{_DRAWS}, chromoformer_4 or chromosomes_K",
-                nearest(scheme, [f"monte_carlo_{_DRAWS}", "chromoformer_4", "chromosomes_5"])
-                or "choose one of these, for example chromosomes_5",
-            )
+            "--cv",
+            scheme,
+            f"monte_carlo_{_DRAWS}, chromoformer_4 or chromosomes_K",
+            nearest(scheme, [f"monte_carlo_{_DRAWS}", "chromoformer_4", "chromosomes_5"])
+            or "choose one of these, for example chromosomes_5",
         )
     empty = [
         Problem(
@@ -89,7 +87,7 @@ def make_folds(
         if not sum(gene_counts.get(name, 0) for name in getattr(fold, part))
     ]
     if empty:
-        raise InputError(empty)
+        raise InputError.of(empty)
     return folds
 
 
@@ -120,13 +118,11 @@ def _monte_carlo(counts: Mapping[str, int], blind: Iterable[str], seed: int) -> 
             break
     if len(draws) < _DRAWS:
         raise InputError(
-            Problem(
-                f"--cv=monte_carlo_{_DRAWS}",
-                f"{len(draws)} ways to hold out whole chromosomes with 27 to 33 % of "
-                f"{total} genes on {len(rest)} chromosomes (the nearest below: {nearest:.0%})",
-                f"{_DRAWS} different ones",
-                "use --cv=chromosomes_K, which takes chromosomes as they come",
-            )
+            f"--cv=monte_carlo_{_DRAWS}",
+            f"{len(draws)} ways to hold out whole chromosomes with 27 to 33 % of "
+            f"{total} genes on {len(rest)} chromosomes (the nearest below: {nearest:.0%})",
+            f"{_DRAWS} different ones",
+            "use --cv=chromosomes_K, which takes chromosomes as they come",
         )
     return [
         _fold(f"draw{i}", set(rest) - set(chosen), chosen, blind)
@@ -140,12 +136,10 @@ def _chromoformer(counts: Mapping[str, int]) -> list[Fold]:
     strange = set(counts) - {name for group in groups for name in group}
     if strange:
         raise InputError(
-            Problem(
-                "--cv=chromoformer_4",
-                f"genes on {listing(sort_chromosomes(strange))}",
-                "genes on chromosomes of its four groups (human 1-22, X, Y)",
-                "use --cv=chromosomes_K, or build a store without these chromosomes",
-            )
+            "--cv=chromoformer_4",
+            f"genes on {listing(sort_chromosomes(strange))}",
+            "genes on chromosomes of its four groups (human 1-22, X, Y)",
+            "use --cv=chromosomes_K, or build a store without these chromosomes",
         )
     for number, group in enumerate(groups, 1):
         held_out = sort_chromosomes(group)
@@ -162,14 +156,12 @@ def _balanced(counts: Mapping[str, int], k: int) -> list[Fold]:
     if k < 3 or k > len(counts):
         likely = min(max(k, 3), len(counts))
         raise InputError(
-            Problem(
-                f"--cv=chromosomes_{k}",
-                f"{k} groups for genes on {len(counts)} chromosomes",
-                f"between 3 (train, validation, test) and {len(counts)} groups",
-                f"the nearest is --cv=chromosomes_{likely}"
-                if likely >= 3
-                else "build a store with genes on at least 3 chromosomes",
-            )
+            f"--cv=chromosomes_{k}",
+            f"{k} groups for genes on {len(counts)} chromosomes",
+            f"between 3 (train, validation, test) and {len(counts)} groups",
+            f"the nearest is --cv=chromosomes_{likely}"
+            if likely >= 3
+            else "build a store with genes on at least 3 chromosomes",
         )
     # Largest chromosome first, into the group that holds the fewest genes so far.
     groups: list[list[str]] = [[] for _ in range(k)]
@@ -198,12 +190,10 @@ def select_folds(folds: Sequence[Fold], names: Sequence[str]) -> list[Fold]:
     unknown = [name for name in names if name not in known]
     if unknown:
         raise InputError(
-            Problem(
-                "--folds",
-                listing(unknown),
-                f"all, or some of {', '.join(known)}",
-                nearest(unknown, known) or "correct it",
-            )
+            "--folds",
+            listing(unknown),
+            f"all, or some of {', '.join(known)}",
+            nearest(unknown, known) or "correct it",
         )
     return [known[name] for name in names]
 

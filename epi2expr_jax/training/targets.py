@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import special
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError
 
 TARGETS = ("minmax", "log2")
 LABEL = "label"  # the target of classification
@@ -36,16 +36,14 @@ class TargetScale:
             InputError: for an unknown kind, or if all genes are expressed alike.
         """
         if kind not in (*TARGETS, LABEL):
-            raise InputError(Problem("--target", kind, " or ".join(TARGETS), "choose one of these"))
+            raise InputError("--target", kind, " or ".join(TARGETS), "choose one of these")
         rpkm = rpkm.astype(np.float64)
         if not rpkm.max() > rpkm.min():
             raise InputError(
-                Problem(
-                    where,
-                    f"the same expression ({rpkm.min():g} RPKM) in all {len(rpkm)} training genes",
-                    "expression that differs between genes",
-                    "check the expression table, or leave this cell out",
-                )
+                where,
+                f"the same expression ({rpkm.min():g} RPKM) in all {len(rpkm)} training genes",
+                "expression that differs between genes",
+                "check the expression table, or leave this cell out",
             )
         if kind == LABEL:
             return cls(kind, float(np.median(rpkm)), float(rpkm.max()), 0.0, 1.0)

@@ -14,7 +14,7 @@ import numpy as np
 from absl import flags
 
 from epi2expr_jax import perturb
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.dataset import InputConfig, load_dataset
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
@@ -101,12 +101,10 @@ def perturbation(rounds: int) -> dict:
     require_peers("torch", "chromoformer")
     if not FLAGS.store:
         raise InputError(
-            Problem(
-                "--store",
-                "none",
-                "a store with contacts, such as data_prep.import_chromoformer makes of its demo",
-                "give --store=demo.zarr",
-            )
+            "--store",
+            "none",
+            "a store with contacts, such as data_prep.import_chromoformer makes of its demo",
+            "give --store=demo.zarr",
         )
     store = WindowStore.open(FLAGS.store)
     assay = store.manifest.assays[0]

@@ -60,7 +60,7 @@ def roadmap(_: int, mean_run_bp: int = MEAN_RUN_BP, chromosomes: Sequence[str] =
                 problems = store.verify()
                 hours = _hours(begin, _ROADMAP_TRACKS / 2)
             if problems:
-                raise InputError(problems)
+                raise InputError.of(problems)
             held = sum(path.stat().st_size for path in where.rglob("*") if path.is_file())
             found[f"windows_of_{window_bp // 1000}_kb"] = {
                 "hours_two_workers": hours,

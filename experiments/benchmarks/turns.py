@@ -11,7 +11,7 @@ import jax
 import psutil
 from tqdm import tqdm
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.training.one_run import PRECISIONS
 
 
@@ -20,13 +20,11 @@ def require_peers(*names: str) -> None:
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(
-            Problem(
-                "this Python environment",
-                f"no {', '.join(missing)}",
-                "the peers that are measured side by side",
-                "pip install 'epi2expr_jax[peers]' and, without its dependencies, "
-                "chromoformer==1.1.3; or make benchmark",
-            )
+            "this Python environment",
+            f"no {', '.join(missing)}",
+            "the peers that are measured side by side",
+            "pip install 'epi2expr_jax[peers]' and, without its dependencies, "
+            "chromoformer==1.1.3; or make benchmark",
         )
 
 

@@ -36,7 +36,7 @@ def named_edits(
             with collect(problems):
                 edits += _edits(text, assay, place, space, factors)
     if problems:
-        raise InputError(list(dict.fromkeys(problems)))
+        raise InputError.of(list(dict.fromkeys(problems)))
     return edits
 
 
@@ -55,9 +55,7 @@ def _edits(
         return [perturb.set_to(assay, place, to_number(rest, "--edits=set"), space)]
     if kind == "shift":
         return [perturb.shift(assay, place, round(to_number(rest, "--edits=shift")), space)]
-    raise InputError(
-        Problem("--edits", text, ", ".join(KINDS), nearest([kind], KINDS) or "choose some")
-    )
+    raise InputError("--edits", text, ", ".join(KINDS), nearest([kind], KINDS) or "choose some")
 
 
 def to_number(text: str, flag: str) -> float:
@@ -69,7 +67,7 @@ def to_number(text: str, flag: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise InputError(Problem(flag, text or "nothing", "a number", "such as 0.5")) from None
+        raise InputError(flag, text or "nothing", "a number", "such as 0.5") from None
 
 
 def named_places(
@@ -91,7 +89,7 @@ def named_places(
         with collect(problems):
             places += _places(text, store, window_bp)
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
     return places, spaces.pop()
 
 
@@ -102,12 +100,10 @@ def _places(text: str, store: WindowStore, window_bp: int) -> Sequence[Place]:
         bins = perturb.distal_bins(window_bp=window_bp)
         if not bins:
             raise InputError(
-                Problem(
-                    "--where=distal",
-                    f"models that read {window_bp:,} bp, all of it promoter",
-                    "a window wider than the 6 kb of the promoter and a 2 kb bin on either side",
-                    "train with --model_window_bp=40000 from a store as wide",
-                )
+                "--where=distal",
+                f"models that read {window_bp:,} bp, all of it promoter",
+                "a window wider than the 6 kb of the promoter and a 2 kb bin on either side",
+                "train with --model_window_bp=40000 from a store as wide",
             )
         return bins
     if text == "pcre":
@@ -130,21 +126,17 @@ def _places(text: str, store: WindowStore, window_bp: int) -> Sequence[Place]:
             table = table.drop(columns="name")
     else:
         raise InputError(
-            Problem(
-                "--where",
-                text,
-                f"{', '.join(PRESETS)}, chr:start-end, or a BED file",
-                nearest([text], PRESETS) or "is the file there?",
-            )
+            "--where",
+            text,
+            f"{', '.join(PRESETS)}, chr:start-end, or a BED file",
+            nearest([text], PRESETS) or "is the file there?",
         )
     strange = sorted(set(table["chrom"]) - set(store.genes.chrom))
     if len(strange) == table["chrom"].nunique():
         raise InputError(
-            Problem(
-                text,
-                f"intervals on {listing(strange)} alone",
-                f"chromosomes of the store's genes ({listing(store.genes.chrom.unique())})",
-                f"give intervals of {store.manifest.assembly}, spelled as there",
-            )
+            text,
+            f"intervals on {listing(strange)} alone",
+            f"chromosomes of the store's genes ({listing(store.genes.chrom.unique())})",
+            f"give intervals of {store.manifest.assembly}, spelled as there",
         )
     return perturb.intervals(table.loc[~table["chrom"].isin(strange)])

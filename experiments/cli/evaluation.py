@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 from tqdm import tqdm
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.predict.baselines import mean_of_seeds, predict_baselines
 from epi2expr_jax.predict.ensemble import Ensemble
 from epi2expr_jax.predict.held_out import predict_held_out
@@ -38,12 +38,10 @@ def evaluate(
     ensemble = load(run_dir, store_path)
     if not any(ensemble.folds[run.fold].test for run in ensemble.runs):
         raise InputError(
-            Problem(
-                str(run_dir),
-                "models without a single test chromosome (imported weights have none)",
-                "genes that no model saw in training or validation",
-                "predict with load(RUN).predict(store, include_seen=True); it is no test",
-            )
+            str(run_dir),
+            "models without a single test chromosome (imported weights have none)",
+            "genes that no model saw in training or validation",
+            "predict with load(RUN).predict(store, include_seen=True); it is no test",
         )
     store = ensemble.open_store(store_path)
     predictions = predict_held_out(ensemble, store)

@@ -209,7 +209,7 @@ class Machine:
                 Problem("--share", FLAGS.share, "no --distributed beside it", "give one of them")
             )
         if problems:
-            raise InputError(problems)
+            raise InputError.of(problems)
         return cls(
             devices=FLAGS.devices,
             runs_at_once=FLAGS.runs_at_once,
@@ -237,7 +237,7 @@ def _share(flag: str, text: str) -> Share:
     index, slash, count = text.partition("/")
     if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
         raise InputError(
-            Problem(f"--{flag}", repr(text), "I/N with I from 0 to N-1, such as 0/4", "correct it")
+            f"--{flag}", repr(text), "I/N with I from 0 to N-1, such as 0/4", "correct it"
         )
     return Share(int(index), int(count))
 
@@ -336,7 +336,7 @@ def _model_options() -> dict[str, Any]:
         if not _is_number(text)
     ]
     if problems:
-        raise InputError(problems)
+        raise InputError.of(problems)
     given = {name: value for name, value in options.items() if value}
     if FLAGS.model == "chromoformer":
         given["contacts"] = 0 if FLAGS.no_pcre else FLAGS.contacts
@@ -377,7 +377,7 @@ def require(*names: str) -> None:
     """Refuse a command line that lacks one of these flags."""
     missing = [name for name in names if not getattr(FLAGS, name)]
     if missing:
-        raise InputError(
+        raise InputError.of(
             Problem("command line", f"no --{name}", "a value", "see --help for an example")
             for name in missing
         )

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.training.many_runs import Population
 
 TRACKERS = ("tensorboard", "wandb")
@@ -67,12 +67,10 @@ def trackers(names: Iterable[str], run_dir: pathlib.Path) -> list[Tracker]:
     missing = [package[name] for name in names if importlib.util.find_spec(package[name]) is None]
     if missing:
         raise InputError(
-            Problem(
-                "--track",
-                f"no {', '.join(missing)} in this Python environment",
-                "the extra `track`",
-                "pip install 'epi2expr_jax[track]'",
-            )
+            "--track",
+            f"no {', '.join(missing)} in this Python environment",
+            "the extra `track`",
+            "pip install 'epi2expr_jax[track]'",
         )
     made = {"tensorboard": _TensorBoard, "wandb": _WandB}
     return [made[name](run_dir) for name in names]

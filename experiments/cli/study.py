@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.dataset import Dataset, load_dataset
 from epi2expr_jax.inputs.masking import CHANNELS
@@ -108,12 +108,10 @@ class Study:
         refused = [track for track in absent if absent[track] or not pairs]
         if refused:
             raise InputError(
-                Problem(
-                    str(self.store.path),
-                    f"no track {listing(refused)}",
-                    "a track for every chosen cell and assay",
-                    "choose --cells or --assays without them, or build a store that has them",
-                )
+                str(self.store.path),
+                f"no track {listing(refused)}",
+                "a track for every chosen cell and assay",
+                "choose --cells or --assays without them, or build a store that has them",
             )
         if left_out:
             print(

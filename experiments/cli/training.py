@@ -88,7 +88,7 @@ class _Training:
             except OutOfMemory:
                 lanes = self.fit.lanes.count
                 if population.chunks <= 1:
-                    raise InputError(_too_large(self.fit.lanes.width)) from None
+                    raise InputError.of(_too_large(self.fit.lanes.width)) from None
                 at_once = max(1, population.chunks // 2) * lanes
                 # Its arrays must be gone before others are made.
                 del population
@@ -259,24 +259,20 @@ def _start(
             changed.append("the store's contents")
         if changed or not resume:
             raise InputError(
-                Problem(
-                    str(run_dir),
-                    f"a run of another request ({'; '.join(changed)})" if changed else "a run",
-                    "the same request, to resume" if changed else "an empty run directory",
-                    "give another --run, or delete this one",
-                )
+                str(run_dir),
+                f"a run of another request ({'; '.join(changed)})" if changed else "a run",
+                "the same request, to resume" if changed else "an empty run directory",
+                "give another --run, or delete this one",
             )
         if card["versions"] != checkpoint.versions():
             print("note: other versions or device than at the start; see the run card")
         return {"signal": trained.as_json(), **card}  # cards of older versions lack it
     if run_dir.exists() and any(path.suffix != ".partial" for path in run_dir.iterdir()):
         raise InputError(
-            Problem(
-                str(run_dir),
-                "files that are not a run",
-                "an empty or new directory",
-                "give another --run",
-            )
+            str(run_dir),
+            "files that are not a run",
+            "an empty or new directory",
+            "give another --run",
         )
     run_dir.mkdir(parents=True, exist_ok=True)
     card = {

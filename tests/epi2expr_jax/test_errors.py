@@ -26,17 +26,17 @@ def test_an_error_says_all_its_problems():
         "b.csv: found no rows; expected a row a gene; add them",
     ]
     assert str(ONE) == lines[0]
-    assert str(InputError(problem for problem in (ONE, OTHER))) == "\n".join(lines)
-    assert InputError(ONE).problems == (ONE,)
+    assert str(InputError.of(problem for problem in (ONE, OTHER))) == "\n".join(lines)
+    assert InputError.of(ONE).problems == (ONE,)
     with pytest.raises(ValueError, match="strand x"):
-        raise InputError(ONE)
+        raise InputError.of(ONE)
 
 
 def test_an_error_of_a_worker_process_keeps_its_problems():
-    back = pickle.loads(pickle.dumps(InputError([ONE, OTHER])))
+    back = pickle.loads(pickle.dumps(InputError.of([ONE, OTHER])))
     assert type(back) is InputError
     assert back.problems == (ONE, OTHER)
-    assert str(back) == str(InputError([ONE, OTHER]))
+    assert str(back) == str(InputError.of([ONE, OTHER]))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_problems_are_collected_and_the_unnamed_get_a_kind():
     problems = [ONE]
     with collect(problems, kind="strand"):
         problems.append(ONE)
-        raise InputError([ONE, OTHER])
+        raise InputError.of([ONE, OTHER])
     assert [problem.kind for problem in problems] == ["", "strand", "strand", "empty"]
     assert problems[3] == OTHER
     with collect(problems):
@@ -111,7 +111,7 @@ def test_problems_are_shown_in_four_lines_each(tmp_path):
 )
 def test_bad_input_ends_a_program_with_status_2(capfd, problems, said):
     with pytest.raises(SystemExit) as left, exit_on_bad_input():
-        raise InputError(problems)
+        raise InputError.of(problems)
     assert left.value.code == 2
     assert tuple(capfd.readouterr()) == ("", said)
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.program import start
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -24,7 +24,7 @@ def sow():
     logging.info("a step")
     logging.warning("it is late")
     if flags.FLAGS.seeds < 1:
-        raise InputError(Problem("--seeds", "none", "at least 1", "sow one"))
+        raise InputError("--seeds", "none", "at least 1", "sow one")
     print(f"{flags.FLAGS.seeds} seeds sown")
 
 

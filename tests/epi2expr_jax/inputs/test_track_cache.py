@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.device_tracks import CellRegions, RegionTrack, WindowSignal
 from epi2expr_jax.inputs.track_cache import _READING, TrackCache
 
@@ -36,7 +36,7 @@ class MadeUp:
         self.reads[pair] += 1
         self.by_others[pair] += threading.get_ident() != self.caller
         if pair in self.bad:
-            raise InputError(Problem("-".join(pair), "bad", "good", "mend it"))
+            raise InputError("-".join(pair), "bad", "good", "mend it")
         return values_of(pair)
 
     def regions(self, cell):

@@ -1,12 +1,137 @@
-"""Files that are whole or absent."""
+"""Files that are whole or absent, and what is in them: the one way to write, hash and open."""
 
+import contextlib
+import glob
+import gzip
+import hashlib
+import io
 import json
+import os
 import pathlib
-from typing import Any
+import secrets
+import time
+import zlib
+from collections.abc import Iterator
+from typing import IO, Any, cast
+
+import pandas as pd
+
+from epi2expr_jax.errors import InputError
+
+_PARTIAL = ".partial"  # in the name of whatever is not whole yet
+_ABANDONED = 3600.0  # seconds after which a partial file is what a killed program left
+_GZIP = b"\x1f\x8b"
 
 
-def write_json(path: pathlib.Path, content: Any) -> None:
-    """Whole or not at all: written beside, then renamed."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-    partial.replace(path)
+@contextlib.contextmanager
+def whole(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
+    """A place to write a file, which gets its name only when it is whole and on disk.
+
+    Each writer has a place of its own, so that several may write one file: the last one stays. A
+    link keeps pointing where it did, and the file keeps its permissions. After an error nothing of
+    it is left; after a kill a partial file is, until the next writer comes an hour later.
+
+    Args:
+        path: the file, in a folder that exists.
+
+    Yields:
+        Where to write: an empty file, whose name ends in the same suffix.
+    """
+    path = pathlib.Path(path).resolve()
+    _remove_abandoned(path)
+    place = path.with_name(f"{path.name}.{secrets.token_hex(4)}{_PARTIAL}{path.suffix}")
+    os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    try:
+        if path.exists():
+            os.chmod(place, path.stat().st_mode)
+        yield place
+        _to_disk(place)
+        place.replace(path)
+        _to_disk(path.parent)
+    finally:
+        place.unlink(missing_ok=True)
+
+
+def is_partial(path: pathlib.Path) -> bool:
+    """Whether a file of this name is not whole: one being written, or left by a killed program."""
+    return _PARTIAL in path.suffixes
+
+
+def _remove_abandoned(path: pathlib.Path) -> None:
+    for old in path.parent.glob(f"{glob.escape(path.name)}.*{_PARTIAL}{path.suffix}"):
+        with contextlib.suppress(FileNotFoundError):  # another writer has just removed it
+            if time.time() - old.stat().st_mtime > _ABANDONED:
+                old.unlink()
+
+
+def _to_disk(path: pathlib.Path) -> None:
+    """Wait until a file, or the names in a folder, would survive a crash of the machine."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: str | pathlib.Path, text: str) -> None:
+    """Text in UTF-8, whole or not at all."""
+    with whole(path) as place:
+        place.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | pathlib.Path, content: Any) -> None:
+    """JSON with sorted keys, whole or not at all."""
+    write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def write_csv(path: str | pathlib.Path, table: pd.DataFrame) -> None:
+    """A table without its index, numbers to six digits, whole or not at all."""
+    with whole(path) as place:
+        table.to_csv(place, index=False, float_format="%.6g")
+
+
+def write_parquet(path: str | pathlib.Path, table: pd.DataFrame) -> None:
+    """A table without its index, whole or not at all."""
+    with whole(path) as place:
+        table.to_parquet(place, index=False)
+
+
+def sha256(path: str | pathlib.Path) -> str:
+    """The checksum of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def opened(path: str | pathlib.Path, what: str = "a file") -> Iterator[IO[bytes]]:
+    """A file to read, unpacked on the way if it is gzip by its content, whatever its name.
+
+    Args:
+        what: the kind of file expected, for the error.
+
+    Raises:
+        InputError: if it cannot be opened, or the gzip is found damaged while it is read.
+    """
+    try:
+        file = io.FileIO(path)
+    except OSError as error:
+        reason = f"nothing that can be read ({error.strerror or error})"
+        raise InputError(str(path), reason, what, "check the path") from None
+    with io.BufferedReader(file) as file:
+        packed = file.read(2) == _GZIP
+        file.seek(0)
+        if not packed:
+            yield file
+            return
+        try:
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                yield io.BufferedReader(cast(io.RawIOBase, unpacked))
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            found = f"a damaged gzip file ({error})"
+            raise InputError(str(path), found, what, "copy or download it again") from None
+
+
+def read_bytes(path: str | pathlib.Path, what: str = "a file") -> bytes:
+    """What a file holds, unpacked if it is gzip by its content. See `opened`."""
+    with opened(path, what) as file:
+        return file.read()

@@ -1,10 +1,19 @@
-"""A JSON file is there whole, or as it was before."""
+"""A file is there whole, or as it was before; a damaged one is refused by name."""
 
+import contextlib
+import gzip
 import json
+import os
+import stat
+import threading
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from epi2expr_jax.files import write_json
+from epi2expr_jax import files
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import opened, read_bytes, whole, write_json
 
 
 def test_content_comes_back_in_a_form_that_does_not_depend_on_its_order(tmp_path):
@@ -21,10 +30,11 @@ def test_nothing_but_the_file_stays(tmp_path):
     for content in ("first", "second"):
         write_json(tmp_path / "card.json", content)
     write_json(tmp_path / "card", "no suffix")
-    assert {file.name: json.loads(file.read_text()) for file in tmp_path.iterdir()} == {
-        "card.json": "second",
-        "card": "no suffix",
-    }
+    with whole(tmp_path / "array.npy") as place:
+        np.save(place, np.arange(3))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["array.npy", "card", "card.json"]
+    assert json.loads((tmp_path / "card.json").read_text()) == "second"
+    assert np.load(tmp_path / "array.npy").tolist() == [0, 1, 2]
 
 
 def test_what_cannot_be_written_leaves_the_file_as_it_was(tmp_path):
@@ -32,14 +42,111 @@ def test_what_cannot_be_written_leaves_the_file_as_it_was(tmp_path):
     write_json(path, "old")
     with pytest.raises(TypeError, match="not JSON serializable"):
         write_json(path, {"a": 1, "b": object()})
-    (tmp_path / "card.json.partial").mkdir()  # a disk that refuses
-    with pytest.raises(IsADirectoryError):
-        write_json(path, "new")
+    with contextlib.suppress(ZeroDivisionError), whole(path) as place:
+        place.write_text("half")
+        raise ZeroDivisionError
     assert json.loads(path.read_text()) == "old"
-
-
-def test_a_leftover_of_a_killed_program_is_no_hindrance(tmp_path):
-    (tmp_path / "card.json.partial").write_text('{"half": ' + "1" * 99)
-    write_json(tmp_path / "card.json", "new")
     assert [file.name for file in tmp_path.iterdir()] == ["card.json"]
-    assert json.loads((tmp_path / "card.json").read_text()) == "new"
+
+
+def test_while_it_is_written_the_old_file_stands_and_the_new_one_is_known_as_partial(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    with whole(path) as place:
+        place.write_text("new")
+        assert path.read_text() == "old"
+        assert files.is_partial(place)
+        assert place.suffix == ".csv"
+    assert path.read_text() == "new"
+    assert not files.is_partial(path)
+
+
+def test_what_a_killed_program_left_goes_after_an_hour(tmp_path):
+    for name, age in (("old", 3700), ("young", 60)):
+        left = tmp_path / f"card.json.{name}.partial.json"
+        left.write_text("half")
+        os.utime(left, (left.stat().st_mtime - age,) * 2)
+    write_json(tmp_path / "card.json", "new")
+    names = sorted(file.name for file in tmp_path.iterdir())
+    assert names == ["card.json", "card.json.young.partial.json"]
+
+
+def test_links_and_permissions_stay(tmp_path):
+    real, link = tmp_path / "real.json", tmp_path / "link.json"
+    write_json(real, 1)
+    real.chmod(0o640)
+    link.symlink_to(real)
+    write_json(link, 2)
+    assert link.is_symlink()
+    assert json.loads(real.read_text()) == 2
+    assert stat.S_IMODE(real.stat().st_mode) == 0o640
+
+
+def test_a_new_file_has_the_permissions_that_the_user_gives_new_files(tmp_path):
+    (tmp_path / "plain").write_text("")
+    write_json(tmp_path / "card.json", 1)
+    assert (tmp_path / "card.json").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_several_may_write_one_file(tmp_path):
+    path = tmp_path / "card.json"
+    contents = [[n] * 2000 for n in range(8)]
+    writers = [threading.Thread(target=write_json, args=(path, each)) for each in contents]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert json.loads(path.read_text()) in contents
+    assert [file.name for file in tmp_path.iterdir()] == ["card.json"]
+
+
+def test_tables_come_back(tmp_path):
+    table = pd.DataFrame({"assay": ["H3K27ac", "DNase"], "r": [0.123456789, np.nan]})
+    files.write_csv(tmp_path / "table.csv", table)
+    files.write_parquet(tmp_path / "table.parquet", table)
+    assert (tmp_path / "table.csv").read_text() == "assay,r\nH3K27ac,0.123457\nDNase,\n"
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "table.parquet"), table)
+
+
+def test_the_checksum_is_that_of_the_bytes(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert files.sha256(tmp_path / "a") == expected
+
+
+def test_gzip_is_known_by_its_content(tmp_path):
+    (tmp_path / "packed.txt").write_bytes(gzip.compress(b"one\n") + gzip.compress(b"two\n"))
+    (tmp_path / "plain.gz").write_bytes(b"one\n")
+    (tmp_path / "empty").write_bytes(b"")
+    assert read_bytes(tmp_path / "packed.txt") == b"one\ntwo\n"
+    assert read_bytes(tmp_path / "plain.gz") == b"one\n"
+    assert read_bytes(tmp_path / "empty") == b""
+    with opened(tmp_path / "packed.txt") as file:
+        assert list(file) == [b"one\n", b"two\n"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "bits", "head", "missing", "folder"])
+def test_a_damaged_file_is_refused_by_name(tmp_path, damage):
+    path = tmp_path / "genes.bed"
+    packed = bytearray(gzip.compress(os.urandom(4000)))
+    if damage == "cut":
+        del packed[2000:]
+    elif damage == "bits":
+        packed[1000:1100] = bytes(100)
+    elif damage == "head":
+        packed[2] = 99
+    if damage == "folder":
+        path.mkdir()
+    elif damage != "missing":
+        path.write_bytes(packed)
+    with pytest.raises(InputError) as caught:
+        read_bytes(path, "a BED file")
+    (problem,) = caught.value.problems
+    assert problem.where == str(path)
+    assert problem.expected == "a BED file"
+
+
+def test_errors_of_the_reader_stay_what_they_are(tmp_path):
+    (tmp_path / "a").write_bytes(gzip.compress(b"abc"))
+    with pytest.raises(OSError, match="No space"), opened(tmp_path / "a"):
+        raise OSError("No space left on device")

@@ -6,7 +6,7 @@ import difflib
 import errno
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TextIO
+from typing import Any, TextIO, overload
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +79,85 @@ class OutOfMemory(RuntimeError):
     """A device had too little memory for what was asked of it."""
 
 
+class Problems:
+    """Gathers problems; see `collect`."""
+
+    def __init__(self) -> None:
+        self.found: list[Problem] = []
+
+    def add(self, where: str, found: str, expected: str, remedy: str, kind: str = "") -> None:
+        """One more, as in `Problem`."""
+        self.found.append(Problem(where, found, expected, remedy, kind))
+
+    def extend(self, problems: Iterable[Problem]) -> None:
+        """Several more."""
+        self.found.extend(problems)
+
+    def part(self, kind: str = "") -> "_Part":
+        """For work whose `InputError` must not end what comes after it.
+
+        Args:
+            kind: given to the problems found inside that have none.
+        """
+        return _Part(self, kind)
+
+    def __bool__(self) -> bool:
+        return bool(self.found)
+
+    def __enter__(self) -> "Problems":
+        return self
+
+    def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
+        if isinstance(error, InputError):
+            self.found.extend(error.problems)
+        elif error is not None:
+            return
+        if self.found:
+            raise InputError.of(dict.fromkeys(self.found)) from None
+
+
+class _Part:
+    def __init__(self, problems: Problems, kind: str):
+        self._problems, self._kind = problems, kind
+
+    def __enter__(self) -> None:
+        self._before = len(self._problems.found)
+
+    def __exit__(self, _: Any, error: BaseException | None, __: Any) -> bool:
+        found = self._problems.found
+        if isinstance(error, InputError):
+            found.extend(error.problems)
+        found[self._before :] = [
+            dataclasses.replace(problem, kind=problem.kind or self._kind)
+            for problem in found[self._before :]
+        ]
+        return isinstance(error, InputError)
+
+
+@overload
+def collect() -> Problems: ...
+@overload
+def collect(
+    problems: list[Problem], kind: str = ""
+) -> contextlib.AbstractContextManager[None, bool]: ...
+def collect(problems: list[Problem] | None = None, kind: str = "") -> Any:
+    """Gather problems, and raise them together at the end: the one way to report several.
+
+        with collect() as problems:
+            if not rows:
+                problems.add(path, "no rows", "a row a gene", "add them")
+            for track in tracks:
+                with problems.part():  # goes on with the next track
+                    read(track)
+
+    Raises:
+        InputError: at the end, of all that was found, each once.
+    """
+    return Problems() if problems is None else _into_list(problems, kind)
+
+
 @contextlib.contextmanager
-def collect(problems: list[Problem], kind: str = "") -> Iterator[None]:
+def _into_list(problems: list[Problem], kind: str = "") -> Iterator[None]:
     """Append the problems of an `InputError` raised inside to `problems`, and go on.
 
     Args:

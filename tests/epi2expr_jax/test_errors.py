@@ -1,5 +1,6 @@
 """Every problem is shown at once, and no program ends with a traceback for bad input."""
 
+import dataclasses
 import errno
 import pickle
 
@@ -71,6 +72,36 @@ def test_other_errors_are_not_collected():
     with pytest.raises(KeyError), collect(problems):
         raise KeyError("a fault of ours")
     assert problems == []
+
+
+def test_all_that_is_found_inside_is_raised_at_the_end():
+    with pytest.raises(InputError) as caught, collect() as problems:
+        problems.add("a.csv, line 2", "strand x", "+ or -", "correct it")
+        with problems.part("strand"):
+            problems.extend([ONE])
+            raise InputError.of([ONE, OTHER])
+        with problems.part():
+            went_on = True
+        raise InputError("c.csv", "nothing", "rows", "add them")
+    assert went_on
+    named = dataclasses.replace(ONE, kind="strand")
+    last = Problem("c.csv", "nothing", "rows", "add them")
+    assert caught.value.problems == (ONE, named, OTHER, last)
+
+
+def test_where_nothing_is_found_work_goes_on():
+    with collect() as problems:
+        assert not problems
+        with problems.part():
+            done = True
+    assert done
+
+
+def test_faults_of_ours_are_not_gathered():
+    with pytest.raises(KeyError), collect() as problems:
+        problems.extend([ONE])
+        with problems.part():
+            raise KeyError("a fault of ours")
 
 
 def test_what_is_found_is_raised_unless_a_list_takes_it():

@@ -99,36 +99,13 @@ STAYS = {"epi2expr_jax.attribution": "epi2expr_jax.interpret.attribution"}
 # Modules that became folders of the same name: which file has their names now. (`store` and
 # `perturb` hand on all that they had.)
 TRAINING = {
-    "one_run": [
-        "RUNNING",
-        "STOPPED",
-        "FINISHED",
-        "QUARANTINED",
-        "PRECISIONS",
-        "STATUS_NAMES",
-        "TrainConfig",
-        "RunState",
-        "EpochRecord",
-        "Trainer",
-        "parts_of",
-        "predict_genes",
-        "over_batches",
-    ]
+    "one_run": "RUNNING STOPPED FINISHED QUARANTINED PRECISIONS STATUS_NAMES TrainConfig RunState "
+    "EpochRecord Trainer parts_of predict_genes over_batches"
 }
-PREDICT = {"inference": ["on_scale", "predict_runs", "chunks_of", "plan_of"]}
+PREDICT = {"inference": "on_scale predict_runs chunks_of plan_of"}
 FIGURES = {
-    "style": [
-        "STYLE",
-        "WIDTH",
-        "drop_panels",
-        "data_uri",
-        "heat_map",
-        "new_figure",
-        "number",
-        "ranking_figure",
-        "unit_of",
-        "wrap",
-    ]
+    "style": "STYLE WIDTH drop_panels data_uri heat_map new_figure number ranking_figure unit_of "
+    "wrap"
 }
 
 
@@ -192,7 +169,7 @@ def find(old: str, places: Sequence[str], name: str, stacklevel: int = 3) -> Any
     return getattr(having[0], name)
 
 
-def find_in_folder(folder: str, rooms: dict[str, list[str]], name: str) -> Any:
+def find_in_folder(folder: str, rooms: dict[str, str], name: str) -> Any:
     """Likewise for a module that became a folder: `rooms` says which names to look for where."""
-    places = [f"{folder}.{room}" for room, names in rooms.items() if name in names]
+    places = [f"{folder}.{room}" for room, names in rooms.items() if name in names.split()]
     return find(folder, places, name, stacklevel=4)

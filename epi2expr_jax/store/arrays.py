@@ -76,7 +76,7 @@ def declare_arrays(
 
 # One context for the whole process, never destroyed. When every open had its own, TensorStore
 # 0.1.86 sometimes freed a context's thread pool twice under load, and the process died
-# (BUILD_NOTES, 2026-11-26).
+# (docs/decisions, 0047).
 CONTEXT = ts.Context(
     {
         # The defaults grow with the cores of the host, not with those lent to this process.

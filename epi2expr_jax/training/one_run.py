@@ -49,7 +49,7 @@ Leaf = Any
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How every run of a population is trained. Defaults: approach 1 (see the README's table).
+    """How every run of a population is trained. Defaults: those of `cnn` (see docs/commands.md).
 
     Attributes:
         task: `regression` (mean squared error) or `classification` (cross-entropy).

@@ -115,7 +115,7 @@ for _ in range(int(sys.argv[2])):
 
 @pytest.mark.trial
 def test_many_processes_read_side_by_side_under_load(store, trial_size):
-    """When every open had a context of its own, some died (BUILD_NOTES, 2026-11-26)."""
+    """When every open had a context of its own, some died (docs/decisions, 0047)."""
     processes, at_once, times = trial_size((3, 3, 3), (210, 30, 100))
     command = [sys.executable, "-c", READING, str(store.path), str(times)]
     ended = []

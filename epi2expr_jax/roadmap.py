@@ -1,6 +1,6 @@
 """What the Roadmap Epigenomics studies fixed: held-out chromosomes and fold groups.
 
-The cells and assays themselves are data, not code: see `data_prep/sheets`.
+The cells and assays themselves are data, not code: see `data_prep/formats/sheets`.
 """
 
 # Approach 1 keeps these chromosomes blind: no model trains on or is chosen by their genes.

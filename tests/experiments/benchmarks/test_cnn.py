@@ -3,9 +3,11 @@
 import json
 import types
 
+import numpy as np
 import pytest
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.models.cnn import CnnConfig
 from experiments.benchmarks import cnn as room
 
 GENE_STEPS = 4 * 8 * 128  # runs, steps and genes a step of one measurement
@@ -51,3 +53,15 @@ def test_without_keras_it_says_what_is_missing(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="no keras"):
         room.cnn(1)
+
+
+@pytest.mark.peers
+def test_one_model_at_a_time_trains_in_either_library():
+    pytest.importorskip("torch")
+    random = np.random.default_rng(0)
+    windows = random.standard_normal((16, 400, 1), np.float32)
+    config = CnnConfig(width=0.02)
+    target = windows[:, 0, 0]
+    assert [row[-1] for row in room._table(CnnConfig())] == [1, 192, 256, 1536, 256, 8, 256]
+    for make in (room.torch_epoch, room.flax_epoch):
+        make(config, "float32", 8, windows, target)()

@@ -66,8 +66,7 @@ def _start(name: str, seconds: float, small: bool, out: pathlib.Path) -> None:
         own["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     call = f"device.stage({name!r}, {seconds:.0f}, {small}, {str(out.resolve())!r})"
     program = f"from experiments.benchmarks import device; {call}"
-    errors = out / f"{name}.err"
-    with errors.open("w") as stderr:
+    with tempfile.TemporaryFile("w+") as stderr:
         process = subprocess.Popen(
             [sys.executable, "-c", program],
             stderr=stderr,
@@ -83,8 +82,9 @@ def _start(name: str, seconds: float, small: bool, out: pathlib.Path) -> None:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-    if code != 0:
-        _say(out, name, {"error": code, "stderr": errors.read_text()[-400:]})
+        if code != 0:
+            stderr.seek(0)
+            _say(out, name, {"error": code, "stderr": stderr.read()[-400:]})
 
 
 def stage(name: str, seconds: float, small: bool, out: str) -> None:

@@ -1,5 +1,6 @@
 """The figures of `--what=device`: for each stage, what it measures, the most telling first."""
 
+import dataclasses
 import datetime
 import functools
 import importlib
@@ -46,13 +47,10 @@ Task = tuple[dict[str, Any], Callable[[], dict[str, Any]]]
 _BATCH = {"cnn": 128, "promoter_cnn": 64, "chromoformer": 64}
 _STEPS = {"cnn": 64, "promoter_cnn": 64, "chromoformer": 48}  # an epoch
 _NARROW = 0.05  # width of the models under --small
-_SHALLOW = {"pairwise_layers": 1, "regulation_layers": 1}  # Chromoformer likewise
 _FEW = 8, 3  # genes a batch and batches an epoch under --small
 
 
 # -- the machine -----------------------------------------------------------------------------
-
-_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "torch", "keras")
 
 
 def _machine(small: bool) -> Iterator[Task]:
@@ -65,13 +63,14 @@ def _machine(small: bool) -> Iterator[Task]:
 
 def _versions() -> dict[str, Any]:
     here = jax.local_devices()[0]
+    libraries = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "torch", "keras")
     return {
         "device": here.device_kind,
         "platform": here.platform,
         "devices": jax.local_device_count(),
         "cores": os.cpu_count(),
         "python": sys.version.split()[0],
-        "versions": {name: _version(name) for name in _LIBRARIES},
+        "versions": {name: _version(name) for name in libraries},
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
@@ -137,10 +136,9 @@ def _runs(
     width = _NARROW if small else 1.0
     lanes = Lanes(runs, (jax.local_devices()[0],))
     if model == "chromoformer":
-        data, config = (
-            OneCell(genes),
-            ChromoformerConfig(assays=ASSAYS, width=width, **(_SHALLOW if small else {})),
-        )
+        data, config = OneCell(genes), ChromoformerConfig(assays=ASSAYS, width=width)
+        if small:
+            config = dataclasses.replace(config, pairwise_layers=1, regulation_layers=1)
         trainer = region_trainer(config, data, train, batch, precision)
     else:
         config = REGISTRY[model](width=width)

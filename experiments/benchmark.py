@@ -8,6 +8,7 @@
     python -m experiments.benchmark --what=scaling
     python -m experiments.benchmark --what=grid --precision=bfloat16
     python -m experiments.benchmark --what=perturb --store=demo.zarr
+    python -m experiments.benchmark --what=device --seconds=470
 
 windows: windows/s and Mb/s of one core, 10 kb windows in bins of 25 bp: our bigWig reader against
     the original's route (pyBigWig, Python lists), pyBigWig's stats(exact=True) and pybigtools; and
@@ -29,6 +30,9 @@ scaling: seconds a run and epoch of the CNN against the number of runs, of genes
 perturb: gene-edits/s of the original study's distal preset (17 bins x 11 factors, four models)
     against its PyTorch network on one gene and edit at a time.
 grid: what 660 CNNs and 308 Chromoformers cost on this device, and the estimate for one H100.
+device: one shot at an accelerator, a line of JSON for every figure, in --out as well: its own rates
+    of matrix products and copies, training of each model by lanes and precision, results against
+    those of the CPU, the peers, what the host costs, inference, some tests. --small tries it out.
 
 Where there are two sides they take turns (ABAB), and the median ratio counts: absolute figures
 drift with the machine. Rounds beside which other processes ran are dropped and measured again.
@@ -38,6 +42,7 @@ the extra `peers`:  pip install -e '.[peers]'
 
 import importlib
 import json
+import os
 import platform
 from collections.abc import Callable
 
@@ -60,6 +65,7 @@ BENCHMARKS = {
     "scaling": ("scaling", "scaling"),
     "grid": ("scaling", "whole_study"),
     "perturb": ("perturb", "perturbation"),
+    "device": ("device", "device"),
 }
 
 
@@ -88,6 +94,9 @@ def define_flags() -> None:
     define_store()
     flags.DEFINE_integer("rounds", 5, "Rounds; the median counts.", lower_bound=1)
     flags.DEFINE_enum("precision", "float32", list(PRECISIONS), "grid: of matrix products.")
+    flags.DEFINE_float("seconds", 470, "device: seconds in all.", lower_bound=10)
+    flags.DEFINE_boolean("small", False, "device: small models, few steps; to try it on a CPU.")
+    flags.DEFINE_string("out", os.environ.get("OUT", "device"), "device: folder of results.jsonl.")
 
 
 def main() -> None:

@@ -1,10 +1,12 @@
 """Strict settings for all tests: types of arrays checked at run time, rank promotion refused."""
 
+import importlib.util
 import os
 import pathlib
 import tempfile
 
-# Before JAX is imported: no test may depend on a GPU that happens to be there.
+# Before JAX is imported: no test may depend on a GPU that happens to be there. What the caller sets
+# counts: experiments.benchmark --what=device runs tests on accelerators.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("KERAS_BACKEND", "jax")
 # Tests and the programs they start share caches (compiled programs, indexed annotations): a private
@@ -19,7 +21,8 @@ import jax
 import jaxtyping
 import pytest
 
-jaxtyping.install_import_hook("epi2expr_jax", "beartype.beartype")
+if importlib.util.find_spec("beartype"):  # bare accelerator machines do without
+    jaxtyping.install_import_hook("epi2expr_jax", "beartype.beartype")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

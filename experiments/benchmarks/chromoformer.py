@@ -18,105 +18,28 @@ import numpy as np
 from flax import nnx
 
 from epi2expr_jax.inputs.batch_plan import BatchPlan
-from epi2expr_jax.inputs.device_tracks import CellRegions, RegionTrack, centre_padding, signal_of
+from epi2expr_jax.inputs.device_tracks import signal_of
 from epi2expr_jax.inputs.track_cache import TrackCache
 from epi2expr_jax.models import ChromoformerConfig
 from epi2expr_jax.models.chromoformer_torch import to_torch
 from epi2expr_jax.models.region_batch import RegionBatch, TokenLayout
 from epi2expr_jax.predict.inference import predict_runs
 from epi2expr_jax.training.many_runs import Population
-from epi2expr_jax.training.one_run import TrainConfig, Trainer
-from epi2expr_jax.training.runs import Run, RunInputs
+from experiments.benchmarks.made_up import ASSAYS, OneCell, population, region_trainer
 from experiments.benchmarks.turns import matmul_mflops, rate, ratio, require_peers, take_turns
 
-_ASSAYS = 7
 _BATCH = 64
 _BEST_BATCH = 16  # the original's, on CPU
 _TRAIN, _VALIDATION = 1024, 8  # genes
-# Genes of chromoformer's demo by their number of contacts, 0 to 8: mean 5.8.
-_DEMO_GENES = (11, 8, 3, 3, 4, 5, 4, 4, 58)
 # Multiply-adds of one gene, forward and backward, twice; absent regions not counted.
 _MFLOP_A_GENE = 196.0
-_CONFIG = ChromoformerConfig(assays=_ASSAYS)
+_CONFIG = ChromoformerConfig(assays=ASSAYS)
 
 
-class _OneCell:
-    """Random log depth of promoters and regions as wide as real ones: a dataset of one cell."""
-
-    cells = ("cell",)
-    assays = tuple(map(str, range(_ASSAYS)))
-
-    def __init__(self, genes: int):
-        random = np.random.default_rng(0)
-        most, positions = _CONFIG.contacts, _CONFIG.positions
-        count = random.permutation(np.resize(np.repeat(np.arange(9), _DEMO_GENES), genes))
-        there = np.arange(most) < count[:, None]
-        region = np.where(there, np.cumsum(there).reshape(there.shape) - 1, -1)
-        score = np.where(there, random.exponential(2, there.shape), 0)
-        width = random.lognormal(np.log(5300), 0.5, there.sum())
-        width = np.clip(width, 1000, 40_000).astype(int)
-
-        def depth(*shape: int) -> np.ndarray:
-            return np.log1p(random.gamma(0.5, 4, shape)).astype(np.float32)
-
-        bins = [-(-width // resolution) for resolution in _CONFIG.resolutions]
-        left = [centre_padding(b, n) for b, n in zip(bins, positions, strict=True)]
-        begin = [
-            np.cumsum(b) - b - pad + n for b, pad, n in zip(bins, left, positions, strict=True)
-        ]
-        begin, left, bins = (
-            tuple(a.astype(np.int32) for a in part) for part in (begin, left, bins)
-        )
-        self.contacts = count
-        self._regions = CellRegions(
-            own=tuple(np.ones((2, n), bool) for n in positions),
-            minus=np.zeros(genes, bool),
-            begin=begin,
-            left=left,
-            bins=bins,
-            region=region.astype(np.int32),
-            score=score.astype(np.float32),
-        )
-        self._tracks = {
-            assay: RegionTrack(
-                promoter=tuple(depth(genes, n) for n in positions),
-                depth=tuple(
-                    depth(int(b.sum()) + 2 * n) for b, n in zip(bins, positions, strict=True)
-                ),
-            )
-            for assay in self.assays
-        }
-
-    def track(self, _: str, assay: str) -> RegionTrack:
-        return self._tracks[assay]
-
-    def regions(self, _: str) -> CellRegions:
-        return self._regions
-
-
-_RUN = Run("cell", _OneCell.assays, "fold", 0)
-
-
-def _population(data: _OneCell, precision: str = "float32") -> Population:
+def _population(data: OneCell, precision: str = "float32") -> Population:
     """One run of the engine that `experiments.train` uses, with the published training."""
-    genes = len(data.contacts)
-    train = np.arange(genes) < _TRAIN
-    inputs = RunInputs(
-        target=np.random.default_rng(1).standard_normal((1, genes)).astype(np.float32),
-        train=train[None],
-        validation=~train[None],
-        order_key=np.array([[1, 2]], np.uint32),
-        model_key=np.array([[3, 4]], np.uint32),
-    )
-    published = _CONFIG.TRAINING["decay"]
-    fields = {**published, "epochs": 10_000, "precision": precision}
-    config = TrainConfig(plateau=None, early_stop=None, **fields)
-    plans = [
-        BatchPlan.of(_BATCH, _CONFIG.contacts, [data.contacts[part]], balanced=True)
-        for part in (train, ~train)
-    ]
-    trainer = Trainer(_CONFIG, config, (plans[0], plans[1]))
-    return Population(trainer, [_RUN], inputs, TrackCache(data))
+    trainer = region_trainer(_CONFIG, data, _TRAIN, _BATCH, precision)
+    return population(trainer, TrackCache(data), len(data.contacts), _TRAIN)
 
 
 def training_pace(precision: str, rounds: int) -> float:
@@ -124,12 +47,13 @@ def training_pace(precision: str, rounds: int) -> float:
 
     Where a chunk has several lanes, all take part.
     """
-    population = _population(_OneCell(_TRAIN + _VALIDATION), precision)
-    measure = rate(population.train_epoch, _TRAIN)
+    trained = _population(OneCell(_TRAIN + _VALIDATION), precision)
+    measure = rate(trained.train_epoch, _TRAIN)
     return statistics.median(measure() for _ in range(rounds))
 
 
-def _batch(data: _OneCell, size: int) -> RegionBatch:
+def batch_of(data: OneCell, size: int) -> RegionBatch:
+    """The first `size` genes of made-up data."""
     plan = BatchPlan.of(size, _CONFIG.contacts, balanced=False)
     tracks = [data.track("cell", assay) for assay in data.assays]
     signal = signal_of(tracks, jax.device_put(data.regions("cell")))
@@ -183,7 +107,7 @@ def torch_inputs(batch: RegionBatch, device: str) -> list[Any]:
 class Original:
     """The PyTorch package with given weights: training steps and inference on one batch."""
 
-    def __init__(self, state: dict[str, np.ndarray], device: str, assays: int = _ASSAYS):
+    def __init__(self, state: dict[str, np.ndarray], device: str, assays: int = ASSAYS):
         import torch  # pyright: ignore[reportMissingImports]
         from chromoformer.net import (  # pyright: ignore[reportMissingImports]
             ChromoformerRegressor,
@@ -215,23 +139,25 @@ def chromoformer(rounds: int) -> dict:
     require_peers("torch", "chromoformer")
     # First: a child process counts the memory that its parent had, as its own peak.
     memory = {side: _peak_memory(side) for side in ("ours", "torch")}
-    data = _OneCell(_TRAIN + _VALIDATION)
-    population = _population(data)
-    state = population.trainer.init(population.inputs.model_key[0])  # those training begins with
+    data = OneCell(_TRAIN + _VALIDATION)
+    trained = _population(data)
+    state = trained.trainer.init(trained.inputs.model_key[0])  # those training begins with
     weights = jax.tree.map(lambda x: x[None], {"params": state.params, "stats": state.stats})
     everything = np.ones((1, len(data.contacts)), bool)
 
     def infer() -> np.ndarray:
-        return predict_runs(_CONFIG, weights, [_RUN], population.cache, everything)
+        return predict_runs(_CONFIG, weights, trained.runs, trained.cache, everything)
 
     with on_its_device() as device:
         original = Original(to_torch(_CONFIG, state.params), device)
-        batches = {size: torch_inputs(_batch(data, size), device) for size in (_BATCH, _BEST_BATCH)}
+        batches = {
+            size: torch_inputs(batch_of(data, size), device) for size in (_BATCH, _BEST_BATCH)
+        }
         largest = np.abs(infer()[0, :_BATCH] - original.infer(batches[_BATCH])).max()
         if not largest < 1e-4:
             raise RuntimeError(f"the two sides differ by {largest}: nothing to compare")
         sides = {
-            "train": rate(population.train_epoch, _TRAIN),
+            "train": rate(trained.train_epoch, _TRAIN),
             "infer": rate(infer, everything.size),
             "matmul_mflops": matmul_mflops(),
         }
@@ -279,11 +205,11 @@ def peak_memory(side: str) -> None:
     import resource
 
     if side == "ours":
-        population = _population(_OneCell(_TRAIN + _VALIDATION))
+        trained = _population(OneCell(_TRAIN + _VALIDATION))
         for _ in range(2):
-            population.train_epoch()
+            trained.train_epoch()
     else:
-        batch = _batch(_OneCell(_BATCH), _BATCH)
+        batch = batch_of(OneCell(_BATCH), _BATCH)
         _, params = nnx.split(_CONFIG.build(rngs=nnx.Rngs(0)), nnx.Param)
         with on_its_device() as device:
             original = Original(to_torch(_CONFIG, params), device)

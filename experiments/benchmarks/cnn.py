@@ -1,25 +1,31 @@
 """The CNN against Keras: `--what=cnn` of `experiments.benchmark`."""
 
+import functools
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
+from flax import nnx
 
-from epi2expr_jax.inputs.device_tracks import WindowSignal
 from epi2expr_jax.inputs.track_cache import TrackCache
-from epi2expr_jax.models import REGISTRY
-from epi2expr_jax.training.many_runs import Population
-from epi2expr_jax.training.one_run import TrainConfig, Trainer
-from epi2expr_jax.training.runs import Run, RunInputs
-from epi2expr_jax.training.schedules import EarlyStopConfig
+from epi2expr_jax.models.cnn import HEAD, TRUNK, CnnConfig
+from epi2expr_jax.training.one_run import PRECISIONS
+from experiments.benchmarks.made_up import OneTrack, population, window_trainer
 from experiments.benchmarks.turns import matmul_mflops, rate, ratio, require_peers, take_turns
 
 _BATCH = 128
 _STEPS = 8  # batches an epoch of a run, and one more to validate
 _RUNS = 4
+# A convolution takes no name of an algorithm: its products are bfloat16 if its layer is.
+_PRODUCTS = {**PRECISIONS, "bfloat16": "default"}
+GENE_STEPS = _RUNS * _STEPS * _BATCH  # of one measurement
 # Multiply-adds of the published CNN's convolutions and dense layers, forward and backward, twice.
 _MFLOP_A_GENE_STEP = 177.5
 
@@ -32,40 +38,14 @@ def _cnn_data() -> tuple[np.ndarray, np.ndarray]:
     return signal, random.standard_normal(genes).astype(np.float32)
 
 
-class _OneTrack:
-    """Made-up windows, as a dataset of one cell and one assay."""
-
-    cells, assays = ("cell",), ("assay",)
-
-    def __init__(self, values: np.ndarray):
-        self._track = WindowSignal(values)
-
-    def track(self, *_: str) -> WindowSignal:
-        return self._track
-
-    def regions(self, _: str) -> None:
-        return
-
-
 def _our_epoch() -> Callable[[], object]:
     """One epoch of a population, by the engine that `experiments.train` uses."""
-    signal, target = _cnn_data()
-    runs = [Run("cell", ("assay",), "fold", seed) for seed in range(_RUNS)]
-    train = np.arange(len(target)) < _BATCH * _STEPS
-    keys = np.random.default_rng(1).integers(0, 2**32, (2, _RUNS, 2), np.uint32)
-    inputs = RunInputs(
-        target=np.tile(target, (_RUNS, 1)),
-        train=np.tile(train, (_RUNS, 1)),
-        validation=np.tile(~train, (_RUNS, 1)),
-        order_key=keys[0],
-        model_key=keys[1],
-    )
-    config = TrainConfig(epochs=10_000, early_stop=EarlyStopConfig(10_000), batch_size=_BATCH)
-    trainer = Trainer(REGISTRY["cnn"](), config)
-    return Population(trainer, runs, inputs, TrackCache(_OneTrack(signal[..., 0]))).train_epoch
+    genes, train = _BATCH * (_STEPS + 1), _BATCH * _STEPS
+    trainer = window_trainer(CnnConfig(), _BATCH)
+    return population(trainer, TrackCache(OneTrack(genes)), genes, train, _RUNS).train_epoch
 
 
-def _keras_epochs() -> Callable[[], object]:
+def keras_epochs() -> Callable[[], object]:
     """As many epochs of one Keras model as the population has runs."""
     os.environ["KERAS_BACKEND"] = "jax"
     import keras  # pyright: ignore[reportMissingImports]
@@ -102,6 +82,110 @@ def _keras_epochs() -> Callable[[], object]:
     )
 
 
+def flax_epoch(
+    config: CnnConfig, precision: str, batch: int, signal: np.ndarray, target: np.ndarray
+) -> Callable[[], object]:
+    """One epoch of one model in Flax's own layers, a call a batch, as Keras does.
+
+    Args:
+        precision: bfloat16 is that of the layers (mixed precision); else of matrix products.
+        signal: windows `[G, W, 1]`, on the host.
+        target: `[G]`.
+    """
+    made = {"rngs": nnx.Rngs(0), "dtype": jnp.bfloat16 if precision == "bfloat16" else None}
+    layers: list[Callable] = []
+
+    def block(linear, filters, pool, dropped):
+        layers.extend([linear, nnx.BatchNorm(filters, **made), nnx.relu])
+        if pool > 1:
+            layers.append(functools.partial(nnx.max_pool, window_shape=(pool,), strides=(pool,)))
+        layers.append(nnx.Dropout(dropped, rngs=made["rngs"]))
+
+    for filters, width, pool, dropped, channels in _table(config):
+        if width == 1:
+            layers.append(lambda x: x.reshape(len(x), 1, -1))
+            block(nnx.Linear(channels, filters, **made), filters, 1, dropped)
+        else:
+            block(nnx.Conv(channels, filters, width, **made), filters, pool, dropped)
+    layers.append(nnx.Linear(config.hidden(HEAD[-1][0]), 1, **made))
+    graph, start, rest = nnx.split(nnx.Sequential(*layers), nnx.Param, ...)
+    adam = optax.adam(1e-3)
+
+    def loss(params, rest, x, y):
+        model = nnx.merge(graph, params, rest, copy=True)
+        outputs = model(x)[:, 0, 0].astype(jnp.float32)
+        return jnp.mean((outputs - y) ** 2), nnx.state(model, nnx.Not(nnx.Param))
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(state, x, y):
+        params, rest, moments = state
+        (value, rest), gradient = jax.value_and_grad(loss, has_aux=True)(params, rest, x, y)
+        updates, moments = adam.update(gradient, moments)
+        return (optax.apply_updates(params, updates), rest, moments), value
+
+    kept = [(start, rest, adam.init(start))]
+
+    def epoch() -> None:
+        with jax.default_matmul_precision(_PRODUCTS[precision]):
+            for first in range(0, len(target), batch):
+                part = slice(first, first + batch)
+                kept[0], value = step(kept[0], signal[part], target[part])
+        jax.block_until_ready(value)
+
+    return epoch
+
+
+def torch_epoch(
+    config: CnnConfig, precision: str, batch: int, signal: np.ndarray, target: np.ndarray
+) -> Callable[[], object]:
+    """The same in PyTorch, eager, its data on the device; bfloat16 is autocast's."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    nn, device = torch.nn, "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cuda.matmul.allow_tf32 = precision != "float32"
+    torch.backends.cudnn.allow_tf32 = precision != "float32"
+    torch.backends.cudnn.benchmark = True
+    layers: list[Any] = []
+    for filters, width, pool, dropped, channels in _table(config):
+        if width == 1:
+            layers += [nn.Flatten(), nn.Linear(channels, filters)]
+        else:
+            layers += [] if pool > 1 else [nn.Unflatten(1, (channels, -1))]
+            layers.append(nn.Conv1d(channels, filters, width, padding="same"))
+        layers += [nn.BatchNorm1d(filters, eps=1e-3), nn.ReLU()]
+        layers += [nn.MaxPool1d(pool)] if pool > 1 else []
+        layers += [nn.Dropout(dropped)] + ([] if pool > 1 else [nn.Flatten()])
+    layers.append(nn.Linear(config.hidden(HEAD[-1][0]), 1))
+    model = nn.Sequential(*layers).to(device)
+    adam = torch.optim.Adam(model.parameters(), fused=device == "cuda")
+    x = torch.tensor(signal, device=device).transpose(1, 2).contiguous()
+    y = torch.tensor(target, device=device)
+
+    def epoch() -> None:
+        for first in range(0, len(target), batch):
+            part = slice(first, first + batch)
+            adam.zero_grad(set_to_none=True)
+            with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
+                outputs = model(x[part])[:, 0]
+            loss = ((outputs.float() - y[part]) ** 2).mean()
+            loss.backward()
+            adam.step()
+        loss.item()
+
+    return epoch
+
+
+def _table(config: CnnConfig) -> list[tuple[int, int, int, float, int]]:
+    """Filters, kernel width, pool, dropout and channels in of every layer but the last."""
+    rows, channels, bins = [], config.assays, config.window.bins
+    for filters, width, pool, dropped in (*TRUNK, *HEAD):
+        if width == 1:
+            channels, bins = channels * bins, 1
+        rows.append((config.hidden(filters), width, pool, dropped, channels))
+        channels, bins = config.hidden(filters), bins // pool
+    return rows
+
+
 # What glibc reads as a process starts: memory in huge pages, so that few are faulted in. On CPU a
 # step called from Python spends a fifth of its time there, and an epoch in one call far less.
 _HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
@@ -133,10 +217,9 @@ def print_cnn(rounds: int) -> None:
 
 
 def _cnn(rounds: int) -> dict:
-    gene_steps = _RUNS * _STEPS * _BATCH
     sides = {
-        "ours": rate(_our_epoch(), gene_steps),
-        "keras": rate(_keras_epochs(), gene_steps),
+        "ours": rate(_our_epoch(), GENE_STEPS),
+        "keras": rate(keras_epochs(), GENE_STEPS),
         "matmul_mflops": matmul_mflops(),
     }
     rates, by_round, disturbed = take_turns(sides, rounds)

@@ -14,16 +14,14 @@ import numpy as np
 import pandas as pd
 from absl import flags
 
-from epi2expr_jax.inputs.device_tracks import WindowSignal
 from epi2expr_jax.inputs.track_cache import TrackCache
 from epi2expr_jax.models import REGISTRY
 from epi2expr_jax.training import many_runs as engine
 from epi2expr_jax.training.many_runs import Lanes, Population
 from epi2expr_jax.training.one_run import TrainConfig, Trainer
 from epi2expr_jax.training.planning import calibrate
-from epi2expr_jax.training.runs import Run, RunInputs
-from epi2expr_jax.training.schedules import EarlyStopConfig
 from experiments.benchmarks.chromoformer import training_pace
+from experiments.benchmarks.made_up import OneTrack, population, window_trainer
 from experiments.benchmarks.turns import matmul_mflops
 
 FLAGS = flags.FLAGS
@@ -36,50 +34,13 @@ _OF = 16  # runs, of which so many live
 _LANES = (1, 2, 4)
 
 
-class _OneTrack:
-    """A cell and an assay of made-up windows, as many genes as asked."""
-
-    cells, assays = ("cell",), ("assay",)
-
-    def __init__(self, genes: int):
-        random = np.random.default_rng(0)
-        values = np.arcsinh(random.gamma(0.5, 4, (genes, 400))).astype(np.float32)
-        self._track = WindowSignal(values)
-
-    def track(self, cell: str, assay: str) -> WindowSignal:
-        return self._track
-
-    def regions(self, cell: str) -> None:
-        return None
-
-
-def _population(
-    trainer: Trainer, cache: TrackCache, genes: int, runs: int, lanes: Lanes, broken: int = 0
-) -> Population:
-    """Runs over `genes`, one batch of which validates; the last `broken` leave after an epoch."""
-    random = np.random.default_rng(1)
-    train = np.arange(genes) < genes - _BATCH
-    keys = random.integers(0, 2**32, (2, runs, 2), np.uint32)
-    target = np.tile(random.standard_normal(genes).astype(np.float32), (runs, 1))
-    target[runs - broken :] = np.nan
-    inputs = RunInputs(
-        target=target,
-        train=np.tile(train, (runs, 1)),
-        validation=np.tile(~train, (runs, 1)),
-        order_key=keys[0],
-        model_key=keys[1],
-    )
-    named = [Run("cell", ("assay",), "fold", seed) for seed in range(runs)]
-    return Population(trainer, named, inputs, cache, lanes)
-
-
-def _epoch_s(population: Population, rounds: int) -> float:
+def _epoch_s(trained: Population, rounds: int) -> float:
     """Seconds an epoch, the median of some; the first, which may compile, not counted."""
-    population.train_epoch()
+    trained.train_epoch()
     seconds = []
     for _ in range(rounds):
         begin = time.perf_counter()
-        population.train_epoch()
+        trained.train_epoch()
         seconds.append(time.perf_counter() - begin)
     return float(np.median(seconds))
 
@@ -89,8 +50,7 @@ def scaling(rounds: int, out: pathlib.Path = pathlib.Path("scaling")) -> dict:
 
     Writes a table (CSV) and a plot (PNG) to `out`.
     """
-    config = TrainConfig(epochs=10_000, early_stop=EarlyStopConfig(10_000), batch_size=_BATCH)
-    trainer, lanes = Trainer(REGISTRY["cnn"](), config), Lanes.default()
+    trainer, lanes = window_trainer(REGISTRY["cnn"](), _BATCH), Lanes.default()
     rows: list[dict[str, Any]] = []
 
     def add(what: str, value: float, runs: int, genes: int, seconds: float) -> None:
@@ -101,18 +61,18 @@ def scaling(rounds: int, out: pathlib.Path = pathlib.Path("scaling")) -> dict:
         print(f"{what} {value:g}: {each:.3f} s a run, {1e3 * each / genes:.3f} ms a gene")
 
     genes = 3 * _BATCH
-    cache = TrackCache(_OneTrack(genes))
+    cache = TrackCache(OneTrack(genes))
     for runs in _SIZES:
-        population = _population(trainer, cache, genes, runs, lanes)
-        add("runs", runs, runs, genes, _epoch_s(population, rounds))
+        trained = population(trainer, cache, genes, genes - _BATCH, runs, lanes)
+        add("runs", runs, runs, genes, _epoch_s(trained, rounds))
     for share in _LIVING:
         alive = int(_OF * share)
-        population = _population(trainer, cache, genes, _OF, lanes, broken=_OF - alive)
-        add("live share", share, alive, genes, _epoch_s(population, rounds))
+        trained = population(trainer, cache, genes, genes - _BATCH, _OF, lanes, _OF - alive)
+        add("live share", share, alive, genes, _epoch_s(trained, rounds))
     for genes in _GENES:
-        cache = TrackCache(_OneTrack(genes))
-        population = _population(trainer, cache, genes, lanes.count, lanes)
-        add("genes", genes, lanes.count, genes, _epoch_s(population, 1))
+        cache = TrackCache(OneTrack(genes))
+        trained = population(trainer, cache, genes, genes - _BATCH, lanes.count, lanes)
+        add("genes", genes, lanes.count, genes, _epoch_s(trained, 1))
     table = pd.DataFrame(rows)
     memory = {f"L={width}": _temporaries_mb(trainer, width) for width in _LANES}
     out.mkdir(parents=True, exist_ok=True)
@@ -141,10 +101,11 @@ def _temporaries_mb(trainer: Trainer, width: int) -> float:
     """What the compiled epoch takes beside its inputs: one program serves any number of runs."""
     genes = 3 * _BATCH
     lanes = Lanes(width, (jax.local_devices()[0],))
-    population = _population(trainer, TrackCache(_OneTrack(genes)), genes, width, lanes)
-    population._fill()
-    chunk = population._chunks[0]
-    tracks = lanes.tracks(population.cache, population.runs)
+    cache = TrackCache(OneTrack(genes))
+    trained = population(trainer, cache, genes, genes - _BATCH, width, lanes)
+    trained._fill()
+    chunk = trained._chunks[0]
+    tracks = lanes.tracks(cache, trained.runs)
     lowered = engine._epoch.lower(trainer, lanes, chunk.state, chunk.inputs, tracks)
     analysis = lowered.compile().memory_analysis()
     assert analysis is not None
@@ -169,9 +130,8 @@ def _plot(table: pd.DataFrame, path: pathlib.Path) -> None:
 # -- the whole study -------------------------------------------------------------------------
 
 # Roadmap as published: cells x assays x folds, genes, training share, epochs until early stop.
-_CNN_GENE_STEPS = 660 * 40 * 12_700
-_CHROMOFORMER_GENE_STEPS = 308 * 10 * 14_200
-_CNN_MFLOP, _CHROMOFORMER_MFLOP = 177.5, 196.0
+GENE_STEPS = {"cnn": 660 * 40 * 12_700, "chromoformer": 308 * 10 * 14_200}
+MFLOP = {"cnn": 177.5, "chromoformer": 196.0}  # of a gene-step
 # What one H100 should do, from its memory traffic; nothing was run there.
 _H100 = {"cnn": 280_000, "chromoformer": 150_000}
 
@@ -211,19 +171,16 @@ def grid(precision: str, chromoformer_pace: float) -> dict:
     config = TrainConfig(batch_size=_BATCH, precision=precision)
     trainer, lanes = Trainer(REGISTRY["cnn"](), config), Lanes.default()
     genes = 16 * _BATCH
-    population = _population(trainer, TrackCache(_OneTrack(genes)), genes, lanes.count, lanes)
-    pace = calibrate(trainer, population.runs, population.inputs, population.cache, lanes)
+    cache = TrackCache(OneTrack(genes))
+    trained = population(trainer, cache, genes, genes - _BATCH, lanes.count, lanes)
+    pace = calibrate(trainer, trained.runs, trained.inputs, cache, lanes)
     peak = matmul_mflops(precision)()
+    paces = {"cnn": pace.genes_per_s, "chromoformer": chromoformer_pace}
     costs = {
-        "cnn": Cost.of(pace.genes_per_s, _CNN_GENE_STEPS, _CNN_MFLOP, peak),
-        "chromoformer": Cost.of(
-            chromoformer_pace, _CHROMOFORMER_GENE_STEPS, _CHROMOFORMER_MFLOP, peak
-        ),
+        name: Cost.of(rate, GENE_STEPS[name], MFLOP[name], peak) for name, rate in paces.items()
     }
     minutes = sum(cost.minutes for cost in costs.values())
-    estimate = (
-        _CNN_GENE_STEPS / _H100["cnn"] + _CHROMOFORMER_GENE_STEPS / _H100["chromoformer"]
-    ) / 60
+    estimate = sum(GENE_STEPS[name] / _H100[name] for name in paces) / 60
     return {
         "what": "grid",
         **{name: dataclasses.asdict(cost) for name, cost in costs.items()},

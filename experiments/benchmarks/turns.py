@@ -40,6 +40,27 @@ def rate(work: Callable[[], object], amount: float) -> Callable[[], float]:
     return measure
 
 
+def seconds(work: Callable[[], object]) -> float:
+    """What a call takes."""
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def paces(work: Callable[[], object], amount: float, rounds: int = 3) -> dict[str, float]:
+    """The pace of work: its amount a second, the median of some rounds (`per_s`).
+
+    Beside it the seconds of the first call, and the slowest round over the fastest (`spread`).
+    """
+    first = seconds(work)
+    later = [seconds(work) for _ in range(rounds)]
+    return {
+        "per_s": round(amount / statistics.median(later), 1),
+        "first_s": round(first, 2),
+        "spread": round(max(later) / min(later), 2),
+    }
+
+
 def matmul_mflops(precision: str = "float32") -> Callable[[], float]:
     """This machine's own rate of matrix products, in MFLOP/s."""
     size, repeats = 2048, 4

@@ -3,9 +3,11 @@
 import json
 import types
 
+import numpy as np
 import pytest
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.models.cnn import CnnConfig
 from experiments.benchmarks import cnn as room
 
 GENE_STEPS = 4 * 8 * 128  # runs, steps and genes a step of one measurement
@@ -22,7 +24,7 @@ FOUND = {
 def measured(clock, monkeypatch):
     """Our epoch takes 2 s, that of Keras 4 s."""
     monkeypatch.setattr(room, "_our_epoch", lambda: clock.taking(2))
-    monkeypatch.setattr(room, "_keras_epochs", lambda: clock.taking(4))
+    monkeypatch.setattr(room, "keras_epochs", lambda: clock.taking(4))
     monkeypatch.setattr(room, "matmul_mflops", lambda: lambda: 1e6)
 
 
@@ -51,3 +53,13 @@ def test_without_keras_it_says_what_is_missing(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="no keras"):
         room.cnn(1)
+
+
+@pytest.mark.peers
+def test_one_model_at_a_time_trains_in_pytorch():
+    torch = pytest.importorskip("torch")
+    random = np.random.default_rng(0)
+    windows = random.standard_normal((16, 400, 1), np.float32)
+    assert [row[-1] for row in room._table(CnnConfig())] == [1, 192, 256, 1536, 256, 8, 256]
+    room.torch_epoch(CnnConfig(width=0.02), "float32", 8, windows, windows[:, 0, 0])()
+    assert not torch.backends.cudnn.allow_tf32

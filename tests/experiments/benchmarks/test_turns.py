@@ -41,6 +41,11 @@ def test_a_ratio_is_the_median_of_the_rounds_ratios():
     assert turns.ratio([1, 6, 20], [1, 2, 5]) == 3
 
 
+def test_a_pace_leaves_out_the_first_call(clock):
+    found = turns.paces(clock.taking(9, 2, 4, 5), 20)
+    assert found == {"per_s": 5, "first_s": 9, "spread": 2.5}
+
+
 def test_matrix_products_are_counted_twice_their_multiplications(clock, monkeypatch):
     size, repeats = 2048, 4
     done = []

@@ -1,0 +1,64 @@
+"""How the time is shared out, and that no figure costs the others."""
+
+import json
+import sys
+import types
+
+import pytest
+
+from experiments.benchmarks import device as room
+
+
+def test_what_a_stage_does_not_use_the_others_share():
+    weights = {"first": 10, "second": 30, "third": 10}
+    assert room.share(weights, "first", 100) == pytest.approx(20)
+    assert room.share(weights, "second", 80) == pytest.approx(60)
+    assert room.share(weights, "second", 100) == pytest.approx(75)
+    assert room.share(weights, "third", 7) == pytest.approx(7)
+
+
+def test_every_figure_is_a_line_and_an_error_is_one_too(clock, monkeypatch, tmp_path, capsys):
+    def refuse():
+        raise ValueError("no such device")
+
+    def tasks(small):
+        assert small
+        yield {"model": "cnn"}, lambda: clock.taking(3)() or {"per_s": 7}
+        yield {"model": "other"}, refuse
+        yield {"model": "cnn", "lanes": 2}, lambda: clock.taking(5)() or {"per_s": 8}
+        yield {"model": "late"}, refuse
+
+    monkeypatch.setattr(room, "STAGES", {"cnn": (1, tasks)})
+    monkeypatch.setattr(room, "time", clock)
+    room.stage("cnn", 10, True, str(tmp_path))
+    lines = (tmp_path / "results.jsonl").read_text().splitlines()
+    assert capsys.readouterr().out.splitlines() == lines
+    assert [json.loads(line) for line in lines] == [
+        {"stage": "cnn", "model": "cnn", "per_s": 7},
+        {"stage": "cnn", "model": "other", "error": "ValueError('no such device')"},
+        {"stage": "cnn", "model": "cnn", "lanes": 2, "per_s": 8},
+        {"stage": "cnn", "skipped": "no time left for 1 of 4"},  # 2 s, and the last took 5
+    ]
+
+
+def test_a_stage_that_takes_too_long_or_fails_does_not_end_the_check(
+    monkeypatch, tmp_path, parse_flags
+):
+    from experiments.benchmark import define_flags
+
+    parse_flags([define_flags], "--what=device", "--seconds=10", f"--out={tmp_path}")
+    for name, program in (
+        ("python", "import time; time.sleep(60)"),
+        ("broken", "raise SystemExit('no memory')"),
+    ):
+        script = tmp_path / name
+        script.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{program}"\n')
+        script.chmod(0o755)
+        monkeypatch.setattr(room, "sys", types.SimpleNamespace(executable=str(script)))
+        monkeypatch.setattr(room, "STAGES", {name: (1, None)})
+        monkeypatch.setattr(room, "share", lambda *_: 5.0)
+        found = room.device(1)
+        assert list(found["seconds"]) == [name]
+    late, broken = map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())
+    assert late == {"stage": "python", "error": "stopped after 5 s", "stderr": ""}
+    assert broken == {"stage": "broken", "error": 1, "stderr": "no memory\n"}

@@ -19,7 +19,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from data_prep.formats.bigwig import create_bigwig, damage, open_bigwig, require_room
+from data_prep.formats.bigwig import create_bigwig, open_bigwig, require_room, require_whole
 from data_prep.formats.bin_means import region_means
 from data_prep.work.conversion import conversion_from_flags, convert, define_conversion
 from epi2expr_jax.errors import InputError
@@ -80,7 +80,7 @@ def _add_chromosome(file, source: pathlib.Path, chrom: str, size: int, bin_bp: i
 
 
 def main() -> None:
-    conversion = conversion_from_flags("bigwigs", f".{FLAGS.bin_bp}bp.bw", check=damage)
+    conversion = conversion_from_flags("bigwigs", f".{FLAGS.bin_bp}bp.bw", check=require_whole)
     make = functools.partial(bin_bigwig, bin_bp=FLAGS.bin_bp)
     made = convert(conversion, make, FLAGS.workers)
     skipped = len(conversion.targets) - len(made)

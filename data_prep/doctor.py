@@ -25,14 +25,12 @@ from tqdm import tqdm
 from data_prep.checks.build_inputs import BuildConfig, BuildInputs, define_flags, gather_inputs
 from data_prep.checks.needs import Needs
 from data_prep.checks.track_files import (
-    file_problems,
+    check_files,
     file_warnings,
-    present_tracks,
     summary,
-    track_problems,
 )
 from data_prep.checks.track_signal import Reading, read_sample, sample_genes, suspicions
-from epi2expr_jax.errors import InputError, Problem, collect, show
+from epi2expr_jax.errors import InputError, Problem, Problems, show
 from epi2expr_jax.files import write_json
 from epi2expr_jax.program import start
 
@@ -91,23 +89,20 @@ def diagnose(config: BuildConfig, *, checksums: bool = True) -> Diagnosis:
         config: what is to be built.
         checksums: compare all files whose sha256 the sheet names with it.
     """
-    errors: list[Problem] = []
+    errors = Problems()
     inputs = gather_inputs(config, errors)
     if inputs is None:
-        return Diagnosis(errors, [])
-    errors += file_problems(inputs, checksums=checksums)
+        return Diagnosis(errors.found, [])
+    sound = check_files(inputs, errors, checksums=checksums)
     warnings = file_warnings(inputs)
     genes = sample_genes(inputs.genes)
     readings: list[Reading] = []
-    sound = [
-        track for track in present_tracks(inputs.sheet.tracks) if not track_problems(track, inputs)
-    ]
     for track in tqdm(sound if len(genes) else [], "sampling", unit="track", disable=None):
-        with collect(errors):
+        with errors.part():
             readings.append(read_sample(track, inputs.genes.iloc[genes], inputs.window))
     warnings += suspicions(inputs, genes, readings)
     seconds = {reading.track: reading.seconds for reading in readings}
-    return Diagnosis(errors, warnings, inputs, Needs.of(inputs, seconds, len(genes)))
+    return Diagnosis(errors.found, warnings, inputs, Needs.of(inputs, seconds, len(genes)))
 
 
 def define_more_flags() -> None:

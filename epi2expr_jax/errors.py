@@ -82,8 +82,9 @@ class OutOfMemory(RuntimeError):
 class Problems:
     """Gathers problems; see `collect`."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int | None = None) -> None:
         self.found: list[Problem] = []
+        self._most = most
 
     def add(self, where: str, found: str, expected: str, remedy: str, kind: str = "") -> None:
         """One more, as in `Problem`."""
@@ -113,7 +114,16 @@ class Problems:
         elif error is not None:
             return
         if self.found:
-            raise InputError.of(dict.fromkeys(self.found)) from None
+            raise InputError.of(self._shown()) from None
+
+    def _shown(self) -> list[Problem]:
+        """Each problem once, and how many more there are beyond the most to show."""
+        found = list(dict.fromkeys(self.found))
+        if self._most and len(found) > self._most + 1:
+            first, *more = found[self._most :]
+            rest = f"{first.found}, and {len(more)} more problems"
+            found[self._most :] = [dataclasses.replace(first, found=rest)]
+        return found
 
 
 class _Part:
@@ -135,12 +145,12 @@ class _Part:
 
 
 @overload
-def collect() -> Problems: ...
+def collect(problems: None = None, *, most: int | None = None) -> Problems: ...
 @overload
 def collect(
     problems: list[Problem], kind: str = ""
 ) -> contextlib.AbstractContextManager[None, bool]: ...
-def collect(problems: list[Problem] | None = None, kind: str = "") -> Any:
+def collect(problems: list[Problem] | None = None, kind: str = "", most: int | None = None) -> Any:
     """Gather problems, and raise them together at the end: the one way to report several.
 
         with collect() as problems:
@@ -150,10 +160,14 @@ def collect(problems: list[Problem] | None = None, kind: str = "") -> Any:
                 with problems.part():  # goes on with the next track
                     read(track)
 
+    Args:
+        most: shows at most so many, and one more that counts the rest: a file with hundreds of bad
+            lines has one fault.
+
     Raises:
         InputError: at the end, of all that was found, each once.
     """
-    return Problems() if problems is None else _into_list(problems, kind)
+    return Problems(most) if problems is None else _into_list(problems, kind)
 
 
 @contextlib.contextmanager

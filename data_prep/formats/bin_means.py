@@ -176,7 +176,7 @@ def _signals(
                     signal = handle.values(name, begin, end, numpy=True)
                 except RuntimeError:
                     what = f"the signal of {name}:{begin}-{end}"
-                    raise InputError.of(unreadable(path, what)) from None
+                    raise unreadable(path, what) from None
                 for index in group:
                     yield index, begin, signal
 

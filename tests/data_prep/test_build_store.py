@@ -287,7 +287,7 @@ def test_killed_and_run_again_gives_the_same_store(build_config, small_store, tm
         store = WindowStore.open(config.store)
         assert store.verify() == []
         assert _values(store) == _values(small_store)
-        assert not list(tmp_path.rglob("*.partial"))
+        assert not list(tmp_path.rglob("*.partial*"))
     assert interrupted
 
 

@@ -94,5 +94,5 @@ def test_whatever_kills_it_the_store_is_the_same(study, tmp_path, trial_size):
         store = WindowStore.open(path)
         assert store.verify() == []
         assert store.checksum() == whole.checksum()
-        assert not list(tmp_path.rglob("*.partial"))
+        assert not list(tmp_path.rglob("*.partial*"))
     assert interrupted

@@ -74,15 +74,21 @@ def test_other_errors_are_not_collected():
     assert problems == []
 
 
-def test_all_that_is_found_inside_is_raised_at_the_end():
-    with pytest.raises(InputError) as caught, collect() as problems:
+def find_several(went_on):
+    with collect() as problems:
         problems.add("a.csv, line 2", "strand x", "+ or -", "correct it")
         with problems.part("strand"):
             problems.extend([ONE])
             raise InputError.of([ONE, OTHER])
         with problems.part():
-            went_on = True
+            went_on.append(True)
         raise InputError("c.csv", "nothing", "rows", "add them")
+
+
+def test_all_that_is_found_inside_is_raised_at_the_end():
+    went_on = []
+    with pytest.raises(InputError) as caught:
+        find_several(went_on)
     assert went_on
     named = dataclasses.replace(ONE, kind="strand")
     last = Problem("c.csv", "nothing", "rows", "add them")
@@ -97,11 +103,32 @@ def test_where_nothing_is_found_work_goes_on():
     assert done
 
 
-def test_faults_of_ours_are_not_gathered():
-    with pytest.raises(KeyError), collect() as problems:
+def fail_after_a_problem():
+    with collect() as problems:
         problems.extend([ONE])
         with problems.part():
             raise KeyError("a fault of ours")
+
+
+def test_faults_of_ours_are_not_gathered():
+    with pytest.raises(KeyError):
+        fail_after_a_problem()
+
+
+def find_many(count, most):
+    with collect(most=most) as problems:
+        for line in range(count):
+            problems.add(f"a.csv, line {line}", "x", "y", "z")
+
+
+@pytest.mark.parametrize(("count", "shown"), [(3, 3), (4, 4), (5, 4), (50, 4)])
+def test_of_many_problems_the_first_are_shown_and_the_rest_counted(count, shown):
+    with pytest.raises(InputError) as caught:
+        find_many(count, most=3)
+    found = caught.value.problems
+    assert [problem.where for problem in found] == [f"a.csv, line {i}" for i in range(shown)]
+    more = "" if count == shown else f", and {count - 4} more problems"
+    assert found[-1].found == "x" + more
 
 
 def test_what_is_found_is_raised_unless_a_list_takes_it():

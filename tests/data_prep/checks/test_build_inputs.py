@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from data_prep.checks.build_inputs import BuildConfig, define_flags, gather_inputs
-from epi2expr_jax.errors import InputError
+from epi2expr_jax.errors import InputError, Problems
 from epi2expr_jax.genome import WindowSpec
 
 
 def gathered(config):
-    problems = []
-    return gather_inputs(config, problems), problems
+    problems = Problems()
+    return gather_inputs(config, problems), problems.found
 
 
 def sound(config):

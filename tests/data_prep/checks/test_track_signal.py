@@ -13,15 +13,15 @@ from data_prep.checks.track_signal import (
     sample_genes,
     suspicions,
 )
-from epi2expr_jax.errors import InputError
+from epi2expr_jax.errors import InputError, Problems
 from tests.data_prep.tracks import write_track
 
 
 @pytest.fixture
 def inputs(study):
-    problems = []
+    problems = Problems()
     found = gather_inputs(study.config(), problems)
-    assert problems == []
+    assert not problems
     return found
 
 

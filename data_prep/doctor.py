@@ -16,7 +16,6 @@ JSON is written.
 import dataclasses
 import math
 import pathlib
-import sys
 from typing import Any
 
 from absl import flags
@@ -30,7 +29,7 @@ from data_prep.checks.track_files import (
     summary,
 )
 from data_prep.checks.track_signal import Reading, read_sample, sample_genes, suspicions
-from epi2expr_jax.errors import InputError, Problem, Problems, show
+from epi2expr_jax.errors import InputError, Problem, Problems, describe
 from epi2expr_jax.files import write_json
 from epi2expr_jax.program import start
 
@@ -123,7 +122,7 @@ def main() -> None:
         print(found.needs)
     if found.warnings:
         print(f"\n{len(found.warnings)} warning{'s' if len(found.warnings) > 1 else ''}:")
-        show(found.warnings, sys.stdout)
+        print(describe(found.warnings))
     if found.errors:
         raise InputError.of(found.errors)
     print("go: no problem found" if not found.warnings else "go: no error found; see the warnings")

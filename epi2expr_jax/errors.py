@@ -6,7 +6,7 @@ import difflib
 import errno
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any, TextIO, overload
+from typing import Any, overload
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,29 +188,18 @@ def _into_list(problems: list[Problem], kind: str = "") -> Iterator[None]:
     ]
 
 
-def report(found: Iterable[Problem], to: list[Problem] | None = None) -> None:
-    """Add what was found to a caller's list; without one, raise it.
-
-    Raises:
-        InputError: if there is a problem and no list.
-    """
-    found = list(found)
-    if to is not None:
-        to.extend(found)
-    elif found:
-        raise InputError.of(found)
+def describe(problems: Iterable[Problem]) -> str:
+    """Problems for a reader, four lines each."""
+    return "\n".join(
+        f"  {problem.where}\n"
+        f"    found:    {problem.found}\n"
+        f"    expected: {problem.expected}\n"
+        f"    remedy:   {problem.remedy}"
+        for problem in problems
+    )
 
 
-def show(problems: Iterable[Problem], file: TextIO) -> None:
-    """Print problems, four lines each."""
-    for problem in problems:
-        print(f"  {problem.where}", file=file)
-        print(f"    found:    {problem.found}", file=file)
-        print(f"    expected: {problem.expected}", file=file)
-        print(f"    remedy:   {problem.remedy}", file=file)
-
-
-_TO_MEND = {
+_THE_USERS = {
     errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EISDIR, errno.ENOSPC, errno.ENOTDIR,
     errno.EPERM, errno.EROFS,
 }  # fmt: skip
@@ -220,27 +209,27 @@ _TO_MEND = {
 def exit_on_bad_input() -> Iterator[None]:
     """For programs: print the problems and leave with status 2 instead of a traceback.
 
-    Files and folders that refuse what is asked of them are reported the same way: they are the
-    user's to mend, and no traceback helps.
+    Files and folders that refuse what is asked of them are reported the same way: only the user can
+    help there, and a traceback does not.
     """
     try:
         yield
     except InputError as error:
         problems = error.problems
     except OSError as error:
-        if error.errno not in _TO_MEND:
+        if error.errno not in _THE_USERS:
             raise
         problems = (
             Problem(
                 str(error.filename or "a file"),
                 error.strerror or str(error),
                 "room and permission to read and write there",
-                "mend that or name another place, then run the same command again",
+                "free room, or name another place, then run the same command again",
             ),
         )
     else:
         return
     count = len(problems)
     print(f"\n{count} problem{'s' if count != 1 else ''} with the input:", file=sys.stderr)
-    show(problems, sys.stderr)
+    print(describe(problems), file=sys.stderr)
     raise SystemExit(2)

@@ -11,10 +11,9 @@ from epi2expr_jax.errors import (
     OutOfMemory,
     Problem,
     collect,
+    describe,
     exit_on_bad_input,
     nearest,
-    report,
-    show,
 )
 
 ONE = Problem("a.csv, line 2", "strand x", "+ or -", "correct it")
@@ -131,17 +130,6 @@ def test_of_many_problems_the_first_are_shown_and_the_rest_counted(count, shown)
     assert found[-1].found == "x" + more
 
 
-def test_what_is_found_is_raised_unless_a_list_takes_it():
-    taken = [OTHER]
-    report((problem for problem in [ONE]), to=taken)
-    report([], to=taken)
-    report([])
-    assert taken == [OTHER, ONE]
-    with pytest.raises(InputError) as caught:
-        report([ONE, OTHER])
-    assert caught.value.problems == (ONE, OTHER)
-
-
 SHOWN = """\
   a.csv, line 2
     found:    strand x
@@ -154,10 +142,9 @@ SHOWN = """\
 """
 
 
-def test_problems_are_shown_in_four_lines_each(tmp_path):
-    with open(tmp_path / "shown", "w") as file:
-        show([ONE, OTHER], file)
-    assert (tmp_path / "shown").read_text() == SHOWN
+def test_problems_are_described_in_four_lines_each():
+    assert describe([ONE, OTHER]) + "\n" == SHOWN
+    assert describe([]) == ""
 
 
 @pytest.mark.parametrize(

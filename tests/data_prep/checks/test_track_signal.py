@@ -85,6 +85,18 @@ def test_windows_without_data_are_nan_and_count_nowhere(inputs, study):
         read(inputs)
 
 
+def test_signal_of_one_value_has_no_skew(inputs, study):
+    """Tracks of 0 and 1, or 0.1, are not taken for logarithms."""
+    for value in (1.0, 0.1):
+        runs = [("chr1", 0, 4000, 0.0), ("chr1", 4000, 5000, value), ("chr2", 0, 5000, 0.0)]
+        sizes = {"chr1": 10_000, "chr2": 5_000, "chr3": 4_000}
+        write_track(study.folder / "E1-M.bw", sizes, runs)
+        reading = read(inputs)
+        assert (reading.lowest, reading.highest) == (0.0, np.float32(value))
+        assert np.isnan(reading.skew)
+        assert "log_transformed" not in found_in(reading)
+
+
 def test_infinite_values_are_refused(inputs, study):
     with pyBigWig.open(str(study.folder / "E1-M.bw"), "w") as out:
         out.addHeader([("chr1", 10_000), ("chr2", 5_000), ("chr3", 4_000)])

@@ -6,8 +6,8 @@
     … --tracks=roadmap_pvalue --downloads=/data/tracks --connections=8      # from URLs
     … --scheduler_address=tcp://head:8786                # on the workers of a Dask cluster
 
-All inputs are checked (as data_prep.doctor does), then tracks of which the sheet gives the URL
-alone are downloaded (as data_prep.download does), checked, and all are read: one task is one track.
+All inputs are checked (as data_prep.doctor does), then tracks that the sheet knows only by their
+URL are downloaded (as data_prep.download does) and checked. Then all are read, one task a track.
 What cannot be downloaded or read is named at the end, with the rest done. The same command run
 again does only what is missing: a killed build loses at most the tracks it was reading. Once a
 track is in the store, its downloaded file can be deleted. At the end the store is read back and
@@ -68,7 +68,7 @@ def build(
 
     Args:
         config: what to build.
-        limits: of the network, for tracks of which the sheet gives the URL alone.
+        limits: of the network, for tracks that the sheet knows only by their URL.
         mirrors: prefixes of URLs and their replacements.
 
     Raises:

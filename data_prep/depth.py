@@ -157,7 +157,7 @@ def _batches(path: pathlib.Path) -> Iterator[pd.DataFrame]:
     """Reads some at a time: chrom, start, end.
 
     Raises:
-        InputError: if the file is missing or cut short, or naming the first line that is no read.
+        InputError: if the file is missing or cut short, or naming a line that is not a read.
     """
     if path.suffix == ".bam":
         yield from _bam_batches(path)

@@ -202,14 +202,14 @@ def _is_complete(out: pathlib.Path, request: _Request) -> bool:
         return bool(truth)
     raise InputError(
         str(out),
-        f"a simulation of {held}" if held else "something that is no simulation",
+        f"a simulation of {held}" if held else "something that is not a simulation",
         f"an empty or new folder, or the simulation of {wanted}",
         "choose another --out, or remove this one",
     )
 
 
 def _check_files(out: pathlib.Path, files: dict[str, int]) -> None:
-    """Refuse a finished simulation of which files were lost or changed."""
+    """Refuse a finished simulation that has lost files, or whose files were changed."""
     with collect() as problems:
         for name, expected in files.items():
             size = (out / name).stat().st_size if (out / name).exists() else 0

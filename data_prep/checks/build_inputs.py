@@ -146,7 +146,7 @@ class BuildConfig:
 
     @property
     def download_folder(self) -> pathlib.Path:
-        """Where tracks lie of which the sheet knows the URL alone."""
+        """Where tracks lie that the sheet knows only by their URL."""
         return pathlib.Path(self.downloads or f"{self.store.rstrip('/')}.downloads")
 
     @classmethod
@@ -168,7 +168,7 @@ class BuildInputs:
         genes: candidates in genome order: in the annotation, the expression table and on the
             chosen chromosomes.
         expression: `[C, G]` RPKM of the candidates, cells in the sheet's order.
-        left_out: why and how many genes of the expression table are no candidates.
+        left_out: why and how many genes of the expression table are not candidates.
         without_expression: ids of the annotation's genes on the chosen chromosomes that the
             expression table lacks.
         interactions: of each cell, the contacts that the candidates keep; empty if not asked for.

@@ -60,7 +60,7 @@ def read_metadata(
 
     Args:
         chrom_sizes: length of each chromosome of the assembly, in bp.
-        max_contacts: keep at most so many contacts of a gene, the first; None keeps all.
+        max_contacts: how many contacts of a gene to keep, the first ones; None keeps all.
 
     Raises:
         InputError: naming every malformed line (up to a number), every gene that is listed twice

@@ -69,7 +69,7 @@ def create_bigwig(path: pathlib.Path, chrom_sizes: dict[str, int]) -> Iterator:
 
 
 def require_room(path: pathlib.Path, entries: int) -> None:
-    """Check that the disk has room for so many further entries of a bigWig.
+    """Check that the disk has room for further entries of a bigWig.
 
     Raises:
         InputError: if it has not.
@@ -136,7 +136,7 @@ def require_whole(path: str | pathlib.Path) -> None:
     """Check a file's first and last bytes.
 
     Raises:
-        InputError: if there is no such file, or it is not a bigWig, or it is cut short.
+        InputError: if the file is missing, not a bigWig, or cut short.
     """
 
     def refused(found: str, remedy: str, kind: str = "") -> InputError:
@@ -167,7 +167,7 @@ def require_whole(path: str | pathlib.Path) -> None:
 
 
 def unreadable(path: str | pathlib.Path, what: str) -> InputError:
-    """The error of a file of which a part cannot be read."""
+    """The error of a file that cannot be read in part."""
     return InputError(
         str(path),
         f"{what} cannot be read",

@@ -154,7 +154,7 @@ def _canonical_extents(path: pathlib.Path, folder: str) -> pd.DataFrame:
     genomic = (transcripts["end"] - transcripts["start"] + 1).to_numpy()
     transcripts["spliced_bp"] = np.where(np.isnan(spliced), genomic, spliced)
     return (
-        transcripts.sort_values("transcript_id")  # the last resort, so that ties are no accident
+        transcripts.sort_values("transcript_id")  # breaks ties, always in the same way
         .sort_values(["coding_bp", "spliced_bp"], ascending=False, kind="stable")
         .drop_duplicates("gene_id")
     )

@@ -1,4 +1,4 @@
-"""The track sheet: which file holds which assay of which cell. A CSV, and the only such list.
+"""The track sheet: a CSV that says which file holds which assay of which cell.
 
     cell,assay,path,url,sha256,unit,replicate,group
     E003,H3K4me3,E003-H3K4me3.bigWig,,,pvalue,,histone
@@ -42,7 +42,7 @@ class Source:
         location: absolute path of the file, or its URL where the sheet names no path.
         sha256: what the file's checksum should be, in lower-case hex, if the sheet says.
         replicate: which replicate it is; empty for the only one.
-        url: where the file can be had, if the sheet says.
+        url: where to download the file from, if the sheet says.
     """
 
     location: str

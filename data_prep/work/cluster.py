@@ -26,7 +26,7 @@ LOOK_S = 60.0
 
 @contextlib.contextmanager
 def local(workers: int, worker_gib: float) -> Iterator[Client]:
-    """A client to so many processes on this machine, each restarted beyond its memory."""
+    """A client to `workers` processes on this machine, each restarted beyond its memory."""
     with (
         tempfile.TemporaryDirectory(prefix="epi2expr-") as scratch,
         # Processes, spawned: neither pyBigWig handles nor TensorStore survive a fork.

@@ -223,7 +223,7 @@ def _end_with_parent() -> None:
 
 @contextlib.contextmanager
 def _naming(source: pathlib.Path) -> Iterator[None]:
-    """What is no fault of a file's content is a problem of it, too."""
+    """Name the file in errors that its content did not cause."""
     try:
         yield
     except BrokenProcessPool:

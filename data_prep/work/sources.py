@@ -67,7 +67,7 @@ def file_name(url: str) -> str:
 
 
 def localise(sheet: TrackSheet, folder: pathlib.Path) -> TrackSheet:
-    """The sheet with a place in `folder` for each source of which it knows the URL alone.
+    """The sheet with a place in `folder` for each source that it knows only by its URL.
 
     Raises:
         InputError: naming every URL that gives no file name, and URLs whose names collide.

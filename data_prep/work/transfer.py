@@ -35,7 +35,7 @@ class Download:
 
     Attributes:
         target: where it will lie.
-        urls: where it can be had; the first is its name in the lock file, others are mirrors.
+        urls: where to get it; the first is its name in the lock file, others are mirrors.
         sha256: what its checksum must be, if known beforehand.
         check: looks into what came before it is taken for the file. Raises InputError.
     """
@@ -71,7 +71,7 @@ def download(
     """Have all files, as `fetch`.
 
     Raises:
-        InputError: naming every file that could not be had, after all others are whole.
+        InputError: naming every file that could not be downloaded, after all others are whole.
     """
     with collect() as problems:
         for error in fetch(downloads, folder, limits).values():

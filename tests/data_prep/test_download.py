@@ -54,7 +54,7 @@ for module in pkgutil.iter_modules(data_prep.__path__, "data_prep."):
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "interrupted, it goes on where it stopped" in done.stdout
+    assert "--mirror" in done.stdout
 
 
 @pytest.fixture

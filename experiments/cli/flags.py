@@ -12,7 +12,6 @@ from epi2expr_jax.errors import InputError, Problem, collect
 from epi2expr_jax.inputs.dataset import NORMALISATIONS, ORIENTATIONS, InputConfig
 from epi2expr_jax.inputs.transforms import TRANSFORMS
 from epi2expr_jax.models import REGISTRY
-from epi2expr_jax.program import require
 from epi2expr_jax.training.losses import LOSSES
 from epi2expr_jax.training.one_run import PRECISIONS, TrainConfig
 from epi2expr_jax.training.schedules import EarlyStopConfig, PlateauConfig
@@ -372,3 +371,13 @@ def _train_config() -> TrainConfig:
         masked=FLAGS.masked,
         **fields,
     )
+
+
+def require(*names: str) -> None:
+    """Refuse a command line that lacks one of these flags."""
+    missing = [name for name in names if not getattr(FLAGS, name)]
+    if missing:
+        raise InputError.of(
+            Problem("command line", f"no --{name}", "a value", "see --help for an example")
+            for name in missing
+        )

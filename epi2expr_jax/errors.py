@@ -161,8 +161,8 @@ def collect(problems: list[Problem] | None = None, kind: str = "", most: int | N
                     read(track)
 
     Args:
-        most: shows at most so many, and one more that counts the rest: a file with hundreds of bad
-            lines has one fault.
+        most: how many to show at most, and one more that counts the rest: a file with hundreds of
+            bad lines has one fault.
 
     Raises:
         InputError: at the end, of all that was found, each once.

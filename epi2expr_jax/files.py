@@ -102,6 +102,12 @@ def sha256(path: str | pathlib.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def file_record(path: str | pathlib.Path) -> dict[str, Any]:
+    """Name, size in bytes and sha256 of a file, for manifests and the like."""
+    path = pathlib.Path(path)
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
 @contextlib.contextmanager
 def opened(path: str | pathlib.Path, what: str = "a file") -> Iterator[IO[bytes]]:
     """A file to read, unpacked on the way if it is gzip by its content, whatever its name.

@@ -287,7 +287,8 @@ def test_killed_and_run_again_gives_the_same_store(build_config, small_store, tm
         store = WindowStore.open(config.store)
         assert store.verify() == []
         assert _values(store) == _values(small_store)
-        assert not list(tmp_path.rglob("*.partial"))
+        # What the killed workers were writing stays for an hour.
+        assert len(list(store.path.rglob("*.partial*"))) <= 2
     assert interrupted
 
 

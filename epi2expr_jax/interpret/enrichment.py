@@ -25,7 +25,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from scipy import stats
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import collect
 from epi2expr_jax.interpret.conditional_logit import Fit, GeneRegions
 from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, NO_INTERVAL, jackknife
 
@@ -40,7 +40,8 @@ _FEW = "too few variants in top regions"
 
 
 def predictors(table: pd.DataFrame) -> dict[str, np.ndarray]:
-    """What regions are ranked by within their gene: the effect, and baselines.
+    """What regions are ranked by within their gene, a value for each row of the table: the absolute
+    effect, and baselines.
 
     A region without a contact ranks behind those with one; contacts count only if there are any.
     """
@@ -92,13 +93,10 @@ def enrich(
         "confidence": (confidence, "a number between 0 and 1", 0 < confidence < 1),
         "permutations": (permutations, "at least 1", permutations >= 1),
     }
-    wrong = [
-        Problem(name, str(value), expected, "correct it")
-        for name, (value, expected, right) in numbers.items()
-        if not right
-    ]
-    if wrong:
-        raise InputError.of(wrong)
+    with collect() as problems:
+        for name, (value, expected, right) in numbers.items():
+            if not right:
+                problems.add(name, str(value), expected, "correct it")
     data = GeneRegions.of(table)
     # [P, G, N]
     z = np.stack([_top(data.pad(score), data.at_risk, top) for score in predictors(table).values()])

@@ -126,13 +126,18 @@ def run(
 def summarise(effects: xr.Dataset, level: float = 0.95) -> xr.Dataset:
     """Means over the runs of a model: those of one cell and assay set, over folds and seeds.
 
+    Args:
+        effects: from `run`.
+        level: of the intervals.
+
     Returns:
-        Means `before`, `after` and `effect` by `model` ("E003 H3K27ac"); `low` to `high`, where the
-        effect by one more training lies (Student's t), NaN where fewer than `LEAST_MODELS` models
-        predict the gene; `models [model, gene]`, how many do; `changed` and `outside` if in any of
-        them. The interval of the mean alone would be too narrow: models trained on the same genes
-        err together. This one contains planted effects where each seed trained on a share of the
-        genes (`--train_share=0.5`). It does not tell how far the model is from the cell.
+        In log2(RPKM + 1), by `model` ("E003 H3K27ac"), M of them: means `before [M G]`,
+        `after [M G E]` and `effect [M G E]`; `low` to `high [M G E]`, where the effect by one more
+        training lies (Student's t), NaN where fewer than `LEAST_MODELS` models predict the gene;
+        `models [M G]`, how many do; `changed` and `outside [M G E]` if in any of them. The interval
+        of the mean alone would be too narrow: models trained on the same genes err together. This
+        one contains planted effects where each seed trained on a share of the genes
+        (`--train_share=0.5`). It does not tell how far the model is from the cell.
     """
     names = pd.MultiIndex.from_arrays([effects.cell.to_numpy(), effects.assays.to_numpy()])
     parts: list[xr.Dataset] = []
@@ -153,7 +158,10 @@ def summarise(effects: xr.Dataset, level: float = 0.95) -> xr.Dataset:
 
 
 def to_frame(summary: xr.Dataset) -> pd.DataFrame:
-    """`summarise`'s result as a table, a row for each model, gene and edit that was predicted."""
+    """`summarise`'s result as a table, a row for each model, gene and edit that was predicted.
+
+    Effects are in log2(RPKM + 1), `distance` is in bp.
+    """
     table = summary.to_dataframe().reset_index().drop(columns="model", errors="ignore")
     return table[table.after.notna()].reset_index(drop=True)
 

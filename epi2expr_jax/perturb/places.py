@@ -52,7 +52,8 @@ class Place(abc.ABC):
 
     @abc.abstractmethod
     def intervals(self, scene: Scene) -> Intervals:
-        """Start and end in bp on each gene's chromosome; empty where the gene has no such place."""
+        """Start and end `[G V I 2]` in bp on each gene's chromosome; empty where it has no such
+        place."""
 
     @property
     def distance(self) -> float:
@@ -171,10 +172,10 @@ def interval(chrom: str, start: int, end: int) -> Interval:
 
 
 def intervals(table: pd.DataFrame) -> list[Interval]:
-    """Every row of a table with columns chrom, start, end, and name if it has one.
+    """Every row of a table with columns chrom, start, end (0-based, in bp), and perhaps name.
 
     Raises:
-        InputError: for missing columns; naming every row that is no interval.
+        InputError: for missing columns; naming every row that is not an interval.
     """
     missing = [name for name in ("chrom", "start", "end") if name not in table]
     if missing:
@@ -186,7 +187,7 @@ def intervals(table: pd.DataFrame) -> list[Interval]:
         rows = (f"{row.chrom}:{row.start}-{row.end}" for row in bad.itertuples())
         raise InputError(
             "intervals",
-            f"{len(bad)} without a base or before the chromosome ({listing(rows)})",
+            f"{len(bad)} that are empty or start before the chromosome ({listing(rows)})",
             "0 <= start < end",
             "correct them; positions are 0-based, as in BED",
         )

@@ -1,4 +1,4 @@
-"""Lays edits on the signal of a store, for models that read some assays in one cell.
+"""Reads the signal of a store together with edits, for models of some assays in one cell.
 
 Axes as in `edited_signal`.
 """
@@ -44,7 +44,7 @@ class EditReader:
         self.layout = _layout_of(dataset, store, config, assays, steps[0][0].space == "log")
 
     def read(self, rows: Int[np.ndarray, " G"]) -> EditedSignal:
-        """The signal of some genes, and the edits on it."""
+        """Raw signal, in the tracks' unit, of some `rows [G]` of the gene table, and the edits."""
         pairs = [(self.cell, assay) for assay in self.assays]
         others = [(cell, assay) for *_, cell, assay, _ in self.sources]
         tracks = list(dict.fromkeys(pairs + others))
@@ -96,7 +96,7 @@ class EditReader:
                          intervals=intervals)  # fmt: skip
 
     def touched(self) -> Bool[np.ndarray, "E A"]:
-        """Which assays each edit alters."""
+        """Which assays each edit alters, `[E A]`; the last edit alters none."""
         touched = [[a in [edit.assay for edit in s] for a in self.assays] for s in self.steps]
         return np.array([*touched, [False] * len(self.assays)])
 

@@ -81,7 +81,7 @@ def _trained_signal(
         path = pathlib.Path(store or card["store"]["path"])
         own = WindowStore.open(path)
         if own.checksum() != card["store_checksum"]:
-            raise InputError.of(other_store(own, card))
+            raise other_store(own, card)
     except (InputError, OSError, ValueError, KeyError, TypeError):
         if store is not None:
             raise

@@ -243,7 +243,7 @@ def calls(scores: pd.DataFrame, rate: float = 0.05) -> pd.DataFrame:
 
 
 def caveats(scores: pd.DataFrame, confidence: float = 0.95) -> list[str]:
-    """What a reader must know beside the table of `rank_assays`, in plain sentences."""
+    """What a reader of the table of `rank_assays` must also know, in plain sentences."""
     cells = sorted(set(scores["cell"]))
     notes = [
         f"The target is these cells ({listing(cells)}), on chromosomes like the tested ones; "

@@ -136,7 +136,7 @@ def _intervals(
 
 
 def agreement(scores: xr.Dataset, trained: pd.DataFrame) -> pd.DataFrame:
-    """Scores of a masked-mark model beside those of models trained on each subset alone.
+    """Scores of a masked-mark model, and those of models trained on each subset alone.
 
     Args:
         scores: from `subsets.subset_scores`.

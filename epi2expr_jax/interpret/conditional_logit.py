@@ -1,4 +1,4 @@
-"""Where the variants of a gene lie among its regions, by what else is known of these.
+"""Where the variants of a gene are expected among its regions, given distance and signal.
 
 A conditional logit (McFadden 1974; over a gene's regions: fgwas, Pickrell 2014): of a gene's
 variants, the share expected in a region is proportional to its exposure (variants tested, or
@@ -26,11 +26,13 @@ class GeneRegions:
     """Regions by gene, genes by chromosome; a gene's regions come first in its row.
 
     Attributes:
-        row: of every region of the table, its gene; `place`: which of the gene's it is.
-        at_risk: where there is a region.
-        share: of the gene's significant variants.
-        exposure: logarithm of what chances are proportional to; -inf where there is no region.
-        covariates: distance (absolute), signal and exposure, as normal scores; side of the TSS.
+        row, place: of every region of the table, the row of its gene and its place in that row.
+        chrom: `[G]` each gene's chromosome.
+        at_risk: `[G N]` where there is a region.
+        share: `[G N]` which share of the gene's significant variants lies there.
+        exposure: `[G N]` logarithm of what chances are proportional to; -inf where no region is.
+        covariates: `[G N]` each: distance (absolute), signal and exposure, as normal scores; side
+            of the TSS.
     """
 
     row: Int[np.ndarray, " regions"]

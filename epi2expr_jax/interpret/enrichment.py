@@ -1,17 +1,18 @@
 """Do the regions with the largest predicted effect hold more variants than matched ones?
 
-Each gene with significant variants (eQTLs) counts once: of its variants, which share lies in its
-top regions, and which would if predicted effects said nothing of where variants lie? The expected
+Each gene with significant variants (eQTLs) counts once: which share of its variants lies in its top
+regions, and which share would if predicted effects did not tell where variants lie? The expected
 shares (`conditional_logit`) follow the variants tested in each region, *unmatched*, or also a
 smooth function of distance and signal, *matched*. Enrichment is observed over expected share.
 
-The test permutes within genes what the expected shares leave over, and sums it over top regions
-less what distance and signal say of these: an error is left only where both fits fail. One-sided,
-p = (k + 1) / (n + 1). Variants in linkage disequilibrium, effects of neighbouring regions and genes
-that share both are not exchangeable; so the sum is divided by its standard error between
-chromosomes, in each permutation anew (Chung & Romano 2013). Where variants and effects follow
-distance and signal, p-values are far too small without the match, and where neighbours share both,
-too small without the standard error (simulated: tests/epi2expr_jax/interpret/test_enrichment.py).
+The test permutes within genes the difference between observed and expected shares, and sums it over
+top regions less what distance and signal predict of these: an error is left only where both fits
+fail. One-sided, p = (k + 1) / (n + 1). Variants in linkage disequilibrium, effects of neighbouring
+regions and genes that share both are not exchangeable; so the sum is divided by its standard error
+between chromosomes, in each permutation anew (Chung & Romano 2013). Where variants and effects
+follow distance and signal, p-values are far too small without the match, and where neighbours share
+both, too small without the standard error (simulated:
+tests/epi2expr_jax/interpret/test_enrichment.py).
 
 Intervals: delete-one-chromosome jackknife of the logarithm, fits included, and Student's t.
 
@@ -86,7 +87,7 @@ def enrich(
         for fewer than three chromosomes, and intervals also where no variant is in a top region.
 
     Raises:
-        InputError: naming every number that makes no sense.
+        InputError: naming every number out of range.
     """
     numbers = {
         "top": (top, "a share between 0 and 1", 0 < top < 1),

@@ -4,7 +4,7 @@ A pair counts in the regions of its own gene alone, and in each that holds the v
 chromosomes may be `1` or `chr1`, gene ids may carry versions.
 
 The background is all that was tested for these genes, with or without the significant pairs. A
-sample of it will not do: regions with significant variants would seem to be better tested than
+sample of it does not suffice: regions with significant variants would seem to be better tested than
 others, and the fit would take that for the reason. Without a background, a variant's chance to lie
 in a region is taken to be proportional to its width.
 """
@@ -51,7 +51,7 @@ def assign_variants(
         of genes with two or more of them, that hold at least one significant variant.
 
     Raises:
-        InputError: if the assemblies differ, columns are missing, values make no sense (all named
+        InputError: if the assemblies differ, columns are missing, values cannot be used (all named
             at once), or nothing is left to test.
     """
     pairs = {"significant variants": significant}
@@ -143,7 +143,7 @@ def _place(name: str, pairs: pd.DataFrame, codes: pd.MultiIndex, notes: list[str
 def _check(
     regions: pd.DataFrame, pairs: dict[str, pd.DataFrame], assembly: str, regions_assembly: str
 ) -> None:
-    """Raises InputError naming everything that makes no sense."""
+    """Raises InputError naming every table, column and row that cannot be used."""
     with collect() as problems:
         names = [_SYNONYMS.get(name.lower(), name) for name in (assembly, regions_assembly)]
         if names[0] != names[1]:
@@ -192,7 +192,7 @@ def _check_regions(problems: Problems, regions: pd.DataFrame) -> None:
     wrong = {
         ("listed twice", "one row a gene and region"): spelled.duplicated(key),
         ("without gene, chromosome, start or end", "all four"): regions[key].isna().any(axis=1),
-        ("with bounds that make no interval", "0 <= start < end"): ~interval,
+        ("with bounds that do not make an interval", "0 <= start < end"): ~interval,
         ("with an infinite effect, distance or signal", "finite numbers"): regions[_MEASURES]
         .isin([np.inf, -np.inf])
         .any(axis=1),

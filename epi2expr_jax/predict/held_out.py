@@ -1,4 +1,4 @@
-"""Predictions of held-out genes beside what was observed: one row a run and gene."""
+"""Predictions of held-out genes and what was observed: one row a run and gene."""
 
 import collections
 

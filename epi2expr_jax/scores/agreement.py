@@ -184,7 +184,7 @@ def score_against_quality(scores: pd.DataFrame, quality: pd.DataFrame) -> pd.Dat
 
 
 def quality_correlations(table: pd.DataFrame, least: int = 5) -> pd.DataFrame:
-    """Does an assay predict better for being measured better? Rank correlation over tracks.
+    """Does an assay predict better where it was measured better? Rank correlation over tracks.
 
     Args:
         table: from `score_against_quality`.

@@ -1,7 +1,7 @@
 """What masked-mark models score from every subset of their assays, all at once.
 
-A batch of held-out genes is gathered once and predicted from one subset after the other, runs side
-by side as in `predict`; of the predictions only the scores are kept.
+A batch of held-out genes is gathered once and predicted from one subset after the other, several
+runs at once as in `predict`; of the predictions only the scores are kept.
 
 Axes: `R` runs, `L` lanes, `K` chromosomes, `S` subsets, `A` assays, `G` genes, `N` genes of a
 chromosome, `B` genes a batch.

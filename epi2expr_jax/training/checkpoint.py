@@ -170,11 +170,11 @@ class Parts:
     """The checkpoints of the runs of one process, written in the background.
 
     `state-N` holds all of the runs under way, and only the newest is kept; `best-N` holds the best
-    weights of those that ended since. What is known of the rows lies beside each as `NAME.json`,
+    weights of those that ended since. The records of the rows lie next to each as `NAME.json`,
     written first: a part is whole when its checkpoint is.
 
     Args:
-        folder: of this process alone; others lie beside it.
+        folder: of this process alone; other processes have folders next to it.
     """
 
     def __init__(self, folder: pathlib.Path):

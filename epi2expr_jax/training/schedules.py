@@ -1,7 +1,8 @@
 """What a run does when validation stops improving: slow down, then stop.
 
 Both are pure functions over small pytrees, fed one validation loss an epoch, so that a whole
-population of runs can carry them through `jit`, `vmap` and `lax.map`. A NaN loss is no improvement.
+population of runs can carry them through `jit`, `vmap` and `lax.map`. A NaN loss is not an
+improvement.
 """
 
 import dataclasses

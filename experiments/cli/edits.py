@@ -25,7 +25,7 @@ def named_edits(
     """Every kind of edit at every place; `scale` without a factor by each of `factors`.
 
     Raises:
-        InputError: naming every kind or number that makes no sense.
+        InputError: naming every text that does not name an edit.
     """
     edits: list[Edit] = []
     with collect() as problems:

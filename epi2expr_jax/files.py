@@ -39,18 +39,11 @@ def whole(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
         Where to write: an empty file, whose name ends in the same suffix.
     """
     path = pathlib.Path(path).resolve()
-    _remove_abandoned(path)
-    place = path.with_name(f"{path.name}.{secrets.token_hex(4)}{_PARTIAL}{path.suffix}")
-    os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    try:
+    with _becoming(path) as place:
+        os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         if path.exists():
             os.chmod(place, path.stat().st_mode)
         yield place
-        _to_disk(place)
-        place.replace(path)
-        _to_disk(path.parent)
-    finally:
-        place.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -65,29 +58,36 @@ def whole_folder(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
     """
     path = pathlib.Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(path)
+    with _becoming(path) as place:
+        place.mkdir()
+        yield place
+
+
+@contextlib.contextmanager
+def _becoming(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A name next to `path`; what has it at the end is renamed, after an error it is removed."""
+    for old in path.parent.glob(f"{glob.escape(path.name)}.*{_PARTIAL}{path.suffix}"):
+        with contextlib.suppress(FileNotFoundError):  # another writer has just removed it
+            if time.time() - old.stat().st_mtime > _ABANDONED:
+                _remove(old)
     place = path.with_name(f"{path.name}.{secrets.token_hex(4)}{_PARTIAL}{path.suffix}")
-    place.mkdir()
     try:
         yield place
         for each in [*place.rglob("*"), place]:
             _to_disk(each)
-        place.rename(path)
+        place.replace(path)
         _to_disk(path.parent)
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        _remove(place)
+
+
+def _remove(path: pathlib.Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def is_partial(path: pathlib.Path) -> bool:
     """Whether what has this name is not whole: being written, or left by a killed program."""
     return _PARTIAL in path.suffixes
-
-
-def _remove_abandoned(path: pathlib.Path) -> None:
-    for old in path.parent.glob(f"{glob.escape(path.name)}.*{_PARTIAL}{path.suffix}"):
-        with contextlib.suppress(FileNotFoundError):  # another writer has just removed it
-            if time.time() - old.stat().st_mtime > _ABANDONED:
-                shutil.rmtree(old) if old.is_dir() else old.unlink()
 
 
 def _to_disk(path: pathlib.Path) -> None:

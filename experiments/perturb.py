@@ -155,7 +155,7 @@ def format_means(means: pd.DataFrame) -> str:
 
 def define_perturbation() -> None:
     flags.DEFINE_string("assay", None, "The mark to alter.")
-    presets = ", ".join(f"{name} ({preset.about})" for name, preset in PRESETS.items())
+    presets = ", ".join(f"{name} ({preset.help})" for name, preset in PRESETS.items())
     flags.DEFINE_list("where", ["promoter"], f"Where: {presets}, chr:start-end, or a BED file.")
     flags.DEFINE_list("edits", ["scale"], f"scale (by each of --factors), {forms()}.")
     flags.DEFINE_list("factors", [f"{factor:g}" for factor in FACTORS], "The factors of `scale`.")

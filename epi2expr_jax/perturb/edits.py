@@ -130,10 +130,6 @@ def _background(raw: Rows, edit: Edit, bin_bp: BinBp) -> Rows:
     return np.minimum(raw, np.median(raw, axis=1, keepdims=True))
 
 
-def _as_it_is(raw: Rows, edit: Edit, bin_bp: BinBp) -> Rows:
-    return raw
-
-
 def _no_value(text: str) -> dict[str, Any]:
     if text:
         raise ValueError(text)
@@ -157,8 +153,7 @@ class Kind:
 
     Attributes:
         make: called with assay, place, `space=` and what `read` gives.
-        forms: how it is written, such as `shift:BP`; a kind without a value is its name alone.
-        about: what it does, and what the value is, for help and errors.
+        help: how it is written, such as `shift:BP` or the name alone, and what it does.
         read: what is written after the colon, as arguments of `make`; a `ValueError` if it is
             something else.
         mixed: makes the formula's `y` out of raw signal `[rows bins]`, the edit, and the width of
@@ -166,31 +161,25 @@ class Kind:
     """
 
     make: Callable[..., Edit]
-    forms: tuple[str, ...]
-    about: str
+    help: str
     read: Callable[[str], dict[str, Any]] = _no_value
     mixed: Callable[[Rows, Edit, BinBp], Rows] | None = None
 
 
 KINDS: dict[str, Kind] = {
-    "scale": Kind(scale, ("scale:FACTOR",), "multiplied by a number", _one_number("factor")),
-    "remove_peak": Kind(remove_peak, ("remove_peak",), "down to the background",
-                        mixed=_background),
-    "set": Kind(set_to, ("set:LEVEL",), "to a number", _one_number("value")),
-    "shift": Kind(shift, ("shift:BP",), "downstream by a number of bp", _one_number("bp", round),
+    "scale": Kind(scale, "scale:FACTOR (multiplied by a number)", _one_number("factor")),
+    "remove_peak": Kind(remove_peak, "remove_peak (down to the background)", mixed=_background),
+    "set": Kind(set_to, "set:LEVEL (to a number)", _one_number("value")),
+    "shift": Kind(shift, "shift:BP (downstream by a number of bp)", _one_number("bp", round),
                   _shifted),
-    "swap": Kind(swap_with, ("swap:ASSAY", "swap:@CELL", "swap:ASSAY@CELL"), "the signal of those",
-                 _assay_at_cell, _as_it_is),
+    "swap": Kind(swap_with, "swap:ASSAY, swap:@CELL or swap:ASSAY@CELL (the signal of those)",
+                 _assay_at_cell, lambda raw, edit, bin_bp: raw),
 }  # fmt: skip
 
 
 def forms() -> str:
     """How every kind of edit is written, and what it does, for help and errors."""
-    return ", ".join(_described(kind) for kind in KINDS.values())
-
-
-def _described(kind: Kind) -> str:
-    return f"{' or '.join(kind.forms)} ({kind.about})"
+    return ", ".join(kind.help for kind in KINDS.values())
 
 
 def parse(text: str, assay: str, place: Place, space: str = "raw") -> Edit:
@@ -206,5 +195,5 @@ def parse(text: str, assay: str, place: Place, space: str = "raw") -> Edit:
     try:
         values = kind.read(value)
     except (ValueError, OverflowError):  # not a number, or an infinite one
-        raise InputError("edits", text, _described(kind), "write it so") from None
+        raise InputError("edits", text, kind.help, "write it so") from None
     return kind.make(assay, place, space=space, **values)

@@ -250,12 +250,12 @@ class Preset:
 
     Attributes:
         places: finds them, for genes of a store and models whose windows are so many bp wide.
-        about: what they are, for help.
+        help: what they are.
         space: the space they are edited in.
     """
 
     places: Callable[[WindowStore, int], Sequence[Place]]
-    about: str
+    help: str
     space: str = "raw"
 
 

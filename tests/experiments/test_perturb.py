@@ -160,7 +160,7 @@ def test_a_new_edit_needs_a_line_of_the_registry(
     def cut(raw, edit, bin_bp):
         return np.minimum(raw, edit.amount)
 
-    kind = Kind(ceiling, ("ceiling:LEVEL",), "no more than it", lambda t: {"level": float(t)}, cut)
+    kind = Kind(ceiling, "ceiling:LEVEL (at most)", lambda text: {"level": float(text)}, cut)
     monkeypatch.setitem(KINDS, "ceiling", kind)
     flags = program.FLAGS
     parse_flags(
@@ -169,7 +169,7 @@ def test_a_new_edit_needs_a_line_of_the_registry(
         f"--run={run_dir}", f"--assay={ASSAY}", "--edits=ceiling:0,ceiling:0.5,set:0", "--tracks=0",
         f"--out={tmp_path / 'run' / 'perturb'}",
     )  # fmt: skip
-    assert "ceiling:LEVEL (no more than it)" in flags["edits"].help
+    assert "ceiling:LEVEL (at most)" in flags["edits"].help
     fake_run(("E003",), assays={ASSAY: 0.6}).write(tmp_path / "run")
     program.main()
     assert "at most 0.5" in capsys.readouterr().out

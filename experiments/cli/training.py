@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from epi2expr_jax.errors import InputError, OutOfMemory, Problem
+from epi2expr_jax.files import is_partial
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training import checkpoint
@@ -267,7 +268,7 @@ def _start(
         if card["versions"] != checkpoint.versions():
             print("note: other versions or device than at the start; see the run card")
         return {"signal": trained.as_json(), **card}  # cards of older versions lack it
-    if run_dir.exists() and any(path.suffix != ".partial" for path in run_dir.iterdir()):
+    if run_dir.exists() and any(not is_partial(path) for path in run_dir.iterdir()):
         raise InputError(
             str(run_dir),
             "files that are not a run",

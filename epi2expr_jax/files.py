@@ -105,9 +105,9 @@ def write_text(path: str | pathlib.Path, text: str) -> None:
         place.write_text(text, encoding="utf-8")
 
 
-def write_json(path: str | pathlib.Path, content: Any) -> None:
-    """JSON with sorted keys, whole or not at all."""
-    write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
+def write_json(path: str | pathlib.Path, content: Any, *, sort_keys: bool = True) -> None:
+    """JSON in UTF-8, keys sorted or in the order given, whole or not at all."""
+    write_text(path, json.dumps(content, indent=1, sort_keys=sort_keys) + "\n")
 
 
 def read_json(path: str | pathlib.Path, what: str, remedy: str, kind: type = dict) -> Any:

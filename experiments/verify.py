@@ -264,7 +264,7 @@ def verify(
     }
     for note in content["notes"]:
         print(f"note: {note}")
-    write_json(run_dir / "verify.json", content)
+    write_json(run_dir / "verify.json", content, sort_keys=False)
     return claims
 
 

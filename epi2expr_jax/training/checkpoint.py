@@ -197,7 +197,7 @@ class Parts:
         for kind, (records, tree) in (("best", ended), ("state", under_way)):
             if records:
                 path = self.folder / f"{kind}-{self._number:06d}"
-                write_json(path.with_suffix(".json"), records)
+                write_json(path.with_suffix(".json"), records, sort_keys=False)
                 with _writing(path):
                     args = ocp.args.PyTreeSave(_as_replicas(_flat(tree)))
                     self._checkpointer.save(path.resolve(), args=args, force=True)
@@ -256,7 +256,8 @@ def remove_states(folder: pathlib.Path) -> None:
 
 def write_card(run_dir: pathlib.Path, card: dict[str, Any]) -> None:
     """Write the run card, whole or not at all."""
-    write_json(run_dir / RUN_CARD, {"version": RUN_CARD_VERSION, **card})
+    content = {"version": RUN_CARD_VERSION, **card}
+    write_json(run_dir / RUN_CARD, content, sort_keys=False)  # people read it from the top
 
 
 def read_card(run_dir: str | os.PathLike) -> dict[str, Any]:

@@ -211,7 +211,7 @@ def write_splits(
         }
         for fold in folds
     ]
-    write_json(path, {"scheme": scheme, "seed": seed, "folds": rows})
+    write_json(path, {"scheme": scheme, "seed": seed, "folds": rows}, sort_keys=False)
 
 
 def read_splits(path: pathlib.Path) -> list[Fold]:

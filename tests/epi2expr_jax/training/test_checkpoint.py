@@ -124,7 +124,8 @@ except InputError as error:
 
 
 def test_run_card_round_trip_and_versions(tmp_path):
-    checkpoint.write_card(tmp_path, {"status": "complete"})
+    checkpoint.write_card(tmp_path, {"status": "complete", "request": {"b": 1, "a": 2}})
+    assert list(checkpoint.read_card(tmp_path)["request"]) == ["b", "a"]
     assert checkpoint.read_card(tmp_path)["status"] == "complete"
     (tmp_path / checkpoint.RUN_CARD).write_text(json.dumps({"version": 99}))
     with pytest.raises(InputError, match="version 99"):

@@ -123,7 +123,6 @@ class PooledDataset(Dataset):
                 np.concatenate([cell.begin[i] + k * len(part) for k, cell in enumerate(cells)])
                 for i, part in enumerate(depth.depth)
             ),
-            left=_joined(cell.left for cell in cells),
             bins=_joined(cell.bins for cell in cells),
             region=np.concatenate(
                 [

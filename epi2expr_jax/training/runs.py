@@ -18,6 +18,7 @@ from epi2expr_jax.errors import InputError, Problem, nearest
 from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.dataset import Dataset
+from epi2expr_jax.models.config import ModelConfig
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training.splits import Fold
 from epi2expr_jax.training.targets import LABEL, TargetScale
@@ -178,13 +179,13 @@ def parse_assay_sets(text: Sequence[str], available: Sequence[str]) -> list[tupl
 
 
 def plan_batches(
-    store: WindowStore, model_config: Any, folds: Iterable[Fold], size: int, balanced: bool
+    store: WindowStore, model_config: ModelConfig, folds: Iterable[Fold], size: int, balanced: bool
 ) -> tuple[BatchPlan, BatchPlan]:
     """The batches of training and of validation, for every cell of the store and all folds.
 
     They depend on nothing less, so that a run trained alone is the run trained beside others.
     """
-    most = getattr(model_config, "contacts", 0)
+    most = model_config.contacts
     if not most:
         return BatchPlan(size), BatchPlan(size)
     chrom = store.genes.chrom.to_numpy()

@@ -84,7 +84,7 @@ def test_a_dropout_that_makes_a_rate_of_1_is_refused(dropout):
 
 @pytest.mark.parametrize("width", [-1.0, float("nan")])
 def test_a_width_that_is_not_positive_is_refused(width):
-    with pytest.raises(InputError, match=r"width=.*more than 0; 1 is the published width"):
+    with pytest.raises(InputError, match=r"width=.*a number more than 0; 1 is the published width"):
         PromoterCnnConfig(width=width)
 
 

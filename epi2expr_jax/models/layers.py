@@ -11,8 +11,8 @@ things keep the products the largest part of a step:
   normalisation is known beforehand, within the same few genes, so that the unpooled output of the
   first and largest layer never exists as a whole.
 
-Axes: `B` batch, `W` bins (`V` after pooling), `C` channels in, `F` filters, `K` kernel width.
-Every formula here is exact; nothing is approximated for speed.
+Every formula is exact. Axes: `B` batch, `W` bins (`V` after pooling), `C` channels in, `F` filters,
+`K` kernel width.
 """
 
 import functools
@@ -213,10 +213,9 @@ def _conv_forward(x, kernel, left):
 def _conv_backward(left, saved, gradient):
     x, kernel = saved
     bytes_a_gene = x.shape[1] * math.prod(kernel.shape[:2]) * x.dtype.itemsize
-    return (
-        _input_gradient(gradient, kernel, left),
-        _kernel_gradient((x, gradient), lambda piece: piece, kernel, left, bytes_a_gene),
-    )
+    own = x, gradient
+    of_kernel = _kernel_gradient(own, lambda piece: piece, kernel, left, bytes_a_gene)
+    return _input_gradient(gradient, kernel, left), of_kernel
 
 
 _conv.defvjp(_conv_forward, _conv_backward)
@@ -254,12 +253,9 @@ def _conv_max_pool_forward(x, kernel, left, size):
 def _conv_max_pool_backward(left, size, saved, gradient):
     x, kernel, where = saved
     unpool = functools.partial(_unpool, size=size, bins=x.shape[1])
-    return (
-        _input_gradient(unpool(gradient, where), kernel, left),
-        _kernel_gradient(
-            (x, gradient, where), unpool, kernel, left, _unpooled_bytes_a_gene(x, kernel)
-        ),
-    )
+    size_a_gene, own = _unpooled_bytes_a_gene(x, kernel), (x, gradient, where)
+    of_kernel = _kernel_gradient(own, unpool, kernel, left, size_a_gene)
+    return _input_gradient(unpool(gradient, where), kernel, left), of_kernel
 
 
 _conv_max_pool.defvjp(_conv_max_pool_forward, _conv_max_pool_backward)

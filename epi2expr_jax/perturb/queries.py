@@ -72,7 +72,10 @@ class EditedRuns:
         reread: bool,
     ):
         self.member, self.store, self.rows, self.wanted = member, store, rows, wanted
-        self.config, self.reread = member.model_config, reread
+        self.config, self.reread = (
+            member.model_config,
+            reread and member.model_config.token_width > 0,
+        )
         cell, assays = member.runs[0].cell, member.runs[0].assays
         self.dataset = ensemble.dataset(store, self.config, [cell], assays)
         self.reader = EditReader(store, self.dataset, self.config, cell, assays, steps, rows)

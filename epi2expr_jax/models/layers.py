@@ -1,8 +1,8 @@
 """The layers of the convolutional models, fast over many runs and inside a scan.
 
 A convolution is written as patches times kernel. A `lax` convolution becomes a grouped one under
-`vmap`, and inside `scan` or `map` it loses its fast CPU form; a matrix product does neither. Three
-things keep the products the largest part of a step:
+`vmap`, and inside `scan` or `map` it loses its fast CPU form; a matrix product does neither. So
+that products are the largest part of a step:
 
 - the gradient by the input is again patches times kernel (of the output's gradient and the flipped
   kernel), never a scatter;
@@ -27,8 +27,7 @@ from jaxtyping import Array, Bool, Float, Int8, PRNGKeyArray
 
 from epi2expr_jax.models.weights import constant, glorot_uniform
 
-NORM_EPSILON = 1e-3  # Keras's default
-NORM_MOMENTUM = 0.99  # likewise
+NORM_EPSILON, NORM_MOMENTUM = 1e-3, 0.99  # Keras's defaults
 
 # Bytes of patches made at a time, by platform: what the last cache level holds. A platform that is
 # not listed makes all of them at once, since an accelerator wants few large products.
@@ -213,8 +212,7 @@ def _conv_forward(x, kernel, left):
 def _conv_backward(left, saved, gradient):
     x, kernel = saved
     bytes_a_gene = x.shape[1] * math.prod(kernel.shape[:2]) * x.dtype.itemsize
-    own = x, gradient
-    of_kernel = _kernel_gradient(own, lambda piece: piece, kernel, left, bytes_a_gene)
+    of_kernel = _kernel_gradient((x, gradient), lambda piece: piece, kernel, left, bytes_a_gene)
     return _input_gradient(gradient, kernel, left), of_kernel
 
 

@@ -29,7 +29,7 @@ from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.device_tracks import Signal
 from epi2expr_jax.interpret.gradients import integrate
-from epi2expr_jax.predict.ensemble import Ensemble, Member, gene_rows
+from epi2expr_jax.predict.ensemble import Ensemble, Member
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training.one_run import parts_of
 
@@ -74,7 +74,7 @@ def integrated_gradients(
             "models that always read all of their assays",
             "use perturb, or experiments.combinations",
         )
-    rows, chosen = _chosen(ensemble, store, genes)
+    rows, chosen = ensemble.chosen(store, genes)
     (member,) = _one_shape(ensemble)
     config = member.model_config
     keys, assays = list(member.by_tracks()), _assays(member)
@@ -160,7 +160,7 @@ def occlusion(
     edges = np.arange(-half, half, bp)
     stretches = [perturb.span(int(edge), int(edge) + bp) for edge in edges]
     assays, models = _assays(member), _models(member)
-    rows, _ = _chosen(ensemble, store, genes)
+    rows, _ = ensemble.chosen(store, genes)
     lost = np.full((len(models), len(rows), len(assays), len(edges) + most), np.nan)
     ids = store.genes.gene_id.to_numpy()[rows].tolist()
     for a, assay in enumerate(assays):
@@ -213,7 +213,7 @@ def attention_rollout(
             "chromoformer, trained with contacts",
             "use integrated_gradients",
         )
-    rows, chosen = _chosen(ensemble, store, genes)
+    rows, chosen = ensemble.chosen(store, genes)
     shape = len(_models(member)), len(rows), len(config.resolutions), 1 + config.contacts
     total, count = np.zeros(shape), np.zeros(shape[:2])
     graph = parts_of(config)[0]
@@ -232,18 +232,6 @@ def attention_rollout(
         },
         name="rollout",
     )
-
-
-def _chosen(
-    ensemble: Ensemble, store: WindowStore, genes: Sequence[str] | None
-) -> tuple[Int[np.ndarray, " G"], np.ndarray]:
-    """Rows of the genes, and which of them each run never saw `[R G]`."""
-    rows = gene_rows(store, genes)
-    if genes is None:
-        rows = rows[ensemble.wanted(store, rows, False).any(0)]
-    else:
-        ensemble.require_unseen(store.genes.iloc[rows])
-    return rows, ensemble.wanted(store, rows, False)
 
 
 def _one_shape(ensemble: Ensemble) -> tuple[Member]:

@@ -14,64 +14,56 @@ from epi2expr_jax.genome import WindowSpec
 
 @typing.runtime_checkable
 class Reads(typing.Protocol):
-    """What a model reads of a gene."""
+    """What a model reads of a gene.
+
+    Attributes:
+        window: the window around the TSS, in the finest bins that the model reads.
+        resolutions: the bins it reads, in bp.
+        positions: positions that the window is padded to at each resolution, `L`: the model reads a
+            `RegionBatch`. Empty: it reads `[B W A]`, one window a gene.
+        contacts: regions a gene, `N`; 0 for models that read the window alone.
+        region_bp: width that regions are padded to, in bp; wider ones do not fit.
+    """
 
     @property
-    def window(self) -> WindowSpec:
-        """The window around the TSS, in the finest bins that the model reads."""
-        ...
-
+    def window(self) -> WindowSpec: ...
     @property
-    def resolutions(self) -> Sequence[int]:
-        """The bins the model reads, in bp."""
-        ...
-
+    def resolutions(self) -> Sequence[int]: ...
     @property
-    def positions(self) -> Sequence[int]:
-        """Positions that the window is padded to at each resolution, `L`: the model reads a
-        `RegionBatch`. Empty: it reads `[B W A]`, one window a gene."""
-        ...
-
+    def positions(self) -> Sequence[int]: ...
     @property
-    def contacts(self) -> int:
-        """Regions a gene, `N`; 0 for models that read the window alone."""
-        ...
-
+    def contacts(self) -> int: ...
     @property
-    def region_bp(self) -> int:
-        """Width that regions are padded to, in bp; wider ones do not fit. 0 without regions."""
-        ...
-
-    @property
-    def token_width(self) -> int:
-        """Width of the token that the model makes of a region before regions meet, `D`; 0 if it
-        makes none. One that does offers `tokens`, `reread` and `attention`, as `Chromoformer`."""
-        ...
+    def region_bp(self) -> int: ...
 
 
 @typing.runtime_checkable
 class ModelConfig(Reads, typing.Protocol):
-    """What a model's configuration offers: nothing else asks which model it is.
+    """What the configuration of every model offers: nothing else asks which model it is.
 
-    It is a frozen dataclass, so that compiled programs are kept by it. What its `build` makes is
+    It is a frozen dataclass, since compiled programs are kept by it. What its `build` makes is
     called as `model(x, mask=mask, key=key) -> [B]`: predictions of a batch `x` of genes, of which
     those outside `mask [B]` are fillers; `key` is for dropout, and None outside training. The
     model's variables are `nnx.Param` and `nnx.BatchStat`.
+
+    Attributes:
+        NAME: what the command line and the run card call the model.
+        TRAINING: published training by schedule (`plateau` or `decay`), the default first: fields
+            of `training.one_run.TrainConfig`.
+        assays: number of input channels, `A`.
+        token_width: width of the token that the model makes of a region before regions meet, `D`; 0
+            if it makes none. One that does offers `tokens`, `reread` and `attention`, as
+            `Chromoformer` does.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
-
     NAME: ClassVar[str]
-    """What the command line and the run card call the model."""
-
     TRAINING: ClassVar[Mapping[str, Mapping[str, Any]]]
-    """Published training by schedule (`plateau` or `decay`), the default first: fields of
-    `training.one_run.TrainConfig`."""
 
     @property
-    def assays(self) -> int:
-        """Number of input channels, `A`."""
-        ...
+    def assays(self) -> int: ...
+    @property
+    def token_width(self) -> int: ...
 
     def build(self, *, rngs: nnx.Rngs) -> Any:
         """The model, with fresh weights drawn from the stream `params`."""
@@ -109,7 +101,7 @@ class WindowModelConfig:
     MIN_BINS: ClassVar[int] = 1  # the product of the pool sizes
     MAX_RATE: ClassVar[float] = 0.0  # the largest published dropout rate
 
-    # It reads windows alone; without annotations these are no fields.
+    # Without annotations, so that they are not fields.
     positions = ()
     contacts = region_bp = token_width = 0
 
@@ -125,19 +117,16 @@ class WindowModelConfig:
                     "1 keeps the published rates",
                 )
             with problems.part():
-                self._require_bins(problems)
-
-    def _require_bins(self, problems: Problems) -> None:
-        if self.window.bins < self.MIN_BINS:
-            bin_bp = self.window_bp // self.MIN_BINS
-            problems.add(
-                self.NAME,
-                f"a window of {self.window_bp} bp in bins of {self.bin_bp} bp, "
-                f"{self.window.bins} bins",
-                f"at least {self.MIN_BINS} bins, or pooling leaves nothing",
-                f"take {f'bins of at most {bin_bp} bp, or ' if bin_bp else ''}a window of "
-                f"at least {self.MIN_BINS * self.bin_bp} bp",
-            )
+                if self.window.bins < self.MIN_BINS:
+                    bin_bp = self.window_bp // self.MIN_BINS
+                    problems.add(
+                        self.NAME,
+                        f"a window of {self.window_bp} bp in bins of {self.bin_bp} bp, "
+                        f"{self.window.bins} bins",
+                        f"at least {self.MIN_BINS} bins, or pooling leaves nothing",
+                        f"take {f'bins of at most {bin_bp} bp, or ' if bin_bp else ''}a window of "
+                        f"at least {self.MIN_BINS * self.bin_bp} bp",
+                    )
 
     @property
     def window(self) -> WindowSpec:

@@ -2,7 +2,7 @@
 
 A variable of our own layers keeps how it starts, so that the weights of a whole model can be drawn
 as one vector and cut on the host. A program that draws the 231 arrays of Chromoformer one by one
-compiles for 15 s. Plain NNX layers keep no such thing: theirs are drawn one by one.
+compiles for 15 s. Those of plain NNX layers are drawn one by one.
 """
 
 import math

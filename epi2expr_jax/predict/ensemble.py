@@ -178,6 +178,27 @@ class Ensemble:
         chrom = store.genes.chrom.to_numpy()[rows]
         return np.stack([self.folds[run.fold].masks(chrom)["test"] for run in runs])
 
+    def chosen(
+        self,
+        store: WindowStore,
+        genes: Sequence[str] | None,
+        include_seen: bool = False,
+    ) -> tuple[Int[np.ndarray, " G"], Bool[np.ndarray, "R G"]]:
+        """Rows of the genes in the store's table, and which of them each run may predict.
+
+        Args:
+            genes: ids; by default every gene that some run may predict.
+
+        Raises:
+            InputError: for unknown genes, or named genes that every model saw.
+        """
+        rows = gene_rows(store, genes)
+        if genes is None:
+            rows = rows[self.wanted(store, rows, include_seen).any(0)]
+        elif not include_seen:
+            self.require_unseen(store.genes.iloc[rows])
+        return rows, self.wanted(store, rows, include_seen)
+
     def require_unseen(self, genes: pd.DataFrame) -> None:
         """Refuse genes that every model saw, naming them."""
         used = {run.fold for run in self.runs}

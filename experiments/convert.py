@@ -23,7 +23,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -275,10 +275,11 @@ def export_run(
     if out.exists():
         raise InputError(str(out), "a file", "a new one", "give another --out")
     member, i = places[run_id or next(iter(places))]
-    config, scale = member.model_config, member.scales[i]
-    if not isinstance(config, ChromoformerConfig):
-        found = f"a run of {ensemble.card['model']}"
+    scale, name = member.scales[i], member.model_config.NAME
+    if name != ChromoformerConfig.NAME:
+        found = f"a run of {name}"
         raise InputError(str(run_dir), found, "one of chromoformer", "give another --run")
+    config = cast(ChromoformerConfig, member.model_config)
     params = jax.tree.map(lambda leaf: np.asarray(leaf)[i], member.weights["params"])
     state = to_torch(config, params, mean=scale.mean, deviation=scale.deviation)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -5,31 +5,27 @@ exactly; a store that is narrower, coarser or not divisible is refused.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
-from epi2expr_jax.errors import InputError, Problem, collect
-from epi2expr_jax.genome import WindowSpec, listing
-from epi2expr_jax.inputs import transforms as signal_ops
+from epi2expr_jax.errors import InputError, collect
+from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.device_tracks import (
     CellRegions,
     RegionTrack,
     Signal,
     Track,
     WindowSignal,
-    centre_padding,
-    coarser,
+    region_places,
     signal_of,
-    window_at,
 )
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
-from epi2expr_jax.models import ChromoformerConfig
+from epi2expr_jax.inputs.transforms import TRANSFORMS, as_read, own_positions, window_at
+from epi2expr_jax.models.config import Reads
 from epi2expr_jax.store.regions import Regions
 from epi2expr_jax.store.window_store import WindowStore
 
@@ -54,7 +50,7 @@ class InputConfig:
     normalise: str = "none"
 
     def __post_init__(self):
-        choices = ("auto", *signal_ops.TRANSFORMS)
+        choices = ("auto", *TRANSFORMS)
         for flag, value, allowed in (
             ("--transform", self.transform, choices),
             ("--orientation", self.orientation, ORIENTATIONS),
@@ -65,7 +61,7 @@ class InputConfig:
 
 
 class Dataset:
-    """Model input and expression of the chosen cells and assays, for every gene of the store.
+    """Model input and expression of the chosen cells and assays, for every gene.
 
     Signal is read when it is asked for, a track at a time.
 
@@ -76,38 +72,24 @@ class Dataset:
         labels: `[C, G]` class of each gene where the store was given one.
     """
 
-    def __init__(self, reader: "_Reader", cells: Sequence[str], assays: Sequence[str]):
-        store = reader.store
-        self.cells, self.assays = tuple(cells), tuple(assays)
-        self.genes: pd.DataFrame = store.genes
-        self.expression: Float[np.ndarray, "C G"] = store.read_expression(cells)
-        self.labels: Bool[np.ndarray, "C G"] | None = store.read_labels(cells)
-        self._reader = reader
+    cells: tuple[str, ...]
+    assays: tuple[str, ...]
+    genes: pd.DataFrame
+    expression: Float[np.ndarray, "C G"]
+    labels: Bool[np.ndarray, "C G"] | None
 
     def track(self, cell: str, assay: str) -> Track:
         """What one assay in one cell gives the model, on the host.
 
         Raises:
-            InputError: if the track has negative values under a logarithm.
+            InputError: if the track has negative values under a logarithm, or is to be normalised
+                and has no signal.
         """
-        return self._reader.track(cell, assay)
+        raise NotImplementedError
 
     def regions(self, cell: str) -> CellRegions | None:
         """Which regions the cell's genes touch, on the host; None for models of one window."""
-        return self._reader.cell_regions(cell)
-
-    @property
-    def flipped(self) -> Bool[np.ndarray, " G"]:
-        """Which genes' windows are reversed."""
-        return self._reader.flip
-
-    def transform(self, assay: str) -> str:
-        """Which of `transforms.TRANSFORMS` an assay's signal goes through."""
-        return self._reader.transform(assay)
-
-    def level(self, cell: str, assay: str) -> np.float32:
-        """What a track's signal is divided by before the transform."""
-        return self._reader.level(cell, assay)
+        raise NotImplementedError
 
     def signal(self, cell: str, assays: Sequence[str]) -> Signal:
         """What a run of this cell and these assays reads, on the default device."""
@@ -115,18 +97,169 @@ class Dataset:
         return signal_of(tracks, jax.device_put(self.regions(cell)))
 
 
+class StoreDataset(Dataset):
+    """What a model reads of a store: cropped, merged, transformed, oriented.
+
+    Arrays of regions are as long as those of the store's largest cell, so that one program serves
+    all cells.
+
+    Attributes:
+        flipped: `[G]` which genes' windows are reversed.
+    """
+
+    def __init__(
+        self,
+        store: WindowStore,
+        model: Reads,
+        cells: Sequence[str],
+        assays: Sequence[str],
+        config: InputConfig,
+        trained: TrainedSignal,
+    ):
+        self.cells, self.assays = tuple(cells), tuple(assays)
+        self.genes = store.genes
+        self.expression = store.read_expression(cells)
+        self.labels = store.read_labels(cells)
+        minus = (store.genes.strand == "-").to_numpy()
+        self.flipped: Bool[np.ndarray, " G"] = minus & (config.orientation == "strand")
+        self._store, self._model, self._config, self._trained = store, model, config, trained
+        self._centre, _ = model.window.crop_and_merge(store.manifest.window)
+        self._levels: dict[tuple[str, str], np.float32] = {}
+        self._regions = _regions_to_read(store, model, cells)
+        with_regions = store.manifest.regions_sha256 if model.contacts else ()
+        every = [store.regions(cell) for cell in with_regions]
+        self._most_regions = max((len(own.table) for own in every), default=0)
+        self._most_bins = [
+            max((int(_bins(own, bin_bp).sum()) for own in every), default=0)
+            for bin_bp in model.resolutions
+        ]
+
+    def track(self, cell: str, assay: str) -> Track:
+        """As `Dataset.track`."""
+        windows = self._windows(cell, assay)
+        if not self._model.positions:
+            return WindowSignal(windows[0])
+        return RegionTrack(windows, self._depths(cell, assay))
+
+    def transform(self, assay: str) -> str:
+        """Which of `transforms.TRANSFORMS` an assay's signal goes through."""
+        return self._trained.transforms[assay]
+
+    def level(self, cell: str, assay: str) -> np.float32:
+        """What a track's signal is divided by before the transform.
+
+        Raises:
+            InputError: if a track without any signal is to be normalised.
+        """
+        if self._config.normalise == "none":
+            return np.float32(1)
+        if (cell, assay) not in self._levels:
+            self.raw_windows(cell, assay)
+        level = self._levels[cell, assay]
+        if not level > 0:
+            raise InputError(
+                f"{self._store.path}: {cell}-{assay}",
+                f"a mean signal of {level:g} in the genes' windows",
+                "more than 0, to divide by under --normalise=depth",
+                "use --normalise=none, or leave this track out",
+            )
+        return level
+
+    def raw_windows(self, cell: str, assay: str) -> Float[np.ndarray, "G W"]:
+        """The model's windows in the store's bins and genomic order, as stored.
+
+        Raises:
+            InputError: if the track has negative values under a logarithm.
+        """
+        raw = self._store.read_signal([cell], [assay], self._centre)[0, 0]
+        if self._config.normalise == "depth":
+            self._levels[cell, assay] = np.float32(raw.mean(dtype=np.float64))
+        return self._checked(raw, f"{cell}-{assay}", assay)
+
+    def raw_regions(self, cell: str, assay: str) -> Float[np.ndarray, " bins"]:
+        """The regions of a cell in the store's bins, end to end, as stored.
+
+        Raises:
+            InputError: if they have negative values under a logarithm.
+        """
+        raw = self._store.read_region_depth(cell, [assay])[0]
+        return self._checked(raw, f"regions of {cell}-{assay}", assay)
+
+    def _checked(self, raw: np.ndarray, what: str, assay: str) -> np.ndarray:
+        if self._trained.transforms.get(assay) == "log1p" and (raw < 0).any():
+            raise InputError(
+                f"{self._store.path}: {what}",
+                f"negative signal (lowest {raw.min():.3g})",
+                "no value below 0 under the transform ln(x + 1)",
+                "--transform=arcsinh takes any sign, or give the right unit in the sheet",
+            )
+        return raw
+
+    def _windows(self, cell: str, assay: str) -> tuple[Float[np.ndarray, "G _L"], ...]:
+        """The windows as the model reads them, at each of its resolutions."""
+        model, stored = self._model, self._store.manifest.window.bin_bp
+        raw, level = self.raw_windows(cell, assay), self.level(cell, assay)
+        return tuple(
+            window_at(
+                as_read(raw, level, bin_bp // stored, self.transform(assay)), length, self.flipped
+            )
+            for bin_bp, length in zip(
+                model.resolutions, model.positions or [model.window.bins], strict=True
+            )
+        )
+
+    def _depths(self, cell: str, assay: str) -> tuple[Float[np.ndarray, " _bins"], ...]:
+        """The cell's regions at each resolution, end to end, and room at both ends."""
+        stored, depths = self._store.manifest.region_bin_bp, []
+        raw = self.raw_regions(cell, assay) if self._model.contacts else None
+        for bin_bp, length, most in zip(
+            self._model.resolutions, self._model.positions, self._most_bins, strict=True
+        ):
+            # Wherever a padded region lies, its slice must not run off either end.
+            depth = np.zeros(most + 2 * length, np.float32)
+            if raw is not None:
+                factor = bin_bp // stored
+                fine, share = _apart(self._regions[cell], raw, stored, factor)
+                own = as_read(fine, self.level(cell, assay), factor, self.transform(assay), share)
+                depth[length : length + len(own)] = own
+            depths.append(depth)
+        return tuple(depths)
+
+    def regions(self, cell: str) -> CellRegions | None:
+        """As `Dataset.regions`."""
+        model, genes = self._model, len(self.genes)
+        if not model.positions:
+            return None
+        region = np.full((genes, model.contacts), -1, np.int32)
+        score = np.zeros((genes, model.contacts), np.float32)
+        if model.contacts:
+            region, score = self._regions[cell].by_gene(genes, model.contacts)
+        own, places = [], []
+        for bin_bp, length in zip(model.resolutions, model.positions, strict=True):
+            ours = own_positions(np.array(-(-model.window.window_bp // bin_bp)), length)
+            own.append(np.stack([ours, ours[::-1]]))
+            # Padding entries have zero bins; one is always present, so indexing is safe.
+            bins = np.zeros(self._most_regions + 1, np.int32)
+            if model.contacts:
+                have = _bins(self._regions[cell], bin_bp)
+                bins[: len(have)] = have
+            places.append(region_places(bins, length))
+        begin, bins = zip(*places, strict=True)
+        return CellRegions(tuple(own), self.flipped, begin, bins, region, score)
+
+
 def load_dataset(
     store: WindowStore,
-    model_config: Any,
+    model_config: Reads,
     cells: Sequence[str],
     assays: Sequence[str],
     config: InputConfig = InputConfig(),
     trained: TrainedSignal | None = None,
-) -> Dataset:
+) -> StoreDataset:
     """What a model reads of the named cells and assays: cropped, merged, transformed, oriented.
 
     Args:
-        model_config: says what: its `window`, and for Chromoformer the regions.
+        model_config: says what: its window, resolutions and regions.
         trained: of models that are trained, the signal they know; None for new ones, whose signal
             is this store's.
 
@@ -137,172 +270,7 @@ def load_dataset(
     if trained is None:
         trained = TrainedSignal.of(store.manifest, config.transform)
     trained.require_same(store.manifest, str(store.path), assays)
-    if isinstance(model_config, ChromoformerConfig):
-        return Dataset(_RegionReader(store, model_config, config, trained, cells), cells, assays)
-    return Dataset(_WindowReader(store, model_config.window, config, trained), cells, assays)
-
-
-class _Reader:
-    """Reads raw bin means of one model's window."""
-
-    def __init__(
-        self, store: WindowStore, window: WindowSpec, config: InputConfig, trained: TrainedSignal
-    ):
-        self.store = store
-        self.trained = trained
-        self.window = window
-        self.config = config
-        self.centre, self.factor = window.crop_and_merge(store.manifest.window)
-        minus = (store.genes.strand == "-").to_numpy()
-        self.flip = minus & (config.orientation == "strand")
-        self._levels: dict[tuple[str, str], np.float32] = {}
-
-    def track(self, cell: str, assay: str) -> Track:
-        raise NotImplementedError
-
-    def cell_regions(self, cell: str) -> CellRegions | None:
-        return None
-
-    def transform(self, assay: str) -> str:
-        """The transform of an assay's signal."""
-        return self.trained.transforms[assay]
-
-    def windows(self, cell: str, assay: str) -> Float[np.ndarray, "G W"]:
-        """Means in the model's bins, of raw or normalised signal."""
-        raw = self.store.read_signal([cell], [assay], self.centre)[0, 0]
-        raw = self.checked(raw, f"{cell}-{assay}", assay) / self.level(cell, assay, raw)
-        return signal_ops.merge_bins(raw, self.factor)
-
-    def level(
-        self, cell: str, assay: str, raw: Float[np.ndarray, "G W"] | None = None
-    ) -> np.float32:
-        """What a track's signal is divided by.
-
-        Args:
-            raw: its windows, if they have been read.
-
-        Raises:
-            InputError: if a track without any signal is to be normalised.
-        """
-        if self.config.normalise == "none":
-            return np.float32(1)
-        if raw is None and (cell, assay) not in self._levels:
-            raw = self.store.read_signal([cell], [assay], self.centre)[0, 0]
-        if raw is not None:
-            self._levels[cell, assay] = np.float32(raw.mean(dtype=np.float64))
-        level = self._levels[cell, assay]
-        if not level > 0:
-            raise InputError(
-                f"{self.store.path}: {cell}-{assay}",
-                f"a mean signal of {level:g} in the genes' windows",
-                "more than 0, to divide by under --normalise=depth",
-                "use --normalise=none, or leave this track out",
-            )
-        return level
-
-    def checked(self, raw: np.ndarray, what: str, assay: str) -> np.ndarray:
-        """The same.
-
-        Raises:
-            InputError: if a logarithm could not take it.
-        """
-        if self.transform(assay) == "log1p" and (raw < 0).any():
-            raise InputError(
-                f"{self.store.path}: {what}",
-                f"negative signal (lowest {raw.min():.3g})",
-                "no value below 0 under the transform ln(x + 1)",
-                "--transform=arcsinh takes any sign, or give the right unit in the sheet",
-            )
-        return raw
-
-
-class _WindowReader(_Reader):
-    """Tracks of models that read one window a gene."""
-
-    def track(self, cell: str, assay: str) -> WindowSignal:
-        values = signal_ops.TRANSFORMS[self.transform(assay)](self.windows(cell, assay))
-        return WindowSignal(np.ascontiguousarray(signal_ops.orient(values, self.flip), np.float32))
-
-
-class _RegionReader(_Reader):
-    """Tracks of Chromoformer: promoters and regions at each resolution.
-
-    Arrays are as long as those of the store's largest cell, so that one program serves all cells.
-    """
-
-    def __init__(
-        self,
-        store: WindowStore,
-        model: ChromoformerConfig,
-        config: InputConfig,
-        trained: TrainedSignal,
-        cells: Sequence[str],
-    ):
-        super().__init__(store, model.window, config, trained)
-        self.sizes = list(zip(model.resolutions, model.positions, strict=True))
-        self.most = model.contacts
-        self.regions = _regions_to_read(store, model, cells)
-        every = [store.regions(cell) for cell in store.manifest.regions_sha256] if self.most else []
-        self.regions_at_most = max((len(own.table) for own in every), default=0)
-        self.bins_at_most = [
-            max((int(_bins(own, resolution).sum()) for own in every), default=0)
-            for resolution, _ in self.sizes
-        ]
-
-    def track(self, cell: str, assay: str) -> RegionTrack:
-        transform, finest = self.transform(assay), self.window.bin_bp
-        windows, flip = jnp.asarray(self.windows(cell, assay)), jnp.asarray(self.flip)
-        promoter = tuple(
-            np.asarray(window_at(windows, b // finest, transform, length, flip))
-            for b, length in self.sizes
-        )
-        return RegionTrack(promoter, tuple(self._depths(cell, assay)))
-
-    def _depths(self, cell: str, assay: str) -> Iterable[Float[np.ndarray, " bins"]]:
-        """The cell's regions at each resolution, end to end, and room at both ends."""
-        transform = signal_ops.TRANSFORMS[self.transform(assay)]
-        means = jnp.zeros(0)
-        if self.most:
-            raw = self.store.read_region_depth(cell, [assay])[0]
-            raw = self.checked(raw, f"regions of {cell}-{assay}", assay)
-            means = jnp.asarray(raw / self.level(cell, assay))
-        bin_bp = self.store.manifest.region_bin_bp
-        for (resolution, length), most in zip(self.sizes, self.bins_at_most, strict=True):
-            # Wherever a padded region lies, its slice must not run off either end.
-            depth = np.zeros(most + 2 * length, np.float32)
-            if self.most:
-                own = _at_resolution(self.regions[cell], means, bin_bp, resolution)
-                depth[length : length + len(own)] = transform(np.asarray(own))
-            yield depth
-
-    def cell_regions(self, cell: str) -> CellRegions:
-        genes = len(self.store.genes)
-        region = np.full((genes, self.most), -1, np.int32)
-        score = np.zeros((genes, self.most), np.float32)
-        if self.most:
-            region, score = self.regions[cell].by_gene(genes, self.most)
-        places = [self._places(cell, *size) for size in self.sizes]
-        begin, left, bins = zip(*places, strict=True)
-        return CellRegions(
-            own=tuple(_own_positions(self.window.window_bp, *size) for size in self.sizes),
-            minus=self.flip,
-            begin=begin,
-            left=left,
-            bins=bins,
-            region=region.astype(np.int32),
-            score=score.astype(np.float32),
-        )
-
-    def _places(self, cell: str, resolution: int, length: int) -> tuple[np.ndarray, ...]:
-        """Where each padded region begins, its padding on the left, its own bins."""
-        # Those that only fill up have no base, and there is always one of them to look at.
-        bins = np.zeros(self.regions_at_most + 1, np.int32)
-        if self.most:
-            have = _bins(self.regions[cell], resolution)
-            bins[: len(have)] = have
-        left = centre_padding(bins, length)
-        begin = np.cumsum(bins) - bins - left + length
-        return begin.astype(np.int32), left.astype(np.int32), bins
+    return StoreDataset(store, model_config, cells, assays, config, trained)
 
 
 def _bins(regions: Regions, resolution: int) -> Int[np.ndarray, " regions"]:
@@ -310,76 +278,53 @@ def _bins(regions: Regions, resolution: int) -> Int[np.ndarray, " regions"]:
     return -(-(regions.table.end - regions.table.start).to_numpy() // resolution)
 
 
-def _regions_to_read(
-    store: WindowStore, model: ChromoformerConfig, cells: Sequence[str]
-) -> dict[str, Regions]:
+def _apart(
+    regions: Regions, means: Float[np.ndarray, " bins"], bin_bp: int, factor: int
+) -> tuple[Float[np.ndarray, " places"], Float[np.ndarray, " places"]]:
+    """Ragged means with every region at a multiple of `factor`, and the share of each bin.
+
+    So that `merge_bins` merges bins of one region alone. A last bin that is not full has less
+    than 1, what lies between regions 0.
+    """
+    table = regions.table
+    first, fine = table["first"].to_numpy(), table.bins.to_numpy()
+    room = -(-fine // factor) * factor
+    place = np.repeat(np.cumsum(room) - room - first, fine) + np.arange(regions.bins)
+    x, share = np.zeros((2, int(room.sum())), np.float32)
+    x[place], share[place] = means, 1
+    last = (table.end - table.start).to_numpy() - (fine - 1) * bin_bp  # bases of a last bin
+    share[place[first + fine - 1]] = last / bin_bp
+    return x, share
+
+
+def _regions_to_read(store: WindowStore, model: Reads, cells: Sequence[str]) -> dict[str, Regions]:
     """The regions of each cell; none for a model that reads none.
 
     Raises:
         InputError: naming the cells without regions; else all regions that do not fit the model.
     """
     regions: dict[str, Regions] = {}
-    problems: list[Problem] = []
-    for cell in cells if model.contacts else ():
-        with collect(problems):
-            regions[cell] = store.regions(cell)
-    if problems:
-        raise InputError.of(problems)
-    _require_fitting(store, model, regions)
-    return regions
-
-
-def _own_positions(window_bp: int, resolution: int, length: int) -> Bool[np.ndarray, "2 L"]:
-    """Which positions of a padded promoter are its own, on the plus and on the minus strand."""
-    have = -(-window_bp // resolution)
-    place = np.arange(length) - centre_padding(have, length)
-    own = (place >= 0) & (place < have)
-    return np.stack([own, own[::-1]])
-
-
-def _at_resolution(
-    regions: Regions, means: Float[Array, " bins"], bin_bp: int, resolution: int
-) -> Float[Array, " coarse"]:
-    """The ragged means of a cell's regions in wider bins, end to end."""
-    table, factor = regions.table, resolution // bin_bp
-    if factor == 1 or table.empty:
-        return means
-    width, fine = (table.end - table.start).to_numpy(), table.bins.to_numpy()
-    coarse = -(-width // resolution)
-    within = np.arange(coarse.sum()) - np.repeat(np.cumsum(coarse) - coarse, coarse)
-    first = np.repeat(table["first"].to_numpy(), coarse) + within * factor
-    bins = np.minimum(factor, np.repeat(fine, coarse) - within * factor)
-    bases = np.full(regions.bins, bin_bp)
-    bases[table["first"].to_numpy() + fine - 1] = width - (fine - 1) * bin_bp
-    return coarser(means, bases, first, bins, factor)
-
-
-def _require_fitting(
-    store: WindowStore, model: ChromoformerConfig, regions: Mapping[str, Regions]
-) -> None:
-    """Refuse regions too wide for the model, and bins that do not make its bins."""
-    problems = []
+    with collect() as problems:
+        for cell in cells if model.contacts else ():
+            with problems.part():
+                regions[cell] = store.regions(cell)
     bin_bp = store.manifest.region_bin_bp
-    if regions and any(resolution % bin_bp for resolution in model.resolutions):
-        problems.append(
-            Problem(
+    with collect() as problems:
+        if regions and any(resolution % bin_bp for resolution in model.resolutions):
+            problems.add(
                 f"{store.path}: regions",
                 f"bins of {bin_bp} bp, read at {list(model.resolutions)} bp",
                 "stored bins that divide every resolution",
                 "choose other resolutions",
             )
-        )
-    for cell, own in regions.items():
-        wide = own.table[own.table.end - own.table.start > model.region_bp]
-        if len(wide):
-            places = (f"{row.chrom}:{row.start}-{row.end}" for row in wide.itertuples())
-            problems.append(
-                Problem(
+        for cell, own in regions.items():
+            wide = own.table[own.table.end - own.table.start > model.region_bp]
+            if len(wide):
+                places = (f"{row.chrom}:{row.start}-{row.end}" for row in wide.itertuples())
+                problems.add(
                     f"{store.path}: regions of {cell}",
                     f"{len(wide)} wider than {model.region_bp} bp ({listing(places)})",
                     "regions that fit the model's padded width",
                     f"build the store with --max_pcre_bp={model.region_bp}",
                 )
-            )
-    if problems:
-        raise InputError.of(problems)
+    return regions

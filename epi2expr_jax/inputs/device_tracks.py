@@ -7,7 +7,6 @@ for each resolution, so memory follows what they are wide and not what they are 
 """
 
 import dataclasses
-import functools
 import typing
 from collections.abc import Sequence
 from typing import Any
@@ -16,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from epi2expr_jax.inputs import transforms as signal_ops
 from epi2expr_jax.inputs.batch_plan import BatchPlan
+from epi2expr_jax.inputs.transforms import centre_padding, own_positions
 from epi2expr_jax.models.region_batch import RegionBatch, TokenLayout
 
 
@@ -50,10 +49,10 @@ class CellRegions:
 
     Attributes:
         own: `[2, L]` which positions are the promoter's own, on the plus and on the minus strand;
-            like `begin`, `left` and `bins` one entry a resolution.
+            like `begin` and `bins` one entry a resolution.
         minus: `[G]` which genes are flipped.
         begin: `[regions]` where a padded region begins in `depth`; at least one.
-        left, bins: `[regions]` its padding on the left, and its own bins.
+        bins: `[regions]` how many bins each has.
         region: `[G, N]` the regions of each gene, best first; -1 where absent.
         score: `[G, N]` contact scores, 0 where absent.
     """
@@ -61,7 +60,6 @@ class CellRegions:
     own: tuple[Any, ...]
     minus: Any
     begin: tuple[Any, ...]
-    left: tuple[Any, ...]
     bins: tuple[Any, ...]
     region: Any
     score: Any
@@ -117,8 +115,7 @@ class RegionSignal:
 
         def padded(i: int) -> tuple[Float[Array, "P a L"], Array]:
             length = cell.own[i].shape[1]
-            place = jnp.arange(length)[None] - cell.left[i][region][:, None]
-            own = (place >= 0) & (place < cell.bins[i][region][:, None]) & there[:, None]
+            own = own_positions(cell.bins[i][region], length) & there[:, None]
             depth = self.tracks.depth[i]
 
             def one(begin: Array, assay: Array) -> Array:
@@ -155,57 +152,14 @@ def signal_of(tracks: Sequence[Track], regions: CellRegions | None) -> Signal:
     return together if regions is None else RegionSignal(together, regions)
 
 
-def centre_padding(bins: Any, positions: int) -> Any:
-    """Empty positions to the left of a region's own bins (Chromoformer: the larger half).
+def region_places(
+    bins: Int[np.ndarray, " regions"], positions: int
+) -> tuple[Int[np.ndarray, " regions"], Int[np.ndarray, " regions"]]:
+    """`begin` and `bins` of `CellRegions`, int32, for regions that lie end to end in `depth`.
 
     Args:
-        bins: how many bins one region has, or several regions.
+        bins: how many bins each region has; at most `positions`.
     """
-    return -((bins - positions) // 2)
-
-
-def coarser(
-    means: Float[Array, "*rows W"], widths: Int[np.ndarray, " W"], first: Int[np.ndarray, " V"],
-    bins: Int[np.ndarray, " V"], factor: int,
-) -> Float[Array, "*rows V"]:  # fmt: skip
-    """Exact means of wider bins from narrower ones, which need not all be full.
-
-    Args:
-        means, widths: means of the narrower bins, and how many bases each has.
-        first, bins: the first of the narrower bins of each wider one, and how many; at most
-            `factor`.
-    """
-    offset = np.arange(factor)
-    index = np.minimum(first[:, None] + offset, len(widths) - 1)
-    weight = np.where(offset < bins[:, None], widths[index], 0)
-    return _weighted(means, index, (weight / weight.sum(1, keepdims=True)).astype(means.dtype))
-
-
-@jax.jit
-def _weighted(
-    means: Float[Array, "*rows W"], index: Int[Array, "V n"], weight: Float[Array, "V n"]
-) -> Float[Array, "*rows V"]:
-    weight = weight.reshape((1,) * (means.ndim - 1) + weight.shape)
-    return (means[..., index] * weight).sum(-1)
-
-
-@functools.partial(jax.jit, static_argnames=("factor", "transform", "positions"))
-def window_at(
-    means: Float[Array, "G W"],
-    factor: int,
-    transform: str,
-    positions: int,
-    flip: Bool[Array, " G"],
-) -> Float[Array, "G L"]:
-    """Windows of fine bins as a model reads them: merged, transformed, centred, oriented.
-
-    Bins are counted from the window's left end whatever the strand; a last one that is not full
-    is the mean of what it has.
-    """
-    fine = means.shape[1]
-    first = np.arange(0, fine, factor)
-    merged = coarser(means, np.ones(fine, int), first, np.minimum(factor, fine - first), factor)
-    values = signal_ops.TRANSFORMS[transform](merged)
-    left = centre_padding(len(first), positions)
-    values = jnp.pad(values, ((0, 0), (left, positions - len(first) - left)))
-    return signal_ops.orient(values, flip)
+    # There is room for a whole padded region before the first one.
+    begin = np.cumsum(bins) - bins - centre_padding(bins, positions) + positions
+    return begin.astype(np.int32), bins.astype(np.int32)

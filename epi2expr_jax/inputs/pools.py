@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from epi2expr_jax.errors import InputError, Problem, nearest
+from epi2expr_jax.errors import collect, nearest
 from epi2expr_jax.inputs.dataset import Dataset
 from epi2expr_jax.inputs.device_tracks import CellRegions, RegionTrack, Track, WindowSignal
 
@@ -31,23 +31,22 @@ def parse_cells(text: Sequence[str], available: Sequence[str]) -> dict[str, tupl
         InputError: naming every unknown cell and the nearest known one, or if there are too few.
     """
     pools: list[tuple[str, ...]] = []
-    problems = []
-    for item in text:
-        if item == "all":
-            pools += [(cell,) for cell in available]
-        elif item == "pool":
-            pools.append(tuple(available))
-        elif item == "leave_one_out":
-            pools += [tuple(c for c in available if c != cell) for cell in available]
-        elif item in available:
-            pools.append((item,))
-        else:
-            names = item.split(PLUS)
-            pools.append(tuple(cell for cell in available if cell in names))
-            for name in names:
-                if name not in available:
-                    problems.append(
-                        Problem(
+    with collect() as problems:
+        for item in text:
+            if item == "all":
+                pools += [(cell,) for cell in available]
+            elif item == "pool":
+                pools.append(tuple(available))
+            elif item == "leave_one_out":
+                pools += [tuple(c for c in available if c != cell) for cell in available]
+            elif item in available:
+                pools.append((item,))
+            else:
+                names = item.split(PLUS)
+                pools.append(tuple(cell for cell in available if cell in names))
+                for name in names:
+                    if name not in available:
+                        problems.add(
                             "--cells",
                             f"unknown cell {name}",
                             f"{', '.join(KINDS)}, or some of {', '.join(available)} "
@@ -55,13 +54,8 @@ def parse_cells(text: Sequence[str], available: Sequence[str]) -> dict[str, tupl
                             nearest(name, [*available, *KINDS])
                             or "correct the name, or build a store that has this cell",
                         )
-                    )
-    if "leave_one_out" in text and len(available) < 2:
-        problems.append(
-            Problem("--cells", "leave_one_out of one cell", "two cells or more", "use --cells=all")
-        )
-    if problems:
-        raise InputError.of(problems)
+        if "leave_one_out" in text and len(available) < 2:
+            problems.add("--cells", "leave_one_out of one cell", "two or more", "use --cells=all")
     return {PLUS.join(pool): pool for pool in pools}
 
 
@@ -123,7 +117,6 @@ class PooledDataset(Dataset):
                 np.concatenate([cell.begin[i] + k * len(part) for k, cell in enumerate(cells)])
                 for i, part in enumerate(depth.depth)
             ),
-            left=_joined(cell.left for cell in cells),
             bins=_joined(cell.bins for cell in cells),
             region=np.concatenate(
                 [

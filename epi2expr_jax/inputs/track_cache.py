@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from epi2expr_jax.errors import InputError, Problem, collect
+from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.inputs.device_tracks import CellRegions, Track
 
 # Tracks' worth of memory that reading one takes: as stored, in the model's bins, transformed.
@@ -93,17 +93,15 @@ class TrackCache:
         Raises:
             InputError: naming every track that the model cannot read.
         """
-        problems: list[Problem] = []
         device = jax.local_devices()[0]
         streams = self.streams(pairs)
-        for pair in show(dict.fromkeys(pairs)):
-            with collect(problems):
-                if streams:
-                    self.data.track(*pair)
-                else:
-                    self.get([pair], device)
-        if problems:
-            raise InputError.of(problems)
+        with collect() as problems:
+            for pair in show(dict.fromkeys(pairs)):
+                with problems.part():
+                    if streams:
+                        self.data.track(*pair)
+                    else:
+                        self.get([pair], device)
 
     def get(self, pairs: Sequence[Pair], device: Any, keep: Iterable[Pair] = ()) -> list[Track]:
         """These tracks on a device, read if need be.
@@ -164,10 +162,12 @@ class TrackCache:
 
 def _first(data: Tracks) -> tuple[Pair, Track]:
     """A track to learn the size of all from: the first that the model can read."""
-    problems: list[Problem] = []
+    problems = []
     for pair in itertools.product(data.cells, data.assays):
-        with collect(problems):
+        try:
             return pair, data.track(*pair)
+        except InputError as error:
+            problems += error.problems
     raise InputError.of(problems)
 
 

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.transforms import TRANSFORMS
 from epi2expr_jax.store.manifest import Manifest
@@ -90,39 +90,30 @@ class TrainedSignal:
         Raises:
             InputError: naming every assay of another unit, and another assembly.
         """
-        problems = [
-            Problem(
-                f"{where}: {assay}",
-                f"unit {manifest.units.get(assay, 'not given')}",
-                f"unit {self.units.get(assay, 'not known')}, which the models were trained on",
-                "predict from a store of tracks in that unit (if these are, correct the unit in "
-                "the track sheet and build the store again), or train models on this store",
-            )
-            for assay in assays
-            if assay in manifest.assays and self.units.get(assay) != manifest.units.get(assay)
-        ]
-        problems += self._other_assembly(manifest, where)
-        if problems:
-            raise InputError.of(problems)
-
-    def _other_assembly(self, manifest: Manifest, where: str) -> list[Problem]:
-        if self.assembly is None:
-            return []
-        sizes = manifest.chrom_sizes
-        different = [
-            name for name, size in self.chrom_sizes.items() if sizes.get(name, size) != size
-        ]
-        if self.assembly == manifest.assembly and not different:
-            return []
-        found = f"assembly {manifest.assembly}"
-        if different:
-            found += f", with other lengths of {listing(different)}"
-        return [
-            Problem(
-                where,
-                found,
-                f"assembly {self.assembly}, which the models were trained on",
-                "train models on this store; if it is the same assembly under another name, build "
-                f"the store with --assembly={self.assembly}",
-            )
-        ]
+        with collect() as problems:
+            for assay in assays:
+                unit, known = manifest.units.get(assay), self.units.get(assay)
+                if assay in manifest.assays and known != unit:
+                    problems.add(
+                        f"{where}: {assay}",
+                        f"unit {unit or 'not given'}",
+                        f"unit {known or 'not known'}, which the models were trained on",
+                        "predict from a store of tracks in that unit (if these are, correct the "
+                        "unit in the track sheet and build the store again), or train models on "
+                        "this store",
+                    )
+            sizes = manifest.chrom_sizes
+            different = [
+                name for name, size in self.chrom_sizes.items() if sizes.get(name, size) != size
+            ]
+            if self.assembly is not None and (self.assembly != manifest.assembly or different):
+                found = f"assembly {manifest.assembly}"
+                if different:
+                    found += f", with other lengths of {listing(different)}"
+                problems.add(
+                    where,
+                    found,
+                    f"assembly {self.assembly}, which the models were trained on",
+                    "train models on this store; if it is the same assembly under another name, "
+                    f"build the store with --assembly={self.assembly}",
+                )

@@ -22,22 +22,18 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from flax import nnx
-from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from epi2expr_jax import perturb
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.device_tracks import Signal
-from epi2expr_jax.models import ChromoformerConfig
-from epi2expr_jax.models.region_batch import RegionBatch, TokenLayout
-from epi2expr_jax.predict.ensemble import Ensemble, Member, gene_rows
+from epi2expr_jax.interpret.gradients import integrate
+from epi2expr_jax.predict.ensemble import Ensemble, Member
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training.one_run import parts_of
 
 _BATCH = 32
-_NODES = 16  # of each piece of the path from no signal to all of it
-_MOST_PIECES = 64
 
 
 def integrated_gradients(
@@ -78,12 +74,11 @@ def integrated_gradients(
             "models that always read all of their assays",
             "use perturb, or experiments.combinations",
         )
-    rows, chosen = _chosen(ensemble, store, genes)
+    rows, chosen = ensemble.chosen(store, genes)
     (member,) = _one_shape(ensemble)
     config = member.model_config
-    keys = list(member.by_tracks())
-    assays = list(dict.fromkeys(name for _, names in keys for name in names))
-    bins, most = config.window.bins, getattr(config, "contacts", 0)
+    keys, assays = list(member.by_tracks()), _assays(member)
+    bins, most = config.window.bins, config.contacts
     shape = len(keys), len(rows)
     total = {
         "promoter": np.zeros((*shape, len(assays), bins)),
@@ -95,7 +90,7 @@ def integrated_gradients(
     graph = parts_of(config)[0]
     for work in _work(ensemble, member, store, rows, chosen):
         unit = member.scales[work.run].deviation
-        own = _until_complete(graph, work, tolerance / unit)
+        own = integrate(graph, work.plan, work.weights, work.signal, work.index, tolerance / unit)
         promoter, regions, difference, residual = (unit * work.unpadded(part) for part in own)
         where = work.key, work.genes[:, None], [assays.index(name) for name in work.assays]
         total["promoter"][where] += promoter
@@ -115,15 +110,11 @@ def integrated_gradients(
     }
     labels = ("model", "gene", "assay")
     middle = (np.arange(bins) + 0.5) * config.window.bin_bp - config.window.window_bp / 2
+    dims = {"promoter": (*labels, "bin"), "regions": (*labels, "region")}
     return xr.Dataset(
-        {
-            "promoter": ((*labels, "bin"), means["promoter"]),
-            "regions": ((*labels, "region"), means["regions"]),
-            "difference": (labels[:2], means["difference"]),
-            "residual": (labels[:2], means["residual"]),
-        },
+        {name: (dims.get(name, labels[:2]), values) for name, values in means.items()},
         coords={
-            "model": [f"{cell} {'+'.join(names)}" for cell, names in keys],
+            "model": _models(member),
             "gene": store.genes.gene_id.to_numpy()[rows],
             "assay": assays,
             "bin": middle,
@@ -156,7 +147,7 @@ def occlusion(
         InputError: as `integrated_gradients`; for a width that does not divide the window.
     """
     (member,) = _one_shape(ensemble)
-    window, most = member.model_config.window, getattr(member.model_config, "contacts", 0)
+    window, most = member.model_config.window, member.model_config.contacts
     bp = bp or window.bin_bp
     if bp < 1 or window.window_bp % (2 * bp):
         raise InputError(
@@ -168,10 +159,8 @@ def occlusion(
     half = window.window_bp // 2
     edges = np.arange(-half, half, bp)
     stretches = [perturb.span(int(edge), int(edge) + bp) for edge in edges]
-    keys = list(member.by_tracks())
-    assays = list(dict.fromkeys(name for _, names in keys for name in names))
-    models = [f"{cell} {'+'.join(names)}" for cell, names in keys]
-    rows, _ = _chosen(ensemble, store, genes)
+    assays, models = _assays(member), _models(member)
+    rows, _ = ensemble.chosen(store, genes)
     lost = np.full((len(models), len(rows), len(assays), len(edges) + most), np.nan)
     ids = store.genes.gene_id.to_numpy()[rows].tolist()
     for a, assay in enumerate(assays):
@@ -217,16 +206,15 @@ def attention_rollout(
     """
     (member,) = _one_shape(ensemble)
     config = member.model_config
-    if not isinstance(config, ChromoformerConfig) or not config.contacts:
+    if not (config.contacts and config.token_width):
         raise InputError(
             "the run",
-            f"{config.NAME} models without regions",
+            f"{config.NAME} models, without attention among regions",
             "chromoformer, trained with contacts",
             "use integrated_gradients",
         )
-    rows, chosen = _chosen(ensemble, store, genes)
-    keys = list(member.by_tracks())
-    shape = len(keys), len(rows), len(config.resolutions), 1 + config.contacts
+    rows, chosen = ensemble.chosen(store, genes)
+    shape = len(_models(member)), len(rows), len(config.resolutions), 1 + config.contacts
     total, count = np.zeros(shape), np.zeros(shape[:2])
     graph = parts_of(config)[0]
     for work in _work(ensemble, member, store, rows, chosen):
@@ -238,24 +226,12 @@ def attention_rollout(
         total / count[:, :, None, None],
         dims=("model", "gene", "resolution", "token"),
         coords={
-            "model": [f"{cell} {'+'.join(names)}" for cell, names in keys],
+            "model": _models(member),
             "gene": store.genes.gene_id.to_numpy()[rows],
             "resolution": list(config.resolutions),
         },
         name="rollout",
     )
-
-
-def _chosen(
-    ensemble: Ensemble, store: WindowStore, genes: Sequence[str] | None
-) -> tuple[Int[np.ndarray, " G"], np.ndarray]:
-    """Rows of the genes, and which of them each run never saw `[R G]`."""
-    rows = gene_rows(store, genes)
-    if genes is None:
-        rows = rows[ensemble.wanted(store, rows, False).any(0)]
-    else:
-        ensemble.require_unseen(store.genes.iloc[rows])
-    return rows, ensemble.wanted(store, rows, False)
 
 
 def _one_shape(ensemble: Ensemble) -> tuple[Member]:
@@ -272,6 +248,16 @@ def _one_shape(ensemble: Ensemble) -> tuple[Member]:
             "take some of them (Ensemble.only)",
         )
     return (ensemble.members[0],)
+
+
+def _models(member: Member) -> list[str]:
+    """Names of the cells and assay sets, in the order of `by_tracks`."""
+    return [f"{cell} {'+'.join(names)}" for cell, names in member.by_tracks()]
+
+
+def _assays(member: Member) -> list[str]:
+    """Every assay that some run reads, once."""
+    return list(dict.fromkeys(name for run in member.runs for name in run.assays))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -321,85 +307,6 @@ def _work(
                     filled[len(genes) :] = genes[0]
                     index = jnp.asarray(rows[filled])
                     yield _Batch(run, key, assays, weights, signal, plan, genes, index)
-
-
-def _until_complete(graph: Any, work: _Batch, tolerance: float) -> tuple[Array, ...]:
-    pieces = 1
-    while True:
-        own = _integrate(graph, work.plan, work.weights, work.signal, work.index, jnp.int32(pieces))
-        difference, residual = np.asarray(own[2]), np.asarray(own[3])
-        enough = np.abs(residual) <= tolerance * np.maximum(1, np.abs(difference))
-        if enough.all() or pieces >= _MOST_PIECES:
-            return own
-        pieces *= 2
-
-
-def _features(x: Any) -> Any:
-    return (x.promoter, x.region) if isinstance(x, RegionBatch) else x
-
-
-def _with(x: Any, features: Any) -> Any:
-    if not isinstance(x, RegionBatch):
-        return features
-    return dataclasses.replace(x, promoter=features[0], region=features[1])
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _integrate(
-    graph: Any, plan: BatchPlan, weights: Any, signal: Signal, index: Array, pieces: Array
-) -> tuple[Array, ...]:
-    """Shares of promoter bins `[B A W]` and regions `[B A N]`, the difference, and what is missed.
-
-    Gauss-Legendre nodes in each of so many pieces of the straight path.
-    """
-    model = nnx.merge(graph, weights["params"], weights["stats"])
-    mask = jnp.ones(plan.size, bool)
-    x = signal.gather(index, plan)
-    features = _features(x)
-
-    def output(share: Any) -> Float[Array, " B"]:
-        scaled = jax.tree.map(lambda part: share * part, features)
-        return model(_with(x, scaled), mask=mask, key=None)
-
-    def gradient(share: Any) -> Any:
-        scaled = jax.tree.map(lambda part: share * part, features)
-        return jax.grad(lambda f: model(_with(x, f), mask=mask, key=None).sum())(scaled)
-
-    nodes, weight = np.polynomial.legendre.leggauss(_NODES)
-    nodes, weight = jnp.asarray((nodes + 1) / 2), jnp.asarray(weight / 2)
-
-    def add(step: Array, total: Any) -> Any:
-        piece, node = step // _NODES, step % _NODES
-        share = ((piece + nodes[node]) / pieces).astype(jnp.float32)
-        factor = (weight[node] / pieces).astype(jnp.float32)
-        return jax.tree.map(lambda a, b: a + factor * b, total, gradient(share))
-
-    zero = jax.tree.map(jnp.zeros_like, features)
-    total = lax.fori_loop(0, pieces * _NODES, add, zero)
-    shares = jax.tree.map(lambda a, b: a * b, features, total)
-    difference = output(1.0) - output(0.0)
-    if not isinstance(x, RegionBatch):
-        promoter = jnp.moveaxis(shares, 1, 2)
-        regions = jnp.zeros((*promoter.shape[:2], 0))
-    else:
-        promoter = _on_finest(shares[0])
-        layout = TokenLayout.of(x.slots)
-        regions = jnp.zeros((*promoter.shape[:2], 0))
-        if layout.prefix:
-            summed = jnp.stack([part.sum(-1) for part in shares[1]]).sum(0)
-            regions = jnp.moveaxis(layout.regions_by_gene(summed), 1, 2)
-    residual = promoter.sum((1, 2)) + regions.sum((1, 2)) - difference
-    return promoter, regions, difference, residual
-
-
-def _on_finest(shares: Sequence[Array]) -> Float[Array, "B A L"]:
-    """Shares of all resolutions in the bins of the finest, coarse bins spread evenly."""
-    finest = max(part.shape[-1] for part in shares)
-    total = jnp.zeros((*shares[0].shape[:2], finest))
-    for part in shares:
-        factor = finest // part.shape[-1]
-        total = total + jnp.repeat(part, factor, axis=2) / factor
-    return total
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import collect
 from epi2expr_jax.genome import WindowSpec
 from epi2expr_jax.models.attention import (
     Attention,
@@ -25,7 +25,11 @@ from epi2expr_jax.models.attention import (
     Linear,
     positional_code,
 )
+from epi2expr_jax.models.config import check_size
 from epi2expr_jax.models.region_batch import RegionBatch, TokenLayout
+
+_ADAMW = {"batch_size": 64, "adam_epsilon": 1e-8, "weight_decay": 0.01}
+_SIZES = ("layers", "heads", "ff")  # of each stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,67 +75,42 @@ class ChromoformerConfig:
 
     NAME: ClassVar[str] = "chromoformer"
     TRAINING: ClassVar[Mapping] = {
-        "decay": {
-            "epochs": 10,
-            "batch_size": 64,
-            "learning_rate": 3e-5,
-            "decay": 0.87,
-            "adam_epsilon": 1e-8,
-            "weight_decay": 0.01,
-        },
+        "decay": {**_ADAMW, "epochs": 10, "learning_rate": 3e-5, "decay": 0.87},
         # As the ChromExpress study trained it.
-        "plateau": {
-            "epochs": 100,
-            "batch_size": 64,
-            "learning_rate": 1e-3,
-            "adam_epsilon": 1e-8,
-            "weight_decay": 0.01,
-        },
+        "plateau": {**_ADAMW, "epochs": 100, "learning_rate": 1e-3},
     }
 
     def __post_init__(self):
         object.__setattr__(self, "resolutions", tuple(self.resolutions))
         finest = min(self.resolutions, default=0)
         stages = ("embed", "pairwise", "regulation")
-        sizes = [f"{stage}_{size}" for stage in stages for size in ("layers", "heads", "ff")]
-        sizes += ["assays", "embedding", "regulation_width", "head"]
-        problems = [
-            Problem(self.NAME, f"{name}={getattr(self, name)}", "at least 1", "give more")
-            for name in sizes
-            if getattr(self, name) < 1
-        ]
-        if self.contacts < 0:
-            problems.append(
-                Problem(self.NAME, f"contacts={self.contacts}", "0 or more", "8 is published")
-            )
-        if not self.width > 0:
-            problems.append(
-                Problem(self.NAME, f"width={self.width}", "more than 0", "1 is the published width")
-            )
-        if self.task not in ("regression", "classification"):
-            problems.append(
-                Problem(self.NAME, self.task, "regression or classification", "choose one")
-            )
-        if finest < 1 or any(b % finest or self.region_bp % b for b in self.resolutions):
-            problems.append(
-                Problem(
+        sizes = [f"{stage}_{size}" for stage in stages for size in _SIZES]
+        sizes += ["embedding", "regulation_width", "head"]
+        with collect() as problems:
+            check_size(problems, self)
+            for name in sizes:
+                if getattr(self, name) < 1:
+                    problems.add(
+                        self.NAME, f"{name}={getattr(self, name)}", "at least 1", "give more"
+                    )
+            if self.contacts < 0:
+                problems.add(self.NAME, f"contacts={self.contacts}", "0 or more", "8 is published")
+            if self.task not in ("regression", "classification"):
+                problems.add(self.NAME, self.task, "regression or classification", "choose one")
+            if finest < 1 or any(b % finest or self.region_bp % b for b in self.resolutions):
+                problems.add(
                     self.NAME,
                     f"resolutions {list(self.resolutions)}, regions padded to {self.region_bp} bp",
                     "multiples of the finest, which all divide the padded width",
                     "2000,500,100 are the published ones",
                 )
-            )
-        elif not 0 < self.window_bp <= self.region_bp or self.window_bp % (2 * finest):
-            problems.append(
-                Problem(
+            elif not 0 < self.window_bp <= self.region_bp or self.window_bp % (2 * finest):
+                problems.add(
                     self.NAME,
                     f"a promoter window of {self.window_bp} bp",
                     f"an even number of bins of {finest} bp, at most {self.region_bp} bp",
                     "40000 is published",
                 )
-            )
-        if problems:
-            raise InputError.of(problems)
 
     @property
     def window(self) -> WindowSpec:
@@ -188,7 +167,8 @@ class Resolution(nnx.Module):
     def __init__(self, config: ChromoformerConfig, positions: int, rngs: nnx.Rngs):
         width = config.token_width
 
-        def layers(number: int, kind: type, heads: int, inner: int, hidden: int) -> Any:
+        def layers(stage: str, kind: type, inner: int) -> Any:
+            number, heads, hidden = (getattr(config, f"{stage}_{size}") for size in _SIZES)
             return nnx.List(
                 Layer(
                     kind(width, heads, inner, rngs=rngs),
@@ -199,23 +179,13 @@ class Resolution(nnx.Module):
 
         self.positions = positions
         self.embed_input = Linear(config.assays, width, bias=False, rngs=rngs)
-        self.embed = layers(
-            config.embed_layers, Attention, config.embed_heads, width, config.embed_ff
-        )
+        self.embed = layers("embed", Attention, width)
         if config.contacts:
             self.pairwise_promoter = Linear(width, width, bias=False, rngs=rngs)
             self.pairwise_input = Linear(config.assays, width, bias=False, rngs=rngs)
-            self.pairwise = layers(
-                config.pairwise_layers, Attention, config.pairwise_heads, width, config.pairwise_ff
-            )
+            self.pairwise = layers("pairwise", Attention, width)
         inner = config.hidden(config.regulation_width, config.regulation_heads)
-        self.regulation = layers(
-            config.regulation_layers,
-            GatedAttention,
-            config.regulation_heads,
-            inner,
-            config.regulation_ff,
-        )
+        self.regulation = layers("regulation", GatedAttention, inner)
 
     def embed_promoter(
         self, x: Float[Array, "B F L"], valid: Bool[Array, "B L"]

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.genome import listing
 from epi2expr_jax.models.chromoformer import ChromoformerConfig
 from epi2expr_jax.models.weights import flatten
@@ -76,23 +76,18 @@ def from_torch(
     } & unread.keys()
     wanted |= {name: unread.pop(name).shape for name in heads}
     used = {name: named[name] for name in named.keys() - unread.keys()}
-    problems = [
-        Problem(
-            f"{where}: {name}",
-            str(used[name].shape) if name in used else "no such key",
-            str(wanted.get(name, "nothing of that name")),
-            "give a checkpoint of Chromoformer, of this architecture",
-        )
-        for name in sorted(wanted.keys() | used.keys())
-        if name not in used or used[name].shape != wanted.get(name)
-    ]
-    problems += [
-        Problem(f"{where}: {name}", "values that are not finite", "finite weights", "use another")
-        for name in sorted(wanted.keys() & used.keys())
-        if not np.isfinite(used[name]).all()
-    ]
-    if problems:
-        raise InputError.of(problems)
+    with collect() as problems:
+        for name in sorted(wanted.keys() | used.keys()):
+            at, array = f"{where}: {name}", used.get(name)
+            if array is None or array.shape != wanted.get(name):
+                problems.add(
+                    at,
+                    "no such key" if array is None else str(array.shape),
+                    str(wanted.get(name, "nothing of that name")),
+                    "give a checkpoint of Chromoformer, of this architecture",
+                )
+            if array is not None and name in wanted and not np.isfinite(array).all():
+                problems.add(at, "values that are not finite", "finite weights", "use another")
     flat: StateDict = {}
     for name, ours, _, transposed in _entries(config):
         array = used[name].astype(np.float32)
@@ -136,7 +131,7 @@ def _newest_names(state: Mapping[str, Any], where: str) -> StateDict:
     """The arrays by the newest names.
 
     Raises:
-        InputError: for what is no array of numbers, and for two keys of one meaning.
+        InputError: for what is not an array of numbers, and for two keys of one meaning.
     """
     pairs = []
     for old, array in state.items():
@@ -145,18 +140,13 @@ def _newest_names(state: Mapping[str, Any], where: str) -> StateDict:
             name = re.sub(pattern, newest, name)
         pairs.append((name, np.asarray(array)))
     counts = Counter(name for name, _ in pairs)
-    problems = [
-        Problem(f"{where}: {name}", f"{count} keys that mean it", "one", "remove the others")
-        for name, count in counts.items()
-        if count > 1
-    ]
-    problems += [
-        Problem(f"{where}: {name}", f"values of type {array.dtype}", "numbers", "give weights")
-        for name, array in pairs
-        if array.dtype.kind not in "fiu"
-    ]
-    if problems:
-        raise InputError.of(problems)
+    with collect() as problems:
+        for name, array in pairs:
+            at = f"{where}: {name}"
+            if counts[name] > 1:
+                problems.add(at, f"{counts[name]} keys that mean it", "one", "remove the others")
+            if array.dtype.kind not in "fiu":
+                problems.add(at, f"values of type {array.dtype}", "numbers", "give weights")
     return dict(pairs)
 
 

@@ -1,16 +1,82 @@
-"""What the configurations of models that read one window a gene have in common."""
+"""What the configuration of a model says, and what those of one window a gene have in common."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import ClassVar
+import math
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
-from epi2expr_jax.errors import InputError, Problem
+from flax import nnx
+
+from epi2expr_jax.errors import Problems, collect
 from epi2expr_jax.genome import WindowSpec
+
+
+@typing.runtime_checkable
+class Reads(typing.Protocol):
+    """What a model reads of a gene.
+
+    Attributes:
+        window: the window around the TSS, in the finest bins that the model reads.
+        resolutions: the bins it reads, in bp.
+        positions: positions that the window is padded to at each resolution, `L`: the model reads a
+            `RegionBatch`. Empty: it reads `[B W A]`, one window a gene.
+        contacts: regions a gene, `N`; 0 for models that read the window alone.
+        region_bp: width that regions are padded to, in bp; wider ones do not fit.
+    """
+
+    @property
+    def window(self) -> WindowSpec: ...
+    @property
+    def resolutions(self) -> Sequence[int]: ...
+    @property
+    def positions(self) -> Sequence[int]: ...
+    @property
+    def contacts(self) -> int: ...
+    @property
+    def region_bp(self) -> int: ...
+
+
+@typing.runtime_checkable
+class ModelConfig(Reads, typing.Protocol):
+    """What the configuration of every model offers: nothing else asks which model it is.
+
+    It is a frozen dataclass, since compiled programs are kept by it. What its `build` makes is
+    called as `model(x, mask=mask, key=key) -> [B]`: predictions of a batch `x` of genes, of which
+    those outside `mask [B]` are fillers; `key` is for dropout, and None outside training. The
+    model's variables are `nnx.Param` and `nnx.BatchStat`.
+
+    Attributes:
+        NAME: what the command line and the run card call the model.
+        TRAINING: published training by schedule (`plateau` or `decay`), the default first: fields
+            of `training.one_run.TrainConfig`.
+        assays: number of input channels, `A`.
+        token_width: width of the token that the model makes of a region before regions meet, `D`; 0
+            if it makes none. One that does offers `tokens`, `reread` and `attention`, as
+            `Chromoformer` does.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    NAME: ClassVar[str]
+    TRAINING: ClassVar[Mapping[str, Mapping[str, Any]]]
+
+    @property
+    def assays(self) -> int: ...
+    @property
+    def token_width(self) -> int: ...
+
+    def build(self, *, rngs: nnx.Rngs) -> Any:
+        """The model, with fresh weights drawn from the stream `params`."""
+        ...
+
+
+_PROTOCOLS = {**vars(Reads), **vars(ModelConfig), **ModelConfig.__annotations__}
+MEMBERS = frozenset(name for name in _PROTOCOLS if name[0] != "_")
 
 
 @dataclasses.dataclass(frozen=True)
 class WindowModelConfig:
-    """A model of one window around the TSS; subclasses give the defaults and `build`.
+    """A model of one window around the TSS; subclasses give `NAME`, `TRAINING` and `build`.
 
     Attributes:
         window_bp: width of the window, in bp.
@@ -31,49 +97,57 @@ class WindowModelConfig:
     dropout: float = 1.0
 
     NAME: ClassVar[str]
-    MIN_BINS: ClassVar[int]  # the product of the pool sizes
-    MAX_RATE: ClassVar[float]  # the largest published dropout rate
-    # Published training by schedule, the default first: fields of `training.one_run.TrainConfig`.
-    TRAINING: ClassVar[Mapping[str, Mapping[str, float]]]
+    TRAINING: ClassVar[Mapping[str, Mapping[str, Any]]]
+    MIN_BINS: ClassVar[int] = 1  # the product of the pool sizes
+    MAX_RATE: ClassVar[float] = 0.0  # the largest published dropout rate
+
+    # Without annotations, so that they are not fields.
+    positions = ()
+    contacts = region_bp = token_width = 0
 
     def __post_init__(self):
-        problems = []
-        if self.assays < 1:
-            problems.append(
-                Problem(self.NAME, f"assays={self.assays}", "at least 1", "name an assay to read")
-            )
-        if not self.width > 0:
-            problems.append(
-                Problem(self.NAME, f"width={self.width}", "more than 0", "1 is the published width")
-            )
-        if not 0 <= self.dropout * self.MAX_RATE < 1:
-            problems.append(
-                Problem(
+        limit = 1 / self.MAX_RATE if self.MAX_RATE else math.inf
+        with collect() as problems:
+            check_size(problems, self)
+            if not 0 <= self.dropout < limit:
+                problems.add(
                     self.NAME,
                     f"dropout={self.dropout}",
-                    f"from 0 to less than {1 / self.MAX_RATE:.3g}, so that every rate is below 1",
+                    f"from 0 to less than {limit:.3g}, so that every rate is below 1",
                     "1 keeps the published rates",
                 )
-            )
-        if self.window.bins < self.MIN_BINS:
-            problems.append(
-                Problem(
-                    self.NAME,
-                    f"a window of {self.window_bp} bp in bins of {self.bin_bp} bp, "
-                    f"{self.window.bins} bins",
-                    f"at least {self.MIN_BINS} bins, or pooling leaves nothing",
-                    f"take bins of at most {self.window_bp // self.MIN_BINS} bp, or a window of "
-                    f"at least {self.MIN_BINS * self.bin_bp} bp",
-                )
-            )
-        if problems:
-            raise InputError.of(problems)
+            with problems.part():
+                if self.window.bins < self.MIN_BINS:
+                    bin_bp = self.window_bp // self.MIN_BINS
+                    problems.add(
+                        self.NAME,
+                        f"a window of {self.window_bp} bp in bins of {self.bin_bp} bp, "
+                        f"{self.window.bins} bins",
+                        f"at least {self.MIN_BINS} bins, or pooling leaves nothing",
+                        f"take {f'bins of at most {bin_bp} bp, or ' if bin_bp else ''}a window of "
+                        f"at least {self.MIN_BINS * self.bin_bp} bp",
+                    )
 
     @property
     def window(self) -> WindowSpec:
         """The window the model reads."""
         return WindowSpec(self.window_bp, self.bin_bp)
 
+    @property
+    def resolutions(self) -> tuple[int, ...]:
+        """The bins the model reads, in bp: one width."""
+        return (self.bin_bp,)
+
     def hidden(self, published: int) -> int:
         """A hidden width here, given the published one."""
         return max(1, round(published * self.width))
+
+
+def check_size(problems: Problems, config: Any) -> None:
+    """What all models ask of `assays` and `width`."""
+    if config.assays < 1:
+        problems.add(config.NAME, f"assays={config.assays}", "at least 1", "name an assay to read")
+    if not 0 < config.width < math.inf:
+        problems.add(
+            config.NAME, f"width={config.width}", "a number more than 0", "1 is the published width"
+        )

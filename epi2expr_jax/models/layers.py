@@ -1,8 +1,8 @@
 """The layers of the convolutional models, fast over many runs and inside a scan.
 
 A convolution is written as patches times kernel. A `lax` convolution becomes a grouped one under
-`vmap`, and inside `scan` or `map` it loses its fast CPU form; a matrix product does neither. Three
-things keep the products the largest part of a step:
+`vmap`, and inside `scan` or `map` it loses its fast CPU form; a matrix product does neither. So
+that products are the largest part of a step:
 
 - the gradient by the input is again patches times kernel (of the output's gradient and the flipped
   kernel), never a scatter;
@@ -11,8 +11,8 @@ things keep the products the largest part of a step:
   normalisation is known beforehand, within the same few genes, so that the unpooled output of the
   first and largest layer never exists as a whole.
 
-Axes: `B` batch, `W` bins (`V` after pooling), `C` channels in, `F` filters, `K` kernel width.
-Every formula here is exact; nothing is approximated for speed.
+Every formula is exact. Axes: `B` batch, `W` bins (`V` after pooling), `C` channels in, `F` filters,
+`K` kernel width.
 """
 
 import functools
@@ -27,8 +27,7 @@ from jaxtyping import Array, Bool, Float, Int8, PRNGKeyArray
 
 from epi2expr_jax.models.weights import constant, glorot_uniform
 
-NORM_EPSILON = 1e-3  # Keras's default
-NORM_MOMENTUM = 0.99  # likewise
+NORM_EPSILON, NORM_MOMENTUM = 1e-3, 0.99  # Keras's defaults
 
 # Bytes of patches made at a time, by platform: what the last cache level holds. A platform that is
 # not listed makes all of them at once, since an accelerator wants few large products.
@@ -213,10 +212,8 @@ def _conv_forward(x, kernel, left):
 def _conv_backward(left, saved, gradient):
     x, kernel = saved
     bytes_a_gene = x.shape[1] * math.prod(kernel.shape[:2]) * x.dtype.itemsize
-    return (
-        _input_gradient(gradient, kernel, left),
-        _kernel_gradient((x, gradient), lambda piece: piece, kernel, left, bytes_a_gene),
-    )
+    of_kernel = _kernel_gradient((x, gradient), lambda piece: piece, kernel, left, bytes_a_gene)
+    return _input_gradient(gradient, kernel, left), of_kernel
 
 
 _conv.defvjp(_conv_forward, _conv_backward)
@@ -254,12 +251,9 @@ def _conv_max_pool_forward(x, kernel, left, size):
 def _conv_max_pool_backward(left, size, saved, gradient):
     x, kernel, where = saved
     unpool = functools.partial(_unpool, size=size, bins=x.shape[1])
-    return (
-        _input_gradient(unpool(gradient, where), kernel, left),
-        _kernel_gradient(
-            (x, gradient, where), unpool, kernel, left, _unpooled_bytes_a_gene(x, kernel)
-        ),
-    )
+    size_a_gene, own = _unpooled_bytes_a_gene(x, kernel), (x, gradient, where)
+    of_kernel = _kernel_gradient(own, unpool, kernel, left, size_a_gene)
+    return _input_gradient(unpool(gradient, where), kernel, left), of_kernel
 
 
 _conv_max_pool.defvjp(_conv_max_pool_forward, _conv_max_pool_backward)

@@ -1,12 +1,12 @@
 """Signal with edits applied, on the device: what a model reads when marks are altered.
 
-Edits act on the store's own bins, before merging, transform and orientation, so an edit is the same
-at every resolution and on either strand; one on the log scale acts on what each resolution reads.
-A *query* is a gene under an edit. Queries stand where genes stand elsewhere, so that the one loop
-of inference (`training.one_run.over_batches`) predicts them.
+Edits act on the store's own bins, before merging, transform and orientation (`inputs.transforms`),
+so an edit is the same at every resolution and on either strand; one on the log scale acts on what
+each resolution reads. A *query* is a gene under an edit. The one loop of inference
+(`training.one_run.over_batches`) treats a query as if it were a gene.
 
-Every edit, whatever it is called, comes to one formula, in bins that lie inside its intervals by a
-share `c`: `x' = x + c (a x + b + m y - x)`, where `y` is another signal at the same place.
+Every edit, whatever it is called, is one formula, in bins that lie inside its intervals by a share
+`c`: `x' = x + c (a x + b + m y - x)`, where `y` is another signal at the same place.
 
 Axes: `A` assays, `S` sources of `y`, `G` genes, `W` the store's bins of a window, `N` regions a
 gene, `F` the store's bins of a padded region, `Q` queries, `E` edits, `K` steps of an edit, `I`
@@ -22,9 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from epi2expr_jax.inputs import transforms as signal_ops
 from epi2expr_jax.inputs.batch_plan import BatchPlan
-from epi2expr_jax.inputs.device_tracks import centre_padding, window_at
+from epi2expr_jax.inputs.transforms import as_read, centre_padding, own_positions, window_at
 from epi2expr_jax.models.region_batch import RegionBatch, TokenLayout
 
 
@@ -164,8 +163,8 @@ class EditedSignal:
         for i, length in enumerate(self.layout.positions):
             values, here = self._windows(gene, edit, i, length)
             effects |= here[:, None]
-            own = jnp.ones((len(gene), self._bins(i)))
-            own = window_at(own, 1, "none", length, strand) > 0
+            own = own_positions(np.array(self._bins(i)), length)
+            own = jnp.where(strand[:, None], own[None, ::-1], own[None])
             promoters.append((values, own))
         if layout.prefix:
             fine, region, touched = self._regions(gene, edit, layout)
@@ -201,8 +200,8 @@ class EditedSignal:
         flip = raw.minus[gene]
 
         def read(values: Float[Array, "B W"], assay: int) -> Float[Array, "B L"]:
-            values = values / raw.level[assay]
-            return window_at(values, factor, layout.transforms[assay], length, flip)
+            values = as_read(values, raw.level[assay], factor, layout.transforms[assay])
+            return window_at(values, length, flip)
 
         features = jnp.stack([read(x[:, a], a) for a in range(x.shape[1])], 1)
         if not layout.log:
@@ -210,7 +209,7 @@ class EditedSignal:
         # On the log scale a source is read as the assay that it stands in for.
         bins = layout.resolutions[i] * jnp.arange(self._bins(i))[None] + raw.begin[gene][:, None]
         share = self._shares(gene, edit, i, bins, bins + layout.resolutions[i])
-        share = [window_at(c, 1, "none", length, flip) for c in share]
+        share = [window_at(c, length, flip) for c in share]
         sources = jnp.stack(
             [jnp.stack([read(y[s], a) for a in range(x.shape[1])]) for s in range(len(y))]
         )
@@ -246,19 +245,12 @@ class EditedSignal:
         effects = jnp.zeros((len(layout.gene), 2), bool)
         width, length = self.layout.resolutions[i], self.layout.positions[i]
         begin, end = self._region_bins(region, self.layout.bin_bp[1])
-        bases = (end - begin).astype(fine.dtype)
+        full = ((end - begin) / self.layout.bin_bp[1]).astype(fine.dtype)
         factor = width // self.layout.bin_bp[1]
 
-        def merged(x: Float[Array, "P A F"]) -> Float[Array, "P A f"]:
-            room = -x.shape[-1] % factor
-            weighted = jnp.pad(x * bases[:, None], ((0, 0), (0, 0), (0, room)))
-            weight = jnp.pad(bases, ((0, 0), (0, room)))
-            total = weighted.reshape(*x.shape[:2], -1, factor).sum(-1)
-            return total / jnp.maximum(weight.reshape(len(x), 1, -1, factor).sum(-1), 1)
-
         def read(x: Float[Array, "P F"], assay: int) -> Float[Array, "P f"]:
-            x = merged((x / self.raw.level[assay])[:, None])[:, 0]
-            return signal_ops.TRANSFORMS[self.layout.transforms[assay]](x)
+            level, transform = self.raw.level[assay], self.layout.transforms[assay]
+            return as_read(x, level, factor, transform, full)
 
         x = jnp.stack([read(fine[:, a], a) for a in range(fine.shape[1])], 1)
         if self.layout.log:
@@ -270,8 +262,8 @@ class EditedSignal:
             x, effects = self._edited(x, y, pair_edit, share)
         have = -(-(self.raw.region_end[region] - self.raw.region_begin[region]) // width)
         there = self.raw.region[gene[layout.gene], layout.slot] >= 0
+        own = own_positions(have, length) & there[:, None]
         place = jnp.arange(length)[None] - centre_padding(have, length)[:, None]
-        own = (place >= 0) & (place < have[:, None]) & there[:, None]
         index = jnp.clip(place, 0, x.shape[-1] - 1)[:, None]
         x = jnp.where(own[:, None], jnp.take_along_axis(x, index, axis=2), 0)
         return x, own, effects

@@ -27,7 +27,7 @@ from epi2expr_jax.errors import InputError, collect, nearest
 from epi2expr_jax.genome import listing
 from epi2expr_jax.perturb.edits import Edit
 from epi2expr_jax.perturb.queries import EditedRuns
-from epi2expr_jax.predict.ensemble import Ensemble, gene_rows
+from epi2expr_jax.predict.ensemble import Ensemble
 from epi2expr_jax.store.window_store import WindowStore
 
 LEAST_MODELS = 3  # for an interval
@@ -68,12 +68,7 @@ def run(
     """
     steps = [edit if isinstance(edit, tuple) else (edit,) for edit in edits]
     ensemble = _readers(ensemble, store, steps)
-    rows = gene_rows(store, genes)
-    if genes is None:
-        rows = rows[ensemble.wanted(store, rows, include_seen).any(0)]
-    elif not include_seen:
-        ensemble.require_unseen(store.genes.iloc[rows])
-    wanted = ensemble.wanted(store, rows, include_seen)
+    rows, wanted = ensemble.chosen(store, genes, include_seen)
     parts: list[dict[str, np.ndarray]] = []
     first = 0
     for member in ensemble.members:

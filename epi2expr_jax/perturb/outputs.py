@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.masking import masked
+from epi2expr_jax.models.config import ModelConfig
 from epi2expr_jax.models.region_batch import RegionBatch
 from epi2expr_jax.perturb.edited_signal import EditedSignal
 from epi2expr_jax.training.one_run import over_batches, parts_of, predict_genes
@@ -49,7 +50,7 @@ def survey(signal: EditedSignal, slots: int) -> tuple[Bool[Array, "Q M 2"], Floa
 # Compiled once for a model, plan and size of block.
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def predict(
-    config: Any,
+    config: ModelConfig,
     plan: BatchPlan,
     weights: dict[str, Any],
     wanted: Bool[Array, "R Q"],
@@ -76,7 +77,7 @@ def predict(
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def predict_rereading(
-    config: Any,
+    config: ModelConfig,
     plan: BatchPlan,
     most: int,
     weights: dict[str, Any],

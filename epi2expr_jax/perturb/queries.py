@@ -72,10 +72,13 @@ class EditedRuns:
         reread: bool,
     ):
         self.member, self.store, self.rows, self.wanted = member, store, rows, wanted
-        self.config, self.reread = member.model_config, reread
+        self.config, self.reread = (
+            member.model_config,
+            reread and member.model_config.token_width > 0,
+        )
         cell, assays = member.runs[0].cell, member.runs[0].assays
         self.dataset = ensemble.dataset(store, self.config, [cell], assays)
-        self.reader = EditReader(store, self.dataset, self.config, cell, assays, steps)
+        self.reader = EditReader(store, self.dataset, self.config, cell, assays, steps, rows)
         self.present = np.ones(len(assays), bool) if ensemble.masked else None
         masks = [ensemble.folds[run.fold].masks(store.genes.chrom) for run in member.runs]
         self.trained_on = np.stack([mask["train"] for mask in masks])
@@ -143,7 +146,7 @@ class EditedRuns:
 
     def _contacts(self) -> Int[np.ndarray, " G"]:
         """How many regions each gene touches."""
-        most = getattr(self.config, "contacts", 0)
+        most = self.config.contacts
         if not most:
             return np.zeros(len(self.rows), int)
         region, _ = self.store.regions(self.reader.cell).by_gene(len(self.store.genes), most)
@@ -153,7 +156,7 @@ class EditedRuns:
         self, surveys: Sequence["_Survey"], blocks: Sequence[Int[np.ndarray, " G"]]
     ) -> "_Plans":
         """The batches that serve every run's queries in every block."""
-        contacts, most = self._contacts(), getattr(self.config, "contacts", 0)
+        contacts, most = self._contacts(), self.config.contacts
         alone = [found.in_regions_alone for found in surveys]
         rest = [found.changed & ~own for found, own in zip(surveys, alone, strict=True)]
 

@@ -5,15 +5,14 @@ Axes as in `edited_signal`.
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.genome import window_bounds
-from epi2expr_jax.inputs.dataset import Dataset
-from epi2expr_jax.models import ChromoformerConfig
+from epi2expr_jax.inputs.dataset import StoreDataset
+from epi2expr_jax.models.config import ModelConfig
 from epi2expr_jax.perturb.edited_signal import EditedSignal, EditTable, Layout, RawSignal
 from epi2expr_jax.perturb.edits import KINDS, Edit
 from epi2expr_jax.perturb.places import Scene
@@ -21,23 +20,31 @@ from epi2expr_jax.store.window_store import WindowStore
 
 
 class EditReader:
-    """Edited signal of any genes of a store.
+    """Edited signal of genes of a store.
+
+    Args:
+        rows: the genes that will be read, by row of the store's gene table; all by default.
 
     Attributes:
         cell, assays: what the models read.
         steps: the edits, each a tuple of those made one after the other.
         layout: how models read the store.
+        kept: where each of the store's genes is kept among those that will be read; else -1.
     """
 
     def __init__(
         self,
         store: WindowStore,
-        dataset: Dataset,
-        config: Any,
+        dataset: StoreDataset,
+        config: ModelConfig,
         cell: str,
         assays: Sequence[str],
         steps: Sequence[tuple[Edit, ...]],
+        rows: Int[np.ndarray, " G"] | None = None,
     ):
+        read = np.isin(np.arange(len(store.genes)), store.genes.index if rows is None else rows)
+        self.kept = np.where(read, np.cumsum(read) - 1, -1)
+        self._tracks: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
         self.store, self.dataset, self.config = store, dataset, config
         self.cell, self.assays, self.steps = cell, assays, steps
         self.sources = {self._source(edit): edit for step in steps for edit in step}
@@ -48,7 +55,7 @@ class EditReader:
         pairs = [(self.cell, assay) for assay in self.assays]
         others = [(cell, assay) for *_, cell, assay, _ in self.sources]
         tracks = list(dict.fromkeys(pairs + others))
-        raw = _read_raw(self.dataset, self.store, self.config, self.cell, tracks, rows)
+        raw = _read_raw(self, tracks, rows)
         forward = np.where(self.store.genes.strand.iloc[rows] == "-", -1, 1)
         window, depth = [], []
         window_bin, region_bin = self.layout.bin_bp
@@ -64,6 +71,15 @@ class EditReader:
             raw, window=raw.window[own], level=raw.level[own], depth=raw.depth[own]
         )
         return EditedSignal(raw, np.stack(window), np.stack(depth), self._table(rows), self.layout)
+
+    def raw(self, cell: str, assay: str) -> tuple[np.ndarray, np.ndarray]:
+        """Raw windows of the genes that will be read, and all regions end to end; read once."""
+        if (cell, assay) not in self._tracks:
+            windows, regions = self.dataset.raw_windows(cell, assay)[self.kept >= 0], np.zeros(0)
+            if self.config.contacts:
+                regions = self.dataset.raw_regions(cell, assay)
+            self._tracks[cell, assay] = windows, regions
+        return self._tracks[cell, assay]
 
     def _table(self, rows: Int[np.ndarray, " G"]) -> EditTable:
         """All edits as numbers, and none at all."""
@@ -116,26 +132,19 @@ def _mixed(edit: Edit, raw: np.ndarray, bin_bp: np.ndarray) -> np.ndarray:
 
 
 def _read_raw(
-    dataset: Dataset,
-    store: WindowStore,
-    model_config: Any,
-    cell: str,
-    tracks: Sequence[tuple[str, str]],
-    rows: Int[np.ndarray, " G"],
+    reader: EditReader, tracks: Sequence[tuple[str, str]], rows: Int[np.ndarray, " G"]
 ) -> RawSignal:
-    """Raw signal of some of the store's genes, as a model that looks in `cell` places it.
+    """Raw signal of some of the genes, placed as in the models' own cell.
 
     Args:
         tracks: (cell, assay) of each row of the result's first axis.
-        rows: the genes, by row of the store's gene table.
 
     Raises:
         InputError: for tracks of a cell whose genes touch other regions.
     """
-    genes, manifest = store.genes.iloc[rows], store.manifest
-    centre, _ = model_config.window.crop_and_merge(manifest.window)
-    window = np.stack([store.read_signal([c], [a], centre)[0, 0][rows] for c, a in tracks])
-    most = getattr(model_config, "contacts", 0)
+    store, dataset, model, cell = reader.store, reader.dataset, reader.config, reader.cell
+    genes, manifest, most = store.genes.iloc[rows], store.manifest, model.contacts
+    window = np.stack([reader.raw(*pair)[0][reader.kept[rows]] for pair in tracks])
     region = np.full((len(rows), most), -1, np.int32)
     score = np.zeros((len(rows), most), np.float32)
     begin = end = np.zeros(1, np.int32)
@@ -150,19 +159,16 @@ def _read_raw(
         table = own.table.iloc[used[used >= 0]]
         if len(table):
             begin, end = (table[side].to_numpy(np.int32) for side in ("start", "end"))
-            padded = model_config.region_bp // manifest.region_bin_bp
+            padded = model.region_bp // manifest.region_bin_bp
             place = table["first"].to_numpy()[:, None] + np.arange(padded)
             inside = np.arange(padded) < table.bins.to_numpy()[:, None]
             place = np.where(inside, place, 0)
-            depth = np.stack(
-                [np.where(inside, store.read_region_depth(c, [a])[0][place], 0) for c, a in tracks]
-            )
+            depth = [np.where(inside, reader.raw(*pair)[1][place], 0) for pair in tracks]
+            depth = np.stack(depth)
     return RawSignal(
         window=window,
         level=np.array([dataset.level(c, a) for c, a in tracks], np.float32),
-        begin=window_bounds(genes.tss.to_numpy(), model_config.window.window_bp)[0].astype(
-            np.int32
-        ),
+        begin=window_bounds(genes.tss.to_numpy(), model.window.window_bp)[0].astype(np.int32),
         minus=dataset.flipped[rows],
         depth=depth.astype(np.float32),
         region_begin=begin,
@@ -185,16 +191,17 @@ def _require_same_regions(store: WindowStore, cell: str, cells: Iterable[str]) -
 
 
 def _layout_of(
-    dataset: Dataset, store: WindowStore, model_config: Any, assays: Sequence[str], log: bool
+    dataset: StoreDataset,
+    store: WindowStore,
+    model_config: ModelConfig,
+    assays: Sequence[str],
+    log: bool,
 ) -> Layout:
     """How a model of these assays reads a store."""
-    of_regions = isinstance(model_config, ChromoformerConfig)
     return Layout(
         transforms=tuple(dataset.transform(assay) for assay in assays),
         bin_bp=(store.manifest.window.bin_bp, store.manifest.region_bin_bp),
-        resolutions=(
-            tuple(model_config.resolutions) if of_regions else (model_config.window.bin_bp,)
-        ),
-        positions=model_config.positions if of_regions else (),
+        resolutions=tuple(model_config.resolutions),
+        positions=tuple(model_config.positions),
         log=log,
     )

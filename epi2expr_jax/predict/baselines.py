@@ -10,7 +10,6 @@ themselves; test genes are only predicted.
 """
 
 import itertools
-import types
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -22,6 +21,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from epi2expr_jax.errors import InputError, nearest
 from epi2expr_jax.inputs.device_tracks import WindowSignal
+from epi2expr_jax.models.config import WindowModelConfig
 from epi2expr_jax.predict.ensemble import Ensemble
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training.runs import Run
@@ -83,8 +83,8 @@ def predict_baselines(
         for key, group in itertools.groupby(pairs, lambda pair: (pair[1].cell, pair[1].assays))
     ]
     for (cell, assays), group in show(grouped):
-        window = types.SimpleNamespace(window=group[0][0])
-        data = ensemble.dataset(store, window, [cell], assays)
+        read = WindowModelConfig(group[0][0].window_bp, group[0][0].bin_bp)
+        data = ensemble.dataset(store, read, [cell], assays)
         tracks = [data.track(cell, assay) for assay in assays]
         windows = np.stack([track.values for track in tracks if isinstance(track, WindowSignal)])
         c = known.index(cell)

@@ -13,9 +13,10 @@ from jaxtyping import Bool, Int
 
 from epi2expr_jax.errors import InputError, collect, nearest
 from epi2expr_jax.genome import listing
-from epi2expr_jax.inputs.dataset import Dataset, InputConfig, load_dataset
+from epi2expr_jax.inputs.dataset import InputConfig, StoreDataset, load_dataset
 from epi2expr_jax.inputs.track_cache import TrackCache
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
+from epi2expr_jax.models.config import ModelConfig, Reads
 from epi2expr_jax.predict.inference import on_scale, predict_runs
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training.runs import Run
@@ -27,7 +28,7 @@ from epi2expr_jax.training.targets import TargetScale
 class Member:
     """The trained runs of one model shape: what they are, and their best weights `[R, …]`."""
 
-    model_config: Any
+    model_config: ModelConfig
     runs: tuple[Run, ...]
     scales: tuple[TargetScale, ...]
     weights: dict[str, Any]
@@ -177,6 +178,27 @@ class Ensemble:
         chrom = store.genes.chrom.to_numpy()[rows]
         return np.stack([self.folds[run.fold].masks(chrom)["test"] for run in runs])
 
+    def chosen(
+        self,
+        store: WindowStore,
+        genes: Sequence[str] | None,
+        include_seen: bool = False,
+    ) -> tuple[Int[np.ndarray, " G"], Bool[np.ndarray, "R G"]]:
+        """Rows of the genes in the store's table, and which of them each run may predict.
+
+        Args:
+            genes: ids; by default every gene that some run may predict.
+
+        Raises:
+            InputError: for unknown genes, or named genes that every model saw.
+        """
+        rows = gene_rows(store, genes)
+        if genes is None:
+            rows = rows[self.wanted(store, rows, include_seen).any(0)]
+        elif not include_seen:
+            self.require_unseen(store.genes.iloc[rows])
+        return rows, self.wanted(store, rows, include_seen)
+
     def require_unseen(self, genes: pd.DataFrame) -> None:
         """Refuse genes that every model saw, naming them."""
         used = {run.fold for run in self.runs}
@@ -214,15 +236,21 @@ class Ensemble:
                     nearest(unknown, common) or "name assays that every model reads",
                 )
 
-    def tracks(self, model_config: Any, runs: Sequence[Run], store: WindowStore) -> TrackCache:
+    def tracks(
+        self, model_config: ModelConfig, runs: Sequence[Run], store: WindowStore
+    ) -> TrackCache:
         """What models of this shape read in the runs' cells."""
         cells = list(dict.fromkeys(run.cell for run in runs))
         assays = list(dict.fromkeys(assay for run in runs for assay in run.assays))
         return TrackCache(self.dataset(store, model_config, cells, assays))
 
     def dataset(
-        self, store: WindowStore, model_config: Any, cells: Sequence[str], assays: Sequence[str]
-    ) -> Dataset:
+        self,
+        store: WindowStore,
+        model_config: Reads,
+        cells: Sequence[str],
+        assays: Sequence[str],
+    ) -> StoreDataset:
         """What models of this shape read of a store, through the transform of their training.
 
         Raises:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool
 
 from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.track_cache import TrackCache
+from epi2expr_jax.models.config import ModelConfig
 from epi2expr_jax.training.many_runs import Lanes
 from epi2expr_jax.training.one_run import parts_of, predict_genes
 from epi2expr_jax.training.runs import Run
@@ -28,7 +29,7 @@ def on_scale(target: TargetScale, standardised: np.ndarray, scale: str) -> np.nd
 
 
 def predict_runs(
-    model_config: Any,
+    model_config: ModelConfig,
     weights: dict[str, Any],
     runs: Sequence[Run],
     cache: TrackCache,
@@ -66,10 +67,13 @@ def chunks_of(
 
 
 def plan_of(
-    model_config: Any, runs: Sequence[Run], cache: TrackCache, wanted: Bool[np.ndarray, "R G"]
+    model_config: ModelConfig,
+    runs: Sequence[Run],
+    cache: TrackCache,
+    wanted: Bool[np.ndarray, "R G"],
 ) -> BatchPlan:
     """One batch plan that covers the genes `wanted [R G]` of every run."""
-    most = getattr(model_config, "contacts", 0)
+    most = model_config.contacts
     if not most:
         return BatchPlan(_WINDOW_BATCH)
     parts = []

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import dataclasses
 import functools
+import operator
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
@@ -24,7 +25,6 @@ from epi2expr_jax.inputs.device_tracks import signal_of
 from epi2expr_jax.inputs.track_cache import Pair, TrackCache
 from epi2expr_jax.training.one_run import (
     FINISHED,
-    QUARANTINED,
     RUNNING,
     STATUS_NAMES,
     EpochRecord,
@@ -195,8 +195,7 @@ class Population:
         self.lanes = lanes or Lanes.default()
         self._streams = cache.streams(pair for run in self.runs for pair in pairs_of(run))
         self.chunks_at_once = max(1, (at_once or len(self.runs)) // self.lanes.count)
-        if at_once is None:
-            self.chunks_at_once += 1  # the last chunk need not be full
+        self.chunks_at_once += at_once is None  # the last chunk need not be full
         states, self.logs = saved or ({}, [Log() for _ in self.runs])
         waiting = [i for i, log in enumerate(self.logs) if log.status == RUNNING]
         # None: its weights are drawn when its turn comes.
@@ -256,18 +255,12 @@ class Population:
         members: list[int | None] = [self._waiting[0][0]] * self.lanes.count
         state, inputs = self.trainer.state_shapes(), self._inputs(members)
         sharding = NamedSharding(self.lanes.mesh, _OVER_RUNS)
-        state = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(
-                (self.lanes.count, *x.shape), x.dtype, sharding=sharding
-            ),
-            state,
-        )
+        shape = functools.partial(jax.ShapeDtypeStruct, sharding=sharding)
+        state = jax.tree.map(lambda x: shape((self.lanes.count, *x.shape), x.dtype), state)
         runs = [self.runs[i] for i in members if i is not None]
-        try:
+        with _memory_named():
             tracks = self.lanes.tracks(self.cache, runs)
             _epoch.lower(self.trainer, self.lanes, state, inputs, tracks).compile()
-        except jax.errors.JaxRuntimeError as error:
-            raise _clearer(error) from error
         self._compiled = True
         # The C library keeps what the compiler freed, some 400 MB for Chromoformer, unless told.
         with contextlib.suppress(OSError, AttributeError):
@@ -276,13 +269,11 @@ class Population:
     def _begin(self, chunk: _Chunk, following: _Chunk) -> EpochRecord:
         """Begin a chunk's epoch; the device works on while its tracks for the next are read."""
         reading = self._reading(chunk)
-        try:
+        with _memory_named():
             tracks = self.lanes.tracks(self.cache, reading)
             chunk.state, record = _epoch(
                 self.trainer, self.lanes, chunk.state, chunk.inputs, tracks
             )
-        except jax.errors.JaxRuntimeError as error:
-            raise _clearer(error) from error
         keep = [pair for run in reading for pair in pairs_of(run)]
         for lane, run in enumerate(self._reading(following)):
             self.cache.read_ahead(pairs_of(run), self.lanes.device(lane), keep)
@@ -294,10 +285,8 @@ class Population:
         return [self.runs[someone if i is None else i] for i in chunk.members]
 
     def _log(self, chunk: _Chunk, record: EpochRecord) -> list[int]:
-        try:
+        with _memory_named():
             record, status = jax.device_get((record, chunk.state.status))
-        except jax.errors.JaxRuntimeError as error:
-            raise _clearer(error) from error
         advanced = []
         for lane, i in enumerate(chunk.members):
             if i is None or self.logs[i].status != RUNNING:
@@ -347,7 +336,9 @@ class Population:
                 state = jax.tree.map(np.array, jax.device_get(chunk.state))
                 for lane in lanes[: len(self._waiting)]:
                     chunk.members[lane], new = self._next()
-                    jax.tree.map(lambda old, new, lane=lane: _set(old, lane, new), state, new)
+                    jax.tree.map(
+                        lambda old, new, lane=lane: operator.setitem(old, lane, new), state, new
+                    )
                 chunk.state = self.lanes.place(state)
                 chunk.inputs = self._inputs(chunk.members)
         while self._waiting and self.chunks < self.chunks_at_once:
@@ -397,15 +388,13 @@ class Population:
         self._ended = {}
         return list(members), jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
 
-    def quarantined(self) -> list[Run]:
-        """The runs whose loss was not finite; they stopped, the others went on."""
-        pairs = zip(self.runs, self.logs, strict=True)
-        return [run for run, log in pairs if log.status == QUARANTINED]
 
-
-def _set(old: np.ndarray, lane: int, new: Any) -> None:
-    old[lane] = new
-
-
-def _clearer(error: Exception) -> Exception:
-    return OutOfMemory(str(error)) if "RESOURCE_EXHAUSTED" in str(error) else error
+@contextlib.contextmanager
+def _memory_named() -> Iterator[None]:
+    """Raise `OutOfMemory` where that is what a device reports."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" in str(error):
+            raise OutOfMemory(str(error)) from error
+        raise

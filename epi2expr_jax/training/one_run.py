@@ -18,11 +18,13 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, UInt32
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError, collect
+from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.device_tracks import Gathered, Signal
 from epi2expr_jax.inputs.masking import CHANNELS, masked, random_subsets
-from epi2expr_jax.models.weights import draw
+from epi2expr_jax.models.config import ModelConfig
+from epi2expr_jax.models.weights import draw, flatten
 from epi2expr_jax.training.losses import LOSSES
 from epi2expr_jax.training.runs import RunInputs
 from epi2expr_jax.training.schedules import (
@@ -80,28 +82,23 @@ class TrainConfig:
     masked: bool = False
 
     def __post_init__(self):
-        problems = [
-            Problem(f"--{name}", f"{value}", "more than 0", "give a positive number")
+        with collect() as problems:
             for name, value in (
                 ("epochs", self.epochs),
                 ("batch_size", self.batch_size),
                 ("learning_rate", self.learning_rate),
                 ("lr_decay", self.decay),
-            )
-            if not value > 0
-        ]
-        if not self.weight_decay >= 0:
-            problems.append(
-                Problem("--weight_decay", f"{self.weight_decay}", "0 or more", "0.01 is usual")
-            )
-        if self.precision not in PRECISIONS:
-            problems.append(
-                Problem("--precision", self.precision, " or ".join(PRECISIONS), "choose one")
-            )
-        if self.task not in LOSSES:
-            problems.append(Problem("--task", self.task, " or ".join(LOSSES), "choose one"))
-        if problems:
-            raise InputError.of(problems)
+            ):
+                if not value > 0:
+                    problems.add(f"--{name}", f"{value}", "more than 0", "give a positive number")
+            if not self.weight_decay >= 0:
+                problems.add("--weight_decay", f"{self.weight_decay}", "0 or more", "0.01 is usual")
+            for name, value, known in (
+                ("precision", self.precision, PRECISIONS),
+                ("task", self.task, LOSSES),
+            ):
+                if value not in known:
+                    problems.add(f"--{name}", value, " or ".join(known), "choose one")
 
 
 @jax.tree_util.register_dataclass
@@ -146,14 +143,40 @@ class EpochRecord:
 
 
 @functools.cache
-def parts_of(model_config: Any) -> tuple[Any, Any, Any]:
+def parts_of(model_config: ModelConfig) -> tuple[Any, Any, Any]:
     """A model taken apart: its graph, and shapes of its weights and of its moving averages.
 
     Kept, since tracing a large model's making takes a second.
+
+    Raises:
+        InputError: if the model has variables of other kinds.
     """
     model = nnx.eval_shape(lambda: model_config.build(rngs=nnx.Rngs(0)))
-    graph, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    graph, params, stats, others = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
+    if others:
+        raise InputError(
+            f"the model {model_config.NAME}",
+            f"other variables ({listing(flatten(others))})",
+            "nnx.Param and nnx.BatchStat alone",
+            "make dropout layers without rngs, and call them with rngs=key",
+        )
     return graph, params, stats
+
+
+def fresh_weights(model_config: ModelConfig, key: Any) -> tuple[Any, Any]:
+    """A model's weights before training and its moving averages, drawn from a key; on the host."""
+    return tuple(
+        draw(part, key, lambda i=i: _made(model_config, key)[i])
+        for i, part in enumerate(parts_of(model_config)[1:])
+    )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _made(model_config: ModelConfig, key: Any) -> tuple[Any, Any]:
+    """The weights and moving averages as the model's layers make them."""
+    model = model_config.build(rngs=nnx.Rngs(key))
+    _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return params, stats
 
 
 class Trainer:
@@ -166,7 +189,7 @@ class Trainer:
 
     def __init__(
         self,
-        model_config: Any,
+        model_config: ModelConfig,
         config: TrainConfig,
         plans: tuple[BatchPlan, BatchPlan] | None = None,
     ):
@@ -174,17 +197,16 @@ class Trainer:
         self.plan, self.validation_plan = plans or (BatchPlan(config.batch_size),) * 2
         self.loss = LOSSES[config.task]
         self.model_config = model_config
-        self.graph, self._params, self._stats = parts_of(model_config)
+        self.graph = parts_of(model_config)[0]
         self.adam = optax.scale_by_adam(eps=config.adam_epsilon)
 
     def init(self, model_key: UInt32[Any, "2"]) -> RunState:
         """The state before the first epoch, its weights drawn from `model_key`; on the host."""
-        parts = (draw(part, _wrap(model_key)) for part in (self._params, self._stats))
-        return jax.device_get(self._begin(*parts))
+        return jax.device_get(self._begin(*fresh_weights(self.model_config, _wrap(model_key))))
 
     def state_shapes(self) -> RunState:
         """What `init` gives, as shapes alone."""
-        return jax.eval_shape(self._begin, self._params, self._stats)
+        return jax.eval_shape(self._begin, *parts_of(self.model_config)[1:])
 
     def _begin(self, params: Pytree, stats: Pytree) -> RunState:
         return RunState(

@@ -14,10 +14,11 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Int
 
-from epi2expr_jax.errors import InputError, Problem, nearest
+from epi2expr_jax.errors import collect, nearest
 from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.dataset import Dataset
+from epi2expr_jax.models.config import ModelConfig
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training.splits import Fold
 from epi2expr_jax.training.targets import LABEL, TargetScale
@@ -144,47 +145,43 @@ def parse_assay_sets(text: Sequence[str], available: Sequence[str]) -> list[tupl
             more assays than it has.
     """
     sets: list[tuple[str, ...]] = []
-    unknown, problems = [], []
-    for item in text:
-        if item in ASSAY_SETS:
-            size, least = ASSAY_SETS[item](len(available)), 2 if item in _OF_SEVERAL else 1
-            if len(available) < least:
-                problems.append(
-                    Problem(
+    unknown = []
+    with collect() as problems:
+        for item in text:
+            if item in ASSAY_SETS:
+                size, least = ASSAY_SETS[item](len(available)), 2 if item in _OF_SEVERAL else 1
+                if len(available) < least:
+                    problems.add(
                         f"--assays={item}",
                         f"{len(available)} assay in the store ({listing(available)})",
                         f"at least {least}",
                         "give --assays=each, or build a store of more assays",
                     )
-                )
-            sets += itertools.combinations(available, size)
-        else:
-            names = item.split("+")
-            unknown += [name for name in names if name not in available]
-            sets.append(tuple(assay for assay in available if assay in names))
-    if unknown or not text:
-        problems.append(
-            Problem(
+                sets += itertools.combinations(available, size)
+            else:
+                names = item.split("+")
+                unknown += [name for name in names if name not in available]
+                sets.append(tuple(assay for assay in available if assay in names))
+        if unknown or not text:
+            problems.add(
                 "--assays",
                 f"unknown assay {listing(unknown)}" if unknown else "nothing",
                 f"{', '.join(ASSAY_SETS)}, or some of {', '.join(available)} (join a set by +)",
                 nearest(unknown, [*available, *ASSAY_SETS])
                 or "correct the name, or build a store that has this assay",
             )
-        )
-    if problems:
-        raise InputError.of(problems)
     return list(dict.fromkeys(sets))
 
 
 def plan_batches(
-    store: WindowStore, model_config: Any, folds: Iterable[Fold], size: int, balanced: bool
+    store: WindowStore, model_config: ModelConfig, folds: Iterable[Fold], size: int, balanced: bool
 ) -> tuple[BatchPlan, BatchPlan]:
-    """The batches of training and of validation, for every cell of the store and all folds.
+    """The batches of training and of validation.
 
-    They depend on nothing less, so that a run trained alone is the run trained beside others.
+    They depend on the whole store and all folds, so a run gives the same result alone or with
+    others.
     """
-    most = getattr(model_config, "contacts", 0)
+    most = model_config.contacts
     if not most:
         return BatchPlan(size), BatchPlan(size)
     chrom = store.genes.chrom.to_numpy()

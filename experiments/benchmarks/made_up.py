@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from epi2expr_jax.inputs.batch_plan import BatchPlan
-from epi2expr_jax.inputs.device_tracks import CellRegions, RegionTrack, WindowSignal, centre_padding
+from epi2expr_jax.inputs.device_tracks import CellRegions, RegionTrack, WindowSignal, region_places
 from epi2expr_jax.inputs.track_cache import TrackCache
 from epi2expr_jax.models import ChromoformerConfig
 from epi2expr_jax.training.many_runs import Lanes, Population
@@ -55,19 +55,13 @@ class OneCell:
             return np.log1p(random.gamma(0.5, 4, shape)).astype(np.float32)
 
         bins = [-(-width // resolution) for resolution in config.resolutions]
-        left = [centre_padding(b, n) for b, n in zip(bins, positions, strict=True)]
-        begin = [
-            np.cumsum(b) - b - pad + n for b, pad, n in zip(bins, left, positions, strict=True)
-        ]
-        begin, left, bins = (
-            tuple(a.astype(np.int32) for a in part) for part in (begin, left, bins)
-        )
+        places = [region_places(b, n) for b, n in zip(bins, positions, strict=True)]
+        begin, bins = zip(*places, strict=True)
         self.contacts = count
         self._regions = CellRegions(
             own=tuple(np.ones((2, n), bool) for n in positions),
             minus=np.zeros(genes, bool),
             begin=begin,
-            left=left,
             bins=bins,
             region=region.astype(np.int32),
             score=score.astype(np.float32),

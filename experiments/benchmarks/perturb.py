@@ -20,12 +20,11 @@ from epi2expr_jax.inputs.dataset import InputConfig, load_dataset
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
 from epi2expr_jax.models import ChromoformerConfig
 from epi2expr_jax.models.chromoformer_torch import to_torch
-from epi2expr_jax.models.weights import draw
 from epi2expr_jax.perturb.places import original_distal
 from epi2expr_jax.predict.ensemble import Ensemble, Member
 from epi2expr_jax.roadmap import CHROMOFORMER_GROUPS
 from epi2expr_jax.store.window_store import WindowStore
-from epi2expr_jax.training.one_run import parts_of
+from epi2expr_jax.training.one_run import fresh_weights
 from epi2expr_jax.training.runs import Run
 from epi2expr_jax.training.splits import Fold
 from epi2expr_jax.training.targets import TargetScale
@@ -48,12 +47,9 @@ def _ensemble(store: WindowStore, assay: str) -> Ensemble:
         for i, group in enumerate(CHROMOFORMER_GROUPS, 1)
     ]
     runs = tuple(Run(store.manifest.cells[0], (assay,), fold.name, 0) for fold in folds)
-    _, params, stats = parts_of(_CONFIG)
-    drawn = [
-        {"params": draw(params, jax.random.key(i)), "stats": draw(stats, jax.random.key(i))}
-        for i in range(len(runs))
-    ]
-    weights: dict[str, Any] = jax.tree.map(lambda *parts: np.stack(parts), *drawn)
+    drawn = [fresh_weights(_CONFIG, jax.random.key(i)) for i in range(len(runs))]
+    params, stats = jax.tree.map(lambda *parts: np.stack(parts), *drawn)
+    weights = {"params": params, "stats": stats}
     scales = (TargetScale("log2", 0.0, 1.0, 0.0, 1.0),) * len(runs)
     member = Member(_CONFIG, runs, scales, weights)
     signal = TrainedSignal.of(store.manifest, InputConfig().transform)

@@ -13,7 +13,7 @@ from epi2expr_jax.models import ChromoformerConfig
 from epi2expr_jax.models.promoter_cnn import PromoterCnnConfig
 from epi2expr_jax.models.weights import draw
 from epi2expr_jax.predict.ensemble import Ensemble, Member
-from epi2expr_jax.training.one_run import parts_of
+from epi2expr_jax.training.one_run import fresh_weights
 from epi2expr_jax.training.runs import Run
 from epi2expr_jax.training.splits import make_folds
 from epi2expr_jax.training.targets import TargetScale
@@ -34,8 +34,7 @@ def ensemble_of(store, config, assays, folds=("fold1", "fold2"), seeds=1, **inpu
         for fold in folds
         for seed in range(seeds)
     )
-    _, *shapes = parts_of(config)
-    drawn = [[draw(part, jax.random.key(i)) for part in shapes] for i in range(len(runs))]
+    drawn = [fresh_weights(config, jax.random.key(i)) for i in range(len(runs))]
     params, stats = jax.tree.map(lambda *parts: np.stack(parts), *drawn)
     weights = {"params": params, "stats": stats}
     scales = (TargetScale("log2", 0.0, 1.0, 0.0, 1.0),) * len(runs)

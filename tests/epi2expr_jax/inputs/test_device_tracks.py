@@ -5,8 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.device_tracks import (
@@ -14,10 +12,8 @@ from epi2expr_jax.inputs.device_tracks import (
     RegionSignal,
     RegionTrack,
     WindowSignal,
-    centre_padding,
-    coarser,
+    region_places,
     signal_of,
-    window_at,
 )
 from epi2expr_jax.models.region_batch import TokenLayout
 
@@ -37,69 +33,6 @@ def padded(values, length, flip=False):
     return (out[::-1], own[::-1]) if flip else (out, own)
 
 
-def test_padding_is_centred_and_the_larger_half_on_the_left():
-    for length in range(1, 30):
-        bins = np.arange(length + 1)
-        left = [math.ceil((length - n) / 2) for n in bins]
-        assert centre_padding(bins, length).tolist() == left
-        assert [centre_padding(int(n), length) for n in bins] == left
-
-
-@settings(deadline=None, max_examples=15)
-@given(
-    widths=st.lists(st.integers(1, 40_000), min_size=1, max_size=4),
-    resolution=st.sampled_from([500, 2000]),
-    seed=st.integers(0, 99),
-)
-@example([1, 40_000, 99, 100, 101, 499, 500, 501, 1999, 2000, 2001, 2100], 2000, 0)
-@example([1, 40_000, 99, 100, 101, 499, 500, 501, 1999, 2000, 2001, 2100], 500, 0)
-def test_wider_bins_are_exact_means_of_the_bases(widths, resolution, seed):
-    """As read from single bases, however few of them the last bin has."""
-    random = np.random.default_rng(seed)
-    regions = [random.integers(0, 500, width).astype(float) for width in widths]
-    fine = np.concatenate([binned(bases, 100) for bases in regions]).astype(np.float32)
-    sizes = np.full(len(fine), 100)
-    first, bins, start = [], [], 0
-    for width in widths:
-        have = math.ceil(width / 100)
-        sizes[start + have - 1] = width - 100 * (have - 1)
-        for left in range(0, have, resolution // 100):
-            first.append(start + left)
-            bins.append(min(have - left, resolution // 100))
-        start += have
-
-    both = jnp.asarray(np.stack([fine, 2 * fine]))
-    found = coarser(both, sizes, np.array(first), np.array(bins), resolution // 100)
-    expected = np.concatenate([binned(bases, resolution) for bases in regions])
-    np.testing.assert_allclose(found, np.stack([expected, 2 * expected]), rtol=1e-6)
-
-
-@settings(deadline=None, max_examples=15)
-@given(
-    bins=st.integers(1, 60),
-    factor=st.sampled_from([1, 5, 20]),
-    room=st.integers(0, 5),
-    transform=st.sampled_from(["log1p", "arcsinh", "none"]),
-)
-@example(400, 20, 0, "log1p")  # the published window fills its 20 places
-@example(90, 20, 15, "log1p")  # 9 kb: the last bin of 2 kb is half full
-def test_windows_are_merged_transformed_centred_and_flipped(bins, factor, room, transform):
-    random = np.random.default_rng(bins)
-    bases = random.integers(0, 500, (4, 100 * bins)).astype(float)
-    fine = np.stack([binned(row, 100) for row in bases]).astype(np.float32)
-    flip = np.array([False, True, True, False])
-    length = math.ceil(bins / factor) + room
-
-    function = {"log1p": np.log1p, "arcsinh": np.arcsinh, "none": np.asarray}[transform]
-    # Bins start at the window's left end on both strands; only then is it flipped.
-    expected = [
-        padded(function(binned(row, 100 * factor)), length, minus)[0]
-        for row, minus in zip(bases, flip, strict=True)
-    ]
-    found = window_at(jnp.asarray(fine), factor, transform, length, jnp.asarray(flip))
-    np.testing.assert_allclose(found, np.stack(expected), rtol=2e-6)
-
-
 LENGTHS = 4, 9  # positions at two resolutions
 ASSAYS, GENES, MOST = 3, 12, 5
 
@@ -110,31 +43,26 @@ def made_up(regions):
     count = np.minimum(random.integers(0, MOST + 1, GENES), regions)
     there = np.arange(MOST) < count[:, None]
     region = np.where(there, random.integers(0, max(regions, 1), there.shape), -1)
-    values, begin, left, bins, depth = [], [], [], [], []
+    values, places, depth = [], [], []
     for length in LENGTHS:
         # One more that no gene touches: a cell always has one.
         have = random.integers(1, length + 1, regions + 1)
         have[:2] = [length, 1][: len(have)]
         values.append([random.normal(size=(ASSAYS, n)).astype(np.float32) for n in have])
         depth.append(np.pad(np.concatenate(values[-1], 1), ((0, 0), (length, length))))
-        left.append(centre_padding(have, length))
-        begin.append(np.cumsum(have) - have - left[-1] + length)
-        bins.append(have)
+        places.append(region_places(have, length))
     promoter = [random.normal(size=(ASSAYS, GENES, n)).astype(np.float32) for n in LENGTHS]
     tracks = [
         RegionTrack(tuple(part[a] for part in promoter), tuple(part[a] for part in depth))
         for a in range(ASSAYS)
     ]
 
-    def integers(parts):
-        return tuple(part.astype(np.int32) for part in parts)
-
+    begin, bins = zip(*places, strict=True)
     cell = CellRegions(
         own=tuple(random.random((2, n)) < 0.5 for n in LENGTHS),
         minus=random.random(GENES) < 0.5,
-        begin=integers(begin),
-        left=integers(left),
-        bins=integers(bins),
+        begin=begin,
+        bins=bins,
         region=region.astype(np.int32),
         score=np.where(there, random.random(there.shape), 0).astype(np.float32),
     )

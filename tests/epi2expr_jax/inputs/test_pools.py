@@ -5,7 +5,7 @@ import pytest
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.batch_plan import BatchPlan
-from epi2expr_jax.inputs.dataset import InputConfig, load_dataset
+from epi2expr_jax.inputs.dataset import Dataset, InputConfig, load_dataset
 from epi2expr_jax.inputs.pools import PooledDataset, cells_of, parse_cells
 from epi2expr_jax.models import ChromoformerConfig, PromoterCnnConfig
 
@@ -53,6 +53,14 @@ def test_a_pool_is_its_cells_one_after_the_other(small_store):
             pooled.expression[row, here], data.expression[data.cells.index(cell)]
         )
         assert pooled.genes.gene_id[here].tolist() == data.genes.gene_id.tolist()
+    # All that a reader may ask of a dataset is there, and nothing of a single cell's store.
+    asked = {name for name in {*Dataset.__annotations__, *vars(Dataset)} if name[0] != "_"}
+    assert asked == {name for name in dir(pooled) if name[0] != "_"}
+    assert all(getattr(pooled, name) is not None for name in asked - {"labels"})
+    assert pooled.regions(name) is None
+    np.testing.assert_array_equal(
+        pooled.signal(name, assays[:1]).values[0], pooled.track(name, assays[0]).values
+    )
     with pytest.raises(ValueError, match="share no gene axis"):
         PooledDataset(data, {"a": tuple(cells[:1]), "b": tuple(cells[:2])})
 

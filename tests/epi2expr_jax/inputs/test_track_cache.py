@@ -54,9 +54,8 @@ class MadeUpRegions(MadeUp):
         super().regions(cell)
         region = np.full((5, 2), CELLS.index(cell))
         one = (np.zeros(1, np.int32),)
-        return CellRegions(
-            (np.ones((2, 6), bool),), np.zeros(5, bool), one, one, one, region, region
-        )
+        own = (np.ones((2, 6), bool),)
+        return CellRegions(own, np.zeros(5, bool), one, one, region, region)
 
 
 def values_of(pair):

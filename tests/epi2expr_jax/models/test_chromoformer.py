@@ -305,12 +305,11 @@ def on_device(config, genes):
     """The drawn genes as a dataset would give them to a run."""
     there = np.arange(config.contacts) < genes["contacts"][:, None]
     region = np.where(there, np.arange(there.size).reshape(there.shape), -1)
-    depth, begin, left, bins = [], [], [], []
+    depth, begin, bins = [], [], []
     for x, valid in zip(genes["region"], genes["region_valid"], strict=True):
         length = x.shape[-1]
         depth.append(jnp.asarray(np.moveaxis(x, 2, 0).reshape(config.assays, -1)))
         begin.append(jnp.arange(there.size) * length)
-        left.append(jnp.asarray(valid.argmax(-1).reshape(-1)))
         bins.append(jnp.asarray(valid.sum(-1).reshape(-1)))
     tracks = RegionTrack(
         promoter=tuple(jnp.asarray(np.moveaxis(x, 1, 0)) for x in genes["promoter"]),
@@ -320,7 +319,6 @@ def on_device(config, genes):
         own=tuple(jnp.asarray(valid[:2]) for valid in genes["promoter_valid"]),
         minus=jnp.zeros(len(there), bool),
         begin=tuple(begin),
-        left=tuple(left),
         bins=tuple(bins),
         region=jnp.asarray(region, jnp.int32),
         score=jnp.asarray(genes["score"]),

@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.models import cnn, promoter_cnn
+from epi2expr_jax.models import REGISTRY, ChromoformerConfig, cnn, promoter_cnn
 from epi2expr_jax.models.cnn import CnnConfig
-from epi2expr_jax.models.config import WindowModelConfig
+from epi2expr_jax.models.config import MEMBERS, ModelConfig, Reads, WindowModelConfig
 from epi2expr_jax.models.promoter_cnn import PromoterCnnConfig
 
 RATES = {
@@ -82,12 +82,36 @@ def test_a_dropout_that_makes_a_rate_of_1_is_refused(dropout):
     assert CnnConfig(dropout=0.0).dropout == 0
 
 
-@pytest.mark.parametrize("width", [-1.0, float("nan")])
-def test_a_width_that_is_not_positive_is_refused(width):
-    with pytest.raises(InputError, match=r"width=.*more than 0; 1 is the published width"):
+@pytest.mark.parametrize("width", [-1.0, 0.0, float("nan"), float("inf")])
+def test_a_width_that_is_not_a_positive_number_is_refused(width):
+    with pytest.raises(InputError, match=r"width=.*a number more than 0; 1 is the published width"):
         PromoterCnnConfig(width=width)
+    with pytest.raises(InputError, match=r"width=.*a number more than 0"):
+        ChromoformerConfig(width=width)
 
 
 def test_a_window_that_its_bin_does_not_divide_is_refused():
     with pytest.raises(InputError, match=r"an even window that its bin divides.*window_bp=10050"):
         CnnConfig(window_bp=10_060)
+    with pytest.raises(InputError) as caught:  # and hides nothing else
+        CnnConfig(window_bp=10_060, assays=0, dropout=4.0)
+    assert len(caught.value.problems) == 3
+
+
+def test_no_remedy_is_impossible():
+    """No bin is narrow enough to cut 100 bp into 128: a wider window is the only way."""
+    with pytest.raises(InputError, match="take a window of at least 3200 bp"):
+        CnnConfig(window_bp=100)
+
+
+def test_every_model_offers_what_the_protocol_lists():
+    assert {"NAME", "TRAINING", "window", "contacts", "token_width", "build"} < MEMBERS
+    for name, config in REGISTRY.items():
+        assert isinstance(config(), ModelConfig)
+        assert name == config.NAME
+        assert hash(config()) == hash(config())  # compiled programs are kept by it
+    window = WindowModelConfig(2000, 100)
+    assert isinstance(window, Reads)
+    assert not isinstance(window, ModelConfig)
+    assert (window.resolutions, window.positions, window.contacts) == ((100,), (), 0)
+    assert (window.region_bp, window.token_width) == (0, 0)

@@ -69,6 +69,27 @@ def test_what_is_put_in_place_of_signal(distal_store, rows):
     np.testing.assert_array_equal(found[:, 3], np.minimum(raw, median))
 
 
+def test_a_track_is_read_once_however_many_blocks_are(distal_store, rows, monkeypatch):
+    read = []
+    for name in ("read_signal", "read_region_depth"):
+        original = getattr(WindowStore, name)
+
+        def counted(store, cells, assays, *rest, name=name, original=original):
+            read.append((name, str(cells), *assays))
+            return original(store, cells, assays, *rest)
+
+        monkeypatch.setattr(WindowStore, name, counted)
+    first, second = distal_store.manifest.assays[:2]
+    edits = [perturb.swap_with(first, perturb.promoter(), other=second)]
+    reader = reader_of(distal_store, SMALL, [first], edits, normalise="depth")
+    whole = reader.read(rows)
+    for block in (rows[:3], rows[3:], rows[:3]):
+        part = np.isin(rows, block)
+        np.testing.assert_array_equal(reader.read(block).raw.window, whole.raw.window[:, part])
+    assert len(read) == len(set(read)) == 4  # two tracks, windows and regions
+    assert distal_store.read_signal(["E003"], [first]).shape[-1] == whole.raw.window.shape[-1]
+
+
 def test_a_swap_is_in_the_units_of_the_assay_it_stands_in_for(distal_store, rows):
     """Where depths are normalised, by the ratio of the tracks' means."""
     first, second = distal_store.manifest.assays[:2]

@@ -1,18 +1,22 @@
-"""How a training shows itself: a live line or plain ones, TensorBoard, Weights & Biases."""
+"""How a training is shown: a live line or plain ones, TensorBoard, Weights & Biases."""
 
 import collections
+import contextlib
 import importlib.util
 import pathlib
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.study.request import TrainRequest
+from epi2expr_jax.study.train import Machine, Watcher, train
 from epi2expr_jax.training.many_runs import Population
+from experiments.cli.flags import command_line
 
 TRACKERS = ("tensorboard", "wandb")
 
@@ -21,7 +25,7 @@ _WINDOW = 50  # chunks over which the pace is taken
 
 
 class Tracker(Protocol):
-    """Where losses are shown beside this program."""
+    """Where losses are also shown."""
 
     def log(self, name: str, epoch: int, values: dict[str, float]) -> None: ...
 
@@ -57,27 +61,87 @@ class _WandB:
         self._run.finish()
 
 
-def trackers(names: Iterable[str], run_dir: pathlib.Path) -> list[Tracker]:
-    """Those asked for.
+class Shown(Watcher):
+    """Shows a training on the terminal, and wherever else it is asked to.
+
+    Args:
+        names: some of `TRACKERS`.
 
     Raises:
         InputError: naming the package that is missing.
     """
-    package = {"tensorboard": "tensorboardX", "wandb": "wandb"}
-    missing = [package[name] for name in names if importlib.util.find_spec(package[name]) is None]
-    if missing:
-        raise InputError(
-            "--track",
-            f"no {', '.join(missing)} in this Python environment",
-            "the extra `track`",
-            "pip install 'epi2expr_jax[track]'",
-        )
-    made = {"tensorboard": _TensorBoard, "wandb": _WandB}
-    return [made[name](run_dir) for name in names]
+
+    def __init__(self, run_dir: pathlib.Path, names: Iterable[str] = ()):
+        package = {"tensorboard": "tensorboardX", "wandb": "wandb"}
+        missing = [package[name] for name in names if not importlib.util.find_spec(package[name])]
+        if missing:
+            raise InputError(
+                "--track",
+                f"no {', '.join(missing)} in this Python environment",
+                "the extra `track`",
+                "pip install 'epi2expr_jax[track]'",
+            )
+        self._run_dir, self._names = run_dir, tuple(names)
+        self._trackers: list[Tracker] = []
+
+    def says(self, text: str) -> None:
+        print(text, flush=True)
+
+    def warns(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def reading(self, tracks: Iterable) -> Iterable:
+        return tqdm(tracks, desc="reading tracks", unit="track", disable=None)
+
+    def begins(self, name: str, population: Population, genes: np.ndarray) -> None:
+        if not self._trackers:  # they write into the run directory, which must be there
+            made = {"tensorboard": _TensorBoard, "wandb": _WandB}
+            self._trackers = [made[name](self._run_dir) for name in self._names]
+        self._population = population
+        self._progress = Progress(f"{name}: {len(population.runs)} runs", population, genes)
+
+    def advances(self, advanced: list[int]) -> None:
+        self._progress.update(advanced)
+        for i in advanced if self._trackers else ():
+            run, log = self._population.runs[i], self._population.logs[i]
+            values = {
+                "train_loss": log.train_loss[-1],
+                "validation_loss": log.validation_loss[-1],
+                "learning_rate": log.learning_rate[-1],
+            }
+            for tracker in self._trackers:
+                tracker.log(f"{run.cell}/{run.label}/{run.fold}/{run.seed}", log.epochs, values)
+
+    def ends(self) -> None:
+        self._progress.close()
+        del self._population, self._progress  # their arrays must go before others are made
+
+    def close(self) -> None:
+        """End what the trackers write."""
+        for tracker in self._trackers:
+            tracker.close()
+
+
+def train_shown(
+    request: TrainRequest,
+    run_dir: pathlib.Path,
+    machine: Machine = Machine(),
+    track: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Train as `study.train` does, and show it.
+
+    Args:
+        track: some of `TRACKERS`.
+
+    Raises:
+        InputError: as `study.train`, or if a package is missing.
+    """
+    with contextlib.closing(Shown(run_dir, track)) as shown:
+        return train(request, run_dir, machine=machine, watcher=shown, command=command_line())
 
 
 class Progress:
-    """Of one population: a live line on a terminal, elsewhere a plain one now and then.
+    """Of one population: a live line on a terminal, elsewhere a plain line every half minute.
 
     Args:
         genes: training genes of each run.

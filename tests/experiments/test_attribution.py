@@ -8,10 +8,10 @@ import pyBigWig
 import pytest
 import xarray as xr
 
+from epi2expr_jax.study.request import TrainRequest
+from epi2expr_jax.study.train import train
 from epi2expr_jax.training.one_run import TrainConfig
 from experiments.attribution import attribute, describe, mean_along
-from experiments.cli.flags import TrainRequest
-from experiments.cli.training import train
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

@@ -22,8 +22,8 @@ from epi2expr_jax.inputs.dataset import InputConfig, load_dataset
 from epi2expr_jax.models.chromoformer import ChromoformerConfig
 from epi2expr_jax.models.chromoformer_torch import from_torch, to_torch
 from epi2expr_jax.predict.loading import load
+from epi2expr_jax.study.evaluate import evaluate
 from epi2expr_jax.training import checkpoint
-from experiments.cli.evaluation import evaluate
 from experiments.convert import Published, export_run, read_checkpoint, write_run
 
 GOLDEN_FOLDER = pathlib.Path(__file__).resolve().parent.parent / "golden"

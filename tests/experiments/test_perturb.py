@@ -8,9 +8,9 @@ from matplotlib.patches import Arc
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.interpret.located import contacts_of, gene_tracks, locate, region_table
 from epi2expr_jax.perturb.places import distal_bins, pcre
+from epi2expr_jax.study.request import TrainRequest
+from epi2expr_jax.study.train import train
 from epi2expr_jax.training.one_run import TrainConfig
-from experiments.cli.flags import TrainRequest
-from experiments.cli.training import train
 from experiments.figures.effects import track_figure
 from experiments.perturb import format_means, perturb
 

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.one_run import TrainConfig
 from experiments import select as program
-from experiments.cli.flags import TrainRequest
 from experiments.select import select
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

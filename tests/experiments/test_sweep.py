@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.one_run import TrainConfig
-from experiments.cli.flags import TrainRequest
 from experiments.sweep import format_table, sweep
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from epi2expr_jax.study.evaluate import evaluate
 from experiments import train as program
-from experiments.cli.evaluation import evaluate
 from experiments.cli.flags import define_machine, define_training
 from experiments.cli.shares import Share
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 
-from experiments.cli.evaluation import evaluate
+from epi2expr_jax.study.evaluate import evaluate
 
 
 def test_evaluation_uses_held_out_genes_alone(finished, small_store):

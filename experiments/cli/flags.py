@@ -52,8 +52,7 @@ def define_field(
     if default is _OF_THE_FIELD:
         made = field.default_factory
         default = field.default if made is dataclasses.MISSING else made()
-    described = described_fields(config)[name]
-    text = f"{described[:1].upper()}{described[1:]} {more}".strip()
+    text = f"{described_fields(config)[name]} {more}".strip()
     flag, kind = flag or name, typing.get_type_hints(config)[name]
     if choices:
         flags.DEFINE_enum(flag, default, list(choices), text)
@@ -95,7 +94,7 @@ def define_training() -> None:
     define_field(
         TrainRequest, "assays", more="--assays=each,all, --assays=H3K27ac,H3K27ac+DNase,pairs."
     )
-    define_field(TrainConfig, "masked", more="They need more epochs: --masked --assays=all.")
+    define_field(TrainConfig, "masked", more="--masked --assays=all.")
     define_field(TrainRequest, "folds")
     define_field(TrainRequest, "cv", more="--cv=chromosomes_5.")
     define_field(TrainRequest, "blind")

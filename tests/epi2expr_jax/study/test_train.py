@@ -88,6 +88,7 @@ def test_a_watcher_is_told_of_every_epoch(small_store, tmp_path, request_for, ca
     assert {name for name, _ in heard.advanced} == ran == {"1-assay", "3-assay"}
     assert len(heard.advanced) == 2 * 24  # epochs x runs
     assert (heard.said, heard.name) == ([], "ended")
+    capsys.readouterr()  # the verification prints
     train(request, tmp_path / "run", watcher=heard)
     assert heard.said == [f"{tmp_path}/run is complete: nothing to do"]
     assert capsys.readouterr().out == ""

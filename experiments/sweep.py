@@ -33,7 +33,7 @@ from experiments.cli.flags import define_training, request_of_flags
 from experiments.cli.progress import train_shown
 from experiments.cli.shares import define_machine, machine_of_flags
 from experiments.figures.studies import sweep_figure
-from experiments.figures.style import STYLE
+from experiments.figures.style import STYLE, save_figure
 
 FLAGS = flags.FLAGS
 
@@ -73,9 +73,7 @@ def sweep(
     table = compare_models(tables).rename(columns={"model": "window_bp"})
     table["window_bp"] = table["window_bp"].astype(int)
     with matplotlib.rc_context(STYLE):
-        figure = sweep_figure(table)
-        for kind in ("png", "svg"):
-            figure.savefig(run_dir / f"sweep.{kind}", dpi=150)
+        save_figure(sweep_figure(table), run_dir / "sweep")
     write_csv(run_dir / "sweep.csv", table)
     return table
 

@@ -28,6 +28,7 @@ import pandas as pd
 from absl import flags
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import write_json
 from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.pools import cells_of
 from epi2expr_jax.predict.held_out import predict_held_out
@@ -263,7 +264,7 @@ def verify(
     }
     for note in content["notes"]:
         print(f"note: {note}")
-    checkpoint.write_json(run_dir / "verify.json", content)
+    write_json(run_dir / "verify.json", content)
     return claims
 
 

@@ -78,7 +78,7 @@ experiments.benchmark_perturb: experiments.benchmarks.perturb
 experiments.benchmark_roadmap: experiments.benchmarks.roadmap
 experiments.benchmark_scaling: experiments.benchmarks.scaling
 experiments.chosen_genes: experiments.cli.genes
-experiments.figures_effects: experiments.figures.effects
+experiments.figures_effects: experiments.figures.altered_marks
 experiments.figures_studies: experiments.figures.studies
 experiments.figures_training: experiments.figures.training
 experiments.flags: experiments.cli.flags epi2expr_jax.study.request epi2expr_jax.study.train

@@ -37,7 +37,7 @@ from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, jackknife
 from epi2expr_jax.store.window_store import WindowStore
 from experiments.cli.flags import define_run, define_store, refuse_without_effect, require
 from experiments.cli.genes import define_genes, genes_of
-from experiments.figures.effects import profile_figure
+from experiments.figures.altered_marks import profile_figure
 from experiments.figures.style import STYLE, save_figure, unit_of
 
 FLAGS = flags.FLAGS

@@ -45,7 +45,7 @@ from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, jackknife
 from experiments.cli.edits import FACTORS, KINDS, PRESETS, named_edits, named_places, to_number
 from experiments.cli.flags import define_run, define_store, refuse_without_effect, require
 from experiments.cli.genes import define_genes, genes_of
-from experiments.figures.effects import effect_figures, one_change, track_figure
+from experiments.figures.altered_marks import effect_figures, one_change, track_figure
 from experiments.figures.style import STYLE, save_figure
 
 FLAGS = flags.FLAGS

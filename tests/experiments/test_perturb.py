@@ -11,7 +11,8 @@ from epi2expr_jax.perturb.places import distal_bins, pcre
 from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.study.train import train
 from epi2expr_jax.training.one_run import TrainConfig
-from experiments.figures.effects import track_figure
+from experiments import perturb as program
+from experiments.figures.altered_marks import track_figure
 from experiments.perturb import format_means, perturb
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -190,3 +191,11 @@ def test_a_gene_is_drawn_with_its_contacts(run_dir, distal, distal_store):
         first, last = arcs.get_xlim()
         middle = track.contacts[["start", "end"]].mean(axis=1) / 1000
         assert middle.between(first, last).all()
+
+
+def test_factors_are_refused_where_nothing_is_scaled(parse_flags):
+    definitions = (program.define_run, program.define_store, program.define_perturbation)
+    given = ("--run=run", "--assay=DNase", "--edits=remove_peak", "--factors=0,2")
+    parse_flags(definitions, *given)
+    with pytest.raises(InputError, match=r"--factors: found .*without --edits=scale"):
+        program.main()

@@ -29,6 +29,13 @@ _OF_THE_FIELD: Any = object()
 _DEFINE = {bool: flags.DEFINE_boolean, int: flags.DEFINE_integer, float: flags.DEFINE_float}
 
 
+# Fields of `TrainRequest` that are flags of the same name.
+_SAME = ("store", "model", "cells", "assays", "folds", "cv", "blind", "split_seed", "target",
+         "seeds", "train_share")  # fmt: skip
+# Fields of `TrainConfig` whose default depends on the model and the schedule, and lower bounds.
+_PUBLISHED = {"epochs": 1, "batch_size": 1, "learning_rate": None, "weight_decay": None}
+
+
 def define_field(
     config: type,
     name: str,
@@ -89,20 +96,20 @@ def define_training() -> None:
     """What to train, on what, and how."""
     define_run()
     define_store()
-    define_field(TrainRequest, "model", choices=REGISTRY)
-    define_field(TrainRequest, "cells")
-    define_field(
-        TrainRequest, "assays", more="--assays=each,all, --assays=H3K27ac,H3K27ac+DNase,pairs."
-    )
+    examples = {
+        "assays": "--assays=each,all, --assays=H3K27ac,H3K27ac+DNase,pairs.",
+        "cv": "--cv=chromosomes_5.",
+    }
+    limits = {
+        "model": {"choices": REGISTRY},
+        "target": {"choices": TARGETS},
+        "seeds": {"lower_bound": 1},
+        "train_share": {"lower_bound": 0.01, "upper_bound": 1.0},
+    }
+    for name in _SAME[1:]:
+        define_field(TrainRequest, name, more=examples.get(name, ""), **limits.get(name, {}))
     define_field(TrainConfig, "masked", more="--masked --assays=all.")
-    define_field(TrainRequest, "folds")
-    define_field(TrainRequest, "cv", more="--cv=chromosomes_5.")
-    define_field(TrainRequest, "blind")
-    define_field(TrainRequest, "split_seed")
     define_field(TrainConfig, "task", choices=LOSSES)
-    define_field(TrainRequest, "target", choices=TARGETS)
-    define_field(TrainRequest, "seeds", lower_bound=1)
-    define_field(TrainRequest, "train_share", lower_bound=0.01, upper_bound=1.0)
     flags.DEFINE_enum(
         "schedule",
         None,
@@ -138,10 +145,6 @@ def define_training() -> None:
     define_field(TrainConfig, "precision", choices=PRECISIONS)
 
 
-# Fields of `TrainConfig` whose default depends on the model and the schedule, and lower bounds.
-_PUBLISHED = {"epochs": 1, "batch_size": 1, "learning_rate": None, "weight_decay": None}
-
-
 def request_of_flags(*, needs_run: bool = True) -> TrainRequest:
     """What the command line asks to train.
 
@@ -158,20 +161,12 @@ def request_of_flags(*, needs_run: bool = True) -> TrainRequest:
             if not text.strip().isdecimal():
                 expected = "bins in bp, such as 2000,500,100"
                 problems.add("--resolutions", repr(text), expected, "correct it")
-    labels = FLAGS.task == "classification"
+    same: dict[str, Any] = {name: FLAGS[name].value for name in _SAME}
+    if FLAGS.task == "classification":
+        same["target"] = LABEL
     return TrainRequest(
-        store=FLAGS.store,
-        model=FLAGS.model,
+        **same,
         model_options=_model_options(),
-        cells=FLAGS.cells,
-        assays=FLAGS.assays,
-        folds=FLAGS.folds,
-        cv=FLAGS.cv,
-        blind=FLAGS.blind,
-        split_seed=FLAGS.split_seed,
-        target=LABEL if labels else FLAGS.target,
-        seeds=FLAGS.seeds,
-        train_share=FLAGS.train_share,
         input_config=InputConfig(FLAGS.transform, FLAGS.orientation, FLAGS.normalise),
         train_config=_train_config(schedule),
     )
@@ -192,9 +187,9 @@ def _without_effect(schedule: str) -> Iterator[tuple[str, str]]:
             yield "balance_contacts", "with --train_share"
     if schedule == "decay":
         for name in ("plateau_factor", "plateau_patience", "early_stop_patience"):
-            yield name, "with --schedule=decay"
+            yield name, "with the schedule decay"
     else:
-        yield "lr_decay", "with --schedule=plateau"
+        yield "lr_decay", "with the schedule plateau"
     if FLAGS.cv == "chromoformer_4" or FLAGS.cv.startswith("chromosomes_"):
         for name in ("blind", "split_seed"):
             yield name, f"with --cv={FLAGS.cv}"
@@ -245,7 +240,7 @@ def refuse_without_effect(flags_and_why: Iterable[tuple[str, str]]) -> None:
     with collect() as problems:
         for name, why in flags_and_why:
             if FLAGS[name].present:
-                found = f"{FLAGS[name].value}, which has no effect {why}"
+                found = f"{FLAGS[name].serialize()}, which has no effect {why}"
                 problems.add(f"--{name}", found, "flags that have an effect", "omit it")
 
 

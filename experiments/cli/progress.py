@@ -20,6 +20,7 @@ from experiments.cli.flags import command_line
 
 TRACKERS = ("tensorboard", "wandb")
 
+_INSTALL = "pip install 'epi2expr_jax[track]'"
 _LINE_EVERY = 30.0  # seconds between plain lines
 _WINDOW = 50  # chunks over which the pace is taken
 
@@ -62,10 +63,10 @@ class _WandB:
 
 
 class Shown(Watcher):
-    """Shows a training on the terminal, and wherever else it is asked to.
+    """Shows a training: a live line on a terminal, elsewhere a plain line every half minute.
 
     Args:
-        names: some of `TRACKERS`.
+        names: some of `TRACKERS`, which are shown the losses too.
 
     Raises:
         InputError: naming the package that is missing.
@@ -75,12 +76,8 @@ class Shown(Watcher):
         package = {"tensorboard": "tensorboardX", "wandb": "wandb"}
         missing = [package[name] for name in names if not importlib.util.find_spec(package[name])]
         if missing:
-            raise InputError(
-                "--track",
-                f"no {', '.join(missing)} in this Python environment",
-                "the extra `track`",
-                "pip install 'epi2expr_jax[track]'",
-            )
+            found = f"no {', '.join(missing)} in this Python environment"
+            raise InputError("--track", found, "the extra `track`", _INSTALL)
         self._run_dir, self._names = run_dir, tuple(names)
         self._trackers: list[Tracker] = []
 
@@ -97,24 +94,64 @@ class Shown(Watcher):
         if not self._trackers:  # they write into the run directory, which must be there
             made = {"tensorboard": _TensorBoard, "wandb": _WandB}
             self._trackers = [made[name](self._run_dir) for name in self._names]
-        self._population = population
-        self._progress = Progress(f"{name}: {len(population.runs)} runs", population, genes)
+        self._population, self._genes = population, genes
+        self._label = f"{name}: {len(population.runs)} runs"
+        begun = sum(log.epochs for log in population.logs)
+        self._bar = tqdm(
+            total=self._total(), initial=begun, desc=self._label, unit="epoch", disable=None
+        )
+        self._pace: collections.deque[tuple[float, int, int]] = collections.deque(maxlen=_WINDOW)
+        self._pace.append((time.perf_counter(), 0, 0))
+        self._last_line = time.perf_counter()
+
+    def _total(self) -> int:
+        """Epochs of all runs, if none of those alive stops early."""
+        epochs = self._population.trainer.config.epochs
+        logs = self._population.logs
+        return sum(epochs if log.status_name == "running" else log.epochs for log in logs)
 
     def advances(self, advanced: list[int]) -> None:
-        self._progress.update(advanced)
+        _, genes, epochs = self._pace[-1]
+        genes += int(self._genes[advanced].sum())
+        self._pace.append((time.perf_counter(), genes, epochs + len(advanced)))
+        self._bar.total = self._total()
+        if not self._bar.disable:
+            self._bar.update(len(advanced))
+            self._bar.set_postfix_str(self._state())
+        elif time.perf_counter() - self._last_line > _LINE_EVERY:
+            self._line()
         for i in advanced if self._trackers else ():
             run, log = self._population.runs[i], self._population.logs[i]
-            values = {
-                "train_loss": log.train_loss[-1],
-                "validation_loss": log.validation_loss[-1],
-                "learning_rate": log.learning_rate[-1],
-            }
+            losses = ("train_loss", "validation_loss", "learning_rate")
+            values = {loss: getattr(log, loss)[-1] for loss in losses}
             for tracker in self._trackers:
                 tracker.log(f"{run.cell}/{run.label}/{run.fold}/{run.seed}", log.epochs, values)
 
+    def _state(self) -> str:
+        logs = self._population.logs
+        last = [log.validation_loss[-1] for log in logs if log.epochs]
+        finite = [loss for loss in last if np.isfinite(loss)]
+        (begin, genes0, _), (now, genes, _) = self._pace[0], self._pace[-1]
+        losses = f"best {min(finite):.3f} median {np.median(finite):.3f}" if finite else "no loss"
+        pace = (genes - genes0) / max(now - begin, 1e-9)
+        return f"{self._population.alive} alive, validation {losses}, {pace:,.0f} genes/s"
+
+    def _line(self) -> None:
+        """Print where things stand, for a log file."""
+        (begin, _, epochs0), (now, _, epochs) = self._pace[0], self._pace[-1]
+        done, total = sum(log.epochs for log in self._population.logs), self._total()
+        left = ""
+        if done < total and epochs > epochs0:
+            minutes = (total - done) * (now - begin) / (epochs - epochs0) / 60
+            left = f", at most {minutes:.0f} min left"
+        print(f"{self._label}: {done} of {total} epochs, {self._state()}{left}", flush=True)
+        self._last_line = time.perf_counter()
+
     def ends(self) -> None:
-        self._progress.close()
-        del self._population, self._progress  # their arrays must go before others are made
+        if self._bar.disable:
+            self._line()
+        self._bar.close()
+        del self._population  # its arrays must go before others are made
 
     def close(self) -> None:
         """End what the trackers write."""
@@ -138,69 +175,3 @@ def train_shown(
     """
     with contextlib.closing(Shown(run_dir, track)) as shown:
         return train(request, run_dir, machine=machine, watcher=shown, command=command_line())
-
-
-class Progress:
-    """Of one population: a live line on a terminal, elsewhere a plain line every half minute.
-
-    Args:
-        genes: training genes of each run.
-        begun: runs' epochs trained before.
-    """
-
-    def __init__(self, label: str, population: Population, genes: np.ndarray):
-        self.label, self.population, self.genes = label, population, genes
-        self._epochs = population.trainer.config.epochs
-        begun = sum(log.epochs for log in population.logs)
-        self._bar = tqdm(total=self._total(), initial=begun, desc=label, unit="epoch", disable=None)
-        self._pace: collections.deque[tuple[float, int, int]] = collections.deque(maxlen=_WINDOW)
-        self._pace.append((time.perf_counter(), 0, 0))
-        self._last_line = time.perf_counter()
-
-    def _total(self) -> int:
-        """Epochs of all runs, if none of those alive stops early."""
-        return sum(
-            self._epochs if log.status_name == "running" else log.epochs
-            for log in self.population.logs
-        )
-
-    def update(self, advanced: list[int]) -> None:
-        """These runs took an epoch."""
-        _, genes, epochs = self._pace[-1]
-        genes += int(self.genes[advanced].sum())
-        self._pace.append((time.perf_counter(), genes, epochs + len(advanced)))
-        self._bar.total = self._total()
-        if self._bar.disable:
-            if time.perf_counter() - self._last_line > _LINE_EVERY:
-                self.line()
-        else:
-            self._bar.update(len(advanced))
-            self._bar.set_postfix_str(self._state())
-
-    def _state(self) -> str:
-        logs = self.population.logs
-        last = [log.validation_loss[-1] for log in logs if log.epochs]
-        finite = [loss for loss in last if np.isfinite(loss)]
-        (begin, genes0, _), (now, genes, _) = self._pace[0], self._pace[-1]
-        losses = f"best {min(finite):.3f} median {np.median(finite):.3f}" if finite else "no loss"
-        pace = (genes - genes0) / max(now - begin, 1e-9)
-        return f"{self.population.alive} alive, validation {losses}, {pace:,.0f} genes/s"
-
-    def line(self) -> None:
-        """Print where things stand, for a log file."""
-        if not self._bar.disable:
-            return
-        (begin, _, epochs0), (now, _, epochs) = self._pace[0], self._pace[-1]
-        done = sum(log.epochs for log in self.population.logs)
-        total = self._total()
-        left = ""
-        if done < total and epochs > epochs0:
-            minutes = (total - done) * (now - begin) / (epochs - epochs0) / 60
-            left = f", at most {minutes:.0f} min left"
-        print(f"{self.label}: {done} of {total} epochs, {self._state()}{left}")
-        sys.stdout.flush()
-        self._last_line = time.perf_counter()
-
-    def close(self) -> None:
-        self.line()
-        self._bar.close()

@@ -83,7 +83,7 @@ def test_occlusion_and_bedgraph(run_dir, small_store, tmp_path):
 def test_a_width_is_refused_where_nothing_is_emptied(parse_flags):
     definitions = (program.define_run, program.define_store, program.define_attribution)
     parse_flags(definitions, "--run=run", "--bin_bp=0")
-    with pytest.raises(InputError, match="--bin_bp: found 0, which has no effect with --method=gr"):
+    with pytest.raises(InputError, match="--bin_bp=0, which has no effect with --method"):
         program.main()
 
 

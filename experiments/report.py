@@ -64,9 +64,7 @@ MOST_EFFECTS = 20
 
 
 def write_report(
-    run_dir: pathlib.Path,
-    compare: Sequence[pathlib.Path] = (),
-    sweep: pathlib.Path | None = None,
+    run_dir: pathlib.Path, compare: Sequence[pathlib.Path] = (), sweep: pathlib.Path | None = None
 ) -> pathlib.Path:
     """Write report.html of an evaluated run, whole or not at all; returns its path.
 

@@ -78,15 +78,15 @@ experiments.benchmark_perturb: experiments.benchmarks.perturb
 experiments.benchmark_roadmap: experiments.benchmarks.roadmap
 experiments.benchmark_scaling: experiments.benchmarks.scaling
 experiments.chosen_genes: experiments.cli.genes
-experiments.figures_effects: experiments.figures.effects
+experiments.figures_effects: experiments.figures.altered_marks
 experiments.figures_studies: experiments.figures.studies
 experiments.figures_training: experiments.figures.training
-experiments.flags: experiments.cli.flags
+experiments.flags: experiments.cli.flags epi2expr_jax.study.request epi2expr_jax.study.train
 experiments.located_effects: epi2expr_jax.interpret.located
 experiments.named_edits: experiments.cli.edits
 experiments.progress: experiments.cli.progress
-experiments.shares: experiments.cli.shares
-experiments.study: experiments.cli.study
+experiments.shares: epi2expr_jax.study.assembly
+experiments.study: epi2expr_jax.study.assembly
 experiments.turns: experiments.benchmarks.turns
 """
 # Old module to the new ones that hold what was in it.

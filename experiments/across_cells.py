@@ -7,9 +7,9 @@
     python -m experiments.across_cells --run=runs/new_cell
 
 Writes DIR/across_cells.csv. Each model predicts the genes of its fold's test chromosomes, which it
-saw in no cell, from the signal of every cell that has its assays. Beside each score stands that of
-the mean expression of the gene in the other cells, which needs no epigenome and is hard to beat,
-and the score of deviations from the mean over cells: what is specific to a cell. Tracks of other
+saw in no cell, from the signal of every cell that has its assays. Each score is compared with that
+of the mean expression of the gene in the other cells, which needs no epigenome and is hard to beat.
+The score of deviations from the mean over cells tells what is specific to a cell. Tracks of other
 depth or noise shift predictions: --normalise=depth in training makes cells alike.
 """
 
@@ -19,6 +19,7 @@ import pandas as pd
 from absl import flags
 from tqdm import tqdm
 
+from epi2expr_jax.files import write_csv
 from epi2expr_jax.predict.held_out import has_tracks, held_out_in
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.program import start
@@ -42,14 +43,12 @@ def across_cells(run_dir: pathlib.Path, store_path: str | None = None) -> pd.Dat
         if own.members:
             tables += held_out_in(own, store, cell)
     table = score_across_cells(pd.concat(tables, ignore_index=True))
-    partial = run_dir / "across_cells.csv.partial"
-    table.to_csv(partial, index=False, float_format="%.6g")
-    partial.replace(run_dir / "across_cells.csv")
+    write_csv(run_dir / "across_cells.csv", table)
     return table
 
 
 def format_summary(table: pd.DataFrame) -> str:
-    """For each assay set: in the cell trained on, in other cells, and beside the baseline."""
+    """For each assay set: in the cell trained on, in other cells, and by the baseline."""
     lines = [f"{'assay':<24} {'own cell':>9} {'other':>7} {'baseline':>9} {'deviation':>10}"]
     order = table[~table.seen].groupby("assays").pearson.mean().sort_values(ascending=False)
     for assay in order.index:

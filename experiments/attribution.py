@@ -29,15 +29,16 @@ from jaxtyping import Float, Int
 from scipy import stats
 from tqdm import tqdm
 
+from epi2expr_jax.files import whole, write_csv, write_parquet
 from epi2expr_jax.interpret import attribution
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.program import start
 from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, jackknife
 from epi2expr_jax.store.window_store import WindowStore
-from experiments.cli.flags import define_run, define_store, require
+from experiments.cli.flags import define_run, define_store, refuse_without_effect, require
 from experiments.cli.genes import define_genes, genes_of
-from experiments.figures.effects import profile_figure
-from experiments.figures.style import STYLE, unit_of
+from experiments.figures.altered_marks import profile_figure
+from experiments.figures.style import STYLE, save_figure, unit_of
 
 FLAGS = flags.FLAGS
 
@@ -78,12 +79,10 @@ def attribute(
     out.mkdir(parents=True, exist_ok=True)
     _write_zarr(found, out / "shares.zarr")
     profile = mean_profile(found, opened)
-    profile.to_parquet(out / "profile.parquet", index=False)
-    profile.to_csv(out / "profile.csv", index=False, float_format="%.6g")
+    write_parquet(out / "profile.parquet", profile)
+    write_csv(out / "profile.csv", profile)
     with matplotlib.rc_context(STYLE):
-        figure = profile_figure(profile, unit_of(ensemble.target))
-        for kind in ("png", "svg"):
-            figure.savefig(out / f"profile.{kind}", dpi=150)
+        save_figure(profile_figure(profile, unit_of(ensemble.target)), out / "profile")
     if tracks != "none":
         write_tracks(found, opened, out, tracks)
     return found
@@ -185,25 +184,21 @@ def mean_along(
 
 
 def _write_bigwig(path: pathlib.Path, of_chrom: Mapping, sizes: Mapping[str, int]) -> None:
-    partial = path.with_suffix(".partial")
-    with pyBigWig.open(str(partial), "w") as file:
+    with whole(path) as place, pyBigWig.open(str(place), "w") as file:
         file.addHeader([(chrom, sizes[chrom]) for chrom in of_chrom])
         for chrom, (start, end, value) in of_chrom.items():
             if len(start):
                 file.addEntries(
                     [chrom] * len(start), start.tolist(), ends=end.tolist(), values=value.tolist()
                 )
-    partial.replace(path)
 
 
 def _write_bedgraph(path: pathlib.Path, of_chrom: Mapping, name: str) -> None:
-    partial = path.with_suffix(".partial")
-    with gzip.open(partial, "wt") as file:
+    with whole(path) as place, gzip.open(place, "wt") as file:
         file.write(f'track type=bedGraph name="{name}" description="{UNIT}"\n')
         for chrom, part in of_chrom.items():
             for start, end, value in zip(*part, strict=True):
                 file.write(f"{chrom}\t{start}\t{end}\t{value:.6g}\n")
-    partial.replace(path)
 
 
 def describe(found: xr.Dataset, profile: pd.DataFrame, method: str) -> str:
@@ -224,7 +219,7 @@ def describe(found: xr.Dataset, profile: pd.DataFrame, method: str) -> str:
 def define_attribution() -> None:
     flags.DEFINE_enum("method", "gradients", METHODS, "How predictions are shared out.")
     flags.DEFINE_integer(
-        "bin_bp", 0, "Width of what occlusion empties, in bp; 0: the model's own bins."
+        "bin_bp", 0, "occlusion: width of what is emptied, in bp; 0: the bins of the model."
     )
     flags.DEFINE_enum("tracks", "none", TRACKS, "Also write a track for each model and assay.")
     flags.DEFINE_string("out", None, "Where to write; default: DIR/attribution.")
@@ -232,6 +227,8 @@ def define_attribution() -> None:
 
 def main() -> None:
     require("run")
+    if FLAGS.method == "gradients":
+        refuse_without_effect([("bin_bp", "with --method=gradients")])
     run_dir = pathlib.Path(FLAGS.run)
     out = pathlib.Path(FLAGS.out) if FLAGS.out else run_dir / "attribution"
     found = attribute(

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from epi2expr_jax import predict
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import write_csv
 from epi2expr_jax.program import start
 from epi2expr_jax.scores import shapley
 from epi2expr_jax.scores.subsets import subset_scores
@@ -69,9 +70,7 @@ def combine(
         tables["agreement_subsets"] = pairs
         tables["agreement"] = shapley.rank_correlation(pairs)
     for name, table in tables.items():
-        partial = run_dir / f"{name}.csv.partial"
-        table.to_csv(partial, index=False, float_format="%.6g")
-        partial.replace(run_dir / f"{name}.csv")
+        write_csv(run_dir / f"{name}.csv", table)
     return tables
 
 

@@ -14,12 +14,9 @@ PyTorch (pip install 'epi2expr_jax[convert]'); a file's pickle may hold weights 
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib
 import pathlib
 import re
-import shlex
-import sys
 import time
 import warnings
 from collections.abc import Mapping
@@ -29,7 +26,8 @@ import jax
 import numpy as np
 from absl import flags
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError, collect
+from epi2expr_jax.files import sha256, whole
 from epi2expr_jax.genome import listing, sort_chromosomes
 from epi2expr_jax.inputs.dataset import InputConfig
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
@@ -42,7 +40,7 @@ from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.runs import Run
 from epi2expr_jax.training.splits import Fold, write_splits
 from epi2expr_jax.training.targets import LABEL, TargetScale
-from experiments.cli.flags import define_run, require
+from experiments.cli.flags import command_line, define_run, refuse_without_effect, require
 
 FLAGS = flags.FLAGS
 
@@ -156,13 +154,11 @@ def read_checkpoint(path: pathlib.Path) -> StateDict:
     if not isinstance(net, Mapping):
         found = f"a {type(net).__name__}"
         raise InputError(where, found, expected, "save the model's state_dict()")
-    problems = [
-        Problem(f"{where}: {name}", f"a {type(value).__name__}", "a tensor", "save a state_dict()")
-        for name, value in net.items()
-        if not isinstance(value, torch.Tensor)
-    ]
-    if problems:
-        raise InputError.of(problems)
+    with collect() as problems:
+        for name, value in net.items():
+            if not isinstance(value, torch.Tensor):
+                found, remedy = f"a {type(value).__name__}", "save a state_dict()"
+                problems.add(f"{where}: {name}", found, "a tensor", remedy)
     return {str(name): tensor.detach().float().numpy() for name, tensor in net.items()}
 
 
@@ -201,7 +197,7 @@ def write_run(
         "converted": {
             "file": source.name,
             "bytes": source.stat().st_size,
-            "sha256": _sha256(source),
+            "sha256": sha256(source),
             "held_out": list(fold.validation),
         },
         "store": {"path": "unknown", "cells": [run.cell], "assays": list(run.assays)},
@@ -211,7 +207,7 @@ def write_run(
         "input_config": dataclasses.asdict(InputConfig("log1p", "strand")),
         "signal": TrainedSignal.of_depth(run.assays).as_json(),
         "versions": checkpoint.versions(),
-        "command": shlex.join(["python", "-m", "experiments.convert", *sys.argv[1:]]),
+        "command": command_line(),
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
         "seconds": 0.0,
         "populations": [
@@ -246,11 +242,6 @@ def _require_assays(config: ChromoformerConfig, assays: tuple[str, ...], where: 
         )
 
 
-def _sha256(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def export_run(
     run_dir: pathlib.Path, run_id: str | None, out: pathlib.Path
 ) -> tuple[Run, ChromoformerConfig, str, str]:
@@ -283,9 +274,8 @@ def export_run(
     params = jax.tree.map(lambda leaf: np.asarray(leaf)[i], member.weights["params"])
     state = to_torch(config, params, mean=scale.mean, deviation=scale.deviation)
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".partial")
-    torch.save({"net": {name: torch.from_numpy(array) for name, array in state.items()}}, partial)
-    partial.replace(out)
+    with whole(out) as place:
+        torch.save({"net": {name: torch.from_numpy(array) for name, array in state.items()}}, place)
     run, inputs = member.runs[i], ensemble.input_config
     known = ensemble.signal.transforms if ensemble.signal else {}
     transforms = {known.get(assay, inputs.transform): None for assay in run.assays}
@@ -318,6 +308,9 @@ def main() -> None:
         )
     require("out")
     out = pathlib.Path(FLAGS.out)
+    importing = ("assays", "cell", "fold", "contacts", "window_bp", "resolutions")
+    names, other = (importing, "--run") if FLAGS.run else (("run_id",), "--checkpoint")
+    refuse_without_effect((name, f"with {other}") for name in names)
     if FLAGS.run:
         exported = export_run(pathlib.Path(FLAGS.run), FLAGS.run_id, out)
         run, config, transform, orientation = exported

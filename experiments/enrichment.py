@@ -23,14 +23,15 @@ import pyarrow
 from absl import flags
 from tqdm import tqdm
 
-from epi2expr_jax.errors import InputError, Problem, collect
+from epi2expr_jax.errors import InputError, collect
+from epi2expr_jax.files import write_csv, write_parquet
 from epi2expr_jax.interpret.enrichment import EFFECT, enrich
 from epi2expr_jax.interpret.variants import assign_variants
 from epi2expr_jax.program import start
 from epi2expr_jax.training.checkpoint import read_card
 from experiments.cli.flags import define_run, require
 from experiments.figures.studies import enrichment_figure
-from experiments.figures.style import STYLE
+from experiments.figures.style import STYLE, save_figure
 
 FLAGS = flags.FLAGS
 
@@ -59,12 +60,10 @@ def run_enrichment(
     """
     card = read_card(run_dir)
     read: dict[str, pd.DataFrame] = {}
-    problems: list[Problem] = []
-    for name, path in tables.items():
-        with collect(problems):
-            read[name] = read_table(path)
-    if problems:
-        raise InputError.of(problems)
+    with collect() as problems:
+        for name, path in tables.items():
+            with problems.part():
+                read[name] = read_table(path)
     regions = read["regions"]
     apart = [name for name in _APART if name in regions]
     groups = regions.groupby(apart, sort=False, dropna=False) if apart else [((), regions)]
@@ -88,16 +87,10 @@ def run_enrichment(
             notes.setdefault(note, []).append(label)
     table = pd.concat(made, ignore_index=True)
     with matplotlib.rc_context(STYLE):
-        figure = enrichment_figure(table.assign(of=table[apart].astype(str).agg(", ".join, axis=1)))
-        for kind in ("png", "svg"):
-            figure.savefig(run_dir / f"enrichment.{kind}", dpi=150)
-    for kind in ("parquet", "csv"):
-        partial = run_dir / f"enrichment.{kind}.partial"
-        if kind == "csv":
-            table.to_csv(partial, index=False, float_format="%.6g")
-        else:
-            table.to_parquet(partial, index=False)
-        partial.replace(run_dir / f"enrichment.{kind}")
+        named = table.assign(of=table[apart].astype(str).agg(", ".join, axis=1))
+        save_figure(enrichment_figure(named), run_dir / "enrichment")
+    write_parquet(run_dir / "enrichment.parquet", table)
+    write_csv(run_dir / "enrichment.csv", table)
     # What holds of all groups is said once.
     of_groups = [
         note if len(labels) == len(made) else f"{'; '.join(labels)}: {note}"

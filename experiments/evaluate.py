@@ -5,24 +5,26 @@
 
 Writes into the run directory: predictions.parquet (held-out genes only), metrics.parquet (one row
 a run and chromosome), ranking.csv (cell, assay, pearson, low, high, spearman, …; cell "all"
-aggregates); baselines.csv (the run's model beside simple ones on the same folds), groups.csv (the
+aggregates); baselines.csv (the model compared with simple ones on the same folds), groups.csv (the
 ranking among expressed and silent genes, or by --groups), calls.csv (who beats whom, corrected by
-Benjamini-Hochberg), quality.csv (scores beside depth and signal-to-noise of the tracks) and, with
-five cells or more, ranking_new_cell.csv. Scores are of log2(RPKM + 1), within fold and chromosome,
+Benjamini-Hochberg), quality.csv (scores, depth and signal-to-noise of the tracks) and, with five
+cells or more, ranking_new_cell.csv. Scores are of log2(RPKM + 1), within fold and chromosome,
 never pooled over models.
 """
 
+import functools
 import pathlib
 
 import pandas as pd
 from absl import flags
+from tqdm import tqdm
 
 from epi2expr_jax.predict.baselines import BASELINES
 from epi2expr_jax.program import start
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.scores.agreement import agreement, best_assays, verdict
-from experiments.cli.evaluation import evaluate
+from epi2expr_jax.study.evaluate import evaluate
 from experiments.cli.flags import define_run, define_store, require
 
 FLAGS = flags.FLAGS
@@ -72,7 +74,8 @@ def define_evaluation() -> None:
 def main() -> None:
     require("run")
     run_dir = pathlib.Path(FLAGS.run)
-    ranked = evaluate(run_dir, FLAGS.store, FLAGS.baselines, FLAGS.groups)
+    show = functools.partial(tqdm, desc="baselines", unit="set", disable=None)
+    ranked = evaluate(run_dir, FLAGS.store, FLAGS.baselines, FLAGS.groups, show)
     scores = pd.read_parquet(run_dir / "metrics.parquet")
     print(format_ranking(ranked))
     print(verdict(best_assays(ranked), agreement(scores)))

@@ -31,6 +31,7 @@ from absl import flags
 from scipy import stats
 from tqdm import tqdm
 
+from epi2expr_jax.files import write_csv, write_parquet
 from epi2expr_jax.interpret.located import GeneTrack, gene_tracks, locate, region_table
 from epi2expr_jax.perturb.edits import forms
 from epi2expr_jax.perturb.effects import run as run_edits
@@ -40,10 +41,10 @@ from epi2expr_jax.predict.loading import load
 from epi2expr_jax.program import start
 from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, jackknife
 from experiments.cli.edits import FACTORS, named_edits, named_places, to_number
-from experiments.cli.flags import define_run, define_store, require
+from experiments.cli.flags import define_run, define_store, refuse_without_effect, require
 from experiments.cli.genes import define_genes, genes_of
-from experiments.figures.effects import effect_figures, one_change, track_figure
-from experiments.figures.style import STYLE
+from experiments.figures.altered_marks import effect_figures, one_change, track_figure
+from experiments.figures.style import STYLE, save_figure
 
 FLAGS = flags.FLAGS
 
@@ -81,20 +82,14 @@ def perturb(
     table = to_frame(summarise(effects))
     out = out or run_dir / "perturb"
     out.mkdir(parents=True, exist_ok=True)
-    _write(table, out / "effects.parquet")
+    write_parquet(out / "effects.parquet", table)
     means = mean_effects(table)
-    _write(means, out / "dose_distance.parquet")
-    means.to_csv(out / "dose_distance.csv", index=False, float_format="%.6g")
+    write_parquet(out / "dose_distance.parquet", means)
+    write_csv(out / "dose_distance.csv", means)
     located = locate(one_change(table), places, opened, window_bp)
-    _write(region_table(located, assay, opened, window_bp), out / "regions.parquet")
+    write_parquet(out / "regions.parquet", region_table(located, assay, opened, window_bp))
     _draw(means, gene_tracks(located, assay, opened, tracks), out)
     return means
-
-
-def _write(table: pd.DataFrame, path: pathlib.Path) -> None:
-    partial = path.with_suffix(".partial")
-    table.to_parquet(partial, index=False)
-    partial.replace(path)
 
 
 def mean_effects(table: pd.DataFrame) -> pd.DataFrame:
@@ -129,8 +124,7 @@ def _draw(means: pd.DataFrame, tracks: Sequence[GeneTrack], out: pathlib.Path) -
         drawn = effect_figures(means)
         drawn |= {f"tracks/{track.gene['gene_id']}": track_figure(track) for track in tracks}
         for name, figure in drawn.items():
-            for kind in ("png", "svg"):
-                figure.savefig(out / f"{name}.{kind}", dpi=150)
+            save_figure(figure, out / name)
 
 
 def format_means(means: pd.DataFrame) -> str:
@@ -164,8 +158,9 @@ def define_perturbation() -> None:
 
 
 def main() -> None:
-    require("run")
-    require("assay")
+    require("run", "assay")
+    if "scale" not in FLAGS.edits:
+        refuse_without_effect([("factors", "without --edits=scale")])
     run_dir = pathlib.Path(FLAGS.run)
     out = pathlib.Path(FLAGS.out) if FLAGS.out else run_dir / "perturb"
     factors = [to_number(text, "--factors") for text in FLAGS.factors]

@@ -9,16 +9,19 @@ share it, how they are cut to fit the devices, and what that needs of memory, di
 comes from a short calibration here; runs that stop early take less. Next: experiments.train.
 """
 
+import pathlib
 import shutil
 
 from absl import flags
 
 from epi2expr_jax.inputs.track_cache import device_memory
 from epi2expr_jax.program import start
+from epi2expr_jax.study.assembly import Group, Study
 from epi2expr_jax.training.many_runs import Lanes
 from epi2expr_jax.training.planning import Fit, Pace, calibrate, fit
-from experiments.cli.flags import Machine, TrainRequest, define_machine, define_training
-from experiments.cli.study import Group, Study
+from experiments.cli.flags import define_training, request_of_flags
+from experiments.cli.progress import Shown
+from experiments.cli.shares import define_machine, machine_of_flags
 
 FLAGS = flags.FLAGS
 
@@ -59,12 +62,13 @@ def _duration(seconds: float) -> str:
 
 
 def main() -> None:
-    machine = Machine.from_flags()
-    share = machine.join()
-    study = Study(TrainRequest.from_flags(needs_run=False))
+    study, machine = Study(request_of_flags(needs_run=False)), machine_of_flags()
+    if study.left_out:
+        print(study.left_out)
     lanes = Lanes.default(machine.devices)
     disk, seconds = 0, 0.0
-    for group in study.groups(share, machine.data_limit):
+    shown = Shown(pathlib.Path(FLAGS.run or "."))
+    for group in study.groups(machine.share, machine.data_limit, shown.reading):
         how = fit(group.trainer, group.runs, group.cache, lanes, at_once=machine.runs_at_once)
         pace = calibrate(group.trainer, group.runs, group.inputs, group.cache, lanes)
         print(describe(group, how, pace))

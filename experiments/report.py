@@ -8,9 +8,8 @@ Which assay predicts expression best and how sure that is, every cell and assay,
 predicted against observed expression, and how it was made; and whatever else was computed in the
 run directory: baselines (experiments.evaluate), pairs and Shapley values
 (experiments.combinations), tests in other cells (experiments.across_cells), marks altered in silico
-(experiments.perturb). The page loads nothing
-from elsewhere: mail it, print it, archive it. Its figures (SVG, PNG) and tables (CSV) also lie in
-DIR/report for papers and slides.
+(experiments.perturb). The page loads nothing from elsewhere: mail it, print it, archive it. Its
+figures (SVG, PNG) and tables (CSV) also lie in DIR/report for papers and slides.
 """
 
 import json
@@ -25,7 +24,8 @@ import pandas as pd
 from absl import flags
 from matplotlib.figure import Figure
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError, collect
+from epi2expr_jax.files import write_csv, write_text
 from epi2expr_jax.genome import listing
 from epi2expr_jax.program import start
 from epi2expr_jax.scores import ranking
@@ -34,18 +34,11 @@ from epi2expr_jax.scores.agreement import agreement, best_assays, quality_correl
 from epi2expr_jax.scores.comparison import compare_models
 from epi2expr_jax.training import checkpoint
 from experiments.cli.flags import define_run, require
-from experiments.figures.effects import effect_figures, one_change
-from experiments.figures.studies import (
-    MOST_PANELS,
-    across_figure,
-    models_figure,
-    pairs_figure,
-    quality_figure,
-    shapley_figure,
-    sweep_figure,
-)
-from experiments.figures.style import STYLE, data_uri, heat_map, number, ranking_figure, unit_of
-from experiments.figures.training import MOST_CURVES, learning_curves, prediction_figure
+from experiments.figures.altered_marks import one_change
+from experiments.figures.page import headline, page_figures
+from experiments.figures.studies import MOST_PANELS
+from experiments.figures.style import STYLE, data_uri, number, save_figure, unit_of
+from experiments.figures.training import MOST_CURVES
 
 FLAGS = flags.FLAGS
 
@@ -71,14 +64,12 @@ MOST_EFFECTS = 20
 
 
 def write_report(
-    run_dir: pathlib.Path,
-    compare: Sequence[pathlib.Path] = (),
-    sweep: pathlib.Path | None = None,
+    run_dir: pathlib.Path, compare: Sequence[pathlib.Path] = (), sweep: pathlib.Path | None = None
 ) -> pathlib.Path:
     """Write report.html of an evaluated run, whole or not at all; returns its path.
 
     Args:
-        compare: further evaluated runs on the same store and folds, to stand beside it in a table.
+        compare: further evaluated runs on the same store and folds, to compare it with in a table.
         sweep: a folder of experiments.sweep, to show its curves.
 
     Raises:
@@ -102,25 +93,21 @@ def write_report(
     tables["models"] = _compared(run_dir, compare) if compare else pd.DataFrame()
     tables["sweep"] = pd.DataFrame() if sweep is None else _read(sweep / "sweep.csv", needed=True)
     tables["ranking"] = ranked
-    tables["worst_genes"] = worst_genes(run_dir, _headline(ranked), _names(card))
+    tables["worst_genes"] = worst_genes(run_dir, headline(ranked), _names(card))
     runs = _runs(card)
     with matplotlib.rc_context(STYLE):
-        figures = _figures(run_dir, card, runs, tables)
+        cells = _cells(card, runs, ranked)
+        figures = page_figures(run_dir, card["target"], cells, runs, tables)
         _export(run_dir / "report", figures, tables)
         images = {name: data_uri(figure) for name, figure in figures.items()}
     page = _page(run_dir, card, scores, tables, runs, images)
     path = run_dir / "report.html"
-    partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(page, encoding="utf-8")
-        partial.replace(path)
+        write_text(path, page)
     except OSError as error:
-        raise InputError(
-            str(path),
-            f"a page that could not be written ({error})",
-            "room and permission to write",
-            "free space, then run the same command again",
-        ) from error
+        found = f"a page that could not be written ({error})"
+        remedy = "free space, then run the same command again"
+        raise InputError(str(path), found, "room and permission to write", remedy) from error
     return path
 
 
@@ -129,22 +116,15 @@ def _require_outputs(run_dir: pathlib.Path) -> None:
         "train": "run the same experiments.train command again: it resumes",
         "evaluate": f"python -m experiments.evaluate --run={run_dir}",
     }
-    missing = [
-        Problem(
-            str(run_dir / name),
-            "no such file",
-            f"what experiments.{program} writes",
-            remedies[program],
-        )
-        for name, program in NEEDS.items()
-        if not (run_dir / name).is_file()
-    ]
-    if missing:
-        raise InputError.of(missing)
+    with collect() as problems:
+        for name, program in NEEDS.items():
+            if not (run_dir / name).is_file():
+                expected = f"what experiments.{program} writes"
+                problems.add(str(run_dir / name), "no such file", expected, remedies[program])
 
 
 def _compared(run_dir: pathlib.Path, others: Sequence[pathlib.Path]) -> pd.DataFrame:
-    """Scores of several runs side by side; the first is what the others are held against.
+    """Scores of several runs side by side; the others are compared with the first.
 
     Raises:
         InputError: naming every run that has another store, other folds or another target.
@@ -152,23 +132,18 @@ def _compared(run_dir: pathlib.Path, others: Sequence[pathlib.Path]) -> pd.DataF
     folders = [run_dir, *others]
     cards = [checkpoint.read_card(folder) for folder in folders]
     folds = [json.loads((folder / "splits.json").read_text())["folds"] for folder in folders]
-    problems = [
-        Problem(
-            str(folder),
-            f"another {what} than {run_dir}'s",
-            "runs on one store, with the same folds and target",
-            "train it with the same --store, --cv and --target",
-        )
-        for folder, card, fold in zip(folders, cards, folds, strict=True)
-        for what, same in (
-            ("store", card["store_checksum"] == cards[0]["store_checksum"]),
-            ("target", card["target"] == cards[0]["target"]),
-            ("division into folds", fold == folds[0]),
-        )
-        if not same
-    ]
-    if problems:
-        raise InputError.of(problems)
+    with collect() as problems:
+        for folder, card, fold in zip(folders, cards, folds, strict=True):
+            for what, same in (
+                ("store", card["store_checksum"] == cards[0]["store_checksum"]),
+                ("target", card["target"] == cards[0]["target"]),
+                ("division into folds", fold == folds[0]),
+            ):
+                if not same:
+                    found = f"another {what} than that of {run_dir}"
+                    expected = "runs on one store, with the same folds and target"
+                    remedy = "train it with the same --store, --cv and --target"
+                    problems.add(str(folder), found, expected, remedy)
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]
@@ -188,11 +163,6 @@ def _read(path: pathlib.Path, needed: bool = False) -> pd.DataFrame:
     if needed:
         raise InputError(str(path), "no such file", "a finished sweep", "run experiments.sweep")
     return pd.DataFrame()
-
-
-def _headline(ranked: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the answer: "all" comes first; without it (no cell has every assay) a cell."""
-    return ranked.loc[ranked["cell"] == ranked["cell"].iloc[0], :].reset_index(drop=True)
 
 
 def _runs(card: dict[str, Any]) -> pd.DataFrame:
@@ -241,83 +211,16 @@ def worst_genes(run_dir: pathlib.Path, rows: pd.DataFrame, names: dict[str, str]
     )[["gene_id", "name", "chrom", "observed", "predicted", "error", "cells"]]
 
 
-def _figures(
-    run_dir: pathlib.Path,
-    card: dict[str, Any],
-    runs: pd.DataFrame,
-    tables: dict[str, pd.DataFrame],
-) -> dict[str, Figure]:
-    """Every figure by name; those whose table is empty are not there."""
-    unit = unit_of(card["target"])
-    ranked = tables["ranking"]
-    rows = _headline(ranked)
-    cells = _cells(card, runs, ranked)
-    assays = list(dict.fromkeys([*rows["assay"], *ranked["assay"], *runs["assay"]]))
-    grid = ranked[ranked["cell"] != scoring.ALL].pivot(
-        index="assay", columns="cell", values="pearson"
-    )
-    history = pd.read_parquet(run_dir / "history.parquet").merge(runs[["run_id", "assay"]])
-    half = MOST_CURVES // 2
-    few = assays if len(assays) <= MOST_CURVES else [*assays[:half], *assays[-half:]]
-    ends = rows.iloc[sorted({0, len(rows) // 2, len(rows) - 1})]
-    filters: list = [("assays", "in", list(ends["assay"]))]
-    if rows["cell"].iloc[0] != scoring.ALL:
-        filters.append(("cell", "==", rows["cell"].iloc[0]))
-    predictions = pd.read_parquet(
-        run_dir / "predictions.parquet",
-        columns=["assays", "observed", "predicted"],
-        filters=filters,
-    )
-    figures = {
-        "ranking": ranking_figure(rows, unit),
-        "cells": heat_map(grid.reindex(index=assays, columns=cells)),
-        "curves": learning_curves(history, few),
-        "predictions": prediction_figure(predictions, ends, unit),
-        "pairs": pairs_figure(_pairs(tables)),
-    }
-    for name, draw in (
-        ("baselines", models_figure), ("models", models_figure), ("sweep", sweep_figure),
-    ):  # fmt: skip
-        if len(tables[name]):
-            figures[name] = draw(tables[name])
-    if len(tables["effects"]):
-        drawn = effect_figures(tables["effects"])
-        figures |= {f"effects_{name}": figure for name, figure in drawn.items()}
-    if len(tables["quality"]):
-        figures["quality"] = quality_figure(tables["quality"])
-    if len(tables["shapley"]):
-        figures["shapley"] = shapley_figure(_over_all(tables["shapley"]))
-    if len(tables["across_cells"]):
-        table = tables["across_cells"]
-        order = [assay for assay in assays if assay in set(table["assays"])]
-        figures["across_cells"] = across_figure(table, order)
-    return {name: figure for name, figure in figures.items() if figure is not None}
-
-
-def _over_all(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows that average over cells, or those of the first cell."""
-    return table[table["cell"] == table["cell"].iloc[0]]
-
-
-def _pairs(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Scores of pairs and single assays: of models trained on each, or of a masked-mark model."""
-    if len(tables["subsets"]):
-        return _over_all(tables["subsets"]).rename(columns={"subset": "assay"})
-    return _headline(tables["ranking"])
-
-
 def _export(
     folder: pathlib.Path, figures: dict[str, Figure], tables: dict[str, pd.DataFrame]
 ) -> None:
     """Figures and tables for papers and slides."""
     folder.mkdir(exist_ok=True)
     for name, figure in figures.items():
-        for kind in ("svg", "png"):
-            figure.savefig(folder / f"{name}.{kind}", dpi=200, metadata={"Date": None}
-                           if kind == "svg" else None)  # fmt: skip
+        save_figure(figure, folder / name, dpi=200)
     for name, table in tables.items():
         if len(table):
-            table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+            write_csv(folder / f"{name}.csv", table)
 
 
 def _page(
@@ -328,7 +231,7 @@ def _page(
     runs: pd.DataFrame,
     figures: dict[str, str],
 ) -> str:
-    rows = _headline(tables["ranking"])
+    rows = headline(tables["ranking"])
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
         autoescape=True,

@@ -16,6 +16,7 @@ for chosen ones the held-out score with its interval.
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,14 +25,18 @@ from absl import flags
 
 from epi2expr_jax import predict
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import write_csv
 from epi2expr_jax.predict.held_out import predict_held_out
 from epi2expr_jax.program import start
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.study.request import TrainRequest
+from epi2expr_jax.study.train import Machine
 from epi2expr_jax.training.runs import parse_assay_sets
-from experiments.cli.flags import Machine, TrainRequest, define_machine, define_training
-from experiments.cli.training import train
+from experiments.cli.flags import define_training, request_of_flags
+from experiments.cli.progress import train_shown
+from experiments.cli.shares import define_machine, machine_of_flags
 
 FLAGS = flags.FLAGS
 
@@ -55,13 +60,19 @@ class Round:
 
 
 def select(
-    request: TrainRequest, out: pathlib.Path, *, most: int = 0, machine: Machine = Machine()
+    request: TrainRequest,
+    out: pathlib.Path,
+    *,
+    most: int = 0,
+    machine: Machine = Machine(),
+    track: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Choose assays one after the other; writes and returns the table of `selection.csv`.
 
     Args:
         request: what to train; its assays are the candidates.
         most: how many assays to choose at most; 0: as many as help.
+        track: where else to show losses (see `experiments.cli.progress`).
 
     Raises:
         InputError: for anything wrong with the request, or if no candidate's trainings succeed.
@@ -76,7 +87,7 @@ def select(
         rest = [assay for assay in candidates if assay not in chosen]
         run_dir = out / f"round-{len(rounds) + 1}"
         sets = ["+".join([*chosen, assay]) for assay in rest]
-        card = train(dataclasses.replace(request, assays=sets), run_dir, machine=machine)
+        card = train_shown(dataclasses.replace(request, assays=sets), run_dir, machine, track)
         losses = {assay: _loss(card, {*chosen, assay}) for assay in rest}
         if np.isnan(list(losses.values())).all():
             raise InputError(
@@ -93,7 +104,7 @@ def select(
             break
         best, chosen = losses[winner], (*chosen, winner)
     table = _table(rounds, store)
-    table.to_csv(out / "selection.csv", index=False, float_format="%.6g")
+    write_csv(out / "selection.csv", table)
     return table
 
 
@@ -147,18 +158,11 @@ def _held_out(run_dir: pathlib.Path, assays: list[str], store: WindowStore) -> d
 
 
 def main() -> None:
-    machine = Machine.from_flags()
-    if machine.distributed or machine.share.count > 1:
-        raise InputError(
-            "command line",
-            "--share or --distributed",
-            "neither: every round waits for the whole one before it",
-            "let one process select, on all devices of its machine",
-        )
-    machine.join()
-    request = TrainRequest.from_flags()
-    out = pathlib.Path(FLAGS.run)
-    table = select(request, out, most=FLAGS.most, machine=machine)
+    request, out = request_of_flags(), pathlib.Path(FLAGS.run)
+    machine = machine_of_flags(
+        "let it use all devices of its machine; every round needs all of the round before"
+    )
+    table = select(request, out, most=FLAGS.most, machine=machine, track=FLAGS.track)
     for row in table[table.chosen].itertuples():
         print(
             f"{row.round:>3}  + {row.candidate:<20} validation loss {row.validation_loss:.4f}, "

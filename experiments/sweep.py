@@ -13,26 +13,35 @@ cropped from the store's: the genes are the same at every width.
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 import matplotlib
 import pandas as pd
 from absl import flags
 
-from epi2expr_jax.errors import InputError, Problem, collect
+from epi2expr_jax.errors import InputError, collect
+from epi2expr_jax.files import write_csv
 from epi2expr_jax.models import REGISTRY
 from epi2expr_jax.program import start
 from epi2expr_jax.scores.comparison import compare_models
 from epi2expr_jax.scores.table import ALL
 from epi2expr_jax.store.window_store import WindowStore
-from experiments.cli.evaluation import evaluate
-from experiments.cli.flags import Machine, TrainRequest, define_machine, define_training
-from experiments.cli.training import train
+from epi2expr_jax.study.evaluate import evaluate
+from epi2expr_jax.study.request import TrainRequest
+from epi2expr_jax.study.train import Machine
+from experiments.cli.flags import define_training, request_of_flags
+from experiments.cli.progress import train_shown
+from experiments.cli.shares import define_machine, machine_of_flags
 from experiments.figures.studies import sweep_figure
-from experiments.figures.style import STYLE
+from experiments.figures.style import STYLE, save_figure
 
 FLAGS = flags.FLAGS
 
 WINDOWS = (6_000, 10_000, 20_000, 40_000, 100_000)  # bp
+ALONE = (
+    "to share the work, first train each width by experiments.train with --share or --distributed, "
+    "--model_window_bp=WIDTH and --run=DIR/window-WIDTH; then run this command in one process"
+)
 
 
 def sweep(
@@ -40,11 +49,13 @@ def sweep(
     run_dir: pathlib.Path,
     windows: tuple[int, ...] = (),
     machine: Machine = Machine(),
+    track: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Train and evaluate at every width; write and return the table of DIR/sweep.csv.
 
     Args:
         windows: widths in bp; none: those of `WINDOWS` that the store and the model allow.
+        track: where else to show losses (see `experiments.cli.progress`).
 
     Raises:
         InputError: naming every width that the store or the model does not allow, or if fewer than
@@ -55,19 +66,15 @@ def sweep(
     for number, (window, of_window) in enumerate(requests.items(), 1):
         folder = run_dir / f"window-{window}"
         print(f"\n[{number}/{len(requests)}] {window:,} bp: {folder}", flush=True)
-        train(of_window, folder, machine=machine)
+        train_shown(of_window, folder, machine, track)
         if not (folder / "ranking.csv").exists():
             evaluate(folder)
         tables[str(window)] = pd.read_parquet(folder / "metrics.parquet")
     table = compare_models(tables).rename(columns={"model": "window_bp"})
     table["window_bp"] = table["window_bp"].astype(int)
-    partial = run_dir / "sweep.csv.partial"
-    table.to_csv(partial, index=False, float_format="%.6g")
     with matplotlib.rc_context(STYLE):
-        figure = sweep_figure(table)
-        for kind in ("png", "svg"):
-            figure.savefig(run_dir / f"sweep.{kind}", dpi=150)
-    partial.replace(run_dir / "sweep.csv")
+        save_figure(sweep_figure(table), run_dir / "sweep")
+    write_csv(run_dir / "sweep.csv", table)
     return table
 
 
@@ -75,26 +82,19 @@ def _requests(request: TrainRequest, windows: tuple[int, ...]) -> dict[int, Trai
     """The request at each width, the narrowest first."""
     store = WindowStore.open(request.store)
     made: dict[int, TrainRequest] = {}
-    problems: list[Problem] = []
+    left_out = collect()
     for window in sorted(set(windows or WINDOWS)):
         options = {**request.model_options, "window_bp": window}
-        with collect(problems):
+        with left_out.part():
             REGISTRY[request.model](**options).window.crop_and_merge(store.manifest.window)
             made[window] = dataclasses.replace(request, model_options=options)
-    if problems and windows:
-        raise InputError.of(problems)
-    if len(made) < 2:
-        raise InputError.of(
-            [
-                Problem(
-                    "--windows",
-                    f"{len(made)} widths that {request.store} and {request.model} allow",
-                    "two or more to compare",
-                    "give --windows, or build a store with a wider --window_bp",
-                ),
-                *problems,
-            ]
-        )
+    with collect() as problems:
+        if len(made) < 2 and not (windows and left_out):
+            found = f"{len(made)} widths that {request.store} and {request.model} allow"
+            remedy = "give --windows, or build a store with a wider --window_bp"
+            problems.add("--windows", found, "two or more to compare", remedy)
+        if len(made) < 2 or windows:
+            problems.extend(left_out.found)
     return made
 
 
@@ -125,9 +125,8 @@ def _windows() -> tuple[int, ...]:
 
 
 def main() -> None:
-    machine, windows = Machine.from_flags(), _windows()
-    machine.join()
-    table = sweep(TrainRequest.from_flags(), pathlib.Path(FLAGS.run), windows, machine)
+    windows, request = _windows(), request_of_flags()
+    table = sweep(request, pathlib.Path(FLAGS.run), windows, machine_of_flags(ALONE), FLAGS.track)
     print("\n" + format_table(table))
     print(f"{FLAGS.run}/sweep.csv, sweep.png")
 

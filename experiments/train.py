@@ -27,8 +27,9 @@ from absl import flags
 
 from epi2expr_jax.program import start
 from epi2expr_jax.training import checkpoint
-from experiments.cli.flags import Machine, TrainRequest, define_machine, define_training
-from experiments.cli.training import train
+from experiments.cli.flags import define_training, request_of_flags
+from experiments.cli.progress import train_shown
+from experiments.cli.shares import define_machine, machine_of_flags
 
 FLAGS = flags.FLAGS
 
@@ -36,11 +37,8 @@ _POLL = 1.0  # seconds between looks at what the other processes have done
 
 
 def main() -> None:
-    machine = Machine.from_flags()
-    request = TrainRequest.from_flags()
-    share = machine.join()
-    run_dir = pathlib.Path(FLAGS.run)
-    card = train(request, run_dir, resume=FLAGS.resume, machine=machine, share=share)
+    request, run_dir = request_of_flags(), pathlib.Path(FLAGS.run)
+    card = train_shown(request, run_dir, machine_of_flags(), FLAGS.track)
     while jax.process_count() > 1 and card["status"] != "complete":
         # Processes that were started together end together: the first one serves the others.
         time.sleep(_POLL)

@@ -1,5 +1,6 @@
 """Strict settings for all tests: types of arrays checked at run time, rank promotion refused."""
 
+import functools
 import importlib.util
 import os
 import pathlib
@@ -63,6 +64,52 @@ def x64():
     """Double precision within one test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="session")
+def verified_runs():
+    """Every run that is trained must prove itself as it ends, before a test may tamper with it."""
+    from epi2expr_jax.study import run_card
+    from experiments.verify import verify
+
+    original = run_card.finish
+
+    @functools.wraps(original)
+    def finish(study, run_dir, card, seconds):
+        missing = original(study, run_dir, card, seconds)
+        if not missing:
+            claims = verify(run_dir, str(study.store.path), quick=True)
+            assert all(claim.holds is not False for claim in claims), claims
+        return missing
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_card, "finish", finish)
+        yield
+
+
+@pytest.fixture(scope="session")
+def same_weights():
+    """`same_weights(run_dir, other)`: both hold the same runs, with the same weights to the bit."""
+    import numpy as np
+
+    from epi2expr_jax import predict
+
+    def weights_of(run_dir):
+        ensemble = predict.load(run_dir)
+        return {
+            run.run_id: [np.asarray(leaf[i]) for leaf in jax.tree.leaves(member.weights)]
+            for member in ensemble.members
+            for i, run in enumerate(member.runs)
+        }
+
+    def compare(run_dir, other):
+        found, expected = weights_of(run_dir), weights_of(other)
+        assert found.keys() == expected.keys()
+        for run_id, leaves in expected.items():
+            for a, b in zip(found[run_id], leaves, strict=True):
+                np.testing.assert_array_equal(a, b)
+
+    return compare
 
 
 @pytest.fixture(scope="session")

@@ -20,10 +20,10 @@ from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.dataset import InputConfig, load_dataset
 from epi2expr_jax.models import ChromoformerConfig
 from epi2expr_jax.models.region_batch import TokenLayout
+from epi2expr_jax.study.evaluate import evaluate
+from epi2expr_jax.study.request import TrainRequest
+from epi2expr_jax.study.train import train
 from epi2expr_jax.training.one_run import TrainConfig
-from experiments.cli.evaluation import evaluate
-from experiments.cli.flags import TrainRequest
-from experiments.cli.training import train
 from experiments.report import write_report
 
 # The order of marks in demo_npy, as its README gives it.

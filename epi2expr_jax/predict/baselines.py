@@ -6,7 +6,7 @@
 
 For labels they are logistic regressions and a boosted classifier. The strength of the penalty and
 the number of trees are chosen on the validation chromosomes of a fold, as for the models
-themselves; test genes are only predicted.
+themselves; test genes are only predicted. Only this module needs scikit-learn.
 """
 
 import itertools
@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-from sklearn.linear_model import LogisticRegression, Ridge
 
 from epi2expr_jax.errors import InputError, nearest
 from epi2expr_jax.inputs.device_tracks import WindowSignal
@@ -164,6 +162,8 @@ def _penalised(features, target, train, validation, labelled):
 
 def _ridge(features, target, train, penalties) -> Float[np.ndarray, "G P"]:
     """Predictions by ridge regression with each of some penalties; one decomposition for all."""
+    from sklearn.linear_model import Ridge
+
     model = Ridge(alpha=penalties, solver="svd")
     model.fit(features[train], np.tile(target[train, None], len(penalties)))
     return model.predict(features).reshape(len(features), len(penalties))
@@ -171,6 +171,8 @@ def _ridge(features, target, train, penalties) -> Float[np.ndarray, "G P"]:
 
 def _logistic(features, label, train, strengths) -> Float[np.ndarray, "G P"]:
     """Probabilities by logistic regression with each of some inverse penalties."""
+    from sklearn.linear_model import LogisticRegression
+
     models = [LogisticRegression(C=strength, max_iter=1000) for strength in strengths]
     for model in models:
         model.fit(features[train], label[train] > 0)
@@ -178,7 +180,11 @@ def _logistic(features, label, train, strengths) -> Float[np.ndarray, "G P"]:
 
 
 def _boosting(features, target, train, validation, labelled):
-    kind: Any = HistGradientBoostingClassifier if labelled else HistGradientBoostingRegressor
+    from sklearn import ensemble as trees
+
+    kind: Any = trees.HistGradientBoostingClassifier
+    if not labelled:
+        kind = trees.HistGradientBoostingRegressor
     model = kind(learning_rate=TREE_RATE, max_iter=TREES, early_stopping=False, random_state=0)
     model.fit(features[train], target[train] > 0 if labelled else target[train])
     if labelled:

@@ -54,7 +54,8 @@ class TrainConfig:
     """How every run of a population is trained. Defaults: those of `cnn` (see docs/commands.md).
 
     Attributes:
-        task: `regression` (mean squared error) or `classification` (cross-entropy).
+        task: `regression` (mean squared error) or `classification` (cross-entropy): expressed or
+            not, by the median.
         epochs: the most epochs a run may take.
         batch_size: genes a step, `B`.
         learning_rate: Adam's, before decay or plateaus lower it.
@@ -64,8 +65,10 @@ class TrainConfig:
         plateau, early_stop: fed the validation loss once an epoch; None does without.
         balanced: deal genes into batches by their number of contacts (see `inputs.batch_plan`).
         precision: of matrix products, one of `PRECISIONS`; their sums, and all else, are float32.
-        masked: each gene shows a random subset of the assays (see `masking`); the model has a
-            mask channel for every assay beside its signal.
+            `tf32` and `bfloat16` are faster on GPU and TPU.
+        masked: masked-mark models: each gene shows a random subset of the assays, so that a model
+            learns to predict from every subset; it has a mask channel for every assay beside its
+            signal, and needs more epochs (see `masking`).
     """
 
     task: str = "regression"

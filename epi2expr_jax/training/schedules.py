@@ -23,8 +23,8 @@ class PlateauConfig:
     """When and how far to lower the learning rate.
 
     Attributes:
-        factor: what the learning rate is multiplied by.
-        patience: epochs without improvement that are borne.
+        factor: what a plateau multiplies the learning rate by.
+        patience: epochs without improvement that make a plateau.
         threshold: how much better than the best a loss must be to count as an improvement.
         rule: "keras": the threshold is absolute (in the loss's unit) and the rate falls in the
             `patience`-th epoch without improvement; "pytorch": the threshold is relative to the

@@ -1,27 +1,32 @@
-"""How a training shows itself: a live line or plain ones, TensorBoard, Weights & Biases."""
+"""How a training is shown: a live line or plain ones, TensorBoard, Weights & Biases."""
 
 import collections
+import contextlib
 import importlib.util
 import pathlib
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.study.request import TrainRequest
+from epi2expr_jax.study.train import Machine, Watcher, train
 from epi2expr_jax.training.many_runs import Population
+from experiments.cli.flags import command_line
 
 TRACKERS = ("tensorboard", "wandb")
 
+_INSTALL = "pip install 'epi2expr_jax[track]'"
 _LINE_EVERY = 30.0  # seconds between plain lines
 _WINDOW = 50  # chunks over which the pace is taken
 
 
 class Tracker(Protocol):
-    """Where losses are shown beside this program."""
+    """Where losses are also shown."""
 
     def log(self, name: str, epoch: int, values: dict[str, float]) -> None: ...
 
@@ -57,86 +62,116 @@ class _WandB:
         self._run.finish()
 
 
-def trackers(names: Iterable[str], run_dir: pathlib.Path) -> list[Tracker]:
-    """Those asked for.
+class Shown(Watcher):
+    """Shows a training: a live line on a terminal, elsewhere a plain line every half minute.
+
+    Args:
+        names: some of `TRACKERS`, which are shown the losses too.
 
     Raises:
         InputError: naming the package that is missing.
     """
-    package = {"tensorboard": "tensorboardX", "wandb": "wandb"}
-    missing = [package[name] for name in names if importlib.util.find_spec(package[name]) is None]
-    if missing:
-        raise InputError(
-            "--track",
-            f"no {', '.join(missing)} in this Python environment",
-            "the extra `track`",
-            "pip install 'epi2expr_jax[track]'",
-        )
-    made = {"tensorboard": _TensorBoard, "wandb": _WandB}
-    return [made[name](run_dir) for name in names]
 
+    def __init__(self, run_dir: pathlib.Path, names: Iterable[str] = ()):
+        package = {"tensorboard": "tensorboardX", "wandb": "wandb"}
+        missing = [package[name] for name in names if not importlib.util.find_spec(package[name])]
+        if missing:
+            found = f"no {', '.join(missing)} in this Python environment"
+            raise InputError("--track", found, "the extra `track`", _INSTALL)
+        self._run_dir, self._names = run_dir, tuple(names)
+        self._trackers: list[Tracker] = []
 
-class Progress:
-    """Of one population: a live line on a terminal, elsewhere a plain one now and then.
+    def says(self, text: str) -> None:
+        print(text, flush=True)
 
-    Args:
-        genes: training genes of each run.
-        begun: runs' epochs trained before.
-    """
+    def warns(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
 
-    def __init__(self, label: str, population: Population, genes: np.ndarray):
-        self.label, self.population, self.genes = label, population, genes
-        self._epochs = population.trainer.config.epochs
+    def reading(self, tracks: Iterable) -> Iterable:
+        return tqdm(tracks, desc="reading tracks", unit="track", disable=None)
+
+    def begins(self, name: str, population: Population, genes: np.ndarray) -> None:
+        if not self._trackers:  # they write into the run directory, which must be there
+            made = {"tensorboard": _TensorBoard, "wandb": _WandB}
+            self._trackers = [made[name](self._run_dir) for name in self._names]
+        self._population, self._genes = population, genes
+        self._label = f"{name}: {len(population.runs)} runs"
         begun = sum(log.epochs for log in population.logs)
-        self._bar = tqdm(total=self._total(), initial=begun, desc=label, unit="epoch", disable=None)
+        self._bar = tqdm(
+            total=self._total(), initial=begun, desc=self._label, unit="epoch", disable=None
+        )
         self._pace: collections.deque[tuple[float, int, int]] = collections.deque(maxlen=_WINDOW)
         self._pace.append((time.perf_counter(), 0, 0))
         self._last_line = time.perf_counter()
 
     def _total(self) -> int:
         """Epochs of all runs, if none of those alive stops early."""
-        return sum(
-            self._epochs if log.status_name == "running" else log.epochs
-            for log in self.population.logs
-        )
+        epochs = self._population.trainer.config.epochs
+        logs = self._population.logs
+        return sum(epochs if log.status_name == "running" else log.epochs for log in logs)
 
-    def update(self, advanced: list[int]) -> None:
-        """These runs took an epoch."""
+    def advances(self, advanced: list[int]) -> None:
         _, genes, epochs = self._pace[-1]
-        genes += int(self.genes[advanced].sum())
+        genes += int(self._genes[advanced].sum())
         self._pace.append((time.perf_counter(), genes, epochs + len(advanced)))
         self._bar.total = self._total()
-        if self._bar.disable:
-            if time.perf_counter() - self._last_line > _LINE_EVERY:
-                self.line()
-        else:
+        if not self._bar.disable:
             self._bar.update(len(advanced))
             self._bar.set_postfix_str(self._state())
+        elif time.perf_counter() - self._last_line > _LINE_EVERY:
+            self._line()
+        for i in advanced if self._trackers else ():
+            run, log = self._population.runs[i], self._population.logs[i]
+            losses = ("train_loss", "validation_loss", "learning_rate")
+            values = {loss: getattr(log, loss)[-1] for loss in losses}
+            for tracker in self._trackers:
+                tracker.log(f"{run.cell}/{run.label}/{run.fold}/{run.seed}", log.epochs, values)
 
     def _state(self) -> str:
-        logs = self.population.logs
+        logs = self._population.logs
         last = [log.validation_loss[-1] for log in logs if log.epochs]
         finite = [loss for loss in last if np.isfinite(loss)]
         (begin, genes0, _), (now, genes, _) = self._pace[0], self._pace[-1]
         losses = f"best {min(finite):.3f} median {np.median(finite):.3f}" if finite else "no loss"
         pace = (genes - genes0) / max(now - begin, 1e-9)
-        return f"{self.population.alive} alive, validation {losses}, {pace:,.0f} genes/s"
+        return f"{self._population.alive} alive, validation {losses}, {pace:,.0f} genes/s"
 
-    def line(self) -> None:
+    def _line(self) -> None:
         """Print where things stand, for a log file."""
-        if not self._bar.disable:
-            return
         (begin, _, epochs0), (now, _, epochs) = self._pace[0], self._pace[-1]
-        done = sum(log.epochs for log in self.population.logs)
-        total = self._total()
+        done, total = sum(log.epochs for log in self._population.logs), self._total()
         left = ""
         if done < total and epochs > epochs0:
             minutes = (total - done) * (now - begin) / (epochs - epochs0) / 60
             left = f", at most {minutes:.0f} min left"
-        print(f"{self.label}: {done} of {total} epochs, {self._state()}{left}")
-        sys.stdout.flush()
+        print(f"{self._label}: {done} of {total} epochs, {self._state()}{left}", flush=True)
         self._last_line = time.perf_counter()
 
-    def close(self) -> None:
-        self.line()
+    def ends(self) -> None:
+        if self._bar.disable:
+            self._line()
         self._bar.close()
+        del self._population  # its arrays must go before others are made
+
+    def close(self) -> None:
+        """End what the trackers write."""
+        for tracker in self._trackers:
+            tracker.close()
+
+
+def train_shown(
+    request: TrainRequest,
+    run_dir: pathlib.Path,
+    machine: Machine = Machine(),
+    track: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Train as `study.train` does, and show it.
+
+    Args:
+        track: some of `TRACKERS`.
+
+    Raises:
+        InputError: as `study.train`, or if a package is missing.
+    """
+    with contextlib.closing(Shown(run_dir, track)) as shown:
+        return train(request, run_dir, machine=machine, watcher=shown, command=command_line())

@@ -3,6 +3,8 @@
 import base64
 import dataclasses
 import io
+import pathlib
+import re
 import textwrap
 from typing import Any
 
@@ -13,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy.cluster import hierarchy
 
+from epi2expr_jax.files import whole
 from epi2expr_jax.training.targets import LABEL
 
 MANY_NUMBERS = 2000  # above, a heat map goes without numbers in its cells
@@ -42,8 +45,23 @@ def unit_of(target: str) -> str:
 
 
 def wrap(label: str, width: int = 30) -> str:
-    """A label on as many lines as it needs, broken after a plus where possible."""
-    return textwrap.fill(label.replace("+", "+ "), width).replace("+ ", "+")
+    """A label on as many lines as it needs, broken after a plus or at a blank where possible."""
+    return _Wrapper(width).fill(label)
+
+
+class _Wrapper(textwrap.TextWrapper):
+    wordsep_re = re.compile(r"(\s+|[^\s+]*\+)")
+
+
+def save_figure(figure: Figure, path: pathlib.Path, dpi: int = 150) -> None:
+    """Write a figure as PNG and SVG, each whole or not at all.
+
+    Args:
+        path: without the suffix.
+    """
+    for kind, metadata in (("png", None), ("svg", {"Date": None})):
+        with whole(path.with_name(f"{path.name}.{kind}")) as place:
+            figure.savefig(place, dpi=dpi, metadata=metadata)
 
 
 def ranking_figure(rows: pd.DataFrame, unit: str) -> Figure:

@@ -31,10 +31,7 @@ def learning_curves(history: pd.DataFrame, assays: Sequence[str]) -> Figure:
     drawn = []
     for panel, assay, title in zip(panels, assays, titles, strict=False):
         part = history.loc[history["assay"] == assay, :]
-        for column, colour, style in (
-            ("train_loss", GREY, "--"),
-            ("validation_loss", BLUE, "-"),
-        ):
+        for column, colour, style in (("train_loss", GREY, "--"), ("validation_loss", BLUE, "-")):
             loss = part[column].where(np.isfinite(part[column]))
             by_epoch = loss.groupby(part["epoch"]).agg(["median", "min", "max", "count"])
             # Later the few runs that still train would stand for all.

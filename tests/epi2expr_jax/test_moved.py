@@ -18,7 +18,7 @@ from epi2expr_jax import moved
         ("epi2expr_jax.training", "TrainConfig", "epi2expr_jax.training.one_run"),
         ("epi2expr_jax.predict", "predict_runs", "epi2expr_jax.predict.inference"),
         ("data_prep.catalogue", "read_sheet", "data_prep.formats.track_sheet"),
-        ("experiments.flags", "TrainRequest", "experiments.cli.flags"),
+        ("experiments.flags", "TrainRequest", "epi2expr_jax.study.request"),
         ("experiments.figures", "heat_map", "experiments.figures.style"),
     ],
 )

@@ -2,21 +2,16 @@
 
 import collections
 import dataclasses
-import functools
 
-import jax
 import numpy as np
 import pandas as pd
 import pytest
 from absl import flags
 
-from epi2expr_jax import predict
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.splits import make_folds, select_folds, write_splits
-from experiments.cli import training as train_module
-from experiments.verify import verify
 
 MARKS = {  # how well each predicts, roughly as in Roadmap
     "H3K27ac": 0.78, "H3K9ac": 0.77, "H3K4me3": 0.74, "H3K79me2": 0.7, "DNase": 0.68,
@@ -146,21 +141,8 @@ def _predictions(run, assay, chrom, held_out, observed, skill, random):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def every_run_is_verified():
-    """As soon as a training ends, before any test may tamper with what it wrote."""
-    original = train_module._finish
-
-    @functools.wraps(original)
-    def finish(study, run_dir, card, seconds):
-        card = original(study, run_dir, card, seconds)
-        if card["status"] == "complete":
-            claims = verify(run_dir, str(study.store.path), quick=True)
-            assert all(claim.holds is not False for claim in claims), claims
-        return card
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_module, "_finish", finish)
-        yield
+def every_run_is_verified(verified_runs):
+    """As soon as a training ends."""
 
 
 @pytest.fixture(scope="session")
@@ -186,25 +168,3 @@ def parse_flags():
 
     yield parse
     forget()
-
-
-@pytest.fixture(scope="session")
-def same_weights():
-    """`same_weights(run_dir, other)`: both hold the same runs, with the same weights to the bit."""
-
-    def weights_of(run_dir):
-        ensemble = predict.load(run_dir)
-        return {
-            run.run_id: [np.asarray(leaf[i]) for leaf in jax.tree.leaves(member.weights)]
-            for member in ensemble.members
-            for i, run in enumerate(member.runs)
-        }
-
-    def compare(run_dir, other):
-        found, expected = weights_of(run_dir), weights_of(other)
-        assert found.keys() == expected.keys()
-        for run_id, leaves in expected.items():
-            for a, b in zip(found[run_id], leaves, strict=True):
-                np.testing.assert_array_equal(a, b)
-
-    return compare

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from epi2expr_jax.study.evaluate import evaluate
+from epi2expr_jax.study.request import TrainRequest
+from epi2expr_jax.study.train import train
 from epi2expr_jax.training.one_run import TrainConfig
 from experiments.across_cells import across_cells, format_summary
-from experiments.cli.evaluation import evaluate
-from experiments.cli.flags import TrainRequest
-from experiments.cli.training import train
 from experiments.verify import verify
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from data_prep.simulate import simulate
-from experiments.cli.evaluation import evaluate
+from epi2expr_jax.study.evaluate import evaluate
 
 
 @pytest.mark.trial

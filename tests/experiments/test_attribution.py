@@ -8,10 +8,12 @@ import pyBigWig
 import pytest
 import xarray as xr
 
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.study.request import TrainRequest
+from epi2expr_jax.study.train import train
 from epi2expr_jax.training.one_run import TrainConfig
+from experiments import attribution as program
 from experiments.attribution import attribute, describe, mean_along
-from experiments.cli.flags import TrainRequest
-from experiments.cli.training import train
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -76,6 +78,13 @@ def test_occlusion_and_bedgraph(run_dir, small_store, tmp_path):
     along = found.promoter.isel(model=0, assay=0, gene=0).to_numpy()
     values = [float(line.split()[3]) for line in lines]
     np.testing.assert_allclose(values, along[:: -1 if gene.strand == "-" else 1], rtol=1e-5)
+
+
+def test_a_width_is_refused_where_nothing_is_emptied(parse_flags):
+    definitions = (program.define_run, program.define_store, program.define_attribution)
+    parse_flags(definitions, "--run=run", "--bin_bp=0")
+    with pytest.raises(InputError, match="--bin_bp=0, which has no effect with --method"):
+        program.main()
 
 
 def test_overlapping_windows_are_averaged_and_ends_cut():

@@ -17,12 +17,12 @@ from epi2expr_jax import predict
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.scores.table import ALL
 from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.study.evaluate import evaluate
+from epi2expr_jax.study.request import TrainRequest
+from epi2expr_jax.study.train import train
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.one_run import TrainConfig
 from experiments import combinations
-from experiments.cli.evaluation import evaluate
-from experiments.cli.flags import TrainRequest
-from experiments.cli.training import train
 from experiments.combinations import combine
 
 pytestmark = pytest.mark.usefixtures("quick_compile")

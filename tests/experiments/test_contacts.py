@@ -11,10 +11,10 @@ from data_prep.checks.build_inputs import BuildConfig
 from data_prep.simulate import simulate
 from epi2expr_jax.models import ChromoformerConfig
 from epi2expr_jax.scores.comparison import compare_models
+from epi2expr_jax.study.evaluate import evaluate
+from epi2expr_jax.study.request import TrainRequest
+from epi2expr_jax.study.train import train
 from epi2expr_jax.training.one_run import TrainConfig
-from experiments.cli.evaluation import evaluate
-from experiments.cli.flags import TrainRequest
-from experiments.cli.training import train
 
 # ROLES by place: among the first seven assays one is driven from a distal element.
 ASSAYS = 7

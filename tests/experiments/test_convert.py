@@ -22,8 +22,9 @@ from epi2expr_jax.inputs.dataset import InputConfig, load_dataset
 from epi2expr_jax.models.chromoformer import ChromoformerConfig
 from epi2expr_jax.models.chromoformer_torch import from_torch, to_torch
 from epi2expr_jax.predict.loading import load
+from epi2expr_jax.study.evaluate import evaluate
 from epi2expr_jax.training import checkpoint
-from experiments.cli.evaluation import evaluate
+from experiments import convert as program
 from experiments.convert import Published, export_run, read_checkpoint, write_run
 
 GOLDEN_FOLDER = pathlib.Path(__file__).resolve().parent.parent / "golden"
@@ -336,3 +337,19 @@ def test_the_demo_predicts_as_the_package_does(torch, shared_data, tmp_path, tas
         expected = expected.softmax(1)[:, 1:]
     np.testing.assert_allclose(found[0], expected[:, 0], rtol=0, atol=1e-5)
     assert np.std(found) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("direction", "without_effect"),
+    [
+        ("--checkpoint=a.pt", ["--run_id=0123456789ab"]),
+        ("--run=run", ["--assays=m1", "--cell=E003", "--fold=1", "--contacts=3"]),
+        ("--run=run", ["--window_bp=40000", "--resolutions=2000"]),
+    ],
+)
+def test_flags_of_the_other_direction_are_refused(parse_flags, direction, without_effect):
+    parse_flags([program.define_flags], direction, "--out=out", *without_effect)
+    with pytest.raises(InputError) as caught:
+        program.main()
+    found = [problem.where for problem in caught.value.problems]
+    assert found == [text.partition("=")[0] for text in without_effect]

@@ -76,6 +76,12 @@ def test_the_whole_chain_from_public_files_to_the_report(tmp_path, monkeypatch, 
     ]
     found: dict = {}
     exec(compile(example, "README.md", "exec"), found)
+    assert len(found["ranking"])
+    held_out = {
+        chrom for fold in found["study"].load("demo/dnase").folds.values() for chrom in fold.test
+    }
+    genes = pd.read_parquet(out / "store.zarr" / "genes.parquet").set_index("gene_id")
+    assert set(genes.chrom[found["table"].gene]) == held_out
     assert (found["summary"].effect.isel(edit=-1) == 0).all()  # factor 1
     notebook = json.loads((ROOT / "notebooks" / "altered_marks.ipynb").read_text())
     shown: dict = {}

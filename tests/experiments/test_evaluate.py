@@ -53,7 +53,8 @@ def test_the_program_evaluates_what_its_flags_name(run_dir, parse_flags, monkeyp
     asked = []
 
     def evaluate(*given):
-        asked.append(given)
+        asked.append(given[:4])
+        assert list(given[4](["shown"])) == ["shown"]
         return pd.read_csv(run_dir / "ranking.csv")
 
     monkeypatch.setattr(program, "evaluate", evaluate)

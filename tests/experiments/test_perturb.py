@@ -9,11 +9,11 @@ from epi2expr_jax.errors import InputError
 from epi2expr_jax.interpret.located import contacts_of, gene_tracks, locate, region_table
 from epi2expr_jax.perturb.edits import KINDS, Edit, Kind
 from epi2expr_jax.perturb.places import distal_bins, pcre
+from epi2expr_jax.study.request import TrainRequest
+from epi2expr_jax.study.train import train
 from epi2expr_jax.training.one_run import TrainConfig
 from experiments import perturb as program
-from experiments.cli.flags import TrainRequest
-from experiments.cli.training import train
-from experiments.figures.effects import track_figure
+from experiments.figures.altered_marks import track_figure
 from experiments.perturb import format_means, perturb
 from experiments.report import write_report
 
@@ -231,3 +231,11 @@ def test_a_gene_is_drawn_with_its_contacts(run_dir, distal, distal_store):
         first, last = arcs.get_xlim()
         middle = track.contacts[["start", "end"]].mean(axis=1) / 1000
         assert middle.between(first, last).all()
+
+
+def test_factors_are_refused_where_nothing_is_scaled(parse_flags):
+    definitions = (program.define_run, program.define_store, program.define_perturbation)
+    given = ("--run=run", "--assay=DNase", "--edits=remove_peak", "--factors=0,2")
+    parse_flags(definitions, *given)
+    with pytest.raises(InputError, match=r"--factors: found .*without --edits=scale"):
+        program.main()

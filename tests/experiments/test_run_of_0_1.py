@@ -9,8 +9,8 @@ import pytest
 
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.study.evaluate import evaluate
 from epi2expr_jax.training import checkpoint
-from experiments.cli.evaluation import evaluate
 from experiments.verify import verify
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden" / "run_of_0_1.tar.gz"

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.one_run import TrainConfig
 from experiments import select as program
-from experiments.cli.flags import TrainRequest
 from experiments.select import select
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -116,11 +116,19 @@ def test_test_chromosomes_are_read_once_the_choice_is_made(
 
         return call
 
-    for name in ("train", "_held_out"):
+    for name in ("train_shown", "_held_out"):
         monkeypatch.setattr(program, name, recorded(name))
     select(request_, out)
     rounds = table["round"].nunique()
-    assert called == ["train"] * rounds + ["_held_out"] * int(table.chosen.sum())
+    assert called == ["train_shown"] * rounds + ["_held_out"] * int(table.chosen.sum())
+
+
+def test_one_process_selects(parse_flags, monkeypatch):
+    monkeypatch.setattr(program, "select", lambda *_, **__: pytest.fail("it began"))
+    definitions = (program.define_training, program.define_machine, program.define_flags)
+    parse_flags(definitions, "--store=some.zarr", "--run=run", "--share=0/2")
+    with pytest.raises(InputError, match=r"--share: found several processes.*let it use all"):
+        program.main()
 
 
 def test_nonsense_is_refused(request_, tmp_path):

@@ -1,13 +1,18 @@
 """One training a window, from one store, as a curve an assay."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.study.assembly import Share
+from epi2expr_jax.study.request import TrainRequest
+from epi2expr_jax.study.train import Machine, train
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.one_run import TrainConfig
-from experiments.cli.flags import TrainRequest
+from experiments import sweep as program
 from experiments.sweep import format_table, sweep
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -44,6 +49,30 @@ def test_every_width_is_a_run_and_a_point_of_the_curve(small_store, tmp_path):
     for kind in ("png", "svg"):
         assert (tmp_path / f"sweep.{kind}").stat().st_size > 5000
     assert "3 kb" in format_table(table).splitlines()[0]
+
+
+def test_one_process_sweeps_and_says_how_to_share(parse_flags, monkeypatch):
+    """Every process would train everything into the same folders."""
+    monkeypatch.setattr(program, "sweep", lambda *_: pytest.fail("it began"))
+    definitions = (program.define_training, program.define_machine, program.define_windows)
+    parse_flags(definitions, "--store=some.zarr", "--run=run", "--share=0/2")
+    with pytest.raises(InputError, match=r"--share: found several processes.*--model_window_bp"):
+        program.main()
+
+
+def test_widths_that_were_trained_in_shares_are_put_together(small_store, tmp_path):
+    """What the refusal of --share says to do."""
+    request = request_for(small_store)
+    for width in (3000, 6000):
+        options = {**request.model_options, "window_bp": width}
+        of_width = dataclasses.replace(request, model_options=options)
+        for index in range(2):
+            machine = Machine(share=Share(index, 2))
+            card = train(of_width, tmp_path / f"window-{width}", machine=machine)
+        assert card["status"] == "complete"
+    table = sweep(request, tmp_path, (3000, 6000))
+    assert set(table.window_bp) == {3000, 6000}
+    assert len(list(tmp_path.glob("window-*/checkpoints/*/0-of-1"))) == 0
 
 
 def test_windows_that_the_store_does_not_have_are_named_together(small_store, tmp_path):

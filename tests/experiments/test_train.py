@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from epi2expr_jax.study.assembly import Share
+from epi2expr_jax.study.evaluate import evaluate
+from epi2expr_jax.study.train import Machine
 from experiments import train as program
-from experiments.cli.evaluation import evaluate
-from experiments.cli.flags import define_machine, define_training
-from experiments.cli.shares import Share
+from experiments.cli.flags import define_training
+from experiments.cli.shares import define_machine
 
 
 def command(store, run_dir, *more):
@@ -177,18 +179,19 @@ def test_program_reports_and_leaves_with_a_status(small_store, tmp_path):
 def test_the_program_hands_on_what_its_flags_say(tmp_path, parse_flags, monkeypatch, capsys):
     asked = {}
 
-    def train(request, run_dir, **how):
-        asked.update(how, request=request, run_dir=run_dir)
+    def train(request, run_dir, machine, track):
+        asked.update(request=request, run_dir=run_dir, machine=machine, track=track)
         return {"status": "complete", "populations": [{"runs": [{}, {}]}], "seconds": 3.2}
 
-    monkeypatch.setattr(program, "train", train)
+    monkeypatch.setattr(program, "train_shown", train)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "already/chosen")
     run_dir = tmp_path / "run"
     given = ("--store=some.zarr", f"--run={run_dir}", "--seeds=2", "--share=1/4", "--noresume")
     parse_flags((define_training, define_machine), *given)
     program.main()
     assert (asked["request"].store, asked["request"].seeds) == ("some.zarr", 2)
-    assert (asked["run_dir"], asked["resume"]) == (run_dir, False)
-    assert asked["share"] == asked["machine"].share == Share(1, 4)
+    assert (asked["run_dir"], asked["track"]) == (run_dir, [])
+    assert asked["machine"] == Machine(resume=False, share=Share(1, 4))
     assert f"{run_dir}: 2 runs in 3 s; next: python -m experiments.evaluate" in (
         capsys.readouterr().out
     )

@@ -10,13 +10,12 @@ import pytest
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.study import assembly, run_card
+from epi2expr_jax.study.evaluate import evaluate
+from epi2expr_jax.study.request import TrainRequest
+from epi2expr_jax.study.train import train
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.one_run import TrainConfig
-from experiments.cli import study
-from experiments.cli import training as train_module
-from experiments.cli.evaluation import evaluate
-from experiments.cli.flags import TrainRequest
-from experiments.cli.training import train
 from experiments.verify import verify
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -43,7 +42,7 @@ def honest(small_store, tmp_path_factory):
 @pytest.fixture
 def unverified(monkeypatch):
     """Every other training is verified as it ends."""
-    monkeypatch.setattr(train_module, "_finish", train_module._finish.__wrapped__)
+    monkeypatch.setattr(run_card, "finish", run_card.finish.__wrapped__)
 
 
 @pytest.fixture
@@ -78,7 +77,7 @@ def test_what_was_not_evaluated_is_said(run_dir):
 
 
 def test_a_planted_leak_is_found(small_store, tmp_path, monkeypatch, unverified):
-    plan_runs = study.plan_runs
+    plan_runs = assembly.plan_runs
 
     def leaking(*args):
         inputs, scales = plan_runs(*args)
@@ -86,7 +85,7 @@ def test_a_planted_leak_is_found(small_store, tmp_path, monkeypatch, unverified)
         train[1] |= ~train[1] & ~inputs.validation[1]  # one run also trains on its test genes
         return dataclasses.replace(inputs, train=train), scales
 
-    monkeypatch.setattr(study, "plan_runs", leaking)
+    monkeypatch.setattr(assembly, "plan_runs", leaking)
     train(request_for(small_store), tmp_path / "run")
     found = failures(tmp_path / "run", quick=True)
     assert set(found) == {"training"}
@@ -94,13 +93,13 @@ def test_a_planted_leak_is_found(small_store, tmp_path, monkeypatch, unverified)
 
 
 def test_validation_on_test_genes_is_found(small_store, tmp_path, monkeypatch, unverified):
-    plan_runs = study.plan_runs
+    plan_runs = assembly.plan_runs
 
     def leaking(*args):
         inputs, scales = plan_runs(*args)
         return dataclasses.replace(inputs, validation=~inputs.train), scales
 
-    monkeypatch.setattr(study, "plan_runs", leaking)
+    monkeypatch.setattr(assembly, "plan_runs", leaking)
     train(request_for(small_store), tmp_path / "run")
     assert "validation genes" in failures(tmp_path / "run", quick=True)["training"]
 

@@ -12,11 +12,11 @@ from epi2expr_jax.inputs.trained_signal import TrainedSignal
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.store.manifest import Manifest, read_manifest, write_manifest
 from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.study.evaluate import evaluate
+from epi2expr_jax.study.request import TrainRequest
+from epi2expr_jax.study.train import train
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.one_run import TrainConfig
-from experiments.cli.evaluation import evaluate
-from experiments.cli.flags import TrainRequest
-from experiments.cli.training import train
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 

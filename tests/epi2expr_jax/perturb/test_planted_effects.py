@@ -15,9 +15,9 @@ from epi2expr_jax import perturb
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.store.manifest import Manifest
 from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.study.request import TrainRequest
+from epi2expr_jax.study.train import train
 from epi2expr_jax.training.one_run import TrainConfig
-from experiments.cli.flags import TrainRequest
-from experiments.cli.training import train
 
 BINS, WIDE, FINE = 20, 2000, 500  # places of a window, their width and that of the store's bins
 DISTAL = np.r_[0:8, 12:BINS]

@@ -44,6 +44,11 @@ def test_units_are_those_of_the_target():
 def test_long_labels_break_after_a_plus():
     assert wrap("H3K4me3+H3K27ac+DNase", 18) == "H3K4me3+H3K27ac+\nDNase"
     assert wrap("H3K4me3") == "H3K4me3"
+    # A line of just the width is full, and no longer: no blank counts that is not there.
+    assert wrap("H3K4me3+H3K27ac+DNase", 16) == "H3K4me3+H3K27ac+\nDNase"
+    assert wrap("H3K4me3+H3K27ac", 15) == "H3K4me3+H3K27ac"
+    assert wrap("mean of 3 seeds", 9) == "mean of 3\nseeds"
+    assert wrap("DNase + H3K27ac") == "DNase + H3K27ac"
 
 
 def ranking(**changes):

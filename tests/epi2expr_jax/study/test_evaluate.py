@@ -1,11 +1,13 @@
 """The evaluation: which genes it scores, and what it writes beside the ranking."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 
-from experiments.cli.evaluation import evaluate
+from epi2expr_jax.study.evaluate import evaluate
 
 
 def test_evaluation_uses_held_out_genes_alone(finished, small_store):
@@ -37,3 +39,15 @@ def test_evaluation_uses_held_out_genes_alone(finished, small_store):
         map(tuple, small_store.manifest.tracks)
     )
     assert (quality.depth > 0).all()
+
+
+def test_the_library_trains_and_evaluates_without_scikit_learn():
+    code = (
+        "import sys; sys.modules['sklearn'] = None\n"
+        "from epi2expr_jax import study\n"
+        "from epi2expr_jax.predict.baselines import predict_baselines\n"
+        "assert study.train and study.evaluate and predict_baselines\n"
+        "assert not [name for name in sys.modules if name.startswith('sklearn.')]\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -11,13 +11,12 @@ from data_prep.build_store import build
 from epi2expr_jax import predict
 from epi2expr_jax.errors import InputError, OutOfMemory
 from epi2expr_jax.predict.held_out import predict_held_out
+from epi2expr_jax.study import assembly
+from epi2expr_jax.study.evaluate import evaluate
+from epi2expr_jax.study.train import Machine, Watcher, train
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.many_runs import Population
 from epi2expr_jax.training.one_run import TrainConfig
-from experiments.cli import study
-from experiments.cli.evaluation import evaluate
-from experiments.cli.flags import Machine
-from experiments.cli.training import train
 
 
 def test_run_directory_holds_what_it_promises(finished, small_store):
@@ -82,6 +81,25 @@ def test_cutting_the_population_changes_nothing(finished, small_store, tmp_path,
     pd.testing.assert_frame_equal(a, b, check_exact=True)
 
 
+def test_a_watcher_is_told_of_every_epoch(small_store, tmp_path, request_for, capsys):
+    heard, request = Heard(), request_for(small_store, assays=["each", "all"])
+    card = train(request, tmp_path / "run", watcher=heard)
+    ran = {part["name"] for part in card["populations"]}
+    assert {name for name, _ in heard.advanced} == ran == {"1-assay", "3-assay"}
+    assert len(heard.advanced) == 2 * 24  # epochs x runs
+    assert (heard.said, heard.name) == ([], "ended")
+    capsys.readouterr()  # the verification prints
+    train(request, tmp_path / "run", watcher=heard)
+    assert heard.said == [f"{tmp_path}/run is complete: nothing to do"]
+    assert capsys.readouterr().out == ""
+
+
+def test_what_is_left_out_is_warned_of(holed, tmp_path, request_for):
+    request = request_for(holed[0], folds=["fold1"])
+    with pytest.warns(UserWarning, match="left out: 1 of 6 combinations"):
+        train(request, tmp_path / "run")
+
+
 def test_a_finished_run_is_left_alone_and_another_request_refused(
     finished, small_store, request_for
 ):
@@ -96,7 +114,7 @@ def test_a_finished_run_is_left_alone_and_another_request_refused(
         with pytest.raises(InputError, match="a run of another request"):
             train(changed, finished)
     with pytest.raises(InputError, match="empty run directory"):
-        train(request, finished, resume=False)
+        train(request, finished, machine=Machine(resume=False))
 
 
 def test_bad_requests_are_refused(small_store, tmp_path, request_for):
@@ -129,8 +147,29 @@ def test_tracks_the_store_lacks_are_named(build_config, roadmap, tmp_path, reque
         train(request_for(store, cells=[hole.cell]), tmp_path / "run")
 
 
+class Heard(Watcher):
+    """Keeps all that a training tells."""
+
+    def __init__(self):
+        self.said: list[str] = []
+        self.advanced: list[tuple[str, int]] = []
+
+    def says(self, text):
+        self.said.append(text)
+
+    def begins(self, name, population, genes):
+        assert genes.shape == (len(population.runs),)
+        self.name = name
+
+    def advances(self, advanced):
+        self.advanced += [(self.name, i) for i in advanced]
+
+    def ends(self):
+        self.name = "ended"
+
+
 def test_where_memory_is_short_fewer_runs_train_at_once(
-    finished, small_store, tmp_path, monkeypatch, capsys, request_for, same_weights
+    finished, small_store, tmp_path, monkeypatch, request_for, same_weights
 ):
     """The device gives up whenever more than two chunks are on it."""
     begin = Population._begin
@@ -141,10 +180,10 @@ def test_where_memory_is_short_fewer_runs_train_at_once(
         return begin(self, *arguments)
 
     monkeypatch.setattr(Population, "_begin", scarce)
-    train(request_for(small_store, assays=["each", "all"]), tmp_path / "run")
-    assert "out of memory; going on from the last checkpoint with 2 runs at once" in (
-        capsys.readouterr().out
-    )
+    heard = Heard()
+    train(request_for(small_store, assays=["each", "all"]), tmp_path / "run", watcher=heard)
+    said = "out of memory; going on from the last checkpoint with 2 runs at once"
+    assert any(said in text for text in heard.said)
     same_weights(tmp_path / "run", finished)
     monkeypatch.setattr(Population, "_begin", lambda *_: scarce_always())
     with pytest.raises(InputError, match="too little memory for 1 runs side by side"):
@@ -156,23 +195,23 @@ def scarce_always():
 
 
 def test_a_quarantined_run_is_named_with_epoch_and_step(
-    small_store, tmp_path, monkeypatch, capsys, request_for
+    small_store, tmp_path, monkeypatch, request_for
 ):
-    """A NaN in one run's targets stops that run alone; history, card and terminal say where."""
-    plan = study.plan_runs
+    """A NaN in the targets of one run stops it alone; history, card and a warning say where."""
+    plan = assembly.plan_runs
 
     def poisoned(*arguments):
         inputs, scales = plan(*arguments)
         inputs.target[3] = np.nan
         return inputs, scales
 
-    monkeypatch.setattr(study, "plan_runs", poisoned)
-    card = train(request_for(small_store), tmp_path / "run")
+    monkeypatch.setattr(assembly, "plan_runs", poisoned)
+    with pytest.warns(UserWarning, match="its loss was not finite in epoch 1, step 1"):
+        card = train(request_for(small_store), tmp_path / "run")
     rows = [row for part in card["populations"] for row in part["runs"]]
     broken = [row for row in rows if row["status"] == "quarantined"]
     assert [row["quarantined"] for row in broken] == [{"epoch": 1, "step": 1}]
     assert [row["status"] for row in rows].count("finished") == len(rows) - 1
-    assert "its loss was not finite in epoch 1, step 1" in capsys.readouterr().err
     history = pd.read_parquet(tmp_path / "run" / "history.parquet")
     assert history[history.bad_step >= 0].run_id.tolist() == [broken[0]["run_id"]]
     assert history[history.run_id == broken[0]["run_id"]].epoch.tolist() == [1]

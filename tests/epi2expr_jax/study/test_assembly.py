@@ -1,16 +1,15 @@
 """What a request asks for: kinds of assay sets, holes in the store, nonsense."""
 
-import pandas as pd
 import pytest
 
-from data_prep.build_store import build
 from epi2expr_jax.errors import InputError, nearest
+from epi2expr_jax.study.assembly import Share, Study
+from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.training.one_run import TrainConfig
-from epi2expr_jax.training.runs import parse_assay_sets
+from epi2expr_jax.training.runs import Run, parse_assay_sets
 from epi2expr_jax.training.splits import make_folds, select_folds
-from experiments.cli.flags import TrainRequest
-from experiments.cli.study import Study
 
+RUNS = [Run("E003", ("DNase",), "fold1", seed) for seed in range(11)]
 FOUR = ["H3K4me3", "H3K27ac", "DNase", "H3K9me3"]
 
 
@@ -26,17 +25,6 @@ def study(store, cells=("all",), assays=("each",), **training):
             train_config=TrainConfig(epochs=1, batch_size=32, **training),
         )
     )
-
-
-@pytest.fixture(scope="module")
-def holed(build_config, roadmap, tmp_path_factory):
-    """A store of two cells and three assays, one track of which is missing; and which."""
-    folder = tmp_path_factory.mktemp("holed")
-    table = pd.read_csv(roadmap / "tracks.csv").drop(columns="sha256")
-    table["path"] = [str(roadmap / path) for path in table.path]
-    table.iloc[1:].to_csv(folder / "tracks.csv", index=False)
-    store = build(build_config(folder / "store", tracks=str(folder / "tracks.csv")))
-    return store, table.cell[0], table.assay[0]
 
 
 def test_kinds_of_assay_sets():
@@ -90,22 +78,21 @@ def test_an_unknown_cell_is_refused_with_the_nearest(holed):
         study(store, cells=[cell.lower()])
 
 
-def test_cells_that_lack_a_track_are_left_out_of_kinds_of_sets(holed, capsys):
+def test_cells_that_lack_a_track_are_left_out_of_kinds_of_sets(holed):
     store, cell, assay = holed
     asked = study(store, assays=["each", "pairs", "all"])
     runs = asked.runs
-    line = capsys.readouterr().out
-    assert "left out: 4 of 14 combinations of a cell and an assay set" in line
-    assert f"no track {cell}-{assay}\n" in line
+    assert "left out: 4 of 14 combinations of a cell and an assay set" in asked.left_out
+    assert asked.left_out.endswith(f"no track {cell}-{assay}")
     trained = {(run.cell, run.assays) for run in runs}
     assert len(trained) == 10
     assert not any(c == cell and assay in assays for c, assays in trained)
     assert len(runs) == 3 * len(trained)
     assert sum(len(group.runs) for group in asked.groups()) == len(runs)
-    capsys.readouterr()
     others = [name for name in store.manifest.assays if name != assay]
-    assert {run.cell for run in study(store, assays=others).runs} == set(store.manifest.cells)
-    assert capsys.readouterr().out == ""
+    complete = study(store, assays=others)
+    assert {run.cell for run in complete.runs} == set(store.manifest.cells)
+    assert complete.left_out == ""
 
 
 def test_what_is_named_must_be_there(holed):
@@ -127,3 +114,23 @@ def test_masked_models_have_a_mask_for_every_assay(holed):
     channels = {group.name: group.trainer.model_config.assays for group in wanted.groups()}
     assert channels == {"1-assay": 2, "3-assay": 6}
     assert wanted.request.as_json()["train_config"]["masked"] is True
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 11, 13])
+def test_shares_hold_every_run_once_and_in_order(count):
+    parts = [Share(index, count).of(RUNS) for index in range(count)]
+    assert [run for part in parts for run in part] == RUNS
+    sizes = [len(part) for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_neighbours_stay_together():
+    assert [run.seed for run in Share(1, 4).of(RUNS)] == [2, 3, 4]
+
+
+def test_one_process_alone_has_every_run():
+    assert Share().of(RUNS) == RUNS
+
+
+def test_names_tell_shares_apart():
+    assert [Share(index, 2).name for index in range(2)] == ["0-of-2", "1-of-2"]

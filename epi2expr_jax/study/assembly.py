@@ -1,14 +1,12 @@
-"""What a request asks for: runs, folds, data and programs; and this process's share of them."""
+"""What a request asks for: runs, folds, data and programs; and which share one process takes."""
 
 import collections
 import dataclasses
-import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.genome import listing
@@ -18,6 +16,7 @@ from epi2expr_jax.inputs.pools import PooledDataset, parse_cells
 from epi2expr_jax.inputs.track_cache import TrackCache
 from epi2expr_jax.models import REGISTRY
 from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.training.many_runs import pairs_of
 from epi2expr_jax.training.one_run import Trainer
 from epi2expr_jax.training.runs import (
@@ -30,8 +29,24 @@ from epi2expr_jax.training.runs import (
 )
 from epi2expr_jax.training.splits import Fold, make_folds, select_folds
 from epi2expr_jax.training.targets import TargetScale
-from experiments.cli.flags import TrainRequest
-from experiments.cli.shares import Share
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """Which of how many processes this one is; each trains its part of the runs."""
+
+    index: int = 0
+    count: int = 1
+
+    def of(self, runs: Sequence[Run]) -> list[Run]:
+        """The part of this process: neighbours, which read the same tracks."""
+        begin, end = (i * len(runs) // self.count for i in (self.index, self.index + 1))
+        return list(runs[begin:end])
+
+    @property
+    def name(self) -> str:
+        """What its folder is called."""
+        return f"{self.index}-of-{self.count}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +73,10 @@ class Study:
         runs: all runs, those of one cell and assay together.
         pools: the cells of each name that a run's `cell` may have; most often one.
         folds: those asked for.
+        left_out: what the store has no tracks for, in words; empty if it has them all.
 
     Cells may lack assays. Where all cells and a kind of set (`each`, `pairs`, …) are asked for,
-    what the store has no tracks for is left out, and said; what is named is refused.
+    combinations without tracks are left out; what is named is refused.
 
     Raises:
         InputError: for unknown cells, assays or folds, or tracks the store does not have.
@@ -72,6 +88,7 @@ class Study:
         self.pools = parse_cells(request.cells, self.store.manifest.cells)
         self._every_fold = self._scheme()
         self.folds: list[Fold] = select_folds(self._every_fold, request.folds)
+        self.left_out = ""
         self.runs = [
             Run(cell, assays, fold.name, seed)
             for cell, assays in self._pairs()
@@ -114,17 +131,23 @@ class Study:
                 "choose --cells or --assays without them, or build a store that has them",
             )
         if left_out:
-            print(
+            self.left_out = (
                 f"left out: {len(left_out)} of {len(left_out) + len(pairs)} combinations of a cell "
                 f"and an assay set, since the store has no track {listing(absent)}"
             )
         return pairs
 
-    def groups(self, share: Share = Share(), data_limit: int | None = None) -> list[Group]:
-        """This process's runs, by how many assays they read in how many cells.
+    def groups(
+        self,
+        share: Share = Share(),
+        data_limit: int | None = None,
+        show: Callable[[Iterable], Iterable] = iter,
+    ) -> list[Group]:
+        """The runs of this process, by how many assays they read in how many cells.
 
         Args:
             data_limit: bytes of tracks on a device; None: their share of its memory.
+            show: goes through the tracks as they are read, showing how far it is.
 
         Raises:
             InputError: if the store does not serve the model, naming every track at fault.
@@ -138,8 +161,7 @@ class Study:
             own = [run for run in runs if len(self.pools[run.cell]) == size]
             tracks = self._data(own)
             data[size] = tracks, TrackCache(tracks, data_limit)
-            reading = functools.partial(tqdm, desc="reading tracks", unit="track", disable=None)
-            data[size][1].check([pair for run in own for pair in pairs_of(run)], reading)
+            data[size][1].check([pair for run in own for pair in pairs_of(run)], show)
         return [
             self._group(own, size, assays, *data[size])
             for (size, assays), own in sorted(by_shape.items())
@@ -171,5 +193,8 @@ class Study:
         return Group(name, trainer, runs, data.genes, inputs, scales, cache)
 
     def _model(self, assays: int) -> Any:
-        channels = assays * CHANNELS if self.request.train_config.masked else assays
-        return REGISTRY[self.request.model](assays=channels, **self.request.model_options)
+        config, made = self.request.train_config, REGISTRY[self.request.model]
+        options: dict[str, Any] = {"assays": assays * CHANNELS if config.masked else assays}
+        if any(field.name == "task" for field in dataclasses.fields(made)):
+            options["task"] = config.task
+        return made(**{**options, **self.request.model_options})

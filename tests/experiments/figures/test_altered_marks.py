@@ -6,7 +6,7 @@ import pytest
 from matplotlib.patches import Arc
 
 from epi2expr_jax.interpret.located import GeneTrack
-from experiments.figures.effects import (
+from experiments.figures.altered_marks import (
     distance_figure,
     dose_figure,
     effect_figures,

@@ -1,0 +1,35 @@
+"""What a run predicts of genes, as a table."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from epi2expr_jax.predict.loading import load
+
+
+def predict(
+    run_dir: str | os.PathLike,
+    genes: Sequence[str] | None = None,
+    *,
+    store: str | os.PathLike | None = None,
+    **how: Any,
+) -> pd.DataFrame:
+    """Predicted expression of genes by every model that never saw them.
+
+    Args:
+        genes: ids; every gene of the store by default.
+        store: the store to predict from; by default the one the run was trained on.
+        how: `include_seen`, `scale`, `cell` and `present`, as in `Ensemble.predict`.
+
+    Returns:
+        One row a run and gene, with columns run, gene, cell (trained on), assays, fold, seed and
+        expression, by default in log2(RPKM + 1).
+
+    Raises:
+        InputError: if training has not finished, or as `Ensemble.predict`.
+    """
+    ensemble = load(run_dir)
+    predicted = ensemble.predict(store or ensemble.open_store(), genes, **how)
+    return predicted.to_dataframe().dropna(subset="expression").reset_index()

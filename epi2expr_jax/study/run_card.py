@@ -1,0 +1,160 @@
+"""The run card: what a run directory is of, begun with the request and closed with the results."""
+
+import dataclasses
+import pathlib
+import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import is_partial, write_parquet
+from epi2expr_jax.inputs.trained_signal import TrainedSignal
+from epi2expr_jax.study.assembly import Study
+from epi2expr_jax.training import checkpoint
+from epi2expr_jax.training.many_runs import Log
+from epi2expr_jax.training.one_run import QUARANTINED
+
+
+def begin(study: Study, run_dir: pathlib.Path, resume: bool, command: str) -> dict[str, Any]:
+    """The run card to go on with: a new one, written, or that of the same request interrupted.
+
+    Args:
+        resume: whether to go on with an interrupted run.
+        command: what to run again to get the same, for a new card.
+
+    Raises:
+        InputError: if the directory holds a run of another request, or something else.
+    """
+    request, store = study.request, study.store
+    asked = {"request": request.as_json(), "store_checksum": store.checksum()}
+    trained = TrainedSignal.of(store.manifest, request.input_config.transform)
+    if (run_dir / checkpoint.RUN_CARD).exists():
+        card = checkpoint.read_card(run_dir)
+        changed = [
+            f"{name}={card['request'].get(name)!r}, now {value!r}"
+            for name, value in asked["request"].items()
+            if card["request"].get(name) != value
+        ]
+        if card["store_checksum"] != asked["store_checksum"]:
+            changed.append("the store's contents")
+        if changed or not resume:
+            raise InputError(
+                str(run_dir),
+                f"a run of another request ({'; '.join(changed)})" if changed else "a run",
+                "the same request, to resume" if changed else "an empty run directory",
+                "name another run directory, or delete this one",
+            )
+        return {"signal": trained.as_json(), **card}  # cards of older versions lack it
+    if run_dir.exists() and not all(map(is_partial, run_dir.iterdir())):
+        raise InputError(
+            str(run_dir),
+            "files that are not a run",
+            "an empty or new directory",
+            "name another run directory",
+        )
+    run_dir.mkdir(parents=True, exist_ok=True)
+    card = {
+        **asked,
+        "status": "training",
+        "store": {
+            "path": str(store.path),
+            "cells": store.manifest.cells,
+            "assays": store.manifest.assays,
+            "genes": len(store.genes),
+            "window_bp": store.manifest.window_bp,
+            "bin_bp": store.manifest.bin_bp,
+            "assembly": store.manifest.assembly,
+            "left_out": store.manifest.left_out,
+            "groups": store.manifest.groups,
+        },
+        "model": request.model,
+        "target": request.target,
+        "cv": request.cv,
+        "input_config": dataclasses.asdict(request.input_config),
+        "signal": trained.as_json(),
+        "versions": checkpoint.versions(),
+        "command": command,
+        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "seconds": 0.0,
+        "populations": [],
+    }
+    checkpoint.write_card(run_dir, card)
+    return card
+
+
+def finish(study: Study, run_dir: pathlib.Path, card: dict[str, Any], seconds: float) -> int:
+    """Close the run and its card, if the part of every process is there.
+
+    Args:
+        seconds: how long this process has trained.
+
+    Returns:
+        How many runs, of other processes, are not there yet.
+    """
+    folder = run_dir / "checkpoints"
+    found: dict[str, dict[str, Any]] = {}
+    populations = []
+    for group in sorted(path for path in folder.iterdir() if path.is_dir()):
+        for part in checkpoint.read_parts(group, "best"):
+            rows = [record for record in part.records if record["run_id"] not in found]
+            if len(rows) < len(part.records):
+                continue  # the same runs, trained twice by processes that did not know it
+            found |= {record["run_id"]: record for record in rows}
+            populations.append(
+                {
+                    "name": group.name,
+                    "model_config": rows[0]["model_config"],
+                    "weights": str(part.path.relative_to(run_dir)),
+                    "weights_sha256": checkpoint.files_sha256(part.path),
+                    "runs": [_as_card(record) for record in rows],
+                }
+            )
+    missing = [run for run in study.runs if run.run_id not in found]
+    if missing:
+        return len(missing)
+    history = [_history(found[run.run_id]) for run in study.runs]
+    write_parquet(run_dir / "history.parquet", pd.concat(history))
+    card |= {
+        "status": "complete",
+        "splits_sha256": checkpoint.files_sha256(run_dir / "splits.json"),
+        "populations": populations,
+        "seconds": card["seconds"] + seconds,
+    }
+    checkpoint.write_card(run_dir, card)
+    for group in folder.iterdir():
+        checkpoint.remove_states(group)
+    return 0
+
+
+def _as_card(record: dict[str, Any]) -> dict[str, Any]:
+    log = Log(**record["log"])
+    quarantined = {"epoch": log.epochs, "step": log.bad_step + 1 if log.bad_step >= 0 else None}
+    return {
+        **{name: record[name] for name in ("cell", "assays", "fold", "seed", "run_id")},
+        "status": log.status_name,
+        "epochs": log.epochs,
+        "best_validation_loss": log.best,
+        "quarantined": quarantined if log.status == QUARANTINED else None,
+        "read": record["read"],
+        "target_scale": record["target_scale"],
+    }
+
+
+def _history(record: dict[str, Any]) -> pd.DataFrame:
+    """One row an epoch of a run."""
+    log = Log(**record["log"])
+    bad_step = np.full(log.epochs, -1)
+    if log.epochs:
+        bad_step[-1] = log.bad_step
+    return pd.DataFrame(
+        {
+            "run_id": record["run_id"],
+            "epoch": np.arange(1, log.epochs + 1),
+            "train_loss": np.array(log.train_loss, np.float32),
+            "validation_loss": np.array(log.validation_loss, np.float32),
+            "learning_rate": np.array(log.learning_rate, np.float32),
+            "bad_step": bad_step,
+        }
+    )

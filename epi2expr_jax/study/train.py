@@ -1,0 +1,284 @@
+"""The training of a request: every run to its end, saved as it goes, resumed."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import signal
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from epi2expr_jax.errors import InputError, OutOfMemory, Problem
+from epi2expr_jax.study import run_card
+from epi2expr_jax.study.assembly import Group, Share, Study
+from epi2expr_jax.study.request import TrainRequest
+from epi2expr_jax.training import checkpoint
+from epi2expr_jax.training.many_runs import Lanes, Log, Population
+from epi2expr_jax.training.one_run import QUARANTINED, RUNNING, RunState
+from epi2expr_jax.training.planning import fit
+from epi2expr_jax.training.splits import digest, write_splits
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """Where and how a training runs, which changes no result.
+
+    Attributes:
+        devices: use the first so many devices; 0: all.
+        runs_at_once: runs whose state is on the devices together, the others wait; 0: as many as
+            fit.
+        data_limit: bytes of signal on each device at a time, the rest is streamed from the store;
+            None: as much as fits.
+        checkpoint_every: epochs between checkpoints.
+        resume: go on where an interrupted training stopped.
+        share: the part of the runs that this process trains.
+    """
+
+    devices: int = 0
+    runs_at_once: int = 0
+    data_limit: int | None = None
+    checkpoint_every: int = 1
+    resume: bool = True
+    share: Share = Share()
+
+
+class Watcher:
+    """Is told how a training goes. This one only warns; subclasses also show the rest."""
+
+    def says(self, text: str) -> None:
+        """Something that a person in front of it may want to know."""
+
+    def warns(self, text: str) -> None:
+        """Something is missing from the result."""
+        warnings.warn(text, stacklevel=2)
+
+    def reading(self, tracks: Iterable) -> Iterable:
+        """Goes through the tracks as they are read."""
+        return tracks
+
+    def begins(self, name: str, population: Population, genes: np.ndarray) -> None:
+        """These runs begin or go on, each with so many training genes, `[R]`."""
+
+    def advances(self, advanced: list[int]) -> None:
+        """These of them took an epoch."""
+
+    def ends(self) -> None:
+        """None of them goes on."""
+
+
+def train(
+    request: TrainRequest,
+    run_dir: str | os.PathLike,
+    *,
+    machine: Machine = Machine(),
+    watcher: Watcher = Watcher(),
+    command: str = "epi2expr_jax.study.train, in Python",
+) -> dict[str, Any]:
+    """Train everything the request names, or the share of it that `machine` names.
+
+    The same call resumes an interrupted training, and does nothing for a complete one.
+
+    Args:
+        run_dir: made if it is not there.
+        command: what the run card says was run.
+
+    Returns:
+        The run card. Its status is `complete` once every share is trained.
+
+    Raises:
+        InputError: for anything wrong with the request, the store or the run directory.
+        SystemExit: after SIGTERM, once all that has been computed is saved.
+    """
+    started, run_dir = time.time(), pathlib.Path(run_dir)
+    study = Study(request)
+    if study.left_out:
+        watcher.warns(study.left_out)
+    card = run_card.begin(study, run_dir, machine.resume, command)
+    if card["status"] == "complete":
+        watcher.says(f"{run_dir} is complete: nothing to do")
+        return card
+    if card["versions"] != checkpoint.versions():
+        watcher.says("note: other versions or device than at the start; see the run card")
+    chrom = list(study.store.genes.chrom)
+    write_splits(run_dir / "splits.json", request.cv, request.split_seed, study.folds, chrom)
+    with _sigterm() as asked_to_stop:
+        for group in study.groups(machine.share, machine.data_limit, watcher.reading):
+            _Training(group, run_dir, machine, watcher, asked_to_stop).run()
+    missing = run_card.finish(study, run_dir, card, time.time() - started)
+    if missing:
+        watcher.says(f"{run_dir}: this share is done; {missing} runs of other processes are not")
+    return card
+
+
+class _Training:
+    """One population, from where it stands to its end."""
+
+    def __init__(
+        self,
+        group: Group,
+        run_dir: pathlib.Path,
+        machine: Machine,
+        watcher: Watcher,
+        asked_to_stop: list[int],
+    ):
+        self.group, self.machine, self.watcher = group, machine, watcher
+        self.asked_to_stop = asked_to_stop
+        self.folder = run_dir / "checkpoints" / group.name
+        self.parts = checkpoint.Parts(self.folder / machine.share.name)
+        lanes = Lanes.default(machine.devices)
+        self.fit = fit(group.trainer, group.runs, group.cache, lanes, at_once=machine.runs_at_once)
+
+    def run(self) -> None:
+        """Train until no run is left, saving as asked; less memory is tried where it is short."""
+        at_once = self.fit.at_once
+        while True:
+            population = self._population(at_once)
+            try:
+                self._to_the_end(population)
+            except OutOfMemory:
+                lanes = self.fit.lanes.count
+                if population.chunks <= 1:
+                    raise InputError.of(_too_large(self.fit.lanes.width)) from None
+                at_once = max(1, population.chunks // 2) * lanes
+                # Its arrays must be gone before others are made.
+                del population
+                self.watcher.says(
+                    f"{self.group.name}: out of memory; going on from the last checkpoint with "
+                    f"{at_once} runs at once"
+                )
+                self.parts.wait()
+            else:
+                break
+        self.parts.close()
+
+    def _population(self, at_once: int) -> Population:
+        """The population as it was saved, or as it begins."""
+        runs, trainer = self.group.runs, self.group.trainer
+        index = {run.run_id: i for i, run in enumerate(runs)}
+        logs = [Log() for _ in runs]
+        for part in checkpoint.read_parts(self.folder, "best"):
+            for record in part.records:
+                if record["run_id"] in index:
+                    logs[index[record["run_id"]]] = Log(**record["log"])
+        # A run's newest state, whichever process saved it.
+        newest: dict[int, tuple[int, checkpoint.Part, int]] = {}
+        for part in checkpoint.read_parts(self.folder, "state"):
+            for row, record in enumerate(part.records):
+                i = index.get(record["run_id"])
+                epochs = len(record["log"]["train_loss"])
+                if i is None or logs[i].status != RUNNING:
+                    continue
+                if i not in newest or epochs > newest[i][0]:
+                    newest[i] = epochs, part, row
+        states: dict[int, RunState] = {}
+        template = trainer.init(self.group.inputs.model_key[0])
+        for part in {id(part): part for _, part, _ in newest.values()}.values():
+            stacked = part.restore(template)
+            for i, (_, own, row) in newest.items():
+                if own is part:
+                    states[i] = jax.tree.map(lambda x, row=row: np.array(x[row]), stacked)
+                    logs[i] = Log(**part.records[row]["log"])
+        done = [log.epochs for log in logs if log.epochs]
+        if done:
+            self.watcher.says(
+                f"{self.group.name}: going on after epoch {max(done)}; {len(states)} runs under "
+                f"way, {len(done) - len(states)} ended, {len(runs) - len(done)} waiting"
+            )
+        return Population(
+            trainer, runs, self.group.inputs, self.group.cache,
+            self.fit.lanes, at_once, (states, logs),
+        )  # fmt: skip
+
+    def _to_the_end(self, population: Population) -> None:
+        genes = self.group.inputs.train.sum(axis=1)
+        self.watcher.begins(self.group.name, population, genes)
+        rounds = 0
+        try:
+            while population.alive:
+                with contextlib.closing(population.advance()) as chunks:
+                    for advanced in chunks:
+                        self.watcher.advances(advanced)
+                        if self.asked_to_stop:
+                            break
+                rounds += 1
+                if (
+                    not population.alive
+                    or self.asked_to_stop
+                    or rounds % self.machine.checkpoint_every == 0
+                ):
+                    self._save(population)
+                if self.asked_to_stop:
+                    self.parts.close()
+                    self.watcher.says("stopped by SIGTERM; all is saved, the same command resumes")
+                    raise SystemExit(128 + signal.SIGTERM)
+        finally:
+            self.watcher.ends()
+        for i, log in enumerate(population.logs):
+            if log.status == QUARANTINED:
+                self.watcher.warns(_quarantine(population, i))
+
+    def _save(self, population: Population) -> None:
+        ended, weights = population.take_ended()
+        under_way, states = population.snapshot()
+        self.parts.save(
+            (self._records(population, ended), weights),
+            (self._records(population, under_way), states),
+        )
+
+    def _records(self, population: Population, members: list[int]) -> list[dict[str, Any]]:
+        return [
+            {
+                **dataclasses.asdict(population.runs[i]),
+                "run_id": population.runs[i].run_id,
+                "target_scale": dataclasses.asdict(self.group.scales[i]),
+                "model_config": dataclasses.asdict(self.group.trainer.model_config),
+                "read": self._read(i),
+                "log": dataclasses.asdict(population.logs[i]),
+            }
+            for i in members
+        ]
+
+    def _read(self, i: int) -> dict[str, str]:
+        """Digests of the genes a run is trained on and chosen by: of what is in its arrays."""
+        inputs, genes = self.group.inputs, self.group.genes.gene_id.to_numpy()
+        parts = {"train": inputs.train[i], "validation": inputs.validation[i]}
+        return {part: digest(genes[mask]) for part, mask in parts.items()}
+
+
+def _too_large(lanes: int) -> Problem:
+    return Problem(
+        f"{jax.local_devices()[0]}",
+        f"too little memory for {lanes} runs side by side",
+        "a device that holds one chunk of runs",
+        "make the model smaller (--width) or the batch (--batch_size), or the share of tracks "
+        "(--data_gib)",
+    )
+
+
+def _quarantine(population: Population, i: int) -> str:
+    run, log = population.runs[i], population.logs[i]
+    where = f"step {log.bad_step + 1}" if log.bad_step >= 0 else "validation"
+    return (
+        f"quarantined: {run.run_id} ({run.cell} {run.label} {run.fold} seed {run.seed}): its loss "
+        f"was not finite in epoch {log.epochs}, {where}"
+    )
+
+
+@contextlib.contextmanager
+def _sigterm() -> Iterator[list[int]]:
+    """A list that is no longer empty once the process was asked to end (preemption)."""
+    asked: list[int] = []
+    try:
+        before = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    except ValueError:  # not the main thread: whoever runs it handles signals
+        yield asked
+        return
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)

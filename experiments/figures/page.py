@@ -1,0 +1,96 @@
+"""Which figures the report of a run shows."""
+
+import pathlib
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from epi2expr_jax.scores import table as scoring
+from experiments.figures.altered_marks import effect_figures
+from experiments.figures.studies import (
+    across_figure,
+    models_figure,
+    pairs_figure,
+    quality_figure,
+    shapley_figure,
+    sweep_figure,
+)
+from experiments.figures.style import heat_map, ranking_figure, unit_of
+from experiments.figures.training import MOST_CURVES, learning_curves, prediction_figure
+
+
+def headline(ranked: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the answer: "all" comes first; without it (no cell has every assay) a cell."""
+    return ranked.loc[ranked["cell"] == ranked["cell"].iloc[0], :].reset_index(drop=True)
+
+
+def page_figures(
+    run_dir: pathlib.Path,
+    target: str,
+    cells: list[str],
+    runs: pd.DataFrame,
+    tables: dict[str, pd.DataFrame],
+) -> dict[str, Figure]:
+    """Every figure of the report by name; those whose table is empty are not there.
+
+    Args:
+        run_dir: holds history.parquet and predictions.parquet.
+        target: what was trained on, see `training.targets`.
+        cells: where models were tested.
+        runs: columns run_id and assay.
+        tables: those of the page by name; all names are there, some tables may be empty.
+    """
+    unit, ranked = unit_of(target), tables["ranking"]
+    rows = headline(ranked)
+    assays = list(dict.fromkeys([*rows["assay"], *ranked["assay"], *runs["assay"]]))
+    grid = ranked[ranked["cell"] != scoring.ALL].pivot(
+        index="assay", columns="cell", values="pearson"
+    )
+    history = pd.read_parquet(run_dir / "history.parquet").merge(runs[["run_id", "assay"]])
+    half = MOST_CURVES // 2
+    few = assays if len(assays) <= MOST_CURVES else [*assays[:half], *assays[-half:]]
+    ends = rows.iloc[sorted({0, len(rows) // 2, len(rows) - 1})]
+    filters: list = [("assays", "in", list(ends["assay"]))]
+    if rows["cell"].iloc[0] != scoring.ALL:
+        filters.append(("cell", "==", rows["cell"].iloc[0]))
+    predictions = pd.read_parquet(
+        run_dir / "predictions.parquet",
+        columns=["assays", "observed", "predicted"],
+        filters=filters,
+    )
+    figures = {
+        "ranking": ranking_figure(rows, unit),
+        "cells": heat_map(grid.reindex(index=assays, columns=cells)),
+        "curves": learning_curves(history, few),
+        "predictions": prediction_figure(predictions, ends, unit),
+        "pairs": pairs_figure(_pairs(tables)),
+    }
+    for name, draw in (
+        ("baselines", models_figure), ("models", models_figure), ("sweep", sweep_figure),
+    ):  # fmt: skip
+        if len(tables[name]):
+            figures[name] = draw(tables[name])
+    if len(tables["effects"]):
+        drawn = effect_figures(tables["effects"])
+        figures |= {f"effects_{name}": figure for name, figure in drawn.items()}
+    if len(tables["quality"]):
+        figures["quality"] = quality_figure(tables["quality"])
+    if len(tables["shapley"]):
+        figures["shapley"] = shapley_figure(_over_all(tables["shapley"]))
+    if len(tables["across_cells"]):
+        table = tables["across_cells"]
+        order = [assay for assay in assays if assay in set(table["assays"])]
+        figures["across_cells"] = across_figure(table, order)
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def _over_all(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that average over cells, or those of the first cell."""
+    return table[table["cell"] == table["cell"].iloc[0]]
+
+
+def _pairs(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Scores of pairs and single assays: of models trained on each, or of a masked-mark model."""
+    if len(tables["subsets"]):
+        return _over_all(tables["subsets"]).rename(columns={"subset": "assay"})
+    return headline(tables["ranking"])

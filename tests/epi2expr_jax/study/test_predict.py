@@ -1,0 +1,26 @@
+"""Predictions as a table: of genes that a model never saw, and of no others."""
+
+import numpy as np
+import pytest
+
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.predict.loading import load
+from epi2expr_jax.study.predict import predict
+
+
+def test_a_row_is_what_a_run_predicts_of_a_gene(finished, small_store):
+    genes = small_store.genes.gene_id.tolist()[:5]
+    table = predict(finished, genes)
+    array = load(finished).predict(small_store, genes)
+    assert set(table) == {"run", "gene", "cell", "assays", "fold", "seed", "expression"}
+    assert len(table) == int(np.isfinite(array).sum())  # not of the genes a run saw
+    for row in table.iloc[::7].itertuples():
+        one = array.sel(run=row.run, gene=row.gene)
+        assert (row.expression, row.cell, row.fold) == (one.item(), one.cell, one.fold)
+
+
+def test_other_stores_and_options_are_handed_on(finished, small_store):
+    every = predict(finished, store=small_store.path, include_seen=True)
+    assert len(every) == len(load(finished).runs) * len(small_store.genes)
+    with pytest.raises(InputError, match="unknown genes"):
+        predict(finished, ["ENSG1"])

@@ -1,0 +1,44 @@
+"""The run card: begun with the request, closed once every share is trained."""
+
+import dataclasses
+
+import pytest
+
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.study.assembly import Share, Study
+from epi2expr_jax.study.run_card import begin, finish
+from epi2expr_jax.study.train import Machine, train
+from epi2expr_jax.training import checkpoint
+
+
+def test_it_begins_with_what_was_asked_and_typed(small_store, tmp_path, request_for):
+    study = Study(request_for(small_store))
+    card = begin(study, tmp_path / "run", True, "what was typed")
+    assert checkpoint.read_card(tmp_path / "run") == {"version": 1, **card}
+    assert (card["status"], card["command"]) == ("training", "what was typed")
+    assert card["request"] == study.request.as_json()
+    again = begin(study, tmp_path / "run", True, "something else")
+    assert again == {"version": 1, **card}
+    other = Study(dataclasses.replace(study.request, seeds=2))
+    with pytest.raises(InputError, match="a run of another request \\(seeds=1, now 2\\)"):
+        begin(other, tmp_path / "run", True, "")
+
+
+def test_only_what_was_left_half_written_may_lie_there(small_store, tmp_path, request_for):
+    study = Study(request_for(small_store))
+    (tmp_path / "run_card.json.1234.partial").touch()
+    begin(study, tmp_path, True, "")
+    (tmp_path / checkpoint.RUN_CARD).unlink()
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(InputError, match="files that are not a run"):
+        begin(study, tmp_path, True, "")
+
+
+def test_it_closes_with_the_last_share(small_store, tmp_path, request_for):
+    request = request_for(small_store, folds=["fold1"])
+    half = train(request, tmp_path, machine=Machine(share=Share(0, 2)))
+    assert half["status"] == "training"
+    assert finish(Study(request), tmp_path, half, 1.0) == 3  # 2 cells x 3 assays in all
+    assert not (tmp_path / "history.parquet").exists()
+    assert train(request, tmp_path, machine=Machine(share=Share(1, 2)))["status"] == "complete"
+    assert (tmp_path / "history.parquet").exists()

@@ -6,7 +6,7 @@ import difflib
 import errno
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any, overload
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,13 +144,7 @@ class _Part:
         return isinstance(error, InputError)
 
 
-@overload
-def collect(problems: None = None, *, most: int | None = None) -> Problems: ...
-@overload
-def collect(
-    problems: list[Problem], kind: str = ""
-) -> contextlib.AbstractContextManager[None, bool]: ...
-def collect(problems: list[Problem] | None = None, kind: str = "", most: int | None = None) -> Any:
+def collect(most: int | None = None) -> Problems:
     """Gather problems, and raise them together at the end: the one way to report several.
 
         with collect() as problems:
@@ -167,25 +161,7 @@ def collect(problems: list[Problem] | None = None, kind: str = "", most: int | N
     Raises:
         InputError: at the end, of all that was found, each once.
     """
-    return Problems(most) if problems is None else _into_list(problems, kind)
-
-
-@contextlib.contextmanager
-def _into_list(problems: list[Problem], kind: str = "") -> Iterator[None]:
-    """Append the problems of an `InputError` raised inside to `problems`, and go on.
-
-    Args:
-        problems: what is found is added here, also by the code inside.
-        kind: the name of those added that have none.
-    """
-    before = len(problems)
-    try:
-        yield
-    except InputError as error:
-        problems.extend(error.problems)
-    problems[before:] = [
-        dataclasses.replace(problem, kind=problem.kind or kind) for problem in problems[before:]
-    ]
+    return Problems(most)
 
 
 def describe(problems: Iterable[Problem]) -> str:

@@ -22,9 +22,9 @@ from tqdm import tqdm
 from epi2expr_jax.files import write_csv
 from epi2expr_jax.predict.held_out import has_tracks, held_out_in
 from epi2expr_jax.predict.loading import load
-from epi2expr_jax.program import start
+from epi2expr_jax.program import require, start
 from epi2expr_jax.scores.across_cells import score_across_cells
-from experiments.cli.flags import define_run, define_store, require
+from experiments.cli.flags import define_run, define_store
 
 FLAGS = flags.FLAGS
 

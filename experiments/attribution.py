@@ -32,10 +32,10 @@ from tqdm import tqdm
 from epi2expr_jax.files import whole, write_csv, write_parquet
 from epi2expr_jax.interpret import attribution
 from epi2expr_jax.predict.loading import load
-from epi2expr_jax.program import start
+from epi2expr_jax.program import require, start
 from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, jackknife
 from epi2expr_jax.store.window_store import WindowStore
-from experiments.cli.flags import define_run, define_store, refuse_without_effect, require
+from experiments.cli.flags import define_run, define_store, refuse_without_effect
 from experiments.cli.genes import define_genes, genes_of
 from experiments.figures.altered_marks import profile_figure
 from experiments.figures.style import STYLE, save_figure, unit_of

@@ -25,13 +25,13 @@ from tqdm import tqdm
 from epi2expr_jax import predict
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import write_csv
-from epi2expr_jax.program import start
+from epi2expr_jax.program import require, start
 from epi2expr_jax.scores import shapley
 from epi2expr_jax.scores.subsets import subset_scores
 from epi2expr_jax.scores.table import ALL
 from epi2expr_jax.training.checkpoint import read_card
 from epi2expr_jax.training.splits import read_splits
-from experiments.cli.flags import define_run, define_store, require
+from experiments.cli.flags import define_run, define_store
 
 FLAGS = flags.FLAGS
 

@@ -34,13 +34,13 @@ from epi2expr_jax.inputs.trained_signal import TrainedSignal
 from epi2expr_jax.models.chromoformer import ChromoformerConfig
 from epi2expr_jax.models.chromoformer_torch import StateDict, from_torch, to_torch
 from epi2expr_jax.predict.loading import load
-from epi2expr_jax.program import start
+from epi2expr_jax.program import require, start
 from epi2expr_jax.roadmap import CHROMOFORMER_GROUPS
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.runs import Run
 from epi2expr_jax.training.splits import Fold, write_splits
 from epi2expr_jax.training.targets import LABEL, TargetScale
-from experiments.cli.flags import command_line, define_run, refuse_without_effect, require
+from experiments.cli.flags import command_line, define_run, refuse_without_effect
 
 FLAGS = flags.FLAGS
 

@@ -27,9 +27,9 @@ from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.files import write_csv, write_parquet
 from epi2expr_jax.interpret.enrichment import EFFECT, enrich
 from epi2expr_jax.interpret.variants import assign_variants
-from epi2expr_jax.program import start
+from epi2expr_jax.program import require, start
 from epi2expr_jax.training.checkpoint import read_card
-from experiments.cli.flags import define_run, require
+from experiments.cli.flags import define_run
 from experiments.figures.studies import enrichment_figure
 from experiments.figures.style import STYLE, save_figure
 

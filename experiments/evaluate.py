@@ -20,12 +20,12 @@ from absl import flags
 from tqdm import tqdm
 
 from epi2expr_jax.predict.baselines import BASELINES
-from epi2expr_jax.program import start
+from epi2expr_jax.program import require, start
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.scores.agreement import agreement, best_assays, verdict
 from epi2expr_jax.study.evaluate import evaluate
-from experiments.cli.flags import define_run, define_store, require
+from experiments.cli.flags import define_run, define_store
 
 FLAGS = flags.FLAGS
 

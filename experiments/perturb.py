@@ -38,10 +38,10 @@ from epi2expr_jax.perturb.effects import run as run_edits
 from epi2expr_jax.perturb.effects import summarise, to_frame
 from epi2expr_jax.perturb.places import PRESETS
 from epi2expr_jax.predict.loading import load
-from epi2expr_jax.program import start
+from epi2expr_jax.program import require, start
 from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, jackknife
 from experiments.cli.edits import FACTORS, named_edits, named_places, to_number
-from experiments.cli.flags import define_run, define_store, refuse_without_effect, require
+from experiments.cli.flags import define_run, define_store, refuse_without_effect
 from experiments.cli.genes import define_genes, genes_of
 from experiments.figures.altered_marks import effect_figures, one_change, track_figure
 from experiments.figures.style import STYLE, save_figure

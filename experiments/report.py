@@ -27,13 +27,13 @@ from matplotlib.figure import Figure
 from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.files import write_csv, write_text
 from epi2expr_jax.genome import listing
-from epi2expr_jax.program import start
+from epi2expr_jax.program import require, start
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.scores.agreement import agreement, best_assays, quality_correlations, verdict
 from epi2expr_jax.scores.comparison import compare_models
 from epi2expr_jax.training import checkpoint
-from experiments.cli.flags import define_run, require
+from experiments.cli.flags import define_run
 from experiments.figures.altered_marks import one_change
 from experiments.figures.page import headline, page_figures
 from experiments.figures.studies import MOST_PANELS

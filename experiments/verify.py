@@ -33,14 +33,14 @@ from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.pools import cells_of
 from epi2expr_jax.predict.held_out import predict_held_out
 from epi2expr_jax.predict.loading import load
-from epi2expr_jax.program import start
+from epi2expr_jax.program import require, start
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.runs import Run, drawn
 from epi2expr_jax.training.splits import PARTS, Fold, digest, make_folds, read_splits
-from experiments.cli.flags import define_run, define_store, require
+from experiments.cli.flags import define_run, define_store
 
 FLAGS = flags.FLAGS
 

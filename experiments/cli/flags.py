@@ -17,6 +17,7 @@ from epi2expr_jax.inputs.dataset import NORMALISATIONS, ORIENTATIONS, InputConfi
 from epi2expr_jax.inputs.transforms import TRANSFORMS
 from epi2expr_jax.models import REGISTRY, ChromoformerConfig
 from epi2expr_jax.models.config import WindowModelConfig
+from epi2expr_jax.program import require
 from epi2expr_jax.study.request import DECAY, SCHEDULES, TrainRequest, default_schedule, published
 from epi2expr_jax.training.losses import LOSSES
 from epi2expr_jax.training.one_run import PRECISIONS, TrainConfig
@@ -225,14 +226,6 @@ def _train_config(schedule: str) -> TrainConfig:
         masked=FLAGS.masked,
         **changes,
     )
-
-
-def require(*names: str) -> None:
-    """Refuse a command line that lacks one of these flags."""
-    with collect() as problems:
-        for name in names:
-            if not FLAGS[name].value:
-                problems.add("command line", f"no --{name}", "a value", "see --help for an example")
 
 
 def refuse_without_effect(flags_and_why: Iterable[tuple[str, str]]) -> None:

@@ -54,25 +54,6 @@ def test_the_nearest_names_are_offered_once_each(found, remedy):
     assert nearest(found, ["H3K27ac", "DNase", "CTCF"]) == remedy
 
 
-def test_problems_are_collected_and_the_unnamed_get_a_kind():
-    problems = [ONE]
-    with collect(problems, kind="strand"):
-        problems.append(ONE)
-        raise InputError.of([ONE, OTHER])
-    assert [problem.kind for problem in problems] == ["", "strand", "strand", "empty"]
-    assert problems[3] == OTHER
-    with collect(problems):
-        pass
-    assert len(problems) == 4
-
-
-def test_other_errors_are_not_collected():
-    problems = []
-    with pytest.raises(KeyError), collect(problems):
-        raise KeyError("a fault of ours")
-    assert problems == []
-
-
 def find_several(went_on):
     with collect() as problems:
         problems.add("a.csv, line 2", "strand x", "+ or -", "correct it")

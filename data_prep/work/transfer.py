@@ -21,7 +21,7 @@ import urllib3
 from tqdm import tqdm
 
 from epi2expr_jax.errors import InputError, collect
-from epi2expr_jax.files import sha256, write_json
+from epi2expr_jax.files import read_json, sha256, write_json
 
 LOCK = "downloads.lock.json"
 _PIECE = 1 << 18
@@ -142,18 +142,12 @@ class _Lock:
         self._guard = threading.Lock()
         self._known: dict[str, dict] = {}
         if path.exists():
-            try:
-                known = json.loads(path.read_text())
-                if not all({"bytes", "sha256"} <= set(record) for record in known.values()):
-                    raise ValueError("a record without length or checksum")
-            except (ValueError, AttributeError, TypeError):
-                raise InputError(
-                    str(path),
-                    "no readable lock file",
-                    "JSON of URL to bytes and sha256",
-                    "restore it, or delete it to record the checksums anew",
-                ) from None
-            self._known = known
+            remedy = "restore it, or delete it to record the checksums anew"
+            self._known = read_json(path, "lock file", remedy)
+            for record in self._known.values():
+                if not (isinstance(record, dict) and {"bytes", "sha256"} <= set(record)):
+                    found, expected = f"no readable lock file ({record})", "bytes and sha256 a URL"
+                    raise InputError(str(path), found, expected, remedy)
 
     def get(self, url: str) -> dict | None:
         return self._known.get(url)

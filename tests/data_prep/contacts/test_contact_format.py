@@ -10,9 +10,9 @@ from data_prep.contacts.contact_format import COLUMNS, ContactFormat, pick_colum
 from data_prep.formats.assembly import load_assembly
 from data_prep.simulate import simulate
 from epi2expr_jax.errors import collect
+from epi2expr_jax.study.request import TrainRequest
+from epi2expr_jax.study.train import train
 from epi2expr_jax.training.one_run import TrainConfig
-from experiments.cli.flags import TrainRequest
-from experiments.cli.training import train
 from tests.data_prep.problems import problems_of
 
 TINY = {

@@ -209,7 +209,7 @@ def attention_rollout(
     if not (config.contacts and config.token_width):
         raise InputError(
             "the run",
-            f"{config.NAME} models, without attention among regions",
+            f"{config.NAME} models without regions, or without attention among them",
             "chromoformer, trained with contacts",
             "use integrated_gradients",
         )

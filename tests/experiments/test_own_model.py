@@ -102,7 +102,7 @@ def test_it_is_attributed(run, small_store):
         found.promoter.sum(("assay", "bin")), found.difference, rtol=1e-3, atol=1e-3
     )
     assert (found.promoter != 0).any(("gene", "bin")).all()
-    with pytest.raises(InputError, match="plain models, without attention among regions"):
+    with pytest.raises(InputError, match="plain models without regions"):
         attribution.attention_rollout(ensemble, small_store, genes)
 
 

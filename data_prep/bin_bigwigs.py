@@ -7,7 +7,7 @@
 Each track becomes OUT/NAME.25bp.bw on the same chromosomes. A bin's value is the mean over all its
 bases, weighted by bases and never from zoom levels; bases that the track does not list count as 0,
 and the last bin of a chromosome is the mean over the bases that are left. Every bin is listed, so
-what share of a track was measured is no longer to be seen in the result. Tracks that are done, and
+the result does not show what share of a track was measured. Tracks that are done, and
 no older than their source, are skipped; one that cannot be read is named at the end, with the rest
 done. Memory: some 0.65 GB a worker for human chromosomes.
 """
@@ -19,7 +19,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from data_prep.formats.bigwig import create_bigwig, damage, open_bigwig, require_room
+from data_prep.formats.bigwig import create_bigwig, open_bigwig, require_room, require_whole
 from data_prep.formats.bin_means import region_means
 from data_prep.work.conversion import conversion_from_flags, convert, define_conversion
 from epi2expr_jax.errors import InputError
@@ -80,7 +80,7 @@ def _add_chromosome(file, source: pathlib.Path, chrom: str, size: int, bin_bp: i
 
 
 def main() -> None:
-    conversion = conversion_from_flags("bigwigs", f".{FLAGS.bin_bp}bp.bw", check=damage)
+    conversion = conversion_from_flags("bigwigs", f".{FLAGS.bin_bp}bp.bw", check=require_whole)
     make = functools.partial(bin_bigwig, bin_bp=FLAGS.bin_bp)
     made = convert(conversion, make, FLAGS.workers)
     skipped = len(conversion.targets) - len(made)

@@ -6,12 +6,12 @@
     … --tracks=roadmap_pvalue --downloads=/data/tracks --connections=8      # from URLs
     … --scheduler_address=tcp://head:8786                # on the workers of a Dask cluster
 
-All inputs are checked (as data_prep.doctor does), then tracks of which the sheet gives the URL
-alone are downloaded (as data_prep.download does), checked, and all are read: one task is one track.
-What cannot be had or read is named at the end, with the rest done. The same command run again does
-only what is missing: a killed build loses at most the tracks it was reading, and a track that is
-done needs the download of its file no more. At the end the store is read back and compared with
-its checksums.
+All inputs are checked (as data_prep.doctor does), then tracks that the sheet knows only by their
+URL are downloaded (as data_prep.download does) and checked. Then all are read, one task a track.
+What cannot be downloaded or read is named at the end, with the rest done. The same command run
+again does only what is missing: a killed build loses at most the tracks it was reading. Once a
+track is in the store, its downloaded file can be deleted. At the end the store is read back and
+compared with its checksums.
 """
 
 import contextlib
@@ -32,14 +32,14 @@ from tqdm import tqdm
 from data_prep.checks.build_inputs import BuildConfig, BuildInputs, define_flags
 from data_prep.checks.needs import store_folder
 from data_prep.checks.track_files import (
+    check_track,
+    compare_files,
     examine,
     present_tracks,
-    same_file_problems,
     summary,
-    track_problems,
 )
 from data_prep.formats.bed import touched_bins
-from data_prep.formats.bigwig import damage
+from data_prep.formats.bigwig import require_whole
 from data_prep.formats.bin_means import track_means, track_region_means
 from data_prep.formats.track_sheet import Track
 from data_prep.work import cluster
@@ -51,7 +51,8 @@ from data_prep.work.sources import (
     with_mirrors,
 )
 from data_prep.work.transfer import Limits, fetch
-from epi2expr_jax.errors import InputError, Problem, collect
+from epi2expr_jax.errors import InputError, Problems, collect
+from epi2expr_jax.files import file_record, whole
 from epi2expr_jax.genome import WindowSpec, window_bounds
 from epi2expr_jax.program import start
 from epi2expr_jax.store.manifest import Manifest
@@ -67,7 +68,7 @@ def build(
 
     Args:
         config: what to build.
-        limits: of the network, for tracks of which the sheet gives the URL alone.
+        limits: of the network, for tracks that the sheet knows only by their URL.
         mirrors: prefixes of URLs and their replacements.
 
     Raises:
@@ -89,28 +90,25 @@ def build(
     if config.scheduler_address:
         with _workers(config, len(missing)):
             pass  # what is wrong with them is said before hours are spent on downloads
-    problems: list[Problem] = []
-    todo: list[Track] = []
-    with collect(problems):
+    with collect() as problems:
         todo = _downloaded(inputs, missing, limits, mirrors, problems)
-    # With --min_covered, which genes stay follows from all tracks.
-    if not problems or (todo and (store or config.min_covered == 0)):
-        with collect(problems), _workers(config, len(todo)) as client:
-            if store is None:
-                store = _declare(inputs, manifest, client)
-            elif len(missing) < len(tracks):
-                print(f"going on: {len(tracks) - len(missing)} of {len(tracks)} tracks are done")
-            cluster.run_each(
-                client,
-                build_slab,
-                todo,
-                "building tracks",
-                str(path.absolute()),
-                inputs.blacklist,
-                retries=config.retries,
-            )
-    if problems:
-        raise InputError.of(problems)
+        # With --min_covered, which genes stay follows from all tracks.
+        if not problems or (todo and (store or config.min_covered == 0)):
+            with _workers(config, len(todo)) as client:
+                if store is None:
+                    store = _declare(inputs, manifest, client)
+                elif len(missing) < len(tracks):
+                    done = len(tracks) - len(missing)
+                    print(f"going on: {done} of {len(tracks)} tracks are done")
+                cluster.run_each(
+                    client,
+                    build_slab,
+                    todo,
+                    "building tracks",
+                    str(path.absolute()),
+                    inputs.blacklist,
+                    retries=config.retries,
+                )
     return _verified(config)
 
 
@@ -130,36 +128,35 @@ def _downloaded(
     tracks: Sequence[Track],
     limits: Limits | None,
     mirrors: Sequence[tuple[str, str]],
-    problems: list[Problem],
+    problems: Problems,
 ) -> list[Track]:
     """Fetch what the tracks know URLs of; those that are whole and sound are returned.
 
     Args:
-        problems: what is wrong with the others is added to it.
+        inputs: what is to be built.
+        tracks: those to fetch.
+        limits, mirrors: as for `build`.
+        problems: takes what is wrong with the other tracks.
 
     Raises:
         InputError: if two URLs gave the same file.
     """
     here = set(present_tracks(tracks))  # `examine` has looked into them
-    wanted = with_mirrors(track_downloads(tracks, damage), mirrors)
+    wanted = with_mirrors(track_downloads(tracks, require_whole), mirrors)
     if not wanted:
         return list(tracks)
     failed = fetch(wanted, inputs.config.download_folder, limits)
     sound = []
     for track in tracks:
-        found = [
-            problem
-            for source in track.sources
-            for problem in failed.get(pathlib.Path(source.location), [])
-        ]
-        if not found and track not in here:
-            found = track_problems(track, inputs)
-        problems += found
-        if not found:
-            sound.append(track)
-    same = same_file_problems(inputs.sheet.tracks)
-    if same:
-        raise InputError.of(same)
+        with problems.part(), collect() as own:
+            for source in track.sources:
+                if error := failed.get(pathlib.Path(source.location)):
+                    own.extend(error.problems)
+            if not own and track not in here:
+                check_track(track, inputs)
+            if not own:
+                sound.append(track)
+    compare_files(inputs.sheet.tracks)
     return sound
 
 
@@ -197,7 +194,7 @@ def _coverage_folder(store: str) -> pathlib.Path:
 
 def _least_coverage(inputs: BuildInputs, manifest: Manifest, client: Client) -> np.ndarray:
     """The first pass: each candidate gene's lowest coverage `[G]` over all tracks."""
-    # Kept beside the store until it is declared, under a name that says what was asked for.
+    # Kept next to the store until it is declared, under a name that says what was asked for.
     files = [
         (track.cell, track.assay, source.location, pathlib.Path(source.location).stat().st_size)
         for track in inputs.sheet.tracks
@@ -236,10 +233,8 @@ def record_coverage(
 ) -> None:
     """One task of the first pass: coverage `[G]` of one track, into a file of its own."""
     _, coverage = _window_signal(track, genes, window, blacklist)
-    file = _coverage_file(pathlib.Path(folder), track)
-    partial = file.with_suffix(".partial.npy")
-    np.save(partial, coverage)
-    partial.replace(file)
+    with whole(_coverage_file(pathlib.Path(folder), track)) as place:
+        np.save(place, coverage)
 
 
 def _window_signal(
@@ -279,50 +274,37 @@ def source_records(track: Track) -> list[dict[str, Any]]:
     Raises:
         InputError: if the sheet names another sha256.
     """
-    records, problems = [], []
-    for source in track.sources:
-        path = pathlib.Path(source.location)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if source.sha256 and source.sha256.lower() != digest:
-            problems.append(
-                Problem(
-                    str(path),
-                    f"sha256 {digest}",
-                    f"{source.sha256}, as the track sheet says",
-                    "download the file again, or correct the sheet",
-                )
-            )
-        records.append({"name": path.name, "bytes": path.stat().st_size, "sha256": digest})
-    if problems:
-        raise InputError.of(problems)
+    records = []
+    with collect() as problems:
+        for source in track.sources:
+            record = file_record(source.location)
+            with problems.part():
+                source.require_sha256(record["sha256"])
+            records.append(record)
     return records
 
 
 def _require_same_sources(store: WindowStore, inputs: BuildInputs) -> None:
     """A track whose file has changed size since its slab was built must not pass for done."""
-    problems = []
-    # A file may be gone whose slab is there: it is not needed any more.
-    for track in present_tracks(inputs.sheet.tracks):
-        record = store.slab_record(track.cell, track.assay)
-        sizes = [pathlib.Path(source.location).stat().st_size for source in track.sources]
-        if record and sizes != [source["bytes"] for source in record["sources"]]:
-            problems.append(
-                Problem(
+    with collect() as problems:
+        # A file may be gone whose slab is there: it is not needed any more.
+        for track in present_tracks(inputs.sheet.tracks):
+            record = store.slab_record(track.cell, track.assay)
+            sizes = [pathlib.Path(source.location).stat().st_size for source in track.sources]
+            if record and sizes != [source["bytes"] for source in record["sources"]]:
+                problems.add(
                     f"{store.path}: {track.cell}-{track.assay}",
                     f"a slab built from files of {[s['bytes'] for s in record['sources']]} bytes",
                     f"the files that are there now, of {sizes} bytes",
                     "delete its marker under slabs/ to build it again, or give another --store",
                 )
-            )
-    if problems:
-        raise InputError.of(problems)
 
 
 def _workers(config: BuildConfig, tracks: int) -> contextlib.AbstractContextManager[Client]:
     """A client to the workers that the configuration asks for, of no more than can be busy."""
     if config.scheduler_address:
-        return cluster.join(config.scheduler_address, store_folder(config.store))
+        needed = {track_means.__module__, WindowStore.__module__}
+        return cluster.join(config.scheduler_address, store_folder(config.store), needed)
     return cluster.local(min(config.workers, tracks), config.worker_gib)
 
 

@@ -15,14 +15,13 @@ assembly, and no older than their source, are skipped.
 
 Memory: 0.4 GB, and some 130 bytes for each read of the chromosome with most (0.8 GB in all for 40
 million reads of a human genome).
-Disk while it runs: 8 bytes a read, beside the result.
+Disk while it runs: 8 bytes a read, besides the result.
 """
 
 import dataclasses
 import functools
 import pathlib
 import shutil
-import zlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -34,7 +33,8 @@ from tqdm import tqdm
 from data_prep.formats.assembly import load_assembly
 from data_prep.formats.bigwig import create_bigwig, open_bigwig, require_room
 from data_prep.work.conversion import conversion_from_flags, convert, define_conversion
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import opened
 from epi2expr_jax.genome import listing, match_chromosomes
 from epi2expr_jax.program import start
 
@@ -126,7 +126,12 @@ def write_depth(
                         bounds.to_numpy(np.int32).tofile(file)
                 bar.update(len(part))
         if not counts.any():
-            raise InputError.of(_nothing_there(source, elsewhere, chrom_sizes))
+            raise InputError(
+                str(source),
+                f"reads on {listing(elsewhere)} alone" if elsewhere else "no reads",
+                f"reads on chromosomes of the assembly ({listing(chrom_sizes)})",
+                "check --assembly",
+            )
         with create_bigwig(target, chrom_sizes) as file:
             for chrom, size in tqdm(
                 chrom_sizes.items(), f"depth of {source.name}", leave=False, disable=hidden
@@ -141,17 +146,6 @@ def write_depth(
     return Counted(int(counts.sum()), elsewhere)
 
 
-def _nothing_there(
-    reads: pathlib.Path, elsewhere: dict[str, int], sizes: dict[str, int]
-) -> Problem:
-    return Problem(
-        str(reads),
-        f"reads on {listing(elsewhere)} alone" if elsewhere else "no reads",
-        f"reads on chromosomes of the assembly ({listing(sizes)})",
-        "check --assembly",
-    )
-
-
 def _add_runs(file, chrom: str, starts: np.ndarray, ends: np.ndarray, depth: np.ndarray) -> None:
     for i in range(0, len(starts), _RUNS):
         part = slice(i, i + _RUNS)
@@ -163,31 +157,29 @@ def _batches(path: pathlib.Path) -> Iterator[pd.DataFrame]:
     """Reads some at a time: chrom, start, end.
 
     Raises:
-        InputError: if the file is missing or cut short, or naming the first line that is no read.
+        InputError: if the file is missing or cut short, or naming a line that is not a read.
     """
     if path.suffix == ".bam":
         yield from _bam_batches(path)
         return
-    seen = 0
-    try:
-        with pd.read_csv(
-            path, sep="\t", header=None, usecols=[0, 1, 2], names=["chrom", "start", "end"],
-            dtype={"chrom": "category", "start": np.int64, "end": np.int64}, comment="#",
-            chunksize=_READS,
-        ) as parts:  # fmt: skip
-            for part in parts:
-                _require_reads(path, part)
-                seen += len(part)
-                yield part
-    except InputError:  # a ValueError, too
-        raise
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise InputError(
-            str(path),
-            f"no readable reads after the first {seen:,} ({error})",
-            "tagAlign or BED: chrom, start and end between tabs",
-            "download it again, or give another file",
-        ) from None
+    seen, expected = 0, "tagAlign or BED: chrom, start and end between tabs"
+    with opened(path, expected) as file:
+        try:
+            with pd.read_csv(
+                file, sep="\t", header=None, usecols=[0, 1, 2], names=["chrom", "start", "end"],
+                dtype={"chrom": "category", "start": np.int64, "end": np.int64}, comment="#",
+                chunksize=_READS,
+            ) as parts:  # fmt: skip
+                for part in parts:
+                    _require_reads(path, part)
+                    seen += len(part)
+                    yield part
+        except InputError:  # a ValueError, too
+            raise
+        except ValueError as error:
+            found = f"no readable reads after the first {seen:,} ({error})"
+            remedy = "download it again, or give another file"
+            raise InputError(str(path), found, expected, remedy) from None
 
 
 def _require_reads(path: pathlib.Path, part: pd.DataFrame) -> None:

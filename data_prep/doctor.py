@@ -16,7 +16,6 @@ JSON is written.
 import dataclasses
 import math
 import pathlib
-import sys
 from typing import Any
 
 from absl import flags
@@ -25,14 +24,12 @@ from tqdm import tqdm
 from data_prep.checks.build_inputs import BuildConfig, BuildInputs, define_flags, gather_inputs
 from data_prep.checks.needs import Needs
 from data_prep.checks.track_files import (
-    file_problems,
+    check_files,
     file_warnings,
-    present_tracks,
     summary,
-    track_problems,
 )
 from data_prep.checks.track_signal import Reading, read_sample, sample_genes, suspicions
-from epi2expr_jax.errors import InputError, Problem, collect, show
+from epi2expr_jax.errors import InputError, Problem, Problems, describe
 from epi2expr_jax.files import write_json
 from epi2expr_jax.program import start
 
@@ -91,23 +88,20 @@ def diagnose(config: BuildConfig, *, checksums: bool = True) -> Diagnosis:
         config: what is to be built.
         checksums: compare all files whose sha256 the sheet names with it.
     """
-    errors: list[Problem] = []
+    errors = Problems()
     inputs = gather_inputs(config, errors)
     if inputs is None:
-        return Diagnosis(errors, [])
-    errors += file_problems(inputs, checksums=checksums)
+        return Diagnosis(errors.found, [])
+    sound = check_files(inputs, errors, checksums=checksums)
     warnings = file_warnings(inputs)
     genes = sample_genes(inputs.genes)
     readings: list[Reading] = []
-    sound = [
-        track for track in present_tracks(inputs.sheet.tracks) if not track_problems(track, inputs)
-    ]
     for track in tqdm(sound if len(genes) else [], "sampling", unit="track", disable=None):
-        with collect(errors):
+        with errors.part():
             readings.append(read_sample(track, inputs.genes.iloc[genes], inputs.window))
     warnings += suspicions(inputs, genes, readings)
     seconds = {reading.track: reading.seconds for reading in readings}
-    return Diagnosis(errors, warnings, inputs, Needs.of(inputs, seconds, len(genes)))
+    return Diagnosis(errors.found, warnings, inputs, Needs.of(inputs, seconds, len(genes)))
 
 
 def define_more_flags() -> None:
@@ -128,7 +122,7 @@ def main() -> None:
         print(found.needs)
     if found.warnings:
         print(f"\n{len(found.warnings)} warning{'s' if len(found.warnings) > 1 else ''}:")
-        show(found.warnings, sys.stdout)
+        print(describe(found.warnings))
     if found.errors:
         raise InputError.of(found.errors)
     print("go: no problem found" if not found.warnings else "go: no error found; see the warnings")

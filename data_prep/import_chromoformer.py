@@ -23,10 +23,11 @@ from tqdm import tqdm
 
 from data_prep.contacts.chromoformer_arrays import bin_means, read_arrays, size_on_disk
 from data_prep.contacts.chromoformer_meta import NAME, Metadata, read_metadata
+from data_prep.formats.annotation import digest_genes
 from data_prep.formats.assembly import Assembly, load_assembly
-from epi2expr_jax.errors import InputError, Problem, collect
+from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.genome import WindowSpec, listing, match_chromosomes, sort_chromosomes
-from epi2expr_jax.program import start
+from epi2expr_jax.program import require, start
 from epi2expr_jax.roadmap import BLIND_CHROMOSOMES
 from epi2expr_jax.store.manifest import Manifest
 from epi2expr_jax.store.regions import REGION_BIN_BP, Regions
@@ -83,12 +84,7 @@ class ImportConfig:
         Raises:
             InputError: naming every flag that is needed and missing.
         """
-        missing = [name for name in ("meta", "npy_dir", "store") if not getattr(FLAGS, name)]
-        if missing:
-            raise InputError.of(
-                Problem("command line", f"no --{name}", "a value", "see --help for an example")
-                for name in missing
-            )
+        require("meta", "npy_dir", "store")
         values = {field.name: getattr(FLAGS, field.name) for field in dataclasses.fields(cls)}
         return cls(**{**values, "assays": tuple(values["assays"])})
 
@@ -113,22 +109,20 @@ def import_store(config: ImportConfig) -> WindowStore:
         missing = store.missing_slabs()
         todo = [cell for cell in meta.cells if any(cell == other for other, _ in missing)]
         print(f"{path}: {len(meta.cells) - len(todo)} of {len(meta.cells)} cells are done")
-    problems: list[Problem] = []
-    for cell in todo:
-        with collect(problems):
-            means, depth, source = read_cell(config, meta, cell)
-            if problems:
-                continue  # the other cells are still checked
-            if store is None:
-                store = WindowStore.create(
-                    path, manifest, meta.genes, meta.expression, meta.contacts, meta.labels
-                )
-            whole = np.ones(len(meta.genes), np.float32)
-            for a, assay in enumerate(config.assays):
-                if store.slab_record(cell, assay) is None:
-                    store.write_slab(cell, assay, means[a], whole, [source], depth[a])
-    if problems:
-        raise InputError.of(problems)
+    with collect() as problems:
+        for cell in todo:
+            with problems.part():
+                means, depth, source = read_cell(config, meta, cell)
+                if problems:
+                    continue  # the other cells are still checked
+                if store is None:
+                    store = WindowStore.create(
+                        path, manifest, meta.genes, meta.expression, meta.contacts, meta.labels
+                    )
+                covered = np.ones(len(meta.genes), np.float32)
+                for a, assay in enumerate(config.assays):
+                    if store.slab_record(cell, assay) is None:
+                        store.write_slab(cell, assay, means[a], covered, [source], depth[a])
     return WindowStore.open(path)
 
 
@@ -138,38 +132,32 @@ def read_request(config: ImportConfig) -> tuple[Metadata, Manifest]:
     Raises:
         InputError: with all problems of the flags and the metadata.
     """
-    problems: list[Problem] = []
-    assembly = meta = None
-    with collect(problems):
-        WindowSpec(PROMOTER_BP, config.bin_bp)
-    problems += _assay_problems(config.assays)
-    with collect(problems):
+    with collect() as problems:
+        with problems.part():
+            WindowSpec(PROMOTER_BP, config.bin_bp)
+        with problems.part():
+            _check_assays(config.assays)
         assembly = load_assembly(config.assembly)
         meta = read_metadata(config.meta, assembly.chrom_sizes, config.max_contacts)
         if len(meta.cells) > 1 and "{eid}" not in config.npy_dir:
             found = f"one place for the arrays of {listing(meta.cells)}"
             remedy = "write for example --npy_dir=data/{eid}"
-            problems.append(Problem("--npy_dir", found, "{eid} in its name", remedy))
-    if problems:
-        raise InputError.of(problems)
-    assert assembly
-    assert meta
+            problems.add("--npy_dir", found, "{eid} in its name", remedy)
     return meta, _manifest(config, assembly, meta)
 
 
-def _assay_problems(assays: tuple[str, ...]) -> list[Problem]:
+def _check_assays(assays: tuple[str, ...]) -> None:
     bad = [name for name in assays if not NAME.fullmatch(name)]
     bad += sorted({name for name in assays if assays.count(name) > 1})
-    if not bad and assays:
-        return []
-    expected = "different names of letters, digits, `.`, `_` and `-`"
-    return [Problem("--assays", listing(map(repr, bad)) or "none", expected, "correct the flag")]
+    if bad or not assays:
+        expected = "different names of letters, digits, `.`, `_` and `-`"
+        found = listing(map(repr, bad)) or "none"
+        raise InputError("--assays", found, expected, "correct the flag")
 
 
 def _manifest(config: ImportConfig, assembly: Assembly, meta: Metadata) -> Manifest:
     chromosomes = sort_chromosomes(meta.genes.chrom)
-    candidates = hashlib.sha256(meta.genes.to_csv(index=False).encode())
-    candidates.update(meta.expression.tobytes() + meta.labels.tobytes())
+    candidates = digest_genes(meta.genes, meta.expression.tobytes() + meta.labels.tobytes())
     contacts = {
         "name": pathlib.Path(config.meta).name,
         "format": "chromoformer_meta",
@@ -193,7 +181,7 @@ def _manifest(config: ImportConfig, assembly: Assembly, meta: Metadata) -> Manif
         groups={assay: "histone" if assay in MARKS else "" for assay in config.assays},
         min_covered=0.0,
         tss="given",
-        candidates_sha256=candidates.hexdigest(),
+        candidates_sha256=candidates,
         contacts=dict.fromkeys(meta.cells, contacts),
         region_bin_bp=REGION_BIN_BP,
         given_labels=True,
@@ -256,23 +244,19 @@ def _region_files(table: pd.DataFrame) -> list[str]:
 
 def _require_same_sources(store: WindowStore, config: ImportConfig, meta: Metadata) -> None:
     """Arrays that have changed size since they were imported must not pass for done."""
-    problems = []
-    for cell in meta.cells:
-        records = [store.slab_record(cell, assay) for assay in config.assays]
-        names = {*_promoter_files(store.genes), *_region_files(store.regions(cell).table)}
-        size = size_on_disk(config.arrays(cell), names)
-        before = {record["sources"][0]["bytes"] for record in records if record}
-        if before - {size}:
-            problems.append(
-                Problem(
+    with collect() as problems:
+        for cell in meta.cells:
+            records = [store.slab_record(cell, assay) for assay in config.assays]
+            names = {*_promoter_files(store.genes), *_region_files(store.regions(cell).table)}
+            size = size_on_disk(config.arrays(cell), names)
+            before = {record["sources"][0]["bytes"] for record in records if record}
+            if before - {size}:
+                problems.add(
                     f"{store.path}: {cell}",
                     f"slabs imported from {listing(before)} bytes",
                     f"what lies at {config.arrays(cell)} now, {size} bytes",
                     "delete its markers under slabs/ to import it again, or give another --store",
                 )
-            )
-    if problems:
-        raise InputError.of(problems)
 
 
 def main() -> None:

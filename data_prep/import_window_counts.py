@@ -12,7 +12,6 @@ same command run again does only what is missing.
 
 import collections
 import dataclasses
-import hashlib
 import pathlib
 
 import numpy as np
@@ -21,18 +20,18 @@ from absl import flags
 from jaxtyping import Float32
 from tqdm import tqdm
 
-from data_prep.formats.annotation import read_genes
+from data_prep.formats.annotation import digest_genes, read_genes
 from data_prep.formats.assembly import load_assembly
 from data_prep.formats.expression import read_expression
-from epi2expr_jax.errors import InputError, Problem, collect
+from epi2expr_jax.errors import InputError, collect
+from epi2expr_jax.files import file_record, opened, sha256
 from epi2expr_jax.genome import (
-    check_gene_table,
     gene_order,
     listing,
     match_chromosomes,
     sort_chromosomes,
 )
-from epi2expr_jax.program import start
+from epi2expr_jax.program import require, start
 from epi2expr_jax.roadmap import BLIND_CHROMOSOMES
 from epi2expr_jax.store.manifest import Manifest
 from epi2expr_jax.store.window_store import WindowStore
@@ -73,13 +72,7 @@ class ImportConfig:
         Raises:
             InputError: naming every flag that is needed and missing.
         """
-        needed = ("counts", "expression", "genes", "store")
-        missing = [name for name in needed if not getattr(FLAGS, name)]
-        if missing:
-            raise InputError.of(
-                Problem("command line", f"no --{name}", "a value", "see --help for an example")
-                for name in missing
-            )
+        require("counts", "expression", "genes", "store")
         values = {field.name: getattr(FLAGS, field.name) for field in dataclasses.fields(cls)}
         lists = {name: tuple(values[name]) for name in ("counts", "assays")}
         return cls(**{**values, **lists})
@@ -95,12 +88,12 @@ def read_counts(path: str, assays: int) -> tuple[list[str], Float32[np.ndarray, 
     def wrong(found: str, expected: str, remedy: str) -> InputError:
         return InputError(path, found, expected, remedy)
 
-    try:
-        table = pd.read_csv(path, header=None, dtype={0: str})
-    except (OSError, ValueError, EOFError) as error:
-        raise wrong(
-            f"a file that cannot be read ({error})", "a CSV of counts", "check it"
-        ) from None
+    with opened(path, "a CSV of counts") as file:
+        try:
+            table = pd.read_csv(file, header=None, dtype={0: str})
+        except ValueError as error:
+            found = f"a file that cannot be read ({error})"
+            raise wrong(found, "a CSV of counts", "check it") from None
     if table.shape[1] != assays + 1:
         found = f"{table.shape[1] - 1} counts a line"
         raise wrong(found, f"{assays}, one for each of --assays", "name the marks by --assays")
@@ -135,38 +128,28 @@ def import_store(config: ImportConfig) -> WindowStore:
     Raises:
         InputError: with all problems of the inputs.
     """
-    problems: list[Problem] = []
     files: dict[str, list[str]] = collections.defaultdict(list)
     for path in config.counts:
         files[pathlib.Path(path).name.split(".")[0]].append(path)
     read: dict[str, list] = collections.defaultdict(list)
-    for cell, path in tqdm(
-        [(cell, path) for cell, paths in files.items() for path in paths],
-        desc="reading counts", unit="file", disable=None,
-    ):  # fmt: skip
-        with collect(problems):
-            read[cell].append(read_counts(path, len(config.assays)))
-    annotated = expression = assembly = None
-    with collect(problems):
+    pairs = [(cell, path) for cell, paths in files.items() for path in paths]
+    with collect() as problems:
+        for cell, path in tqdm(pairs, desc="reading counts", unit="file", disable=None):
+            with problems.part():
+                read[cell].append(read_counts(path, len(config.assays)))
+        bins = {counts.shape[1] for parts in read.values() for _, counts in parts}
+        if len(bins) > 1:
+            found = f"{listing(sorted(bins))} bins a gene"
+            problems.add("--counts", found, "as many in every file", "import them apart")
+        for cell, parts in read.items():
+            ids = [gene for genes, _ in parts for gene in genes]
+            if twice := sorted(name for name, n in collections.Counter(ids).items() if n > 1):
+                found = f"genes in several files ({listing(twice)})"
+                problems.add(f"--counts of {cell}", found, "each once", "leave one out")
+        with problems.part():
+            expression = read_expression(config.expression, list(files), problems)
         assembly = load_assembly(config.assembly)
         annotated = read_genes(config.genes, chrom_sizes=assembly.chrom_sizes)
-        check_gene_table(annotated, assembly.chrom_sizes, config.genes)
-    with collect(problems):
-        expression = read_expression(config.expression, cells=list(files))
-    bins = {counts.shape[1] for parts in read.values() for _, counts in parts}
-    if len(bins) > 1:
-        found = f"{listing(sorted(bins))} bins a gene"
-        problems.append(Problem("--counts", found, "as many in every file", "import them apart"))
-    for cell, parts in read.items():
-        ids = [gene for genes, _ in parts for gene in genes]
-        if twice := sorted(name for name, n in collections.Counter(ids).items() if n > 1):
-            found = f"genes in several files ({listing(twice)})"
-            problems.append(Problem(f"--counts of {cell}", found, "each once", "leave one out"))
-    if problems:
-        raise InputError.of(problems)
-    assert assembly
-    assert annotated is not None
-    assert expression is not None
 
     of_cell = {cell: [gene for ids, _ in parts for gene in ids] for cell, parts in read.items()}
     everywhere = set.intersection(*map(set, of_cell.values()))
@@ -200,17 +183,14 @@ def import_store(config: ImportConfig) -> WindowStore:
         rows = pd.Index(of_cell[cell]).get_indexer(pd.Index(genes.gene_id))
         means = counts[rows, :, config.assays.index(assay)]
         covered = np.ones(len(genes), np.float32)
-        sources = [_source(file) for file in files[cell]]
+        sources = [file_record(file) for file in files[cell]]
         store.write_slab(cell, assay, np.ascontiguousarray(means), covered, sources)
     return WindowStore.open(path)
 
 
 def _manifest(config, files, assembly, genes, bins, left_out) -> Manifest:
     cells, chromosomes = list(files), sort_chromosomes(genes.chrom)
-    candidates = hashlib.sha256(genes.to_csv(index=False).encode())
-    for paths in files.values():
-        for path in paths:
-            candidates.update(_source(path)["sha256"].encode())
+    digests = (sha256(path).encode() for paths in files.values() for path in paths)
     return Manifest(
         window_bp=bins * config.bin_bp,
         bin_bp=config.bin_bp,
@@ -225,15 +205,9 @@ def _manifest(config, files, assembly, genes, bins, left_out) -> Manifest:
         groups={assay: "histone" if assay.startswith("H") else "" for assay in config.assays},
         min_covered=0.0,
         tss="gene_5p",
-        candidates_sha256=candidates.hexdigest(),
+        candidates_sha256=digest_genes(genes, *digests),
         left_out=left_out,
     )
-
-
-def _source(path: str) -> dict:
-    content = pathlib.Path(path).read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    return {"name": pathlib.Path(path).name, "bytes": len(content), "sha256": digest}
 
 
 def main() -> None:

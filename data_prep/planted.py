@@ -242,7 +242,7 @@ def _distal_slots(genes: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame
         tss = group.tss.to_numpy()
         for left, right in itertools.pairwise(tss):
             middle = (left + right) // 2
-            wide = right - left >= 34_000  # room for two beside both genes' own elements
+            wide = right - left >= 34_000  # room for two besides both genes' own elements
             for centre in (middle - 3000, middle + 3000) if wide else (middle,):
                 distance = np.abs(tss - centre)
                 weight = ((distance >= _DISTAL_BP[0]) & (distance <= _DISTAL_BP[1])) / distance

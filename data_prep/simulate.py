@@ -24,7 +24,6 @@ import collections
 import contextlib
 import dataclasses
 import gzip
-import hashlib
 import json
 import os
 import pathlib
@@ -32,22 +31,20 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-import pyBigWig
 from absl import flags
-from jaxtyping import Float
 from tqdm import tqdm
 
 from data_prep import planted
 from data_prep.formats.assembly import load_assembly, select_chromosomes
 from data_prep.formats.track_sheet import TrackSheet, read_sheet
-from epi2expr_jax.errors import InputError, Problem
+from data_prep.planted_tracks import write_bigwig
+from epi2expr_jax.errors import InputError, collect
+from epi2expr_jax.files import sha256, write_json
 from epi2expr_jax.genome import listing, strip_version
 from epi2expr_jax.program import start
 from epi2expr_jax.roadmap import AUTOSOMES
 
 FORMAT = 1  # raised whenever the same flags would write other files
-STEP_BP = 50  # resolution of the simulated signal
-UNMAPPED_BP = 10_000  # chromosome ends without any data, as around real telomeres
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +105,7 @@ def simulate(
         return out
     unfinished = out / "unfinished.json"
     out.mkdir(parents=True, exist_ok=True)
-    _write_json(unfinished, {"request": dataclasses.asdict(request)})
+    write_json(unfinished, {"request": dataclasses.asdict(request)})
 
     used, names = names[: request.chromosomes], sheet.assays[: request.assays]
     roles = planted.assign_roles(names, seed)
@@ -136,9 +133,8 @@ def simulate(
         rng = planted.stream(seed, "track", sheet.cells.index(cell), sheet.assays.index(assay))
         readings = planted.read_activity(activity[cell], roles[assay], land.elements, rng)
         path = out / f"{cell}-{assay}.pval.signal.bigwig"
-        _write_bigwig(path, sizes, land.sizes, readings, rng)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        rows.append((cell, assay, path.name, digest, track.unit, track.group))
+        write_bigwig(path, sizes, land.sizes, readings, rng)
+        rows.append((cell, assay, path.name, sha256(path), track.unit, track.group))
         observed = np.log2(expression[cell] + 1)
         for scope in planted.SCOPES:
             best = planted.best_prediction(readings, genes, scope)
@@ -160,7 +156,7 @@ def simulate(
             if not path.name.startswith(("unfinished.", "truth.json"))
         },
     }
-    _write_json(out / "truth.json", truth)
+    write_json(out / "truth.json", truth)
     unfinished.unlink()
     return out
 
@@ -180,15 +176,11 @@ def _check_request(request: _Request, cells: int, assays: int, chromosomes: int)
         "seed": (request.seed, 0, 2**32 - 1),
         "chromosomes": (request.chromosomes, 1, chromosomes),
     }
-    problems = [
-        Problem(
-            "simulate", f"{name}={value}", f"{low} to {high}", f"choose another number of {name}"
-        )
-        for name, (value, low, high) in wanted.items()
-        if not low <= value <= high
-    ]
-    if problems:
-        raise InputError.of(problems)
+    with collect() as problems:
+        for name, (value, low, high) in wanted.items():
+            if not low <= value <= high:
+                remedy = f"choose another number of {name}"
+                problems.add("simulate", f"{name}={value}", f"{low} to {high}", remedy)
 
 
 def _is_complete(out: pathlib.Path, request: _Request) -> bool:
@@ -205,32 +197,29 @@ def _is_complete(out: pathlib.Path, request: _Request) -> bool:
     if held:  # by an older version, which knew but one genome
         held = {"assembly": "", "chromosomes": len(AUTOSOMES)} | held
     if held == wanted:
-        return bool(truth) and _has_files(out, truth["files"])
+        if truth:
+            _check_files(out, truth["files"])
+        return bool(truth)
     raise InputError(
         str(out),
-        f"a simulation of {held}" if held else "something that is no simulation",
+        f"a simulation of {held}" if held else "something that is not a simulation",
         f"an empty or new folder, or the simulation of {wanted}",
         "choose another --out, or remove this one",
     )
 
 
-def _has_files(out: pathlib.Path, files: dict[str, int]) -> bool:
-    """True, or InputError naming every file of a finished simulation that was lost or changed."""
-    sizes = {name: (out / name).stat().st_size if (out / name).exists() else 0 for name in files}
-    changed = [name for name in files if sizes[name] != files[name]]
-    if changed:
-        raise InputError.of(
-            [
-                Problem(
+def _check_files(out: pathlib.Path, files: dict[str, int]) -> None:
+    """Refuse a finished simulation that has lost files, or whose files were changed."""
+    with collect() as problems:
+        for name, expected in files.items():
+            size = (out / name).stat().st_size if (out / name).exists() else 0
+            if size != expected:
+                problems.add(
                     str(out / name),
-                    f"{sizes[name]} bytes",
-                    f"{files[name]} bytes, as truth.json says",
+                    f"{size} bytes",
+                    f"{expected} bytes, as truth.json says",
                     "remove the folder and simulate again",
                 )
-                for name in changed
-            ]
-        )
-    return True
 
 
 def _describe(role: planted.Role) -> dict:
@@ -280,13 +269,6 @@ def _read_json(path: pathlib.Path) -> dict:
         content = json.loads(path.read_text())
         return content if isinstance(content, dict) else {}
     return {}
-
-
-def _write_json(path: pathlib.Path, content: dict) -> None:
-    """Whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=1) + "\n")
-    part.replace(path)
 
 
 def _write_gzip(path: pathlib.Path, text: str) -> None:
@@ -341,64 +323,6 @@ def _write_expression(path: pathlib.Path, land: planted.Landscape, expression: d
     for gene_id, values in zip(table.index, table.to_numpy(), strict=True):
         lines.append("\t".join([gene_id, *(f"{value:.3f}" for value in values)]) + "\t")
     _write_gzip(path, "\n".join(lines) + "\n")
-
-
-def _write_bigwig(
-    path: pathlib.Path,
-    sizes: dict[str, int],
-    extents: dict[str, int],
-    readings: planted.Readings,
-    rng: np.random.Generator,
-) -> None:
-    """Write peaks and background as runs of equal -log10 p, the way MACS2 tracks come.
-
-    Each chromosome of `sizes` has data up to its end in `extents` (bp).
-    """
-    with pyBigWig.open(str(path), "w") as bigwig:
-        bigwig.addHeader(list(sizes.items()), maxZooms=4)
-        for chrom, size in extents.items():
-            on_chrom = (readings.elements.chrom == chrom).to_numpy()
-            peaks = readings.elements[on_chrom]
-            signal = _background((size - 2 * UNMAPPED_BP) // STEP_BP, rng)
-            for start, end, component, height in zip(
-                peaks.start, peaks.end, peaks.component, readings.height[on_chrom], strict=True
-            ):
-                first, last = (start - UNMAPPED_BP) // STEP_BP, -((UNMAPPED_BP - end) // STEP_BP)
-                position = UNMAPPED_BP + STEP_BP * (np.arange(first, last) + 0.5)
-                broad = component == "body"
-                outline = _peak(position - (start + end) / 2, (end - start) / 2, broad)
-                texture = _texture(last - first, 4 if broad else 1, rng)
-                signal[first:last] += np.sinh(height) * outline * texture
-            signal = signal.round(2)
-            starts = np.flatnonzero(np.diff(signal, prepend=-1.0))
-            ends = np.append(starts[1:], len(signal))
-            bigwig.addEntries(
-                [chrom] * len(starts),
-                UNMAPPED_BP + STEP_BP * starts,
-                ends=UNMAPPED_BP + STEP_BP * ends,
-                values=signal[starts],
-            )
-
-
-def _background(steps: int, rng: np.random.Generator) -> Float[np.ndarray, "S"]:
-    """-log10 p away from peaks: runs of some 600 bp, mostly near 0, slowly waxing and waning."""
-    lengths = rng.geometric(1 / 12, steps // 6 + 20)
-    region = 1 + 0.4 * np.sin(np.cumsum(rng.normal(0, 0.02, len(lengths))))
-    values = rng.gamma(0.7, 0.4, len(lengths)) * region
-    runs = np.repeat(values, lengths)
-    return runs[:steps]
-
-
-def _texture(steps: int, run: int, rng: np.random.Generator) -> Float[np.ndarray, "S"]:
-    """Roughness of a peak: factors around 1, constant over `run` steps."""
-    return np.repeat(rng.lognormal(0, 0.25, -(-steps // run)), run)[:steps]
-
-
-def _peak(offset: np.ndarray, half: float, broad: bool) -> Float[np.ndarray, "S"]:
-    """Outline of a peak at `offset` bp from its middle: a bell, or a plateau with 300 bp slopes."""
-    slope = 300.0 if broad else half
-    depth = np.clip((half - np.abs(offset)) / slope, 0, 1)
-    return np.sin(0.5 * np.pi * depth) ** 2
 
 
 def define_flags() -> None:

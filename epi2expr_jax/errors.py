@@ -6,7 +6,7 @@ import difflib
 import errno
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any, TextIO, overload
+from typing import Any, overload
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +82,9 @@ class OutOfMemory(RuntimeError):
 class Problems:
     """Gathers problems; see `collect`."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int | None = None) -> None:
         self.found: list[Problem] = []
+        self._most = most
 
     def add(self, where: str, found: str, expected: str, remedy: str, kind: str = "") -> None:
         """One more, as in `Problem`."""
@@ -113,7 +114,16 @@ class Problems:
         elif error is not None:
             return
         if self.found:
-            raise InputError.of(dict.fromkeys(self.found)) from None
+            raise InputError.of(self._shown()) from None
+
+    def _shown(self) -> list[Problem]:
+        """Each problem once, and how many more there are beyond the most to show."""
+        found = list(dict.fromkeys(self.found))
+        if self._most and len(found) > self._most + 1:
+            first, *more = found[self._most :]
+            rest = f"{first.found}, and {len(more)} more problems"
+            found[self._most :] = [dataclasses.replace(first, found=rest)]
+        return found
 
 
 class _Part:
@@ -135,12 +145,12 @@ class _Part:
 
 
 @overload
-def collect() -> Problems: ...
+def collect(problems: None = None, *, most: int | None = None) -> Problems: ...
 @overload
 def collect(
     problems: list[Problem], kind: str = ""
 ) -> contextlib.AbstractContextManager[None, bool]: ...
-def collect(problems: list[Problem] | None = None, kind: str = "") -> Any:
+def collect(problems: list[Problem] | None = None, kind: str = "", most: int | None = None) -> Any:
     """Gather problems, and raise them together at the end: the one way to report several.
 
         with collect() as problems:
@@ -150,10 +160,14 @@ def collect(problems: list[Problem] | None = None, kind: str = "") -> Any:
                 with problems.part():  # goes on with the next track
                     read(track)
 
+    Args:
+        most: how many to show at most, and one more that counts the rest: a file with hundreds of
+            bad lines has one fault.
+
     Raises:
         InputError: at the end, of all that was found, each once.
     """
-    return Problems() if problems is None else _into_list(problems, kind)
+    return Problems(most) if problems is None else _into_list(problems, kind)
 
 
 @contextlib.contextmanager
@@ -174,29 +188,18 @@ def _into_list(problems: list[Problem], kind: str = "") -> Iterator[None]:
     ]
 
 
-def report(found: Iterable[Problem], to: list[Problem] | None = None) -> None:
-    """Add what was found to a caller's list; without one, raise it.
-
-    Raises:
-        InputError: if there is a problem and no list.
-    """
-    found = list(found)
-    if to is not None:
-        to.extend(found)
-    elif found:
-        raise InputError.of(found)
+def describe(problems: Iterable[Problem]) -> str:
+    """Problems for a reader, four lines each."""
+    return "\n".join(
+        f"  {problem.where}\n"
+        f"    found:    {problem.found}\n"
+        f"    expected: {problem.expected}\n"
+        f"    remedy:   {problem.remedy}"
+        for problem in problems
+    )
 
 
-def show(problems: Iterable[Problem], file: TextIO) -> None:
-    """Print problems, four lines each."""
-    for problem in problems:
-        print(f"  {problem.where}", file=file)
-        print(f"    found:    {problem.found}", file=file)
-        print(f"    expected: {problem.expected}", file=file)
-        print(f"    remedy:   {problem.remedy}", file=file)
-
-
-_TO_MEND = {
+_THE_USERS = {
     errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EISDIR, errno.ENOSPC, errno.ENOTDIR,
     errno.EPERM, errno.EROFS,
 }  # fmt: skip
@@ -206,27 +209,27 @@ _TO_MEND = {
 def exit_on_bad_input() -> Iterator[None]:
     """For programs: print the problems and leave with status 2 instead of a traceback.
 
-    Files and folders that refuse what is asked of them are reported the same way: they are the
-    user's to mend, and no traceback helps.
+    Files and folders that refuse what is asked of them are reported the same way: only the user can
+    help there, and a traceback does not.
     """
     try:
         yield
     except InputError as error:
         problems = error.problems
     except OSError as error:
-        if error.errno not in _TO_MEND:
+        if error.errno not in _THE_USERS:
             raise
         problems = (
             Problem(
                 str(error.filename or "a file"),
                 error.strerror or str(error),
                 "room and permission to read and write there",
-                "mend that or name another place, then run the same command again",
+                "free room, or name another place, then run the same command again",
             ),
         )
     else:
         return
     count = len(problems)
     print(f"\n{count} problem{'s' if count != 1 else ''} with the input:", file=sys.stderr)
-    show(problems, sys.stderr)
+    print(describe(problems), file=sys.stderr)
     raise SystemExit(2)

@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import secrets
+import shutil
 import time
 import zlib
 from collections.abc import Iterator
@@ -38,30 +39,55 @@ def whole(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
         Where to write: an empty file, whose name ends in the same suffix.
     """
     path = pathlib.Path(path).resolve()
-    _remove_abandoned(path)
-    place = path.with_name(f"{path.name}.{secrets.token_hex(4)}{_PARTIAL}{path.suffix}")
-    os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    try:
+    with _becoming(path) as place:
+        os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         if path.exists():
             os.chmod(place, path.stat().st_mode)
         yield place
-        _to_disk(place)
-        place.replace(path)
-        _to_disk(path.parent)
-    finally:
-        place.unlink(missing_ok=True)
 
 
-def is_partial(path: pathlib.Path) -> bool:
-    """Whether a file of this name is not whole: one being written, or left by a killed program."""
-    return _PARTIAL in path.suffixes
+@contextlib.contextmanager
+def whole_folder(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder to write into, which gets its name only when all in it is on disk. See `whole`.
+
+    Args:
+        path: the folder, which does not exist yet; those above it are made.
+
+    Yields:
+        Where to write: an empty folder.
+    """
+    path = pathlib.Path(path).resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _becoming(path) as place:
+        place.mkdir()
+        yield place
 
 
-def _remove_abandoned(path: pathlib.Path) -> None:
+@contextlib.contextmanager
+def _becoming(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A name next to `path`; what has it at the end is renamed, after an error it is removed."""
     for old in path.parent.glob(f"{glob.escape(path.name)}.*{_PARTIAL}{path.suffix}"):
         with contextlib.suppress(FileNotFoundError):  # another writer has just removed it
             if time.time() - old.stat().st_mtime > _ABANDONED:
-                old.unlink()
+                _remove(old)
+    place = path.with_name(f"{path.name}.{secrets.token_hex(4)}{_PARTIAL}{path.suffix}")
+    try:
+        yield place
+        for each in [*place.rglob("*"), place]:
+            _to_disk(each)
+        place.replace(path)
+        _to_disk(path.parent)
+    finally:
+        _remove(place)
+
+
+def _remove(path: pathlib.Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def is_partial(path: pathlib.Path) -> bool:
+    """Whether what has this name is not whole: being written, or left by a killed program."""
+    return _PARTIAL in path.suffixes
 
 
 def _to_disk(path: pathlib.Path) -> None:
@@ -84,6 +110,27 @@ def write_json(path: str | pathlib.Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
+def read_json(path: str | pathlib.Path, what: str, remedy: str, kind: type = dict) -> Any:
+    """What a JSON file holds.
+
+    Args:
+        what: such as "manifest", for the error.
+        kind: what it holds: an object (dict) or a list.
+
+    Raises:
+        InputError: if it cannot be read, is not UTF-8, not JSON, or of another kind.
+    """
+    try:
+        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        found = f"no readable {what} ({error})"
+        raise InputError(str(path), found, f"a {what} in JSON", remedy) from None
+    if not isinstance(content, kind):
+        found = f"no readable {what} (a {type(content).__name__}, not a {kind.__name__})"
+        raise InputError(str(path), found, f"a {what} in JSON", remedy)
+    return content
+
+
 def write_csv(path: str | pathlib.Path, table: pd.DataFrame) -> None:
     """A table without its index, numbers to six digits, whole or not at all."""
     with whole(path) as place:
@@ -100,6 +147,12 @@ def sha256(path: str | pathlib.Path) -> str:
     """The checksum of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_record(path: str | pathlib.Path) -> dict[str, Any]:
+    """Name, size in bytes and sha256 of a file, for manifests and the like."""
+    path = pathlib.Path(path)
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
 @contextlib.contextmanager

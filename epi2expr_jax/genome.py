@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError, collect
 
 GENE_COLUMNS = ("gene_id", "name", "chrom", "tss", "strand")
 
@@ -116,7 +116,8 @@ def strip_version(gene_id: str) -> str:
 
 
 def window_bounds(tss: np.ndarray, window_bp: int) -> tuple[np.ndarray, np.ndarray]:
-    """Start and end of the windows around `tss [G]`; either may lie beyond the chromosome."""
+    """Start and end `[G]`, in bp, of the windows around `tss [G]`; either may lie beyond the
+    chromosome."""
     tss = np.asarray(tss, np.int64)
     return tss - window_bp // 2, tss + window_bp // 2
 
@@ -127,45 +128,37 @@ def check_gene_table(genes: pd.DataFrame, chrom_sizes: dict[str, int], where: st
     Raises:
         InputError: naming every duplicated id, unknown strand, and TSS off its chromosome.
     """
-    problems = []
     missing = [column for column in GENE_COLUMNS if column not in genes.columns]
     if missing:
         raise InputError(
             where, f"columns {list(genes.columns)}", f"also {missing}", "add the columns"
         )
-    duplicated = genes.gene_id[genes.gene_id.duplicated()]
-    if len(duplicated):
-        problems.append(
-            Problem(
+    with collect() as problems:
+        duplicated = genes.gene_id[genes.gene_id.duplicated()]
+        if len(duplicated):
+            problems.add(
                 where,
                 f"{len(duplicated)} gene ids listed twice ({listing(duplicated)})",
                 "one row a gene",
                 "keep one row of each",
             )
-        )
-    strange = genes[~genes.strand.isin(["+", "-"])]
-    if len(strange):
-        problems.append(
-            Problem(
+        strange = genes[~genes.strand.isin(["+", "-"])]
+        if len(strange):
+            problems.add(
                 where,
                 f"strand {sorted(set(map(str, strange.strand)))} ({listing(strange.gene_id)})",
                 "strand + or -",
                 "correct the strand column",
             )
-        )
-    length = genes.chrom.map(chrom_sizes)
-    outside = genes[length.notna() & ~genes.tss.between(0, length - 1)]
-    if len(outside):
-        problems.append(
-            Problem(
+        length = genes.chrom.map(chrom_sizes)
+        outside = genes[length.notna() & ~genes.tss.between(0, length - 1)]
+        if len(outside):
+            problems.add(
                 where,
                 f"{len(outside)} TSSs off the end of their chromosome ({listing(outside.gene_id)})",
                 "0-based positions on the given assembly",
                 "check --assembly, and that the table belongs to it",
             )
-        )
-    if problems:
-        raise InputError.of(problems)
 
 
 def listing(items: Iterable, most: int = 5) -> str:
@@ -176,7 +169,7 @@ def listing(items: Iterable, most: int = 5) -> str:
 
 
 def gene_order(chrom: Iterable[str], tss: Iterable[int]) -> np.ndarray:
-    """Order of genes along the genome: natural chromosome order, then TSS, then as given."""
+    """Order `[G]` of genes along the genome: natural chromosome order, then TSS, then as given."""
     keys = pd.DataFrame(
         {"key": [chromosome_key(name) for name in chrom], "tss": list(tss)}
     ).sort_values(["key", "tss"], kind="stable")

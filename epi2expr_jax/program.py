@@ -6,7 +6,7 @@ It lies in the library because both folders of commands use it; nothing else her
 import sys
 from collections.abc import Callable, Sequence
 
-from epi2expr_jax.errors import exit_on_bad_input
+from epi2expr_jax.errors import collect, exit_on_bad_input
 
 
 def start(main: Callable[[], None], *definitions: Callable[[], None]) -> None:
@@ -39,3 +39,17 @@ def start(main: Callable[[], None], *definitions: Callable[[], None]) -> None:
             main()
 
     app.run(run)
+
+
+def require(*names: str) -> None:
+    """Refuse a command line that lacks one of these flags.
+
+    Raises:
+        InputError: naming every flag that is missing.
+    """
+    from absl import flags
+
+    with collect() as problems:
+        for name in names:
+            if not getattr(flags.FLAGS, name):
+                problems.add("command line", f"no --{name}", "a value", "see --help for an example")

@@ -95,6 +95,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("rounds", 5, "Rounds; the median counts.", lower_bound=1)
     flags.DEFINE_enum("precision", "float32", list(PRECISIONS), "grid: of matrix products.")
     flags.DEFINE_float("seconds", 470, "device: seconds in all.", lower_bound=10)
+    flags.DEFINE_list("stages", [], "device: which stages, in turn; default: all.")
     flags.DEFINE_boolean("small", False, "device: small models, few steps; to try it on a CPU.")
     flags.DEFINE_string("out", os.environ.get("OUT", "device"), "device: folder of results.jsonl.")
 

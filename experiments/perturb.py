@@ -7,21 +7,17 @@
     python -m experiments.perturb --run=runs/cnn --assay=H3K27ac --edits=remove_peak,swap:@E005
     python -m experiments.perturb --run=runs/distal --assay=H3K4me3 --where=original_distal
 
---where is promoter (6 kb around the TSS), distal (every 2 kb bin outside of it), pcre (each of the
-regions a gene touches), original_promoter or original_distal (the published protocol: it multiplies
-what the model reads, not the signal, and leaves regions alone), chr:start-end (0-based, end not
-included), a BED file, or a comma list of these. --edits is scale (by each of --factors),
-remove_peak (down to the background), set:LEVEL, shift:BP (downstream), swap:ASSAY, swap:@CELL or
-swap:ASSAY@CELL (the signal of those), or a comma list. Only models that never saw a gene predict
-it.
+--where and --edits take a comma list of what is said below. The original_* places follow the
+published protocol: it multiplies what the model reads, not the signal, and leaves regions alone.
+Intervals are 0-based, end not included. Only models that never saw a gene predict it.
 
 Writes into DIR/perturb (or --out): effects.parquet (model, gene, edit: before, after, effect, the
 interval over 3 or more models, whether the edit changed anything, and whether the edited signal
 lies outside what was trained on), dose_distance.csv and .parquet (mean effects over genes with
 intervals), regions.parquet (for experiments.enrichment), and plots: dose response, effect by
 distance to the TSS, and in tracks/ the genes that are moved furthest, with the mark, the edits and
-their contacts. The run's report shows them. Models predict; that a cell would do the same they do
-not prove.
+their contacts. The run's report shows them. Models predict; they do not prove that a cell would do
+the same.
 """
 
 import pathlib
@@ -37,12 +33,14 @@ from tqdm import tqdm
 
 from epi2expr_jax.files import write_csv, write_parquet
 from epi2expr_jax.interpret.located import GeneTrack, gene_tracks, locate, region_table
+from epi2expr_jax.perturb.edits import forms
 from epi2expr_jax.perturb.effects import run as run_edits
 from epi2expr_jax.perturb.effects import summarise, to_frame
+from epi2expr_jax.perturb.places import PRESETS
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.program import start
 from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, jackknife
-from experiments.cli.edits import FACTORS, KINDS, PRESETS, named_edits, named_places, to_number
+from experiments.cli.edits import FACTORS, named_edits, named_places, to_number
 from experiments.cli.flags import define_run, define_store, refuse_without_effect, require
 from experiments.cli.genes import define_genes, genes_of
 from experiments.figures.altered_marks import effect_figures, one_change, track_figure
@@ -151,11 +149,10 @@ def format_means(means: pd.DataFrame) -> str:
 
 def define_perturbation() -> None:
     flags.DEFINE_string("assay", None, "The mark to alter.")
-    flags.DEFINE_list("where", ["promoter"], f"Where: {', '.join(PRESETS)}, chr:start-end, a BED.")
-    flags.DEFINE_list("edits", ["scale"], f"What is done there: {', '.join(KINDS)}.")
-    flags.DEFINE_list(
-        "factors", [f"{factor:g}" for factor in FACTORS], "What scaled signal is multiplied by."
-    )
+    presets = ", ".join(f"{name} ({preset.help})" for name, preset in PRESETS.items())
+    flags.DEFINE_list("where", ["promoter"], f"Where: {presets}, chr:start-end, or a BED file.")
+    flags.DEFINE_list("edits", ["scale"], f"scale (by each of --factors), {forms()}.")
+    flags.DEFINE_list("factors", [f"{factor:g}" for factor in FACTORS], "The factors of `scale`.")
     flags.DEFINE_integer("tracks", 3, "Draw this many genes, those moved furthest.", 0)
     flags.DEFINE_string("out", None, "Where to write; default: DIR/perturb.")
 

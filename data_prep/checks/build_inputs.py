@@ -1,30 +1,30 @@
 """The inputs of a build: the flags shared by build_store and doctor, and what they name, read."""
 
 import dataclasses
-import hashlib
 import pathlib
 
 import numpy as np
 import pandas as pd
 from absl import flags
 
+from data_prep.contacts.contact_files import FORMATS
 from data_prep.contacts.link_genes import CellContacts, ContactRule, link_genes, read_contacts
-from data_prep.formats.annotation import TSS_RULES, read_genes, read_tss
+from data_prep.formats.annotation import TSS_RULES, digest_genes, read_genes, read_tss
 from data_prep.formats.assembly import Assembly, load_assembly, select_chromosomes
 from data_prep.formats.bed import bed_record, read_bed
 from data_prep.formats.expression import read_expression
-from data_prep.formats.track_sheet import TrackSheet, read_sheet
+from data_prep.formats.track_sheet import TrackSheet, read_sound_rows
 from data_prep.work.sources import localise
-from epi2expr_jax.errors import InputError, Problem, collect
+from epi2expr_jax.errors import InputError, Problems
 from epi2expr_jax.genome import (
     GENE_COLUMNS,
     WindowSpec,
-    check_gene_table,
     gene_order,
     listing,
     match_chromosomes,
     sort_chromosomes,
 )
+from epi2expr_jax.program import require
 from epi2expr_jax.roadmap import BLIND_CHROMOSOMES
 from epi2expr_jax.store.manifest import Manifest
 
@@ -73,14 +73,16 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "interactions",
         "",
-        "Promoter contacts, whose other ends become regions of the store: a BEDPE (bait first), "
-        "an .ibed of CHiCAGO, Chromoformer's TISSUE_frag2neighbors.pickle, or a .csv with the "
-        "columns cell, path and optionally min_score. Empty: none.",
+        "Promoter contacts, whose other ends become regions of the store: "
+        + ", ".join(kind.what for kind in FORMATS.values())
+        + ", or a .csv with the columns cell, path and optionally min_score. Empty: none.",
     )
     flags.DEFINE_float(
         "min_contact_score",
         None,
-        "A contact's score must be above this. Default: 1.5 for BEDPE and pickles, 5 for .ibed.",
+        "A contact's score must be above this. Default: "
+        + ", ".join(f"{kind.min_score:g} for {name}" for name, kind in FORMATS.items())
+        + ".",
     )
     flags.DEFINE_integer("max_contacts", 8, "The best contacts a gene keeps.", lower_bound=1)
     flags.DEFINE_integer(
@@ -144,7 +146,7 @@ class BuildConfig:
 
     @property
     def download_folder(self) -> pathlib.Path:
-        """Where tracks lie of which the sheet knows the URL alone."""
+        """Where tracks lie that the sheet knows only by their URL."""
         return pathlib.Path(self.downloads or f"{self.store.rstrip('/')}.downloads")
 
     @classmethod
@@ -154,13 +156,7 @@ class BuildConfig:
         Raises:
             InputError: naming every flag that is needed and missing.
         """
-        required = ("tracks", "expression", "store")
-        missing = [name for name in required if not getattr(FLAGS, name)]
-        if missing:
-            raise InputError.of(
-                Problem("command line", f"no --{name}", "a value", "see --help for an example")
-                for name in missing
-            )
+        require("tracks", "expression", "store")
         return cls(**{field.name: getattr(FLAGS, field.name) for field in dataclasses.fields(cls)})
 
 
@@ -172,7 +168,7 @@ class BuildInputs:
         genes: candidates in genome order: in the annotation, the expression table and on the
             chosen chromosomes.
         expression: `[C, G]` RPKM of the candidates, cells in the sheet's order.
-        left_out: why and how many genes of the expression table are no candidates.
+        left_out: why and how many genes of the expression table are not candidates.
         without_expression: ids of the annotation's genes on the chosen chromosomes that the
             expression table lacks.
         interactions: of each cell, the contacts that the candidates keep; empty if not asked for.
@@ -200,8 +196,6 @@ class BuildInputs:
     def manifest(self) -> Manifest:
         """The manifest of the store to build, as far as it is known before any track is read."""
         sheet = self.sheet
-        candidates = hashlib.sha256(self.genes.to_csv(index=False).encode())
-        candidates.update(self.expression.tobytes())
         return Manifest(
             window_bp=self.window.window_bp,
             bin_bp=self.window.bin_bp,
@@ -216,49 +210,52 @@ class BuildInputs:
             groups={track.assay: track.group for track in sheet.tracks},
             min_covered=self.config.min_covered,
             tss=self.config.tss,
-            candidates_sha256=candidates.hexdigest(),
+            candidates_sha256=digest_genes(self.genes, self.expression.tobytes()),
             contacts={cell: found.source for cell, found in self.interactions.items()},
             blacklist=bed_record(self.config.blacklist) if self.config.blacklist else {},
         )
 
 
-def gather_inputs(config: BuildConfig, problems: list[Problem]) -> BuildInputs | None:
+def gather_inputs(config: BuildConfig, problems: Problems) -> BuildInputs | None:
     """Read and join all inputs but the tracks themselves, as far as they are sound.
 
     That is enough to look into the tracks, not to build a store: bad rows of the sheet are left
-    out, a window that cannot be is the default one, expression that cannot be read is NaN, genes
-    that cannot be read are none. None: without a track, or without an assembly to hold it against.
+    out, an impossible window is replaced by the default one, expression that cannot be read is NaN,
+    and there are no genes if they cannot be read.
 
     Args:
-        problems: every problem of every input is added to it, with its `kind`.
+        config: what is to be built.
+        problems: takes every problem of every input, with its `kind`.
+
+    Returns:
+        The inputs; None without a track or without an assembly.
     """
     window = WindowSpec(BuildConfig.window_bp, BuildConfig.bin_bp)
     assembly = sheet = annotated = expression = blacklist = None
     contact_files, interactions = {}, {}
     chromosomes: list[str] = []
     blind: list[str] = []
-    with collect(problems, "window"):
+    with problems.part("window"):
         window = WindowSpec(config.window_bp, config.bin_bp)
-    with collect(problems, "assembly"):
+    with problems.part("assembly"):
         assembly = load_assembly(config.assembly)
     if assembly:
-        with collect(problems, "chromosomes"):
+        with problems.part("chromosomes"):
             chromosomes = select_chromosomes(assembly, config.chromosomes)
-        with collect(problems, "blind"):
+        with problems.part("blind"):
             blind = _blind(config.blind, chromosomes)
-        with collect(problems, "annotation"):
+        with problems.part("annotation"):
             annotated = read_genes(config.genes, tss=config.tss, chrom_sizes=assembly.chrom_sizes)
-            check_gene_table(annotated, assembly.chrom_sizes, config.genes or "Ensembl 75")
         if config.blacklist:
-            with collect(problems, "blacklist"):
+            with problems.part("blacklist"):
                 blacklist = read_bed(config.blacklist, assembly.chrom_sizes)
-    with collect(problems, "sheet"):
-        sheet = localise(read_sheet(config.tracks, problems), config.download_folder)
+    with problems.part("sheet"):
+        sheet = localise(read_sound_rows(config.tracks, problems), config.download_folder)
     cells = sheet.cells if sheet else ()
-    with collect(problems, "expression"):
+    with problems.part("expression"):
         expression = read_expression(config.expression, cells or None, problems)
     if assembly and cells and config.interactions:
-        with collect(problems, "contacts"):
+        with problems.part("contacts"):
             contact_files = read_contacts(
                 config.interactions,
                 cells,
@@ -277,22 +274,20 @@ def gather_inputs(config: BuildConfig, problems: list[Problem]) -> BuildInputs |
     chosen = annotated[annotated.chrom.isin(chromosomes)]
     genes, values, left_out = _join(annotated, expression, cells, chromosomes)
     if genes.empty and both and chromosomes:
-        problems.append(
-            Problem(
-                f"{config.genes or 'Ensembl 75'} and {config.expression}",
-                f"no gene that both have, on {listing(chromosomes)} "
-                f"({'; '.join(f'{count} {why}' for why, count in left_out.items())})",
-                "gene ids of one kind, on the chosen chromosomes",
-                "check --genes, --expression and --chromosomes",
-                kind="no_genes",
-            )
+        problems.add(
+            f"{config.genes or 'Ensembl 75'} and {config.expression}",
+            f"no gene that both have, on {listing(chromosomes)} "
+            f"({'; '.join(f'{count} {why}' for why, count in left_out.items())})",
+            "gene ids of one kind, on the chosen chromosomes",
+            "check --genes, --expression and --chromosomes",
+            kind="no_genes",
         )
     if contact_files and len(genes):
         # Of all genes of the annotation: a bait without a TSS is another thing than one whose
         # genes are not stored.
         tss = read_tss(config.genes, annotated, chrom_sizes=assembly.chrom_sizes)
         rule = ContactRule(config.max_pcre_bp, config.max_contacts, config.trans_contacts)
-        with collect(problems, "contacts"):
+        with problems.part("contacts"):
             interactions = link_genes(contact_files, genes, tss, rule)
     return BuildInputs(
         config=config,

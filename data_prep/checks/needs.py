@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from data_prep.checks.build_inputs import BuildInputs
 from data_prep.formats.track_sheet import Track
-from epi2expr_jax.errors import Problem
+from epi2expr_jax.errors import InputError, Problem
 from epi2expr_jax.store.regions import Regions
 
 # Peak memory of a worker with 18,915 windows: 525 MB for a slab of 30 MB, 745 MB for one of 121 MB.
@@ -78,32 +78,26 @@ def worker_bytes(inputs: BuildInputs) -> int:
     return _PROCESS_BYTES + most
 
 
-def disk_problems(inputs: BuildInputs) -> list[Problem]:
-    """A folder that cannot be written to, or too small a disk."""
+def check_disk(inputs: BuildInputs) -> None:
+    """Check that the store can be written, and has room.
+
+    Raises:
+        InputError: if its folder refuses writing, or its disk is too small.
+    """
     folder = store_folder(inputs.config.store)
     if not os.access(folder, os.W_OK):
-        return [
-            Problem(
-                str(folder),
-                "a folder that refuses writing",
-                "write access",
-                "choose another --store",
-                kind="disk",
-            )
-        ]
+        found, remedy = "a folder that refuses writing", "choose another --store"
+        raise InputError(str(folder), found, "write access", remedy, kind="disk")
     # Real tracks compress to about half; ask for that much.
     free, needed = shutil.disk_usage(folder).free, store_bytes(inputs) // 2
-    if free >= needed:
-        return []
-    return [
-        Problem(
+    if free < needed:
+        raise InputError(
             str(folder),
             f"{free / 1e9:.1f} GB free",
             f"about {needed / 1e9:.1f} GB for the store",
             "free space or choose another --store",
             kind="disk",
         )
-    ]
 
 
 def memory_warnings(inputs: BuildInputs) -> list[Problem]:

@@ -22,7 +22,7 @@ from scipy.stats import rankdata
 
 from epi2expr_jax.errors import Problem
 
-EXPRESSION = "expression"  # the name of that series beside the assays
+EXPRESSION = "expression"  # the name of that series, among the assays
 
 LEAST_GENES = 50  # with data in both of two tracks, below which nothing is said
 _GOES_ALONG = 0.25  # correlation from which one series can speak for another

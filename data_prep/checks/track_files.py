@@ -3,19 +3,19 @@
 `examine` is what build_store requires; the doctor asks for warnings, too.
 """
 
-import hashlib
 import pathlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from tqdm import tqdm
 
 from data_prep.checks.build_inputs import BuildConfig, BuildInputs, gather_inputs
-from data_prep.checks.needs import disk_problems, memory_warnings, store_bytes
+from data_prep.checks.needs import check_disk, memory_warnings, store_bytes
 from data_prep.formats.annotation import coding_genes
 from data_prep.formats.bigwig import check_bigwig, open_bigwig
 from data_prep.formats.track_sheet import Source, Track
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError, Problem, Problems, collect
+from epi2expr_jax.files import sha256
 from epi2expr_jax.genome import listing, match_chromosomes, sort_chromosomes
 from epi2expr_jax.units import UNIT_TRANSFORM
 
@@ -29,33 +29,37 @@ def examine(config: BuildConfig) -> BuildInputs:
     Raises:
         InputError: with every problem of every input.
     """
-    problems: list[Problem] = []
-    inputs = gather_inputs(config, problems)
-    if inputs:
-        problems += file_problems(inputs)
-    if problems or inputs is None:
-        raise InputError.of(problems)
+    with collect() as problems:
+        inputs = gather_inputs(config, problems)
+        if inputs:
+            check_files(inputs, problems)
+    assert inputs  # without them there is a problem
     return inputs
 
 
-def file_problems(inputs: BuildInputs, *, checksums: bool = False) -> list[Problem]:
-    """What is wrong with the tracks' files, and with the room for the store.
+def check_files(inputs: BuildInputs, problems: Problems, *, checksums: bool = False) -> list[Track]:
+    """Check the tracks' files, and the room for the store.
 
     Args:
         inputs: what is to be built.
+        problems: takes what is wrong.
         checksums: read files whole whose sha256 the sheet names. Without it, only those of equal
             size are: they may be the same track twice.
+
+    Returns:
+        The tracks whose files are there, and each sound in itself.
     """
-    problems = disk_problems(inputs)
+    sound = []
+    with problems.part():
+        check_disk(inputs)
     tracks = present_tracks(inputs.sheet.tracks)
     for track in tqdm(tracks, "checking tracks", unit="track", disable=None):
-        problems += track_problems(track, inputs)
-    return problems + _checksum_problems(tracks, everything=checksums)
-
-
-def same_file_problems(tracks: Iterable[Track]) -> list[Problem]:
-    """Files that are there under two names."""
-    return _checksum_problems(present_tracks(tracks), everything=False)
+        with problems.part():
+            check_track(track, inputs)
+            sound.append(track)
+    with problems.part():
+        compare_files(tracks, checksums=checksums)
+    return sound
 
 
 def present_tracks(tracks: Iterable[Track]) -> list[Track]:
@@ -67,28 +71,30 @@ def present_tracks(tracks: Iterable[Track]) -> list[Track]:
     ]
 
 
-def track_problems(track: Track, inputs: BuildInputs) -> list[Problem]:
-    """What is wrong with the files of one track: truncated, another assembly, sign."""
-    problems = []
+def check_track(track: Track, inputs: BuildInputs) -> None:
+    """Check the files of one track: whole, of the assembly, of the right sign.
+
+    Raises:
+        InputError: with the problems of all its files.
+    """
     # A track may lack a chromosome without genes and regions.
     regions = inputs.contacts.get(track.cell, inputs.genes)
     needed = sort_chromosomes({*inputs.genes.chrom, *regions.chrom}) or inputs.chromosomes
-    for source in track.sources:
-        found = check_bigwig(source.location, inputs.assembly.chrom_sizes, needed)
-        problems += found
-        if not found and UNIT_TRANSFORM[track.unit] == "log1p":
-            lowest = _lowest(source.location, needed)
-            if lowest < 0:
-                problems.append(
-                    Problem(
-                        str(source.location),
+    with collect() as problems:
+        for source in track.sources:
+            with problems.part():
+                check_bigwig(source.location, inputs.assembly.chrom_sizes, needed)
+                if UNIT_TRANSFORM[track.unit] != "log1p":
+                    continue
+                lowest = _lowest(source.location, needed)
+                if lowest < 0:
+                    problems.add(
+                        source.location,
                         f"negative signal (lowest {lowest:g})",
                         f"no value below 0 in unit {track.unit}, which is read as ln(x + 1)",
                         "give the track's true unit in the sheet (none: read as it is)",
                         kind="negative_signal",
                     )
-                )
-    return problems
 
 
 def _lowest(path: str, chromosomes: list[str]) -> float:
@@ -101,77 +107,69 @@ def _lowest(path: str, chromosomes: list[str]) -> float:
     return min((low for low in lows if low is not None), default=0.0)
 
 
-def _checksum_problems(tracks: list[Track], *, everything: bool) -> list[Problem]:
-    """Files that are not what the sheet says, and files that are the same."""
+def compare_files(tracks: Iterable[Track], *, checksums: bool = False) -> None:
+    """Look for files that are the same, and compare them with the sheet.
+
+    Args:
+        tracks: those whose files are there; others are passed over.
+        checksums: as for `check_files`.
+
+    Raises:
+        InputError: naming files that are the same, or not what the sheet says.
+    """
     named: list[tuple[str, Source]] = [
-        (f"{track.cell} {track.assay}", source) for track in tracks for source in track.sources
+        (f"{track.cell} {track.assay}", source)
+        for track in present_tracks(tracks)
+        for source in track.sources
     ]
-    sizes: dict[int, int] = defaultdict(int)
-    for _, source in named:
-        sizes[pathlib.Path(source.location).stat().st_size] += 1
-    problems = []
+    sizes = Counter(pathlib.Path(source.location).stat().st_size for _, source in named)
     owners: dict[str, list[str]] = defaultdict(list)
-    for name, source in tqdm(named, "comparing files", unit="file", disable=None):
-        path = pathlib.Path(source.location)
-        if sizes[path.stat().st_size] == 1 and not (everything and source.sha256):
-            continue
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        owners[digest].append(f"{name} ({path.name})")
-        if source.sha256 and source.sha256 != digest:
-            problems.append(
-                Problem(
-                    str(path),
-                    f"sha256 {digest}",
-                    f"{source.sha256}, as the track sheet says",
-                    "download the file again, or correct the sheet",
-                    kind="checksum",
+    with collect() as problems:
+        for name, source in tqdm(named, "comparing files", unit="file", disable=None):
+            path = pathlib.Path(source.location)
+            if sizes[path.stat().st_size] == 1 and not (checksums and source.sha256):
+                continue
+            digest = sha256(path)
+            owners[digest].append(f"{name} ({path.name})")
+            with problems.part():
+                source.require_sha256(digest)
+        for digest, names in owners.items():
+            if len(names) > 1:
+                problems.add(
+                    listing(names, most=20),
+                    f"the same file (sha256 {digest[:12]}…)",
+                    "one file a track",
+                    "look which track the file is of, and correct the other rows of the sheet",
+                    kind="same_file",
                 )
-            )
-    return problems + [
-        Problem(
-            listing(names, most=20),
-            f"the same file (sha256 {digest[:12]}…)",
-            "one file a track",
-            "look which track the file is of, and correct the other rows of the sheet",
-            kind="same_file",
-        )
-        for digest, names in owners.items()
-        if len(names) > 1
-    ]
 
 
 def file_warnings(inputs: BuildInputs) -> list[Problem]:
     """What may be right, and is worth a look before a build: names, genes, contacts, memory."""
-    return [
-        *_download_warnings(inputs),
-        *_spelling_warnings(inputs),
-        *_gene_warnings(inputs),
-        *_contact_warnings(inputs),
-        *memory_warnings(inputs),
-    ]
+    warnings = Problems()
+    _warn_of_downloads(inputs, warnings)
+    _warn_of_spelling(inputs, warnings)
+    _warn_of_genes(inputs, warnings)
+    _warn_of_contacts(inputs, warnings)
+    return warnings.found + memory_warnings(inputs)
 
 
-def _download_warnings(inputs: BuildInputs) -> list[Problem]:
+def _warn_of_downloads(inputs: BuildInputs, warnings: Problems) -> None:
     tracks = inputs.sheet.tracks
     here = set(present_tracks(tracks))
     absent = [f"{track.cell} {track.assay}" for track in tracks if track not in here]
-    if not absent:
-        return []
-    return [
-        Problem(
+    if absent:
+        warnings.add(
             inputs.sheet.where,
             f"{len(absent)} of {len(tracks)} tracks not downloaded yet ({listing(absent)})",
             "files, to be looked into",
-            "none needed: build_store downloads them, and looks into them then; data_prep.download "
-            "has them before",
+            "nothing to do: build_store downloads and checks them; to have them earlier run "
+            "data_prep.download",
             kind="not_downloaded",
         )
-    ]
 
 
-def _spelling_warnings(inputs: BuildInputs) -> list[Problem]:
-    problems = []
+def _warn_of_spelling(inputs: BuildInputs, warnings: Problems) -> None:
     for track in present_tracks(inputs.sheet.tracks):
         for source in track.sources:
             try:
@@ -182,69 +180,57 @@ def _spelling_warnings(inputs: BuildInputs) -> list[Problem]:
             names = match_chromosomes(inputs.genes.chrom.unique(), header)
             other = [f"{theirs} for {ours}" for ours, theirs in names.items() if ours != theirs]
             if other:
-                problems.append(
-                    Problem(
-                        source.location,
-                        f"chromosomes named otherwise: {listing(other)}",
-                        f"names as in {inputs.assembly.name}",
-                        "none needed, they are taken for the same; make sure that the track comes "
-                        "from where the others do",
-                        kind="chromosome_names",
-                    )
+                warnings.add(
+                    source.location,
+                    f"chromosomes named otherwise: {listing(other)}",
+                    f"names as in {inputs.assembly.name}",
+                    "nothing to do, they are taken for the same; make sure that the track comes "
+                    "from where the others do",
+                    kind="chromosome_names",
                 )
-    return problems
 
 
-def _gene_warnings(inputs: BuildInputs) -> list[Problem]:
+def _warn_of_genes(inputs: BuildInputs, warnings: Problems) -> None:
     if inputs.genes.empty:
-        return []  # one of the two could not be read
-    problems = []
+        return  # one of the two could not be read
     annotation = inputs.config.genes or "Ensembl 75"
+    where = f"{annotation} and {inputs.config.expression}"
     coding = coding_genes(inputs.config.genes, inputs.assembly.chrom_sizes)
     absent = [gene for gene in inputs.without_expression if coding is None or gene in coding]
     known = [gene for gene in inputs.genes.gene_id if coding is None or gene in coding]
     what = "genes" if coding is None else "protein-coding genes"
     count = len(absent) + len(known)
     if known and len(absent) > _MOST_WITHOUT_EXPRESSION * count:
-        problems.append(
-            Problem(
-                f"{annotation} and {inputs.config.expression}",
-                f"{len(absent)} of {count} {what} without expression ({listing(absent)})",
-                "a line in the expression table for nearly all of them",
-                "check that both are of one release, and that the table is whole",
-                kind="genes_without_expression",
-            )
+        warnings.add(
+            where,
+            f"{len(absent)} of {count} {what} without expression ({listing(absent)})",
+            "a line in the expression table for nearly all of them",
+            "check that both are of one release, and that the table is whole",
+            kind="genes_without_expression",
         )
     unplaced, total = inputs.left_out["not in the annotation"], len(inputs.genes)
     if total and unplaced > _MOST_WITHOUT_EXPRESSION * (unplaced + total):
-        problems.append(
-            Problem(
-                f"{annotation} and {inputs.config.expression}",
-                f"{unplaced} genes of the table that the annotation lacks",
-                "nearly all genes in both",
-                "give the annotation the table was made with",
-                kind="genes_without_annotation",
-            )
+        warnings.add(
+            where,
+            f"{unplaced} genes of the table that the annotation lacks",
+            "nearly all genes in both",
+            "give the annotation the table was made with",
+            kind="genes_without_annotation",
         )
-    return problems
 
 
-def _contact_warnings(inputs: BuildInputs) -> list[Problem]:
-    problems = []
+def _warn_of_contacts(inputs: BuildInputs, warnings: Problems) -> None:
     for found in dict.fromkeys(inputs.interactions.values()):
         without = found.dropped["contacts whose bait holds no TSS"]
         if without > _MOST_WITHOUT_TSS * found.read:
-            problems.append(
-                Problem(
-                    found.source["name"],
-                    f"{without} of {found.read} contacts with a bait that holds no TSS",
-                    f"{_MOST_WITHOUT_TSS:.0%} of them or fewer",
-                    "check that the bait comes first, and that the contacts are of this assembly "
-                    "and annotation",
-                    kind="baits_without_tss",
-                )
+            warnings.add(
+                found.source["name"],
+                f"{without} of {found.read} contacts with a bait that holds no TSS",
+                f"{_MOST_WITHOUT_TSS:.0%} of them or fewer",
+                "check that the bait comes first, and that the contacts are of this assembly "
+                "and annotation",
+                kind="baits_without_tss",
             )
-    return problems
 
 
 def summary(inputs: BuildInputs) -> str:

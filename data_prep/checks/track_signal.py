@@ -49,7 +49,7 @@ class Reading:
             signal that is.
         p99: 99th percentile of the bins with signal.
         tail: their 99.9th percentile over the 95th.
-        skew: their skewness.
+        skew: their skewness; NaN where all are equal.
         seconds: what reading took.
     """
 
@@ -94,7 +94,7 @@ def read_sample(track: Track, genes: pd.DataFrame, window: WindowSpec) -> Readin
     lowest, highest = (float(bins.min()), float(bins.max())) if bins.size else (np.nan, np.nan)
     p95, p99, p999 = np.percentile(signal, [95, 99, 99.9]) if signal.size else [np.nan] * 3
     top = int((signal >= highest * (1 - 1e-6)).sum())
-    varied = lowest < highest and signal.size > 2
+    varied = signal.size > 2 and top < signal.size  # not of one value, as 0/1 tracks
     return Reading(
         track=track,
         promoter=promoter,

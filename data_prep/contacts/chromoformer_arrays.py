@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping
 import numpy as np
 from jaxtyping import Float32, Real
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.genome import listing
 
 
@@ -49,16 +49,14 @@ def read_arrays(
     absent = [name for name in widths if name not in seen]
     if absent:
         wrong["no such file", "an array for every promoter and pCRE of the metadata"] += absent
-    if wrong:
-        raise InputError.of(
-            Problem(
+    with collect() as problems:
+        for (found, expected), names in wrong.items():
+            problems.add(
                 f"{source}, {len(names)} of {len(widths)} files",
                 f"{found}: {listing(names, most=20)}",
                 expected,
                 "give the arrays that belong to the metadata, and --assays in their order",
             )
-            for (found, expected), names in wrong.items()
-        )
 
 
 def bin_means(bases: Real[np.ndarray, "A bp"], bin_bp: int) -> Float32[np.ndarray, "A bin"]:

@@ -8,7 +8,6 @@ without contacts leaves both empty. `split`, the authors' fold, is not read.
 """
 
 import dataclasses
-import hashlib
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
@@ -16,8 +15,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
-from data_prep.formats.text import read_delimited
-from epi2expr_jax.errors import InputError, Problem, collect
+from data_prep.formats.text import MOST_LINES, read_delimited
+from epi2expr_jax.errors import InputError, collect
+from epi2expr_jax.files import sha256
 from epi2expr_jax.genome import gene_order, listing, strip_version
 from epi2expr_jax.store.regions import CONTACT_COLUMNS
 
@@ -28,7 +28,6 @@ _COLUMNS = ("gene_id", "expression", "eid", "label", "chrom", "start", "end", "s
 _CONTACTS = ("neighbors", "scores")
 _PLACE = ("chrom", "tss", "strand")
 _INTERVAL = re.compile(r"([^:]+):(\d+)-(\d+)")
-_MOST_PROBLEMS = 20  # a file with more has one cause
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +60,7 @@ def read_metadata(
 
     Args:
         chrom_sizes: length of each chromosome of the assembly, in bp.
-        max_contacts: keep at most so many contacts of a gene, the first; None keeps all.
+        max_contacts: how many contacts of a gene to keep, the first ones; None keeps all.
 
     Raises:
         InputError: naming every malformed line (up to a number), every gene that is listed twice
@@ -78,24 +77,18 @@ def read_metadata(
             "give the metadata CSV of Chromoformer",
         )
     rows, contacts = [], []
-    problems: list[Problem] = []
-    for number, fields in lines:
-        record = dict(zip(header, fields, strict=True))
-        with collect(problems):
-            row, own = _read_line(f"{path}, line {number}", record, chrom_sizes)
-            rows.append(row)
-            contacts += [(row[0], row[1], *contact) for contact in own[:max_contacts]]
-    if len(problems) > _MOST_PROBLEMS:
-        more = f"{len(problems) - _MOST_PROBLEMS} more such problems"
-        expected = "the columns as described in data_prep/contacts/chromoformer_meta.py"
-        problems = problems[:_MOST_PROBLEMS]
-        problems.append(Problem(str(path), more, expected, "correct the lines"))
-    table = pd.DataFrame(rows, columns=["cell", "gene_id", "expression", "label", *_PLACE])
-    problems += _gene_problems(str(path), table)
-    if problems:
-        raise InputError.of(problems)
+    with collect() as problems:
+        with problems.part(), collect(most=MOST_LINES) as in_lines:
+            for number, fields in lines:
+                record = dict(zip(header, fields, strict=True))
+                with in_lines.part():
+                    row, own = _read_line(f"{path}, line {number}", record, chrom_sizes)
+                    rows.append(row)
+                    contacts += [(row[0], row[1], *contact) for contact in own[:max_contacts]]
+        table = pd.DataFrame(rows, columns=["cell", "gene_id", "expression", "label", *_PLACE])
+        _check_genes(str(path), table)
     links = pd.DataFrame(contacts, columns=["cell", *CONTACT_COLUMNS])
-    return _join(str(path), table, links, _sha256(path))
+    return _join(str(path), table, links, sha256(path))
 
 
 def _join(where: str, table: pd.DataFrame, links: pd.DataFrame, sha256: str) -> Metadata:
@@ -152,13 +145,10 @@ def _read_line(
         (record["strand"] in ("+", "-"), f"strand {record['strand']!r}", "+ or -"),
         *_contact_checks(record, contacts, chrom_sizes),
     )
-    problems = [
-        Problem(where, found, expected, "correct the line, or check --assembly")
-        for fine, found, expected in checks
-        if not fine
-    ]
-    if problems:
-        raise InputError.of(problems)
+    with collect() as problems:
+        for fine, found, expected in checks:
+            if not fine:
+                problems.add(where, found, expected, "correct the line, or check --assembly")
     gene_id = strip_version(record["gene_id"])
     label = record["label"] == "1"
     row = (record["eid"], gene_id, float(rpkm), label, chrom, tss, record["strand"])
@@ -196,20 +186,19 @@ def _contact_checks(
     yield falling, f"scores {record['scores']!r} that rise", "the best contact first"
 
 
-def _gene_problems(where: str, table: pd.DataFrame) -> list[Problem]:
+def _check_genes(where: str, table: pd.DataFrame) -> None:
     if table.empty:
-        return [Problem(where, "no whole line", "one for each gene", "give another file")]
-    problems = []
+        raise InputError(where, "no whole line", "one for each gene", "give another file")
     twice = table[table.duplicated(["cell", "gene_id"])]
-    if len(twice):
-        found = f"{len(twice)} genes listed twice in a cell ({listing(twice.gene_id, most=20)})"
-        problems.append(Problem(where, found, "one row a gene and cell", "keep one row of each"))
     places = table.drop_duplicates(["gene_id", *_PLACE])
     moved = sorted(set(places.gene_id[places.gene_id.duplicated()]))
-    if moved:
-        found = f"{len(moved)} genes with two TSSs ({listing(moved, most=20)})"
-        problems.append(Problem(where, found, "one TSS a gene, in all cells", "choose one"))
-    return problems
+    with collect() as problems:
+        if len(twice):
+            found = f"{len(twice)} genes listed twice in a cell ({listing(twice.gene_id, most=20)})"
+            problems.add(where, found, "one row a gene and cell", "keep one row of each")
+        if moved:
+            found = f"{len(moved)} genes with two TSSs ({listing(moved, most=20)})"
+            problems.add(where, found, "one TSS a gene, in all cells", "choose one")
 
 
 def _number(text: str) -> float:
@@ -217,7 +206,3 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         return float("nan")
-
-
-def _sha256(path: str | pathlib.Path) -> str:
-    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()

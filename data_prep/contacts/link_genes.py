@@ -25,7 +25,7 @@ from absl import logging
 
 from data_prep.contacts.contact_files import ContactFile, read_contact_file
 from data_prep.formats.text import read_delimited
-from epi2expr_jax.errors import InputError, Problem, collect, report
+from epi2expr_jax.errors import InputError, Problems, collect
 from epi2expr_jax.genome import listing
 
 _BAIT = ["bait_chrom", "bait_start", "bait_end"]
@@ -83,8 +83,8 @@ def read_contacts(
     source: str | pathlib.Path,
     cells: Sequence[str],
     chrom_sizes: dict[str, int],
-    min_score: float | None = None,
-    problems: list[Problem] | None = None,
+    min_score: float | None,
+    problems: Problems,
 ) -> dict[str, ContactFile]:
     """Read the contacts of cells, and check everything that needs no genes.
 
@@ -94,14 +94,14 @@ def read_contacts(
         cells: the cells that need contacts.
         chrom_sizes: length of each chromosome of the assembly, in bp; `1` and `chr1` match.
         min_score: the score to lie above; None: the format's own. A sheet's has precedence.
-        problems: where given, problems of files and contacts are added to it instead of being
-            raised, and the files that can be read are returned, without their bad contacts.
+        problems: takes every problem of every file; those of its contacts by their lines. The
+            files that can be read are returned, without their bad contacts.
 
     Returns:
-        A file for each cell; cells that share a file share the object.
+        A file for each cell that has a usable one; cells that share a file share the object.
 
     Raises:
-        InputError: with every problem of every file; those of a kind by their lines.
+        InputError: with every problem of the sheet.
     """
     path = pathlib.Path(source)
     if path.suffix.lower() == ".csv":
@@ -109,11 +109,9 @@ def read_contacts(
     else:
         wanted = dict.fromkeys(cells, (path, min_score))
     files: dict[tuple[pathlib.Path, float | None], ContactFile] = {}
-    found: list[Problem] = []
     for key in dict.fromkeys(wanted.values()):
-        with collect(found):
-            files[key] = read_contact_file(*key, chrom_sizes, found)
-    report(found, problems)
+        with problems.part():
+            files[key] = read_contact_file(*key, chrom_sizes, problems)
     usable = {key: file for key, file in files.items() if len(file.table)}
     return {cell: usable[wanted[cell]] for cell in cells if wanted[cell] in usable}
 
@@ -137,13 +135,11 @@ def link_genes(
         InputError: naming every file none of whose baits holds a TSS, or none of whose contacts
             can be kept.
     """
-    problems: list[Problem] = []
     linked = {}
-    for file in dict.fromkeys(files.values()):
-        with collect(problems):
-            linked[file] = _link_file(file, genes, tss, rule)
-    if problems:
-        raise InputError.of(problems)
+    with collect() as problems:
+        for file in dict.fromkeys(files.values()):
+            with problems.part():
+                linked[file] = _link_file(file, genes, tss, rule)
     return {cell: linked[file] for cell, file in files.items()}
 
 
@@ -238,35 +234,31 @@ def _read_sheet(
             "cell, path, and maybe min_score",
             "name the columns so; a file of contacts must not be named .csv",
         )
-    wanted, problems = {}, []
-    for number, fields in lines:
-        row = dict(zip(header, fields, strict=True))
-        text = row.get("min_score", "")
-        score = _number(text) if text else min_score
-        found = None
-        if not row["cell"] or not row["path"]:
-            found = "an empty field"
-        elif row["cell"] in wanted:
-            found = f"{row['cell']} a second time"
-        elif score is not None and not math.isfinite(score):
-            found = f"min_score {text or score}"
-        if found:
-            expected = "each cell once, its file, and a number as min_score"
-            where = f"{sheet}, line {number}"
-            problems.append(Problem(where, found, expected, "correct the line"))
-        wanted[row["cell"]] = sheet.parent / row["path"], score
-    without = [cell for cell in cells if cell not in wanted]
-    if without:
-        problems.append(
-            Problem(
+    wanted = {}
+    with collect() as problems:
+        for number, fields in lines:
+            row = dict(zip(header, fields, strict=True))
+            text = row.get("min_score", "")
+            score = _number(text) if text else min_score
+            found = None
+            if not row["cell"] or not row["path"]:
+                found = "an empty field"
+            elif row["cell"] in wanted:
+                found = f"{row['cell']} a second time"
+            elif score is not None and not math.isfinite(score):
+                found = f"min_score {text or score}"
+            if found:
+                expected = "each cell once, its file, and a number as min_score"
+                problems.add(f"{sheet}, line {number}", found, expected, "correct the line")
+            wanted[row["cell"]] = sheet.parent / row["path"], score
+        without = [cell for cell in cells if cell not in wanted]
+        if without:
+            problems.add(
                 str(sheet),
                 f"no contacts of {listing(without, most=60)}",
                 "a row for every cell of the track sheet",
                 "add the rows, or leave the cells out of the track sheet",
             )
-        )
-    if problems:
-        raise InputError.of(problems)
     surplus = [cell for cell in wanted if cell not in cells]
     if surplus:
         logging.info("%s: contacts of %s not read, no tracks", sheet, listing(surplus))

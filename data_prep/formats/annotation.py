@@ -4,21 +4,21 @@ GTF positions are 1-based and closed; here everything is 0-based and half-open, 
 0-based position of the first transcribed base.
 """
 
+import hashlib
 import pathlib
 
 import numpy as np
 import pandas as pd
 
 from data_prep.formats.gtf import (
-    MOST_LINES,
-    bad_line,
+    CORRECT_LINE,
     coding_ids,
     ensembl_gtf,
     gtf_extents,
     looks_like_gtf,
 )
-from data_prep.formats.text import read_delimited
-from epi2expr_jax.errors import InputError
+from data_prep.formats.text import MOST_LINES, read_delimited
+from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.genome import (
     GENE_COLUMNS,
     check_gene_table,
@@ -112,6 +112,14 @@ def coding_genes(source: str | pathlib.Path | None, chrom_sizes: dict[str, int])
     return None if ids is None else {strip_version(gene_id) for gene_id in ids}
 
 
+def digest_genes(genes: pd.DataFrame, *more: bytes) -> str:
+    """The sha256 of a gene table and of what belongs to it, by which a store knows its inputs."""
+    digest = hashlib.sha256(genes.to_csv(index=False).encode())
+    for part in more:
+        digest.update(part)
+    return digest.hexdigest()
+
+
 def _annotation_file(
     source: str | pathlib.Path | None, chrom_sizes: dict[str, int]
 ) -> pathlib.Path:
@@ -171,21 +179,21 @@ def _read_table(path: pathlib.Path, rule: str) -> pd.DataFrame:
             "a GTF, for a choice of TSS",
             "leave out --tss, or give a GTF",
         )
-    records, problems = [], []
-    for number, fields in lines:
-        record = dict(zip(header, fields, strict=True))
-        where = f"{path}, line {number}"
-        numbers = [record[name] for name in positions]
-        if not record["gene_id"] or not record["chrom"]:
-            problems.append(bad_line(where, "an empty field", "a gene_id and a chrom"))
-        if not all(text.isdecimal() for text in numbers):
-            found = ", ".join(map(repr, numbers))
-            problems.append(bad_line(where, found, f"whole numbers as {' and '.join(positions)}"))
-        elif positions == ["start", "end"] and int(numbers[0]) >= int(numbers[1]):
-            problems.append(bad_line(where, "-".join(numbers), "a start below its end"))
-        records.append(record)
-    if problems:
-        raise InputError.of(problems[:MOST_LINES])
+    records = []
+    with collect(most=MOST_LINES) as problems:
+        for number, fields in lines:
+            record = dict(zip(header, fields, strict=True))
+            where = f"{path}, line {number}"
+            numbers = [record[name] for name in positions]
+            if not record["gene_id"] or not record["chrom"]:
+                problems.add(where, "an empty field", "a gene_id and a chrom", CORRECT_LINE)
+            if not all(text.isdecimal() for text in numbers):
+                found = ", ".join(map(repr, numbers))
+                expected = f"whole numbers as {' and '.join(positions)}"
+                problems.add(where, found, expected, CORRECT_LINE)
+            elif positions == ["start", "end"] and int(numbers[0]) >= int(numbers[1]):
+                problems.add(where, "-".join(numbers), "a start below its end", CORRECT_LINE)
+            records.append(record)
     genes = pd.DataFrame(records, columns=header)
     genes[positions] = genes[positions].astype(np.int64)
     if "name" not in header:

@@ -6,7 +6,8 @@ import pathlib
 
 import bioframe
 
-from epi2expr_jax.errors import InputError, Problem
+from data_prep.formats.text import MOST_LINES, read_text
+from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.genome import bare_chromosome, listing, match_chromosomes, sort_chromosomes
 
 # Their lengths come with bioframe, so no network is needed. Any other genome is a FILE.chrom.sizes.
@@ -61,7 +62,7 @@ def select_chromosomes(assembly: Assembly, spec: str = "autosomes") -> list[str]
     if spec == "all":
         return sort_chromosomes(names)
     if spec == "autosomes":
-        numbered = [name for name in names if bare_chromosome(name).isdigit()]
+        numbered = [name for name in names if bare_chromosome(name).isdecimal()]
         if not numbered:
             raise InputError(
                 f"--chromosomes=autosomes on {assembly.name}",
@@ -105,24 +106,20 @@ def _shipped_sizes(name: str) -> tuple[tuple[str, int], ...]:
 
 def _read_sizes(path: pathlib.Path) -> dict[str, int]:
     sizes: dict[str, int] = {}
-    problems = []
     remedy = "correct the file, or make it again from the genome: `samtools faidx genome.fa`"
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
-        fields = line.split()
-        if not fields or line.startswith("#"):
-            continue
-        where = f"{path}, line {number}"
-        # Further columns are allowed: a FASTA index (.fai) begins with the same two.
-        if len(fields) < 2 or not fields[1].isdigit() or int(fields[1]) < 1:
-            problems.append(Problem(where, repr(line), "a name and a length in bp", remedy))
-        elif fields[0] in sizes:
-            problems.append(
-                Problem(where, f"{fields[0]} a second time", "each chromosome once", remedy)
-            )
-        else:
-            sizes[fields[0]] = int(fields[1])
-    if not sizes and not problems:
-        problems.append(Problem(str(path), "no chromosome", "name<tab>length lines", remedy))
-    if problems:
-        raise InputError.of(problems)
+    with collect(most=MOST_LINES) as problems:
+        for number, line in enumerate(read_text(path).splitlines(), start=1):
+            fields = line.split()
+            if not fields or line.startswith("#"):
+                continue
+            where = f"{path}, line {number}"
+            # Further columns are allowed: a FASTA index (.fai) begins with the same two.
+            if len(fields) < 2 or not fields[1].isdecimal() or int(fields[1]) < 1:
+                problems.add(where, repr(line), "a name and a length in bp", remedy)
+            elif fields[0] in sizes:
+                problems.add(where, f"{fields[0]} a second time", "each chromosome once", remedy)
+            else:
+                sizes[fields[0]] = int(fields[1])
+        if not sizes and not problems:
+            problems.add(str(path), "no chromosome", "name<tab>length lines", remedy)
     return sizes

@@ -1,7 +1,5 @@
 """BED: regions of the genome, to leave out (the ENCODE blacklist) or to alter marks in."""
 
-import gzip
-import hashlib
 import pathlib
 from collections.abc import Sequence
 
@@ -9,7 +7,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Integer
 
-from epi2expr_jax.errors import InputError, Problem
+from data_prep.formats.text import MOST_LINES
+from epi2expr_jax.errors import InputError, collect
+from epi2expr_jax.files import read_bytes, sha256
 from epi2expr_jax.genome import match_chromosomes
 
 
@@ -21,33 +21,24 @@ def read_bed(path: str | pathlib.Path, chrom_sizes: dict[str, int]) -> pd.DataFr
         and `name`, empty where the file has none.
 
     Raises:
-        InputError: if the file cannot be read, naming every malformed line (at most 20), or if no
-            region lies on the assembly.
+        InputError: if the file cannot be read, naming the malformed lines, or if no region lies on
+            the assembly.
     """
-    path = pathlib.Path(path)
-    remedy = "give a BED of chrom<tab>start<tab>end (.gz)"
-    try:
-        content = path.read_bytes()
-        if content.startswith(b"\x1f\x8b"):
-            content = gzip.decompress(content)
-    except (OSError, EOFError) as error:
-        raise InputError(str(path), f"no readable file ({error})", "a BED", remedy) from None
-    rows, problems = [], []
-    for number, line in enumerate(content.decode(errors="replace").splitlines(), start=1):
-        fields = line.split()
-        if not fields or line.startswith(("#", "track", "browser")):
-            continue
-        whole = len(fields) >= 3 and fields[1].isdigit() and fields[2].isdigit()
-        if not whole or int(fields[1]) >= int(fields[2]):
-            problems.append(
-                Problem(f"{path}, line {number}", repr(line), "chrom, start < end", remedy)
-            )
-        else:
-            rows.append(
-                (fields[0], int(fields[1]), int(fields[2]), fields[3] if fields[3:] else "")
-            )
-    if problems:
-        raise InputError.of(problems[:20])
+    text = read_bytes(path, "a BED").decode(errors="replace")
+    rows = []
+    with collect(most=MOST_LINES) as problems:
+        for number, line in enumerate(text.splitlines(), start=1):
+            fields = line.split()
+            if not fields or line.startswith(("#", "track", "browser")):
+                continue
+            whole = len(fields) >= 3 and fields[1].isdecimal() and fields[2].isdecimal()
+            if not whole or int(fields[1]) >= int(fields[2]):
+                remedy = "give a BED of chrom<tab>start<tab>end (.gz)"
+                where = f"{path}, line {number}"
+                problems.add(where, repr(line), "chrom, start < end", remedy)
+            else:
+                name = fields[3] if fields[3:] else ""
+                rows.append((fields[0], int(fields[1]), int(fields[2]), name))
     spelling = match_chromosomes({row[0] for row in rows}, chrom_sizes)
     known = [
         (spelling[chrom], first, end, name) for chrom, first, end, name in rows if chrom in spelling
@@ -66,8 +57,7 @@ def read_bed(path: str | pathlib.Path, chrom_sizes: dict[str, int]) -> pd.DataFr
 
 def bed_record(path: str | pathlib.Path) -> dict[str, str]:
     """Name and sha256 of the file, for a manifest."""
-    path = pathlib.Path(path)
-    return {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return {"name": pathlib.Path(path).name, "sha256": sha256(path)}
 
 
 def touched_bins(

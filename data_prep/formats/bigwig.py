@@ -9,7 +9,8 @@ import pyBigWig
 
 from data_prep.formats.assembly import recognise_assembly
 from data_prep.formats.track_sheet import is_url
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError, collect
+from epi2expr_jax.files import whole
 from epi2expr_jax.genome import listing, match_chromosomes
 
 _ENTRY_BYTES = 12  # of a bigWig, before they are compressed
@@ -28,15 +29,13 @@ def open_bigwig(path: str | pathlib.Path) -> Iterator:
     """A pyBigWig handle on the file, closed at the end. One handle a process: open it there.
 
     Raises:
-        InputError: if the file is missing, no bigWig, or truncated.
+        InputError: if the file is missing, not a bigWig, or truncated.
     """
-    problem = damage(path)
-    if problem:
-        raise InputError.of(problem)
+    require_whole(path)
     try:
         handle = pyBigWig.open(str(path))
     except RuntimeError:
-        raise InputError.of(unreadable(path, "its header")) from None
+        raise unreadable(path, "its header") from None
     try:
         yield handle
     finally:
@@ -53,36 +52,34 @@ def create_bigwig(path: pathlib.Path, chrom_sizes: dict[str, int]) -> Iterator:
     Raises:
         InputError: if the disk took only a part, or nothing.
     """
-    partial = path.with_name(path.name + ".partial")
-    try:
+    with whole(path) as place:
         try:
-            handle = pyBigWig.open(str(partial), "w")
+            handle = pyBigWig.open(str(place), "w")
             try:
                 handle.addHeader(list(chrom_sizes.items()))
                 yield handle
             finally:
                 handle.close()
         except RuntimeError:
-            raise InputError.of(_not_written(path)) from None
-        if damage(partial):
-            raise InputError.of(_not_written(path))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+            raise _not_written(path) from None
+        try:
+            require_whole(place)
+        except InputError:
+            raise _not_written(path) from None
 
 
 def require_room(path: pathlib.Path, entries: int) -> None:
-    """Check that the disk has room for so many further entries of a bigWig.
+    """Check that the disk has room for further entries of a bigWig.
 
     Raises:
         InputError: if it has not.
     """
     if shutil.disk_usage(path.parent).free < _MARGIN_BYTES + _ENTRY_BYTES * entries:
-        raise InputError.of(_not_written(path))
+        raise _not_written(path)
 
 
-def _not_written(path: pathlib.Path) -> Problem:
-    return Problem(
+def _not_written(path: pathlib.Path) -> InputError:
+    return InputError(
         str(path),
         "too little room to write it, or none",
         "room and permission for a bigWig",
@@ -92,42 +89,39 @@ def _not_written(path: pathlib.Path) -> Problem:
 
 def check_bigwig(
     path: str | pathlib.Path, chrom_sizes: dict[str, int], chromosomes: Sequence[str]
-) -> list[Problem]:
-    """What is wrong with a track, without reading its signal.
+) -> None:
+    """Check a track without reading its signal.
 
     Args:
         path: the bigWig file.
         chrom_sizes: chromosome lengths of the assembly it should belong to, in bp.
         chromosomes: the chromosomes that will be read; only these are compared.
+
+    Raises:
+        InputError: if it cannot be opened, lacks a chromosome, or is of another assembly.
     """
-    try:
-        with open_bigwig(path) as handle:
-            header = handle.chroms()
-    except InputError as error:
-        return list(error.problems)
-    problems = []
+    with open_bigwig(path) as handle:
+        header = handle.chroms()
     spelling = match_chromosomes(chromosomes, header)
     absent = [chrom for chrom in chromosomes if chrom not in spelling]
-    if absent:
-        problems.append(
-            Problem(
-                str(path),
-                f"no {listing(absent)}; it has {listing(header)}",
-                "every chromosome that is read",
-                "check --assembly, leave them out with --chromosomes, or use another file",
-                kind="missing_chromosome",
-            )
-        )
     sizes = match_chromosomes(spelling, chrom_sizes)
     wrong = [
         (chrom, header[spelling[chrom]], chrom_sizes[sizes[chrom]])
         for chrom in sizes
         if header[spelling[chrom]] != chrom_sizes[sizes[chrom]]
     ]
-    if wrong:
-        known = recognise_assembly(header)
-        problems.append(
-            Problem(
+    with collect() as problems:
+        if absent:
+            problems.add(
+                str(path),
+                f"no {listing(absent)}; it has {listing(header)}",
+                "every chromosome that is read",
+                "check --assembly, leave them out with --chromosomes, or use another file",
+                kind="missing_chromosome",
+            )
+        if wrong:
+            known = recognise_assembly(header)
+            problems.add(
                 str(path),
                 "a bigWig of another assembly: "
                 + (f"{known}, by its chromosome lengths; " if known else "")
@@ -136,15 +130,20 @@ def check_bigwig(
                 f"give --assembly={known}" if known else "use a track of the given assembly",
                 kind="other_assembly",
             )
-        )
-    return problems
 
 
-def damage(path: str | pathlib.Path) -> Problem | None:
-    """What the first and last bytes say: no such file, no bigWig, or cut short."""
-    expected = "a whole bigWig file"
+def require_whole(path: str | pathlib.Path) -> None:
+    """Check a file's first and last bytes.
+
+    Raises:
+        InputError: if the file is missing, not a bigWig, or cut short.
+    """
+
+    def refused(found: str, remedy: str, kind: str = "") -> InputError:
+        return InputError(str(path), found, "a whole bigWig file", remedy, kind)
+
     if is_url(path):
-        return Problem(str(path), "a URL", "a local file", "download it first")
+        raise InputError(str(path), "a URL", "a local file", "download it first")
     try:
         with open(path, "rb") as file:
             head = file.read(64)
@@ -152,37 +151,24 @@ def damage(path: str | pathlib.Path) -> Problem | None:
             file.seek(max(size - 4, 0))
             tail = file.read(4)
     except OSError as error:
-        return Problem(
-            str(path),
-            error.strerror or str(error),
-            expected,
-            "check the path in the track sheet",
-            kind="missing_file",
-        )
+        reason, remedy = error.strerror or str(error), "check the path in the track sheet"
+        raise refused(reason, remedy, "missing_file") from None
     if not head.startswith(_MAGIC):
         guesses = [what for magic, what in _OTHER_FORMATS.items() if head.startswith(magic)]
         found = guesses[0] if guesses else f"first bytes {head[:8]!r}" if head else "an empty file"
-        return Problem(
-            str(path),
-            f"no bigWig: {found}",
-            expected,
-            "point the track sheet at the bigWig, or download it again",
-            kind="no_bigwig",
-        )
+        remedy = "point the track sheet at the bigWig, or download it again"
+        raise refused(f"no bigWig: {found}", remedy, "no_bigwig")
     if len(head) < 64 or tail != _MAGIC:
-        return Problem(
-            str(path),
+        raise refused(
             f"a truncated bigWig: {size:,} bytes that do not end in the closing mark 26fc8f88",
-            expected,
             "download or copy the file again, and compare its size and checksum",
-            kind="truncated",
+            "truncated",
         )
-    return None
 
 
-def unreadable(path: str | pathlib.Path, what: str) -> Problem:
-    """What to say of a file of which a part cannot be read."""
-    return Problem(
+def unreadable(path: str | pathlib.Path, what: str) -> InputError:
+    """The error of a file that cannot be read in part."""
+    return InputError(
         str(path),
         f"{what} cannot be read",
         "a whole bigWig file",

@@ -4,7 +4,7 @@ And what is it in other regions, such as the distant ends of a promoter's contac
 
 Means are exact (base-weighted, never from zoom levels) and read through pyBigWig. Bases that a
 track does not list count as 0 over all bases of their bin; how many there are is returned
-beside the means, so that nothing passes for measured that was not.
+together with the means, so that nothing passes for measured that was not.
 
 Speed in windows per CPU second, 2,010 windows of 10 kb at 25 bp around the protein-coding TSSs of
 chr1, on a track of 4.7 million runs (mean 50 bp): lists of Python floats 2,100; one
@@ -176,7 +176,7 @@ def _signals(
                     signal = handle.values(name, begin, end, numpy=True)
                 except RuntimeError:
                     what = f"the signal of {name}:{begin}-{end}"
-                    raise InputError.of(unreadable(path, what)) from None
+                    raise unreadable(path, what) from None
                 for index in group:
                     yield index, begin, signal
 
@@ -195,7 +195,7 @@ def _require_finite(
             str(path),
             f"infinite signal in {len(infinite)} windows ({listing(places)})",
             "finite values",
-            "mend the track where it was made, for example by capping p-values",
+            "make the track again without them, for example by capping p-values",
             kind="infinite_signal",
         )
 

@@ -7,8 +7,6 @@ table under the user's cache folder, by the GTF's checksum, so that this is paid
 """
 
 import contextlib
-import gzip
-import hashlib
 import os
 import pathlib
 import re
@@ -21,14 +19,16 @@ import pyensembl
 from absl import logging
 
 from data_prep.formats.assembly import recognise_assembly
-from epi2expr_jax.errors import InputError, Problem
+from data_prep.formats.text import MOST_LINES
+from epi2expr_jax.errors import InputError, collect
+from epi2expr_jax.files import opened, sha256, write_parquet
 from epi2expr_jax.genome import listing
 
 ENSEMBL_RELEASE = 75  # the last on GRCh37 (hg19), which the Roadmap tracks refer to
-MOST_LINES = 20  # of one kind of mistake in a message
+CORRECT_LINE = "correct the line, or leave it out"
 
 _EXTENT_COLUMNS = ["gene_id", "name", "chrom", "start", "end", "strand"]
-_CACHE_FORMAT = 1  # raise when the cached table's columns or meaning change
+_CACHE_FORMAT = 2  # raise when the cached table's columns or meaning change
 
 
 def ensembl_gtf(chrom_sizes: dict[str, int]) -> pathlib.Path:
@@ -55,26 +55,15 @@ def ensembl_gtf(chrom_sizes: dict[str, int]) -> pathlib.Path:
 
 def _gtf_lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
     """The numbered records of a GTF, or of any text file."""
-    try:
-        with path.open("rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-        opener = gzip.open if packed else open
-        with opener(path, "rt", encoding="utf-8", errors="replace") as text:
-            for number, line in enumerate(text, start=1):
-                if line.strip() and not line.startswith("#"):
-                    yield number, line.rstrip("\r\n")
-    except (OSError, EOFError) as error:
-        raise InputError(
-            str(path),
-            f"an unreadable file ({getattr(error, 'strerror', None) or error})",
-            "a GTF or a gene table",
-            "check the path, or download the file again",
-        ) from None
+    with opened(path, "a GTF or a gene table") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip() and not line.startswith(b"#"):
+                yield number, line.decode(errors="replace").rstrip("\r\n")
 
 
 def looks_like_gtf(path: pathlib.Path) -> bool:
     first = next(_gtf_lines(path), (0, ""))[1].split("\t")
-    return len(first) == 9 and first[3].isdigit() and first[4].isdigit()
+    return len(first) == 9 and first[3].isdecimal() and first[4].isdecimal()
 
 
 def gtf_extents(path: pathlib.Path, kind: str) -> pd.DataFrame:
@@ -93,9 +82,7 @@ def gtf_extents(path: pathlib.Path, kind: str) -> pd.DataFrame:
         InputError: naming the malformed lines; or if `kind` is `canonical` and the GTF lists no
             transcripts.
     """
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    cached = _cache_folder() / f"{digest}.{kind}.v{_CACHE_FORMAT}.parquet"
+    cached = _cache_folder() / f"{sha256(path)}.{kind}.v{_CACHE_FORMAT}.parquet"
     if cached.exists():
         return pd.read_parquet(cached)
     logging.info("indexing %s with pyensembl, once", path)
@@ -103,18 +90,12 @@ def gtf_extents(path: pathlib.Path, kind: str) -> pd.DataFrame:
     with tempfile.TemporaryDirectory(prefix="epi2expr-annotation-") as folder:
         extents = _READERS[kind](path, folder)
     extents = extents[_EXTENT_COLUMNS].assign(start=extents["start"] - 1)
-    backwards = extents.loc[extents["end"] <= extents["start"], "gene_id"]
-    if len(backwards):
-        found = f"{listing(backwards)} with an end before the start"
-        raise InputError.of(bad_line(str(path), found, "start and end in ascending order"))
-    partial = cached.with_name(f"{cached.name}.{os.getpid()}.partial")
+    if not ((extents["start"] >= 0) & (extents["start"] < extents["end"])).all():
+        raise _malformed(path, "a start below 1, or an end before the start")
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
-        extents.to_parquet(partial, index=False)
-        partial.replace(cached)
+        write_parquet(cached, extents)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
         raise InputError(
             str(cached.parent),
             f"a cache folder that refuses writing ({error.strerror or error})",
@@ -173,7 +154,7 @@ def _canonical_extents(path: pathlib.Path, folder: str) -> pd.DataFrame:
     genomic = (transcripts["end"] - transcripts["start"] + 1).to_numpy()
     transcripts["spliced_bp"] = np.where(np.isnan(spliced), genomic, spliced)
     return (
-        transcripts.sort_values("transcript_id")  # the last resort, so that ties are no accident
+        transcripts.sort_values("transcript_id")  # breaks ties, always in the same way
         .sort_values(["coding_bp", "spliced_bp"], ascending=False, kind="stable")
         .drop_duplicates("gene_id")
     )
@@ -216,7 +197,7 @@ def _index(path: pathlib.Path, folder: str, records: set[str]) -> Iterator[pyens
     try:
         database.connect_or_create()
     except Exception as error:  # whatever the parser and SQLite raise on a malformed GTF
-        raise InputError.of(_gtf_problems(path) or _malformed(path, error)) from error
+        raise _malformed(path, str(error)) from error
     with database:
         yield database
 
@@ -239,33 +220,27 @@ def _lengths(database: pyensembl.Database, record: str) -> pd.Series:
     return pd.Series(dict(database.run_sql_query(query)), dtype=np.float64)
 
 
-def _gtf_problems(path: pathlib.Path) -> list[Problem]:
-    """The first malformed lines of a GTF that could not be indexed."""
-    problems = []
-    for number, line in _gtf_lines(path):
-        fields = line.split("\t")
-        where = f"{path}, line {number}"
-        if len(fields) != 9:
-            problems.append(bad_line(where, f"{len(fields)} fields", "the 9 of a GTF"))
-        elif not (fields[3].isdigit() and fields[4].isdigit()):
-            problems.append(bad_line(where, f"{fields[3]}-{fields[4]}", "a start and an end"))
-        elif fields[6] not in ("+", "-"):
-            problems.append(bad_line(where, f"strand {fields[6]!r}", "+ or -"))
-        elif 'gene_id "' not in fields[8]:
-            problems.append(bad_line(where, "no gene_id", 'gene_id "…" in the last field'))
-        if len(problems) == MOST_LINES:
-            break
-    return problems
-
-
-def bad_line(where: str, found: str, expected: str) -> Problem:
-    return Problem(where, found, expected, "correct the line, or leave it out")
-
-
-def _malformed(path: pathlib.Path, error: Exception) -> Problem:
-    return Problem(
+def _malformed(path: pathlib.Path, reason: str) -> InputError:
+    """The error of a GTF that cannot be indexed; raised where its malformed lines can be named."""
+    with collect(most=MOST_LINES) as problems:
+        for number, line in _gtf_lines(path):
+            fields = line.split("\t")
+            where = f"{path}, line {number}"
+            if len(fields) != 9:
+                problems.add(where, f"{len(fields)} fields", "the 9 of a GTF", CORRECT_LINE)
+                continue
+            start, end = fields[3:5]
+            if not (start.isdecimal() and end.isdecimal() and 1 <= int(start) <= int(end)):
+                expected = "a start of 1 or more, and an end not before it"
+                problems.add(where, f"{start}-{end}", expected, CORRECT_LINE)
+            elif fields[6] not in ("+", "-"):
+                problems.add(where, f"strand {fields[6]!r}", "+ or -", CORRECT_LINE)
+            elif 'gene_id "' not in fields[8]:
+                expected = 'gene_id "…" in the last field'
+                problems.add(where, "no gene_id", expected, CORRECT_LINE)
+    return InputError(
         str(path),
-        f"a GTF that pyensembl cannot index ({error})",
+        f"a GTF that cannot be indexed ({reason})",
         "gene_id on every line, and each gene and transcript once",
-        "mend the GTF, or give a table gene_id,chrom,tss,strand instead",
+        "correct the GTF, or give a table gene_id,chrom,tss,strand instead",
     )

@@ -1,14 +1,13 @@
 """Text files, plain or gzipped, and the delimited tables in them, with line numbers."""
 
 import csv
-import gzip
 import pathlib
-import zlib
 from collections.abc import Iterator
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError, collect
+from epi2expr_jax.files import read_bytes
 
-_MOST_LINES = 20  # of one kind of mistake; a table with more has one cause
+MOST_LINES = 20  # that the errors of a file name; a file with more bad lines has one fault
 
 
 def read_delimited(path: str | pathlib.Path) -> Iterator[tuple[int, list[str]]]:
@@ -18,8 +17,8 @@ def read_delimited(path: str | pathlib.Path) -> Iterator[tuple[int, list[str]]]:
     bytes say. Empty lines are passed over; a line that begins with `#` before the header too.
 
     Raises:
-        InputError: if the file cannot be read, or naming every line (up to a number) whose
-            fields are not as many as the header's. An empty field too many is no mistake.
+        InputError: if the file cannot be read, or naming the lines that do not have as many fields
+            as the header. One empty field too many is allowed.
     """
     lines = enumerate(read_text(path).splitlines(), start=1)
     numbered = [(number, line) for number, line in lines if line.strip()]
@@ -32,8 +31,8 @@ def read_delimited(path: str | pathlib.Path) -> Iterator[tuple[int, list[str]]]:
     try:
         rows = [next(csv.reader([line], delimiter=separator)) for _, line in numbered]
     except csv.Error as error:
-        problem = Problem(str(path), f"no table ({error})", "delimited text", "give another file")
-        raise InputError.of(problem) from None
+        found = f"no table ({error})"
+        raise InputError(str(path), found, "delimited text", "give another file") from None
     fields = [[field.strip() for field in row] for row in rows]
     header = fields[0]
     if len(header) > 1 and not header[-1]:
@@ -44,19 +43,13 @@ def read_delimited(path: str | pathlib.Path) -> Iterator[tuple[int, list[str]]]:
             row.pop()
         if len(row) != len(header):
             wrong.append((number, len(row)))
-    if wrong:
-        expected = f"{len(header)} fields, as in the header"
-        remedy = "correct the line"
-        if len(wrong) == len(fields) - 1 and {count for _, count in wrong} == {len(header) + 1}:
-            remedy = "name the first column in the header: every line has one field more"
-        problems = [
-            Problem(f"{path}, line {number}", f"{count} fields", expected, remedy)
-            for number, count in wrong[:_MOST_LINES]
-        ]
-        if len(wrong) > _MOST_LINES:
-            more = f"{len(wrong) - _MOST_LINES} more such lines"
-            problems.append(Problem(str(path), more, expected, remedy))
-        raise InputError.of(problems)
+    remedy = "correct the line"
+    if len(wrong) == len(fields) - 1 and {count for _, count in wrong} == {len(header) + 1}:
+        remedy = "name the first column in the header: every line has one field more"
+    with collect(most=MOST_LINES) as problems:
+        for number, count in wrong:
+            expected = f"{len(header)} fields, as in the header"
+            problems.add(f"{path}, line {number}", f"{count} fields", expected, remedy)
     yield numbered[0][0], header
     for (number, _), row in zip(numbered[1:], fields[1:], strict=True):
         yield number, row
@@ -68,16 +61,9 @@ def read_text(path: str | pathlib.Path) -> str:
     Raises:
         InputError: if it cannot be read, unpacked or decoded.
     """
+    expected = "a text file, plain or gzipped"
     try:
-        content = pathlib.Path(path).read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-        return content.decode("utf-8-sig")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(
-            str(path),
-            f"an unreadable file ({reason})",
-            "a text file, plain or gzipped",
-            "check the path, or download the file again",
-        ) from None
+        return read_bytes(path, expected).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        found, remedy = f"text that is not UTF-8 ({error})", "save or download the file again"
+        raise InputError(str(path), found, expected, remedy) from None

@@ -1,4 +1,4 @@
-"""The track sheet: which file holds which assay of which cell. A CSV, and the only such list.
+"""The track sheet: a CSV that says which file holds which assay of which cell.
 
     cell,assay,path,url,sha256,unit,replicate,group
     E003,H3K4me3,E003-H3K4me3.bigWig,,,pvalue,,histone
@@ -15,7 +15,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from epi2expr_jax.errors import InputError, Problem, report
+from epi2expr_jax.errors import InputError, Problems, collect
+from epi2expr_jax.files import whole
 from epi2expr_jax.genome import listing
 from epi2expr_jax.units import UNIT_TRANSFORM
 
@@ -41,13 +42,28 @@ class Source:
         location: absolute path of the file, or its URL where the sheet names no path.
         sha256: what the file's checksum should be, in lower-case hex, if the sheet says.
         replicate: which replicate it is; empty for the only one.
-        url: where the file can be had, if the sheet says.
+        url: where to download the file from, if the sheet says.
     """
 
     location: str
     sha256: str | None = None
     replicate: str = ""
     url: str | None = None
+
+    def require_sha256(self, digest: str) -> None:
+        """Compare the file's checksum with that of the sheet, if it names one.
+
+        Raises:
+            InputError: if they differ.
+        """
+        if self.sha256 not in (None, digest):
+            raise InputError(
+                self.location,
+                f"sha256 {digest}",
+                f"{self.sha256}, as the track sheet says",
+                "download the file again, or correct the sheet",
+                kind="checksum",
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,20 +110,17 @@ class TrackSheet:
         Raises:
             InputError: naming every cell and assay that the sheet does not have.
         """
-        problems = []
-        for what, wanted, known in (("cell", cells, self.cells), ("assay", assays, self.assays)):
-            unknown = [name for name in wanted or () if name not in known]
-            if unknown:
-                problems.append(
-                    Problem(
+        named = ("cell", cells, self.cells), ("assay", assays, self.assays)
+        with collect() as problems:
+            for what, wanted, known in named:
+                unknown = [name for name in wanted or () if name not in known]
+                if unknown:
+                    problems.add(
                         self.where,
                         f"no {what} {', '.join(unknown)}",
                         f"{what}s of the sheet: {listing(known, most=60)}",
                         "correct the name, or add its rows to the sheet",
                     )
-                )
-        if problems:
-            raise InputError.of(problems)
         kept = (
             track
             for track in self.tracks
@@ -143,38 +156,39 @@ def shipped_sheet(name: str) -> pathlib.Path:
     return sheets[name]
 
 
-def read_sheet(path: str | pathlib.Path, problems: list[Problem] | None = None) -> TrackSheet:
+def read_sheet(path: str | pathlib.Path) -> TrackSheet:
     """Read a track sheet, checking everything but the tracks' contents.
 
     Args:
         path: the CSV file, or the name of a shipped sheet.
-        problems: where given, the problems of rows are added to it instead of being raised, and
-            the tracks of all other rows are returned.
 
     Raises:
         InputError: every problem of every row at once, by line number.
     """
+    with collect() as problems:
+        return read_sound_rows(path, problems)
+
+
+def read_sound_rows(path: str | pathlib.Path, problems: Problems) -> TrackSheet:
+    """The tracks of all rows that are sound; `problems` takes what is wrong with the others.
+
+    Raises:
+        InputError: if the sheet cannot be read.
+    """
     if str(path) in shipped_sheets() and not pathlib.Path(path).exists():
         path = shipped_sheet(str(path))
     path = pathlib.Path(path)
-    found: list[Problem] = []
     rows: dict[tuple[str, str], list[_Row]] = defaultdict(list)
-    for row in _read_rows(path, found):
-        row_problems = list(_row_problems(row))
-        found.extend(row_problems)
-        if not row_problems:
+    for row in _read_rows(path, problems):
+        with problems.part():
+            _check_row(row)
             rows[row.fields["cell"], row.fields["assay"]].append(row)
     for pair, replicates in rows.items():
-        repeated = list(_replicate_problems(replicates))
-        found.extend(repeated)
-        if repeated:
+        if _are_repeated(replicates, problems):
             rows[pair] = replicates[:1]
     kept = [row for group in rows.values() for row in group]
-    found.extend(_shared_problems(kept))
-    found.extend(_mixture_problems(kept))
-    if not rows and not found:
-        found.append(Problem(str(path), "no track", "a row for each track", "add the rows"))
-    report(found, problems)
+    _check_shared(kept, problems)
+    _check_mixtures(kept, problems)
     tracks = (
         Track(
             cell, assay, tuple(map(_source, group)), group[0].unit, group[0].fields.get("group", "")
@@ -186,19 +200,17 @@ def read_sheet(path: str | pathlib.Path, problems: list[Problem] | None = None) 
 
 def write_sheet(sheet: TrackSheet, path: pathlib.Path) -> None:
     """Write a track sheet, whole or not at all; files below its folder are named relative to it."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="") as file:
+    with whole(path) as place, place.open("w", newline="", encoding="utf-8") as file:
         lines = csv.writer(file, lineterminator="\n")
         lines.writerow((*_REQUIRED, *_OPTIONAL))
         for track in sheet.tracks:
             for source in track.sources:
-                place = pathlib.Path(source.location)
-                if place.is_relative_to(path.parent.absolute()):
-                    place = place.relative_to(path.parent.absolute())
+                location = pathlib.Path(source.location)
+                if location.is_relative_to(path.parent.absolute()):
+                    location = location.relative_to(path.parent.absolute())
                 checked = source.url or "", source.sha256 or ""
                 described = track.unit, source.replicate, track.group
-                lines.writerow((track.cell, track.assay, place, *checked, *described))
-    partial.replace(path)
+                lines.writerow((track.cell, track.assay, location, *checked, *described))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,8 +236,8 @@ class _Row:
         return (self.sheet.parent / pathlib.Path(path).expanduser()).absolute() if path else None
 
 
-def _read_rows(path: pathlib.Path, problems: list[Problem]) -> Iterator[_Row]:
-    """The rows of the sheet. Those of another width than the header are reported, not returned."""
+def _read_rows(path: pathlib.Path, problems: Problems) -> Iterator[_Row]:
+    """The rows of the sheet but those of another width than the header."""
     try:
         # utf-8-sig: spreadsheets put a byte order mark before the first column's name.
         lines = csv.reader(path.read_text(encoding="utf-8-sig").splitlines(), strict=True)
@@ -240,100 +252,77 @@ def _read_rows(path: pathlib.Path, problems: list[Problem]) -> Iterator[_Row]:
         ) from None
     numbered = [(number, line) for number, line in numbered if any(line)]
     header = numbered[0][1] if numbered else []
-    problems.extend(_header_problems(path, header))
-    if problems:
-        return
+    _check_header(path, header)
+    if len(numbered) == 1:
+        problems.add(str(path), "no track", "a row for each track", "add the rows")
     for number, line in numbered[1:]:
         if len(line) != len(header):
-            problems.append(
-                Problem(
-                    f"{path}, line {number}",
-                    f"{len(line)} fields",
-                    f"{len(header)}, as in the header",
-                    "add or remove commas",
-                )
-            )
+            where, expected = f"{path}, line {number}", f"{len(header)}, as in the header"
+            problems.add(where, f"{len(line)} fields", expected, "add or remove commas")
             continue
         pairs = zip(header, line, strict=True)
         yield _Row(path, number, {name: field for name, field in pairs if field})
 
 
-def _header_problems(path: pathlib.Path, header: list[str]) -> Iterator[Problem]:
+def _check_header(path: pathlib.Path, header: list[str]) -> None:
     where = f"{path}, line 1"
     expected = f"columns {','.join(_REQUIRED)} and path or url, and maybe others of {_OPTIONAL}"
     missing = [name for name in _REQUIRED if name not in header]
     if not {"path", "url"} & set(header):
         missing.append("path or url")
-    if missing:
-        yield Problem(where, f"no column {', '.join(missing)}", expected, "add the column")
     unknown = [name for name in header if name not in _REQUIRED + _OPTIONAL]
-    if unknown:
-        names = ", ".join(map(repr, unknown))
-        yield Problem(where, f"unknown column {names}", expected, "rename or remove it")
     twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        yield Problem(where, f"{', '.join(twice)} twice", expected, "keep one of the columns")
+    with collect() as problems:
+        if missing:
+            problems.add(where, f"no column {', '.join(missing)}", expected, "add the column")
+        if unknown:
+            names = ", ".join(map(repr, unknown))
+            problems.add(where, f"unknown column {names}", expected, "rename or remove it")
+        if twice:
+            problems.add(where, f"{', '.join(twice)} twice", expected, "keep one of the columns")
 
 
-def _row_problems(row: _Row) -> Iterator[Problem]:
+def _check_row(row: _Row) -> None:
     fields = row.fields
-    for column in _REQUIRED:
-        name = fields.get(column)
-        if name is None:
-            yield Problem(row.where, f"no {column}", f"a {column} in every row", "fill the field")
-        elif not _NAME.fullmatch(name) or name.lower() in _RESERVED:
-            yield Problem(
-                row.where,
-                f"{column} {name!r}",
-                "a name of letters, digits, `.`, `_` and `-` that begins with a letter or digit "
-                f"and is not {' or '.join(_RESERVED)}",
-                "rename it: names become file names and flag values",
-            )
-    replicate = fields.get("replicate", "")
-    if replicate and not _NAME.fullmatch(replicate):
-        yield Problem(
-            row.where,
-            f"replicate {replicate!r}",
-            "a name of letters, digits, `.`, `_` and `-` that begins with a letter or digit",
-            "rename it: names become file names",
-        )
-    if row.unit not in UNIT_TRANSFORM:
-        yield Problem(
-            row.where,
-            f"unit {row.unit!r}",
-            f"one of {', '.join(UNIT_TRANSFORM)}",
-            "name the unit of the signal, which decides its transform",
-        )
-    if not re.fullmatch("[0-9a-fA-F]{64}", fields.get("sha256", "0" * 64)):
-        yield Problem(
-            row.where,
-            f"sha256 {fields['sha256']!r}",
-            "64 hexadecimal digits",
-            "paste the output of `sha256sum FILE`, or leave the field empty",
-        )
-    if row.file is None and "url" not in fields:
-        yield Problem(row.where, "neither path nor url", "one of them", "name the track's file")
-    if "url" in fields and not is_url(fields["url"]):
-        yield Problem(
-            row.where,
-            f"url {fields['url']!r}",
-            "an address that begins with http://, https:// or ftp://",
-            "correct it, or give a local file in the column `path`",
-        )
-    if row.file and is_url(fields["path"]):
-        yield Problem(row.where, "a URL as path", "a local file", "move it to the column `url`")
-    elif row.file and "url" not in fields and not row.file.is_file():
-        yield Problem(
-            row.where,
-            f"no file {row.file}",
-            "an existing file (paths are relative to the sheet)",
-            "correct the path, or give the url to download it from",
-            kind="missing_file",
-        )
+    plain = "a name of letters, digits, `.`, `_` and `-` that begins with a letter or digit"
+    with collect() as problems:
+
+        def refuse(found: str, expected: str, remedy: str, kind: str = "") -> None:
+            problems.add(row.where, found, expected, remedy, kind)
+
+        for column in _REQUIRED:
+            name = fields.get(column)
+            if name is None:
+                refuse(f"no {column}", f"a {column} in every row", "fill the field")
+            elif not _NAME.fullmatch(name) or name.lower() in _RESERVED:
+                expected = f"{plain} and is not {' or '.join(_RESERVED)}"
+                remedy = "rename it: names become file names and flag values"
+                refuse(f"{column} {name!r}", expected, remedy)
+        replicate = fields.get("replicate", "")
+        if replicate and not _NAME.fullmatch(replicate):
+            refuse(f"replicate {replicate!r}", plain, "rename it: names become file names")
+        if row.unit not in UNIT_TRANSFORM:
+            remedy = "name the unit of the signal, which decides its transform"
+            refuse(f"unit {row.unit!r}", f"one of {', '.join(UNIT_TRANSFORM)}", remedy)
+        if not re.fullmatch("[0-9a-fA-F]{64}", fields.get("sha256", "0" * 64)):
+            remedy = "paste the output of `sha256sum FILE`, or leave the field empty"
+            refuse(f"sha256 {fields['sha256']!r}", "64 hexadecimal digits", remedy)
+        if row.file is None and "url" not in fields:
+            refuse("neither path nor url", "one of them", "name the track's file")
+        if "url" in fields and not is_url(fields["url"]):
+            expected = "an address that begins with http://, https:// or ftp://"
+            remedy = "correct it, or give a local file in the column `path`"
+            refuse(f"url {fields['url']!r}", expected, remedy)
+        if row.file and is_url(fields["path"]):
+            refuse("a URL as path", "a local file", "move it to the column `url`")
+        elif row.file and "url" not in fields and not row.file.is_file():
+            expected = "an existing file (paths are relative to the sheet)"
+            remedy = "correct the path, or give the url to download it from"
+            refuse(f"no file {row.file}", expected, remedy, "missing_file")
 
 
-def _replicate_problems(rows: list[_Row]) -> Iterator[Problem]:
-    """Two rows of one track must be two replicates: different labels, different files."""
+def _are_repeated(rows: list[_Row], problems: Problems) -> bool:
+    """Whether rows of one track are not replicates: those differ in label and in file."""
     for column, values in (
         ("replicate", [row.fields.get("replicate", "") for row in rows]),
         ("file", [_source(row).location for row in rows]),
@@ -341,18 +330,18 @@ def _replicate_problems(rows: list[_Row]) -> Iterator[Problem]:
         repeated = [row for row, value in zip(rows, values, strict=True) if values.count(value) > 1]
         if repeated:
             fields = repeated[0].fields
-            lines = ", ".join(str(row.line) for row in repeated)
-            yield Problem(
-                f"{rows[0].sheet}, lines {lines}",
+            problems.add(
+                f"{rows[0].sheet}, lines {', '.join(str(row.line) for row in repeated)}",
                 f"{fields['cell']} {fields['assay']} with the same {column}",
                 "one row a track, or replicates that differ in label and file",
                 "remove the rows that are not meant, or number them in the column `replicate`",
                 kind="duplicate_rows",
             )
-            return
+            return True
+    return False
 
 
-def _shared_problems(rows: list[_Row]) -> Iterator[Problem]:
+def _check_shared(rows: list[_Row], problems: Problems) -> None:
     """A file, or a URL, is of one track."""
     by_location: dict[str, list[_Row]] = defaultdict(list)
     for row in rows:
@@ -360,7 +349,7 @@ def _shared_problems(rows: list[_Row]) -> Iterator[Problem]:
     for location, sharing in by_location.items():
         names = dict.fromkeys(f"{row.fields['cell']} {row.fields['assay']}" for row in sharing)
         if len(names) > 1:
-            yield Problem(
+            problems.add(
                 f"{sharing[0].sheet}, lines {listing(row.line for row in sharing)}",
                 f"{location} for {listing(names)}",
                 "one file a track",
@@ -369,7 +358,7 @@ def _shared_problems(rows: list[_Row]) -> Iterator[Problem]:
             )
 
 
-def _mixture_problems(rows: list[_Row]) -> Iterator[Problem]:
+def _check_mixtures(rows: list[_Row], problems: Problems) -> None:
     """An assay has one unit, since that decides its transform, and one group."""
     for column, default in (("unit", DEFAULT_UNIT), ("group", "")):
         lines: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
@@ -381,7 +370,7 @@ def _mixture_problems(rows: list[_Row]) -> Iterator[Problem]:
                     f"{value or 'none'} (line {listing(numbers)})"
                     for value, numbers in values.items()
                 )
-                yield Problem(
+                problems.add(
                     f"{rows[0].sheet}, assay {assay}",
                     f"{column} {found}",
                     f"one {column} for all tracks of an assay",

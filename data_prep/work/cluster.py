@@ -5,7 +5,7 @@ import logging
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import CancelledError
 from typing import Any
 
@@ -15,7 +15,7 @@ from distributed.comm.core import CommClosedError
 from tqdm import tqdm
 
 from data_prep.formats.track_sheet import Track
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.genome import listing
 
 # How long to wait for a first worker (clusters may start them when there is work), and how often
@@ -26,7 +26,7 @@ LOOK_S = 60.0
 
 @contextlib.contextmanager
 def local(workers: int, worker_gib: float) -> Iterator[Client]:
-    """A client to so many processes on this machine, each restarted beyond its memory."""
+    """A client to `workers` processes on this machine, each restarted beyond its memory."""
     with (
         tempfile.TemporaryDirectory(prefix="epi2expr-") as scratch,
         # Processes, spawned: neither pyBigWig handles nor TensorStore survive a fork.
@@ -45,8 +45,8 @@ def local(workers: int, worker_gib: float) -> Iterator[Client]:
 
 
 @contextlib.contextmanager
-def join(address: str, folder: pathlib.Path) -> Iterator[Client]:
-    """A client to a running Dask cluster, whose workers have this package and see `folder`.
+def join(address: str, folder: pathlib.Path, modules: Collection[str]) -> Iterator[Client]:
+    """A client to a running Dask cluster, whose workers see `folder` and can import `modules`.
 
     Raises:
         InputError: if no scheduler answers, no worker comes, or naming workers that cannot work.
@@ -62,17 +62,18 @@ def join(address: str, folder: pathlib.Path) -> Iterator[Client]:
             "start it and its workers, or leave the flag out to use this machine",
         ) from None
     with client:
-        _require_able(client, where, folder)
+        _require_able(client, where, folder, sorted(modules))
         yield client
 
 
-def _require_able(client: Client, where: str, folder: pathlib.Path) -> None:
+def _require_able(client: Client, where: str, folder: pathlib.Path, modules: Sequence[str]) -> None:
     # Of what a worker cannot import Dask makes a wait without end. So this is asked first, by a
     # function that is sent by value, as those are that are defined within another.
     def look(path: str) -> bool:
         import importlib
 
-        importlib.import_module("data_prep.build_store")
+        for name in modules:
+            importlib.import_module(name)
         return os.path.exists(path)
 
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".epi2expr-") as token:
@@ -88,28 +89,22 @@ def _require_able(client: Client, where: str, folder: pathlib.Path) -> None:
         answers: Any = client.run(look, token.name, on_error="return")
     errors = {name: answer for name, answer in answers.items() if isinstance(answer, BaseException)}
     blind = [name for name, answer in answers.items() if answer is False]
-    problems = []
-    if errors:
-        said = listing({f"{type(error).__name__}: {error}" for error in errors.values()})
-        problems.append(
-            Problem(
+    with collect() as problems:
+        if errors:
+            said = listing({f"{type(error).__name__}: {error}" for error in errors.values()})
+            problems.add(
                 where,
-                f"workers that cannot import data_prep: {listing(errors)} ({said})",
+                f"workers that cannot import {' and '.join(modules)}: {listing(errors)} ({said})",
                 "the environment of this process",
                 "install epi2expr_jax where the workers run",
             )
-        )
-    if blind:
-        problems.append(
-            Problem(
+        if blind:
+            problems.add(
                 where,
                 f"workers that do not see what is in {folder}: {listing(blind)}",
                 "folders that all machines share",
                 "put store and tracks on a shared file system",
             )
-        )
-    if problems:
-        raise InputError.of(problems)
 
 
 def wait_some(futures: Sequence, seconds: float) -> list:
@@ -121,14 +116,14 @@ def wait_some(futures: Sequence, seconds: float) -> list:
         return list(futures)
 
 
-def attempt(task: Callable[..., None], track: Track, *args: Any) -> tuple[Problem, ...]:
+def attempt(task: Callable[..., None], track: Track, *args: Any) -> InputError | None:
     """Run a task on a worker. Bad input is returned, for it would be as bad a second time; what
     else fails is raised, and tried again by Dask."""
     try:
         task(track, *args)
     except InputError as error:
-        return error.problems
-    return ()
+        return error
+    return None
 
 
 def run_each(
@@ -142,65 +137,63 @@ def run_each(
     """Run one task a track, with progress.
 
     Args:
+        client: of the workers.
         task: called with a track and `args`.
+        tracks: what to call it with.
         label: what is done, for the progress bar.
+        args: further arguments of the task.
         retries: further attempts where something else than bad input fails.
 
     Raises:
         InputError: naming the tracks that failed, after all others are done; or if all workers are
             lost.
     """
-    problems: list[Problem] = []
     left: list = list(tracks)
-    try:
-        futures = {
-            client.submit(attempt, task, track, *args, pure=False, retries=retries): track
-            for track in tracks
-        }
-        left, looks = list(futures), 0
-        with tqdm(total=len(tracks), desc=label, unit="track", disable=None) as progress:
-            while left:
-                waiting = wait_some(left, LOOK_S)
-                # Twice without a worker: one that is only being restarted is back by then.
-                looks = looks + 1 if waiting == left and not client.nthreads() else 0
-                if looks > 1:
-                    problems.append(_lost(len(left)))
-                    break
-                for future in set(left) - set(waiting):
-                    progress.update()
-                    problems += _problems(future, futures[future], retries)
-                left = waiting
-    except (CancelledError, ClosedClientError, CommClosedError):  # the scheduler is gone
-        problems.append(_lost(len(left)))
-    if problems:
-        raise InputError.of(problems)
+    with collect() as problems:
+        try:
+            futures = {
+                client.submit(attempt, task, track, *args, pure=False, retries=retries): track
+                for track in tracks
+            }
+            left, looks = list(futures), 0
+            with tqdm(total=len(tracks), desc=label, unit="track", disable=None) as progress:
+                while left:
+                    waiting = wait_some(left, LOOK_S)
+                    # Twice without a worker: one that is only being restarted is back by then.
+                    looks = looks + 1 if waiting == left and not client.nthreads() else 0
+                    if looks > 1:
+                        raise _lost(len(left))
+                    for future in set(left) - set(waiting):
+                        progress.update()
+                        with problems.part():
+                            _require_done(future, futures[future], retries)
+                    left = waiting
+        except (CancelledError, ClosedClientError, CommClosedError):  # the scheduler is gone
+            raise _lost(len(left)) from None
 
 
-def _problems(future: Any, track: Track, retries: int) -> Sequence[Problem]:
-    error = future.exception()
-    if error is None:
-        return future.result()
+def _require_done(future: Any, track: Track, retries: int) -> None:
+    error, name = future.exception(), f"{track.cell}-{track.assay}"
     if isinstance(error, KilledWorker):
-        return [
-            Problem(
-                f"{track.cell}-{track.assay}",
-                "a task that ended its worker each time",
-                "memory for a track",
-                "give more --worker_gib, or fewer --workers, then run the same command again",
-            )
-        ]
-    return [
-        Problem(
-            f"{track.cell}-{track.assay}",
+        raise InputError(
+            name,
+            "a task that ended its worker each time",
+            "memory for a track",
+            "give more --worker_gib, or fewer --workers, then run the same command again",
+        )
+    if error:
+        raise InputError(
+            name,
             f"{type(error).__name__}: {error} ({retries + 1} attempts)",
             "a track that can be read",
             "look at its file; the other tracks are done, a rerun does this one alone",
         )
-    ]
+    if bad_input := future.result():
+        raise bad_input
 
 
-def _lost(left: int) -> Problem:
-    return Problem(
+def _lost(left: int) -> InputError:
+    return InputError(
         "Dask cluster",
         f"no worker or no scheduler any more, and {left} tracks not done",
         "workers that stay",

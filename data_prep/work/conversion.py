@@ -1,7 +1,7 @@
 """Programs that make a track of each file: what is given, what it becomes, several at a time.
 
-Given are files, or a track sheet. Of a sheet, what it knows the URL of alone is downloaded first,
-and a sheet of the results is written beside them, ready for `build_store`.
+Given are files, or a track sheet. Files of which the sheet knows only the URL are downloaded first,
+and a sheet of the results is written into their folder, ready for `build_store`.
 """
 
 import concurrent.futures
@@ -32,7 +32,8 @@ from data_prep.work.sources import (
     with_mirrors,
 )
 from data_prep.work.transfer import fetch
-from epi2expr_jax.errors import InputError, Problem, collect
+from epi2expr_jax.errors import InputError, collect
+from epi2expr_jax.files import is_partial
 from epi2expr_jax.genome import listing
 
 FLAGS = flags.FLAGS
@@ -59,7 +60,7 @@ class Conversion:
     targets: dict[pathlib.Path, pathlib.Path]
     is_current: Callable[[pathlib.Path], bool] = lambda target: True
     sheet: TrackSheet | None = None
-    failed: Mapping[pathlib.Path, list[Problem]] = dataclasses.field(default_factory=dict)
+    failed: Mapping[pathlib.Path, InputError] = dataclasses.field(default_factory=dict)
 
     def wanted(self) -> dict[pathlib.Path, pathlib.Path]:
         """Those of the targets that are to be made: not there, not current, older than their
@@ -81,17 +82,15 @@ def of_files(flag: str, texts: Iterable[str], out: pathlib.Path, suffix: str) ->
     Raises:
         InputError: naming every text that means no file; or if two results would be one file.
     """
-    problems: list[Problem] = []
     pairs: dict[pathlib.Path, pathlib.Path] = {}
-    for text in texts:
-        found = sorted(glob.glob(text))
-        if not found:
-            problems.append(Problem(flag, text, "files that are there", "check the pattern"))
-        for path in map(pathlib.Path, found):
-            pairs[path] = out / (_stem(path) + suffix)
-    problems += _collisions(flag, pairs.items())
-    if problems:
-        raise InputError.of(problems)
+    with collect() as problems:
+        for text in texts:
+            found = [path for path in map(pathlib.Path, glob.glob(text)) if not is_partial(path)]
+            if not found:
+                problems.add(flag, text, "files that are there", "check the pattern")
+            for path in sorted(found):
+                pairs[path] = out / (_stem(path) + suffix)
+        _check_collisions(flag, pairs.items())
     return Conversion(pairs)
 
 
@@ -121,43 +120,35 @@ def of_sheet(sheet: TrackSheet, out: pathlib.Path, suffix: str, unit: str = "") 
             results.append(Source(str(target), replicate=source.replicate))
         tracks.append(dataclasses.replace(track, sources=tuple(results), unit=unit or track.unit))
     where = out / f"tracks{suffix.removesuffix('.bw')}.csv"
-    problems = _collisions(sheet.where, pairs)
-    if where.exists() and where.samefile(sheet.where):
-        problems.append(
-            Problem(
-                sheet.where,
-                "a sheet whose place that of the results would take",
-                "two files",
-                "choose another --out",
-            )
-        )
-    if problems:
-        raise InputError.of(problems)
+    with collect() as problems:
+        if where.exists() and where.samefile(sheet.where):
+            found = "a sheet that the sheet of the results would overwrite"
+            problems.add(sheet.where, found, "two files", "choose another --out")
+        _check_collisions(sheet.where, pairs)
     return Conversion(dict(pairs), sheet=TrackSheet(str(where), tuple(tracks)))
 
 
-def _collisions(where: str, pairs: Iterable[tuple[pathlib.Path, pathlib.Path]]) -> list[Problem]:
-    """Results of one name, and results of one file."""
+def _check_collisions(where: str, pairs: Iterable[tuple[pathlib.Path, pathlib.Path]]) -> None:
+    """Refuse results of one name, and results of one file."""
     sources, targets = zip(*pairs, strict=True) if pairs else ((), ())
-    problems = []
-    for paths, found, expected, remedy in (
-        (
-            targets,
-            "several files that would become",
-            "a name of its own for each",
-            "give each its own --out, or rename them",
-        ),
-        (
-            sources,
-            "several tracks of one file:",
-            "a file of its own for each",
-            "look which track the file is of, and correct the other rows of the sheet",
-        ),
-    ):
-        twice = sorted(path.name for path, count in Counter(paths).items() if count > 1)
-        if twice:
-            problems.append(Problem(where, f"{found} {listing(twice)}", expected, remedy))
-    return problems
+    with collect() as problems:
+        for paths, found, expected, remedy in (
+            (
+                targets,
+                "several files that would become",
+                "a name of its own for each",
+                "give each its own --out, or rename them",
+            ),
+            (
+                sources,
+                "several tracks of one file:",
+                "a file of its own for each",
+                "look which track the file is of, and correct the other rows of the sheet",
+            ),
+        ):
+            twice = sorted(path.name for path, count in Counter(paths).items() if count > 1)
+            if twice:
+                problems.add(where, f"{found} {listing(twice)}", expected, remedy)
 
 
 def convert(conversion: Conversion, make: Make[T], workers: int = 1) -> dict[pathlib.Path, T]:
@@ -174,7 +165,6 @@ def convert(conversion: Conversion, make: Make[T], workers: int = 1) -> dict[pat
     Raises:
         InputError: naming every file that could not be converted, when the others are.
     """
-    problems = [problem for found in conversion.failed.values() for problem in found]
     wanted = {
         source: target
         for source, target in conversion.wanted().items()
@@ -183,13 +173,14 @@ def convert(conversion: Conversion, make: Make[T], workers: int = 1) -> dict[pat
     for folder in {target.parent for target in conversion.targets.values()}:
         folder.mkdir(parents=True, exist_ok=True)
     made: dict[pathlib.Path, T] = {}
-    with tqdm(total=len(wanted), desc="files", unit="file", disable=None) as progress:
+    bar = tqdm(total=len(wanted), desc="files", unit="file", disable=None)
+    with collect() as problems, bar as progress:
+        for error in conversion.failed.values():
+            problems.extend(error.problems)
         for source, result in _results(wanted, make, workers):
-            with collect(problems), _naming(source):
+            with problems.part(), _naming(source):
                 made[wanted[source]] = result()
             progress.update()
-    if problems:
-        raise InputError.of(problems)
     if conversion.sheet:
         write_sheet(conversion.sheet, pathlib.Path(conversion.sheet.where))
     return made
@@ -232,7 +223,7 @@ def _end_with_parent() -> None:
 
 @contextlib.contextmanager
 def _naming(source: pathlib.Path) -> Iterator[None]:
-    """What is no fault of a file's content is a problem of it, too."""
+    """Name the file in errors that its content did not cause."""
     try:
         yield
     except BrokenProcessPool:
@@ -276,7 +267,7 @@ def conversion_from_flags(
     suffix: str,
     unit: str = "",
     is_current: Callable[[pathlib.Path], bool] = lambda target: True,
-    check: Callable[[pathlib.Path], Problem | None] = lambda path: None,
+    check: Callable[[pathlib.Path], None] = lambda path: None,
 ) -> Conversion:
     """What the command line asks for, downloaded; `check` is of downloads, as in `Download`.
 

@@ -10,7 +10,7 @@ from absl import flags
 
 from data_prep.formats.track_sheet import Track, TrackSheet, is_url
 from data_prep.work.transfer import Download, Limits
-from epi2expr_jax.errors import InputError, Problem, collect
+from epi2expr_jax.errors import InputError, collect
 
 FLAGS = flags.FLAGS
 
@@ -53,7 +53,7 @@ def file_name(url: str) -> str:
     """The last part of a URL's path, as the name of a local file.
 
     Raises:
-        InputError: if it is no plain file name.
+        InputError: if it is not a plain file name.
     """
     name = urllib.parse.unquote(urllib.parse.urlsplit(url).path.rpartition("/")[2])
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._+-]*", name):
@@ -67,42 +67,36 @@ def file_name(url: str) -> str:
 
 
 def localise(sheet: TrackSheet, folder: pathlib.Path) -> TrackSheet:
-    """The sheet with a place in `folder` for each source of which it knows the URL alone.
+    """The sheet with a place in `folder` for each source that it knows only by its URL.
 
     Raises:
         InputError: naming every URL that gives no file name, and URLs whose names collide.
     """
-    problems: list[Problem] = []
     taken: dict[str, str] = {}
     tracks = []
-    for track in sheet.tracks:
-        sources = []
-        for source in track.sources:
-            if is_url(source.location):
-                with collect(problems):
-                    name = file_name(source.location)
-                    if taken.setdefault(name, source.location) != source.location:
-                        problems.append(
-                            Problem(
+    with collect() as problems:
+        for track in sheet.tracks:
+            sources = []
+            for source in track.sources:
+                if is_url(url := source.location):
+                    with problems.part():
+                        name = file_name(url)
+                        if taken.setdefault(name, url) != url:
+                            problems.add(
                                 f"{sheet.where}, {track.cell} {track.assay}",
-                                f"{source.location}, of the same file name as {taken[name]}",
+                                f"{url}, of the same file name as {taken[name]}",
                                 "one file name for each URL",
                                 "give one of them a `path` in the sheet",
                             )
-                        )
-                    source = dataclasses.replace(
-                        source, location=str(folder.absolute() / name), url=source.location
-                    )
-            sources.append(source)
-        tracks.append(dataclasses.replace(track, sources=tuple(sources)))
-    if problems:
-        raise InputError.of(problems)
+                        place = str(folder.absolute() / name)
+                        source = dataclasses.replace(source, location=place, url=url)
+                sources.append(source)
+            tracks.append(dataclasses.replace(track, sources=tuple(sources)))
     return TrackSheet(sheet.where, tuple(tracks))
 
 
 def track_downloads(
-    tracks: Iterable[Track],
-    check: Callable[[pathlib.Path], Problem | None] = lambda path: None,
+    tracks: Iterable[Track], check: Callable[[pathlib.Path], None] = lambda path: None
 ) -> list[Download]:
     """What the tracks of a localised sheet have URLs of; `check` as in `Download`."""
     return [
@@ -136,16 +130,18 @@ def parse_mirrors(texts: Iterable[str]) -> list[tuple[str, str]]:
     """`PREFIX,REPLACEMENT` pairs of URLs.
 
     Raises:
-        InputError: naming every text that is no such pair.
+        InputError: naming every text that is not such a pair.
     """
-    pairs = [tuple(text.split(",")) for text in texts]
-    bad = [pair for pair in pairs if len(pair) != 2 or not all(map(is_url, pair))]
-    if bad:
-        raise InputError.of(
-            Problem(f"--mirror={','.join(pair)}", "no pair", "URL_PREFIX,URL_PREFIX", "correct it")
-            for pair in bad
-        )
-    return [(pair[0], pair[1]) for pair in pairs]
+    pairs = []
+    with collect() as problems:
+        for text in texts:
+            match text.split(","):
+                case [prefix, other] if is_url(prefix) and is_url(other):
+                    pairs.append((prefix, other))
+                case _:
+                    expected = "URL_PREFIX,URL_PREFIX"
+                    problems.add(f"--mirror={text}", "no pair", expected, "correct it")
+    return pairs
 
 
 def named_downloads(names: Iterable[str], folder: pathlib.Path) -> Iterator[Download]:

@@ -6,7 +6,6 @@ The sha256 that a URL gave first is kept in a lock file and required from then o
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import pathlib
 import queue
@@ -21,8 +20,8 @@ import requests
 import urllib3
 from tqdm import tqdm
 
-from epi2expr_jax.errors import InputError, Problem, collect
-from epi2expr_jax.files import write_json
+from epi2expr_jax.errors import InputError, collect
+from epi2expr_jax.files import sha256, write_json
 
 LOCK = "downloads.lock.json"
 _PIECE = 1 << 18
@@ -36,15 +35,15 @@ class Download:
 
     Attributes:
         target: where it will lie.
-        urls: where it can be had; the first is its name in the lock file, others are mirrors.
+        urls: where to get it; the first is its name in the lock file, others are mirrors.
         sha256: what its checksum must be, if known beforehand.
-        check: looks into what came before it is taken for the file, and says what is wrong with it.
+        check: looks into what came before it is taken for the file. Raises InputError.
     """
 
     target: pathlib.Path
     urls: tuple[str, ...]
     sha256: str | None = None
-    check: Callable[[pathlib.Path], Problem | None] = lambda path: None
+    check: Callable[[pathlib.Path], None] = lambda path: None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,16 +71,16 @@ def download(
     """Have all files, as `fetch`.
 
     Raises:
-        InputError: naming every file that could not be had, after all others are whole.
+        InputError: naming every file that could not be downloaded, after all others are whole.
     """
-    failed = fetch(downloads, folder, limits)
-    if failed:
-        raise InputError.of(problem for problems in failed.values() for problem in problems)
+    with collect() as problems:
+        for error in fetch(downloads, folder, limits).values():
+            problems.extend(error.problems)
 
 
 def fetch(
     downloads: Sequence[Download], folder: pathlib.Path, limits: Limits | None = None
-) -> dict[pathlib.Path, list[Problem]]:
+) -> dict[pathlib.Path, InputError]:
     """Have all files, several at a time; of those that are there already the sha256 is compared.
 
     Args:
@@ -111,22 +110,20 @@ def fetch(
         ThreadPoolExecutor(limits.connections) as pool,
     ):
 
-        def one(item: Download) -> list[Problem]:
-            problems: list[Problem] = []
+        def one(item: Download) -> InputError | None:
             line = lines.get()
             try:
-                with (
-                    collect(problems),
-                    tqdm(
-                        desc=item.target.name, unit="B", unit_scale=True, position=line,
-                        leave=False, disable=None,
-                    ) as own,
-                ):  # fmt: skip
+                with tqdm(
+                    desc=item.target.name, unit="B", unit_scale=True, position=line,
+                    leave=False, disable=None,
+                ) as own:  # fmt: skip
                     _Transfer(item, lock, limits, pace, _Meter(own, overall), stop).run()
+            except InputError as error:
+                return error
             finally:
                 lines.put(line)
-            files.update()
-            return problems
+                files.update()
+            return None
 
         try:
             found = list(pool.map(one, wanted))
@@ -134,7 +131,7 @@ def fetch(
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return {item.target: what for item, what in zip(wanted, found, strict=True) if what}
+    return {item.target: error for item, error in zip(wanted, found, strict=True) if error}
 
 
 class _Lock:
@@ -253,7 +250,7 @@ class _Transfer:
 
     def _check_there(self) -> None:
         size = self.item.target.stat().st_size
-        digest = _digest(self.item.target).hexdigest()
+        digest = sha256(self.item.target)
         if self.expected not in (None, digest):
             raise InputError(
                 str(self.item.target),
@@ -359,10 +356,10 @@ class _Transfer:
             raise _Refused(
                 f"HTTP {status} {response.reason}",
                 final=status < 500 and status not in _PASSING,
-                wait_s=float(wait) if wait.isdigit() else 0.0,
+                wait_s=float(wait) if wait.isdecimal() else 0.0,
             )
         length = response.headers.get("Content-Length", "")
-        return 0, int(length) if length.isdigit() else None
+        return 0, int(length) if length.isdecimal() else None
 
     def _finish(self, total: int | None) -> None:
         have = self._have()
@@ -372,11 +369,12 @@ class _Transfer:
             if wanted is not None and have != wanted:
                 self._drop()
                 raise _Refused(f"{have:,} bytes, {wanted:,} {whose}")
-        problem = self.item.check(self.part)
-        if problem:
+        try:
+            self.item.check(self.part)
+        except InputError as error:
             self._drop()
-            raise _Refused(problem.found)
-        digest = _digest(self.part).hexdigest()
+            raise _Refused(error.problems[0].found) from None
+        digest = sha256(self.part)
         if self.expected not in (None, digest):
             self._drop()
             raise _Refused(f"sha256 {digest}, not {self.expected} as the sheet or {LOCK} says")
@@ -397,8 +395,3 @@ def _read_note(path: pathlib.Path) -> dict:
         if isinstance(note, dict) and {"url", "total", "validator"} <= set(note):
             return note
     return {}
-
-
-def _digest(path: pathlib.Path):
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256")

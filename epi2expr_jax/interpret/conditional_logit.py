@@ -1,4 +1,4 @@
-"""Where the variants of a gene lie among its regions, by what else is known of these.
+"""Where the variants of a gene are expected among its regions, given distance and signal.
 
 A conditional logit (McFadden 1974; over a gene's regions: fgwas, Pickrell 2014): of a gene's
 variants, the share expected in a region is proportional to its exposure (variants tested, or
@@ -26,11 +26,13 @@ class GeneRegions:
     """Regions by gene, genes by chromosome; a gene's regions come first in its row.
 
     Attributes:
-        row: of every region of the table, its gene; `place`: which of the gene's it is.
-        at_risk: where there is a region.
-        share: of the gene's significant variants.
-        exposure: logarithm of what chances are proportional to; -inf where there is no region.
-        covariates: distance (absolute), signal and exposure, as normal scores; side of the TSS.
+        row, place: of every region of the table, the row of its gene and its place in that row.
+        chrom: `[G]` each gene's chromosome.
+        at_risk: `[G N]` where there is a region.
+        share: `[G N]` which share of the gene's significant variants lies there.
+        exposure: `[G N]` logarithm of what chances are proportional to; -inf where no region is.
+        covariates: `[G N]` each: distance (absolute), signal and exposure, as normal scores; side
+            of the TSS.
     """
 
     row: Int[np.ndarray, " regions"]
@@ -69,21 +71,24 @@ class GeneRegions:
 
     @property
     def starts(self) -> Int[np.ndarray, " K"]:
-        """The first gene of every chromosome."""
+        """The first gene of every chromosome, `[K]`."""
         return np.flatnonzero(np.r_[True, self.chrom[1:] != self.chrom[:-1]])
 
     def pad(self, values: np.ndarray | pd.Series, fill: float = 0.0) -> Float[np.ndarray, "G N"]:
-        """Values of the table's regions, gene by gene."""
+        """Values of the table's regions, gene by gene `[G N]`; `fill` where a gene has no more."""
         padded = np.full(self.share.shape, fill)
         padded[self.row, self.place] = values
         return padded
 
     def no_basis(self) -> Float[np.ndarray, "G N 0"]:
-        """Nothing but the exposure."""
+        """An empty basis `[G N 0]`: chances depend on nothing but the exposure."""
         return np.zeros((*self.share.shape, 0))
 
     def splines(self) -> Float[np.ndarray, "G N Q"]:
-        """Distance × signal (tensor product), distance upstream, exposure; 0 where no region is."""
+        """Distance × signal (tensor product), distance upstream, exposure: `[G N Q]`.
+
+        0 where there is no region.
+        """
         size = int(np.clip(3 + len(self.chrom) ** 0.5 / 10, 4, 8))
         near, strong = (self._spline(name, size) for name in ("distance", "signal"))
         both = (near[..., :, None] * strong[..., None, :]).reshape(*self.share.shape, -1)
@@ -130,8 +135,8 @@ class Fit:
         """Fit by penalised maximum likelihood.
 
         Args:
-            z: how much of a top region each is, 0 to 1.
-            basis: what chances depend on besides exposure: `no_basis()` or `splines()`.
+            z: `[P G N]` how much of a top region each is, 0 to 1.
+            basis: `[G N Q]` what chances depend on besides exposure: `no_basis()` or `splines()`.
         """
         starts = data.starts
         Q = basis.shape[-1]

@@ -1,17 +1,18 @@
 """Do the regions with the largest predicted effect hold more variants than matched ones?
 
-Each gene with significant variants (eQTLs) counts once: of its variants, which share lies in its
-top regions, and which would if predicted effects said nothing of where variants lie? The expected
+Each gene with significant variants (eQTLs) counts once: which share of its variants lies in its top
+regions, and which share would if predicted effects did not tell where variants lie? The expected
 shares (`conditional_logit`) follow the variants tested in each region, *unmatched*, or also a
 smooth function of distance and signal, *matched*. Enrichment is observed over expected share.
 
-The test permutes within genes what the expected shares leave over, and sums it over top regions
-less what distance and signal say of these: an error is left only where both fits fail. One-sided,
-p = (k + 1) / (n + 1). Variants in linkage disequilibrium, effects of neighbouring regions and genes
-that share both are not exchangeable; so the sum is divided by its standard error between
-chromosomes, in each permutation anew (Chung & Romano 2013). Where variants and effects follow
-distance and signal, p-values are far too small without the match, and where neighbours share both,
-too small without the standard error (simulated: tests/epi2expr_jax/interpret/test_enrichment.py).
+The test permutes within genes the difference between observed and expected shares, and sums it over
+top regions less what distance and signal predict of these: an error is left only where both fits
+fail. One-sided, p = (k + 1) / (n + 1). Variants in linkage disequilibrium, effects of neighbouring
+regions and genes that share both are not exchangeable; so the sum is divided by its standard error
+between chromosomes, in each permutation anew (Chung & Romano 2013). Where variants and effects
+follow distance and signal, p-values are far too small without the match, and where neighbours share
+both, too small without the standard error (simulated:
+tests/epi2expr_jax/interpret/test_enrichment.py).
 
 Intervals: delete-one-chromosome jackknife of the logarithm, fits included, and Student's t.
 
@@ -25,7 +26,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from scipy import stats
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import collect
 from epi2expr_jax.interpret.conditional_logit import Fit, GeneRegions
 from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, NO_INTERVAL, jackknife
 
@@ -40,7 +41,8 @@ _FEW = "too few variants in top regions"
 
 
 def predictors(table: pd.DataFrame) -> dict[str, np.ndarray]:
-    """What regions are ranked by within their gene: the effect, and baselines.
+    """What regions are ranked by within their gene, a value for each row of the table: the absolute
+    effect, and baselines.
 
     A region without a contact ranks behind those with one; contacts count only if there are any.
     """
@@ -85,20 +87,17 @@ def enrich(
         for fewer than three chromosomes, and intervals also where no variant is in a top region.
 
     Raises:
-        InputError: naming every number that makes no sense.
+        InputError: naming every number out of range.
     """
     numbers = {
         "top": (top, "a share between 0 and 1", 0 < top < 1),
         "confidence": (confidence, "a number between 0 and 1", 0 < confidence < 1),
         "permutations": (permutations, "at least 1", permutations >= 1),
     }
-    wrong = [
-        Problem(name, str(value), expected, "correct it")
-        for name, (value, expected, right) in numbers.items()
-        if not right
-    ]
-    if wrong:
-        raise InputError.of(wrong)
+    with collect() as problems:
+        for name, (value, expected, right) in numbers.items():
+            if not right:
+                problems.add(name, str(value), expected, "correct it")
     data = GeneRegions.of(table)
     # [P, G, N]
     z = np.stack([_top(data.pad(score), data.at_risk, top) for score in predictors(table).values()])

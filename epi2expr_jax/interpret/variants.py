@@ -4,7 +4,7 @@ A pair counts in the regions of its own gene alone, and in each that holds the v
 chromosomes may be `1` or `chr1`, gene ids may carry versions.
 
 The background is all that was tested for these genes, with or without the significant pairs. A
-sample of it will not do: regions with significant variants would seem to be better tested than
+sample of it does not suffice: regions with significant variants would seem to be better tested than
 others, and the fit would take that for the reason. Without a background, a variant's chance to lie
 in a region is taken to be proportional to its width.
 """
@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError, Problems, collect
 from epi2expr_jax.genome import bare_chromosome, listing, strip_version
 
 REGION_COLUMNS = ["gene_id", "chrom", "start", "end", "effect", "distance", "signal"]
@@ -51,7 +51,7 @@ def assign_variants(
         of genes with two or more of them, that hold at least one significant variant.
 
     Raises:
-        InputError: if the assemblies differ, columns are missing, values make no sense (all named
+        InputError: if the assemblies differ, columns are missing, values cannot be used (all named
             at once), or nothing is left to test.
     """
     pairs = {"significant variants": significant}
@@ -143,42 +143,40 @@ def _place(name: str, pairs: pd.DataFrame, codes: pd.MultiIndex, notes: list[str
 def _check(
     regions: pd.DataFrame, pairs: dict[str, pd.DataFrame], assembly: str, regions_assembly: str
 ) -> None:
-    """Raises InputError naming everything that makes no sense."""
-    problems = []
-    names = [_SYNONYMS.get(name.lower(), name) for name in (assembly, regions_assembly)]
-    if names[0] != names[1]:
-        remedy = "give variants of the regions' assembly (lift them over), and name it --assembly"
-        problems.append(
-            Problem("assembly", assembly, f"{regions_assembly}, of the regions", remedy)
-        )
-    missing = [name for name in REGION_COLUMNS if name not in regions]
-    if missing:
-        problems.append(_lacks("regions", regions, missing))
-    else:
-        problems += _check_regions(regions)
-    for name, table in pairs.items():
-        missing = [column for column in ("gene_id", "chrom") if column not in table]
-        if "pos" not in table and "end" not in table:
-            missing.append("pos (0-based) or end (1-based)")
+    """Raises InputError naming every table, column and row that cannot be used."""
+    with collect() as problems:
+        names = [_SYNONYMS.get(name.lower(), name) for name in (assembly, regions_assembly)]
+        if names[0] != names[1]:
+            remedy = (
+                "give variants of the regions' assembly (lift them over), and name it --assembly"
+            )
+            problems.add("assembly", assembly, f"{regions_assembly}, of the regions", remedy)
+        missing = [name for name in REGION_COLUMNS if name not in regions]
         if missing:
-            problems.append(_lacks(name, table, missing))
-            continue
-        if table.empty:
-            problems.append(Problem(name, "no pair", "one or more", "give another table"))
-        rows = table.index.to_numpy()
-        unnamed = table[["gene_id", "chrom"]].isna().any(axis=1)
-        if unnamed.any():
-            problems.append(_at(name, rows[unnamed], "without gene or chromosome", "both"))
-        position = pd.to_numeric(_position(table), errors="coerce")
-        wrong = ~(position.between(0, _POSITIONS - 1) & (position % 1 == 0))
-        if wrong.any():
-            expected = "whole positions, 0-based `pos` or 1-based `end`"
-            problems.append(_at(name, rows[wrong], "whose position is negative or none", expected))
-    if problems:
-        raise InputError.of(problems)
+            _lacks(problems, "regions", regions, missing)
+        else:
+            _check_regions(problems, regions)
+        for name, table in pairs.items():
+            missing = [column for column in ("gene_id", "chrom") if column not in table]
+            if "pos" not in table and "end" not in table:
+                missing.append("pos (0-based) or end (1-based)")
+            if missing:
+                _lacks(problems, name, table, missing)
+                continue
+            if table.empty:
+                problems.add(name, "no pair", "one or more", "give another table")
+            rows = table.index.to_numpy()
+            unnamed = table[["gene_id", "chrom"]].isna().any(axis=1)
+            if unnamed.any():
+                _at(problems, name, rows[unnamed], "without gene or chromosome", "both")
+            position = pd.to_numeric(_position(table), errors="coerce")
+            wrong = ~(position.between(0, _POSITIONS - 1) & (position % 1 == 0))
+            if wrong.any():
+                expected = "whole positions, 0-based `pos` or 1-based `end`"
+                _at(problems, name, rows[wrong], "whose position is negative or none", expected)
 
 
-def _check_regions(regions: pd.DataFrame) -> list[Problem]:
+def _check_regions(problems: Problems, regions: pd.DataFrame) -> None:
     key = ["gene_id", "chrom", "start", "end"]
     spelled = regions.assign(
         gene_id=_mapped(regions["gene_id"], strip_version),
@@ -187,13 +185,14 @@ def _check_regions(regions: pd.DataFrame) -> list[Problem]:
     bounds = regions[["start", "end"]].apply(pd.to_numeric, errors="coerce")
     text = [name for name in _MEASURES if not pd.api.types.is_numeric_dtype(regions[name])]
     if text:
-        return [Problem("regions", f"text in columns {text}", "numbers", "correct the table")]
+        problems.add("regions", f"text in columns {text}", "numbers", "correct the table")
+        return
     interval = (bounds["start"] >= 0) & (bounds["start"] < bounds["end"])
     interval &= bounds["end"] < _POSITIONS
     wrong = {
         ("listed twice", "one row a gene and region"): spelled.duplicated(key),
         ("without gene, chromosome, start or end", "all four"): regions[key].isna().any(axis=1),
-        ("with bounds that make no interval", "0 <= start < end"): ~interval,
+        ("with bounds that do not make an interval", "0 <= start < end"): ~interval,
         ("with an infinite effect, distance or signal", "finite numbers"): regions[_MEASURES]
         .isin([np.inf, -np.inf])
         .any(axis=1),
@@ -201,17 +200,16 @@ def _check_regions(regions: pd.DataFrame) -> list[Problem]:
     if "contact" in regions:
         wrong[("with a contact below 0", "0 or more, or none")] = regions["contact"] < 0
     rows = regions.index.to_numpy()
-    return [
-        _at("regions", rows[where], found, expected)
-        for (found, expected), where in wrong.items()
-        if where.any()
-    ]
+    for (found, expected), where in wrong.items():
+        if where.any():
+            _at(problems, "regions", rows[where], found, expected)
 
 
-def _at(name: str, rows: np.ndarray, found: str, expected: str) -> Problem:
+def _at(problems: Problems, name: str, rows: np.ndarray, found: str, expected: str) -> None:
     found = f"{len(rows):,} rows {found} ({listing(rows)}, counted from 0)"
-    return Problem(name, found, expected, "correct the table")
+    problems.add(name, found, expected, "correct the table")
 
 
-def _lacks(name: str, table: pd.DataFrame, missing: list[str]) -> Problem:
-    return Problem(name, f"columns {list(map(str, table.columns))}", f"also {missing}", "add them")
+def _lacks(problems: Problems, name: str, table: pd.DataFrame, missing: list[str]) -> None:
+    columns = list(map(str, table.columns))
+    problems.add(name, f"columns {columns}", f"also {missing}", "add them")

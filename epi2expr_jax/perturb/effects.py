@@ -8,10 +8,12 @@ effects = perturb.run(ensemble, ensemble.open_store(), edits)
 perturb.summarise(effects).effect.mean("gene")     # log2(RPKM + 1), by model and edit
 
 An edit is data: what is done (`scale`, `set_to`, `shift`, `swap_with`, `remove_peak`) to which
-assay at which place (`promoter`, `distal_bins`, `pcre`, `interval`, …). Several at once make one
-edit if they stand in a tuple. Raw signal is altered in the store's own bins; an edit reaches the
-promoter window and every region of the gene that overlaps the place. Models predict from the
-altered signal; nothing says that a cell would do the same.
+assay at which place (`promoter`, `distal_bins`, `pcre`, `interval`, …). A tuple of edits counts as
+one edit. Raw signal is altered in the store's own bins; an edit alters the promoter window and
+every region of the gene that overlaps the place. Models predict from the altered signal; they do
+not prove that a cell would do the same.
+
+Axes: `R` runs, `G` genes, `E` edits.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,14 +23,14 @@ import pandas as pd
 import xarray as xr
 from scipy import stats
 
-from epi2expr_jax.errors import InputError, Problem, nearest
+from epi2expr_jax.errors import InputError, collect, nearest
 from epi2expr_jax.genome import listing
 from epi2expr_jax.perturb.edits import Edit
 from epi2expr_jax.perturb.queries import EditedRuns
 from epi2expr_jax.predict.ensemble import Ensemble, gene_rows
 from epi2expr_jax.store.window_store import WindowStore
 
-LEAST_MODELS = 3  # that an interval can rest on
+LEAST_MODELS = 3  # for an interval
 
 
 def run(
@@ -44,8 +46,8 @@ def run(
     """Predicted expression before and after every edit, by the models that never saw the gene.
 
     Args:
-        edits: each an `Edit`, or a tuple of edits made one after the other. What they mix in is
-            the unedited signal.
+        edits: `E` of them, each an `Edit`, or a tuple of edits made one after the other. What they
+            mix in is the unedited signal.
         genes: ids; by default every gene of the store that some model never saw.
         include_seen: also by models that saw the gene in training or validation.
         reread: where an edit alters regions and not the window, keep what the model made of the
@@ -53,8 +55,8 @@ def run(
         progress: told how many edited genes have been predicted since it was last told.
 
     Returns:
-        Of each run that reads the edited assays, in log2(RPKM + 1): `before [run, gene]`,
-        `after [run, gene, edit]` and their difference `effect`, NaN where the run saw the gene;
+        Of each run that reads the edited assays, in log2(RPKM + 1): `before [R G]`,
+        `after [R G E]` and their difference `effect [R G E]`, NaN where the run saw the gene;
         `changed`, false where the edit left the gene's input as it was (the effect is then 0);
         and `outside`, true where the edited signal lies outside what the run was trained on (the
         lowest, highest or mean value of an edited assay in a window).
@@ -124,13 +126,18 @@ def run(
 def summarise(effects: xr.Dataset, level: float = 0.95) -> xr.Dataset:
     """Means over the runs of a model: those of one cell and assay set, over folds and seeds.
 
+    Args:
+        effects: from `run`.
+        level: of the intervals.
+
     Returns:
-        Means `before`, `after` and `effect` by `model` ("E003 H3K27ac"); `low` to `high`, where the
-        effect by one more training lies (Student's t), NaN where fewer than `LEAST_MODELS` models
-        predict the gene; `models [model, gene]`, how many do; `changed` and `outside` if in any of
-        them. The interval of the mean alone would be too narrow: models trained on the same genes
-        err together. This one holds planted effects where each seed trained on a share of the
-        genes (`--train_share=0.5`). It does not tell how far the model is from the cell.
+        In log2(RPKM + 1), by `model` ("E003 H3K27ac"), M of them: means `before [M G]`,
+        `after [M G E]` and `effect [M G E]`; `low` to `high [M G E]`, where the effect by one more
+        training lies (Student's t), NaN where fewer than `LEAST_MODELS` models predict the gene;
+        `models [M G]`, how many do; `changed` and `outside [M G E]` if in any of them. The interval
+        of the mean alone would be too narrow: models trained on the same genes err together. This
+        one contains planted effects where each seed trained on a share of the genes
+        (`--train_share=0.5`). It does not tell how far the model is from the cell.
     """
     names = pd.MultiIndex.from_arrays([effects.cell.to_numpy(), effects.assays.to_numpy()])
     parts: list[xr.Dataset] = []
@@ -151,7 +158,10 @@ def summarise(effects: xr.Dataset, level: float = 0.95) -> xr.Dataset:
 
 
 def to_frame(summary: xr.Dataset) -> pd.DataFrame:
-    """`summarise`'s result as a table, a row for each model, gene and edit that was predicted."""
+    """`summarise`'s result as a table, a row for each model, gene and edit that was predicted.
+
+    Effects are in log2(RPKM + 1), `distance` is in bp.
+    """
     table = summary.to_dataframe().reset_index().drop(columns="model", errors="ignore")
     return table[table.after.notna()].reset_index(drop=True)
 
@@ -160,59 +170,45 @@ def _readers(ensemble: Ensemble, store: WindowStore, steps: Sequence[tuple[Edit,
     """The runs that read every edited assay; all problems of the edits at once."""
     every = [edit for step in steps for edit in step]
     named = list(dict.fromkeys(edit.assay for edit in every))
-    problems = []
-    if not every:
-        problems.append(Problem("edits", "none", "at least one", "give one"))
-    if len({edit.space for edit in every}) > 1:
-        problems.append(
-            Problem("edits", "raw and log space", "one space at a time", "run them apart")
-        )
+    manifest = store.manifest
     read = list(dict.fromkeys(assay for run in ensemble.runs for assay in run.assays))
     unknown = [assay for assay in named if assay not in read]
-    if unknown:
-        problems.append(
-            Problem(
+    kept = ensemble.select(lambda run: all(assay in run.assays for assay in named))
+    pooled = sorted({run.cell for run in kept.runs} - set(manifest.cells))
+    with collect() as problems:
+        if not every:
+            problems.add("edits", "none", "at least one", "give one")
+        if len({edit.space for edit in every}) > 1:
+            problems.add("edits", "raw and log space", "one space at a time", "run them apart")
+        if unknown:
+            problems.add(
                 "edits",
                 f"{listing(unknown)}, which no model was trained on",
                 f"some of {', '.join(read)}",
                 nearest(unknown, read) or "edit an assay that a model reads",
             )
-        )
-    kept = ensemble.select(lambda run: all(assay in run.assays for assay in named))
-    pooled = sorted({run.cell for run in kept.runs} - set(store.manifest.cells))
-    if pooled:
-        problems.append(
-            Problem(
+        if pooled:
+            problems.add(
                 "edits",
                 f"models of pools of cells ({listing(pooled)}), which have no signal of their own",
                 "models of single cells",
                 "take some (Ensemble.select), or train with --cells=all",
             )
-        )
-    if not unknown and not kept.runs:
-        problems.append(
-            Problem(
+        if not unknown and not kept.runs:
+            problems.add(
                 "edits",
                 f"{listing(named)}, which no model reads together",
                 "edits of assays that one model reads",
                 "train a model of them (--assays=A+B), or edit them apart",
             )
-        )
-    manifest = store.manifest
-    for edit in every:
-        for kind, name, there in (
-            ("assay", edit.from_assay, manifest.assays),
-            ("cell", edit.from_cell, manifest.cells),
-        ):
-            if name and name not in there:
-                problems.append(
-                    Problem(
-                        edit.name,
-                        f"no {kind} {name} in the store",
-                        listing(there),
-                        nearest([name], there) or "name another",
+        for edit in every:
+            for kind, name, there in (
+                ("assay", edit.from_assay, manifest.assays),
+                ("cell", edit.from_cell, manifest.cells),
+            ):
+                if name and name not in there:
+                    remedy = nearest([name], there) or "name another"
+                    problems.add(
+                        edit.name, f"no {kind} {name} in the store", listing(there), remedy
                     )
-                )
-    if problems:
-        raise InputError.of(problems)
     return kept

@@ -1,11 +1,14 @@
 """Where marks are altered: intervals relative to each gene's TSS, its regions, or a table.
 
+`PRESETS` holds the places that a command line can name. To add one, give it a line there.
+
 Axes: `G` genes, `V` resolutions (or 1, for all), `I` intervals of a gene.
 """
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,7 +52,8 @@ class Place(abc.ABC):
 
     @abc.abstractmethod
     def intervals(self, scene: Scene) -> Intervals:
-        """Start and end in bp on each gene's chromosome; empty where the gene has no such place."""
+        """Start and end `[G V I 2]` in bp on each gene's chromosome; empty where it has no such
+        place."""
 
     @property
     def distance(self) -> float:
@@ -168,10 +172,10 @@ def interval(chrom: str, start: int, end: int) -> Interval:
 
 
 def intervals(table: pd.DataFrame) -> list[Interval]:
-    """Every row of a table with columns chrom, start, end, and name if it has one.
+    """Every row of a table with columns chrom, start, end (0-based, in bp), and perhaps name.
 
     Raises:
-        InputError: for missing columns; naming every row that is no interval.
+        InputError: for missing columns; naming every row that is not an interval.
     """
     missing = [name for name in ("chrom", "start", "end") if name not in table]
     if missing:
@@ -183,7 +187,7 @@ def intervals(table: pd.DataFrame) -> list[Interval]:
         rows = (f"{row.chrom}:{row.start}-{row.end}" for row in bad.itertuples())
         raise InputError(
             "intervals",
-            f"{len(bad)} without a base or before the chromosome ({listing(rows)})",
+            f"{len(bad)} that are empty or start before the chromosome ({listing(rows)})",
             "0 <= start < end",
             "correct them; positions are 0-based, as in BED",
         )
@@ -215,3 +219,50 @@ def original_distal() -> list[Span]:
         for place in bins
         if place.end <= -4000 or place.start >= 2000
     ]
+
+
+def _distal(store: Any, window_bp: int) -> Sequence[Place]:
+    bins = distal_bins(window_bp=window_bp)
+    if not bins:
+        raise InputError(
+            "distal",
+            f"models that read {window_bp:,} bp, all of it promoter",
+            "a window wider than the 6 kb of the promoter and a 2 kb bin on either side",
+            "train with --model_window_bp=40000 from a store as wide",
+        )
+    return bins
+
+
+def _every_pcre(store: Any, window_bp: int) -> Sequence[Place]:
+    ranks = [store.regions(cell).contacts["rank"] for cell in store.manifest.contacts]
+    most = max((int(rank.max()) + 1 for rank in ranks if len(rank)), default=0)
+    if not most:
+        raise InputError(
+            "pcre", "a store without contacts", "regions that its genes touch",
+            "build the store with --interactions",
+        )  # fmt: skip
+    return [pcre(rank) for rank in range(most)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """Places that go by one name.
+
+    Attributes:
+        places: finds them, for genes of a store and models whose windows are so many bp wide.
+        help: what they are.
+        space: the space they are edited in.
+    """
+
+    places: Callable[[WindowStore, int], Sequence[Place]]
+    help: str
+    space: str = "raw"
+
+
+PRESETS: dict[str, Preset] = {
+    "promoter": Preset(lambda *_: [promoter()], "6 kb around the TSS"),
+    "distal": Preset(_distal, "every 2 kb bin outside of the promoter"),
+    "pcre": Preset(_every_pcre, "each of the regions a gene touches"),
+    "original_promoter": Preset(lambda *_: [original_promoter()], "as published", "log"),
+    "original_distal": Preset(lambda *_: original_distal(), "as published", "log"),
+}

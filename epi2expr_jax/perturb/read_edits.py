@@ -1,4 +1,4 @@
-"""Lays edits on the signal of a store, for models that read some assays in one cell.
+"""Reads the signal of a store together with edits, for models of some assays in one cell.
 
 Axes as in `edited_signal`.
 """
@@ -15,7 +15,7 @@ from epi2expr_jax.genome import window_bounds
 from epi2expr_jax.inputs.dataset import Dataset
 from epi2expr_jax.models import ChromoformerConfig
 from epi2expr_jax.perturb.edited_signal import EditedSignal, EditTable, Layout, RawSignal
-from epi2expr_jax.perturb.edits import Edit
+from epi2expr_jax.perturb.edits import KINDS, Edit
 from epi2expr_jax.perturb.places import Scene
 from epi2expr_jax.store.window_store import WindowStore
 
@@ -40,34 +40,30 @@ class EditReader:
     ):
         self.store, self.dataset, self.config = store, dataset, config
         self.cell, self.assays, self.steps = cell, assays, steps
-        self.sources = list(dict.fromkeys(self._source(e) for step in steps for e in step))
+        self.sources = {self._source(edit): edit for step in steps for edit in step}
         self.layout = _layout_of(dataset, store, config, assays, steps[0][0].space == "log")
 
     def read(self, rows: Int[np.ndarray, " G"]) -> EditedSignal:
-        """The signal of some genes, and the edits on it."""
+        """Raw signal, in the tracks' unit, of some `rows [G]` of the gene table, and the edits."""
         pairs = [(self.cell, assay) for assay in self.assays]
-        others = [(cell, assay) for _, cell, assay, _ in self.sources]
+        others = [(cell, assay) for *_, cell, assay, _ in self.sources]
         tracks = list(dict.fromkeys(pairs + others))
         raw = _read_raw(self.dataset, self.store, self.config, self.cell, tracks, rows)
         forward = np.where(self.store.genes.strand.iloc[rows] == "-", -1, 1)
         window, depth = [], []
-        for (kind, cell, assay, bp), onto in zip(self.sources, self._onto(), strict=True):
+        window_bin, region_bin = self.layout.bin_bp
+        for (*_, cell, assay, _), edit in self.sources.items():
             at = tracks.index((cell, assay))
             # In the units of the assay it stands in for, if depths are normalised.
-            scale = raw.level[tracks.index((self.cell, onto))] / raw.level[at]
-            window_bin, region_bin = self.layout.bin_bp
-            window.append(scale * _made(kind, raw.window[at], forward * bp / window_bin))
-            depth.append(scale * _made(kind, raw.depth[at], np.array([bp / region_bin])))
+            scale = raw.level[tracks.index((self.cell, edit.assay))] / raw.level[at]
+            window.append(scale * _mixed(edit, raw.window[at], forward * window_bin))
+            region_bins = np.full(raw.depth.shape[1], region_bin)
+            depth.append(scale * _mixed(edit, raw.depth[at], region_bins))
         own = slice(len(pairs))
         raw = dataclasses.replace(
             raw, window=raw.window[own], level=raw.level[own], depth=raw.depth[own]
         )
         return EditedSignal(raw, np.stack(window), np.stack(depth), self._table(rows), self.layout)
-
-    def _onto(self) -> list[str]:
-        """For each source an assay that it is put in place of."""
-        onto = {self._source(e): e.assay for step in self.steps for e in step}
-        return [onto[source] for source in self.sources]
 
     def _table(self, rows: Int[np.ndarray, " G"]) -> EditTable:
         """All edits as numbers, and none at all."""
@@ -92,7 +88,7 @@ class EditReader:
             for k, edit in enumerate(step):
                 times[e, k], assay[e, k] = edit.times, self.assays.index(edit.assay)
                 numbers["plus"][e, k], numbers["mix"][e, k] = edit.plus, edit.mix
-                source[e, k] = self.sources.index(self._source(edit))
+                source[e, k] = list(self.sources).index(self._source(edit))
                 in_regions[e, k] = edit.place.in_regions
                 part = found[edit.place]
                 intervals[:, e, k, :, : part.shape[2]] = part
@@ -100,37 +96,23 @@ class EditReader:
                          intervals=intervals)  # fmt: skip
 
     def touched(self) -> Bool[np.ndarray, "E A"]:
-        """Which assays each edit alters."""
+        """Which assays each edit alters, `[E A]`; the last edit alters none."""
         touched = [[a in [edit.assay for edit in s] for a in self.assays] for s in self.steps]
         return np.array([*touched, [False] * len(self.assays)])
 
-    def _source(self, edit: Edit) -> tuple[str, str, str, int]:
-        """What `y` is: its kind, cell, assay, and shift in bp. "" is nothing."""
-        if not edit.source:
-            return "", self.cell, edit.assay, 0
+    def _source(self, edit: Edit) -> tuple[str, str, str, str, float]:
+        """What `y` is: made by which kind, in place of which assay, of which cell and assay, with
+        which number."""
+        if not KINDS[edit.kind].mixed:
+            return "", edit.assay, self.cell, edit.assay, 0.0
         cell, assay = edit.from_cell or self.cell, edit.from_assay or edit.assay
-        return edit.source, cell, assay, edit.shift_bp
+        return edit.kind, edit.assay, cell, assay, edit.amount
 
 
-def _made(kind: str, raw: np.ndarray, bins: np.ndarray) -> np.ndarray:
-    """What an edit mixes in, from raw signal `[rows bins]`.
-
-    Args:
-        bins: how far each row is shifted; bins in part are taken from two.
-    """
-    if kind == "shift":
-        index = np.arange(raw.shape[1]) - np.broadcast_to(bins, len(raw))[:, None]
-        low = np.floor(index).astype(int)
-        part = (index - low).astype(np.float32)
-
-        def at(index: np.ndarray) -> np.ndarray:
-            values = np.take_along_axis(raw, np.clip(index, 0, raw.shape[1] - 1), 1)
-            return np.where((index >= 0) & (index < raw.shape[1]), values, 0)
-
-        return (1 - part) * at(low) + part * at(low + 1)
-    if kind == "background":
-        return np.minimum(raw, np.median(raw, axis=1, keepdims=True))
-    return raw if kind == "swap" else np.zeros_like(raw)
+def _mixed(edit: Edit, raw: np.ndarray, bin_bp: np.ndarray) -> np.ndarray:
+    """What an edit mixes in, made of raw signal `[rows bins]`; see `Kind.mixed`."""
+    mixed = KINDS[edit.kind].mixed
+    return mixed(raw, edit, bin_bp) if mixed else np.zeros_like(raw)
 
 
 def _read_raw(

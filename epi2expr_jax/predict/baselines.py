@@ -4,8 +4,8 @@
     ridge      ridge regression on the window of each assay cut into `PARTS` parts, 5′ to 3′
     boosting   gradient-boosted trees (histogram-based; Friedman 2001) on the same parts
 
-For labels they are logistic regressions and a boosted classifier. Whatever is chosen (how strong
-the penalty is, how many trees) is chosen on the validation chromosomes of a fold, as for the models
+For labels they are logistic regressions and a boosted classifier. The strength of the penalty and
+the number of trees are chosen on the validation chromosomes of a fold, as for the models
 themselves; test genes are only predicted. They need scikit-learn, and nothing else here does.
 """
 

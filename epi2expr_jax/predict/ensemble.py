@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Bool, Int
 
-from epi2expr_jax.errors import InputError, Problem, nearest
+from epi2expr_jax.errors import InputError, collect, nearest
 from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.dataset import Dataset, InputConfig, load_dataset
 from epi2expr_jax.inputs.track_cache import TrackCache
@@ -93,7 +93,7 @@ class Ensemble:
         """
         store = WindowStore.open(path or self.card["store"]["path"])
         if store.checksum() != self.card["store_checksum"]:
-            raise InputError.of(other_store(store, self.card))
+            raise other_store(store, self.card)
         return store
 
     def predict(
@@ -119,9 +119,9 @@ class Ensemble:
             present: of masked-mark models, the assays to predict from; all by default.
 
         Returns:
-            `[run, gene]`, NaN where the model saw the gene (in whatever cell), with the
-            coordinates cell (trained on), assays, fold and seed on `run`. Average over `run` as
-            your question asks.
+            `[R G]` (dimensions `run` and `gene`), in the unit of `scale`; NaN where the model saw
+            the gene (in whatever cell). Coordinates on `run`: cell (trained on), assays, fold and
+            seed. Average over `run` as your question asks.
 
         Raises:
             InputError: for unknown genes, genes that every model saw, `present` assays that some
@@ -170,7 +170,7 @@ class Ensemble:
         include_seen: bool,
         runs: Sequence[Run] | None = None,
     ) -> Bool[np.ndarray, "R G"]:
-        """Which of the genes each run may predict: those it never saw, or all."""
+        """Which genes of `rows [G]` each run may predict, `[R G]`: those it never saw, or all."""
         runs = self.runs if runs is None else runs
         if include_seen:
             return np.ones((len(runs), len(rows)), bool)
@@ -194,29 +194,25 @@ class Ensemble:
     def _require_present(self, present: Sequence[str] | None) -> None:
         if present is None:
             return
-        problems = []
-        if not self.masked:
-            problems.append(
-                Problem(
+        with collect() as problems:
+            if not self.masked:
+                problems.add(
                     "present",
                     "models that always read all of their assays",
                     "masked-mark models",
                     "train with --masked, or leave `present` out",
                 )
-            )
-        common = [name for name in self.runs[0].assays if all(name in r.assays for r in self.runs)]
-        unknown = [name for name in present if name not in common]
-        if unknown or not present:
-            problems.append(
-                Problem(
+            common = [
+                name for name in self.runs[0].assays if all(name in r.assays for r in self.runs)
+            ]
+            unknown = [name for name in present if name not in common]
+            if unknown or not present:
+                problems.add(
                     "present",
                     listing(unknown) or "no assay",
                     f"some of {', '.join(common) or 'those that every model reads (none)'}",
                     nearest(unknown, common) or "name assays that every model reads",
                 )
-            )
-        if problems:
-            raise InputError.of(problems)
 
     def tracks(self, model_config: Any, runs: Sequence[Run], store: WindowStore) -> TrackCache:
         """What models of this shape read in the runs' cells."""
@@ -277,7 +273,7 @@ class Ensemble:
 
 
 def gene_rows(store: WindowStore, genes: Sequence[str] | None) -> np.ndarray:
-    """Where genes stand in the store's table, by id; all of them for None.
+    """Rows `[G]` of genes in the store's table, by id; all of them for None.
 
     Raises:
         InputError: naming every unknown id.
@@ -296,9 +292,9 @@ def gene_rows(store: WindowStore, genes: Sequence[str] | None) -> np.ndarray:
     return rows
 
 
-def other_store(store: WindowStore, card: dict[str, Any]) -> Problem:
-    """What to report of a store that is not the run's own."""
-    return Problem(
+def other_store(store: WindowStore, card: dict[str, Any]) -> InputError:
+    """The error of a store that is not the run's own."""
+    return InputError(
         str(store.path),
         "a store with other contents than the one trained on",
         f"checksum {card['store_checksum'][:12]}, as the run card says",

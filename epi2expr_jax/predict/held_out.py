@@ -1,4 +1,4 @@
-"""Predictions of held-out genes beside what was observed: one row a run and gene."""
+"""Predictions of held-out genes and what was observed: one row a run and gene."""
 
 import collections
 
@@ -11,7 +11,7 @@ from epi2expr_jax.training.runs import Run
 
 
 def predict_held_out(ensemble: Ensemble, store: WindowStore) -> pd.DataFrame:
-    """One row a run and test gene: what was observed and what was predicted.
+    """One row a run and test gene: what was observed and predicted, with `score_table`'s columns.
 
     A model of one cell is tested in that cell; a model of a pool of cells in all cells outside of
     the pool, or, where there are none, in those of the pool.

@@ -21,7 +21,8 @@ _WINDOW_BATCH, _REGION_BATCH = 256, 64
 
 
 def on_scale(target: TargetScale, standardised: np.ndarray, scale: str) -> np.ndarray:
-    """A model's outputs as log2(RPKM + 1) (`log2`) or on the target's own scale (`raw`)."""
+    """A model's outputs, of any shape, as log2(RPKM + 1) (`log2`) or on the target's own scale
+    (`raw`)."""
     raw = target.unstandardise(standardised.astype(np.float64))
     return target.raw_to_log2(raw) if scale == "log2" else raw
 
@@ -34,10 +35,10 @@ def predict_runs(
     wanted: Bool[np.ndarray, "R G"],
     present: Bool[np.ndarray, "R A"] | None = None,
 ) -> np.ndarray:
-    """Standardised predictions `[R, G]` of stacked weights, for the genes `wanted [R, G]`.
+    """Standardised predictions `[R G]` of weights stacked on `R`, for the genes `wanted [R G]`.
 
     Args:
-        present: of masked-mark models, which of its assays each run predicts from.
+        present: `[R A]` of masked-mark models, which of its assays each run predicts from.
     """
     lanes, graph = Lanes.default(), parts_of(model_config)[0]
     plan = plan_of(model_config, runs, cache, wanted)
@@ -67,7 +68,7 @@ def chunks_of(
 def plan_of(
     model_config: Any, runs: Sequence[Run], cache: TrackCache, wanted: Bool[np.ndarray, "R G"]
 ) -> BatchPlan:
-    """One batch plan that covers every run's wanted genes."""
+    """One batch plan that covers the genes `wanted [R G]` of every run."""
     most = getattr(model_config, "contacts", 0)
     if not most:
         return BatchPlan(_WINDOW_BATCH)

@@ -40,7 +40,7 @@ def load(run_dir: str | os.PathLike, store: str | os.PathLike | None = None) -> 
             training read it. Not looked at where the card says what the signal was.
 
     Raises:
-        InputError: if training has not finished, the directory is no run, or its card does not
+        InputError: if training has not finished, the directory is not a run, or its card does not
             say what its signal was and `store` is not the store it was trained on.
     """
     run_dir = pathlib.Path(run_dir)
@@ -81,7 +81,7 @@ def _trained_signal(
         path = pathlib.Path(store or card["store"]["path"])
         own = WindowStore.open(path)
         if own.checksum() != card["store_checksum"]:
-            raise InputError.of(other_store(own, card))
+            raise other_store(own, card)
     except (InputError, OSError, ValueError, KeyError, TypeError):
         if store is not None:
             raise

@@ -1,10 +1,10 @@
-"""Models tested in cells they were not trained on, beside what needs no epigenome at all.
+"""Models tested in cells they were not trained on, compared with a baseline without epigenomes.
 
 A gene's expression hardly differs between most cells, so the mean of the other cells predicts it
-well (Schreiber et al., Genome Biol 2020) and any cross-cell claim must stand beside that baseline.
-What is specific to a cell is its deviation from the mean of the cells, so models are also scored on
-that: the predicted deviation is a model's prediction in this cell less the mean of its predictions
-in all cells.
+well (Schreiber et al., Genome Biol 2020) and any cross-cell claim must be compared with it. What is
+specific to a cell is its deviation from the mean of the cells, so models are also scored on that:
+the predicted deviation is a model's prediction in this cell less the mean of its predictions in all
+cells.
 
 Test genes lie on chromosomes that the model saw in no cell.
 """
@@ -79,7 +79,7 @@ def score_across_cells(predictions: pd.DataFrame, confidence: float = 0.95) -> p
 
 
 def _sides(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Each prediction beside the baseline's, and beside both deviations from the mean of cells."""
+    """Each prediction with the baseline's, and both deviations from the mean of the cells."""
     observed = predictions.drop_duplicates(["cell", "gene_id"])
     observed = observed.pivot(index="gene_id", columns="cell", values="observed")
     number = observed.notna().sum(axis=1) - 1

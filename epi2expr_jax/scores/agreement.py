@@ -46,7 +46,7 @@ class Agreement:
 
 
 def kendall_w(scores: Float[np.ndarray, "C A"]) -> float:
-    """Kendall's W of `C` cells that each rank `A` assays by score; ties share their rank."""
+    """Kendall's W (0 to 1) of scores `[C A]`: C cells that each rank A assays; ties share ranks."""
     C, A = scores.shape
     if C < 2 or A < 2:
         return float("nan")
@@ -96,7 +96,7 @@ def agreement(scores: pd.DataFrame, confidence: float = 0.95) -> Agreement:
 
 
 def best_assays(ranked: pd.DataFrame) -> pd.DataFrame:
-    """The assay with the highest score in every cell, and those that may as well be the best.
+    """The assay with the highest score in every cell, and those that could equally be the best.
 
     Args:
         ranked: from `ranking.rank_assays`.
@@ -163,7 +163,7 @@ def track_quality(store: WindowStore, tracks: Iterable[tuple[str, str]]) -> pd.D
 
 
 def score_against_quality(scores: pd.DataFrame, quality: pd.DataFrame) -> pd.DataFrame:
-    """Each single assay's score in each cell, beside its track's depth and signal-to-noise.
+    """Each single assay's score in each cell, with its track's depth and signal-to-noise.
 
     Args:
         scores: from `table.score_table`.
@@ -184,7 +184,7 @@ def score_against_quality(scores: pd.DataFrame, quality: pd.DataFrame) -> pd.Dat
 
 
 def quality_correlations(table: pd.DataFrame, least: int = 5) -> pd.DataFrame:
-    """Does an assay predict better for being measured better? Rank correlation over tracks.
+    """Does an assay predict better where it was measured better? Rank correlation over tracks.
 
     Args:
         table: from `score_against_quality`.

@@ -28,14 +28,14 @@ def compare_models(tables: Mapping[str, pd.DataFrame], confidence: float = 0.95)
 
     Args:
         tables: name of each model → its scores, from `table.score_table`. All were trained on
-            one store with the same folds. The first is the one the others are held against.
+            one store with the same folds. The others are compared with the first.
         confidence: of every interval.
 
     Returns:
         One row an assay set that all models read, and model, with columns `COLUMNS`; the assay
         "all" averages over those sets. `lead` is by how much the model's Pearson r exceeds the
         first model's, paired by chromosome. Intervals hold for one row each, are NaN for fewer than
-        three chromosomes, and speak of these cells.
+        three chromosomes, and apply to these cells.
     """
     shared_sets = set.intersection(*(set(scores["assays"]) for scores in tables.values()))
     kept = {name: t[t["assays"].isin(list(shared_sets))] for name, t in tables.items()}

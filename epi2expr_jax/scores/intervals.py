@@ -14,7 +14,7 @@ NO_INTERVAL = f"fewer than {MIN_CHROMOSOMES} chromosomes"
 
 
 def score_cube(scores: pd.DataFrame) -> xr.DataArray:
-    """Scores [metric, cell, assays, fold, seed, chrom]; NaN where none carries weight.
+    """Scores `[metric cell assays fold seed chrom]`, without unit; NaN where none carries weight.
 
     A correlation needs three genes, and genes that differ in expression.
     """
@@ -27,7 +27,7 @@ def score_cube(scores: pd.DataFrame) -> xr.DataArray:
 def shared_units(cube: xr.DataArray) -> tuple[xr.DataArray, int]:
     """The units that all assays of these cells have, NaN elsewhere; and how many only some have.
 
-    Assays, folds, cells and chromosomes without any such unit are gone.
+    Assays, folds, cells and chromosomes without any such unit are left out.
     """
     has = cube.sel(metric="n", drop=True).notnull()
     has = has.sel(assays=has.any(UNIT))
@@ -40,7 +40,9 @@ def shared_units(cube: xr.DataArray) -> tuple[xr.DataArray, int]:
 def jackknife(
     values: Float[np.ndarray, "K A *pair"], genes: Float[np.ndarray, "K"]
 ) -> tuple[Float[np.ndarray, "A *pair"], Float[np.ndarray, "A *pair"]]:
-    """Mean over K chromosomes weighted by their genes, and its standard error.
+    """Mean over K chromosomes, weighted by their genes, and its standard error.
+
+    Both are `[A *pair]`, in the unit of the values.
 
     The variance is the larger of two that agree for chromosomes of equal size: Busing et al.'s
     (1999), right where genes differ, and the plain delete-one jackknife, right where chromosomes
@@ -59,7 +61,10 @@ def jackknife(
 
 
 def weighted_mean(values: np.ndarray, genes: np.ndarray) -> np.ndarray:
-    """Mean over chromosomes where the value exists (an AUC needs both labels)."""
+    """Mean over K chromosomes of `values [K …]`, weighted by `genes [K …]`.
+
+    Where a value does not exist it is left out: an AUC needs both labels.
+    """
     weight = np.where(np.isnan(values), 0, genes[:, None])
     total = weight.sum(axis=0)
     return np.where(total > 0, np.nansum(values * weight, axis=0) / np.maximum(total, 1), np.nan)

@@ -130,7 +130,7 @@ def spearman(
     predicted: Float[Array, "*batch G"],
     mask: Bool[Array, "*batch G"],
 ) -> Float[Array, "*batch"]:
-    """Spearman's rank correlation; ties share their average rank."""
+    """Spearman's rank correlation `[*batch]` over genes; ties share their average rank."""
     r = Moments.of(average_ranks(observed, mask), average_ranks(predicted, mask), mask).pearson()
     # Constant in value, not in rank: rounding noise has ranks too.
     return jnp.where(Moments.of(observed, predicted, mask).constant(), 0, r)
@@ -158,7 +158,7 @@ def auc(
 def average_ranks(
     values: Float[Array, "*batch G"], mask: Bool[Array, "*batch G"]
 ) -> Float[Array, "*batch G"]:
-    """Ranks from 1 among the genes where `mask` is true, ties averaged; 0 elsewhere."""
+    """Ranks `[*batch G]`, from 1, of the genes where `mask` is true, ties averaged; 0 elsewhere."""
     axis = values.ndim - 1
     keys = jnp.where(mask, values, jnp.inf)  # masked genes sort last
     order = jnp.argsort(keys, axis=-1)

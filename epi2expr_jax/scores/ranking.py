@@ -14,11 +14,11 @@ cannot, and its intervals are too short. Bonferroni holds whatever the correlati
 
 The target of every interval is these cells, these genomes and models trained in this way, on other
 chromosomes like these. For a new cell like these, the variance between cells is added and Student's
-t has one degree of freedom less than there are cells (of which it takes five); what a cell and a
+t has one degree of freedom less than there are cells (at least five are needed); what a cell and a
 chromosome have in common counts twice, which makes these intervals a little too wide.
 
-Seeds are averaged: an interval is of the mean of so many trainings, and `training_sd` says by how
-much the score of a single training varies.
+Seeds are averaged: an interval applies to the mean of so many trainings, and `training_sd` says by
+how much the score of a single training varies.
 """
 
 import numpy as np
@@ -202,7 +202,7 @@ def calls(scores: pd.DataFrame, rate: float = 0.05) -> pd.DataFrame:
 
     Returns:
         One row a cell ("all" first), assay and `other`, which is another assay, or empty where the
-        score is held against 0: `lead`, `p`, `q` and whether it is `called`. The better assay
+        score is compared with 0: `lead`, `p`, `q` and whether it is `called`. The better assay
         comes first. NaN and no call for fewer than three chromosomes.
     """
     cube = score_cube(scores)
@@ -243,7 +243,7 @@ def calls(scores: pd.DataFrame, rate: float = 0.05) -> pd.DataFrame:
 
 
 def caveats(scores: pd.DataFrame, confidence: float = 0.95) -> list[str]:
-    """What a reader must know beside the table of `rank_assays`, in plain sentences."""
+    """What a reader of the table of `rank_assays` must also know, in plain sentences."""
     cells = sorted(set(scores["cell"]))
     notes = [
         f"The target is these cells ({listing(cells)}), on chromosomes like the tested ones; "
@@ -265,7 +265,7 @@ def caveats(scores: pd.DataFrame, confidence: float = 0.95) -> list[str]:
 
 
 def _chromosome_notes(scores: pd.DataFrame, cube: xr.DataArray) -> list[str]:
-    """How much the intervals rest on."""
+    """How many chromosomes and genes the intervals rest on."""
     tested = sort_chromosomes(cube["chrom"].values.astype(str))
     n = cube.sel(metric="n", drop=True)
     genes = n.mean(["assays", "fold", "seed"]).mean("cell").values
@@ -309,7 +309,7 @@ def _fold_notes(scores: pd.DataFrame) -> list[str]:
 
 
 def _hole_notes(scores: pd.DataFrame, cube: xr.DataArray, ranked: set[str]) -> list[str]:
-    """What some assay lacks, so that none is compared on it."""
+    """The cells, folds and chromosomes that some assay lacks: no assay is compared there."""
     notes, holes, assays = [], [], set(scores["assays"])
     for cell, part in scores.groupby("cell"):
         if lacking := assays - set(part["assays"]):

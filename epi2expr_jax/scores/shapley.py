@@ -2,9 +2,10 @@
 
 An assay's value is the gain in score when it joins others, averaged over all orders in which assays
 may join (Shapley 1953; the score as the game: Covert, Lundberg & Lee, NeurIPS 2020, section 3).
-Values sum to the score of all assays together; an assay that adds nothing gets 0, and two that say
-the same share their credit. They are linear in the scores, so the mean over chromosomes of values
-is the value of mean scores, and the chromosome jackknife of `intervals` gives their intervals.
+Values sum to the score of all assays together; an assay that adds nothing gets 0, and two assays
+with the same information share their credit. They are linear in the scores, so the mean over
+chromosomes of values is the value of mean scores, and the chromosome jackknife of `intervals` gives
+their intervals.
 
 The target of the intervals is that of `ranking`. Values describe what models predict from, not what
 regulates a gene.
@@ -32,13 +33,13 @@ def shapley_values(scores: Float[np.ndarray, "K S"]) -> Float[np.ndarray, "K A"]
     """Exact Shapley values, game by game.
 
     Args:
-        scores: of every subset, in the order of `masking.every_subset`.
+        scores: `[K S]` of every subset, in the order of `masking.every_subset`.
 
     Returns:
-        They sum to the score of all assays less that of none.
+        `[K A]` in the unit of the scores; they sum to the score of all assays less that of none.
 
     Raises:
-        InputError: if the number of subsets is no power of two.
+        InputError: if the number of subsets is not a power of two.
     """
     count = scores.shape[1]
     assays = count.bit_length() - 1
@@ -136,7 +137,7 @@ def _intervals(
 
 
 def agreement(scores: xr.Dataset, trained: pd.DataFrame) -> pd.DataFrame:
-    """Scores of a masked-mark model beside those of models trained on each subset alone.
+    """Scores of a masked-mark model, and those of models trained on each subset alone.
 
     Args:
         scores: from `subsets.subset_scores`.

@@ -1,7 +1,7 @@
 """What masked-mark models score from every subset of their assays, all at once.
 
-A batch of held-out genes is gathered once and predicted from one subset after the other, runs side
-by side as in `predict`; of the predictions only the scores are kept.
+A batch of held-out genes is gathered once and predicted from one subset after the other, several
+runs at once as in `predict`; of the predictions only the scores are kept.
 
 Axes: `R` runs, `L` lanes, `K` chromosomes, `S` subsets, `A` assays, `G` genes, `N` genes of a
 chromosome, `B` genes a batch.
@@ -18,7 +18,7 @@ import xarray as xr
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import collect
 from epi2expr_jax.genome import listing, sort_chromosomes
 from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.device_tracks import Signal
@@ -54,7 +54,7 @@ def subset_scores(
         the attribute `assays` names what the bits of a subset stand for.
 
     Raises:
-        InputError: if these are no masked-mark models, or of several assay sets, or of more than
+        InputError: if these are not masked-mark models, or of several assay sets, or of more than
             `MOST_ASSAYS` assays.
     """
     _check(ensemble)
@@ -99,45 +99,35 @@ def subset_scores(
 def _check(ensemble: Ensemble) -> None:
     sets = dict.fromkeys(run.label for run in ensemble.runs)
     most = max((len(run.assays) for run in ensemble.runs), default=0)
-    problems = []
-    if not sets:
-        problems.append(
-            Problem(
+    with collect() as problems:
+        if not sets:
+            problems.add(
                 "the run",
                 "not one model",
                 "trained models",
                 "see the run card: all were quarantined; give a lower --learning_rate",
             )
-        )
-    if not ensemble.masked:
-        problems.append(
-            Problem(
+        if not ensemble.masked:
+            problems.add(
                 "the run",
                 "models that always read all of their assays",
                 "masked-mark models, which predict from any subset",
                 "train with --masked --assays=all",
             )
-        )
-    if len(sets) > 1:
-        problems.append(
-            Problem(
+        if len(sets) > 1:
+            problems.add(
                 "the run",
                 f"{len(sets)} assay sets ({listing(sets)})",
                 "models of one assay set, whose subsets are scored",
                 "take one of them (Ensemble.only), or train with --masked --assays=all",
             )
-        )
-    if most > MOST_ASSAYS:
-        problems.append(
-            Problem(
+        if most > MOST_ASSAYS:
+            problems.add(
                 "the run",
                 f"{most} assays, which have {2**most:,} subsets",
                 f"at most {MOST_ASSAYS} assays ({2**MOST_ASSAYS:,} subsets)",
                 "train a masked-mark model of fewer: --masked --assays=A+B+C",
             )
-        )
-    if problems:
-        raise InputError.of(problems)
 
 
 def _observed(member: Member, store: WindowStore) -> Float[np.ndarray, "R G"]:
@@ -210,7 +200,12 @@ def predict_subsets(
     plan: BatchPlan,
     subsets: Bool[Array, "S A"],
 ) -> Float[Array, "S G"]:
-    """One masked-mark run's outputs for the wanted genes from each subset, 0 for other genes."""
+    """One masked-mark run's outputs `[S G]`, standardised, 0 for genes that are not wanted.
+
+    Args:
+        wanted: `[G]` which genes to predict.
+        subsets: `[S A]` which assays each subset shows.
+    """
 
     def outputs(model, x, index, mask):
         def of(subset):

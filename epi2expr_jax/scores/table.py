@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Array, Bool, Float
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.genome import listing
 from epi2expr_jax.scores import metrics
 
@@ -94,29 +94,25 @@ def gene_groups(
         least = 1.0 if labelled else np.log2(EXPRESSED_RPKM + 1)
         names = np.where(observed >= least, "expressed", "silent")
         return pd.Series(names, index=predictions.index)
-    problems = []
     if genes is None or column not in genes:
         there = [] if genes is None else list(genes.columns)
         found = f"no column {column}"
         raise InputError("--groups", found, f"one of {', '.join(there)}", "choose another column")
     values = genes.set_index("gene_id")[column]
-    if pd.api.types.is_numeric_dtype(values) or values.nunique() > MOST_GROUPS:
-        problems.append(
-            Problem(
+    with collect() as problems:
+        if pd.api.types.is_numeric_dtype(values) or values.nunique() > MOST_GROUPS:
+            problems.add(
                 f"--groups={column}",
                 f"{values.nunique()} different values ({listing(values.unique())})",
                 f"at most {MOST_GROUPS} names of groups",
                 "make a column of fewer groups in the gene table",
             )
-        )
-    names = predictions["gene_id"].map(values)
-    if names.isna().any():
-        lacking = listing(predictions.loc[names.isna(), "gene_id"].unique())
-        problems.append(
-            Problem(f"--groups={column}", f"no group of {lacking}", "one a gene", "complete it")
-        )
-    if problems:
-        raise InputError.of(problems)
+        names = predictions["gene_id"].map(values)
+        if names.isna().any():
+            lacking = listing(predictions.loc[names.isna(), "gene_id"].unique())
+            problems.add(
+                f"--groups={column}", f"no group of {lacking}", "one a gene", "complete it"
+            )
     return names.astype(str)
 
 
@@ -170,31 +166,27 @@ def _above_median(predictions: pd.DataFrame) -> np.ndarray:
 
 
 def _check_predictions(predictions: pd.DataFrame) -> None:
-    def problem(found: str, expected: str, remedy: str) -> Problem:
-        return Problem("predictions", found, expected, remedy)
-
+    where = "predictions"
     columns = list(predictions.columns)
     keys = [*RUN, "gene_id", "chrom"]
     if missing := [name for name in keys + VALUES if name not in columns]:
-        raise InputError.of(problem(f"columns {columns}", f"also {missing}", "predict again"))
+        raise InputError(where, f"columns {columns}", f"also {missing}", "predict again")
     if predictions.empty:
-        raise InputError.of(problem("no rows", "held-out genes of a run", "train a run to its end"))
-    problems = []
-    if nameless := [name for name in keys if predictions[name].hasnans]:
-        problems.append(problem(f"empty {nameless}", "a value in every row", "predict again"))
-    for column in VALUES:
-        broken = ~np.isfinite(predictions[column].to_numpy(float))
-        if broken.any():
-            runs = predictions.loc[broken, RUN].drop_duplicates().astype(str).to_numpy()
-            which = listing(" ".join(run) for run in runs)
-            found = f"{broken.sum()} values of {column} not finite ({which})"
-            problems.append(problem(found, "finite numbers", "leave out runs that diverged"))
-    twice = predictions.duplicated([*RUN, "gene_id"]).to_numpy()
-    if twice.any():
-        genes = listing(predictions["gene_id"].to_numpy()[twice])
-        found = f"{twice.sum()} genes twice in a run ({genes})"
-        problems.append(problem(found, "one row a run and gene", "keep one prediction of each"))
-    if ALL in set(predictions["cell"]):
-        problems.append(problem(f'a cell named "{ALL}"', "another name", "rename the cell"))
-    if problems:
-        raise InputError.of(problems)
+        raise InputError(where, "no rows", "held-out genes of a run", "train a run to its end")
+    with collect() as problems:
+        if nameless := [name for name in keys if predictions[name].hasnans]:
+            problems.add(where, f"empty {nameless}", "a value in every row", "predict again")
+        for column in VALUES:
+            broken = ~np.isfinite(predictions[column].to_numpy(float))
+            if broken.any():
+                runs = predictions.loc[broken, RUN].drop_duplicates().astype(str).to_numpy()
+                which = listing(" ".join(run) for run in runs)
+                found = f"{broken.sum()} values of {column} not finite ({which})"
+                problems.add(where, found, "finite numbers", "leave out runs that diverged")
+        twice = predictions.duplicated([*RUN, "gene_id"]).to_numpy()
+        if twice.any():
+            genes = listing(predictions["gene_id"].to_numpy()[twice])
+            found = f"{twice.sum()} genes twice in a run ({genes})"
+            problems.add(where, found, "one row a run and gene", "keep one prediction of each")
+        if ALL in set(predictions["cell"]):
+            problems.add(where, f'a cell named "{ALL}"', "another name", "rename the cell")

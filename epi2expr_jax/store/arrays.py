@@ -88,7 +88,7 @@ CONTEXT = ts.Context(
 
 
 def open_array(path: pathlib.Path, name: str) -> ts.TensorStore:
-    """Open the array `name` of the store at `path`, for reading and writing."""
+    """Open the array `name` of the store at `path`, to read and write it."""
     spec = {
         "driver": "zarr3",
         "kvstore": {"driver": "file", "path": str((path / name).resolve())},

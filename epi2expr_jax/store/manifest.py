@@ -5,8 +5,8 @@ import json
 import pathlib
 from typing import Any
 
-from epi2expr_jax.errors import InputError, Problem
-from epi2expr_jax.files import write_json
+from epi2expr_jax.errors import InputError, collect
+from epi2expr_jax.files import read_json, write_json
 from epi2expr_jax.genome import WindowSpec
 from epi2expr_jax.store.regions import REGION_BIN_BP
 
@@ -74,7 +74,7 @@ class Manifest:
         return WindowSpec(self.window_bp, self.bin_bp)
 
     def require_same_request(self, asked: "Manifest", where: str) -> None:
-        """Check that a store was asked for in the same words as now.
+        """Check that the request for a store was the same as now.
 
         What a build finds out (which genes stay) does not count.
 
@@ -82,37 +82,27 @@ class Manifest:
             InputError: naming all that differs.
         """
         old, new = dataclasses.asdict(self), dataclasses.asdict(asked)
-        changed = [name for name in new if new[name] != old[name] and name not in _OUTCOMES]
-        if changed:
-            raise InputError.of(
-                Problem(
-                    f"{where}: {name}",
-                    _brief(old[name]),
-                    f"{_brief(new[name])}, as asked for now",
-                    "give another --store, or delete this one",
-                )
-                for name in changed
-            )
+        remedy = "give another --store, or delete this one"
+        with collect() as problems:
+            for name in new:
+                if new[name] != old[name] and name not in _OUTCOMES:
+                    expected = f"{_brief(new[name])}, as asked for now"
+                    problems.add(f"{where}: {name}", _brief(old[name]), expected, remedy)
 
 
 def read_manifest(path: pathlib.Path) -> Manifest:
     """The manifest of the store at `path`.
 
     Raises:
-        InputError: if there is no store, or one of another format version.
+        InputError: if there is no store, one of another format version, or a damaged manifest.
     """
     file = path / MANIFEST
-    try:
-        fields = json.loads(file.read_text())
-    except FileNotFoundError:
+    if not file.exists():
         raise InputError(
             str(path), "no manifest.json", "a window store", "make it with build_store"
-        ) from None
-    except json.JSONDecodeError as error:
-        raise InputError(
-            str(file), f"no valid JSON ({error})", "a manifest", "rebuild the store"
-        ) from None
-    if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
+        )
+    fields = read_json(file, "manifest", "rebuild the store")
+    if fields.pop("format", None) != FORMAT:
         raise InputError(str(file), "some other file", f'"format": "{FORMAT}"', "check --store")
     version = fields.pop("version", None)
     if version != FORMAT_VERSION:

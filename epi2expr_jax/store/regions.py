@@ -43,7 +43,7 @@ class Regions:
         Args:
             contacts: columns `CONTACT_COLUMNS`, one row a contact, the best of each gene first.
                 Those of genes that are not in `genes` are left out, with the regions that no
-                other gene touches: such genes may have been dropped for want of data.
+                other gene touches: such genes may have been left out because they lack data.
             genes: the store's gene table, of which `gene_id` is read.
             bin_bp: width of a bin, in bp.
 
@@ -84,11 +84,11 @@ class Regions:
     def by_gene(
         self, genes: int, most: int
     ) -> tuple[Int[np.ndarray, "G N"], Float[np.ndarray, "G N"]]:
-        """The best `most` (N) contacts of each of the store's genes.
+        """The best `most` (N) contacts of each of the store's `genes` (G) genes.
 
         Returns:
-            Rows of `table`, int32, -1 where a gene has no more contacts; and their scores,
-            float32, 0 there.
+            Rows of `table` `[G N]`, int32, -1 where a gene has no more contacts; and their scores
+            `[G N]`, float32, 0 there.
         """
         kept = self.contacts[self.contacts["rank"] < most]
         where = kept.gene.to_numpy(), kept["rank"].to_numpy()
@@ -98,7 +98,11 @@ class Regions:
         return region, score
 
     def holding(self, bins: Bool[np.ndarray, "bin"]) -> list[str]:
-        """The regions, as `chrom:start-end`, in which any of these bins of the ragged axis lie."""
+        """The regions, as `chrom:start-end`, in which any of these bins lie.
+
+        Args:
+            bins: `[bin]`, true for some of the ragged axis.
+        """
         row = np.repeat(np.arange(len(self.table)), self.table.bins)
         held = self.table.iloc[np.unique(row[bins])]
         return [f"{r.chrom}:{r.start}-{r.end}" for r in held.itertuples()]

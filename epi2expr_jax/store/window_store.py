@@ -20,11 +20,11 @@ is written last, so a slab is complete or absent; a store is complete when every
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
 import pathlib
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -32,7 +32,7 @@ import numpy as np
 import pandas as pd
 
 from epi2expr_jax.errors import InputError, Problem
-from epi2expr_jax.files import write_json
+from epi2expr_jax.files import read_json, whole_folder, write_json
 from epi2expr_jax.genome import listing
 from epi2expr_jax.store.arrays import declare_arrays, open_array
 from epi2expr_jax.store.manifest import Manifest, read_manifest, write_manifest
@@ -63,9 +63,9 @@ class WindowStore:
 
         Args:
             genes: `[G]` rows, in the order of the arrays.
-            expression: `[C, G]` RPKM.
+            expression: `[C G]` in RPKM.
             contacts: cell to its contacts table (see `Regions.from_contacts`).
-            labels: `[C, G]` bool, true for an expressed gene, if the inputs say so.
+            labels: `[C G]` bool, true for an expressed gene, if the inputs say so.
 
         Raises:
             InputError: if the disk refuses; nothing is left at `path` then.
@@ -85,26 +85,23 @@ class WindowStore:
             given_labels=labels is not None,
             labels_sha256="" if labels is None else _digest(labels),
         )
-        partial = path.with_name(path.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)  # a leftover of a killed creation
         try:
-            partial.mkdir(parents=True)
-            declare_arrays(partial, manifest, genes, regions)
-            open_array(partial, "expression").write(expression).result()
-            if labels is not None:
-                open_array(partial, "label").write(labels).result()
-            for cell, of_cell in regions.items():
-                of_cell.write(partial / "regions" / cell)
-            genes.to_parquet(partial / "genes.parquet", index=False)
-            write_manifest(partial, manifest)
-            partial.rename(path)
+            with whole_folder(path) as place:
+                declare_arrays(place, manifest, genes, regions)
+                open_array(place, "expression").write(expression).result()
+                if labels is not None:
+                    open_array(place, "label").write(labels).result()
+                for cell, of_cell in regions.items():
+                    of_cell.write(place / "regions" / cell)
+                genes.to_parquet(place / "genes.parquet", index=False)
+                write_manifest(place, manifest)
         except (OSError, ValueError) as error:
             raise _write_failed(path, error) from error
         return cls(path, manifest, genes)
 
     @classmethod
     def resume(cls, path: str | os.PathLike, manifest: Manifest) -> "WindowStore":
-        """Open the store at `path`, complete or not, if it was asked for in the same words.
+        """Open the store at `path`, complete or not, if the request for it was the same.
 
         Raises:
             InputError: if another store is there, naming all that differs; nothing is touched.
@@ -123,7 +120,7 @@ class WindowStore:
             incomplete: allow a store whose build has not finished.
 
         Raises:
-            InputError: if it is no store, of another format version, or half built.
+            InputError: if it is not a store, of another format version, or half built.
         """
         path = pathlib.Path(path)
         manifest = read_manifest(path)
@@ -153,7 +150,7 @@ class WindowStore:
         """Write one (cell, assay) slab, then its marker.
 
         Args:
-            means: `[G, W]` raw bin means in genomic order.
+            means: `[G W]` raw bin means in the track's unit and genomic order.
             coverage: `[G]` share of each window's bases that have data.
             sources: name, size and sha256 of every file the means come from.
             regions: `[bin]` raw bin means of the cell's regions, in the order of their table, the
@@ -201,9 +198,15 @@ class WindowStore:
         return self.path / "slabs" / cell / f"{assay}.json"
 
     def slab_record(self, cell: str, assay: str) -> dict[str, Any] | None:
-        """The marker of a slab (its sources and checksum), or None while it is not whole."""
+        """The marker of a slab (its sources and checksum), or None while it is not whole.
+
+        Raises:
+            InputError: if the marker is damaged.
+        """
         marker = self._marker(cell, assay)
-        return json.loads(marker.read_text()) if marker.exists() else None
+        if not marker.exists():
+            return None
+        return read_json(marker, "marker", "delete it, then run build_store again")
 
     def missing_slabs(self) -> list[tuple[str, str]]:
         """The (cell, assay) pairs that should be here and are not yet."""
@@ -230,7 +233,7 @@ class WindowStore:
     def read_signal(
         self, cells: Sequence[str], assays: Sequence[str], bins: slice = slice(None)
     ) -> np.ndarray:
-        """Raw bin means `[C, A, G, W]` float32 of the named cells and assays.
+        """Raw bin means `[C A G W]`, float32 in the tracks' unit, of the named cells and assays.
 
         Raises:
             InputError: naming every cell or assay the store does not have.
@@ -249,16 +252,12 @@ class WindowStore:
         return out
 
     def read_expression(self, cells: Sequence[str]) -> np.ndarray:
-        """Expression `[C, G]` float32, RPKM."""
+        """Expression `[C G]`, float32 in RPKM."""
         rows = self._indices("cell", cells, self.manifest.cells)
         return self._read("expression")[rows]
 
-    def read_coverage(self) -> np.ndarray:
-        """Share of each window's bases that have data: `[C, A, G]` float32."""
-        return self._read("coverage")
-
     def read_labels(self, cells: Sequence[str]) -> np.ndarray | None:
-        """Which genes the inputs called expressed: `[C, G]` bool; None if they did not say."""
+        """Which genes the inputs called expressed: `[C G]` bool; None if they did not say."""
         rows = self._indices("cell", cells, self.manifest.cells)
         if not self.manifest.given_labels:
             return None
@@ -274,7 +273,7 @@ class WindowStore:
         return Regions.read(self.path / "regions" / cell)
 
     def read_region_depth(self, cell: str, assays: Sequence[str]) -> np.ndarray:
-        """Raw bin means of the cell's regions, end to end: `[A, bin]` float32.
+        """Raw bin means of the cell's regions, end to end: `[A bin]`, float32, in the tracks' unit.
 
         Raises:
             InputError: if the store has no regions of the cell, or naming every unknown assay.
@@ -321,54 +320,40 @@ class WindowStore:
         """Read everything back, compare with the recorded checksums, and list what differs.
 
         Args:
-            watch: may wrap the list of tracks that are gone through, to show progress.
+            watch: may wrap the list of tracks, to show progress.
         """
-        manifest, problems = self.manifest, []
-
-        def compare(where: str, digest: Callable[[], str], expected: str) -> None:
-            try:
-                if digest() != expected:
-                    problems.append(_changed(where))
-            except (OSError, ValueError) as error:  # of damaged files
-                problems.append(_changed(where, f"no readable values ({str(error)[:200]})"))
-
-        compare(
-            f"{self.path}/expression",
-            lambda: _digest(self.read_expression(manifest.cells)),
-            manifest.expression_sha256,
-        )
-        compare(
-            f"{self.path}/genes.parquet", lambda: _digest_table(self.genes), manifest.genes_sha256
-        )
+        manifest, path = self.manifest, self.path
+        parts: list[tuple[str, Callable[[], str], str]] = [
+            ("expression", lambda: _digest(self._read("expression")), manifest.expression_sha256),
+            ("genes.parquet", lambda: _digest_table(self.genes), manifest.genes_sha256),
+        ]
         if manifest.given_labels:
-            compare(
-                f"{self.path}/label",
-                lambda: _digest(self._read("label")),
-                manifest.labels_sha256,
-            )
+            parts.append(("label", lambda: _digest(self._read("label")), manifest.labels_sha256))
         for cell, expected in manifest.regions_sha256.items():
-            where = f"{self.path}/regions/{cell}"
-            compare(where, lambda cell=cell: self.regions(cell).sha256(), expected)
+            parts.append((f"regions/{cell}", lambda c=cell: self.regions(c).sha256(), expected))
+        problems = []
+        for name, digest, expected in parts:
+            problems += _compared(f"{path}/{name}", digest, expected)
         for cell, assay in watch(manifest.tracks):
-            record = self.slab_record(cell, assay)
-            where = f"{self.path}: {cell}-{assay}"
+            where = f"{path}: {cell}-{assay}"
+            try:
+                record = self.slab_record(cell, assay)
+            except InputError as error:
+                problems += error.problems
+                continue
             if record is None:
                 problems.append(Problem(where, "no slab", "a whole slab", "rerun build_store"))
                 continue
-            compare(
-                where,
-                lambda cell=cell, assay=assay: _digest(*self._slab(cell, assay)),
-                record["sha256"],
-            )
+            digest = functools.partial(self._slab_digest, cell, assay)
+            problems += _compared(where, digest, record.get("sha256", ""))
         return problems
 
-    def _slab(self, cell: str, assay: str) -> list[np.ndarray]:
-        """What a track's checksum is of."""
+    def _slab_digest(self, cell: str, assay: str) -> str:
         index = self.manifest.cells.index(cell), self.manifest.assays.index(assay)
         values = [self._read(name, index) for name in ("signal", "coverage")]
         if cell in self.manifest.regions_sha256:
             values.append(self.read_region_depth(cell, [assay])[0])
-        return values
+        return _digest(*values)
 
 
 def _write_failed(path: pathlib.Path, error: Exception) -> InputError:
@@ -396,11 +381,16 @@ def _depth(cell: str) -> str:
     return f"regions/{cell}/depth"
 
 
-def _changed(where: str, found: str = "values that differ from the recorded checksum") -> Problem:
-    return Problem(
-        where,
-        found,
-        "what build_store wrote",
+def _compared(where: str, digest: Callable[[], str], expected: str) -> list[Problem]:
+    """The problem of values whose checksum is another than was recorded, if it is."""
+    try:
+        if digest() == expected:
+            return []
+        found = "values that differ from the recorded checksum"
+    except (OSError, ValueError) as error:  # of damaged files
+        found = f"no readable values ({str(error)[:200]})"
+    remedy = (
         "for a track delete its marker under slabs/, for anything else the whole store; then run "
-        "build_store again",
+        "build_store again"
     )
+    return [Problem(where, found, "what build_store wrote", remedy)]

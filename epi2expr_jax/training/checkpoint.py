@@ -1,14 +1,13 @@
 """What a run directory keeps: Orbax checkpoints of any state, and the run card.
 
-A checkpoint is written beside and renamed by Orbax, the run card last; so nothing partial is ever
-taken for whole.
+Orbax writes a checkpoint under another name and renames it; the run card is written last. So
+nothing partial is ever taken for whole.
 """
 
 import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
-import json
 import os
 import pathlib
 import platform
@@ -24,12 +23,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import read_json, sha256, write_json
 from epi2expr_jax.genome import listing
 from epi2expr_jax.models.weights import flatten
 from epi2expr_jax.store.arrays import CONTEXT
 
 RUN_CARD = "run_card.json"
 RUN_CARD_VERSION = 1
+_NUMBER = "-" + 6 * "[0-9]"  # of a part, in the names of its files
 
 
 def _context(*, use_ocdbt: bool = True, **_: Any) -> ts.Context:
@@ -169,11 +170,11 @@ class Parts:
     """The checkpoints of the runs of one process, written in the background.
 
     `state-N` holds all of the runs under way, and only the newest is kept; `best-N` holds the best
-    weights of those that ended since. What is known of the rows lies beside each as `NAME.json`,
+    weights of those that ended since. The records of the rows lie next to each as `NAME.json`,
     written first: a part is whole when its checkpoint is.
 
     Args:
-        folder: of this process alone; others lie beside it.
+        folder: of this process alone; other processes have folders next to it.
     """
 
     def __init__(self, folder: pathlib.Path):
@@ -181,7 +182,7 @@ class Parts:
         self.folder = folder
         for leftover in folder.glob("*orbax-checkpoint-tmp*"):
             shutil.rmtree(leftover, ignore_errors=True)  # of a save that was killed
-        numbers = [int(path.stem.split("-")[1]) for path in folder.glob("*-*.json")]
+        numbers = [int(path.stem.split("-")[1]) for path in folder.glob(f"*{_NUMBER}.json")]
         self._number = max(numbers, default=0)
         self._checkpointer = _checkpointer()
 
@@ -210,7 +211,7 @@ class Parts:
         with _writing(self.folder):
             self._checkpointer.wait_until_finished()
         # A newer number, of whichever kind, holds all that is under way.
-        for path in self.folder.glob("state-*.json"):
+        for path in self.folder.glob(f"state{_NUMBER}.json"):
             if int(path.stem.split("-")[1]) < self._number:
                 shutil.rmtree(path.with_suffix(""), ignore_errors=True)
                 path.unlink()
@@ -222,22 +223,25 @@ class Parts:
 
 
 def read_parts(folder: pathlib.Path, kind: str) -> list[Part]:
-    """All whole parts of a kind (`state` or `best`) in a folder of processes' folders."""
+    """All whole parts of a kind (`state` or `best`) in a folder of processes' folders.
+
+    Raises:
+        InputError: if the records of one cannot be read.
+    """
     return [
-        Part(path.with_suffix(""), json.loads(path.read_text()))
-        for path in sorted(folder.glob(f"*/{kind}-*.json"))
+        Part(path.with_suffix(""), read_json(path, "list of runs", "train again", list))
+        for path in sorted(folder.glob(f"*/{kind}{_NUMBER}.json"))
         if path.with_suffix("").is_dir()
     ]
 
 
 def files_sha256(path: pathlib.Path) -> str:
-    """Digest of all files of a checkpoint, or of a single file, and of where they lie in it."""
+    """Sha256 over all files of a checkpoint, or a single file, and where they lie in it."""
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     for file in files:
         digest.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode())
-        with file.open("rb") as content:
-            digest.update(hashlib.file_digest(content, "sha256").digest())
+        digest.update(bytes.fromhex(sha256(file)))
     return digest.hexdigest()
 
 
@@ -250,13 +254,6 @@ def remove_states(folder: pathlib.Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def write_json(path: pathlib.Path, content: Any) -> None:
-    """Write a JSON file, whole or not at all."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    partial.replace(path)
-
-
 def write_card(run_dir: pathlib.Path, card: dict[str, Any]) -> None:
     """Write the run card, whole or not at all."""
     write_json(run_dir / RUN_CARD, {"version": RUN_CARD_VERSION, **card})
@@ -266,18 +263,10 @@ def read_card(run_dir: str | os.PathLike) -> dict[str, Any]:
     """The run card of a run directory.
 
     Raises:
-        InputError: if there is none, or of another version.
+        InputError: if there is none, or one that is damaged or of another version.
     """
     path = pathlib.Path(run_dir) / RUN_CARD
-    try:
-        card = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(
-            str(path),
-            f"no readable run card ({error})",
-            "a run directory made by experiments.train",
-            "check --run",
-        ) from None
+    card = read_json(path, "run card", "check --run: a folder made by experiments.train")
     if card.get("version") != RUN_CARD_VERSION:
         raise InputError(
             str(path),

@@ -1,7 +1,8 @@
 """What a run does when validation stops improving: slow down, then stop.
 
 Both are pure functions over small pytrees, fed one validation loss an epoch, so that a whole
-population of runs can carry them through `jit`, `vmap` and `lax.map`. A NaN loss is no improvement.
+population of runs can carry them through `jit`, `vmap` and `lax.map`. A NaN loss is not an
+improvement.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 from optax.contrib import ReduceLROnPlateauState, reduce_on_plateau
 
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import Problems, collect
 
 PlateauState = ReduceLROnPlateauState
 
@@ -41,30 +42,23 @@ class PlateauConfig:
     min_scale: float = 0.0
 
     def __post_init__(self):
-        problems = _patience_problems("plateau", self.patience)
-        if not 0 < self.factor < 1:
-            problems.append(
-                Problem("plateau", f"factor={self.factor}", "between 0 and 1", "0.2 is usual")
-            )
-        if not 0 < self.threshold <= 1:
-            problems.append(
-                Problem(
+        with collect() as problems:
+            _check_patience(problems, "plateau", self.patience)
+            if not 0 < self.factor < 1:
+                problems.add("plateau", f"factor={self.factor}", "between 0 and 1", "0.2 is usual")
+            if not 0 < self.threshold <= 1:
+                problems.add(
                     "plateau",
                     f"threshold={self.threshold}",
                     "more than 0, at most 1",
                     "take a small number such as 1e-4",
                 )
-            )
-        if self.rule not in ("keras", "pytorch"):
-            problems.append(
-                Problem("plateau", f"rule={self.rule!r}", "keras or pytorch", "choose one")
-            )
-        if not 0 <= self.min_scale <= 1:
-            problems.append(
-                Problem("plateau", f"min_scale={self.min_scale}", "from 0 to 1", "0 sets no limit")
-            )
-        if problems:
-            raise InputError.of(problems)
+            if self.rule not in ("keras", "pytorch"):
+                problems.add("plateau", f"rule={self.rule!r}", "keras or pytorch", "choose one")
+            if not 0 <= self.min_scale <= 1:
+                problems.add(
+                    "plateau", f"min_scale={self.min_scale}", "from 0 to 1", "0 sets no limit"
+                )
 
     @property
     def _transform(self) -> optax.GradientTransformationExtraArgs:
@@ -92,7 +86,7 @@ def plateau_update(
 
 
 def plateau_scale(state: PlateauState) -> Float[Array, ""]:
-    """What to multiply the first learning rate by."""
+    """What to multiply the first learning rate by, a scalar."""
     return jnp.asarray(state.scale)
 
 
@@ -112,13 +106,10 @@ class EarlyStopConfig:
     min_delta: float = 0.0
 
     def __post_init__(self):
-        problems = _patience_problems("early stop", self.patience)
-        if not self.min_delta >= 0:
-            problems.append(
-                Problem("early stop", f"min_delta={self.min_delta}", "0 or more", "take 0")
-            )
-        if problems:
-            raise InputError.of(problems)
+        with collect() as problems:
+            _check_patience(problems, "early stop", self.patience)
+            if not self.min_delta >= 0:
+                problems.add("early stop", f"min_delta={self.min_delta}", "0 or more", "take 0")
 
 
 class EarlyStopState(NamedTuple):
@@ -159,8 +150,7 @@ def early_stop_update(
     )
 
 
-def _patience_problems(where: str, patience: int) -> list[Problem]:
-    if patience >= 1:
-        return []
-    remedy = "take 1 to act in the first epoch without improvement"
-    return [Problem(where, f"patience={patience}", "at least 1 epoch", remedy)]
+def _check_patience(problems: Problems, where: str, patience: int) -> None:
+    if patience < 1:
+        remedy = "take 1 to act in the first epoch without improvement"
+        problems.add(where, f"patience={patience}", "at least 1 epoch", remedy)

@@ -13,14 +13,15 @@ Three schemes:
 
 import dataclasses
 import hashlib
-import json
+import itertools
 import pathlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from epi2expr_jax.errors import InputError, Problem, nearest
+from epi2expr_jax.errors import InputError, collect, nearest
+from epi2expr_jax.files import read_json, write_json
 from epi2expr_jax.genome import chromosome_key, listing, match_chromosomes, sort_chromosomes
 from epi2expr_jax.roadmap import CHROMOFORMER_GROUPS
 
@@ -74,20 +75,16 @@ def make_folds(
             nearest(scheme, [f"monte_carlo_{_DRAWS}", "chromoformer_4", "chromosomes_5"])
             or "choose one of these, for example chromosomes_5",
         )
-    empty = [
-        Problem(
-            f"fold {fold.name}",
-            f"no genes for its {part} part (genes lie on {listing(gene_counts, 30)})",
-            f"at least one chromosome with genes to make the {part} part from",
-            "choose a scheme that suits these chromosomes (chromosomes_K), other --blind, "
-            "or add genes",
-        )
-        for fold in folds
-        for part in PARTS
-        if not sum(gene_counts.get(name, 0) for name in getattr(fold, part))
-    ]
-    if empty:
-        raise InputError.of(empty)
+    with collect() as problems:
+        for fold, part in itertools.product(folds, PARTS):
+            if not sum(gene_counts.get(name, 0) for name in getattr(fold, part)):
+                problems.add(
+                    f"fold {fold.name}",
+                    f"no genes for its {part} part (genes lie on {listing(gene_counts, 30)})",
+                    f"at least one chromosome with genes to make the {part} part from",
+                    "choose a scheme that suits these chromosomes (chromosomes_K), other --blind, "
+                    "or add genes",
+                )
     return folds
 
 
@@ -199,7 +196,7 @@ def select_folds(folds: Sequence[Fold], names: Sequence[str]) -> list[Fold]:
 
 
 def digest(genes: Iterable[str]) -> str:
-    """Names a list of genes: what a model was trained on can so be compared with its fold."""
+    """Sha256 of a list of gene ids: tells whether a model was trained on the genes of its fold."""
     return hashlib.sha256("\n".join(genes).encode()).hexdigest()
 
 
@@ -214,11 +211,21 @@ def write_splits(
         }
         for fold in folds
     ]
-    content = {"scheme": scheme, "seed": seed, "folds": rows}
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    write_json(path, {"scheme": scheme, "seed": seed, "folds": rows})
 
 
 def read_splits(path: pathlib.Path) -> list[Fold]:
-    """The folds of a `splits.json`."""
-    rows = json.loads(path.read_text())["folds"]
-    return [Fold(row["name"], *(tuple(row[part]) for part in PARTS)) for row in rows]
+    """The folds of a `splits.json`.
+
+    Raises:
+        InputError: if it cannot be read, or holds something else.
+    """
+    remedy = "copy it from where the run was trained"
+    content = read_json(path, "list of folds", remedy)
+    try:
+        return [
+            Fold(row["name"], *(tuple(row[part]) for part in PARTS)) for row in content["folds"]
+        ]
+    except (KeyError, TypeError):
+        found, expected = "folds without name or chromosomes", f"name, {', '.join(PARTS)} of each"
+        raise InputError(str(path), found, expected, remedy) from None

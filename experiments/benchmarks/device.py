@@ -19,6 +19,7 @@ from typing import Any
 import jax
 from absl import flags
 
+from epi2expr_jax.errors import InputError
 from experiments.benchmarks.stages import ROOT, STAGES
 
 FLAGS = flags.FLAGS
@@ -29,8 +30,10 @@ def device(_: int) -> dict:
     out = pathlib.Path(FLAGS.out)
     out.mkdir(parents=True, exist_ok=True)
     begin, took = time.perf_counter(), {}
-    weights = {name: weight for name, (weight, _) in STAGES.items()}
-    for name in STAGES:
+    if unknown := [name for name in FLAGS.stages if name not in STAGES]:
+        raise InputError("--stages", ", ".join(unknown), f"some of {', '.join(STAGES)}", "omit it")
+    weights = {name: STAGES[name][0] for name in FLAGS.stages or STAGES}
+    for name in weights:
         left = FLAGS.seconds - (time.perf_counter() - begin)
         seconds = share(weights, name, left)
         before = time.perf_counter()

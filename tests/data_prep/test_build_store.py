@@ -97,7 +97,7 @@ def test_genes_without_data_are_left_out_and_counted(build_config, roadmap, tmp_
     store = build(config)
     assert set(store.genes.chrom) == {"chr1"}
     assert store.manifest.left_out["data on less than 0.5 of the window"] == 220 - len(store.genes)
-    assert (store.read_coverage() >= 0.5).all()
+    assert (store._read("coverage") >= 0.5).all()
     assert not (tmp_path / "s.coverage").exists()
     build(config)  # complete: found by what was asked for, not by what was found out
 
@@ -287,7 +287,8 @@ def test_killed_and_run_again_gives_the_same_store(build_config, small_store, tm
         store = WindowStore.open(config.store)
         assert store.verify() == []
         assert _values(store) == _values(small_store)
-        assert not list(tmp_path.rglob("*.partial"))
+        # What the killed workers were writing stays for an hour.
+        assert len(list(store.path.rglob("*.partial*"))) <= 2
     assert interrupted
 
 

@@ -114,8 +114,8 @@ def test_bad_files_are_named(tmp_path):
     (tmp_path / "turned.bed").write_text("chr1\t9\t20\nchr1\t30\t20\n")
     (tmp_path / "other.bed").write_text("scaffold_9\t9\t20\n")
     for name, said in [
-        ("cut.tagAlign.gz", "no readable reads"),
-        ("torn.tagAlign.gz", "no readable reads"),
+        ("cut.tagAlign.gz", "a damaged gzip file"),
+        ("torn.tagAlign.gz", "a damaged gzip file"),
         ("words.bed", "no readable reads"),
         ("turned.bed", r"turned.bed, read 2: found chr1:30-20"),
         ("other.bed", "scaffold_9 alone"),

@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -34,6 +36,25 @@ def test_the_program_refuses_to_download_nothing(tmp_path, command_line):
     command_line(download.define_flags, f"--out={tmp_path / 'out'}")
     with pytest.raises(InputError, match="nothing to download; expected --tracks or --sources"):
         download.main()
+
+
+def test_no_command_of_data_prep_loads_jax():
+    """Machines that download and build have no accelerator, and need none."""
+    script = """
+import importlib, pkgutil, runpy, sys
+import data_prep
+sys.argv = ["download", "--help"]
+try:
+    runpy.run_module("data_prep.download", run_name="__main__")
+except SystemExit:
+    pass
+for module in pkgutil.iter_modules(data_prep.__path__, "data_prep."):
+    importlib.import_module(module.name)
+    assert "jax" not in sys.modules, module.name
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--mirror" in done.stdout
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 import dataclasses
+import gzip
 import pathlib
 
 import numpy as np
@@ -83,6 +84,15 @@ def test_bad_files_are_refused(config, change, words):
         read_counts(path, 2)
     with pytest.raises(InputError):
         import_store(config)
+
+
+def test_a_damaged_gzip_is_named(config, tmp_path):
+    packed = gzip.compress(pathlib.Path(config.counts[0]).read_bytes() * 9)
+    path = tmp_path / "E003.csv.gz"
+    for damaged in (packed[:-20], packed[:12] + b"\xff" * 30 + packed[42:]):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match="a damaged gzip file"):
+            read_counts(str(path), 2)
 
 
 def test_problems_of_all_files_come_together(config):

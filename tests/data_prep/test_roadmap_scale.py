@@ -94,5 +94,6 @@ def test_whatever_kills_it_the_store_is_the_same(study, tmp_path, trial_size):
         store = WindowStore.open(path)
         assert store.verify() == []
         assert store.checksum() == whole.checksum()
-        assert not list(tmp_path.rglob("*.partial"))
+        # What the killed workers were writing stays for an hour.
+        assert len(list(path.rglob("*.partial*"))) <= 2
     assert interrupted

@@ -335,12 +335,12 @@ def test_an_interrupted_simulation_is_finished_by_the_same_flags(tmp_path, monke
 
 def test_refuses_folders_with_other_things(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match="no simulation"):
+    with pytest.raises(InputError, match="not a simulation"):
         simulate(tmp_path, **TINY)
-    with pytest.raises(InputError, match="no simulation"):
+    with pytest.raises(InputError, match="not a simulation"):
         simulate(tmp_path / "notes.txt", **TINY)
     (tmp_path / "truth.json").write_text("[1]")
-    with pytest.raises(InputError, match="no simulation"):
+    with pytest.raises(InputError, match="not a simulation"):
         simulate(tmp_path, **TINY)
     assert content(tmp_path) == {"notes.txt": b"mine", "truth.json": b"[1]"}
 

@@ -11,10 +11,9 @@ from epi2expr_jax.errors import (
     OutOfMemory,
     Problem,
     collect,
+    describe,
     exit_on_bad_input,
     nearest,
-    report,
-    show,
 )
 
 ONE = Problem("a.csv, line 2", "strand x", "+ or -", "correct it")
@@ -74,15 +73,21 @@ def test_other_errors_are_not_collected():
     assert problems == []
 
 
-def test_all_that_is_found_inside_is_raised_at_the_end():
-    with pytest.raises(InputError) as caught, collect() as problems:
+def find_several(went_on):
+    with collect() as problems:
         problems.add("a.csv, line 2", "strand x", "+ or -", "correct it")
         with problems.part("strand"):
             problems.extend([ONE])
             raise InputError.of([ONE, OTHER])
         with problems.part():
-            went_on = True
+            went_on.append(True)
         raise InputError("c.csv", "nothing", "rows", "add them")
+
+
+def test_all_that_is_found_inside_is_raised_at_the_end():
+    went_on = []
+    with pytest.raises(InputError) as caught:
+        find_several(went_on)
     assert went_on
     named = dataclasses.replace(ONE, kind="strand")
     last = Problem("c.csv", "nothing", "rows", "add them")
@@ -97,22 +102,32 @@ def test_where_nothing_is_found_work_goes_on():
     assert done
 
 
-def test_faults_of_ours_are_not_gathered():
-    with pytest.raises(KeyError), collect() as problems:
+def fail_after_a_problem():
+    with collect() as problems:
         problems.extend([ONE])
         with problems.part():
             raise KeyError("a fault of ours")
 
 
-def test_what_is_found_is_raised_unless_a_list_takes_it():
-    taken = [OTHER]
-    report((problem for problem in [ONE]), to=taken)
-    report([], to=taken)
-    report([])
-    assert taken == [OTHER, ONE]
+def test_faults_of_ours_are_not_gathered():
+    with pytest.raises(KeyError):
+        fail_after_a_problem()
+
+
+def find_many(count, most):
+    with collect(most=most) as problems:
+        for line in range(count):
+            problems.add(f"a.csv, line {line}", "x", "y", "z")
+
+
+@pytest.mark.parametrize(("count", "shown"), [(3, 3), (4, 4), (5, 4), (50, 4)])
+def test_of_many_problems_the_first_are_shown_and_the_rest_counted(count, shown):
     with pytest.raises(InputError) as caught:
-        report([ONE, OTHER])
-    assert caught.value.problems == (ONE, OTHER)
+        find_many(count, most=3)
+    found = caught.value.problems
+    assert [problem.where for problem in found] == [f"a.csv, line {i}" for i in range(shown)]
+    more = "" if count == shown else f", and {count - 4} more problems"
+    assert found[-1].found == "x" + more
 
 
 SHOWN = """\
@@ -127,10 +142,9 @@ SHOWN = """\
 """
 
 
-def test_problems_are_shown_in_four_lines_each(tmp_path):
-    with open(tmp_path / "shown", "w") as file:
-        show([ONE, OTHER], file)
-    assert (tmp_path / "shown").read_text() == SHOWN
+def test_problems_are_described_in_four_lines_each():
+    assert describe([ONE, OTHER]) + "\n" == SHOWN
+    assert describe([]) == ""
 
 
 @pytest.mark.parametrize(

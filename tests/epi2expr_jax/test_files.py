@@ -150,3 +150,56 @@ def test_errors_of_the_reader_stay_what_they_are(tmp_path):
     (tmp_path / "a").write_bytes(gzip.compress(b"abc"))
     with pytest.raises(OSError, match="No space"), opened(tmp_path / "a"):
         raise OSError("No space left on device")
+
+
+def test_a_folder_is_whole_or_absent(tmp_path):
+    path = tmp_path / "runs" / "store.zarr"
+    with files.whole_folder(path) as place:
+        (place / "deep").mkdir()
+        (place / "deep" / "a").write_text("content")
+        assert files.is_partial(place)
+        assert not path.exists()
+    assert (path / "deep" / "a").read_text() == "content"
+    with pytest.raises(KeyError), files.whole_folder(tmp_path / "other"):
+        raise KeyError("a fault")
+    with pytest.raises(OSError, match="not empty"), files.whole_folder(path) as place:
+        (place / "b").write_text("another")
+    assert [each.name for each in path.parent.iterdir()] == ["store.zarr"]
+    assert [each.name for each in tmp_path.iterdir()] == ["runs"]
+
+
+def test_what_a_kill_left_of_a_folder_goes_when_it_is_old(tmp_path):
+    old, new = (tmp_path / f"store.{name}.partial" for name in ("0a", "0b"))
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "a").write_text("half")
+    os.utime(old, (0, 0))
+    with files.whole_folder(tmp_path / "store"):
+        assert not old.exists()
+        assert new.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "No such file"), (b"\xff{}", "utf-8"), (b'{"a": 1', "Expecting"), (b"", "Expecting"),
+        (b"[]", "a list, not a dict"), (b"[" * 100_000, "recursion"),
+    ],
+)  # fmt: skip
+def test_what_is_not_json_is_refused_by_name(tmp_path, content, reason):
+    path = tmp_path / "card.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        files.read_json(path, "run card", "train again")
+    (problem,) = caught.value.problems
+    assert (problem.where, problem.remedy) == (str(path), "train again")
+    assert problem.found.startswith("no readable run card")
+    assert reason in problem.found
+
+
+def test_json_comes_back(tmp_path):
+    write_json(tmp_path / "a.json", {"b": [1], "a": "ä"})
+    assert files.read_json(tmp_path / "a.json", "card", "write it") == {"a": "ä", "b": [1]}
+    write_json(tmp_path / "a.json", [1])
+    assert files.read_json(tmp_path / "a.json", "list", "write it", list) == [1]

@@ -22,7 +22,7 @@ SMALL = ChromoformerConfig(
     resolutions=(2000, 500), embedding=8, embed_ff=8, pairwise_layers=1, pairwise_ff=8,
     regulation_layers=1, regulation_heads=2, regulation_width=8, regulation_ff=8, head=8,
 )  # fmt: skip
-WINDOW = PromoterCnnConfig(width=0.02)
+WINDOW = PromoterCnnConfig(width=0.1)  # wide enough that what is drawn is never all dead
 
 
 def ensemble_of(store, config, assays, folds=("fold1", "fold2"), seeds=1, **inputs):

@@ -7,6 +7,7 @@ from matplotlib.patches import Arc
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.interpret.located import contacts_of, gene_tracks, locate, region_table
+from epi2expr_jax.perturb.edits import KINDS, Edit, Kind
 from epi2expr_jax.perturb.places import distal_bins, pcre
 from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.study.train import train
@@ -14,6 +15,7 @@ from epi2expr_jax.training.one_run import TrainConfig
 from experiments import perturb as program
 from experiments.figures.altered_marks import track_figure
 from experiments.perturb import format_means, perturb
+from experiments.report import write_report
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -140,9 +142,47 @@ def test_other_edits_than_scaling(run_dir, distal_store, tmp_path):
     furthest = first.abs().nlargest(2).index
     drawn = {path.stem for path in (tmp_path / "tracks").glob("*.png")}
     assert drawn == set(furthest)
-    for kind, message in (("scal", "scale"), ("set:much", "a number"), ("set:-1", "0 or more")):
+    for kind, message in (("scal", "scale"), ("set:much", "to a number"), ("set:-1", "0 or more")):
         with pytest.raises(InputError, match=message):
             perturb(run_dir, ASSAY, ["promoter"], kinds=[kind], out=tmp_path)
+
+
+def ceiling(assay, place, level, space="raw"):
+    change = f"at most {level:g}"
+    return Edit(assay, place, "ceiling", change, times=0.0, mix=1.0, amount=level, space=space)
+
+
+def test_a_new_edit_needs_a_line_of_the_registry(
+    run_dir, distal_store, fake_run, tmp_path, monkeypatch, parse_flags, capsys
+):
+    """From the command line to the effects and the report."""
+
+    def cut(raw, edit, bin_bp):
+        return np.minimum(raw, edit.amount)
+
+    kind = Kind(ceiling, "ceiling:LEVEL (at most)", lambda text: {"level": float(text)}, cut)
+    monkeypatch.setitem(KINDS, "ceiling", kind)
+    flags = program.FLAGS
+    parse_flags(
+        (program.define_run, program.define_store, program.define_genes,
+         program.define_perturbation),
+        f"--run={run_dir}", f"--assay={ASSAY}", "--edits=ceiling:0,ceiling:0.5,set:0", "--tracks=0",
+        f"--out={tmp_path / 'run' / 'perturb'}",
+    )  # fmt: skip
+    assert "ceiling:LEVEL (at most)" in flags["edits"].help
+    fake_run(("E003",), assays={ASSAY: 0.6}).write(tmp_path / "run")
+    program.main()
+    assert "at most 0.5" in capsys.readouterr().out
+    table = pd.read_parquet(tmp_path / "run" / "perturb" / "effects.parquet")
+    effect = {change: part.effect.to_numpy() for change, part in table.groupby("change")}
+    assert list(table.change.unique()) == ["at most 0", "at most 0.5", "= 0"]
+    np.testing.assert_array_equal(effect["at most 0"], effect["= 0"])
+    assert (effect["at most 0.5"] != effect["at most 0"]).any()
+    assert effect["at most 0.5"].any()
+    page = write_report(tmp_path / "run").read_text()
+    assert "at most 0" in page
+    with pytest.raises(InputError, match="ceiling:LEVEL"):
+        perturb(run_dir, ASSAY, ["promoter"], kinds=["blur"], out=tmp_path)
 
 
 def test_contacts_of_regions(distal_store):

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from data_prep.checks.build_inputs import BuildConfig, define_flags, gather_inputs
-from epi2expr_jax.errors import InputError
+from epi2expr_jax.errors import InputError, Problems
 from epi2expr_jax.genome import WindowSpec
 
 
 def gathered(config):
-    problems = []
-    return gather_inputs(config, problems), problems
+    problems = Problems()
+    return gather_inputs(config, problems), problems.found
 
 
 def sound(config):
@@ -108,7 +108,7 @@ def test_contacts_are_linked_and_their_problems_listed_with_the_others(study):
     (study.folder / "rpkm.csv").unlink()
     _, problems = gathered(study.config(interactions=str(bedpe)))
     text = "\n".join(map(str, problems))
-    for part in ("rpkm.csv", "the assembly lacks (chr77)", "no finite numbers (nan)"):
+    for part in ("rpkm.csv", "the assembly lacks (chr77)", "not finite numbers (nan)"):
         assert part in text
     (study.folder / "one.csv").write_text("cell,path\nE1,contacts.bedpe\n")
     _, problems = gathered(study.config(interactions=str(study.folder / "one.csv")))

@@ -7,12 +7,14 @@ from data_prep.checks import needs
 from data_prep.checks.build_inputs import gather_inputs
 from data_prep.checks.needs import (
     Needs,
-    disk_problems,
+    check_disk,
     memory_warnings,
     store_bytes,
     store_folder,
     worker_bytes,
 )
+from epi2expr_jax.errors import Problems
+from tests.data_prep.problems import problems_of
 
 SLAB = 4 * 4 * 40  # genes, bytes of a float32, bins
 
@@ -22,9 +24,9 @@ def inputs(study):
     """`inputs(**changes)`: of the study."""
 
     def read(**changes):
-        problems = []
+        problems = Problems()
         found = gather_inputs(study.config(**changes), problems)
-        assert problems == []
+        assert not problems
         return found
 
     return read
@@ -64,9 +66,9 @@ def test_a_worker_needs_more_for_wider_windows_and_for_replicates(inputs, study)
 
 def test_too_small_a_disk_is_a_problem(inputs, study, disk):
     disk(3 * SLAB // 2)  # real tracks compress to half
-    assert disk_problems(inputs()) == []
+    assert problems_of(check_disk, inputs()) == []
     disk(3 * SLAB // 2 - 1)
-    (problem,) = disk_problems(inputs())
+    (problem,) = problems_of(check_disk, inputs())
     assert (problem.kind, problem.where) == ("disk", str(study.folder))
     assert problem.found == "0.0 GB free"
     assert "choose another --store" in problem.remedy
@@ -75,7 +77,7 @@ def test_too_small_a_disk_is_a_problem(inputs, study, disk):
 def test_a_folder_that_refuses_writing_is_a_problem(inputs, study, monkeypatch):
     asked = []
     monkeypatch.setattr(needs.os, "access", lambda path, mode: asked.append(path))
-    (problem,) = disk_problems(inputs(store=str(study.folder / "a" / "b.zarr")))
+    (problem,) = problems_of(check_disk, inputs(store=str(study.folder / "a" / "b.zarr")))
     assert asked == [study.folder]
     assert (problem.kind, problem.where) == ("disk", str(study.folder))
     assert problem.found == "a folder that refuses writing"

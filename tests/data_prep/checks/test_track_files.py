@@ -6,27 +6,28 @@ import pytest
 
 from data_prep.checks.build_inputs import gather_inputs
 from data_prep.checks.track_files import (
+    check_files,
+    check_track,
+    compare_files,
     examine,
-    file_problems,
     file_warnings,
     present_tracks,
-    same_file_problems,
     summary,
-    track_problems,
 )
-from epi2expr_jax.errors import InputError
+from epi2expr_jax.errors import Problems
+from tests.data_prep.problems import problems_of
 
 
 @pytest.fixture
 def inputs(study):
     """`inputs(**changes)`: of the study, as far as they can be read."""
-    return lambda **changes: gather_inputs(study.config(**changes), [])
+    return lambda **changes: gather_inputs(study.config(**changes), Problems())
 
 
-def problems_of(config):
-    with pytest.raises(InputError) as caught:
-        examine(config)
-    return caught.value.problems
+def file_problems(inputs, **asked):
+    problems = Problems()
+    check_files(inputs, problems, **asked)
+    return problems.found
 
 
 def test_sound_inputs_are_returned_without_a_warning(study, inputs):
@@ -45,7 +46,7 @@ def test_all_problems_of_all_inputs_are_listed_at_once(study):
         chromosomes="chr1,chr77",
         blind="chr88",
     )
-    text = "\n".join(map(str, problems_of(config)))
+    text = "\n".join(map(str, problems_of(examine, config)))
     for part in ("nowhere.bw", "E1-N.bw", "window_bp=6001", "chr77", "chr88", "nothing.gz"):
         assert part in text
 
@@ -62,7 +63,7 @@ def test_bad_tracks_are_told_apart(study):
         ((study.folder / "hg38.bw").read_bytes(), {"other_assembly", "missing_chromosome"}, "hg38"),
     ):
         first.write_bytes(content)
-        problems = problems_of(study.config())
+        problems = problems_of(examine, study.config())
         assert {problem.kind for problem in problems} == kinds
         assert {problem.where for problem in problems} == {str(first)}
         assert expected in "\n".join(map(str, problems))
@@ -74,8 +75,8 @@ def test_a_logarithm_of_negative_signal_is_refused(study, inputs, unit, refused)
     study.sheet(unit=[unit, "pvalue", unit])
     found = inputs()
     first, second, _ = found.sheet.tracks
-    assert track_problems(second, found) == []
-    problems = track_problems(first, found)
+    assert problems_of(check_track, second, found) == []
+    problems = problems_of(check_track, first, found)
     assert [problem.kind for problem in problems] == ["negative_signal"] * refused
     for problem in problems:
         assert problem.where == str(study.folder / "E1-M.bw")
@@ -89,8 +90,8 @@ def test_a_track_may_lack_what_is_not_read(study, inputs):
         out.addHeader([("1", 10_000)])
         out.addEntries(["1"], [0], ends=[10], values=[1.0])
     found = inputs(chromosomes="chr1", blind="")
-    assert track_problems(found.sheet.tracks[0], found) == []
-    (problem,) = track_problems(found.sheet.tracks[0], inputs())
+    assert problems_of(check_track, found.sheet.tracks[0], found) == []
+    (problem,) = problems_of(check_track, found.sheet.tracks[0], inputs())
     assert (problem.kind, problem.found) == ("missing_chromosome", "no chr2, chr3; it has 1")
 
 
@@ -98,14 +99,14 @@ def test_files_that_are_the_same_are_named_whatever_the_sheet_says(study, inputs
     other = study.folder / "E2-M.bw"
     other.write_bytes((study.folder / "E1-M.bw").read_bytes())
     found = inputs()
-    (problem,) = same_file_problems(found.sheet.tracks)
+    (problem,) = problems_of(compare_files, found.sheet.tracks)
     assert problem.kind == "same_file"
     assert problem.where == "E1 M (E1-M.bw), E2 M (E2-M.bw)"
     digest = hashlib.sha256(other.read_bytes()).hexdigest()
     assert problem.found == f"the same file (sha256 {digest[:12]}…)"
     assert file_problems(found) == [problem]
     other.unlink()
-    assert same_file_problems(found.sheet.tracks) == []
+    assert problems_of(compare_files, found.sheet.tracks) == []
     assert present_tracks(found.sheet.tracks) == list(found.sheet.tracks[:2])
 
 
@@ -129,7 +130,7 @@ def test_checksums_of_the_sheet_are_compared_if_asked_for(study, inputs):
 def test_a_build_without_room_is_refused(study, monkeypatch):
     usage = shutil.disk_usage(study.folder)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1))
-    assert [problem.kind for problem in problems_of(study.config())] == ["disk"]
+    assert [problem.kind for problem in problems_of(examine, study.config())] == ["disk"]
 
 
 def test_tracks_far_away_and_other_spellings_are_warned_of(study, inputs):

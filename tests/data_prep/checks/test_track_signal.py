@@ -13,15 +13,15 @@ from data_prep.checks.track_signal import (
     sample_genes,
     suspicions,
 )
-from epi2expr_jax.errors import InputError
+from epi2expr_jax.errors import InputError, Problems
 from tests.data_prep.tracks import write_track
 
 
 @pytest.fixture
 def inputs(study):
-    problems = []
+    problems = Problems()
     found = gather_inputs(study.config(), problems)
-    assert problems == []
+    assert not problems
     return found
 
 
@@ -83,6 +83,18 @@ def test_windows_without_data_are_nan_and_count_nowhere(inputs, study):
     (study.folder / "E1-M.bw").unlink()
     with pytest.raises(InputError, match=r"E1-M\.bw: found No such file"):
         read(inputs)
+
+
+def test_signal_of_one_value_has_no_skew(inputs, study):
+    """Tracks of 0 and 1, or 0.1, are not taken for logarithms."""
+    for value in (1.0, 0.1):
+        runs = [("chr1", 0, 4000, 0.0), ("chr1", 4000, 5000, value), ("chr2", 0, 5000, 0.0)]
+        sizes = {"chr1": 10_000, "chr2": 5_000, "chr3": 4_000}
+        write_track(study.folder / "E1-M.bw", sizes, runs)
+        reading = read(inputs)
+        assert (reading.lowest, reading.highest) == (0.0, np.float32(value))
+        assert np.isnan(reading.skew)
+        assert "log_transformed" not in found_in(reading)
 
 
 def test_infinite_values_are_refused(inputs, study):

@@ -1,26 +1,20 @@
 import gzip
 import hashlib
-import pickle
 
 import pytest
 
-from data_prep.contacts.contact_files import DEFAULT_MIN_SCORE, read_contact_file
-from epi2expr_jax.errors import InputError
+from data_prep.contacts.contact_files import FORMATS, read_contact_file
+from epi2expr_jax.errors import Problems, collect
 from tests.data_prep.contact_texts import BAIT, CONTACTS, SECOND, SIZES, bedpe, ibed, pickles
+from tests.data_prep.problems import problems_of
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write_file(text, name="contacts.bedpe"):
-        path = tmp_path / name
-        path.write_text(text)
-        return path
-
-    return write_file
+def read(path, min_score=None):
+    with collect() as problems:
+        return read_contact_file(path, min_score, SIZES, problems)
 
 
-def rows(path, problems=None) -> list[tuple]:
-    found = read_contact_file(path, None, SIZES, problems)
+def rows(found) -> list[tuple]:
     return list(found.table.itertuples(index=False, name=None))
 
 
@@ -29,9 +23,7 @@ def flat(contacts) -> list[tuple]:
 
 
 def problems(path) -> list[str]:
-    with pytest.raises(InputError) as caught:
-        read_contact_file(path, None, SIZES)
-    return [str(problem) for problem in caught.value.problems]
+    return list(map(str, problems_of(read, path)))
 
 
 def test_all_formats_say_the_same(write, tmp_path):
@@ -46,12 +38,12 @@ def test_all_formats_say_the_same(write, tmp_path):
         plain.replace("\t", "  "),
     ]
     for text in texts:
-        assert rows(write(text)) == flat(CONTACTS)
+        assert rows(read(write(text))) == flat(CONTACTS)
     (tmp_path / "packed").write_bytes(gzip.compress(plain.encode()))
-    assert rows(tmp_path / "packed") == flat(CONTACTS)
+    assert rows(read(tmp_path / "packed")) == flat(CONTACTS)
     # CHiCAGO counts from 1 and includes the end
-    assert rows(write(ibed(CONTACTS), "any name")) == flat(CONTACTS)
-    assert rows(pickles(tmp_path, CONTACTS)) == flat(CONTACTS)
+    assert rows(read(write(ibed(CONTACTS), "any name"))) == flat(CONTACTS)
+    assert rows(read(pickles(tmp_path, CONTACTS))) == flat(CONTACTS)
 
 
 def test_a_file_is_known_by_its_format_content_and_least_score(write, tmp_path):
@@ -63,18 +55,19 @@ def test_a_file_is_known_by_its_format_content_and_least_score(write, tmp_path):
         (write(ibed(CONTACTS), "x"), "ibed", 5.0, ibed(CONTACTS).encode()),
         (neighbours, "chromoformer", 1.5, neighbours.read_bytes() + scores.read_bytes()),
     ):
-        found = read_contact_file(path, None, SIZES)
+        found = read(path)
         assert (found.path, found.format) == (str(path), kind)
-        assert found.min_score == least == DEFAULT_MIN_SCORE[kind]
+        assert found.min_score == least == FORMATS[kind].min_score
         assert found.sha256 == hashlib.sha256(content).hexdigest()
-        assert read_contact_file(path, 0, SIZES).min_score == 0
+        assert read(path, 0).min_score == 0
 
 
-def test_sound_contacts_are_returned_beside_the_problems_of_others(write):
-    found = []
-    sheet = write(bedpe([*CONTACTS, (BAIT, BAIT, "?"), (BAIT, ("chr7", 1, 2), 9)]))
-    assert rows(sheet, found) == flat(CONTACTS)
-    assert [problem.where for problem in found] == [f"{sheet}, line 6", f"{sheet}, line 5"]
+def test_sound_contacts_are_returned_whatever_is_wrong_with_others(write):
+    problems = Problems()
+    path = write(bedpe([*CONTACTS, (BAIT, BAIT, "?"), (BAIT, ("chr7", 1, 2), 9)]))
+    assert rows(read_contact_file(path, None, SIZES, problems)) == flat(CONTACTS)
+    found = problems.found
+    assert [problem.where for problem in found] == [f"{path}, line 6", f"{path}, line 5"]
     assert found[0].expected == "chromosomes of the assembly (chr1, chr2)"
     assert "give the --assembly of the contacts" in found[0].remedy
 
@@ -96,13 +89,13 @@ def test_bad_lines_are_named_by_kind_and_all_at_once(write):
     ]
     found = problems(write(bedpe(contacts)))
     kinds = {
-        "other ends whose positions are no whole numbers (x 5, 1.5 5)": "line 3, line 4",
+        "other ends whose positions are not whole numbers (x 5, 1.5 5)": "line 3, line 4",
         "other ends that end before they start (700 600)": "line 5",
         "other ends on a chromosome that the assembly lacks (chr7)": "line 6",
         "baits on a chromosome that the assembly lacks (chr9)": "line 7",
         "other ends beyond the end of their chromosome (chr2 199000 200001)": "line 8",
-        "scores that are no finite numbers (nan, ., inf)": "line 9, line 10, line 11",
-        "baits whose positions are no whole numbers (-1 60)": "line 12",
+        "scores that are not finite numbers (nan, ., inf)": "line 9, line 10, line 11",
+        "baits whose positions are not whole numbers (-1 60)": "line 12",
     }
     assert len(found) == len(kinds)
     for kind, lines in kinds.items():
@@ -112,7 +105,7 @@ def test_bad_lines_are_named_by_kind_and_all_at_once(write):
     assert "line 22 and 30 more: found 50 scores" in many[0]
     # the last base of a chromosome is on it, and in an .ibed there is no base 0
     last = (BAIT, ("chr1", 999_000, 1_000_000), 2.0)
-    assert rows(write(bedpe([last]))) == flat([last])
+    assert rows(read(write(bedpe([last])))) == flat([last])
     zero = ibed([(BAIT, ("chr1", -1, 60), 9.0)])
     assert "line 2: found 1 other ends whose positions" in problems(write(zero, "x.ibed"))[0]
 
@@ -134,22 +127,26 @@ def test_files_without_contacts_are_refused(write, text, name, found):
     assert name in problem
 
 
-def test_pickles_of_another_kind_are_refused(tmp_path):
-    path = pickles(tmp_path, CONTACTS, scores={})
-    (problem,) = problems(path)
-    assert "H1_pair2score.pickle: found 3 pairs without a score" in problem
-    assert "chr1:50000-55000" in problem
-    (tmp_path / "H1_pair2score.pickle").unlink()
-    assert "H1_pair2score.pickle: found No such file" in problems(path)[0]
-    renamed = path.rename(tmp_path / "H1.pickle")
-    assert "with TISSUE_pair2score.pickle beside it" in problems(renamed)[0]
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("chr1,5,9\n", "no known format of contacts (first line 'chr1,5,9')"),
+        ("\n", "an empty file"),
+        ("chr1\t5\t9\tA\t0\t+\n", "no known format of contacts"),
+    ],
+)
+def test_a_file_of_no_known_format_is_refused_and_the_known_ones_named(write, text, found):
+    path = write(text, "contacts.txt")
+    (problem,) = problems_of(read, path)
+    assert problem.where == str(path)
+    assert problem.found.startswith(found)
+    assert problem.kind == "unknown_contacts"
+    for kind in FORMATS.values():
+        assert kind.what in problem.expected
+
+
+def test_pairs_of_pickles_are_named_by_their_fragments(tmp_path):
     path = pickles(tmp_path, [(BAIT, ("chr1", "60", "x"), 2.0), (BAIT, ("chr7", 5, 9), 2.0)])
     text = "\n".join(problems(path))
     assert "chr1:1000-2000 to chr1:60-x: found 1 other ends whose positions" in text
     assert "chr1:1000-2000 to chr7:5-9: found 1 other ends on a chromosome" in text
-    path.write_bytes(pickle.dumps([1]))
-    assert "found a list" in problems(path)[0]
-    path.write_bytes(pickle.dumps({"chr1:1-2": 5, "chr1:3-4": [["chr1:5-6"]], 7: set()}))
-    assert "3 entries of another kind (chr1:1-2, chr1:3-4, 7)" in problems(path)[0]
-    path.write_bytes(pickle.dumps({"chr1:1-2": print}))
-    assert "builtins.print" in problems(path)[0]

@@ -7,7 +7,7 @@ from data_prep.contacts.contact_files import ContactFile
 from data_prep.contacts.link_genes import ContactRule, link_genes, read_contacts
 from data_prep.formats.annotation import read_genes, read_tss
 from data_prep.formats.assembly import load_assembly
-from epi2expr_jax.errors import InputError
+from epi2expr_jax.errors import InputError, collect
 from tests.data_prep.contact_texts import (
     BAIT,
     CONTACTS,
@@ -18,6 +18,7 @@ from tests.data_prep.contact_texts import (
     interval,
     pickles,
 )
+from tests.data_prep.problems import problems_of
 
 GENES = pd.DataFrame({"gene_id": ["A", "B", "C"]})
 # A has two TSSs, in two fragments; B shares the first of them; D is not to be stored.
@@ -27,18 +28,13 @@ TSS = pd.DataFrame(
 )
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write_file(text, name="contacts.bedpe"):
-        path = tmp_path / name
-        path.write_text(text)
-        return path
-
-    return write_file
+def read(path, cells, sizes=SIZES, min_score=None):
+    with collect() as problems:
+        return read_contacts(path, cells, sizes, min_score, problems)
 
 
 def link(path, genes=GENES, tss=TSS, cells=("E1",), min_score=None, **rule):
-    files = read_contacts(path, cells, SIZES, min_score)
+    files = read(path, cells, min_score=min_score)
     return link_genes(files, genes, tss, ContactRule(**rule))[cells[0]]
 
 
@@ -58,9 +54,7 @@ EXPECTED = [
 
 
 def problems(path, **changes) -> list[str]:
-    with pytest.raises(InputError) as caught:
-        link(path, **changes)
-    return [str(problem) for problem in caught.value.problems]
+    return list(map(str, problems_of(link, path, **changes)))
 
 
 def test_each_format_has_its_own_score_to_lie_above(write, tmp_path):
@@ -169,7 +163,7 @@ def test_the_demos_pcres_and_scores_come_out_as_published(shared_data):
     genes = read_genes(meta, chrom_sizes=sizes)
     tss = read_tss(meta, genes, chrom_sizes=sizes)
     path = shared_data / "interactions" / "E003_H1_promoter_capture.bedpe"
-    found = link_genes(read_contacts(path, ["E003"], sizes), genes, tss, ContactRule())["E003"]
+    found = link_genes(read(path, ["E003"], sizes), genes, tss, ContactRule())["E003"]
     by_gene = found.table.groupby("gene_id")
     published = pd.read_csv(meta, index_col="gene_id", dtype=str).fillna("")
     assert len(published) == 100
@@ -199,7 +193,7 @@ def test_a_sheet_gives_each_cell_its_own_contacts(write, tmp_path):
     write(bedpe(CONTACTS), "one.bedpe")
     write(ibed(CONTACTS), "two.ibed")
     rows_of = "cell,path,min_score\nE2,two.ibed,\nE1,one.bedpe,6.5\nE3,one.bedpe,6.5\nE4,absent,\n"
-    files = read_contacts(write(rows_of, "sheet.csv"), ["E1", "E2", "E3"], SIZES, 5.5)
+    files = read(write(rows_of, "sheet.csv"), ["E1", "E2", "E3"], min_score=5.5)
     linked = link_genes(files, GENES, TSS, ContactRule())
     assert list(linked) == ["E1", "E2", "E3"]
     assert rows(linked["E1"]) == [EXPECTED[0], EXPECTED[2]]
@@ -208,7 +202,7 @@ def test_a_sheet_gives_each_cell_its_own_contacts(write, tmp_path):
     assert linked["E2"].source["min_score"] == 5.5
     assert linked["E1"].source["name"] == "one.bedpe"
     # one file serves all cells
-    assert len(set(read_contacts(tmp_path / "two.ibed", ["E1", "E2"], SIZES).values())) == 1
+    assert len(set(read(tmp_path / "two.ibed", ["E1", "E2"]).values())) == 1
 
 
 def test_bad_sheets_are_refused(write):

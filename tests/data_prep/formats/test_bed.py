@@ -54,11 +54,13 @@ def test_regions_are_sorted_and_spelled_as_the_assembly_spells_them(write):
 
 
 def test_malformed_lines_are_named(write):
-    lines = ["chr1 5 9", "chr1 5", "chr1 9 9", "chr1 a 9", "chr1 -1 9", "chr1 5 9.5"]
+    lines = ["chr1 5 9", "chr1 5", "chr1 9 9", "chr1 a 9", "chr1 -1 9", "chr1 5 9.5", "chr1 5 9²"]
     found = problems(write("\n".join(lines)))
-    assert [problem.partition(": ")[0].rpartition(" ")[2] for problem in found] == list("23456")
+    assert [problem.partition(": ")[0].rpartition(" ")[2] for problem in found] == list("234567")
     assert "black.bed, line 2: found 'chr1 5'; expected chrom, start < end; give a BED" in found[0]
-    assert len(problems(write("chr1\n" * 50))) == 20
+    many = problems(write("chr1\n" * 50))
+    assert len(many) == 21
+    assert "line 21: found 'chr1', and 29 more problems" in many[20]
 
 
 @pytest.mark.parametrize(
@@ -76,9 +78,11 @@ def test_a_file_of_another_assembly_is_refused(write, text, found):
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     path = tmp_path / "absent.bed.gz"
-    assert f"{path}: found no readable file" in problems(path)[0]
-    path.write_bytes(gzip.compress(TEXT.encode())[:-9])
-    assert f"{path}: found no readable file" in problems(path)[0]
+    assert f"{path}: found nothing that can be read (No such file" in problems(path)[0]
+    packed = gzip.compress(TEXT.encode())
+    for damaged in (packed[:-9], packed[:12] + b"\xff" * 30 + packed[42:]):
+        path.write_bytes(damaged)
+        assert f"{path}: found a damaged gzip file" in problems(path)[0]
 
 
 def test_a_manifest_knows_the_file_by_name_and_content(write):

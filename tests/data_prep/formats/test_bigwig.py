@@ -13,6 +13,7 @@ from data_prep.formats.bigwig import check_bigwig, open_bigwig
 from data_prep.formats.bin_means import window_means
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.genome import WindowSpec
+from tests.data_prep.problems import problems_of
 from tests.data_prep.tracks import write_track
 
 
@@ -71,7 +72,7 @@ def damage(kind: str, track) -> pathlib.Path:
 )
 def test_what_is_no_whole_bigwig_is_said(track, kind, found):
     path = damage(kind, track)
-    (problem,) = check_bigwig(path, {"chr1": 1000}, ["chr1"])
+    (problem,) = problems_of(check_bigwig, path, {"chr1": 1000}, ["chr1"])
     assert found in problem.found
     assert str(path) in problem.where
     with pytest.raises(InputError, match=found.replace("(", ".")), open_bigwig(path):
@@ -84,21 +85,22 @@ def test_a_url_is_to_be_downloaded_first():
 
 
 def test_a_good_track_has_no_problem(track):
-    assert check_bigwig(track, {"1": 1000, "2": 300, "3": 5}, ["1", "2"]) == []
+    check_bigwig(track, {"1": 1000, "2": 300, "3": 5}, ["1", "2"])
 
 
 def test_a_bigwig_of_another_assembly_is_named(tmp_path):
     mouse, human = load_assembly("mm10"), load_assembly("hg19")
     path = write_track(tmp_path / "mouse.bw", mouse.chrom_sizes, [("chr1", 0, 9, 1.0)])
-    missing, other = check_bigwig(path, human.chrom_sizes, ["chr1", "chr2", "chr20", "chr22"])
+    chroms = ["chr1", "chr2", "chr20", "chr22"]
+    missing, other = problems_of(check_bigwig, path, human.chrom_sizes, chroms)
     assert missing.found.startswith("no chr20, chr22; it has chr1")
     assert "another assembly: mm10" in other.found
     assert "chr1 of 195,471,971 bp, chr2" in other.found
     assert "chr1 of 249,250,621 bp" in other.expected
     assert "--assembly=mm10" in other.remedy
-    assert check_bigwig(path, mouse.chrom_sizes, ["chr1", "chrX"]) == []
+    check_bigwig(path, mouse.chrom_sizes, ["chr1", "chrX"])
 
 
 def test_lengths_of_no_known_assembly(track):
-    (problem,) = check_bigwig(track, {"chr1": 999, "chr2": 300}, ["chr1", "chr2"])
+    (problem,) = problems_of(check_bigwig, track, {"chr1": 999, "chr2": 300}, ["chr1", "chr2"])
     assert "another assembly: chr1 of 1,000 bp" in problem.found

@@ -46,7 +46,7 @@ def test_extents_of_genes_count_from_0_and_leave_out_the_end(write):
 def test_a_gtf_is_indexed_once(write, cache, monkeypatch):
     first = gtf_extents(write(GENES), "gene")
     assert len(list(cache.rglob("*.parquet"))) == 1
-    assert not list(cache.rglob("*.partial"))
+    assert not list(cache.rglob("*.partial*"))
 
     def no_second_time(**_):
         raise AssertionError("indexed again")
@@ -69,8 +69,15 @@ def test_a_gzipped_gtf_needs_no_telling_name(tmp_path):
     path.write_bytes(gzip.compress("\n".join(GENES).encode()))
     assert looks_like_gtf(path)
     assert ("ENSG01.12", "chr1", 100, 200, "+") in extents(path)
-    path.write_bytes(gzip.compress("\n".join(GENES * 99).encode())[:-30])
-    assert f"{path}: found an unreadable file" in problems(gtf_extents, path, "gene")[0]
+
+
+@pytest.mark.parametrize("read", [looks_like_gtf, coding_ids, lambda path: extents(path)])
+def test_a_damaged_gzip_is_named(tmp_path, read):
+    path = tmp_path / "genes.gtf.gz"
+    packed = gzip.compress("\n".join(GENES * 99).encode())
+    for damaged in (packed[:20], packed[:12] + b"\xff" * 30 + packed[42:]):
+        path.write_bytes(damaged)
+        assert f"{path}: found a damaged gzip file" in problems(read, path)[0]
 
 
 def test_what_looks_like_a_gtf(write, tmp_path):
@@ -79,7 +86,7 @@ def test_what_looks_like_a_gtf(write, tmp_path):
     assert not looks_like_gtf(write(["chr1\t10\t20\tA\t0\t+\t1\t2\t3"]))  # a BED of 9 fields
     assert not looks_like_gtf(write([]))
     (problem,) = problems(looks_like_gtf, tmp_path / "absent.gtf")
-    assert "absent.gtf: found an unreadable file (No such file" in problem
+    assert "absent.gtf: found nothing that can be read (No such file" in problem
 
 
 def test_canonical_is_the_protein_coding_transcript_with_the_longest_cds(write):
@@ -136,12 +143,17 @@ def test_malformed_lines_are_named(write):
     ]
     found = problems(gtf_extents, write(lines), "gene")
     assert [problem.split(": ")[0].rpartition(" ")[2] for problem in found] == ["5", "6", "7", "8"]
-    assert "found x-20; expected a start and an end; correct the line" in found[1]
+    assert (
+        "found x-20; expected a start of 1 or more, and an end not before it; correct the line"
+        in found[1]
+    )
     (problem,) = problems(gtf_extents, write([*GENES, GENES[0]]), "gene")
     assert "repeated values" in problem
-    backwards = [*GENES, record("gene", 30, 20, "+", "ENSG05")]
-    (problem,) = problems(gtf_extents, write(backwards), "gene")
-    assert "ENSG05 with an end before the start" in problem
+    for start, end in ((30, 20), (0, 20), ("²", 20)):
+        lines = [*GENES, record("gene", start, end, "+", "ENSG05")]
+        (problem,) = problems(gtf_extents, write(lines), "gene")
+        assert f"line 5: found {start}-{end}; expected a start of 1 or more" in problem
+        assert not looks_like_gtf(write([record("gene", "²", 20, "+", "A")]))
 
 
 def test_coding_genes_by_either_name_of_the_attribute(write):

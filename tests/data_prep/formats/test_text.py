@@ -60,16 +60,23 @@ def cut_and_damaged() -> list[bytes]:
     return [packed[:-20], packed[:10] + b"\xff" * 20, b"\xff\xfegene"]
 
 
-@pytest.mark.parametrize("content", cut_and_damaged(), ids=["cut", "damaged", "no text"])
-def test_what_cannot_be_unpacked_or_decoded_is_refused(write, content):
+FOUND = ["a damaged gzip file", "a damaged gzip file", "text that is not UTF-8"]
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    list(zip(cut_and_damaged(), FOUND, strict=True)),
+    ids=["cut", "damaged", "no text"],
+)
+def test_what_cannot_be_unpacked_or_decoded_is_refused(write, content, found):
     path = write(content)
-    with pytest.raises(InputError, match=f"{path}: found an unreadable file"):
+    with pytest.raises(InputError, match=f"{path}: found {found}"):
         read_text(path)
 
 
 def test_a_missing_file_is_named(tmp_path):
     (problem,) = problems(tmp_path / "absent.gz")
-    assert f"{tmp_path / 'absent.gz'}: found an unreadable file (No such file" in problem
+    assert f"{tmp_path / 'absent.gz'}: found nothing that can be read (No such file" in problem
     assert "expected a text file, plain or gzipped; check the path" in problem
 
 
@@ -79,7 +86,7 @@ def test_a_row_with_another_number_of_fields_is_named(write):
     assert "line 4: found 2 fields; expected 3 fields, as in the header; correct" in found[0]
     many = problems(write(TABLE + "C\n" * 50))
     assert len(many) == 21
-    assert "found 30 more such lines" in many[-1]
+    assert "found 1 fields, and 29 more problems" in many[-1]
 
 
 def test_an_empty_last_field_is_a_field(write):

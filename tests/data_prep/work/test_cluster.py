@@ -14,6 +14,8 @@ from data_prep.work import cluster
 from data_prep.work.cluster import join, local, run_each
 from epi2expr_jax.errors import InputError
 
+NEEDED = ["data_prep.formats.bin_means"]  # which the workers must be able to import
+
 
 @pytest.fixture(scope="module")
 def tracks(roadmap):
@@ -83,14 +85,14 @@ def test_workers_that_cannot_work_are_named_at_once(tmp_path, monkeypatch):
         Client(scheduler) as client,
     ):
         address = scheduler.scheduler_address
-        with join(address, tmp_path) as joined:
+        with join(address, tmp_path, NEEDED) as joined:
             assert len(joined.nthreads()) == 2
         assert list(tmp_path.iterdir()) == []
         first, second = client.nthreads()
-        lacking = {"data_prep.build_store": None}
+        lacking = dict.fromkeys(NEEDED)
         client.run(lambda: sys.modules.update(lacking), workers=[first])
         client.run(lambda: setattr(os.path, "exists", lambda path: False), workers=[second])
-        with pytest.raises(InputError) as caught, join(address, tmp_path):
+        with pytest.raises(InputError) as caught, join(address, tmp_path, NEEDED):
             pass
         package, folder = map(str, caught.value.problems)
         assert first in package
@@ -99,7 +101,7 @@ def test_workers_that_cannot_work_are_named_at_once(tmp_path, monkeypatch):
         assert "shared file system" in folder
         client.retire_workers()
         monkeypatch.setattr(cluster, "FIRST_WORKER_S", 0.5)
-        with pytest.raises(InputError, match="without a worker"), join(address, tmp_path):
+        with pytest.raises(InputError, match="without a worker"), join(address, tmp_path, NEEDED):
             pass
-    with pytest.raises(InputError, match="no Dask scheduler"), join("tcp://x", tmp_path):
+    with pytest.raises(InputError, match="no Dask scheduler"), join("tcp://x", tmp_path, NEEDED):
         pass

@@ -14,7 +14,7 @@ import pytest
 
 from data_prep.formats.track_sheet import Source, Track, TrackSheet
 from data_prep.work.conversion import convert, of_files, of_sheet
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError
 
 
 def shout(source: pathlib.Path, target: pathlib.Path, *, progress: bool) -> int:
@@ -68,7 +68,7 @@ def test_bad_files_are_named_and_the_others_are_done(folder, workers):
 def test_a_worker_that_is_killed_costs_no_problem_that_was_found(folder):
     (folder / "c.txt").write_text("deadly")
     conversion = given(folder)
-    failed = {folder / "0.txt": [Problem("0.txt", "HTTP 404", "a file", "check the URL")]}
+    failed = {folder / "0.txt": InputError("0.txt", "HTTP 404", "a file", "check the URL")}
     with pytest.raises(InputError) as error:
         convert(dataclasses.replace(conversion, failed=failed), shout, 2)
     where = {pathlib.Path(problem.where).name: problem for problem in error.value.problems}

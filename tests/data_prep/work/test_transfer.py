@@ -8,7 +8,7 @@ import time
 import pytest
 
 from data_prep.work.transfer import LOCK, Download, download, fetch
-from epi2expr_jax.errors import InputError, Problem
+from epi2expr_jax.errors import InputError
 from tests.data_prep.bad_server import CONTENT, QUICK
 
 
@@ -38,8 +38,11 @@ def test_a_file_asked_for_twice_is_fetched_once_and_what_fails_its_check_is_no_f
     item = Download(tmp_path / "a.bin", (f"{server.url}/good/a.bin",))
     download([item, item], tmp_path, QUICK)
     assert len(server.asked) == 1
-    said = Problem("a", "no such thing", "a thing", "look")
-    checked = dataclasses.replace(item, target=tmp_path / "b.bin", check=lambda path: said)
+
+    def refuse(path):
+        raise InputError("a", "no such thing", "a thing", "look")
+
+    checked = dataclasses.replace(item, target=tmp_path / "b.bin", check=refuse)
     with pytest.raises(InputError, match="no such thing"):
         download([checked], tmp_path, QUICK)
     assert {path.name for path in tmp_path.iterdir()} == {"a.bin", LOCK}
@@ -87,7 +90,7 @@ def test_what_a_run_left_the_next_one_goes_on_with(server, tmp_path):
     once = dataclasses.replace(QUICK, attempts=1)
     item = Download(tmp_path / "a.bin", (f"{server.url}/drop/a.bin",))
     for _ in range(2):
-        (problem,) = fetch([item], tmp_path, once)[item.target]
+        (problem,) = fetch([item], tmp_path, once)[item.target].problems
         assert problem.where == f"a.bin ({server.url}/drop/a.bin)"
         assert problem.expected == "the whole file"
         assert "run the same command again" in problem.remedy
@@ -114,7 +117,7 @@ def test_a_file_that_is_there_is_not_asked_for_but_recorded(server, tmp_path):
     record = json.loads((tmp_path / LOCK).read_text())
     assert record == {item.urls[0]: {"bytes": 3, "sha256": sha256}}
     other = dataclasses.replace(item, sha256="0" * 64)
-    (problem,) = fetch([other], tmp_path, QUICK)[item.target]
+    (problem,) = fetch([other], tmp_path, QUICK)[item.target].problems
     assert problem.where == item.urls[0]
     assert problem.found == f"sha256 {'0' * 64} in the sheet, {sha256} in the lock file"
     assert problem.expected == "one checksum"

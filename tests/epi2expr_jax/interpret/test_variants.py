@@ -107,7 +107,7 @@ def test_all_problems_are_named_together():
     assert found == [
         "assembly: hg38",
         "regions: 1 rows listed twice (5, counted from 0)",
-        "regions: 2 rows with bounds that make no interval (2, 3, counted from 0)",
+        "regions: 2 rows with bounds that do not make an interval (2, 3, counted from 0)",
         "regions: 1 rows with an infinite effect, distance or signal (1, counted from 0)",
         "regions: 6 rows with a contact below 0 (0, 1, 2, 3, 4 and 1 more, counted from 0)",
         "significant variants: 1 rows without gene or chromosome (1, counted from 0)",

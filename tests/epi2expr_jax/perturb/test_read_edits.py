@@ -82,6 +82,10 @@ def test_a_swap_is_in_the_units_of_the_assay_it_stands_in_for(distal_store, rows
     scaled = reader_of(distal_store, SMALL, [first], edits, normalise="depth").read(rows)
     expected = raw[second][None, rows] * means[first] / means[second]
     np.testing.assert_allclose(scaled.window_source, expected, rtol=1e-5)
+    both = [*edits, perturb.swap_with(second, perturb.promoter(), other=second)]
+    scaled = reader_of(distal_store, SMALL, [first, second], both, normalise="depth").read(rows)
+    np.testing.assert_allclose(scaled.window_source[0], expected[0], rtol=1e-5)
+    np.testing.assert_array_equal(scaled.window_source[1], raw[second][rows])
 
 
 def test_edits_become_numbers_and_the_last_is_none(distal_store, rows):

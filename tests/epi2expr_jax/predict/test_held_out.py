@@ -5,15 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from epi2expr_jax.models.promoter_cnn import PromoterCnnConfig
 from epi2expr_jax.predict.held_out import has_tracks, held_out_in, predict_held_out
 from epi2expr_jax.training.runs import Run
 from epi2expr_jax.training.targets import TargetScale
-from tests.epi2expr_jax.untrained import ensemble_of
+from tests.epi2expr_jax.untrained import WINDOW, ensemble_of
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
-
-WINDOW = PromoterCnnConfig(width=0.1)  # wide enough that what is drawn is never all dead
 
 
 @pytest.fixture(scope="module")

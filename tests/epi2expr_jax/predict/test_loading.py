@@ -9,15 +9,12 @@ import pytest
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
-from epi2expr_jax.models.promoter_cnn import PromoterCnnConfig
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.splits import write_splits
-from tests.epi2expr_jax.untrained import ensemble_of
+from tests.epi2expr_jax.untrained import WINDOW, ensemble_of
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
-
-WINDOW = PromoterCnnConfig(width=0.1)  # wide enough that what is drawn is never all dead
 
 
 @pytest.fixture(scope="module")

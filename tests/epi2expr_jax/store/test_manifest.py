@@ -59,8 +59,8 @@ def test_what_is_no_store_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"no manifest.*expected a window store; make it"):
         read_manifest(tmp_path)
     for content, message in (
-        ("{", "no valid JSON"),
-        ("[]", "some other file"),
+        ("{", "no readable manifest"),
+        ("[]", "no readable manifest"),
         ('{"format": "something"}', "some other file"),
     ):
         (tmp_path / "manifest.json").write_text(content)

@@ -45,7 +45,7 @@ def test_round_trip(store):
         back.read_signal(["c2", "c1"], ["m1"], slice(10, 20))[1, 0], slab(0)[0][:, 10:20]
     )
     np.testing.assert_array_equal(back.read_expression(["c2"])[0], EXPRESSION[1])
-    np.testing.assert_array_equal(back.read_coverage()[1, 0], slab(1)[1])
+    np.testing.assert_array_equal(back._read("coverage")[1, 0], slab(1)[1])
     assert back.verify() == []
 
 
@@ -64,7 +64,7 @@ def test_every_open_of_a_process_shares_one_context(store, monkeypatch):
         for cell, assay in MANIFEST.tracks:
             back.read_signal([cell], [assay])
         back.read_expression(["c1"])
-        back.read_coverage()
+        back._read("coverage")
         assert back.verify() == []
     assert {type(context) for context in contexts} == {ts.Context}
     assert len({id(context) for context in contexts}) == 1
@@ -75,7 +75,7 @@ def test_a_store_that_is_gone_is_an_error_and_never_nan(store):
     reads = (
         lambda: back.read_signal(["c1"], ["m1"]),
         lambda: back.read_expression(["c1"]),
-        back.read_coverage,
+        lambda: back._read("coverage"),
     )
     for read in reads:
         assert np.isfinite(read()[0]).any()
@@ -92,7 +92,7 @@ def test_a_store_that_is_gone_is_an_error_and_never_nan(store):
 def test_values_that_are_read_belong_to_the_reader(store):
     back = WindowStore.open(store.path)
     for read in (
-        back.read_coverage,
+        lambda: back._read("coverage"),
         lambda: back.read_expression(["c1"]),
         lambda: back.read_signal(["c1"], ["m1"]),
     ):
@@ -109,7 +109,7 @@ for _ in range(int(sys.argv[2])):
     for cell, assay in store.manifest.tracks:
         store.read_signal([cell], [assay])
     store.read_expression(store.manifest.cells)
-    store.read_coverage()
+    store._read("coverage")
 """
 
 
@@ -127,7 +127,7 @@ def test_many_processes_read_side_by_side_under_load(store, trial_size):
 
 def test_an_absent_slab_is_nan_and_never_zero(store):
     assert np.isnan(store.read_signal(["c1"], ["m2"])).all()
-    assert np.isnan(store.read_coverage()[0, 1]).all()
+    assert np.isnan(store._read("coverage")[0, 1]).all()
 
 
 def test_half_built_store_is_refused_until_whole(tmp_path):
@@ -171,6 +171,20 @@ def test_verify_names_a_damaged_shard_and_goes_on(store):
     wheres = [problem.where for problem in store.verify()]
     assert wheres[0].endswith("/expression")
     assert len(wheres) == 2
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"{", b"[]", b"{}"])
+def test_a_damaged_marker_is_named(store, content):
+    marker = store.path / "slabs" / "c1" / "m1.json"
+    marker.write_bytes(content)
+    (problem,) = store.verify()
+    if content == b"{}":
+        assert problem.where.endswith("c1-m1")
+        assert "differ from the recorded checksum" in problem.found
+    else:
+        assert problem.where == str(marker)
+        assert problem.found.startswith("no readable marker")
+    assert "build_store again" in problem.remedy
 
 
 def test_another_request_does_not_touch_the_store(store):

@@ -9,6 +9,7 @@ import pytest
 import tensorstore as ts
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import write_json
 from epi2expr_jax.store.arrays import CONTEXT
 from epi2expr_jax.training import checkpoint
 
@@ -85,7 +86,7 @@ def test_what_a_killed_save_left_is_never_taken_for_whole(tmp_path):
     parts.save(NONE, rows(1))
     parts.close()
     # Killed within the second save: who its rows are is there, the arrays are not.
-    checkpoint.write_json(folder / "state-000002.json", rows(1)[0])
+    write_json(folder / "state-000002.json", rows(1)[0])
     (folder / "state-000002.orbax-checkpoint-tmp-123").mkdir()
     (part,) = checkpoint.read_parts(tmp_path, "state")
     assert part.path.name == "state-000001"
@@ -107,6 +108,7 @@ import resource, signal, pathlib
 import numpy as np
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import write_json
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:
@@ -130,3 +132,28 @@ def test_run_card_round_trip_and_versions(tmp_path):
     with pytest.raises(InputError, match="no readable run card"):
         checkpoint.read_card(tmp_path / "nothing")
     assert {"jax", "flax", "device"} <= checkpoint.versions().keys()
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[]", b"{"])
+def test_a_damaged_card_is_refused_by_name(tmp_path, content):
+    (tmp_path / checkpoint.RUN_CARD).write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        checkpoint.read_card(tmp_path)
+    (problem,) = caught.value.problems
+    assert problem.where == str(tmp_path / checkpoint.RUN_CARD)
+    assert "made by experiments.train" in problem.remedy
+
+
+def test_records_that_a_kill_left_half_written_are_passed_over(tmp_path):
+    """And records without arrays; damaged ones are refused by name."""
+    (tmp_path / "all" / "state-000002").mkdir(parents=True)
+    records = tmp_path / "all" / "state-000002.json"
+    write_json(records, [{"epoch": 1}])
+    (tmp_path / "all" / "state-000003.json.0a1b2c3d.partial.json").write_text("[{")
+    (part,) = checkpoint.read_parts(tmp_path, "state")
+    assert (part.path, part.records) == (records.with_suffix(""), [{"epoch": 1}])
+    parts = checkpoint.Parts(tmp_path / "all")
+    parts.close()
+    records.write_text("[{")
+    with pytest.raises(InputError, match=r"state-000002.json: found no readable list of runs"):
+        checkpoint.read_parts(tmp_path, "state")

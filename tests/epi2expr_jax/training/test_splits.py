@@ -112,3 +112,17 @@ def test_masks_follow_chromosomes():
     fold = make_folds("chromosomes_5", COUNTS)[0]
     masks = fold.masks(["chr1", "chr2", "chrZ"])
     assert sum(mask.astype(int) for mask in masks.values()).tolist() == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [(b"\xff", "no readable"), (b"[]", "no readable"), (b"{}", "folds without name"),
+     (b'{"folds": [{"name": "a"}]}', "folds without name"), (b'{"folds": [1]}', "folds without")],
+)  # fmt: skip
+def test_splits_that_are_damaged_are_refused_by_name(tmp_path, content, found):
+    (tmp_path / "splits.json").write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_splits(tmp_path / "splits.json")
+    (problem,) = caught.value.problems
+    assert problem.where == str(tmp_path / "splits.json")
+    assert problem.found.startswith(found)

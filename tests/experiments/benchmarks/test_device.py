@@ -6,6 +6,7 @@ import types
 
 import pytest
 
+from epi2expr_jax.errors import InputError
 from experiments.benchmarks import device as room
 
 
@@ -62,3 +63,19 @@ def test_a_stage_that_takes_too_long_or_fails_does_not_end_the_check(
     late, broken = map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())
     assert late == {"stage": "python", "error": "stopped after 5 s", "stderr": ""}
     assert broken == {"stage": "broken", "error": 1, "stderr": "no memory\n"}
+
+
+def test_stages_are_chosen_by_name(monkeypatch, tmp_path, parse_flags):
+    from experiments.benchmark import define_flags
+
+    started = []
+    monkeypatch.setattr(room, "_start", lambda name, seconds, *_: started.append((name, seconds)))
+    given = ["--what=device", "--seconds=100", f"--out={tmp_path}"]
+    parse_flags([define_flags], *given, "--stages=host,tests")
+    room.device(1)
+    assert [name for name, _ in started] == ["host", "tests"]
+    assert sum(room.STAGES[name][0] for name, _ in started) == 55
+    assert started[0][1] == pytest.approx(100 * 25 / 55, rel=0.01)
+    parse_flags([define_flags], *given, "--stages=host,gpu")
+    with pytest.raises(InputError, match="found gpu; expected some of machine, cnn"):
+        room.device(1)

@@ -40,6 +40,16 @@ def test_every_rank_of_contact_is_a_place():
     assert [place.rank for place in places("pcre", store=store)[0]] == [0, 1, 2]
 
 
+def test_a_store_without_contacts_has_no_pcre():
+    with pytest.raises(InputError, match="a store without contacts"):
+        places("pcre")
+
+
+def test_no_place_at_all_is_refused():
+    with pytest.raises(InputError, match="--where: found nothing"):
+        places()
+
+
 def test_a_window_that_is_all_promoter_has_no_distal_bin():
     with pytest.raises(InputError, match="all of it promoter"):
         places("distal", window_bp=6000)
@@ -77,6 +87,7 @@ def test_every_kind_of_edit_at_every_place():
         of_place[edit.place.name].append(edit.change)
     assert of_place == {"promoter": changes, "chr1:10-20": changes}
     assert (edits[0].times, edits[1].times) == (0.0, 0.5)
+    assert [edit.times for edit in named_edits("K4", spots[:1], "raw", ["scale:2"], [0.5])] == [2.0]
 
 
 def test_all_that_is_no_edit_is_named_once():
@@ -84,9 +95,9 @@ def test_all_that_is_no_edit_is_named_once():
     with pytest.raises(InputError) as caught:
         named_edits("DNase", spots, "raw", ["scal", "set:much", "swap"], FACTORS)
     assert [(problem.where, problem.found) for problem in caught.value.problems] == [
-        ("--edits", "scal"),
-        ("--edits=set", "much"),
-        ("--edits", "swap"),
+        ("edits", "scal"),
+        ("edits", "set:much"),
+        ("edits", "swap"),
     ]
     assert caught.value.problems[0].remedy == "did you mean scale?"
 

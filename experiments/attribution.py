@@ -29,7 +29,7 @@ from jaxtyping import Float, Int
 from scipy import stats
 from tqdm import tqdm
 
-from epi2expr_jax.files import whole, write_csv, write_parquet
+from epi2expr_jax.files import whole, whole_folder, write_csv, write_parquet
 from epi2expr_jax.interpret import attribution
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.program import require, start
@@ -89,11 +89,10 @@ def attribute(
 
 
 def _write_zarr(found: xr.Dataset, path: pathlib.Path) -> None:
-    partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    found.to_zarr(partial, zarr_format=2, consolidated=True)  # format 3 has no text of fixed length
-    shutil.rmtree(path, ignore_errors=True)
-    partial.rename(path)
+    with whole_folder(path) as place:
+        # Format 3 has no text of fixed length.
+        found.to_zarr(place, zarr_format=2, consolidated=True)
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def mean_profile(found: xr.Dataset, store: WindowStore) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from epi2expr_jax.predict.loading import load
+from epi2expr_jax.store.window_store import WindowStore
 
 
 def predict(
@@ -19,7 +20,7 @@ def predict(
     """Predicted expression of genes by every model that never saw them.
 
     Args:
-        genes: ids; every gene of the store by default.
+        genes: ids; by default every gene that some model never saw.
         store: the store to predict from; by default the one the run was trained on.
         how: `include_seen`, `scale`, `cell` and `present`, as in `Ensemble.predict`.
 
@@ -31,5 +32,9 @@ def predict(
         InputError: if training has not finished, or as `Ensemble.predict`.
     """
     ensemble = load(run_dir)
-    predicted = ensemble.predict(store or ensemble.open_store(), genes, **how)
+    opened = WindowStore.open(store) if store else ensemble.open_store()
+    if genes is None and not how.get("include_seen"):
+        tested = {chrom for run in ensemble.runs for chrom in ensemble.folds[run.fold].test}
+        genes = opened.genes.gene_id[opened.genes.chrom.isin(tested)].tolist() or None
+    predicted = ensemble.predict(opened, genes, **how)
     return predicted.to_dataframe().dropna(subset="expression").reset_index()

@@ -1,9 +1,16 @@
 """Strict settings for all tests: types of arrays checked at run time, rank promotion refused."""
 
+import contextlib
+import fcntl
 import functools
+import importlib
 import importlib.util
+import json
 import os
 import pathlib
+import shutil
+import subprocess
+import sys
 import tempfile
 
 # Before JAX is imported: no test may depend on a GPU that happens to be there. What the caller sets
@@ -16,7 +23,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share that of the process
     _cache = tempfile.TemporaryDirectory(prefix="epi2expr-cache-")
     os.environ["XDG_CACHE_HOME"] = _cache.name
     os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{_cache.name}/jax"
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
 import jaxtyping
@@ -28,6 +35,12 @@ if importlib.util.find_spec("beartype"):  # bare accelerator machines do without
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_modifyitems(items):
+    """Files with trials first: of several workers none shall begin a long one last."""
+    trials = {item.path for item in items if item.get_closest_marker("trial")}
+    items.sort(key=lambda item: item.path not in trials)
 
 
 @pytest.fixture(scope="session")
@@ -46,17 +59,65 @@ def trial_size():
     return lambda small, large: large if full else small
 
 
+@contextlib.contextmanager
+def _compiling(quick):
+    """Programs compiled with few optimisations or with all, here and in processes started here."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", quick)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(quick))
+            yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
+        jax.clear_caches()  # nothing else shall meet these programs
+
+
+@pytest.fixture(scope="session")
+def compiling(trial_size):
+    """`with compiling():` as in a module of `quick_compile`, for what a session shares."""
+    return lambda: _compiling(trial_size(True, False))
+
+
 @pytest.fixture(scope="module")
-def quick_compile(trial_size):
+def quick_compile(compiling):
     """Programs of a module compiled with few optimisations; under `make trials` with all.
 
     For modules that compile longer than they run and compare within tolerances, or what one program
     gives with itself.
     """
-    jax.config.update("jax_disable_most_optimizations", trial_size(True, False))
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()  # no other module shall meet these programs
+    with compiling():
+        yield
+
+
+@pytest.fixture
+def program(monkeypatch, capfd):
+    """`program(module, *arguments)`: `python -m` of it, but in this process, which has all loaded.
+
+    Gives what `subprocess.run` gives. Of each program one test starts a process.
+    """
+    from absl import app, flags
+
+    app.define_help_flags()  # once a process: they stay
+
+    def run(module, *arguments):
+        known, status = set(flags.FLAGS), None
+        monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
+        capfd.readouterr()
+        try:
+            importlib.import_module(module).run()
+        except SystemExit as left:
+            status = left.code
+        finally:
+            for name in set(flags.FLAGS) - known:
+                delattr(flags.FLAGS, name)
+            flags.FLAGS.unparse_flags()
+        said = capfd.readouterr()
+        if isinstance(status, str):
+            return subprocess.CompletedProcess(sys.argv, 1, said.out, said.err + status)
+        return subprocess.CompletedProcess(sys.argv, status or 0, said.out, said.err)
+
+    return run
 
 
 @pytest.fixture
@@ -64,6 +125,44 @@ def x64():
     """Double precision within one test."""
     with jax.enable_x64(True):
         yield
+
+
+def _content(folder: pathlib.Path) -> dict[str, list[int]]:
+    """Size and time of the last change of every file."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    states = [(path, path.stat()) for path in files]
+    return {str(path.relative_to(folder)): [s.st_size, s.st_mtime_ns] for path, s in states}
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    """`once(name, make)`: the folder that `make(folder)` fills, made by one worker for all.
+
+    Tests read it; a test that changes something does so in a copy. In the end every worker sees
+    whether anyone did not.
+    """
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a folder within that of all
+        base = base.parent
+    shared: list[pathlib.Path] = []
+
+    def once(name, make):
+        folder = base / "shared" / name
+        folder.parent.mkdir(exist_ok=True)
+        made = folder.with_name(f"{name}.json")
+        with open(folder.with_name(f"{name}.lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the others wait here
+            if not made.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # what a worker that failed left
+                make(folder)
+                made.write_text(json.dumps(_content(folder)))
+        shared.append(folder)
+        return folder
+
+    yield once
+    for folder in shared:
+        before = json.loads(folder.with_name(f"{folder.name}.json").read_text())
+        assert _content(folder) == before, f"a test changed {folder}, which others read"
 
 
 @pytest.fixture(scope="session")
@@ -113,11 +212,47 @@ def same_weights():
 
 
 @pytest.fixture(scope="session")
-def roadmap(tmp_path_factory) -> pathlib.Path:
+def roadmap(once) -> pathlib.Path:
     """A small simulated Roadmap: 2 cells x 3 assays, 220 genes on 22 chromosomes."""
     from data_prep.simulate import simulate
 
-    return simulate(tmp_path_factory.mktemp("roadmap") / "data", genes=220, cells=2, assays=3)
+    return once("roadmap", lambda folder: simulate(folder, genes=220, cells=2, assays=3))
+
+
+@contextlib.contextmanager
+def _worker_here(workers=1, worker_gib=1):
+    """As `data_prep.work.cluster.local`, with one worker, a thread of this process."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0"
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def worker_here(monkeypatch):
+    """Stores are built in this process: to start workers takes longer than their work."""
+    from data_prep.work import cluster
+
+    monkeypatch.setattr(cluster, "local", _worker_here)
+
+
+@pytest.fixture(scope="session")
+def build():
+    """`build(config)`: a store for tests of what is done with one, built in this process."""
+    from data_prep import build_store
+    from data_prep.work import cluster
+
+    def build(config):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cluster, "local", _worker_here)
+            return build_store.build(config)
+
+    return build
 
 
 @pytest.fixture(scope="session")
@@ -141,18 +276,51 @@ def build_config(roadmap):
 
 
 @pytest.fixture(scope="session")
-def distal_store(build_config, roadmap, tmp_path_factory):
+def distal_store(build, build_config, roadmap, once):
     """A store of 40 kb windows and the regions that its genes touch."""
-    from data_prep.build_store import build
+    from epi2expr_jax.store.window_store import WindowStore
 
-    store = tmp_path_factory.mktemp("store") / "distal.zarr"
-    contacts = str(roadmap / "contacts.bedpe")
-    return build(build_config(store, window_bp=40_000, bin_bp=100, interactions=contacts))
+    wide = {"window_bp": 40_000, "bin_bp": 100, "interactions": str(roadmap / "contacts.bedpe")}
+    return WindowStore.open(once("distal.zarr", lambda store: build(build_config(store, **wide))))
 
 
 @pytest.fixture(scope="session")
-def small_store(build_config, tmp_path_factory):
+def small_store(build, build_config, once):
     """Its window store."""
-    from data_prep.build_store import build
+    from epi2expr_jax.store.window_store import WindowStore
 
-    return build(build_config(tmp_path_factory.mktemp("store") / "small.zarr"))
+    return WindowStore.open(once("small.zarr", lambda store: build(build_config(store))))
+
+
+@pytest.fixture(scope="session")
+def request_for():
+    """`request_for(store, assays=..., ...)`: two epochs of a tiny model.
+
+    Whoever asks for the same model and settings meets a program that is compiled already.
+    """
+    from epi2expr_jax.study.request import TrainRequest
+    from epi2expr_jax.training.one_run import TrainConfig
+
+    def request(store, **changes):
+        fields = {
+            "model": "promoter_cnn",
+            "model_options": {"width": 0.02},
+            "cv": "chromosomes_3",
+            "train_config": TrainConfig(epochs=2, batch_size=32),
+        }
+        return TrainRequest(**{**fields, "store": str(store.path), **changes})
+
+    return request
+
+
+@pytest.fixture(scope="session")
+def finished(small_store, request_for, compiling, once, verified_runs):
+    """A run of single assays and one set of all, trained and evaluated; compiled quickly."""
+    from epi2expr_jax.study import evaluate, train
+
+    def make(run_dir):
+        with compiling():
+            train(request_for(small_store, assays=["each", "all"]), run_dir)
+            evaluate(run_dir)
+
+    return once("finished", make)

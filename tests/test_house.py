@@ -6,6 +6,7 @@ from the programs down to the ground, never up. `ORDER` below is that way, from 
 
 import ast
 import collections
+import functools
 import pathlib
 import re
 import shutil
@@ -47,6 +48,8 @@ MOST_ENTRIES = 15
 FACES = ("epi2expr_jax/__init__.py",)
 HAND_ON = (*FACES, "epi2expr_jax/moved.py")
 
+_parsed = functools.cache(ast.parse)  # of each planted copy almost all is the same
+
 
 class House:
     """The source files under a root, and what they import of each other."""
@@ -57,7 +60,7 @@ class House:
         self.texts = {str(path.relative_to(root)): path.read_text() for path in files}
         self.files = {_dotted(file): file for file in self.texts}
         self.imports = {
-            file: set(self.imported(ast.parse(text))) for file, text in self.texts.items()
+            file: set(self.imported(_parsed(text))) for file, text in self.texts.items()
         }
 
     @property
@@ -97,7 +100,7 @@ class House:
         whole = f"{module}.{name}" if name else module
         file = self.files.get(whole) or self.files.get(module)
         if file and file == self.files.get(module) and name and _is_face(file):
-            for node in ast.parse(self.texts[file]).body:  # handed on?
+            for node in _parsed(self.texts[file]).body:  # handed on?
                 if isinstance(node, ast.ImportFrom) and name in [a.name for a in node.names]:
                     return self._file(str(node.module), name)
         return file or whole
@@ -130,7 +133,7 @@ def relative_imports(house: House) -> list[str]:
     return [
         file
         for file, text in house.texts.items()
-        for node in ast.walk(ast.parse(text))
+        for node in ast.walk(_parsed(text))
         if isinstance(node, ast.ImportFrom) and node.level
     ]
 
@@ -162,7 +165,7 @@ def circles(house: House) -> list[str]:
     found = [
         f"{file} → {other} → {file}"
         for file in house.rooms
-        for other in house.imported(ast.parse(house.texts[file]), own=False)
+        for other in house.imported(_parsed(house.texts[file]), own=False)
         if _is_face(other) and _folder(other) == _folder(file) and "import" in house.texts[other]
     ]
     graph = {
@@ -216,7 +219,7 @@ def _calls(house: House, test: pathlib.Path, room: str, function: str = "") -> b
 
     A command may also be started by its name, as users start it.
     """
-    tree = ast.parse(test.read_text())
+    tree = _parsed(test.read_text())
     names: set[str] = set()  # what the room, or a public name of it, is called there
     faces: dict[str, str] = {}  # what a folder is called there
     for node in ast.walk(tree):
@@ -262,7 +265,7 @@ def test_imports_in_strings_exist(house):
     assert imports_of_nothing(house) == []
     tests = sorted(path for path in (ROOT / "tests").rglob("*.py") if path.name != "test_house.py")
     for path in tests:
-        missing = set(house.imported(ast.parse(path.read_text()))) - set(house.texts)
+        missing = set(house.imported(_parsed(path.read_text()))) - set(house.texts)
         assert missing == set(), f"{path} imports {missing}"
 
 
@@ -390,7 +393,7 @@ def test_the_library_is_light(house):
              "jinja2", "absl", "tqdm")  # fmt: skip
     library = [file for file in house.texts if file.startswith("epi2expr_jax/")]
     for file in library:
-        for node in ast.parse(house.texts[file]).body:
+        for node in _parsed(house.texts[file]).body:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 module = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
                 assert not (module or "").startswith(heavy), f"{file} imports {module}"

@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from data_prep.build_store import build
 from data_prep.checks.build_inputs import BuildConfig
 from data_prep.import_chromoformer import ImportConfig, import_store
 from epi2expr_jax.inputs.batch_plan import BatchPlan
@@ -55,7 +54,7 @@ def real_config(shared_data, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def demo_store(real_config, shared_data, tmp_path_factory):
+def demo_store(build, real_config, shared_data, tmp_path_factory):
     """The 100 genes of Chromoformer's demo, 40 kb at 100 bp, from bigWigs and contacts."""
     return build(
         real_config(
@@ -248,7 +247,7 @@ def test_inputs_equal_those_of_the_real_loader(window_bp, prepared_store, shared
             np.testing.assert_allclose(frequency, item["interaction_freq"], rtol=1e-7)
 
 
-def test_from_real_files_to_a_ranking_that_says_how_little_it_proves(real_config, tmp_path):
+def test_from_real_files_to_a_ranking_that_says_how_little_it_proves(build, real_config, tmp_path):
     store = build(real_config(tmp_path / "s", min_covered=0.5))
     assert len(store.genes) == 193
     assert sorted(set(store.genes.chrom)) == ["chr1", "chr14", "chr5", "chr6", "chr8"]

@@ -108,7 +108,7 @@ def test_a_track_is_never_its_own_result(tmp_path):
         bin_bigwig(track, track)
 
 
-def test_from_a_sheet_of_bad_urls_to_a_sheet_of_binned_tracks(tmp_path, monkeypatch):
+def test_from_a_sheet_of_bad_urls_to_a_sheet_of_binned_tracks(tmp_path, program):
     """As a user runs it: the sheet's files are fetched, one fails, and a rerun does that one."""
     source = write_track(tmp_path / "a.bw", SIZES, [("chr1", 3, 40, 2.0)]).read_bytes()
     sheet, out = tmp_path / "sheet.csv", tmp_path / "out"
@@ -118,9 +118,8 @@ def test_from_a_sheet_of_bad_urls_to_a_sheet_of_binned_tracks(tmp_path, monkeypa
             f"cell,assay,url,unit,group\nE003,DNase,{server.url}/good/x.bw,depth,open\n"
             f"E003,H3K4me3,{server.url}/404/y.bw,depth,\n"
         )
-        command = [sys.executable, "-m", "data_prep.bin_bigwigs", f"--tracks={sheet}"]
-        command += [f"--out={out}", "--bin_bp=100"]
-        failed = subprocess.run(command, capture_output=True, text=True)
+        command = ["data_prep.bin_bigwigs", f"--tracks={sheet}", f"--out={out}", "--bin_bp=100"]
+        failed = program(*command)
         assert failed.returncode == 2
         assert "HTTP 404" in failed.stderr
         assert "1 problem" in failed.stderr
@@ -128,7 +127,8 @@ def test_from_a_sheet_of_bad_urls_to_a_sheet_of_binned_tracks(tmp_path, monkeypa
         assert not (out / "tracks.100bp.csv").exists(), "a sheet lists what is there"
         sheet.write_text(sheet.read_text().replace("404", "good"))
         (out / "downloads" / "x.bw").unlink()  # its result is there
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        process = [sys.executable, "-m", *command]
+        done = subprocess.run(process, capture_output=True, text=True, check=True)
         assert "1 tracks binned, 1 were done" in done.stdout
         assert [path for path, _ in server.asked].count("/good/x.bw") == 1
     first, second = read_sheet(out / "tracks.100bp.csv").tracks

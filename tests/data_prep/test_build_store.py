@@ -20,6 +20,9 @@ from data_prep.formats.track_sheet import read_sheet
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.store.window_store import WindowStore
 
+# But for the program that is killed, which starts workers as it always does.
+pytestmark = pytest.mark.usefixtures("worker_here")
+
 
 def test_the_store_holds_what_the_tracks_say(small_store, roadmap):
     """One window read base by base, straight from the bigWig."""
@@ -247,15 +250,13 @@ def command(config):
     ]
 
 
-def test_program_reports_and_leaves_with_a_status(build_config, tmp_path):
+def test_program_reports_and_leaves_with_a_status(build_config, tmp_path, program):
     config = build_config(tmp_path / "s", window_bp=6001)
-    done = subprocess.run(command(config), capture_output=True, text=True)
+    done = program(*command(config)[2:])
     assert done.returncode == 2
     assert "remedy" in done.stderr
     assert "Traceback" not in done.stderr
-    help_text = subprocess.run(
-        [*command(config)[:3], "--help"], capture_output=True, text=True
-    ).stdout
+    help_text = program("data_prep.build_store", "--help").stdout
     assert "--min_covered" in help_text
     assert "python -m data_prep.build_store" in help_text
 

@@ -128,7 +128,7 @@ def test_bad_files_are_named(tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("out")]
 
 
-def test_alignments_of_a_sheet_become_tracks_of_another(tmp_path):
+def test_alignments_of_a_sheet_become_tracks_of_another(tmp_path, program):
     """As a user runs it, and again: done, unless for another assembly; a killed run is no bar."""
     write_reads(random_reads(50), tmp_path / "a.tagAlign")
     (tmp_path / "sheet.csv").write_text("cell,assay,path,unit\nE003,DNase,a.tagAlign,depth\n")
@@ -136,16 +136,18 @@ def test_alignments_of_a_sheet_become_tracks_of_another(tmp_path):
     (out / "E003-DNase.depth.bw.reads").mkdir(parents=True)
     (out / "E003-DNase.depth.bw.reads" / "0").write_bytes(b"killed")
 
-    def run(**sizes):
+    def run(how=program, **sizes):
         genome = tmp_path / "genome.chrom.sizes"
         genome.write_text("".join(f"{name}\t{size}\n" for name, size in sizes.items()))
-        return subprocess.run(
-            [sys.executable, "-m", "data_prep.depth", f"--tracks={tmp_path / 'sheet.csv'}",
-             f"--assembly={genome}", f"--out={out}"],
-            check=True, capture_output=True, text=True,
-        ).stdout  # fmt: skip
+        given = (f"--tracks={tmp_path / 'sheet.csv'}", f"--assembly={genome}", f"--out={out}")
+        done = how("data_prep.depth", *given)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
-    assert "50 reads" in run(**SIZES)
+    def process(*command):
+        return subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
+
+    assert "50 reads" in run(process, **SIZES)
     (track,) = read_sheet(out / "tracks.depth.csv").tracks
     assert (track.cell, track.assay, track.unit) == ("E003", "DNase", "depth")
     assert bases(track.sources[0].location)["chr1"].sum() > 0

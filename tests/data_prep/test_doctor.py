@@ -230,15 +230,15 @@ def test_clean_data_give_nothing(clean, build_config, tmp_path):
         assert not pathlib.Path(config.store).exists()
 
 
-def doctor(config: BuildConfig, *flags: str) -> subprocess.CompletedProcess:
+def flags_of(config: BuildConfig) -> list[str]:
     fields = dataclasses.asdict(config)
-    given = [f"--{name}={value}" for name, value in fields.items() if value is not None]
-    command = [sys.executable, "-m", "data_prep.doctor", *given, *flags]
-    return subprocess.run(command, capture_output=True, text=True)
+    return [f"--{name}={value}" for name, value in fields.items() if value is not None]
 
 
 def test_program_writes_json_and_leaves_with_2_on_errors(faulty, diagnosis, tmp_path):
-    done = doctor(dataclasses.replace(faulty, worker_gib=0.5), f"--json={tmp_path / 'd.json'}")
+    flags = flags_of(dataclasses.replace(faulty, worker_gib=0.5))
+    command = [sys.executable, "-m", "data_prep.doctor", *flags, f"--json={tmp_path / 'd.json'}"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     content = json.loads((tmp_path / "d.json").read_text(), parse_constant=pytest.fail)
     assert content["go"] is False
@@ -260,13 +260,14 @@ def test_program_writes_json_and_leaves_with_2_on_errors(faulty, diagnosis, tmp_
     assert summary["hours"] > 0
 
 
-def test_warnings_alone_are_a_go(clean, tmp_path):
+def test_warnings_alone_are_a_go(clean, tmp_path, program):
     sheet = pd.read_csv(clean / "tracks.csv").head(2)
     source = clean / sheet.path[0]
     rewrite(source, clean / "zero.bigwig", values(np.zeros_like))
     sheet.loc[0, ["path", "sha256"]] = ["zero.bigwig", None]
     sheet.to_csv(clean / "zero.csv", index=False)
-    done = doctor(config_of(clean, "zero.csv"), f"--json={tmp_path / 'd.json'}")
+    flags = flags_of(config_of(clean, "zero.csv"))
+    done = program("data_prep.doctor", *flags, f"--json={tmp_path / 'd.json'}")
     assert done.returncode == 0, done.stderr
     assert "1 warning:" in done.stdout
     assert "go: no error found" in done.stdout

@@ -93,6 +93,7 @@ def test_from_urls_to_the_store_on_a_joined_cluster(urls, build_config, small_st
     assert black.manifest.blacklist["name"] == "black.bed"
 
 
+@pytest.mark.usefixtures("worker_here")
 def test_tracks_that_cannot_be_had_are_named_and_the_others_built(
     server, urls, build_config, small_store, tmp_path
 ):

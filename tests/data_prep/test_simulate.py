@@ -352,17 +352,13 @@ def test_refuses_impossible_sizes_all_at_once(tmp_path):
     assert not (tmp_path / "sim").exists()
 
 
-def test_program(tmp_path):
-    command = [sys.executable, "-m", "data_prep.simulate"]
-
-    def run(*args: str) -> subprocess.CompletedProcess:
-        return subprocess.run([*command, *args], capture_output=True, text=True, check=False)
-
-    out = f"--out={tmp_path / 'sim'}"
-    failed = run(out, "--genes=60", "--cells=1000")
+def test_program(tmp_path, program):
+    command = ["data_prep.simulate", f"--out={tmp_path / 'sim'}", "--genes=60"]
+    failed = program(*command, "--cells=1000")
     assert failed.returncode == 2
     assert "cells=1000" in failed.stderr
-    done = run(out, "--genes=60", "--cells=1")
+    process = [sys.executable, "-m", *command, "--cells=1"]
+    done = subprocess.run(process, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "written" in done.stdout
     assert (tmp_path / "sim/truth.json").exists()

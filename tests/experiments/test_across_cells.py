@@ -5,25 +5,15 @@ import pandas as pd
 import pytest
 
 from epi2expr_jax.study.evaluate import evaluate
-from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.study.train import train
-from epi2expr_jax.training.one_run import TrainConfig
 from experiments.across_cells import across_cells, format_summary
 from experiments.verify import verify
 
 
 @pytest.mark.usefixtures("quick_compile")
-def test_pools_are_tested_where_they_were_not_trained(small_store, tmp_path):
+def test_pools_are_tested_where_they_were_not_trained(small_store, request_for, tmp_path):
     cells = small_store.manifest.cells
-    request = TrainRequest(
-        store=str(small_store.path),
-        model="promoter_cnn",
-        model_options={"width": 0.02},
-        cells=["leave_one_out", "pool"],
-        assays=["all"],
-        cv="chromosomes_3",
-        train_config=TrainConfig(epochs=1, batch_size=32),
-    )
+    request = request_for(small_store, cells=["leave_one_out", "pool"], assays=["all"])
     train(request, tmp_path / "run")
     evaluate(tmp_path / "run")
     predictions = pd.read_parquet(tmp_path / "run" / "predictions.parquet")

@@ -1,8 +1,5 @@
 """Other genomes than hg19, from files to a ranking by flags alone."""
 
-import subprocess
-import sys
-
 import pandas as pd
 import pytest
 
@@ -11,8 +8,9 @@ from epi2expr_jax.study.evaluate import evaluate
 
 
 @pytest.mark.trial
+@pytest.mark.usefixtures("quick_compile", "worker_here")
 @pytest.mark.parametrize(("assembly", "held_out"), [("mm10", "chr2"), ("hg38", "chr4")])
-def test_from_sheet_to_ranking(tmp_path, assembly, held_out, trial_size):
+def test_from_sheet_to_ranking(tmp_path, assembly, held_out, trial_size, program):
     if assembly not in trial_size(["mm10"], ["mm10", "hg38"]):
         pytest.skip("in make trials")
     data, store, run = (tmp_path / name for name in ("data", "store.zarr", "run"))
@@ -40,7 +38,7 @@ def test_from_sheet_to_ranking(tmp_path, assembly, held_out, trial_size):
             "--cv=chromosomes_3",
         ],
     ):
-        done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
+        done = program(*command)
         assert done.returncode == 0, done.stderr
     ranking = evaluate(run)
     assert ranking.assay.nunique() == 2

@@ -9,9 +9,7 @@ import pytest
 import xarray as xr
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.study.train import train
-from epi2expr_jax.training.one_run import TrainConfig
 from experiments import attribution as program
 from experiments.attribution import attribute, describe, mean_along
 
@@ -19,18 +17,10 @@ pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
 @pytest.fixture(scope="module")
-def run_dir(small_store, tmp_path_factory):
+def run_dir(small_store, request_for, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
-    request = TrainRequest(
-        store=str(small_store.path),
-        model="promoter_cnn",
-        model_options={"width": 0.02},
-        cells=small_store.manifest.cells[:1],
-        assays=small_store.manifest.assays[:2],
-        cv="chromosomes_3",
-        train_config=TrainConfig(epochs=1, batch_size=32),
-    )
-    train(request, folder)
+    cells, assays = small_store.manifest.cells[:1], small_store.manifest.assays[:2]
+    train(request_for(small_store, cells=cells, assays=assays), folder)
     return folder
 
 

@@ -10,7 +10,6 @@ import pandas as pd
 import pyBigWig
 import pytest
 
-from data_prep.build_store import build
 from data_prep.checks.build_inputs import BuildConfig
 from data_prep.simulate import simulate
 from epi2expr_jax import predict
@@ -68,7 +67,7 @@ def written_again(path):
 
 
 @pytest.fixture(scope="module")
-def planted(trial_size, tmp_path_factory):
+def planted(build, trial_size, tmp_path_factory):
     """The trial: 3 cells, 12 assays."""
     folder = tmp_path_factory.mktemp("planted")
     genes, cells, assays = trial_size((300, 1, 3), (1500, 3, 11))

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.build_store import build
 from data_prep.checks.build_inputs import BuildConfig
 from data_prep.simulate import simulate
 from epi2expr_jax.models import ChromoformerConfig
@@ -31,21 +30,19 @@ SMALL = {
 }
 
 
-def store_of(data, assay, contacts, path):
-    """A store of the one assay."""
+def inputs_of(data, assay, contacts, path):
+    """What a store of the one assay is built from."""
     tracks = pd.read_csv(data / "tracks.csv")
     tracks[tracks.assay == assay].to_csv(data / "one.csv", index=False)
-    return build(
-        BuildConfig(
-            tracks=str(data / "one.csv"),
-            expression=str(data / "RPKM.pc.gz"),
-            genes=str(data / "genes.gtf.gz"),
-            assembly=str(data / "genome.chrom.sizes"),
-            window_bp=40_000,
-            bin_bp=100,
-            interactions=str(contacts),
-            store=str(path),
-        )
+    return BuildConfig(
+        tracks=str(data / "one.csv"),
+        expression=str(data / "RPKM.pc.gz"),
+        genes=str(data / "genes.gtf.gz"),
+        assembly=str(data / "genome.chrom.sizes"),
+        window_bp=40_000,
+        bin_bp=100,
+        interactions=str(contacts),
+        store=str(path),
     )
 
 
@@ -88,7 +85,7 @@ def describe(lead):
 
 @pytest.mark.trial
 @pytest.mark.usefixtures("quick_compile")
-def test_contacts_help_where_they_mean_something(trial_size, tmp_path):
+def test_contacts_help_where_they_mean_something(build, trial_size, tmp_path):
     genes, epochs = trial_size(500, 1500), trial_size(6, 20)
     options = trial_size(SMALL, {"width": 0.25})
     includes_zero = []
@@ -96,7 +93,7 @@ def test_contacts_help_where_they_mean_something(trial_size, tmp_path):
         folder = tmp_path / str(seed)
         data = simulate(folder / "data", genes=genes, cells=1, seed=seed, assays=ASSAYS)
         assay = most_distal(json.loads((data / "truth.json").read_text()))
-        real = store_of(data, assay, data / "contacts.bedpe", folder / "real.zarr")
+        real = build(inputs_of(data, assay, data / "contacts.bedpe", folder / "real.zarr"))
         alone = scores_of(real, assay, folder / "alone", 0, epochs, options)
         contacts = scores_of(real, assay, folder / "contacts", 8, epochs, options)
         lead = compare_models({"alone": alone, "contacts": contacts}).iloc[1]
@@ -104,7 +101,8 @@ def test_contacts_help_where_they_mean_something(trial_size, tmp_path):
         assert lead.lead_low > 0
 
         shuffle_contacts(data / "contacts.bedpe", folder / "shuffled.bedpe", seed)
-        shuffled = store_of(data, assay, folder / "shuffled.bedpe", folder / "shuffled.zarr")
+        shuffled = folder / "shuffled.bedpe"
+        shuffled = build(inputs_of(data, assay, shuffled, folder / "shuffled.zarr"))
         chance_contacts = scores_of(shuffled, assay, folder / "chance", 8, epochs, options)
         lead = compare_models({"alone": alone, "contacts": chance_contacts}).iloc[1]
         print("  shuffled:", describe(lead))

@@ -153,13 +153,14 @@ def test_without_pytorch_the_extra_is_named(source, monkeypatch):
         read_checkpoint(source)
 
 
-def convert(*flags):
-    command = [sys.executable, "-m", "experiments.convert", *map(str, flags)]
-    return subprocess.run(command, capture_output=True, text=True)
+@pytest.fixture
+def convert(program):
+    return functools.partial(program, "experiments.convert")
 
 
 def test_program_asks_for_one_direction(tmp_path):
-    done = convert(f"--out={tmp_path / 'run'}")
+    command = [sys.executable, "-m", "experiments.convert", f"--out={tmp_path / 'run'}"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, "--checkpoint to import, or --run to export" in done.stderr) == (2, 1)
 
 
@@ -176,7 +177,7 @@ def tensors(torch, state):
 
 
 @pytest.mark.peers
-def test_a_checkpoint_as_it_is_published(torch, store, tmp_path):
+def test_a_checkpoint_as_it_is_published(torch, store, tmp_path, convert):
     """Optimiser, epoch and NumPy scores lie beside the weights; they are not looked at."""
     state = published_state(FIELDS)
     path = tmp_path / "E003.pt"
@@ -223,7 +224,7 @@ class Harmful:
 
 @pytest.mark.peers
 @pytest.mark.parametrize("key", ["net", "epoch"])
-def test_a_pickle_that_calls_code_is_refused(torch, tmp_path, key):
+def test_a_pickle_that_calls_code_is_refused(torch, tmp_path, key, convert):
     target = tmp_path / "made-by-the-checkpoint"
     content = {"net": {}, key: Harmful(target)}
     torch.save(content, tmp_path / "zip.pt")
@@ -242,7 +243,7 @@ def test_a_pickle_that_calls_code_is_refused(torch, tmp_path, key):
 
 
 @pytest.mark.peers
-def test_what_is_no_checkpoint_is_refused(torch, tmp_path):
+def test_what_is_no_checkpoint_is_refused(torch, tmp_path, convert):
     torch.save({"net": {"a": torch.zeros(2), "b": 3}}, tmp_path / "mixed.pt")
     torch.save([1, 2], tmp_path / "list.pt")
     torch.save({"net": {"a": np.ones(2)}}, tmp_path / "numpy.pt")
@@ -302,7 +303,7 @@ def test_one_of_several_runs_is_exported_on_the_targets_own_scale(torch, source,
 
 @pytest.mark.peers
 @pytest.mark.parametrize("task", ["regression", "classification"])
-def test_the_demo_predicts_as_the_package_does(torch, shared_data, tmp_path, task):
+def test_the_demo_predicts_as_the_package_does(torch, shared_data, tmp_path, task, convert):
     """100 real genes: the package's own loader and network, against import and conversion."""
     data = pytest.importorskip("chromoformer.data")
     demo = shared_data / "chromoformer_demo"

@@ -42,8 +42,8 @@ def test_a_simple_model_is_named_only_where_it_is_surely_better():
 
 
 @pytest.fixture
-def run_dir(fake_run, tmp_path):
-    fake_run(("E003", "E116"), assays={"DNase": 0.8, "H3K9me3": 0.1}).write(tmp_path / "run")
+def run_dir(made_up_run, tmp_path):
+    made_up_run(("E003", "E116"), assays={"DNase": 0.8, "H3K9me3": 0.1}).write(tmp_path / "run")
     calls = pd.DataFrame({"called": [True, False, True]})
     calls.to_csv(tmp_path / "run" / "calls.csv", index=False)
     return tmp_path / "run"

@@ -153,7 +153,7 @@ def ceiling(assay, place, level, space="raw"):
 
 
 def test_a_new_edit_needs_a_line_of_the_registry(
-    run_dir, distal_store, fake_run, tmp_path, monkeypatch, parse_flags, capsys
+    run_dir, distal_store, made_up_run, tmp_path, monkeypatch, parse_flags, capsys
 ):
     """From the command line to the effects and the report."""
 
@@ -170,7 +170,7 @@ def test_a_new_edit_needs_a_line_of_the_registry(
         f"--out={tmp_path / 'run' / 'perturb'}",
     )  # fmt: skip
     assert "ceiling:LEVEL (at most)" in flags["edits"].help
-    fake_run(("E003",), assays={ASSAY: 0.6}).write(tmp_path / "run")
+    made_up_run(("E003",), assays={ASSAY: 0.6}).write(tmp_path / "run")
     program.main()
     assert "at most 0.5" in capsys.readouterr().out
     table = pd.read_parquet(tmp_path / "run" / "perturb" / "effects.parquet")

@@ -1,16 +1,13 @@
-import subprocess
-import sys
+import pytest
 
 
-def test_the_plan_of_a_training(small_store):
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "experiments.plan", f"--store={small_store.path}",
-            "--model=promoter_cnn", "--width=0.02", "--cv=chromosomes_3", "--batch_size=32",
-            "--assays=each,all", "--runs_at_once=5",
-        ],
-        capture_output=True, text=True, check=True,
+@pytest.mark.usefixtures("quick_compile")
+def test_the_plan_of_a_training(small_store, program):
+    done = program(
+        "experiments.plan", f"--store={small_store.path}", "--model=promoter_cnn", "--width=0.02",
+        "--cv=chromosomes_3", "--batch_size=32", "--assays=each,all", "--runs_at_once=5",
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     assert "1-assay: 18 runs of at most 100 epochs" in done.stdout
     assert "5 runs, 5 calls an epoch; 13 wait" in done.stdout
     assert "3-assay: 6 runs" in done.stdout

@@ -18,6 +18,8 @@ from tornado.websocket import websocket_connect
 
 from experiments.report import write_report
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 WIDTHS = {"desk": 1280, "phone": 390}
 SECTIONS = [
@@ -27,13 +29,13 @@ SECTIONS = [
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory, fake_run):
+def page(tmp_path_factory, made_up_run):
     """The report of a run with everything that any program adds to one."""
     folder = tmp_path_factory.mktemp("browser") / "run"
     assays = {"H3K27ac": 0.78, "H3K4me3": 0.74, "DNase": 0.68, "H3K27me3": 0.35}
-    fake = fake_run(assays=assays)
-    fake.write(folder)
-    fake.write(folder.with_name("other"))
+    made = made_up_run(assays=assays)
+    made.write(folder)
+    made.write(folder.with_name("other"))
     random = np.random.default_rng(0)
     names = list(assays)
     interval = {"low": 0.4, "high": 0.6, "simultaneous_low": 0.3, "simultaneous_high": 0.7}
@@ -61,14 +63,14 @@ def page(tmp_path_factory, fake_run):
         [
             {"assays": assay, "trained_on": a, "cell": b, "seen": a == b, "pearson": 0.5,
              "baseline": 0.8, "deviation": 0.2, "lead_low": -0.4, **interval}
-            for assay in names for a in fake.cells for b in fake.cells
+            for assay in names for a in made.cells for b in made.cells
         ]
     ).to_csv(folder / "across_cells.csv", index=False)  # fmt: skip
     pd.DataFrame(
         [
             {"cell": cell, "assay": assay, "pearson": random.uniform(0.4, 0.6),
              "depth": random.uniform(1, 9), "signal_to_noise": random.uniform(2, 20)}
-            for assay in names for cell in fake.cells
+            for assay in names for cell in made.cells
         ]
     ).to_csv(folder / "quality.csv", index=False)  # fmt: skip
     sweep = folder.with_name("sweep")

@@ -8,29 +8,21 @@ import pytest
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.study.assembly import Share
-from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.study.train import Machine, train
 from epi2expr_jax.training import checkpoint
-from epi2expr_jax.training.one_run import TrainConfig
 from experiments import sweep as program
 from experiments.sweep import format_table, sweep
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
-def request_for(store) -> TrainRequest:
-    return TrainRequest(
-        store=str(store.path),
-        model="promoter_cnn",
-        model_options={"width": 0.02},
-        cells=store.manifest.cells[:1],
-        cv="chromosomes_3",
-        train_config=TrainConfig(epochs=1, batch_size=64),
-    )
+@pytest.fixture
+def request_(small_store, request_for):
+    return request_for(small_store, cells=small_store.manifest.cells[:1])
 
 
-def test_every_width_is_a_run_and_a_point_of_the_curve(small_store, tmp_path):
-    table = sweep(request_for(small_store), tmp_path, (6000, 3000))
+def test_every_width_is_a_run_and_a_point_of_the_curve(small_store, request_, tmp_path):
+    table = sweep(request_, tmp_path, (6000, 3000))
     assays = small_store.manifest.assays
     assert set(table.assay) == {"all", *assays}
     assert set(table.window_bp) == {3000, 6000}
@@ -60,25 +52,24 @@ def test_one_process_sweeps_and_says_how_to_share(parse_flags, monkeypatch):
         program.main()
 
 
-def test_widths_that_were_trained_in_shares_are_put_together(small_store, tmp_path):
+def test_widths_that_were_trained_in_shares_are_put_together(request_, tmp_path):
     """What the refusal of --share says to do."""
-    request = request_for(small_store)
     for width in (3000, 6000):
-        options = {**request.model_options, "window_bp": width}
-        of_width = dataclasses.replace(request, model_options=options)
+        options = {**request_.model_options, "window_bp": width}
+        of_width = dataclasses.replace(request_, model_options=options)
         for index in range(2):
             machine = Machine(share=Share(index, 2))
             card = train(of_width, tmp_path / f"window-{width}", machine=machine)
         assert card["status"] == "complete"
-    table = sweep(request, tmp_path, (3000, 6000))
+    table = sweep(request_, tmp_path, (3000, 6000))
     assert set(table.window_bp) == {3000, 6000}
     assert len(list(tmp_path.glob("window-*/checkpoints/*/0-of-1"))) == 0
 
 
-def test_windows_that_the_store_does_not_have_are_named_together(small_store, tmp_path):
+def test_windows_that_the_store_does_not_have_are_named_together(request_, tmp_path):
     with pytest.raises(InputError) as caught:
-        sweep(request_for(small_store), tmp_path, (3000, 10_000, 1000))
+        sweep(request_, tmp_path, (3000, 10_000, 1000))
     assert len(caught.value.problems) == 2
     with pytest.raises(InputError, match="two or more to compare"):
-        sweep(request_for(small_store), tmp_path)  # of the usual widths it holds 6 kb alone
+        sweep(request_, tmp_path)  # of the usual widths it holds 6 kb alone
     assert not list(tmp_path.iterdir())

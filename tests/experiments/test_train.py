@@ -14,9 +14,11 @@ import pytest
 from epi2expr_jax.study.assembly import Share
 from epi2expr_jax.study.evaluate import evaluate
 from epi2expr_jax.study.train import Machine
-from experiments import train as program
+from experiments import train as train_program
 from experiments.cli.flags import define_training
 from experiments.cli.shares import define_machine
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
 def command(store, run_dir, *more):
@@ -34,7 +36,7 @@ def states(run_dir):
 
 
 @pytest.fixture(scope="module")
-def whole(small_store, tmp_path_factory):
+def whole(small_store, tmp_path_factory, quick_compile):
     """The run directory of a training that nothing disturbed, by the program."""
     run_dir = tmp_path_factory.mktemp("whole") / "run"
     subprocess.run(command(small_store, run_dir), check=True, stdout=subprocess.DEVNULL)
@@ -49,7 +51,7 @@ def test_killed_and_run_again_gives_the_same_weights(
     ranking = evaluate(whole)
     random = np.random.default_rng(1)
     interrupted = 0
-    for i in range(trial_size(2, 20)):
+    for i in range(trial_size(1, 20)):
         run_dir = tmp_path / f"run{i}"
         process = subprocess.Popen(
             command(small_store, run_dir), start_new_session=True, stdout=subprocess.DEVNULL
@@ -102,28 +104,28 @@ def with_devices(count):
 
 
 def test_eight_devices_give_what_one_gives(small_store, tmp_path, same_weights):
-    """And four, interrupted, going on as one. (As many threads as devices, so the flag stays.)"""
-    one, eight, four = (tmp_path / name for name in ("one", "eight", "four"))
+    """And eight, interrupted, going on as one. (As many threads as devices, so the flag stays.)"""
+    one, eight, broken = (tmp_path / name for name in ("one", "eight", "broken"))
     few = f"--cells={small_store.manifest.cells[0]}"  # nine runs: a chunk of 8, and one of 1
     for run_dir, devices in ((one, 1), (eight, 8)):
         arguments = command(small_store, run_dir, few, f"--devices={devices}")
         subprocess.run(arguments, check=True, env=with_devices(8), stdout=subprocess.DEVNULL)
     same_weights(eight, one)
     process = subprocess.Popen(
-        command(small_store, four, few, "--devices=4"),
+        command(small_store, broken, few, "--devices=8"),
         env=with_devices(8),
         stdout=subprocess.DEVNULL,
     )
-    while not states(four) and process.poll() is None:
+    while not states(broken) and process.poll() is None:
         time.sleep(0.005)
     process.kill()
     process.wait()
     done = subprocess.run(
-        command(small_store, four, few, "--devices=1"),
+        command(small_store, broken, few, "--devices=1"),
         check=True, env=with_devices(8), capture_output=True, text=True,
     )  # fmt: skip
     assert "going on after epoch" in done.stdout
-    same_weights(four, one)
+    same_weights(broken, one)
 
 
 def free_port():
@@ -155,23 +157,20 @@ def test_two_processes_share_the_runs(whole, small_store, tmp_path, how, same_we
     pd.testing.assert_frame_equal(history, pd.read_parquet(whole / "history.parquet"))
 
 
-def test_streaming_gives_the_same_weights(whole, small_store, tmp_path, same_weights):
+def test_streaming_gives_the_same_weights(whole, small_store, tmp_path, same_weights, program):
     arguments = command(small_store, tmp_path / "run", "--data_gib=0.0004", "--runs_at_once=5")
-    subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
+    done = program(*arguments[2:])
+    assert done.returncode == 0, done.stderr
     same_weights(tmp_path / "run", whole)
 
 
-def test_program_reports_and_leaves_with_a_status(small_store, tmp_path):
-    done = subprocess.run(
-        command(small_store, tmp_path / "run", "--cells=nobody"), capture_output=True, text=True
-    )
+def test_program_reports_and_leaves_with_a_status(small_store, tmp_path, program):
+    done = program(*command(small_store, tmp_path / "run", "--cells=nobody")[2:])
     assert done.returncode == 2
     assert "unknown cell nobody" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
-    shown = subprocess.run(
-        [sys.executable, "-m", "experiments.train", "--help"], capture_output=True, text=True
-    ).stdout
+    shown = program("experiments.train", "--help").stdout
     assert "--assays" in shown
     assert "python -m experiments.train" in shown
 
@@ -183,12 +182,12 @@ def test_the_program_hands_on_what_its_flags_say(tmp_path, parse_flags, monkeypa
         asked.update(request=request, run_dir=run_dir, machine=machine, track=track)
         return {"status": "complete", "populations": [{"runs": [{}, {}]}], "seconds": 3.2}
 
-    monkeypatch.setattr(program, "train_shown", train)
+    monkeypatch.setattr(train_program, "train_shown", train)
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "already/chosen")
     run_dir = tmp_path / "run"
     given = ("--store=some.zarr", f"--run={run_dir}", "--seeds=2", "--share=1/4", "--noresume")
     parse_flags((define_training, define_machine), *given)
-    program.main()
+    train_program.main()
     assert (asked["request"].store, asked["request"].seeds) == ("some.zarr", 2)
     assert (asked["run_dir"], asked["track"]) == (run_dir, [])
     assert asked["machine"] == Machine(resume=False, share=Share(1, 4))

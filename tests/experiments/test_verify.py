@@ -11,32 +11,11 @@ import pytest
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study import assembly, run_card
-from epi2expr_jax.study.evaluate import evaluate
-from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.study.train import train
 from epi2expr_jax.training import checkpoint
-from epi2expr_jax.training.one_run import TrainConfig
 from experiments.verify import verify
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
-
-
-def request_for(store) -> TrainRequest:
-    return TrainRequest(
-        store=str(store.path),
-        model="promoter_cnn",
-        model_options={"width": 0.02},
-        cv="chromosomes_3",
-        train_config=TrainConfig(epochs=1, batch_size=32),
-    )
-
-
-@pytest.fixture(scope="module")
-def honest(small_store, tmp_path_factory):
-    run_dir = tmp_path_factory.mktemp("verify") / "run"
-    train(request_for(small_store), run_dir)
-    evaluate(run_dir)
-    return run_dir
 
 
 @pytest.fixture
@@ -46,10 +25,9 @@ def unverified(monkeypatch):
 
 
 @pytest.fixture
-def run_dir(honest, tmp_path):
+def run_dir(finished, tmp_path):
     """A copy to tamper with."""
-    shutil.copytree(honest, tmp_path / "run")
-    return tmp_path / "run"
+    return shutil.copytree(finished, tmp_path / "run")
 
 
 def failures(*args, **options) -> dict[str, str]:
@@ -76,7 +54,7 @@ def test_what_was_not_evaluated_is_said(run_dir):
     assert claims["training"].holds
 
 
-def test_a_planted_leak_is_found(small_store, tmp_path, monkeypatch, unverified):
+def test_a_planted_leak_is_found(small_store, tmp_path, monkeypatch, unverified, request_for):
     plan_runs = assembly.plan_runs
 
     def leaking(*args):
@@ -92,7 +70,9 @@ def test_a_planted_leak_is_found(small_store, tmp_path, monkeypatch, unverified)
     assert "1 parts are not those of the fold" in found["training"]
 
 
-def test_validation_on_test_genes_is_found(small_store, tmp_path, monkeypatch, unverified):
+def test_validation_on_test_genes_is_found(
+    small_store, tmp_path, monkeypatch, unverified, request_for
+):
     plan_runs = assembly.plan_runs
 
     def leaking(*args):

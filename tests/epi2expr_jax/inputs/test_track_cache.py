@@ -278,7 +278,8 @@ def population(cells, limit):
     keys = np.random.default_rng(0).integers(0, 2**32, (len(runs), 2), np.uint32)
     rows = lambda x: np.tile(x, (len(runs), 1))
     inputs = RunInputs(
-        rows(np.sin(genes).astype(np.float32)), rows(genes < 64), rows(genes >= 64), keys, keys
+        rows(np.sin(genes).astype(np.float32)),
+        rows(genes < 64), rows((genes >= 64) & (genes < 128)), keys, keys,
     )
     lanes = Lanes(1, tuple(jax.local_devices()))
     return Population(trainer, runs, inputs, TrackCache(Large(), limit), lanes)
@@ -309,6 +310,7 @@ print(peak - before)
 """
 
 
+@pytest.mark.usefixtures("quick_compile")
 def test_peak_memory_stays_under_the_limit():
     """Two epochs over signal of ten times the limit."""
     # Large arrays then come from the system and go back to it, so that memory shows what is held.

@@ -1,12 +1,7 @@
-"""One small training that several files look at."""
+"""Every run that is trained here must prove itself; and a store that lacks a track."""
 
 import pandas as pd
 import pytest
-
-from data_prep.build_store import build
-from epi2expr_jax.study.request import TrainRequest
-from epi2expr_jax.study.train import train
-from epi2expr_jax.training.one_run import TrainConfig
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -15,31 +10,7 @@ def every_run_is_verified(verified_runs):
 
 
 @pytest.fixture(scope="session")
-def request_for():
-    """`request_for(store, assays=..., ...)`: two epochs of a tiny model."""
-
-    def request(store, **changes):
-        fields = {
-            "model": "promoter_cnn",
-            "model_options": {"width": 0.02},
-            "cv": "chromosomes_3",
-            "train_config": TrainConfig(epochs=2, batch_size=32),
-        }
-        return TrainRequest(**{**fields, "store": str(store.path), **changes})
-
-    return request
-
-
-@pytest.fixture(scope="session")
-def finished(small_store, request_for, tmp_path_factory):
-    """A finished run of single assays and one set of all."""
-    run_dir = tmp_path_factory.mktemp("finished") / "run"
-    train(request_for(small_store, assays=["each", "all"]), run_dir)
-    return run_dir
-
-
-@pytest.fixture(scope="session")
-def holed(build_config, roadmap, tmp_path_factory):
+def holed(build, build_config, roadmap, tmp_path_factory):
     """A store of two cells and three assays, one track of which is missing; and which."""
     folder = tmp_path_factory.mktemp("holed")
     table = pd.read_csv(roadmap / "tracks.csv").drop(columns="sha256")

@@ -1,20 +1,24 @@
 """The evaluation: which genes it scores, and what it writes beside the ranking."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from epi2expr_jax.study.evaluate import evaluate
 
 
-def test_evaluation_uses_held_out_genes_alone(finished, small_store):
-    ranked = evaluate(finished)
-    predictions = pd.read_parquet(finished / "predictions.parquet")
+@pytest.mark.usefixtures("quick_compile")
+def test_evaluation_uses_held_out_genes_alone(finished, small_store, tmp_path):
+    run_dir = shutil.copytree(finished, tmp_path / "run")
+    ranked = evaluate(run_dir)
+    predictions = pd.read_parquet(run_dir / "predictions.parquet")
     folds = {fold["name"]: fold for fold in json.loads(
-        (finished / "splits.json").read_text())["folds"]}  # fmt: skip
+        (run_dir / "splits.json").read_text())["folds"]}  # fmt: skip
     for (fold, _), part in predictions.groupby(["fold", "run_id"]):
         assert set(part.chrom) == set(folds[fold]["test"])
         assert len(part) == folds[fold]["genes"]["test"]
@@ -23,18 +27,18 @@ def test_evaluation_uses_held_out_genes_alone(finished, small_store):
     gene = small_store.genes.gene_id.tolist().index(row.gene_id)
     rpkm = small_store.read_expression(small_store.manifest.cells)[cell, gene]
     np.testing.assert_allclose(row.observed, np.log2(rpkm + 1), rtol=1e-6)
-    table = pd.read_csv(finished / "ranking.csv")
+    table = pd.read_csv(run_dir / "ranking.csv")
     assert {"cell", "assay", "pearson", "low", "high", "spearman"} <= set(table.columns)
     assert set(table.cell) == {*small_store.manifest.cells, "all"}
     assert set(table.assay) == {*small_store.manifest.assays, "+".join(small_store.manifest.assays)}
     assert len(ranked) == len(table)
-    groups = pd.read_csv(finished / "groups.csv")
+    groups = pd.read_csv(run_dir / "groups.csv")
     assert {"expressed", "silent"} <= set(groups.group)
-    called = pd.read_csv(finished / "calls.csv")
+    called = pd.read_csv(run_dir / "calls.csv")
     assert called.p.between(0, 1).all()
     assert (called.q >= called.p - 1e-6).all()
     assert (called.called == (called.q <= 0.05)).all()
-    quality = pd.read_csv(finished / "quality.csv")
+    quality = pd.read_csv(run_dir / "quality.csv")
     assert set(zip(quality.cell, quality.assay, strict=True)) == set(
         map(tuple, small_store.manifest.tracks)
     )

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.build_store import build
 from epi2expr_jax import predict
 from epi2expr_jax.errors import InputError, OutOfMemory
 from epi2expr_jax.predict.held_out import predict_held_out
@@ -17,6 +16,8 @@ from epi2expr_jax.study.train import Machine, Watcher, train
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.many_runs import Population
 from epi2expr_jax.training.one_run import TrainConfig
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
 def test_run_directory_holds_what_it_promises(finished, small_store):
@@ -136,7 +137,7 @@ def test_unfinished_training_cannot_be_loaded(small_store, tmp_path):
         predict.load(tmp_path)
 
 
-def test_tracks_the_store_lacks_are_named(build_config, roadmap, tmp_path, request_for):
+def test_tracks_the_store_lacks_are_named(build, build_config, roadmap, tmp_path, request_for):
     """A sheet with a hole: a cell asked for by name must have every assay."""
     table = pd.read_csv(roadmap / "tracks.csv").drop(columns="sha256")
     table["path"] = [str(roadmap / path) for path in table.path]

@@ -9,13 +9,13 @@ from experiments.report import STUDIES
 
 
 @pytest.fixture
-def drawn(fake_run, tmp_path):
+def drawn(made_up_run, tmp_path):
     """`drawn(assays=..., tables=...)`: the figures of a made-up run, by name."""
 
     def draw(assays, **tables):
-        ranked = fake_run(("E003",), assays=assays).write(tmp_path / "run")
+        ranked = made_up_run(("E003",), assays=assays).write(tmp_path / "run")
         card = checkpoint.read_card(tmp_path / "run")
-        runs = pd.DataFrame(card["populations"][0]["runs"])
+        runs = pd.DataFrame([run for part in card["populations"] for run in part["runs"]])
         runs["assay"] = runs["assays"].str.join("+")
         empty = dict.fromkeys((*STUDIES, "effects", "models", "sweep"), pd.DataFrame())
         with matplotlib.rc_context(STYLE):

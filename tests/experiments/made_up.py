@@ -1,0 +1,136 @@
+"""A run of made-up losses and predictions: train and evaluate write it, as they write any run."""
+
+import dataclasses
+import pathlib
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from epi2expr_jax.predict.ensemble import Ensemble
+from epi2expr_jax.store.manifest import Manifest
+from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.study.evaluate import evaluate
+from epi2expr_jax.study.request import TrainRequest
+from epi2expr_jax.study.train import _Training, train
+from epi2expr_jax.training import checkpoint
+from epi2expr_jax.training.many_runs import Log
+from epi2expr_jax.training.one_run import FINISHED, QUARANTINED, STOPPED, TrainConfig
+
+MARKS = {  # how well each predicts, roughly as in Roadmap
+    "H3K27ac": 0.78, "H3K9ac": 0.77, "H3K4me3": 0.74, "H3K79me2": 0.7, "DNase": 0.68,
+    "H3K4me2": 0.66, "H2A.Z": 0.6, "H3K36me3": 0.55, "H4K20me1": 0.42, "H3K4me1": 0.4,
+    "H3K27me3": 0.35, "H3K9me3": 0.0,
+}  # fmt: skip
+COMMAND = "python -m experiments.train --store=roadmap.zarr --run=runs/cnn --model=promoter_cnn"
+
+
+@dataclasses.dataclass
+class MadeUpRun:
+    """What is made up: how well each assay (set) predicts, how trainings end, the store."""
+
+    cells: tuple = ("E003", "E116", "E123")
+    assays: dict = dataclasses.field(default_factory=lambda: MARKS)
+    chromosomes: int = 14
+    genes: int = 1400
+    cv: str = "chromosomes_5"
+    folds: tuple = ("all",)
+    target: str = "log2"
+    epochs: int = 14
+    quarantined: tuple = ()  # (cell, assay) pairs
+
+    def write(self, folder: pathlib.Path) -> pd.DataFrame:
+        """Train and evaluate; the ranking. Nothing is learned, and nothing predicted."""
+        store = self._store(folder.with_name(f"{folder.name}.zarr"))
+        request = TrainRequest(
+            store=str(store.path), model="promoter_cnn", model_options={"width": 0.02},
+            assays=list(self.assays), cv=self.cv, folds=list(self.folds), target=self.target,
+            train_config=TrainConfig(epochs=self.epochs),
+        )  # fmt: skip
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_Training, "run", lambda own: self._train(own))
+            patch.setattr(
+                Ensemble, "predict", lambda own, store, genes, **_: self._predict(own, store, genes)
+            )
+            card = train(request, folder, command=COMMAND)
+            checkpoint.write_card(folder, card | {"seconds": 3730.0})
+            return evaluate(folder)
+
+    def _store(self, path: pathlib.Path) -> WindowStore:
+        """Expression as in nature; signal that says nothing."""
+        random = np.random.default_rng(0)
+        names = [f"chr{i + 1}" for i in range(self.chromosomes)]
+        share = np.linspace(2, 0.7, self.chromosomes)
+        chrom = np.repeat(names, np.floor(self.genes * share / share.sum()).astype(int))
+        genes = pd.DataFrame(
+            {
+                "gene_id": [f"ENSG{i:011d}" for i in range(len(chrom))],
+                "name": "",
+                "chrom": chrom,
+                "tss": np.arange(len(chrom)) * 10_000 + 20_000,
+                "strand": "+",
+            }
+        )
+        assays = list(dict.fromkeys(name for label in self.assays for name in label.split("+")))
+        tracks = [[cell, assay] for cell in self.cells for assay in assays]
+        manifest = Manifest(
+            window_bp=6000, bin_bp=100, assembly="hg19",
+            chrom_sizes=dict.fromkeys(names, 250_000_000), chromosomes=names, blind=names[1:4],
+            cells=list(self.cells), assays=assays, tracks=tracks,
+            units=dict.fromkeys(assays, "pvalue"),
+            groups={name: "accessibility" if name == "DNase" else "histone" for name in assays},
+            min_covered=0.0, tss="gene_5p", candidates_sha256="0",
+            left_out={"not on the chosen chromosomes": 868, "no expression": 12},
+        )  # fmt: skip
+        level = np.minimum(random.gamma(1.2, 2, (len(self.cells), len(chrom))), 13)
+        store = WindowStore.create(path, manifest, genes, 2**level - 1)
+        signal = random.random((len(chrom), 60), np.float32)
+        for cell, assay in tracks:
+            store.write_slab(cell, assay, signal, np.ones(len(chrom)), [])
+        return store
+
+    def _train(self, training) -> None:
+        """Stands for a population's training: it leaves logs, and weights of zeros."""
+        random = np.random.default_rng(0)
+        runs = training.group.runs
+        shapes = training.group.trainer.state_shapes()
+        logs = [self._log(run, random) for run in runs]
+        weights = jax.tree.map(
+            lambda x: np.zeros((len(runs), *x.shape), x.dtype),
+            {"params": shapes.best_params, "stats": shapes.best_stats},
+        )
+        ended = dataclasses.make_dataclass("Ended", ["runs", "logs"])(runs, logs)
+        training.parts.save((training._records(ended, list(range(len(runs)))), weights), ([], None))
+        training.parts.close()
+
+    def _log(self, run, random) -> Log:
+        failed = (run.cell, run.label) in self.quarantined
+        epochs = 1 if failed else int(random.integers(8, self.epochs + 1))
+        epoch = np.arange(1, epochs + 1)
+        floor = 1 - self.assays[run.label] ** 2
+        train = floor * 0.8 + (1.1 - floor) * np.exp(-epoch / 3) + random.normal(0, 0.01, epochs)
+        validation = floor + (1.2 - floor) * np.exp(-epoch / 2) + random.normal(0, 0.03, epochs)
+        if failed:
+            train[-1] = validation[-1] = np.nan
+        status = FINISHED if epochs == self.epochs else STOPPED
+        return Log(
+            train.tolist(), validation.tolist(), [1e-3] * epochs,
+            QUARANTINED if failed else status, 3 if failed else -1,
+        )  # fmt: skip
+
+    def _predict(self, ensemble, store, genes) -> xr.DataArray:
+        """Stands for `Ensemble.predict`, on the target's own scale."""
+        random = np.random.default_rng(1)
+        rows = store.genes.gene_id.isin(genes).to_numpy()
+        scales = [scale for member in ensemble.members for scale in member.scales]
+        found = []
+        for run, scale in zip(ensemble.runs, scales, strict=True):
+            skill = self.assays[run.label]
+            level = np.log2(store.read_expression([run.cell])[0, rows] + 1)
+            noise = random.normal(0, level.std(), len(level))
+            predicted = skill * (skill * (level - 2) + np.sqrt(1 - skill**2) * noise)
+            predicted = 2 + (predicted if skill else 0.1 * noise)
+            found.append(scale.to_raw(2**predicted - 1))
+        return xr.DataArray(np.array(found), dims=["run", "gene"])

@@ -78,16 +78,18 @@ def from_torch(
     used = {name: named[name] for name in named.keys() - unread.keys()}
     with collect() as problems:
         for name in sorted(wanted.keys() | used.keys()):
-            at, array = f"{where}: {name}", used.get(name)
+            array = used.get(name)
             if array is None or array.shape != wanted.get(name):
                 problems.add(
-                    at,
+                    f"{where}: {name}",
                     "no such key" if array is None else str(array.shape),
                     str(wanted.get(name, "nothing of that name")),
                     "give a checkpoint of Chromoformer, of this architecture",
                 )
-            if array is not None and name in wanted and not np.isfinite(array).all():
-                problems.add(at, "values that are not finite", "finite weights", "use another")
+        for name in sorted(wanted.keys() & used.keys()):
+            if not np.isfinite(used[name]).all():
+                at, found = f"{where}: {name}", "values that are not finite"
+                problems.add(at, found, "finite weights", "use another")
     flat: StateDict = {}
     for name, ours, _, transposed in _entries(config):
         array = used[name].astype(np.float32)

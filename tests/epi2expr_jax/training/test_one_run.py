@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ from flax import nnx
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.device_tracks import WindowSignal
+from epi2expr_jax.models.config import WindowModelConfig
 from epi2expr_jax.models.weights import constant, uniform
 from epi2expr_jax.training.one_run import (
     FINISHED,
@@ -31,10 +34,15 @@ RATE, DECAY, SHRINK, EPSILON = 0.1, 0.5, 0.01, 1e-7
 
 
 @dataclasses.dataclass(frozen=True)
-class LinearConfig:
+class LinearConfig(WindowModelConfig):
     """A weight for each assay's mean signal."""
 
+    window_bp: int = 300
+    bin_bp: int = 100
     assays: int = 2
+
+    NAME: ClassVar[str] = "linear"
+    TRAINING: ClassVar[Mapping] = {}
 
     def build(self, *, rngs):
         return Linear(self, rngs=rngs)

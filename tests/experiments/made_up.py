@@ -16,7 +16,7 @@ from epi2expr_jax.study.evaluate import evaluate
 from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.study.train import _Training, train
 from epi2expr_jax.training import checkpoint
-from epi2expr_jax.training.many_runs import Log
+from epi2expr_jax.training.many_runs import Log, Population
 from epi2expr_jax.training.one_run import FINISHED, QUARANTINED, STOPPED, TrainConfig
 
 MARKS = {  # how well each predicts, roughly as in Roadmap
@@ -94,14 +94,16 @@ class MadeUpRun:
     def _train(self, training) -> None:
         """Stands for a population's training: it leaves logs, and weights of zeros."""
         random = np.random.default_rng(0)
-        runs = training.group.runs
-        shapes = training.group.trainer.state_shapes()
+        group, runs = training.group, training.group.runs
+        shapes = group.trainer.state_shapes()
         logs = [self._log(run, random) for run in runs]
         weights = jax.tree.map(
             lambda x: np.zeros((len(runs), *x.shape), x.dtype),
             {"params": shapes.best_params, "stats": shapes.best_stats},
         )
-        ended = dataclasses.make_dataclass("Ended", ["runs", "logs"])(runs, logs)
+        ended = Population(
+            group.trainer, runs, group.inputs, group.cache, training.fit.lanes, saved=({}, logs)
+        )
         training.parts.save((training._records(ended, list(range(len(runs)))), weights), ([], None))
         training.parts.close()
 

@@ -59,7 +59,7 @@ def combine(
         scores = subset_scores(ensemble, store, bar.update)
     tables = {"subsets": shapley.subset_table(scores), "shapley": shapley.attribute(scores)}
     if trained is not None:
-        pairs = shapley.agreement(scores, trained)
+        pairs = shapley.compare_with_trained(scores, trained)
         if pairs.empty:
             raise InputError(
                 f"--against={against}",

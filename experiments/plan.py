@@ -18,7 +18,7 @@ from epi2expr_jax.inputs.track_cache import device_memory
 from epi2expr_jax.program import start
 from epi2expr_jax.study.assembly import Group, Study
 from epi2expr_jax.training.many_runs import Lanes
-from epi2expr_jax.training.planning import Fit, Pace, calibrate, fit
+from epi2expr_jax.training.planning import MemoryPlan, Pace, calibrate, plan_memory
 from experiments.cli.flags import define_training, request_of_flags
 from experiments.cli.progress import Shown
 from experiments.cli.shares import define_machine, machine_of_flags
@@ -26,7 +26,7 @@ from experiments.cli.shares import define_machine, machine_of_flags
 FLAGS = flags.FLAGS
 
 
-def describe(group: Group, how: Fit, pace: Pace) -> str:
+def describe(group: Group, how: MemoryPlan, pace: Pace) -> str:
     """One program's part of the plan, in words."""
     epochs = group.trainer.config.epochs
     seconds = pace.seconds(group.inputs, epochs)
@@ -69,7 +69,9 @@ def main() -> None:
     disk, seconds = 0, 0.0
     shown = Shown(pathlib.Path(FLAGS.run or "."))
     for group in study.groups(machine.share, machine.data_limit, shown.reading):
-        how = fit(group.trainer, group.runs, group.cache, lanes, at_once=machine.runs_at_once)
+        how = plan_memory(
+            group.trainer, group.runs, group.cache, lanes, at_once=machine.runs_at_once
+        )
         pace = calibrate(group.trainer, group.runs, group.inputs, group.cache, lanes)
         print(describe(group, how, pace))
         disk += how.disk_bytes

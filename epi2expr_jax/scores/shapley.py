@@ -136,7 +136,7 @@ def _intervals(
     return pd.DataFrame({name: mean, **columns})
 
 
-def agreement(scores: xr.Dataset, trained: pd.DataFrame) -> pd.DataFrame:
+def compare_with_trained(scores: xr.Dataset, trained: pd.DataFrame) -> pd.DataFrame:
     """Scores of a masked-mark model, and those of models trained on each subset alone.
 
     Args:
@@ -173,8 +173,8 @@ def agreement(scores: xr.Dataset, trained: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["cell", "subset", "size", "masked", "trained"])
 
 
-def rank_correlation(agreement: pd.DataFrame) -> pd.DataFrame:
-    """How well the two sides of `agreement` go together.
+def rank_correlation(compared: pd.DataFrame) -> pd.DataFrame:
+    """How well the two sides of `compare_with_trained` go together.
 
     Returns:
         One row a cell: cell, subsets, `spearman` and `pearson` correlation over subsets (NaN for
@@ -182,7 +182,7 @@ def rank_correlation(agreement: pd.DataFrame) -> pd.DataFrame:
         `largest` (of the absolute differences).
     """
     rows = []
-    for cell, part in agreement.groupby("cell", sort=False):
+    for cell, part in compared.groupby("cell", sort=False):
         masked, trained = part["masked"].to_numpy(), part["trained"].to_numpy()
         enough = len(part) >= 3 and np.ptp(masked) > 0 and np.ptp(trained) > 0
         gap = masked - trained

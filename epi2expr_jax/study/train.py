@@ -20,7 +20,7 @@ from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.many_runs import Lanes, Log, Population
 from epi2expr_jax.training.one_run import QUARANTINED, RUNNING, RunState
-from epi2expr_jax.training.planning import fit
+from epi2expr_jax.training.planning import plan_memory
 from epi2expr_jax.training.splits import digest, write_splits
 
 
@@ -131,19 +131,21 @@ class _Training:
         self.folder = run_dir / "checkpoints" / group.name
         self.parts = checkpoint.Parts(self.folder / machine.share.name)
         lanes = Lanes.default(machine.devices)
-        self.fit = fit(group.trainer, group.runs, group.cache, lanes, at_once=machine.runs_at_once)
+        self.memory = plan_memory(
+            group.trainer, group.runs, group.cache, lanes, at_once=machine.runs_at_once
+        )
 
     def run(self) -> None:
         """Train until no run is left, saving as asked; less memory is tried where it is short."""
-        at_once = self.fit.at_once
+        at_once = self.memory.at_once
         while True:
             population = self._population(at_once)
             try:
                 self._to_the_end(population)
             except OutOfMemory:
-                lanes = self.fit.lanes.count
+                lanes = self.memory.lanes.count
                 if population.chunks <= 1:
-                    raise InputError.of(_too_large(self.fit.lanes.width)) from None
+                    raise InputError.of(_too_large(self.memory.lanes.width)) from None
                 at_once = max(1, population.chunks // 2) * lanes
                 # Its arrays must be gone before others are made.
                 del population
@@ -191,7 +193,7 @@ class _Training:
             )
         return Population(
             trainer, runs, self.group.inputs, self.group.cache,
-            self.fit.lanes, at_once, (states, logs),
+            self.memory.lanes, at_once, (states, logs),
         )  # fmt: skip
 
     def _to_the_end(self, population: Population) -> None:

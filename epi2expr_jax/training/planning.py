@@ -1,4 +1,4 @@
-"""What fits on the devices, how a population is cut to fit, and what it will cost."""
+"""How many runs the devices hold at once, and what memory, disk and time a training takes."""
 
 import dataclasses
 import time
@@ -20,8 +20,8 @@ _CALIBRATION_BATCHES = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class Fit:
-    """How a population is cut to fit.
+class MemoryPlan:
+    """How many runs of a population the devices hold, and what that takes.
 
     Attributes:
         lanes: runs side by side.
@@ -61,7 +61,7 @@ class Fit:
         return 2 * min(self.runs, self.at_once) * self.state_bytes + self.runs * self.weight_bytes
 
 
-def fit(
+def plan_memory(
     trainer: Trainer,
     runs: Sequence[Run],
     cache: TrackCache,
@@ -69,12 +69,12 @@ def fit(
     *,
     at_once: int = 0,
     memory: int = 0,
-) -> Fit:
+) -> MemoryPlan:
     """Cut a population to what the devices hold.
 
     Args:
         cache: its tracks, which keep to their own limit.
-        at_once: as in `Fit`; 0: what fits.
+        at_once: as in `MemoryPlan`; 0: what fits.
         memory: bytes a device; 0: what it has.
 
     Raises:
@@ -93,7 +93,7 @@ def fit(
             f"{chunk_bytes / _STATES / 2**30:.2g} GiB, for {lanes.width} runs side by side",
             "make the model smaller (--width), or take a device with more memory",
         )
-    return Fit(
+    return MemoryPlan(
         lanes=lanes,
         runs=len(runs),
         at_once=max(lanes.count, at_once or chunks * lanes.count),

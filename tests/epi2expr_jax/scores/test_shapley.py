@@ -10,8 +10,8 @@ from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.masking import every_subset
 from epi2expr_jax.scores.intervals import jackknife
 from epi2expr_jax.scores.shapley import (
-    agreement,
     attribute,
+    compare_with_trained,
     rank_correlation,
     shapley_values,
     subset_table,
@@ -143,11 +143,11 @@ def trained_alone(scores, subsets, shift=0.0):
     return pd.DataFrame(rows)
 
 
-def test_agreement_is_taken_over_what_both_have(scores):
+def test_the_comparison_is_taken_over_what_both_have(scores):
     trained = trained_alone(scores, [1, 2, 3, 4], shift=0.01)
     foreign = trained[trained.assays == "K4"].assign(assays="CTCF")
     lacking = ~((trained.cell == "E2") & (trained.assays == "DNase"))
-    pairs = agreement(scores, pd.concat([trained[lacking], foreign]))
+    pairs = compare_with_trained(scores, pd.concat([trained[lacking], foreign]))
     assert set(pairs.subset) == {"K4", "K27", "K4+K27", "DNase"}
     np.testing.assert_allclose(pairs.trained - pairs.masked, 0.01, rtol=1e-9)
     assert set(pairs.loc[pairs.cell == ALL, "subset"]) == {"K4", "K27", "K4+K27"}
@@ -159,11 +159,11 @@ def test_agreement_is_taken_over_what_both_have(scores):
     assert summary.loc["E1", "subsets"] == 4
     np.testing.assert_allclose(summary.spearman, 1)
     np.testing.assert_allclose(summary.difference, -0.01, rtol=1e-9)
-    assert agreement(scores, foreign).empty
+    assert compare_with_trained(scores, foreign).empty
 
 
 def test_rank_correlation_needs_three_subsets(scores):
-    pairs = agreement(scores, trained_alone(scores, [1, 2]))
+    pairs = compare_with_trained(scores, trained_alone(scores, [1, 2]))
     summary = rank_correlation(pairs)
     assert summary.spearman.isna().all()
     assert (summary.subsets == 2).all()

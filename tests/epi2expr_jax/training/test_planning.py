@@ -1,4 +1,4 @@
-"""What fits, how it is cut, what it costs: sizes against those of real arrays."""
+"""Memory plans and their costs: sizes against those of real arrays."""
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ from epi2expr_jax.inputs.track_cache import TrackCache, device_memory
 from epi2expr_jax.models import REGISTRY
 from epi2expr_jax.training.many_runs import Lanes
 from epi2expr_jax.training.one_run import TrainConfig, Trainer
-from epi2expr_jax.training.planning import Pace, calibrate, fit
+from epi2expr_jax.training.planning import Pace, calibrate, plan_memory
 from epi2expr_jax.training.runs import Run, plan_runs
 from epi2expr_jax.training.splits import make_folds
 
@@ -43,7 +43,7 @@ def nbytes(tree):
 
 def test_sizes_are_those_of_the_arrays(study):
     data, _, runs = study
-    found = fit(TRAINER, runs, TrackCache(data), lanes(1), memory=1 << 30)
+    found = plan_memory(TRAINER, runs, TrackCache(data), lanes(1), memory=1 << 30)
     state = TRAINER.init(KEY)
     assert found.state_bytes == nbytes(state)
     assert found.weight_bytes == nbytes((state.params, state.stats))
@@ -58,22 +58,27 @@ def test_less_memory_means_fewer_at_once_and_never_narrower(study):
     state = nbytes(TRAINER.init(KEY))
     seen = []
     for states in (100, 14, 9, 4):
-        found = fit(TRAINER, runs, TrackCache(data), lanes(4), memory=int(states * state / 0.3) + 9)
+        found = plan_memory(
+            TRAINER, runs, TrackCache(data), lanes(4), memory=int(states * state / 0.3) + 9
+        )
         assert found.lanes.width == 4
         assert found.at_once % 4 == 0
         assert found.chunks * 4 * state <= states * state
         seen.append(found.at_once)
     assert seen == [100, 12, 8, 4]
     with pytest.raises(InputError, match="for 4 runs side by side"):
-        fit(TRAINER, runs, TrackCache(data), lanes(4), memory=int(3 * state / 0.3))
-    assert fit(TRAINER, runs, TrackCache(data), lanes(4), at_once=8, memory=1 << 30).at_once == 8
+        plan_memory(TRAINER, runs, TrackCache(data), lanes(4), memory=int(3 * state / 0.3))
+    assert (
+        plan_memory(TRAINER, runs, TrackCache(data), lanes(4), at_once=8, memory=1 << 30).at_once
+        == 8
+    )
 
 
 def test_signal_that_does_not_fit_is_streamed(study):
     data, _, runs = study
     track = TrackCache(data).track_bytes
     cache = TrackCache(data, limit=7 * track)
-    found = fit(TRAINER, runs, cache, lanes(1), memory=1 << 30)
+    found = plan_memory(TRAINER, runs, cache, lanes(1), memory=1 << 30)
     assert found.data_limit == 7 * track
     assert found.device_bytes == 18 * found.state_bytes + 6 * track  # never more than there are
 

@@ -112,7 +112,7 @@ def import_store(config: ImportConfig) -> WindowStore:
     with collect() as problems:
         for cell in todo:
             with problems.part():
-                means, depth, source = read_cell(config, meta, cell)
+                means, regions, source = read_cell(config, meta, cell)
                 if problems:
                     continue  # the other cells are still checked
                 if store is None:
@@ -122,7 +122,7 @@ def import_store(config: ImportConfig) -> WindowStore:
                 covered = np.ones(len(meta.genes), np.float32)
                 for a, assay in enumerate(config.assays):
                     if store.slab_record(cell, assay) is None:
-                        store.write_slab(cell, assay, means[a], covered, [source], depth[a])
+                        store.write_slab(cell, assay, means[a], covered, [source], regions[a])
     return WindowStore.open(path)
 
 
@@ -204,14 +204,14 @@ def read_cell(
     genes, assays = meta.genes, len(config.assays)
     regions = Regions.from_contacts(meta.contacts[cell], genes)
     means = np.empty((assays, len(genes), PROMOTER_BP // config.bin_bp), np.float32)
-    depth = np.empty((assays, regions.bins), np.float32)
+    signal = np.empty((assays, regions.bins), np.float32)
     # Two genes may share a promoter, and a pCRE may be one: a file can have several places.
     places: dict[str, list[tuple[np.ndarray, int]]] = defaultdict(list)
     for g, name in enumerate(_promoter_files(genes)):
         places[name].append((means[:, g], config.bin_bp))
     table = regions.table
     for name, first, bins in zip(_region_files(table), table["first"], table.bins, strict=True):
-        places[name].append((depth[:, first : first + bins], REGION_BIN_BP))
+        places[name].append((signal[:, first : first + bins], REGION_BIN_BP))
     widths = dict.fromkeys(_promoter_files(genes), PROMOTER_BP)
     widths |= dict(zip(_region_files(table), table.end - table.start, strict=True))
 
@@ -228,7 +228,7 @@ def read_cell(
         "bytes": size_on_disk(source, widths),
         "sha256": hashlib.sha256(every.encode()).hexdigest(),
     }
-    return means, depth, record
+    return means, signal, record
 
 
 def _promoter_files(genes: pd.DataFrame) -> list[str]:

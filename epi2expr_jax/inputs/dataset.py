@@ -139,7 +139,7 @@ class StoreDataset(Dataset):
         windows = self._windows(cell, assay)
         if not self._model.positions:
             return WindowSignal(windows[0])
-        return RegionTrack(windows, self._depths(cell, assay))
+        return RegionTrack(windows, self._region_signal(cell, assay))
 
     def transform(self, assay: str) -> str:
         """Which of `transforms.TRANSFORMS` an assay's signal goes through."""
@@ -182,7 +182,7 @@ class StoreDataset(Dataset):
         Raises:
             InputError: if they have negative values under a logarithm.
         """
-        raw = self._store.read_region_depth(cell, [assay])[0]
+        raw = self._store.read_region_signal(cell, [assay])[0]
         return self._checked(raw, f"regions of {cell}-{assay}", assay)
 
     def _checked(self, raw: np.ndarray, what: str, assay: str) -> np.ndarray:
@@ -208,22 +208,22 @@ class StoreDataset(Dataset):
             )
         )
 
-    def _depths(self, cell: str, assay: str) -> tuple[Float[np.ndarray, " _bins"], ...]:
+    def _region_signal(self, cell: str, assay: str) -> tuple[Float[np.ndarray, " _bins"], ...]:
         """The cell's regions at each resolution, end to end, and room at both ends."""
-        stored, depths = self._store.manifest.region_bin_bp, []
+        stored, signal = self._store.manifest.region_bin_bp, []
         raw = self.raw_regions(cell, assay) if self._model.contacts else None
         for bin_bp, length, most in zip(
             self._model.resolutions, self._model.positions, self._most_bins, strict=True
         ):
             # Wherever a padded region lies, its slice must not run off either end.
-            depth = np.zeros(most + 2 * length, np.float32)
+            padded = np.zeros(most + 2 * length, np.float32)
             if raw is not None:
                 factor = bin_bp // stored
                 fine, share = _apart(self._regions[cell], raw, stored, factor)
                 own = as_read(fine, self.level(cell, assay), factor, self.transform(assay), share)
-                depth[length : length + len(own)] = own
-            depths.append(depth)
-        return tuple(depths)
+                padded[length : length + len(own)] = own
+            signal.append(padded)
+        return tuple(signal)
 
     def regions(self, cell: str) -> CellRegions | None:
         """As `Dataset.regions`."""

@@ -51,7 +51,7 @@ class CellRegions:
         own: `[2, L]` which positions are the promoter's own, on the plus and on the minus strand;
             like `begin` and `bins` one entry a resolution.
         minus: `[G]` which genes are flipped.
-        begin: `[regions]` where a padded region begins in `depth`; at least one.
+        begin: `[regions]` where a padded region begins in `regions`; at least one.
         bins: `[regions]` how many bins each has.
         region: `[G, N]` the regions of each gene, best first; -1 where absent.
         score: `[G, N]` contact scores, 0 where absent.
@@ -72,12 +72,12 @@ class RegionTrack:
 
     Attributes:
         promoter: `[G, L]` transformed, centred, oriented, 0 in the padding.
-        depth: `[bins]` transformed regions, end to end, with room for a padded region before and
+        regions: `[bins]` transformed regions, end to end, with room for a padded region before and
             after.
     """
 
     promoter: tuple[Any, ...]
-    depth: tuple[Any, ...]
+    regions: tuple[Any, ...]
 
 
 Track = WindowSignal | RegionTrack
@@ -116,13 +116,13 @@ class RegionSignal:
         def padded(i: int) -> tuple[Float[Array, "P a L"], Array]:
             length = cell.own[i].shape[1]
             own = own_positions(cell.bins[i][region], length) & there[:, None]
-            depth = self.tracks.depth[i]
+            signal = self.tracks.regions[i]
 
             def one(begin: Array, assay: Array) -> Array:
-                return lax.dynamic_slice(depth, (assay, begin), (1, length))[0]
+                return lax.dynamic_slice(signal, (assay, begin), (1, length))[0]
 
             of_region = jax.vmap(one, in_axes=(None, 0))
-            every = jnp.arange(len(depth))
+            every = jnp.arange(len(signal))
             values = jax.vmap(of_region, in_axes=(0, None))(cell.begin[i][region], every)
             return jnp.where(own[:, None], values, 0), own
 
@@ -155,7 +155,7 @@ def signal_of(tracks: Sequence[Track], regions: CellRegions | None) -> Signal:
 def region_places(
     bins: Int[np.ndarray, " regions"], positions: int
 ) -> tuple[Int[np.ndarray, " regions"], Int[np.ndarray, " regions"]]:
-    """`begin` and `bins` of `CellRegions`, int32, for regions that lie end to end in `depth`.
+    """`begin` and `bins` of `CellRegions`, int32, for regions that lie end to end in `regions`.
 
     Args:
         bins: how many bins each region has; at most `positions`.

@@ -97,7 +97,7 @@ class PooledDataset(Dataset):
         regions = [track for track in tracks if isinstance(track, RegionTrack)]
         return RegionTrack(
             promoter=_joined(track.promoter for track in regions),
-            depth=_joined(track.depth for track in regions),
+            regions=_joined(track.regions for track in regions),
         )
 
     def regions(self, pool: str) -> CellRegions | None:
@@ -108,14 +108,14 @@ class PooledDataset(Dataset):
             return None
         # Every cell has arrays as long as the store's largest cell has.
         regions_each = len(cells[0].bins[0])
-        depth = self._data.track(self._pools[pool][0], self.assays[0])
-        assert isinstance(depth, RegionTrack)
+        track = self._data.track(self._pools[pool][0], self.assays[0])
+        assert isinstance(track, RegionTrack)
         return CellRegions(
             own=cells[0].own,
             minus=np.concatenate([cell.minus for cell in cells]),
             begin=tuple(
                 np.concatenate([cell.begin[i] + k * len(part) for k, cell in enumerate(cells)])
-                for i, part in enumerate(depth.depth)
+                for i, part in enumerate(track.regions)
             ),
             bins=_joined(cell.bins for cell in cells),
             region=np.concatenate(

@@ -83,10 +83,10 @@ def _met_regions(part: pd.DataFrame, cell: str, assay: str, store: WindowStore) 
 def contacts_of(store: WindowStore, cell: str, assay: str) -> pd.DataFrame:
     """Every contact of a cell: gene_id, chrom, start, end, score, and the region's mean signal."""
     regions = store.regions(cell)
-    depth = store.read_region_depth(cell, [assay])[0]
+    signal = store.read_region_signal(cell, [assay])[0]
     table = regions.table.assign(signal=np.nan)
     if len(table):
-        table["signal"] = np.add.reduceat(depth, table["first"].to_numpy()) / table["bins"]
+        table["signal"] = np.add.reduceat(signal, table["first"].to_numpy()) / table["bins"]
     joined = regions.contacts.join(table, on="region")
     joined["gene_id"] = store.genes.gene_id.to_numpy()[joined["gene"]]
     return joined[["gene_id", "chrom", "start", "end", "score", "signal"]]

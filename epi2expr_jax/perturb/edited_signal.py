@@ -57,7 +57,7 @@ class RawSignal:
         level: `[A]` what each track is divided by.
         begin: `[G]` left end of each window, in bp.
         minus: `[G]` which genes are flipped.
-        depth: `[A r F]` of the regions these genes touch (at least one), left-aligned, 0 beyond.
+        regions: `[A r F]` of the regions these genes touch (at least one), left-aligned, 0 beyond.
         region_begin, region_end: `[r]` in bp; an absent region is empty.
         region: `[G N]` which of them each gene touches, best first; -1 where absent.
         score: `[G N]` contact scores.
@@ -67,7 +67,7 @@ class RawSignal:
     level: Any
     begin: Any
     minus: Any
-    depth: Any
+    regions: Any
     region_begin: Any
     region_end: Any
     region: Any
@@ -104,14 +104,14 @@ class EditedSignal:
 
     Attributes:
         raw: the genes' signal.
-        window_source, depth_source: `[S G W]` and `[S r F]`, signals that edits mix in.
+        window_source, region_source: `[S G W]` and `[S r F]`, signals that edits mix in.
         edits: what is done to it.
         layout: how it is read.
     """
 
     raw: RawSignal
     window_source: Any
-    depth_source: Any
+    region_source: Any
     edits: EditTable
     layout: Layout
 
@@ -223,18 +223,18 @@ class EditedSignal:
         raw = self.raw
         effects = jnp.zeros((len(layout.gene), 2), bool)
         region = jnp.maximum(raw.region[gene[layout.gene], layout.slot], 0)
-        x = jnp.moveaxis(raw.depth[:, region], 0, 1)
+        x = jnp.moveaxis(raw.regions[:, region], 0, 1)
         if not self.layout.log:
             begin, end = self._region_bins(region, self.layout.bin_bp[1])
             pair_gene, pair_edit = gene[layout.gene], edit[layout.gene]
             share = self._shares(pair_gene, pair_edit, 0, begin, end, of_regions=True)
-            x, effects = self._edited(x, self.depth_source[:, region], pair_edit, share)
+            x, effects = self._edited(x, self.region_source[:, region], pair_edit, share)
         return x, region, effects
 
     def _region_bins(self, region, width: int) -> tuple[Array, Array]:
         """Start and end of every bin of a region; those beyond it are empty."""
         raw, fine = self.raw, self.layout.bin_bp[1]
-        bins = -(-raw.depth.shape[-1] * fine // width)
+        bins = -(-raw.regions.shape[-1] * fine // width)
         first, last = raw.region_begin[region][:, None], raw.region_end[region][:, None]
         begin = jnp.minimum(first + width * jnp.arange(bins)[None], last)
         return begin, jnp.minimum(begin + width, last)
@@ -257,7 +257,7 @@ class EditedSignal:
             begin, end = self._region_bins(region, width)
             pair_gene, pair_edit = gene[layout.gene], edit[layout.gene]
             share = self._shares(pair_gene, pair_edit, i, begin, end, of_regions=True)
-            y = self.depth_source[:, region]
+            y = self.region_source[:, region]
             y = jnp.stack([jnp.stack([read(own, a) for a in range(fine.shape[1])]) for own in y])
             x, effects = self._edited(x, y, pair_edit, share)
         have = -(-(self.raw.region_end[region] - self.raw.region_begin[region]) // width)

@@ -57,20 +57,22 @@ class EditReader:
         tracks = list(dict.fromkeys(pairs + others))
         raw = _read_raw(self, tracks, rows)
         forward = np.where(self.store.genes.strand.iloc[rows] == "-", -1, 1)
-        window, depth = [], []
+        window, regions = [], []
         window_bin, region_bin = self.layout.bin_bp
         for (*_, cell, assay, _), edit in self.sources.items():
             at = tracks.index((cell, assay))
             # In the units of the assay it stands in for, if depths are normalised.
             scale = raw.level[tracks.index((self.cell, edit.assay))] / raw.level[at]
             window.append(scale * _mixed(edit, raw.window[at], forward * window_bin))
-            region_bins = np.full(raw.depth.shape[1], region_bin)
-            depth.append(scale * _mixed(edit, raw.depth[at], region_bins))
+            region_bins = np.full(raw.regions.shape[1], region_bin)
+            regions.append(scale * _mixed(edit, raw.regions[at], region_bins))
         own = slice(len(pairs))
         raw = dataclasses.replace(
-            raw, window=raw.window[own], level=raw.level[own], depth=raw.depth[own]
+            raw, window=raw.window[own], level=raw.level[own], regions=raw.regions[own]
         )
-        return EditedSignal(raw, np.stack(window), np.stack(depth), self._table(rows), self.layout)
+        return EditedSignal(
+            raw, np.stack(window), np.stack(regions), self._table(rows), self.layout
+        )
 
     def raw(self, cell: str, assay: str) -> tuple[np.ndarray, np.ndarray]:
         """Raw windows of the genes that will be read, and all regions end to end; read once."""
@@ -148,7 +150,7 @@ def _read_raw(
     region = np.full((len(rows), most), -1, np.int32)
     score = np.zeros((len(rows), most), np.float32)
     begin = end = np.zeros(1, np.int32)
-    depth = np.zeros((len(tracks), 1, 1), np.float32)
+    signal = np.zeros((len(tracks), 1, 1), np.float32)
     if most:
         own = store.regions(cell)
         _require_same_regions(store, cell, {other for other, _ in tracks})
@@ -163,14 +165,14 @@ def _read_raw(
             place = table["first"].to_numpy()[:, None] + np.arange(padded)
             inside = np.arange(padded) < table.bins.to_numpy()[:, None]
             place = np.where(inside, place, 0)
-            depth = [np.where(inside, reader.raw(*pair)[1][place], 0) for pair in tracks]
-            depth = np.stack(depth)
+            signal = [np.where(inside, reader.raw(*pair)[1][place], 0) for pair in tracks]
+            signal = np.stack(signal)
     return RawSignal(
         window=window,
         level=np.array([dataset.level(c, a) for c, a in tracks], np.float32),
         begin=window_bounds(genes.tss.to_numpy(), model.window.window_bp)[0].astype(np.int32),
         minus=dataset.flipped[rows],
-        depth=depth.astype(np.float32),
+        regions=signal.astype(np.float32),
         region_begin=begin,
         region_end=end,
         region=region,

@@ -187,7 +187,7 @@ class WindowStore:
             self._array("coverage")[index].write(coverage).result()
             self._array("signal")[index].write(means).result()
             if regions is not None:
-                self._array(_depth(cell))[index[1]].write(regions).result()
+                self._array(_region_signal(cell))[index[1]].write(regions).result()
             marker = self._marker(cell, assay)
             marker.parent.mkdir(parents=True, exist_ok=True)
             write_json(marker, {"sources": list(sources), "sha256": _digest(*values)})
@@ -272,7 +272,7 @@ class WindowStore:
         self._require_regions(cell)
         return Regions.read(self.path / "regions" / cell)
 
-    def read_region_depth(self, cell: str, assays: Sequence[str]) -> np.ndarray:
+    def read_region_signal(self, cell: str, assays: Sequence[str]) -> np.ndarray:
         """Raw bin means of the cell's regions, end to end: `[A bin]`, float32, in the tracks' unit.
 
         Raises:
@@ -280,7 +280,7 @@ class WindowStore:
         """
         self._require_regions(cell)
         rows = self._indices("assay", assays, self.manifest.assays)
-        return self._read(_depth(cell), rows)
+        return self._read(_region_signal(cell), rows)
 
     def _require_regions(self, cell: str) -> None:
         self._indices("cell", [cell], self.manifest.cells)
@@ -352,7 +352,7 @@ class WindowStore:
         index = self.manifest.cells.index(cell), self.manifest.assays.index(assay)
         values = [self._read(name, index) for name in ("signal", "coverage")]
         if cell in self.manifest.regions_sha256:
-            values.append(self.read_region_depth(cell, [assay])[0])
+            values.append(self.read_region_signal(cell, [assay])[0])
         return _digest(*values)
 
 
@@ -377,7 +377,7 @@ def _digest_table(table: pd.DataFrame) -> str:
     return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()
 
 
-def _depth(cell: str) -> str:
+def _region_signal(cell: str) -> str:
     return f"regions/{cell}/depth"
 
 

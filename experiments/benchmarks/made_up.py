@@ -36,7 +36,7 @@ class OneTrack:
 
 
 class OneCell:
-    """Random log depth of promoters and regions as wide as real ones: a dataset of one cell."""
+    """Random signal of promoters and regions as wide as real ones: a dataset of one cell."""
 
     cells = ("cell",)
     assays = tuple(map(str, range(ASSAYS)))
@@ -51,7 +51,7 @@ class OneCell:
         width = random.lognormal(np.log(5300), 0.5, there.sum())
         width = np.clip(width, 1000, 40_000).astype(int)
 
-        def depth(*shape: int) -> np.ndarray:
+        def signal(*shape: int) -> np.ndarray:
             return np.log1p(random.gamma(0.5, 4, shape)).astype(np.float32)
 
         bins = [-(-width // resolution) for resolution in config.resolutions]
@@ -68,9 +68,9 @@ class OneCell:
         )
         self._tracks = {
             assay: RegionTrack(
-                promoter=tuple(depth(genes, n) for n in positions),
-                depth=tuple(
-                    depth(int(b.sum()) + 2 * n) for b, n in zip(bins, positions, strict=True)
+                promoter=tuple(signal(genes, n) for n in positions),
+                regions=tuple(
+                    signal(int(b.sum()) + 2 * n) for b, n in zip(bins, positions, strict=True)
                 ),
             )
             for assay in self.assays

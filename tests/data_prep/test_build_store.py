@@ -154,7 +154,7 @@ def test_contacts_become_regions_of_the_store(build_config, roadmap, contacts, t
     for row, regions in zip(tracks.itertuples(), (first, second), strict=True):
         table = regions.table
         expected = region_means(row.path, list(table.chrom), table.start, table.end, 100)
-        depth = store.read_region_depth(row.cell, [row.assay])[0]
+        depth = store.read_region_signal(row.cell, [row.assay])[0]
         assert depth.shape == (13 * len(table),)
         np.testing.assert_array_equal(depth, expected)
     assert store.verify() == []
@@ -196,8 +196,8 @@ def test_a_blacklist_hides_bins_of_regions_and_leaves_out_genes(build_config, co
     (here,) = np.flatnonzero((kept[places] == region[places]).all(axis=1))
     first = kept.first[here]
     assay = store.manifest.assays[0]
-    hidden = store.read_region_depth(cell, [assay])[0, first : first + 13]
-    shown = whole.read_region_depth(cell, [assay])[0, region.first : region.first + 13]
+    hidden = store.read_region_signal(cell, [assay])[0, first : first + 13]
+    shown = whole.read_region_signal(cell, [assay])[0, region.first : region.first + 13]
     assert (hidden[1:3] == 0).all()
     np.testing.assert_array_equal(np.delete(hidden, [1, 2]), np.delete(shown, [1, 2]))
     assert (shown[1:3] > 0).all()

@@ -81,7 +81,7 @@ def test_the_published_demo(shared_data, tmp_path):
     meta = pd.read_csv(demo / "demo_meta.csv").set_index("gene_id").loc[store.genes.gene_id]
     signal = store.read_signal(["E003"], list(MARKS))[0]
     regions = store.regions("E003")
-    depth = store.read_region_depth("E003", list(MARKS))
+    depth = store.read_region_signal("E003", list(MARKS))
     places = {
         f"{gene.chrom}:{gene.tss - 20_000}-{gene.tss + 20_000}": signal[:, i]
         for i, gene in enumerate(store.genes.itertuples())
@@ -131,7 +131,7 @@ def test_several_cells_share_their_common_genes(prepared):
         own = [bases(cell, name).astype(float) for name in ("chr1:200-300", "chr2:500-750")]
         parts = [own[0], own[1][:, :100], own[1][:, 100:200], own[1][:, 200:]]
         expected = np.stack([part.mean(1) for part in parts], 1).astype(np.float32)
-        np.testing.assert_array_equal(store.read_region_depth(cell, ["m1", "m2"]), expected)
+        np.testing.assert_array_equal(store.read_region_signal(cell, ["m1", "m2"]), expected)
         assert store.regions(cell).by_gene(3, 2)[0].tolist() == [[0, -1], [1, 0], [-1, -1]]
     assert store.verify() == []
 

@@ -193,7 +193,7 @@ def test_contacts_of_regions(distal_store):
     located = locate(table, [pcre(0)], distal_store, 40_000)
     found = region_table(located, ASSAY, distal_store, 40_000).set_index("gene_id")
     regions = distal_store.regions("E003")
-    depth = distal_store.read_region_depth("E003", [ASSAY])[0]
+    depth = distal_store.read_region_signal("E003", [ASSAY])[0]
     best = regions.contacts[regions.contacts["rank"] == 0]
     assert len(found) == len(best)
     beyond = 0

@@ -43,17 +43,17 @@ def made_up(regions):
     count = np.minimum(random.integers(0, MOST + 1, GENES), regions)
     there = np.arange(MOST) < count[:, None]
     region = np.where(there, random.integers(0, max(regions, 1), there.shape), -1)
-    values, places, depth = [], [], []
+    values, places, signal = [], [], []
     for length in LENGTHS:
         # One more that no gene touches: a cell always has one.
         have = random.integers(1, length + 1, regions + 1)
         have[:2] = [length, 1][: len(have)]
         values.append([random.normal(size=(ASSAYS, n)).astype(np.float32) for n in have])
-        depth.append(np.pad(np.concatenate(values[-1], 1), ((0, 0), (length, length))))
+        signal.append(np.pad(np.concatenate(values[-1], 1), ((0, 0), (length, length))))
         places.append(region_places(have, length))
     promoter = [random.normal(size=(ASSAYS, GENES, n)).astype(np.float32) for n in LENGTHS]
     tracks = [
-        RegionTrack(tuple(part[a] for part in promoter), tuple(part[a] for part in depth))
+        RegionTrack(tuple(part[a] for part in promoter), tuple(part[a] for part in signal))
         for a in range(ASSAYS)
     ]
 

@@ -244,7 +244,7 @@ def test_tracks_and_regions_of_region_models():
     ((track,), pair) = cache.get(PAIRS[5:6], DEVICE), PAIRS[5]
     values = values_of(pair).values
     np.testing.assert_array_equal(track.promoter[1], values[None, :, :2])
-    np.testing.assert_array_equal(track.depth[0], values[None, 0])
+    np.testing.assert_array_equal(track.regions[0], values[None, 0])
     for _ in range(2):
         region = cache.regions("c2", DEVICE).region
         np.testing.assert_array_equal(region, np.ones((1, 5, 2)))

@@ -77,7 +77,7 @@ def test_a_place_meets_the_best_of_the_regions_that_it_overlaps(distal_store, as
     contacts = contacts_of(distal_store, CELL, assay)
     regions = distal_store.regions(CELL)
     assert len(contacts) == len(regions.contacts)
-    depth = distal_store.read_region_depth(CELL, [assay])[0]
+    depth = distal_store.read_region_signal(CELL, [assay])[0]
     first = regions.contacts.iloc[0]
     own = regions.table.iloc[int(first.region)]
     (row,) = contacts[

@@ -305,15 +305,15 @@ def on_device(config, genes):
     """The drawn genes as a dataset would give them to a run."""
     there = np.arange(config.contacts) < genes["contacts"][:, None]
     region = np.where(there, np.arange(there.size).reshape(there.shape), -1)
-    depth, begin, bins = [], [], []
+    signal, begin, bins = [], [], []
     for x, valid in zip(genes["region"], genes["region_valid"], strict=True):
         length = x.shape[-1]
-        depth.append(jnp.asarray(np.moveaxis(x, 2, 0).reshape(config.assays, -1)))
+        signal.append(jnp.asarray(np.moveaxis(x, 2, 0).reshape(config.assays, -1)))
         begin.append(jnp.arange(there.size) * length)
         bins.append(jnp.asarray(valid.sum(-1).reshape(-1)))
     tracks = RegionTrack(
         promoter=tuple(jnp.asarray(np.moveaxis(x, 1, 0)) for x in genes["promoter"]),
-        depth=tuple(depth),
+        regions=tuple(signal),
     )
     cell = CellRegions(
         own=tuple(jnp.asarray(valid[:2]) for valid in genes["promoter_valid"]),

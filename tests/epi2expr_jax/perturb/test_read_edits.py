@@ -71,7 +71,7 @@ def test_what_is_put_in_place_of_signal(distal_store, rows):
 
 def test_a_track_is_read_once_however_many_blocks_are(distal_store, rows, monkeypatch):
     read = []
-    for name in ("read_signal", "read_region_depth"):
+    for name in ("read_signal", "read_region_signal"):
         original = getattr(WindowStore, name)
 
         def counted(store, cells, assays, *rest, name=name, original=original):

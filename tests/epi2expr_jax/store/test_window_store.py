@@ -256,7 +256,7 @@ def test_regions_and_labels_round_trip(contact_store):
     region, score = regions.by_gene(700, 2)
     assert region[[3, 8, 0]].tolist() == [[1, 0], [1, 2], [-1, -1]]
     assert score[[3, 8, 0]].tolist() == [[4, 2], [3, 3], [0, 0]]
-    np.testing.assert_array_equal(back.read_region_depth("c2", ["m2", "m1"]), DEPTH[::-1])
+    np.testing.assert_array_equal(back.read_region_signal("c2", ["m2", "m1"]), DEPTH[::-1])
     np.testing.assert_array_equal(back.read_labels(["c2", "c1"]), LABELS[::-1])
     assert back.manifest.given_labels
     assert back.verify() == []
@@ -264,7 +264,7 @@ def test_regions_and_labels_round_trip(contact_store):
 
 def test_a_store_without_contacts_or_labels_says_so(store):
     assert store.read_labels(["c1"]) is None
-    for read in (store.regions, lambda cell: store.read_region_depth(cell, ["m1"])):
+    for read in (store.regions, lambda cell: store.read_region_signal(cell, ["m1"])):
         with pytest.raises(InputError, match=r"c1.*--interactions"):
             read("c1")
 
@@ -274,7 +274,7 @@ def test_a_cell_whose_contacts_all_left_has_empty_regions(tmp_path):
         tmp_path / "s", MANIFEST, GENES, EXPRESSION, {"c1": CONTACTS.tail(1)}
     )
     store.write_slab("c1", "m1", *slab(0), [], np.empty(0))
-    assert store.read_region_depth("c1", ["m1"]).shape == (1, 0)
+    assert store.read_region_signal("c1", ["m1"]).shape == (1, 0)
     assert store.regions("c1").table.empty
 
 

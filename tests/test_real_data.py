@@ -169,7 +169,7 @@ def batches(signal, order, plan):
 def as_given(signal, plan):
     """The inputs of all genes as the model gets them, in the form of `reference`, a resolution."""
     every = jnp.ones(signal.cell.minus.size, bool)
-    order = plan.order(every, jax.random.key(0), signal.contacts())
+    order = plan.order(every, jax.random.key(0), signal.n_contacts())
     genes, mask, batch = jax.tree.map(np.asarray, batches(signal, order, plan))
     assert sorted(genes[mask]) == list(range(len(every)))
     layout = TokenLayout.of(plan.slots)
@@ -200,7 +200,7 @@ def test_inputs_equal_those_of_the_published_loader(
         reference(published, meta, store.genes, resolution, window_bp)
         for resolution in model.resolutions
     ]
-    contacts = np.asarray(signal.contacts())
+    contacts = np.asarray(signal.n_contacts())
     assert contacts.sum() == 580
     for balanced, slots in ((False, 200), (True, 149)):
         plan = BatchPlan.of(25, 8, [contacts], balanced=balanced)
@@ -224,7 +224,7 @@ def test_inputs_equal_those_of_the_real_loader(window_bp, prepared_store, shared
     )
     model = dataclasses.replace(MODEL, window_bp=window_bp)
     signal = load_dataset(prepared_store, model, ["E003"], NPY_MARKS).signal("E003", NPY_MARKS)
-    plan = BatchPlan.of(25, 8, [np.asarray(signal.contacts())], balanced=True)
+    plan = BatchPlan.of(25, 8, [np.asarray(signal.n_contacts())], balanced=True)
     ours = dict(zip(model.resolutions, as_given(signal, plan), strict=True))
     for g in range(len(genes)):
         item = real[g]

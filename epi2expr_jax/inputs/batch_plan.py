@@ -56,13 +56,13 @@ class BatchPlan:
         return cls(size, tuple(slots.tolist()) if most else (), balanced=True)
 
     def order(
-        self, part: Bool[Array, " G"], key: Any | None, contacts: Int[Array, " G"] | None
+        self, part: Bool[Array, " G"], key: Any | None, n_contacts: Int[Array, " G"] | None
     ) -> Int[Array, " P"]:
         """The genes of `part` in the order they are dealt, then the others.
 
         Args:
             key: shuffles; without it genes keep their order as far as the plan allows.
-            contacts: numbers of contacts, for a balanced plan.
+            n_contacts: of each gene, for a balanced plan.
         """
         if key is None:
             rank = jnp.zeros(part.shape)
@@ -70,8 +70,8 @@ class BatchPlan:
             # Sorting uniforms, unlike `jax.random.permutation`, gives the same order whatever the
             # padding.
             rank = jax.random.uniform(key, part.shape)
-        if self.balanced and contacts is not None:
-            rank = rank - contacts
+        if self.balanced and n_contacts is not None:
+            rank = rank - n_contacts
         order = jnp.argsort(jnp.where(part, rank, 2.0))
         # A slice that would run off the end is otherwise moved back, silently, by XLA.
         return jnp.pad(order, (0, -order.size % self.size))

@@ -37,7 +37,7 @@ class WindowSignal:
         """The windows of a batch of genes, with the assays as channels."""
         return jnp.moveaxis(self.values[:, genes], 0, -1)
 
-    def contacts(self) -> None:
+    def n_contacts(self) -> None:
         """Windows have none."""
         return
 
@@ -96,7 +96,7 @@ class RegionSignal:
     tracks: RegionTrack
     cell: CellRegions
 
-    def contacts(self) -> Int[Array, " G"]:
+    def n_contacts(self) -> Int[Array, " G"]:
         """How many regions each gene touches."""
         return (self.cell.region >= 0).sum(-1)
 
@@ -143,7 +143,7 @@ class Gathered(typing.Protocol):
 
     def gather(self, genes: Any, plan: BatchPlan, /) -> Any: ...
 
-    def contacts(self) -> Any: ...
+    def n_contacts(self) -> Any: ...
 
 
 def signal_of(tracks: Sequence[Track], regions: CellRegions | None) -> Signal:

@@ -295,8 +295,8 @@ def _work(
     for key, ((cell, assays), runs) in enumerate(member.by_tracks().items()):
         dataset = ensemble.dataset(store, member.model_config, [cell], assays)
         signal = dataset.signal(cell, assays)
-        contacts = signal.contacts()
-        slots = 0 if contacts is None else int(np.asarray(contacts)[rows].max())
+        n_contacts = signal.n_contacts()
+        slots = 0 if n_contacts is None else int(np.asarray(n_contacts)[rows].max())
         plan = BatchPlan(_BATCH, (slots,) * _BATCH if slots else ())
         for run in runs:
             weights = jax.tree.map(lambda x, run=run: x[run], member.weights)

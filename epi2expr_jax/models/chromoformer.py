@@ -294,7 +294,7 @@ class Chromoformer(nnx.Module):
         """What each resolution makes of a promoter (0) and its regions before they meet; 0 beyond
         the plan's slots."""
         layout = TokenLayout.of(x.slots)
-        genes = len(x.contacts)
+        genes = len(x.n_contacts)
         return jnp.stack(
             [
                 jnp.concatenate([part[:genes, None], layout.regions_by_gene(part[genes:])], axis=1)
@@ -351,7 +351,7 @@ class Chromoformer(nnx.Module):
                 for i, part in enumerate(pairwise)
                 if part
             ),
-            tuple(layout.pairs_by_gene(jnp.stack(part, 1), x.contacts) for part in regulation),
+            tuple(layout.pairs_by_gene(jnp.stack(part, 1), x.n_contacts) for part in regulation),
         )
 
     def _encode(
@@ -381,7 +381,7 @@ class Chromoformer(nnx.Module):
         layout = TokenLayout.of(x.slots)
         # Of each row of the blocks: its region's contact score, and whether it is there.
         owner, token = np.maximum(layout.owner, 0), layout.token
-        present = jnp.asarray(token) <= x.contacts[owner]
+        present = jnp.asarray(token) <= x.n_contacts[owner]
         score = jnp.pad(x.score, ((0, 0), (1, 0)))
         frequency = jnp.where(present, score[owner, token], 0)
         read, weights = [], []
@@ -389,7 +389,7 @@ class Chromoformer(nnx.Module):
             regulated, regulation = resolution.regulate(
                 own[layout.rows], frequency, present, layout, every_token
             )
-            read.append(own[: len(x.contacts)] + regulated)
+            read.append(own[: len(x.n_contacts)] + regulated)
             weights.append(regulation)
         hidden = nnx.relu(self.head(jnp.concatenate(read, axis=1)))
         return self.output(hidden), weights

@@ -63,14 +63,14 @@ class TokenLayout:
         return dense.at[self.gene, self.slot].set(x, unique_indices=True)
 
     def pairs_by_gene(
-        self, x: Float[Array, "S J H T T"], contacts: Int[Array, " B"]
+        self, x: Float[Array, "S J H T T"], n_contacts: Int[Array, " B"]
     ) -> Float[Array, "B J H N N"]:
         """What stands between any two tokens of a gene (`N`: the promoter, then its regions)."""
         tokens = np.arange(1 + len(self.prefix))
         block, row = np.divmod(self.first[:, None] + tokens, self.owner.shape[1])
         row = np.where(block == block[:, :1], row, 0)  # past the block's end: absent anyway
         dense = x[block[:, :1, None], :, :, row[:, :, None], row[:, None, :]]
-        there = jnp.asarray(tokens)[None] <= contacts[:, None]
+        there = jnp.asarray(tokens)[None] <= n_contacts[:, None]
         both = there[:, :, None] & there[:, None, :]
         return jnp.moveaxis(jnp.where(both[..., None, None], dense, 0), (3, 4), (1, 2))
 
@@ -123,7 +123,7 @@ class RegionBatch:
         region: `[P F L]` the same of the regions, laid out by `TokenLayout`.
         region_valid: `[P L]`; all false for an absent region.
         score: `[B N]` contact scores, 0 where absent.
-        contacts: `[B]` how many regions each gene has.
+        n_contacts: `[B]` how many regions each gene has.
         slots: the plan's, which fix the layout.
     """
 
@@ -132,7 +132,7 @@ class RegionBatch:
     region: tuple[Any, ...]
     region_valid: tuple[Any, ...]
     score: Any
-    contacts: Any
+    n_contacts: Any
     slots: tuple[int, ...] = dataclasses.field(metadata={"static": True})
 
     @classmethod
@@ -153,7 +153,7 @@ class RegionBatch:
         """
         promoter, promoter_valid = zip(*promoters, strict=True)
         values, valid = zip(*regions, strict=True) if (regions := list(regions)) else ((), ())
-        contacts = jnp.minimum((region >= 0).sum(-1), np.asarray(slots, np.int32))
-        kept = np.arange(max(slots))[None] < contacts[:, None]
+        n_contacts = jnp.minimum((region >= 0).sum(-1), np.asarray(slots, np.int32))
+        kept = np.arange(max(slots))[None] < n_contacts[:, None]
         score = jnp.where(kept, score[:, : max(slots)], 0)
-        return cls(promoter, promoter_valid, values, valid, score, contacts, slots)
+        return cls(promoter, promoter_valid, values, valid, score, n_contacts, slots)

@@ -130,7 +130,7 @@ class EditedSignal:
         edits = EditTable(**table, intervals=self.edits.intervals[:, -1:])
         return dataclasses.replace(self, edits=edits)
 
-    def contacts(self) -> Int[Array, " Q"] | None:
+    def n_contacts(self) -> Int[Array, " Q"] | None:
         """How many regions the gene of each query touches."""
         if not self.layout.positions:
             return None

@@ -105,7 +105,7 @@ class Span(Place):
 
 
 @dataclasses.dataclass(frozen=True)
-class Contact(Place):
+class RegionPlace(Place):
     """The region that the gene touches with the `rank`-th best score, from 0."""
 
     rank: int = 0
@@ -161,9 +161,9 @@ def distal_bins(bp: int = 2000, window_bp: int = 40_000, promoter_bp: int = 6000
     return [span(edge, edge + bp) for edge in edges if edge + bp <= -half or edge >= half]
 
 
-def pcre(rank: int = 0) -> Contact:
+def pcre(rank: int = 0) -> RegionPlace:
     """The region in contact with the gene that has the best score (0), the second best, …"""
-    return Contact(f"pCRE {rank + 1}", rank=rank)
+    return RegionPlace(f"pCRE {rank + 1}", rank=rank)
 
 
 def interval(chrom: str, start: int, end: int) -> Interval:

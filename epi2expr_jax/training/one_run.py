@@ -249,7 +249,7 @@ class Trainer:
         if config.decay != 1:
             learning_rate = learning_rate * jnp.float32(config.decay) ** state.epoch
         shuffle = jax.random.fold_in(_wrap(inputs.order_key), state.epoch)
-        order = plan.order(inputs.train, shuffle, signal.contacts())
+        order = plan.order(inputs.train, shuffle, signal.n_contacts())
         genes = inputs.train.sum()
         dropout = jax.random.fold_in(_wrap(inputs.model_key), state.epoch)
 
@@ -373,7 +373,7 @@ def over_batches(
     The one loop of inference: `x` is a batch as gathered, `index [B]` its genes.
     """
     model = nnx.merge(graph, params, stats)
-    order = plan.order(wanted, None, signal.contacts())
+    order = plan.order(wanted, None, signal.n_contacts())
     count = wanted.sum()
 
     def step(i, predicted):

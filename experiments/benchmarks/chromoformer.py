@@ -39,7 +39,7 @@ _CONFIG = ChromoformerConfig(assays=ASSAYS)
 def _population(data: OneCell, precision: str = "float32") -> Population:
     """One run of the engine that `experiments.train` uses, with the published training."""
     trainer = region_trainer(_CONFIG, data, _TRAIN, _BATCH, precision)
-    return population(trainer, TrackCache(data), len(data.contacts), _TRAIN)
+    return population(trainer, TrackCache(data), len(data.n_contacts), _TRAIN)
 
 
 def training_pace(precision: str, rounds: int) -> float:
@@ -84,8 +84,8 @@ def torch_inputs(batch: RegionBatch, device: str) -> list[Any]:
     layout = TokenLayout.of(batch.slots)
     most = _CONFIG.contacts
     item: list[dict[int, Any]] = [{} for _ in range(5)]
-    contacts = np.asarray(batch.contacts)
-    absent = np.arange(1 + most) > contacts[:, None]
+    n_contacts = np.asarray(batch.n_contacts)
+    absent = np.arange(1 + most) > n_contacts[:, None]
     for i, resolution in enumerate(_CONFIG.resolutions):
         own = np.asarray(batch.promoter_valid[i])
         regions = np.asarray(layout.regions_by_gene(batch.region[i]))
@@ -99,7 +99,7 @@ def torch_inputs(batch: RegionBatch, device: str) -> list[Any]:
         )
         for part, value in zip(item, values, strict=True):
             part[resolution] = torch.tensor(np.ascontiguousarray(value), device=device)
-    frequency = np.zeros((len(contacts), 1 + most, 1 + most), np.float32)
+    frequency = np.zeros((len(n_contacts), 1 + most, 1 + most), np.float32)
     frequency[:, 0, 1:] = np.asarray(batch.score)
     return [*item, torch.tensor(frequency, device=device)]
 
@@ -143,7 +143,7 @@ def chromoformer(rounds: int) -> dict:
     trained = _population(data)
     state = trained.trainer.init(trained.inputs.model_key[0])  # those training begins with
     weights = jax.tree.map(lambda x: x[None], {"params": state.params, "stats": state.stats})
-    everything = np.ones((1, len(data.contacts)), bool)
+    everything = np.ones((1, len(data.n_contacts)), bool)
 
     def infer() -> np.ndarray:
         return predict_runs(_CONFIG, weights, trained.runs, trained.cache, everything)

@@ -57,7 +57,7 @@ class OneCell:
         bins = [-(-width // resolution) for resolution in config.resolutions]
         places = [region_places(b, n) for b, n in zip(bins, positions, strict=True)]
         begin, bins = zip(*places, strict=True)
-        self.contacts = count
+        self.n_contacts = count
         self._regions = CellRegions(
             own=tuple(np.ones((2, n), bool) for n in positions),
             minus=np.zeros(genes, bool),
@@ -94,7 +94,7 @@ def region_trainer(
 ) -> Trainer:
     """Trains a Chromoformer as published, but never stops; the first `train` genes train."""
     fields = {**config.TRAINING["decay"], "epochs": _EPOCHS, "batch_size": batch}
-    parts = data.contacts[:train], data.contacts[train:]
+    parts = data.n_contacts[:train], data.n_contacts[train:]
     plans = [BatchPlan.of(batch, config.contacts, [part], balanced=True) for part in parts]
     published = TrainConfig(plateau=None, early_stop=None, precision=precision, **fields)
     return Trainer(config, published, (plans[0], plans[1]))

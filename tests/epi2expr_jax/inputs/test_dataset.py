@@ -205,12 +205,12 @@ def test_promoters_and_regions_against_single_bases(region_store, orientation):
     flip = (GENES.strand == "-") & (orientation == "strand")
     for cell in cells:
         signal = data.signal(cell, channels)
-        count = np.asarray(signal.contacts())
+        count = np.asarray(signal.n_contacts())
         genes = np.argsort(-count, kind="stable")
         plan = BatchPlan.of(12, 8, [count], balanced=True)
         batch = gather(signal, genes, plan)
         own = [tables[cell][tables[cell].gene_id == f"g{g}"].head(8) for g in genes]
-        assert batch.contacts.tolist() == [len(rows) for rows in own]
+        assert batch.n_contacts.tolist() == [len(rows) for rows in own]
         for rows, score in zip(own, batch.score.tolist(), strict=True):
             assert score == [*rows.score, *[0.0] * (8 - len(rows))]
         layout = TokenLayout.of(plan.slots)
@@ -235,7 +235,7 @@ def test_a_model_without_contacts_needs_no_regions(region_store):
     data = load_dataset(store, model, CELLS, ["m1"])
     plan, _ = plan_batches(store, model, [], 4, balanced=True)
     batch = gather(data.signal("c1", ["m1"]), range(4), plan)
-    assert (batch.region, batch.score.shape, batch.contacts.tolist()) == ((), (4, 0), [0] * 4)
+    assert (batch.region, batch.score.shape, batch.n_contacts.tolist()) == ((), (4, 0), [0] * 4)
     with pytest.raises(InputError, match="build the store with --interactions") as caught:
         load_dataset(store, MODEL, CELLS, ["m1"])
     assert [p.where.rsplit(": ")[-1] for p in caught.value.problems] == ["c1", "c2"]
@@ -245,7 +245,7 @@ def test_a_cell_whose_genes_touch_nothing_is_valid(region_store):
     store = region_store(c1=contacts_of("c1").head(0))
     data = load_dataset(store, MODEL, ["c1"], ["m1"])
     batch = gather(data.signal("c1", ["m1"]), range(2), BatchPlan(2, (8, 8)))
-    assert not any(np.any(part) for part in (*batch.region, *batch.region_valid, batch.contacts))
+    assert not any(np.any(part) for part in (*batch.region, *batch.region_valid, batch.n_contacts))
 
 
 def test_regions_that_do_not_fit_the_model_are_refused(region_store):

@@ -86,13 +86,13 @@ def test_a_batch_against_brute_force(slots, regions):
     assays, genes = [2, 0], [3, 11, 0, 7, 7, 5, 2]
     signal = signal_of([tracks[assay] for assay in assays], jax.device_put(cell))
     assert isinstance(signal, RegionSignal)
-    np.testing.assert_array_equal(signal.contacts(), (cell.region >= 0).sum(1))
+    np.testing.assert_array_equal(signal.n_contacts(), (cell.region >= 0).sum(1))
     batch = gather(signal, genes, BatchPlan(7, slots))
     have = slots or (0,) * 7
     assert batch.slots == have
     region = cell.region[genes]
     contacts = np.minimum((region >= 0).sum(1), have)
-    np.testing.assert_array_equal(batch.contacts, contacts)
+    np.testing.assert_array_equal(batch.n_contacts, contacts)
     score = np.where(np.arange(MOST) < contacts[:, None], cell.score[genes], 0)
     np.testing.assert_array_equal(batch.score, score[:, : max(have)])
     layout = TokenLayout.of(have)
@@ -123,7 +123,7 @@ def test_a_batch_of_windows_has_the_assays_of_the_run_as_channels():
     values = np.random.default_rng(0).normal(size=(3, 5, 4)).astype(np.float32)
     signal = signal_of([WindowSignal(values[2]), WindowSignal(values[0])], None)
     assert isinstance(signal, WindowSignal)
-    assert signal.contacts() is None
+    assert signal.n_contacts() is None
     batch = gather(signal, [4, 4, 1], BatchPlan(3))
     assert batch.shape == (3, 4, 2)
     for b, gene in enumerate([4, 4, 1]):

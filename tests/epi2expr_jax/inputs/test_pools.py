@@ -84,7 +84,7 @@ def test_a_gene_of_a_pool_touches_its_own_cells_regions(distal_store):
         for a, b in zip(own.promoter, of_pool.promoter, strict=True):
             np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(own.score, of_pool.score)
-        assert own.contacts.sum() > 0
+        assert own.n_contacts.sum() > 0
 
 
 def test_normalised_tracks_have_a_mean_of_one(small_store):

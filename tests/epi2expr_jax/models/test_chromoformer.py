@@ -73,7 +73,7 @@ def batch_of(genes, index, slots):
         region=each("region", pair, layout.slot) if layout.prefix else (),
         region_valid=each("region_valid", pair, layout.slot) if layout.prefix else (),
         score=jnp.asarray(genes["score"][index][:, : max(slots)]),
-        contacts=jnp.asarray(genes["contacts"][index], jnp.int32),
+        n_contacts=jnp.asarray(genes["contacts"][index], jnp.int32),
         slots=slots,
     )
 
@@ -136,7 +136,7 @@ def predictions(title, batch):
     config = CONFIGS[title]
     program = prediction_program(same_program(config))
     params = golden_model(title)[0]
-    return np.asarray(program(params, batch, jnp.ones(len(batch.contacts), bool)))
+    return np.asarray(program(params, batch, jnp.ones(len(batch.n_contacts), bool)))
 
 
 # Gradients in one layout, predictions in the other; `make parity` has all gradients in both.

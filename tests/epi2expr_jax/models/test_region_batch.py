@@ -106,7 +106,7 @@ def batch_of(slots, regions=True):
 )
 def test_a_batch_keeps_the_best_regions_that_its_slots_hold(slots, contacts, score):
     batch = batch_of(slots)
-    assert batch.contacts.tolist() == contacts
+    assert batch.n_contacts.tolist() == contacts
     assert batch.score.tolist() == score
     assert [x.shape for x in batch.promoter] == [(3, 1, 2), (3, 1, 5)]
     assert [valid.shape for valid in batch.region_valid] == [(sum(slots), 2), (sum(slots), 5)]

@@ -38,7 +38,7 @@ def batch_of(signal):
     """Every query's input, in one batch."""
     slots = ()
     if signal.layout.positions:
-        slots = (int(signal.contacts().max()),) * signal.queries
+        slots = (int(signal.n_contacts().max()),) * signal.queries
     plan = BatchPlan(signal.queries, slots)
     return gathered(signal, jnp.arange(signal.queries), plan)
 

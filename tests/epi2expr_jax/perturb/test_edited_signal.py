@@ -122,7 +122,7 @@ def test_edited_signal_tells_how_many_regions_a_query_has(distal_store, rows):
     signal = signal_of(distal_store, SMALL, [assay], edits, rows)
     number, _ = distal_store.regions("E003").by_gene(len(distal_store.genes), 8)
     expected = np.repeat((number[rows] >= 0).sum(1), 2)
-    np.testing.assert_array_equal(signal.contacts(), expected)
+    np.testing.assert_array_equal(signal.n_contacts(), expected)
     assert isinstance(signal, EditedSignal)
     assert isinstance(signal.unedited(), EditedSignal)
     assert (signal.queries, signal.unedited().queries) == (2 * len(rows), len(rows))

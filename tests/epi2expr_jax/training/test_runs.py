@@ -112,7 +112,7 @@ def test_plans_serve_every_cell_and_fold(distal_store):
         needed = np.zeros(4, int)
         for fold in folds:
             for cell in cells:
-                contacts = np.asarray(data.signal(cell, assays).contacts())
+                contacts = np.asarray(data.signal(cell, assays).n_contacts())
                 ranked = np.sort(contacts[fold.masks(chrom)[part]])
                 first = ranked[::-1][:: -(-len(ranked) // 4)]
                 needed[: len(first)] = np.maximum(needed[: len(first)], first)

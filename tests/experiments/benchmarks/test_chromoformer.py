@@ -16,7 +16,7 @@ def test_the_pace_is_the_median_of_some_epochs(clock, monkeypatch):
     trained = []
 
     def population(data, precision):
-        trained.append((data.contacts, precision))
+        trained.append((data.n_contacts, precision))
         return types.SimpleNamespace(train_epoch=clock.taking(9, 4, 1, 2))
 
     monkeypatch.setattr(room, "_population", population)
@@ -41,7 +41,7 @@ def test_a_batch_is_what_the_originals_loader_gives(monkeypatch):
         region=(jnp.asarray(region),),  # the first of either gene, the second of the first
         region_valid=(jnp.asarray([[1, 0, 0], [1, 1, 0], [1, 1, 1]], bool),),
         score=np.array([[3.0, 2.0], [1.5, 0.0]], np.float32),
-        contacts=np.array([2, 1]),
+        n_contacts=np.array([2, 1]),
         slots=(2, 1),
     )
     *parts, frequency = room.torch_inputs(batch, "cpu")

@@ -25,7 +25,7 @@ def test_the_first_genes_train_and_the_last_runs_break():
 
 def test_a_cell_has_the_contacts_of_the_demo():
     data = made_up.OneCell(100)
-    assert np.bincount(data.contacts).tolist() == [11, 8, 3, 3, 4, 5, 4, 4, 58]
+    assert np.bincount(data.n_contacts).tolist() == [11, 8, 3, 3, 4, 5, 4, 4, 58]
     config = ChromoformerConfig(assays=made_up.ASSAYS, width=0.1)
     trainer = made_up.region_trainer(config, data, 96, 8)
     assert trainer.config.early_stop is None

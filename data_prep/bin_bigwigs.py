@@ -20,7 +20,7 @@ from absl import flags
 from tqdm import tqdm
 
 from data_prep.formats.bigwig import create_bigwig, open_bigwig, require_room, require_whole
-from data_prep.formats.bin_means import region_means
+from data_prep.formats.bin_means import interval_means
 from data_prep.work.conversion import conversion_from_flags, convert, define_conversion
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.program import start
@@ -71,7 +71,7 @@ def bin_bigwig(
 def _add_chromosome(file, source: pathlib.Path, chrom: str, size: int, bin_bp: int) -> None:
     starts = np.arange(0, size, -(-_STRETCH_BP // bin_bp) * bin_bp)
     ends = np.append(starts[1:], size)
-    means = region_means(source, [chrom] * len(starts), starts, ends, bin_bp).astype(np.float64)
+    means = interval_means(source, [chrom] * len(starts), starts, ends, bin_bp).astype(np.float64)
     whole = size // bin_bp
     if whole:
         file.addEntries(chrom, 0, values=means[:whole], span=bin_bp, step=bin_bp)

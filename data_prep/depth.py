@@ -41,7 +41,7 @@ from epi2expr_jax.program import start
 FLAGS = flags.FLAGS
 
 _READS = 1_000_000  # held at a time while a file is read
-_RUNS = 1_000_000  # written at a time
+_INTERVALS = 1_000_000  # written at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,7 @@ def depth_of(
         size: length of the chromosome, in bp; reads that pass its end are cut there.
 
     Returns:
-        Start, end and depth of each run, in order; neighbours differ in depth.
+        Start, end and depth of each interval, in order; neighbours differ in depth.
     """
     starts = np.sort(np.minimum(np.asarray(starts, np.int64), size))
     ends = np.sort(np.minimum(np.asarray(ends, np.int64), size))
@@ -104,7 +104,7 @@ def write_depth(
     elsewhere: dict[str, int] = {}
     number = {chrom: i for i, chrom in enumerate(chrom_sizes)}
     counts = np.zeros(len(chrom_sizes), np.int64)
-    # Reads by chromosome. A killed run leaves it, and the next one begins anew.
+    # Reads by chromosome. A killed run leaves it, and the next one begins again.
     spill = target.with_name(target.name + ".reads")
     shutil.rmtree(spill, ignore_errors=True)
     spill.mkdir()
@@ -138,17 +138,19 @@ def write_depth(
             ):
                 path = spill / str(number[chrom])
                 held = np.fromfile(path, np.int32) if path.exists() else np.zeros(0, np.int32)
-                runs = depth_of(held[::2], held[1::2], size)
-                require_room(target, len(runs[0]))
-                _add_runs(file, chrom, *runs)
+                intervals = depth_of(held[::2], held[1::2], size)
+                require_room(target, len(intervals[0]))
+                _add_intervals(file, chrom, *intervals)
     finally:
         shutil.rmtree(spill)
     return Counted(int(counts.sum()), elsewhere)
 
 
-def _add_runs(file, chrom: str, starts: np.ndarray, ends: np.ndarray, depth: np.ndarray) -> None:
-    for i in range(0, len(starts), _RUNS):
-        part = slice(i, i + _RUNS)
+def _add_intervals(
+    file, chrom: str, starts: np.ndarray, ends: np.ndarray, depth: np.ndarray
+) -> None:
+    for i in range(0, len(starts), _INTERVALS):
+        part = slice(i, i + _INTERVALS)
         names = np.full(len(starts[part]), chrom)
         file.addEntries(names, starts[part], ends=ends[part], values=depth[part])
 

@@ -1,12 +1,12 @@
-"""Do the regions whose marks matter most, by the model, hold more eQTLs than matched regions?
+"""Do the places whose marks matter most, by the model, hold more eQTLs than matched places?
 
     python -m experiments.enrichment --run=runs/cnn --regions=runs/cnn/effects.parquet \\
         --eqtls=significant.tsv.gz --background=tested.parquet --assembly=hg19
 
---regions has one row a gene and region: gene_id, chrom, start, end, effect (log2 units), distance
+--regions has one row a gene and place: gene_id, chrom, start, end, effect (log2 units), distance
 (bp from the TSS, signed along the strand), signal and perhaps contact; with columns cell or assay,
 each of these is tested apart. --eqtls and --background are variant-gene pairs: gene_id, chrom and
-pos (0-based) or end (1-based); other columns are passed over. Tables are Parquet, or delimited
+pos (0-based) or end (1-based); other columns are ignored. Tables are Parquet, or delimited
 text with a header (.csv with commas, others with tabs, gzipped or not).
 
 Writes into the run directory enrichment.csv and .parquet (the predicted effect and simple
@@ -48,11 +48,11 @@ def run_enrichment(
     permutations: int = 1000,
     seed: int = 0,
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Test the regions of a run; write and return the table, and what was left out.
+    """Test the places of a run; write and return the table, and what was left out.
 
     Args:
         tables: files by the name of their flag: regions, eqtls and perhaps background.
-        assembly: of the variants; that of the regions is in the run card.
+        assembly: of the variants; that of the places is in the run card.
         top, permutations, seed: see `epi2expr_jax.interpret.enrichment.enrich`.
 
     Raises:
@@ -75,7 +75,7 @@ def run_enrichment(
             read["eqtls"],
             read.get("background"),
             assembly=assembly,
-            regions_assembly=card["store"]["assembly"],
+            places_assembly=card["store"]["assembly"],
         )
         label = ", ".join(map(str, names))
         reading = functools.partial(tqdm, desc=label or "permutations", disable=None)
@@ -128,7 +128,7 @@ def describe(table: pd.DataFrame) -> str:
         first = part.iloc[0]
         lines.append(
             f"{', '.join(map(str, names))}{': ' if names else ''}{first.n_genes:,} genes with "
-            f"variants, {first.n_regions:,} regions, {first.n_chromosomes} chromosomes"
+            f"variants, {first.n_regions:,} places, {first.n_chromosomes} chromosomes"
         )
         lines.append(f"{'ranked by':<22} {'matched':<8} enrichment  95 % interval  p       lead")
         for row in part.itertuples():
@@ -161,16 +161,16 @@ def main() -> None:
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("regions", None, "Table of regions with their predicted effects.")
+    flags.DEFINE_string("regions", None, "Table of places with their predicted effects.")
     flags.DEFINE_string("eqtls", None, "Table of significant variant-gene pairs.")
     flags.DEFINE_string(
         "background",
         None,
-        "Table of the pairs that were tested; without it, a variant's chance to lie in a region is "
+        "Table of the pairs that were tested; without it, a variant's chance to lie in a place is "
         "taken to be proportional to its width.",
     )
     flags.DEFINE_string("assembly", None, "Of the variants: hg19, say. It must be the store's.")
-    flags.DEFINE_float("top", 0.2, "Share of a gene's regions that are its top ones.")
+    flags.DEFINE_float("top", 0.2, "Share of a gene's places that are its top ones.")
     flags.DEFINE_integer("permutations", 1000, "Within genes.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Of the permutations.")
 

@@ -32,7 +32,7 @@ from scipy import stats
 from tqdm import tqdm
 
 from epi2expr_jax.files import write_csv, write_parquet
-from epi2expr_jax.interpret.located import GeneTrack, gene_tracks, locate, region_table
+from epi2expr_jax.interpret.located import GenePlot, gene_plots, locate, place_table
 from epi2expr_jax.perturb.edits import forms
 from epi2expr_jax.perturb.effects import run as run_edits
 from epi2expr_jax.perturb.effects import summarise, to_frame
@@ -43,7 +43,7 @@ from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, jackknife
 from experiments.cli.edits import FACTORS, named_edits, named_places, to_number
 from experiments.cli.flags import define_run, define_store, refuse_without_effect
 from experiments.cli.genes import define_genes, genes_of
-from experiments.figures.altered_marks import effect_figures, one_change, track_figure
+from experiments.figures.altered_marks import effect_figures, gene_figure, one_change
 from experiments.figures.style import STYLE, save_figure
 
 FLAGS = flags.FLAGS
@@ -87,8 +87,8 @@ def perturb(
     write_parquet(out / "dose_distance.parquet", means)
     write_csv(out / "dose_distance.csv", means)
     located = locate(one_change(table), places, opened, window_bp)
-    write_parquet(out / "regions.parquet", region_table(located, assay, opened, window_bp))
-    _draw(means, gene_tracks(located, assay, opened, tracks), out)
+    write_parquet(out / "regions.parquet", place_table(located, assay, opened, window_bp))
+    _draw(means, gene_plots(located, assay, opened, tracks), out)
     return means
 
 
@@ -116,13 +116,13 @@ def mean_effects(table: pd.DataFrame) -> pd.DataFrame:
     return means.merge(shares.reset_index(), on=keys)
 
 
-def _draw(means: pd.DataFrame, tracks: Sequence[GeneTrack], out: pathlib.Path) -> None:
+def _draw(means: pd.DataFrame, plots: Sequence[GenePlot], out: pathlib.Path) -> None:
     folder = out / "tracks"
     shutil.rmtree(folder, ignore_errors=True)  # those of an earlier run are of other edits
     folder.mkdir()
     with matplotlib.rc_context(STYLE):
         drawn = effect_figures(means)
-        drawn |= {f"tracks/{track.gene['gene_id']}": track_figure(track) for track in tracks}
+        drawn |= {f"tracks/{plot.gene['gene_id']}": gene_figure(plot) for plot in plots}
         for name, figure in drawn.items():
             save_figure(figure, out / name)
 

@@ -166,7 +166,7 @@ def _read(path: pathlib.Path, needed: bool = False) -> pd.DataFrame:
 
 
 def _runs(card: dict[str, Any]) -> pd.DataFrame:
-    runs = pd.DataFrame([run for part in card["populations"] for run in part["runs"]])
+    runs = pd.DataFrame([run for population in card["populations"] for run in population["runs"]])
     runs["assay"] = ["+".join(assays) for assays in runs["assays"]]
     return runs
 

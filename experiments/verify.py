@@ -89,7 +89,7 @@ class Verification:
             )
         self.folds = read_splits(run_dir / "splits.json")
         self.store = WindowStore.open(store_path or self.card["store"]["path"])
-        self.rows = [row for part in self.card["populations"] for row in part["runs"]]
+        self.rows = [row for population in self.card["populations"] for row in population["runs"]]
 
     def claims(self) -> Iterator[Claim]:
         """Every claim, one after the other."""

@@ -95,7 +95,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "blacklist",
         "",
-        "BED (.gz) of regions whose signal is an artefact: bins that touch one count as bases "
+        "BED (.gz) of intervals whose signal is an artefact: bins that touch one count as bases "
         "without data, 0 in every track.",
     )
     flags.DEFINE_integer("workers", 2, "Worker processes; each reads one track.", lower_bound=1)

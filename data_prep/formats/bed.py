@@ -1,4 +1,4 @@
-"""BED: regions of the genome, to leave out (the ENCODE blacklist) or to alter marks in."""
+"""BED: intervals of the genome, to leave out (the ENCODE blacklist) or to alter marks in."""
 
 import pathlib
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ from epi2expr_jax.genome import match_chromosomes
 
 
 def read_bed(path: str | pathlib.Path, chrom_sizes: dict[str, int]) -> pd.DataFrame:
-    """The regions of a BED file (may be gzipped), on the chromosomes of the assembly.
+    """The intervals of a BED file (may be gzipped), on the chromosomes of the assembly.
 
     Returns:
         Columns `chrom` (spelled as the assembly does), `start` and `end` (0-based, half-open, bp),
         and `name`, empty where the file has none.
 
     Raises:
-        InputError: if the file cannot be read, naming the malformed lines, or if no region lies on
-            the assembly.
+        InputError: if the file cannot be read, naming the malformed lines, or if none is on the
+            assembly.
     """
     text = read_bytes(path, "a BED").decode(errors="replace")
     rows = []
@@ -45,11 +45,11 @@ def read_bed(path: str | pathlib.Path, chrom_sizes: dict[str, int]) -> pd.DataFr
     ]
     outside = [row for row in known if row[2] > chrom_sizes[row[0]]]
     if outside or not known:
-        chrom, first, end, _ = outside[0] if outside else ("no region", 0, 0, "")
+        chrom, first, end, _ = outside[0] if outside else ("no interval", 0, 0, "")
         raise InputError(
             str(path),
             f"{chrom}:{first}-{end}, off the chromosome's end" if outside else chrom,
-            "regions on the given assembly",
+            "intervals on the given assembly",
             "check --assembly, and that the file belongs to it",
         )
     return pd.DataFrame(sorted(known), columns=["chrom", "start", "end", "name"])
@@ -65,21 +65,21 @@ def touched_bins(
     starts: Integer[np.ndarray, "N"],
     ends: Integer[np.ndarray, "N"],
     bin_bp: int,
-    regions: pd.DataFrame,
+    hidden: pd.DataFrame,
 ) -> Bool[np.ndarray, "bins"]:
-    """Which bins of stretches share a base with any of `regions`.
+    """Which bins of some intervals share a base with any of `hidden`.
 
     Args:
-        chroms, starts, ends: the stretches, 0-based, half-open, in bp; each has
-            `ceil(width / bin_bp)` bins, which are returned stretch after stretch.
+        chroms, starts, ends: the intervals, 0-based, half-open, in bp; each has
+            `ceil(width / bin_bp)` bins, which are returned interval after interval.
         bin_bp: width of a bin, in bp.
-        regions: columns `chrom`, `start`, `end`.
+        hidden: columns `chrom`, `start`, `end`.
     """
     starts, ends = np.asarray(starts, np.int64), np.asarray(ends, np.int64)
     offsets = np.concatenate([[0], np.cumsum(-(-(ends - starts) // bin_bp))])
     touched = np.zeros(offsets[-1], bool)
     on = np.asarray(chroms, dtype=object)
-    by_chrom = {str(chrom): part for chrom, part in regions.groupby("chrom")}
+    by_chrom = {str(chrom): part for chrom, part in hidden.groupby("chrom")}
     for chrom, name in match_chromosomes(sorted(set(on)), by_chrom).items():
         members = np.flatnonzero(on == chrom)
         for first, end in by_chrom[name][["start", "end"]].to_numpy():

@@ -1,15 +1,15 @@
 """What is the mean signal of a bigWig track around each TSS?
 
-And what is it in other regions, such as the distant ends of a promoter's contacts?
+And in other intervals, such as the distant ends of a promoter's contacts?
 
 Means are exact (base-weighted, never from zoom levels) and read through pyBigWig. Bases that a
 track does not list count as 0 over all bases of their bin; how many there are is returned
 together with the means, so that nothing passes for measured that was not.
 
 Speed in windows per CPU second, 2,010 windows of 10 kb at 25 bp around the protein-coding TSSs of
-chr1, on a track of 4.7 million runs (mean 50 bp): lists of Python floats 2,100; one
+chr1, on a track of 4.7 million intervals (mean 50 bp): lists of Python floats 2,100; one
 `values(numpy=True)` a window 10,100; as here 14,300; pybigtools, in Rust, 18,400. (UCSC's blocks
-of 1,024 runs; with pyBigWig's own larger ones 1,900, 6,000, 8,600 and 15,100.)
+of 1,024 intervals; with pyBigWig's own larger ones 1,900, 6,000, 8,600 and 15,100.)
 """
 
 import pathlib
@@ -64,24 +64,24 @@ def window_means(
     return means, coverage
 
 
-def region_means(
+def interval_means(
     path: str | pathlib.Path,
     chroms: Sequence[str],
     starts: Integer[np.ndarray, "N"],
     ends: Integer[np.ndarray, "N"],
     bin_bp: int,
 ) -> Float32[np.ndarray, "bins"]:
-    """Mean signal of the bins of regions of any width.
+    """Mean signal of the bins of intervals of any width.
 
     Args:
         path: the bigWig file.
-        chroms: chromosome of each region, length `N`; `1` and `chr1` are the same.
-        starts: first base of each region, 0-based.
+        chroms: chromosome of each interval, length `N`; `1` and `chr1` are the same.
+        starts: first base of each interval, 0-based.
         ends: one beyond its last base.
         bin_bp: width of a bin, in bp.
 
     Returns:
-        The means, in the track's unit, region after region in the order given: for each
+        The means, in the track's unit, interval after interval in the order given: for each
         `ceil(width / bin_bp)` bins in genomic order, the last one over its remaining bases.
         Bases that the track does not list, or that lie beyond the chromosome, are 0.
 
@@ -94,7 +94,7 @@ def region_means(
     means = np.zeros(offsets[-1], np.float32)
     for index, begin, signal in _signals(path, chroms, starts, ends):
         first, last = int(starts[index]) - begin, int(ends[index]) - begin
-        means[offsets[index] : offsets[index + 1]] = _one_region(signal, first, last, bin_bp)
+        means[offsets[index] : offsets[index + 1]] = _one_interval(signal, first, last, bin_bp)
     finite = np.ones(len(starts), bool)
     finite[np.repeat(np.arange(len(starts)), bins)[~np.isfinite(means)]] = False
     _require_finite(path, finite, chroms, starts, ends)
@@ -135,7 +135,7 @@ def track_means(
 def track_region_means(
     sources: Sequence[Source], regions: pd.DataFrame, bin_bp: int
 ) -> Float32[np.ndarray, "bins"]:
-    """One track in regions, as `region_means`, averaged over replicates.
+    """One track in regions, as `interval_means`, averaged over replicates.
 
     Args:
         sources: the track's files, one a replicate; they have equal weight.
@@ -147,14 +147,14 @@ def track_region_means(
     """
     chroms = list(regions["chrom"])
     starts, ends = regions["start"].to_numpy(), regions["end"].to_numpy()
-    means = [region_means(source.location, chroms, starts, ends, bin_bp) for source in sources]
+    means = [interval_means(source.location, chroms, starts, ends, bin_bp) for source in sources]
     return np.asarray(np.mean(means, axis=0, dtype=np.float64), np.float32)
 
 
 def _signals(
     path: str | pathlib.Path, chroms: Sequence[str], starts: np.ndarray, ends: np.ndarray
 ) -> Iterator[tuple[int, int, np.ndarray]]:
-    """For each stretch `[start, end)` that lies on its chromosome, if only in part: its index, and
+    """For each interval `[start, end)` that lies on its chromosome, if only in part: its index, and
     a signal (one value a base, NaN where there is none) around it with the signal's first base.
     """
     on = np.asarray(chroms, dtype=object)
@@ -203,9 +203,9 @@ def _require_finite(
 def _spans(
     members: np.ndarray, starts: np.ndarray, ends: np.ndarray, length: int
 ) -> Iterator[tuple[list[int], int, int]]:
-    """Windows of one chromosome in runs of near neighbours, and the stretch each run reads.
+    """Windows of one chromosome in groups of near neighbours, and the interval each group reads.
 
-    A stretch ends where the chromosome ends. Windows wholly outside are left out.
+    An interval ends where the chromosome ends. Windows wholly outside are left out.
     """
     group: list[int] = []
     begin = end = 0
@@ -220,7 +220,7 @@ def _spans(
         if not group:
             begin = end = first
         group.append(int(index))
-        end = max(end, last)  # a region may lie inside one before it
+        end = max(end, last)  # an interval may lie inside one before it
     if group:
         yield group, begin, end
 
@@ -230,7 +230,7 @@ def _one_window(
 ) -> tuple[Float32[np.ndarray, "W"], float]:
     """Bin means and covered share of the window that begins at `offset` of `signal` (one a base).
 
-    The stretch only ends inside a window where the chromosome does, so what lies beyond is padding.
+    The signal only ends inside a window where the chromosome does, so what lies beyond is padding.
     """
     first, last = max(offset, 0), min(offset + window.window_bp, len(signal))
     bases = signal[first:last].copy()  # windows may share bases
@@ -243,7 +243,7 @@ def _one_window(
     return means.astype(np.float32), 1 - uncovered / (last - first)
 
 
-def _one_region(
+def _one_interval(
     signal: np.ndarray, first: int, last: int, bin_bp: int
 ) -> Float32[np.ndarray, "bins"]:
     """Bin means of `[first, last)` of `signal`, which only lacks what is off the chromosome."""

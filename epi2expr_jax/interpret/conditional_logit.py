@@ -1,11 +1,11 @@
-"""Where the variants of a gene are expected among its regions, given distance and signal.
+"""Where the variants of a gene are expected among its places, given distance and signal.
 
-A conditional logit (McFadden 1974; over a gene's regions: fgwas, Pickrell 2014): of a gene's
-variants, the share expected in a region is proportional to its exposure (variants tested, or
+A conditional logit (McFadden 1974; over a gene's places: fgwas, Pickrell 2014): of a gene's
+variants, the share expected in a place is proportional to its exposure (variants tested, or
 width) times the exponential of a smooth function of distance and signal. Genes count the same,
 however many variants in linkage disequilibrium they have.
 
-Axes: `G` genes, `N` regions of a gene, `P` ways to choose top regions, `Q` spline coefficients,
+Axes: `G` genes, `N` places of a gene, `P` ways to choose top places, `Q` spline coefficients,
 `K` chromosomes.
 """
 
@@ -22,21 +22,21 @@ _RIDGE = 0.1  # of a variant: keeps spline coefficients finite where no variant 
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class GeneRegions:
-    """Regions by gene, genes by chromosome; a gene's regions come first in its row.
+class GenePlaces:
+    """Places by gene, genes by chromosome; a gene's places come first in its row.
 
     Attributes:
-        row, place: of every region of the table, the row of its gene and its place in that row.
+        row, column: of every place of the table, the row of its gene and its column there.
         chrom: `[G]` each gene's chromosome.
-        at_risk: `[G N]` where there is a region.
+        at_risk: `[G N]` where there is a place.
         share: `[G N]` which share of the gene's significant variants lies there.
-        exposure: `[G N]` logarithm of what chances are proportional to; -inf where no region is.
+        exposure: `[G N]` logarithm of what chances are proportional to; -inf where no place is.
         covariates: `[G N]` each: distance (absolute), signal and exposure, as normal scores; side
             of the TSS.
     """
 
-    row: Int[np.ndarray, " regions"]
-    place: Int[np.ndarray, " regions"]
+    row: Int[np.ndarray, " places"]
+    column: Int[np.ndarray, " places"]
     chrom: np.ndarray
     at_risk: Bool[np.ndarray, "G N"]
     share: Float[np.ndarray, "G N"]
@@ -44,15 +44,15 @@ class GeneRegions:
     covariates: dict[str, Float[np.ndarray, "G N"]]
 
     @classmethod
-    def of(cls, table: pd.DataFrame) -> "GeneRegions":
-        """From a table of regions made by `variants.assign_variants`."""
+    def of(cls, table: pd.DataFrame) -> "GenePlaces":
+        """From a table of places made by `variants.assign_variants`."""
         genes = table.drop_duplicates("gene_id")[["gene_id", "chrom"]]
         rank = {name: i for i, name in enumerate(sort_chromosomes(genes["chrom"]))}
         genes = genes.iloc[np.argsort(genes["chrom"].map(rank), kind="stable")]
         row = pd.Index(genes["gene_id"]).get_indexer(pd.Index(table["gene_id"]))
-        place = table.groupby("gene_id").cumcount().to_numpy()
-        empty = np.zeros((len(genes), place.max() + 1))
-        self = cls(row, place, genes["chrom"].to_numpy(), empty > 0, empty, empty, {})
+        column = table.groupby("gene_id").cumcount().to_numpy()
+        empty = np.zeros((len(genes), column.max() + 1))
+        self = cls(row, column, genes["chrom"].to_numpy(), empty > 0, empty, empty, {})
         significant = self.pad(table["significant"])
         exposure = np.log(table["exposure"].to_numpy(float))
         of = {
@@ -75,9 +75,9 @@ class GeneRegions:
         return np.flatnonzero(np.r_[True, self.chrom[1:] != self.chrom[:-1]])
 
     def pad(self, values: np.ndarray | pd.Series, fill: float = 0.0) -> Float[np.ndarray, "G N"]:
-        """Values of the table's regions, gene by gene `[G N]`; `fill` where a gene has no more."""
+        """Values of the table's places, gene by gene `[G N]`; `fill` where a gene has no more."""
         padded = np.full(self.share.shape, fill)
-        padded[self.row, self.place] = values
+        padded[self.row, self.column] = values
         return padded
 
     def no_basis(self) -> Float[np.ndarray, "G N 0"]:
@@ -87,7 +87,7 @@ class GeneRegions:
     def splines(self) -> Float[np.ndarray, "G N Q"]:
         """Distance × signal (tensor product), distance upstream, exposure: `[G N Q]`.
 
-        0 where there is no region.
+        0 where there is no place.
         """
         size = int(np.clip(3 + len(self.chrom) ** 0.5 / 10, 4, 8))
         near, strong = (self._spline(name, size) for name in ("distance", "signal"))
@@ -112,10 +112,10 @@ class Fit:
     """Expected shares, and what they leave over.
 
     Attributes:
-        share, expected: in top regions, mean over genes.
+        share, expected: in top places, mean over genes.
         log_ratio: of both. `left_out`: without each chromosome, fitted without it.
-        over: share less expected, by region.
-        score: top regions less what the covariates say of them.
+        over: share less expected, by place.
+        score: top places less what the covariates say of them.
     """
 
     share: Float[np.ndarray, " P"]
@@ -128,14 +128,14 @@ class Fit:
     @classmethod
     def of(
         cls,
-        data: GeneRegions,
+        data: GenePlaces,
         z: Float[np.ndarray, "P G N"],
         basis: Float[np.ndarray, "G N Q"],
     ) -> "Fit":
         """Fit by penalised maximum likelihood.
 
         Args:
-            z: `[P G N]` how much of a top region each is, 0 to 1.
+            z: `[P G N]` how much of a top place each is, 0 to 1.
             basis: `[G N Q]` what chances depend on besides exposure: `no_basis()` or `splines()`.
         """
         starts = data.starts
@@ -182,14 +182,14 @@ def _normal_scores(values: np.ndarray) -> np.ndarray:
 
 
 def _chances(
-    data: GeneRegions, basis: Float[np.ndarray, "G N Q"], theta: Float[np.ndarray, " Q"]
+    data: GenePlaces, basis: Float[np.ndarray, "G N Q"], theta: Float[np.ndarray, " Q"]
 ) -> Float[np.ndarray, "G N"]:
     """Where a variant of each gene lies, by the conditional logit."""
     return special.softmax(data.exposure + basis @ theta, axis=1)
 
 
 def _moments(
-    data: GeneRegions,
+    data: GenePlaces,
     basis: Float[np.ndarray, "G N Q"],
     theta: Float[np.ndarray, " Q"],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

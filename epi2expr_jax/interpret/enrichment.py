@@ -1,14 +1,14 @@
-"""Do the regions with the largest predicted effect hold more variants than matched ones?
+"""Do the places with the largest predicted effect hold more variants than matched ones?
 
 Each gene with significant variants (eQTLs) counts once: which share of its variants lies in its top
-regions, and which share would if predicted effects did not tell where variants lie? The expected
-shares (`conditional_logit`) follow the variants tested in each region, *unmatched*, or also a
+places, and which share would if predicted effects did not tell where variants lie? The expected
+shares (`conditional_logit`) follow the variants tested in each place, *unmatched*, or also a
 smooth function of distance and signal, *matched*. Enrichment is observed over expected share.
 
 The test permutes within genes the difference between observed and expected shares, and sums it over
-top regions less what distance and signal predict of these: an error is left only where both fits
+top places less what distance and signal predict of these: an error is left only where both fits
 fail. One-sided, p = (k + 1) / (n + 1). Variants in linkage disequilibrium, effects of neighbouring
-regions and genes that share both are not exchangeable; so the sum is divided by its standard error
+places and genes that share both are not exchangeable; so the sum is divided by its standard error
 between chromosomes, in each permutation anew (Chung & Romano 2013). Where variants and effects
 follow distance and signal, p-values are far too small without the match, and where neighbours share
 both, too small without the standard error (simulated:
@@ -16,7 +16,7 @@ tests/epi2expr_jax/interpret/test_enrichment.py).
 
 Intervals: delete-one-chromosome jackknife of the logarithm, fits included, and Student's t.
 
-Axes: `G` genes, `N` regions of a gene, `P` predictors, `K` chromosomes.
+Axes: `G` genes, `N` places of a gene, `P` predictors, `K` chromosomes.
 """
 
 from collections.abc import Callable, Iterable
@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float
 from scipy import stats
 
 from epi2expr_jax.errors import collect
-from epi2expr_jax.interpret.conditional_logit import Fit, GeneRegions
+from epi2expr_jax.interpret.conditional_logit import Fit, GenePlaces
 from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, NO_INTERVAL, jackknife
 
 EFFECT = "predicted effect"
@@ -37,14 +37,14 @@ COLUMNS = [
 ]
 
 _ROUNDING = 1e-9  # sums of shares below it are none
-_FEW = "too few variants in top regions"
+_FEW = "too few variants in top places"
 
 
 def predictors(table: pd.DataFrame) -> dict[str, np.ndarray]:
-    """What regions are ranked by within their gene, a value for each row of the table: the absolute
+    """What places are ranked by within their gene, a value for each row of the table: the absolute
     effect, and baselines.
 
-    A region without a contact ranks behind those with one; contacts count only if there are any.
+    A place without a contact ranks behind those with one; contacts count only if there are any.
     """
     signal = table["signal"].to_numpy(float)
     named = {
@@ -67,12 +67,12 @@ def enrich(
     seed: int = 0,
     reading: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> pd.DataFrame:
-    """Test the regions with the largest predicted effect, and those of baselines.
+    """Test the places with the largest predicted effect, and those of baselines.
 
     Args:
-        table: of regions, from `variants.assign_variants`.
-        top: share of a gene's regions that are its top ones, at least one; regions that tie share
-            the places.
+        table: of places, from `variants.assign_variants`.
+        top: share of a gene's places that are its top ones, at least one; places that tie share
+            the rank.
         permutations: within genes.
         confidence: of every interval, which holds for one row alone.
         seed: of the permutations.
@@ -80,11 +80,11 @@ def enrich(
 
     Returns:
         Two rows a predictor (`predictors`), unmatched and matched, with columns `COLUMNS`: of the
-        genes' variants the `share` in top regions and that `expected`, `enrichment` (their ratio)
+        genes' variants the `share` in top places and that `expected`, `enrichment` (their ratio)
         with interval, one-sided `p`, and `lead`: how many times the predicted effect's enrichment
         is that of the row, paired by chromosome. A baseline that distance or signal define has a
         matched enrichment near 1 by construction. p and intervals are NaN, and `note` says why,
-        for fewer than three chromosomes, and intervals also where no variant is in a top region.
+        for fewer than three chromosomes, and intervals also where no variant is in a top place.
 
     Raises:
         InputError: naming every number out of range.
@@ -98,7 +98,7 @@ def enrich(
         for name, (value, expected, right) in numbers.items():
             if not right:
                 problems.add(name, str(value), expected, "correct it")
-    data = GeneRegions.of(table)
+    data = GenePlaces.of(table)
     # [P, G, N]
     z = np.stack([_top(data.pad(score), data.at_risk, top) for score in predictors(table).values()])
     names = np.array(list(predictors(table)))
@@ -137,12 +137,12 @@ def enrich(
 def _top(
     score: Float[np.ndarray, "G N"], at_risk: Bool[np.ndarray, "G N"], top: float
 ) -> Float[np.ndarray, "G N"]:
-    """1 for the regions of each gene that score highest, 0 for others; ties share the places."""
+    """1 for the places of each gene that score highest, 0 for others; ties share the rank."""
     score = np.where(at_risk, score, -np.inf)
-    places = np.maximum(1, np.round(top * at_risk.sum(1, keepdims=True)))
+    room = np.maximum(1, np.round(top * at_risk.sum(1, keepdims=True)))
     above = stats.rankdata(-score, method="min", axis=1) - 1
     tied = stats.rankdata(-score, method="max", axis=1) - above
-    return np.where(at_risk, np.clip((places - above) / tied, 0, 1), 0)
+    return np.where(at_risk, np.clip((room - above) / tied, 0, 1), 0)
 
 
 def _error(
@@ -158,7 +158,7 @@ def _error(
 
 
 def _permute(
-    data: GeneRegions,
+    data: GenePlaces,
     fits: list[Fit],
     permutations: int,
     seed: int,

@@ -31,7 +31,7 @@ def locate(
     return pd.concat(parts, ignore_index=True)
 
 
-def region_table(
+def place_table(
     located: pd.DataFrame, assay: str, store: WindowStore, window_bp: int
 ) -> pd.DataFrame:
     """Each gene's places with their effect, signal and contacts, for experiments.enrichment.
@@ -93,7 +93,7 @@ def contacts_of(store: WindowStore, cell: str, assay: str) -> pd.DataFrame:
 
 
 @dataclasses.dataclass(frozen=True)
-class GeneTrack:
+class GenePlot:
     """What is drawn of one gene and model.
 
     Attributes:
@@ -113,14 +113,12 @@ class GeneTrack:
     contacts: pd.DataFrame
 
 
-def gene_tracks(
-    located: pd.DataFrame, assay: str, store: WindowStore, most: int
-) -> list[GeneTrack]:
+def gene_plots(located: pd.DataFrame, assay: str, store: WindowStore, most: int) -> list[GenePlot]:
     """Those of the genes that the edits move furthest, each in the model that says so."""
     size = located.assign(size=located["effect"].abs()).groupby(["gene", "cell", "assays"])["size"]
     strongest = size.max().sort_values(ascending=False, kind="stable").reset_index()
     strongest = strongest.drop_duplicates("gene").head(most)[["gene", "cell", "assays"]]
-    spec, tracks = store.manifest.window, []
+    spec, plots = store.manifest.window, []
     for name, cell, assays in strongest.astype(str).to_numpy().tolist():
         row = store.genes.gene_id.tolist().index(name)
         gene = store.genes.iloc[row]
@@ -131,8 +129,8 @@ def gene_tracks(
         if cell in store.manifest.contacts:
             contacts = contacts_of(store, cell, assay)
             contacts = contacts[contacts["gene_id"] == name]
-        tracks.append(
-            GeneTrack(
+        plots.append(
+            GenePlot(
                 gene,
                 f"{cell} {assay}",
                 store.read_signal([cell], [assay])[0, 0, row],
@@ -141,7 +139,7 @@ def gene_tracks(
                 _from_tss(contacts, gene)[["start", "end", "score"]],
             )
         )
-    return tracks
+    return plots
 
 
 def _from_tss(table: pd.DataFrame, gene: pd.Series) -> pd.DataFrame:

@@ -29,7 +29,7 @@ from epi2expr_jax.models.region_batch import RegionBatch, TokenLayout
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class InputLayout:
     """How raw bins become what a model reads: constants of a compiled program.
 
     Attributes:
@@ -113,7 +113,7 @@ class EditedSignal:
     window_source: Any
     region_source: Any
     edits: EditTable
-    layout: Layout
+    layout: InputLayout
 
     @property
     def queries(self) -> int:

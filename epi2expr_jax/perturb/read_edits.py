@@ -13,7 +13,7 @@ from epi2expr_jax.errors import InputError
 from epi2expr_jax.genome import window_bounds
 from epi2expr_jax.inputs.dataset import StoreDataset
 from epi2expr_jax.models.config import ModelConfig
-from epi2expr_jax.perturb.edited_signal import EditedSignal, EditTable, Layout, RawSignal
+from epi2expr_jax.perturb.edited_signal import EditedSignal, EditTable, InputLayout, RawSignal
 from epi2expr_jax.perturb.edits import KINDS, Edit
 from epi2expr_jax.perturb.places import Scene
 from epi2expr_jax.store.window_store import WindowStore
@@ -198,9 +198,9 @@ def _layout_of(
     model_config: ModelConfig,
     assays: Sequence[str],
     log: bool,
-) -> Layout:
+) -> InputLayout:
     """How a model of these assays reads a store."""
-    return Layout(
+    return InputLayout(
         transforms=tuple(dataset.transform(assay) for assay in assays),
         bin_bp=(store.manifest.window.bin_bp, store.manifest.region_bin_bp),
         resolutions=tuple(model_config.resolutions),

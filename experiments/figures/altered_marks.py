@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Arc
 
-from epi2expr_jax.interpret.located import GeneTrack
+from epi2expr_jax.interpret.located import GenePlot
 from experiments.figures.studies import MOST_PANELS
 from experiments.figures.style import BLUE, GREY, ORANGE, WIDTH, drop_panels, new_figure, wrap
 
@@ -90,23 +90,23 @@ def distance_figure(means: pd.DataFrame) -> Figure:
     return figure
 
 
-def track_figure(track: GeneTrack) -> Figure:
+def gene_figure(plot: GenePlot) -> Figure:
     """One gene: its contacts as arcs, the mark with the edited places, and what each edit does.
 
     Places and contacts lie as on the genome; a plus or minus beside the TSS is the gene's strand.
     """
-    arcs = len(track.contacts) > 0
+    arcs = len(plot.contacts) > 0
     figure = Figure((WIDTH, 4.6 if arcs else 3.6), layout="constrained")
     heights = (1, 1.3, 1) if arcs else (1.3, 1)
     panels = figure.subplots(len(heights), 1, height_ratios=heights, sharex=not arcs)
     if arcs:
-        _draw_arcs(panels[0], track)
+        _draw_arcs(panels[0], plot)
         panels[2].sharex(panels[1])
     mark, effect = panels[-2:]
-    mark.stairs(track.signal, track.edges / 1000, fill=True, color=BLUE, alpha=0.7)
-    mark.set_ylabel(wrap(track.title, 18), fontsize=8)
+    mark.stairs(plot.signal, plot.edges / 1000, fill=True, color=BLUE, alpha=0.7)
+    mark.set_ylabel(wrap(plot.title, 18), fontsize=8)
     mark.tick_params(labelbottom=False)
-    for (start, end), part in track.edits.groupby(["start", "end"]):
+    for (start, end), part in plot.edits.groupby(["start", "end"]):
         bounds = np.array([start, end], float) / 1000
         mark.axvspan(*bounds, color=ORANGE, alpha=0.12, lw=0)
         row = part.iloc[0]
@@ -116,19 +116,19 @@ def track_figure(track: GeneTrack) -> Figure:
     effect.axhline(0, color=GREY, lw=0.8)
     for panel in panels:
         panel.axvline(0, color=GREY, lw=0.8, ls=":")
-    effect.set_ylabel(wrap(f"effect of {track.edits['change'].iloc[0]}", 18), fontsize=8)
+    effect.set_ylabel(wrap(f"effect of {plot.edits['change'].iloc[0]}", 18), fontsize=8)
     effect.set_xlabel("kb from the TSS", fontsize=9)
-    gene = track.gene
+    gene = plot.gene
     name = f"{gene['name']} ({gene['gene_id']})" if gene["name"] else gene["gene_id"]
     figure.suptitle(f"{name}, {gene['chrom']}:{gene['tss']:,} {gene['strand']}", fontsize=10)
     return figure
 
 
-def _draw_arcs(axes: Axes, track: GeneTrack) -> None:
+def _draw_arcs(axes: Axes, plot: GenePlot) -> None:
     """From the TSS to every region in contact, the wider the better its score."""
-    best = max(float(track.contacts["score"].max()), 1e-9)
-    table = track.contacts[["start", "end", "score"]].to_numpy(float)
-    edits = track.edits[["start", "end"]].to_numpy(float)
+    best = max(float(plot.contacts["score"].max()), 1e-9)
+    table = plot.contacts[["start", "end", "score"]].to_numpy(float)
+    edits = plot.edits[["start", "end"]].to_numpy(float)
     for start, end, score in table * (1e-3, 1e-3, 1):
         middle = (start + end) / 2
         edited = bool(((edits[:, 0] < end * 1e3) & (start * 1e3 < edits[:, 1])).any())
@@ -137,7 +137,7 @@ def _draw_arcs(axes: Axes, track: GeneTrack) -> None:
                 lw=0.6 + 1.6 * score / best)
         )  # fmt: skip
         axes.hlines(0, start, end, color=ORANGE if edited else BLUE, lw=6)
-    first, last = track.edges[[0, -1]] / 1000
+    first, last = plot.edges[[0, -1]] / 1000
     axes.axvspan(first, last, color=GREY, alpha=0.15, lw=0)  # what the panels below show
     bounds = [*(table[:, :2] / 1000).ravel(), first, last]
     room = 0.03 * (max(bounds) - min(bounds))

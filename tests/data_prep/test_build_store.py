@@ -15,7 +15,7 @@ import xarray as xr
 from data_prep.build_store import build, build_slab
 from data_prep.formats.annotation import read_genes
 from data_prep.formats.assembly import load_assembly
-from data_prep.formats.bin_means import region_means
+from data_prep.formats.bin_means import interval_means
 from data_prep.formats.track_sheet import read_sheet
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.store.window_store import WindowStore
@@ -153,7 +153,7 @@ def test_contacts_become_regions_of_the_store(build_config, roadmap, contacts, t
     assert "220 genes have some, 0 none, mean 2.0 a gene; dropped: none" in shown
     for row, regions in zip(tracks.itertuples(), (first, second), strict=True):
         table = regions.table
-        expected = region_means(row.path, list(table.chrom), table.start, table.end, 100)
+        expected = interval_means(row.path, list(table.chrom), table.start, table.end, 100)
         depth = store.read_region_signal(row.cell, [row.assay])[0]
         assert depth.shape == (13 * len(table),)
         np.testing.assert_array_equal(depth, expected)

@@ -65,7 +65,7 @@ def counted(table):
 @pytest.mark.parametrize("name", ["a.tagAlign.gz", "a.bed"])
 def test_reads_of_any_order_in_batches(tmp_path, monkeypatch, name):
     monkeypatch.setattr(depth, "_READS", 700)
-    monkeypatch.setattr(depth, "_RUNS", 300)
+    monkeypatch.setattr(depth, "_INTERVALS", 300)
     table = random_reads(3000)
     alien = table.head(5).assign(chrom="chrUn")
     beyond = table.head(1).assign(chrom="chr2", start=1190, end=2**32 + 20)  # cut at the end

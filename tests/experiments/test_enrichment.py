@@ -18,7 +18,7 @@ GENES, REGIONS = 120, 9
 
 @pytest.fixture
 def run_dir(tmp_path):
-    """A run directory, tables of regions of two marks, of eQTLs (the first mark says where they
+    """A run directory, tables of places of two marks, of eQTLs (the first mark says where they
     lie, the other nothing) and of tested variants."""
     random = np.random.default_rng(0)
     checkpoint.write_card(tmp_path, {"store": {"assembly": "hg19"}})
@@ -71,7 +71,7 @@ def test_each_mark_is_tested_and_written(run_dir):
         assert (run_dir / f"enrichment.{kind}").stat().st_size > 5000
     assert not list(run_dir.glob("*.partial"))
     lines = describe(table).splitlines()
-    assert lines[0].startswith("E003, H3K27ac: 120 genes with variants, 1,080 regions, 12 chrom")
+    assert lines[0].startswith("E003, H3K27ac: 120 genes with variants, 1,080 places, 12 chrom")
     assert len(lines) == 2 * (2 + 6)
 
 

@@ -6,14 +6,14 @@ import pytest
 from matplotlib.patches import Arc
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.interpret.located import contacts_of, gene_tracks, locate, region_table
+from epi2expr_jax.interpret.located import contacts_of, gene_plots, locate, place_table
 from epi2expr_jax.perturb.edits import KINDS, Edit, Kind
 from epi2expr_jax.perturb.places import distal_bins, pcre
 from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.study.train import train
 from epi2expr_jax.training.one_run import TrainConfig
 from experiments import perturb as program
-from experiments.figures.altered_marks import track_figure
+from experiments.figures.altered_marks import gene_figure
 from experiments.perturb import format_means, perturb
 from experiments.report import write_report
 
@@ -191,7 +191,7 @@ def test_contacts_of_regions(distal_store):
         {"cell": "E003", "assays": ASSAY, "place": "pCRE 1", "gene": genes.gene_id, "effect": 1.0}
     )
     located = locate(table, [pcre(0)], distal_store, 40_000)
-    found = region_table(located, ASSAY, distal_store, 40_000).set_index("gene_id")
+    found = place_table(located, ASSAY, distal_store, 40_000).set_index("gene_id")
     regions = distal_store.regions("E003")
     depth = distal_store.read_region_signal("E003", [ASSAY])[0]
     best = regions.contacts[regions.contacts["rank"] == 0]
@@ -222,8 +222,8 @@ def test_a_gene_is_drawn_with_its_contacts(run_dir, distal, distal_store):
     lowest = effects[(effects.factor == 0) & effects.gene.isin(touching)]
     places = distal_bins(window_bp=40_000)
     located = locate(lowest, places, distal_store, 40_000)
-    for track in gene_tracks(located, ASSAY, distal_store, 2):
-        arcs, mark, effect = track_figure(track).axes
+    for track in gene_plots(located, ASSAY, distal_store, 2):
+        arcs, mark, effect = gene_figure(track).axes
         assert sum(isinstance(patch, Arc) for patch in arcs.patches) == len(track.contacts) > 0
         assert len(mark.patches) == len(places) + 1  # shades, and the signal
         heights = [bar.get_height() for bar in effect.patches]

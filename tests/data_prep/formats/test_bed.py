@@ -20,7 +20,7 @@ def write(tmp_path):
     return write_file
 
 
-def regions(path, sizes=SIZES) -> list[tuple]:
+def intervals(path, sizes=SIZES) -> list[tuple]:
     return list(read_bed(path, sizes).itertuples(index=False, name=None))
 
 
@@ -41,16 +41,16 @@ chrUn_1\t5\t6
 """
 
 
-def test_regions_are_sorted_and_spelled_as_the_assembly_spells_them(write):
+def test_intervals_are_sorted_and_spelled_as_the_assembly_spells_them(write):
     path = write(TEXT)
     table = read_bed(path, SIZES)
     assert list(table.columns) == ["chrom", "start", "end", "name"]
     expected = [("chr1", 5, 6, "short"), ("chr1", 20, 30, ""), ("chr2", 0, 300, "High")]
-    assert regions(path) == expected
+    assert intervals(path) == expected
     bare = [(chrom.removeprefix("chr"), *rest) for chrom, *rest in expected]
-    assert regions(path, {"1": 1000, "2": 300}) == bare
+    assert intervals(path, {"1": 1000, "2": 300}) == bare
     path.write_bytes(gzip.compress(TEXT.encode()))
-    assert regions(path) == expected
+    assert intervals(path) == expected
 
 
 def test_malformed_lines_are_named(write):
@@ -67,13 +67,13 @@ def test_malformed_lines_are_named(write):
     ("text", "found"),
     [
         ("chr1 5 9\nchr2 299 301\n", "chr2:299-301, off the chromosome's end"),
-        ("chr9 5 9\n", "no region"),
-        ("# nothing\n", "no region"),
+        ("chr9 5 9\n", "no interval"),
+        ("# nothing\n", "no interval"),
     ],
 )
 def test_a_file_of_another_assembly_is_refused(write, text, found):
     (problem,) = problems(write(text))
-    assert f"black.bed: found {found}; expected regions on the given assembly; check" in problem
+    assert f"black.bed: found {found}; expected intervals on the given assembly; check" in problem
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
@@ -96,7 +96,7 @@ def test_touched_bins_at_the_edges():
     assert bins.tolist() == [False, True, False, False, False, True]
 
 
-def test_stretches_without_regions_are_not_touched():
+def test_intervals_without_hidden_ones_are_not_touched():
     bed = pd.DataFrame({"chrom": ["chr2"], "start": [0], "end": [300]})
     bins = touched_bins(
         ["chr1", "chr2", "chr3"], np.array([0, 290, 0]), np.array([20, 305, 9]), 10, bed

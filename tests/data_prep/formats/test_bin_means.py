@@ -1,4 +1,4 @@
-"""Mean signal of windows and regions, against every base counted here."""
+"""Mean signal of windows and intervals, against every base counted here."""
 
 import io
 import itertools
@@ -16,7 +16,12 @@ from hypothesis import strategies as st
 from data_prep.formats import bin_means
 from data_prep.formats.assembly import load_assembly
 from data_prep.formats.bigwig import check_bigwig
-from data_prep.formats.bin_means import region_means, track_means, track_region_means, window_means
+from data_prep.formats.bin_means import (
+    interval_means,
+    track_means,
+    track_region_means,
+    window_means,
+)
 from data_prep.formats.track_sheet import Source
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.genome import WindowSpec
@@ -136,16 +141,16 @@ def test_means_equal_a_naive_count_base_by_base(drawn, join_bp, longest_bp):
 
 
 @st.composite
-def regions_on_a_track(draw):
-    """The runs of such a track, and regions on it: nested, overlapping, over its end."""
+def intervals_on_a_track(draw):
+    """The signal of such a track, and intervals on it: nested, overlapping, over its end."""
     length, runs, _, starts = draw(run_length_tracks())
     widths = draw(st.lists(st.integers(1, 700), min_size=len(starts), max_size=len(starts)))
     return length, runs or [(0, 1, 0.0)], starts, starts + np.array(widths)
 
 
 @settings(max_examples=100, deadline=None)
-@given(regions_on_a_track(), st.sampled_from([1, 7, 100]), st.sampled_from([0, 30, 20_000]))
-def test_regions_equal_a_naive_count_base_by_base(drawn, bin_bp, join_bp):
+@given(intervals_on_a_track(), st.sampled_from([1, 7, 100]), st.sampled_from([0, 30, 20_000]))
+def test_intervals_equal_a_naive_count_base_by_base(drawn, bin_bp, join_bp):
     length, runs, starts, ends = drawn
     bases = np.zeros(length)
     for start, end, value in runs:
@@ -155,7 +160,7 @@ def test_regions_equal_a_naive_count_base_by_base(drawn, bin_bp, join_bp):
         path = write_track(
             pathlib.Path(folder) / "t.bw", {"chr1": length}, [("chr1", *run) for run in runs]
         )
-        means = region_means(path, ["1"] * len(starts), starts, ends, bin_bp)
+        means = interval_means(path, ["1"] * len(starts), starts, ends, bin_bp)
     expected = [
         sum(bases[x] for x in range(max(first, 0), min(first + bin_bp, end, length)))
         / min(bin_bp, end - first)
@@ -166,10 +171,10 @@ def test_regions_equal_a_naive_count_base_by_base(drawn, bin_bp, join_bp):
     np.testing.assert_allclose(means, expected, rtol=1e-6, atol=1e-9)
 
 
-def test_the_last_bin_of_a_region_is_over_its_remaining_bases(track):
-    means = region_means(track, ["chr1", "1"], np.array([190, 95]), np.array([260, 125]), 20)
+def test_the_last_bin_of_an_interval_is_over_its_remaining_bases(track):
+    means = interval_means(track, ["chr1", "1"], np.array([190, 95]), np.array([260, 125]), 20)
     assert means.tolist() == [3, 4, 4, 0, 1.5, 2]
-    none = region_means(track, [], np.array([], int), np.array([], int), 20)
+    none = interval_means(track, [], np.array([], int), np.array([], int), 20)
     assert none.shape == (0,)
 
 
@@ -180,9 +185,9 @@ def test_regions_of_replicates_and_of_infinite_signal(track, tmp_path):
     regions = pd.DataFrame({"chrom": ["chr1"], "start": [100], "end": [150]})
     np.testing.assert_array_equal(track_region_means(sources, regions, 25), np.float32([3.5, 1]))
     with pytest.raises(InputError, match=r"infinite signal .* \(chr1:490-515\)"):
-        region_means(other, ["chr1", "chr1"], np.array([490, 100]), np.array([515, 105]), 10)
+        interval_means(other, ["chr1", "chr1"], np.array([490, 100]), np.array([515, 105]), 10)
     with pytest.raises(InputError, match=r"no chr7; .*with a gene or region"):
-        region_means(track, ["chr7"], np.array([0]), np.array([5]), 10)
+        interval_means(track, ["chr7"], np.array([0]), np.array([5]), 10)
 
 
 def test_near_windows_are_read_together_and_far_ones_apart():

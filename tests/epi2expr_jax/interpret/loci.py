@@ -1,11 +1,11 @@
-"""Regions with counted variants, drawn so that what they have to do with effects is known."""
+"""Places with counted variants, drawn so that what they have to do with effects is known."""
 
 import numpy as np
 import pandas as pd
 from scipy import special
 
 REGIONS, BIN = 17, 2000  # bp
-SHIFT = 3  # regions between the TSSs of neighbours
+SHIFT = 3  # places between the TSSs of neighbours
 # Shares of the autosomes, by protein-coding genes.
 CHROMOSOMES = np.array([2010, 1241, 1047, 752, 862, 1016, 894, 721, 795, 756, 1294, 1035, 323, 641,
                         611, 852, 1176, 276, 1393, 539, 231, 450]) / 18915  # fmt: skip
@@ -20,7 +20,7 @@ def along(rng, shape, r=0.6):
 
 
 def simulate(rng, genes, planted=0.0, crowd=2, chromosomes=22):
-    """Regions with counted variants.
+    """Places with counted variants.
 
     Args:
         planted: log odds of a variant for one standard deviation, about, of what is peculiar to

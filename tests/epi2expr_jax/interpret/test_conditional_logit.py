@@ -6,13 +6,13 @@ import pytest
 from scipy import optimize
 
 from epi2expr_jax.interpret import enrichment
-from epi2expr_jax.interpret.conditional_logit import Fit, GeneRegions
+from epi2expr_jax.interpret.conditional_logit import Fit, GenePlaces
 from epi2expr_jax.interpret.enrichment import EFFECT, enrich
 from tests.epi2expr_jax.interpret.loci import simulate
 
 
 def table_of(*rows):
-    """Regions from (gene, chromosome, distance, signal, significant, exposure) rows."""
+    """Places from (gene, chromosome, distance, signal, significant, exposure) rows."""
     columns = ["gene_id", "chrom", "distance", "signal", "significant", "exposure"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -25,8 +25,8 @@ FOUR = table_of(
 )  # fmt: skip
 
 
-def test_genes_stand_by_chromosome_and_their_regions_come_first():
-    data = GeneRegions.of(FOUR)
+def test_genes_stand_by_chromosome_and_their_places_come_first():
+    data = GenePlaces.of(FOUR)
     assert data.chrom.tolist() == ["chr2", "chr2", "chr10"]
     assert data.starts.tolist() == [0, 2]
     assert data.row.tolist() == [2, 2, 0, 0, 0, 1, 1]
@@ -40,7 +40,7 @@ def test_genes_stand_by_chromosome_and_their_regions_come_first():
 
 def test_covariates_are_ranks_whatever_their_unit():
     data, other = (
-        GeneRegions.of(FOUR.assign(signal=signal)) for signal in (FOUR.signal, FOUR.signal**3 * 50)
+        GenePlaces.of(FOUR.assign(signal=signal)) for signal in (FOUR.signal, FOUR.signal**3 * 50)
     )
     scores = data.covariates["signal"]
     np.testing.assert_array_equal(scores, other.covariates["signal"])
@@ -50,7 +50,7 @@ def test_covariates_are_ranks_whatever_their_unit():
 
 
 def test_without_covariates_variants_are_expected_by_exposure_alone():
-    data = GeneRegions.of(FOUR)
+    data = GenePlaces.of(FOUR)
     top = np.array([[[1.0, 0, 0], [0, 1, 0], [1, 0, 0]]])
     fit = Fit.of(data, top, data.no_basis())
     expected = np.array([5 / 20, 8 / 16, 10 / 40])
@@ -70,7 +70,7 @@ def test_without_covariates_variants_are_expected_by_exposure_alone():
 
 def test_the_fit_is_the_penalised_maximum_of_the_likelihood():
     """Found by another program from the likelihood as it is written down."""
-    data = GeneRegions.of(simulate(np.random.default_rng(0), 60, chromosomes=4))
+    data = GenePlaces.of(simulate(np.random.default_rng(0), 60, chromosomes=4))
     basis = np.random.default_rng(1).normal(size=(*data.share.shape, 2)) * data.at_risk[..., None]
     top = (basis[None, ..., 0] > 1.0).astype(float)
 
@@ -90,7 +90,7 @@ def test_the_fit_is_the_penalised_maximum_of_the_likelihood():
 
 def test_what_splines_know_is_expected_on_average():
     """At the optimum each basis function is as often held as expected, but for the ridge."""
-    data = GeneRegions.of(simulate(np.random.default_rng(2), 300))
+    data = GenePlaces.of(simulate(np.random.default_rng(2), 300))
     splines = data.splines()
     assert (splines[~data.at_risk] == 0).all()
     top = np.ones((1, *data.share.shape)) * data.at_risk
@@ -102,7 +102,7 @@ def test_what_splines_know_is_expected_on_average():
 
 
 def test_covariates_that_are_all_alike_say_nothing():
-    data = GeneRegions.of(FOUR.assign(signal=1.0, distance=0.0, exposure=10))
+    data = GenePlaces.of(FOUR.assign(signal=1.0, distance=0.0, exposure=10))
     top = np.array([[[1.0, 0, 0], [1, 0, 0], [1, 0, 0]]])
     fit = Fit.of(data, top, data.splines())
     np.testing.assert_allclose(fit.expected, np.mean([1 / 3, 1 / 2, 1 / 2]))
@@ -111,7 +111,7 @@ def test_covariates_that_are_all_alike_say_nothing():
 def test_chromosomes_are_left_out_as_if_they_were_not_there():
     """One step of Newton's method is as good as a fit from the start."""
     table = simulate(np.random.default_rng(5), 400, planted=0.5, chromosomes=4)
-    data = GeneRegions.of(table)
+    data = GenePlaces.of(table)
     names = list(dict.fromkeys(data.chrom))
     z = enrichment._top(data.pad(table.effect.abs()), data.at_risk, 0.2)[None]
     fit = Fit.of(data, z, data.splines())
@@ -119,5 +119,5 @@ def test_chromosomes_are_left_out_as_if_they_were_not_there():
     for k, name in enumerate(names):
         rest = enrich(table[table.chrom != name], permutations=1)
         rest = rest[(rest.predictor == EFFECT) & rest.matched].iloc[0]
-        # Knots move a little with the regions that are left.
+        # Knots move a little with the places that are left.
         assert fit.left_out[k, 0] == pytest.approx(np.log(rest.enrichment), abs=0.004)

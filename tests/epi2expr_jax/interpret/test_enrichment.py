@@ -2,8 +2,8 @@
 
 Null: variants and predicted effects both follow distance and signal, smoothly and together, but
 have nothing else in common. Signal, effects and tested variants go along the genome in runs,
-variants in linkage disequilibrium spread from a causal region to its neighbours, and genes of one
-locus share regions, effects and often the causal region.
+variants in linkage disequilibrium spread from a causal place to its neighbours, and genes of one
+locus share places, effects and often the causal place.
 """
 
 import numpy as np
@@ -69,18 +69,18 @@ def test_finds_a_planted_enrichment_and_its_intervals_cover(trial_size):
     assert covered.mean() >= (0.925 if count >= 500 else 0.75)
 
 
-def five_regions(genes=30, chromosomes=3, hit=0):
-    """Each gene has five regions, effects 5 to 1, and its variants in one of them."""
-    regions = np.tile(np.arange(5), genes)
+def five_places(genes=30, chromosomes=3, hit=0):
+    """Each gene has five places, effects 5 to 1, and its variants in one of them."""
+    places = np.tile(np.arange(5), genes)
     gene = np.repeat(np.arange(genes), 5)
     return pd.DataFrame(
         {
             "gene_id": np.char.mod("g%d", gene),
             "chrom": np.char.mod("chr%d", gene % chromosomes),
-            "distance": 1000 * (regions - 2),
-            "signal": 1.0 + (regions * 7 + gene) % 5,
-            "effect": -(5.0 - regions),
-            "significant": np.where(regions == hit, 3, 0),
+            "distance": 1000 * (places - 2),
+            "signal": 1.0 + (places * 7 + gene) % 5,
+            "effect": -(5.0 - places),
+            "significant": np.where(places == hit, 3, 0),
             "exposure": 10,
         }
     )
@@ -91,7 +91,7 @@ def row(table, predictor=EFFECT, matched=False):
 
 
 def test_known_shares():
-    table = enrich(five_regions(60, chromosomes=12), permutations=99)
+    table = enrich(five_places(60, chromosomes=12), permutations=99)
     effect = row(table)
     # The size of an effect counts, not its sign; p is never 0.
     assert (effect.share, effect.enrichment, effect.p) == (1, pytest.approx(5), 0.01)
@@ -100,7 +100,7 @@ def test_known_shares():
     nearest = row(table, "nearest to the TSS")
     assert (nearest.share, nearest.p) == (0, 1)
     assert np.isnan(nearest.low)
-    assert nearest.note == "too few variants in top regions"
+    assert nearest.note == "too few variants in top places"
     strongest = row(table, "strongest signal")
     assert strongest.share == pytest.approx(1 / 5)
     assert strongest.lead == pytest.approx(5)
@@ -108,8 +108,8 @@ def test_known_shares():
     assert strongest.lead_low == pytest.approx(5) == strongest.lead_high
 
 
-def test_regions_that_tie_share_the_places():
-    table = five_regions(hit=1).assign(effect=np.tile([2.0, 2.0, 1.0, 1.0, 1.0], 30))
+def test_places_that_tie_share_the_rank():
+    table = five_places(hit=1).assign(effect=np.tile([2.0, 2.0, 1.0, 1.0, 1.0], 30))
     assert row(enrich(table, permutations=9)).share == pytest.approx(1 / 2)
     assert row(enrich(table, permutations=9, top=0.6)).share == pytest.approx(1)
     alike = row(enrich(table.assign(effect=0.0), permutations=9))
@@ -118,20 +118,20 @@ def test_regions_that_tie_share_the_places():
 
 def test_chances_follow_the_variants_tested():
     """Half of all tested variants lie where all significant ones do."""
-    table = five_regions()
+    table = five_places()
     table["exposure"] = np.where(table.significant > 0, 40, 10)
     assert row(enrich(table, permutations=9)).expected == pytest.approx(1 / 2)
 
 
 def test_two_chromosomes_give_no_interval():
-    table = enrich(five_regions(chromosomes=2), permutations=9)
+    table = enrich(five_places(chromosomes=2), permutations=9)
     assert table[["low", "high", "p", "lead_low"]].isna().all(axis=None)
     assert set(table.note) == {"fewer than 3 chromosomes"}
     assert row(table).enrichment == pytest.approx(5)
 
 
-def test_regions_without_a_contact_come_last():
-    table = five_regions().assign(contact=np.tile([0.5, np.nan, np.nan, np.nan, np.nan], 30))
+def test_places_without_a_contact_come_last():
+    table = five_places().assign(contact=np.tile([0.5, np.nan, np.nan, np.nan, np.nan], 30))
     tested = enrich(table, permutations=9)
     assert row(tested, "contact frequency").share == 1
     assert row(tested, "activity by contact").share == 1
@@ -161,7 +161,7 @@ def test_what_distance_and_signal_define_is_not_enriched_beyond_them():
 
 def test_all_numbers_that_make_no_sense_are_named():
     with pytest.raises(InputError) as caught:
-        enrich(five_regions(), top=1.0, permutations=0, confidence=95.0)
+        enrich(five_places(), top=1.0, permutations=0, confidence=95.0)
     assert [problem.where for problem in caught.value.problems] == [
         "top", "confidence", "permutations",
     ]  # fmt: skip

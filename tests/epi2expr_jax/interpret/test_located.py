@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from epi2expr_jax.interpret.located import contacts_of, gene_tracks, locate, region_table
+from epi2expr_jax.interpret.located import contacts_of, gene_plots, locate, place_table
 from epi2expr_jax.perturb.places import interval, pcre, span
 
 CELL, WINDOW_BP = "E003", 40_000
@@ -50,7 +50,7 @@ def test_genes_without_the_place_are_left_out(distal_store):
 def test_signal_is_the_mean_of_the_bins_that_a_place_overlaps(distal_store, assay):
     place, genes = span(-2450, -1250), distal_store.genes
     located = locate(effects(distal_store, place), [place], distal_store, WINDOW_BP)
-    found = region_table(located, assay, distal_store, WINDOW_BP)
+    found = place_table(located, assay, distal_store, WINDOW_BP)
     assert found.gene_id.tolist() == genes.gene_id.tolist()
     raw = distal_store.read_signal([CELL], [assay])[0, 0].astype(float)
     # Bins of 100 bp from -20 kb: the first and the last are overlapped by half.
@@ -70,7 +70,7 @@ def test_places_of_which_no_signal_is_stored_are_left_out(distal_store, assay):
     assert not ((touched.start < far.end) & (far.start < touched.end)).any()
     located = locate(own, [far], distal_store, WINDOW_BP)
     assert len(located) == 1
-    assert region_table(located, assay, distal_store, WINDOW_BP).empty
+    assert place_table(located, assay, distal_store, WINDOW_BP).empty
 
 
 def test_a_place_meets_the_best_of_the_regions_that_it_overlaps(distal_store, assay):
@@ -93,7 +93,7 @@ def test_a_place_meets_the_best_of_the_regions_that_it_overlaps(distal_store, as
     assert its.score.nunique() > 1
     wide = interval(str(its.chrom.iloc[0]), int(its.start.min()), int(its.end.max()))
     located = locate(effects(distal_store, wide), [wide], distal_store, WINDOW_BP)
-    found = region_table(located, assay, distal_store, WINDOW_BP).set_index("gene_id")
+    found = place_table(located, assay, distal_store, WINDOW_BP).set_index("gene_id")
     assert found.contact[gene] == its.score.max()
 
 
@@ -102,7 +102,7 @@ def test_the_genes_that_are_moved_furthest_are_drawn(distal_store, assay):
     located = locate(effects(distal_store, place), [place], distal_store, WINDOW_BP)
     # The same gene in another model, less moved there: it is drawn once, in the first.
     weaker = located.assign(assays="other", effect=located.effect / 2)
-    tracks = gene_tracks(pd.concat([located, weaker]), assay, distal_store, 2)
+    tracks = gene_plots(pd.concat([located, weaker]), assay, distal_store, 2)
     genes = distal_store.genes
     last = len(genes) - 1
     furthest = sorted(range(len(genes)), key=lambda row: -abs(row - 100.0))[:2]

@@ -1,4 +1,4 @@
-"""Variants counted in the regions of their gene; whatever is left out is said."""
+"""Variants counted in the places of their gene; whatever is left out is said."""
 
 import numpy as np
 import pandas as pd
@@ -8,8 +8,8 @@ from epi2expr_jax.errors import InputError
 from epi2expr_jax.interpret.variants import assign_variants
 
 
-def regions(**changes):
-    """Two genes, A and B, with three and two regions; B's overlap."""
+def places(**changes):
+    """Two genes, A and B, with three and two places; B's overlap."""
     table = pd.DataFrame(
         {
             "gene_id": ["ENSG01.4", "ENSG01.4", "ENSG01.4", "ENSG02.1", "ENSG02.1"],
@@ -30,7 +30,7 @@ def pairs(*rows):
 
 def assign(table, significant, background=None, assembly="hg19"):
     return assign_variants(
-        table, significant, background, assembly=assembly, regions_assembly="hg19"
+        table, significant, background, assembly=assembly, places_assembly="hg19"
     )
 
 
@@ -39,12 +39,12 @@ def test_edges_spellings_and_overlaps():
         ("ENSG01", "1", 199), ("ENSG01.9", "chr1", 200), ("ENSG01", "chr1", 299),
         ("ENSG02", "2", 150), ("ENSG02", "2", 249), ("ENSG02", "2", 250),
     )  # fmt: skip
-    table, notes = assign(regions(), eqtls)
+    table, notes = assign(places(), eqtls)
     assert table.significant.tolist() == [1, 2, 0, 1, 2]
     assert table.exposure.tolist() == [100] * 5  # the width, where nothing says what was tested
-    assert notes == ["significant variants: 1 of 6 pairs left out, in none of their gene's regions"]
+    assert notes == ["significant variants: 1 of 6 pairs left out, in none of their gene's places"]
     ends = eqtls.assign(end=eqtls.pos + 1).drop(columns="pos")
-    assert assign(regions(), ends, assembly="GRCh37")[0].equals(table)
+    assert assign(places(), ends, assembly="GRCh37")[0].equals(table)
 
 
 def test_tested_variants_are_counted_once():
@@ -53,22 +53,22 @@ def test_tested_variants_are_counted_once():
         ("ENSG01", "chr1", 110), ("ENSG01", "chr1", 120), ("ENSG01", "chr1", 250),
         ("ENSG01", "chr1", 250), ("ENSG02", "chr2", 199),
     )  # fmt: skip
-    table, notes = assign(regions(), eqtls, tested)
+    table, notes = assign(places(), eqtls, tested)
     assert table.significant.tolist() == [1, 0, 1, 0]
     assert table.exposure.tolist() == [2, 1, 2, 1]
     assert "significant variants: 1 of 3 pairs left out, listed before" in notes
     assert "background: 1 of 5 pairs left out, listed before" in notes
-    assert "1 of 5 regions left out: no variant tested in them" in notes
+    assert "1 of 5 places left out: no variant tested in them" in notes
     assert any(note.startswith("only 1 of 2 significant variants are in the") for note in notes)
     apart = pairs(("ENSG01", "chr1", 120), ("ENSG01", "chr1", 250), ("ENSG02", "chr2", 199))
-    assert not any("only" in note for note in assign(regions(), eqtls, apart)[1])
+    assert not any("only" in note for note in assign(places(), eqtls, apart)[1])
 
 
 def test_what_is_left_out_is_said():
-    many = pd.concat([regions(), regions(gene_id="ENSG03", chrom="chr3", start=np.arange(5) * 100,
+    many = pd.concat([places(), places(gene_id="ENSG03", chrom="chr3", start=np.arange(5) * 100,
                                          end=np.arange(1, 6) * 100)])  # fmt: skip
     many = many.reset_index(drop=True)
-    many.loc[[3, 6], ["effect"]] = np.nan  # B keeps one region
+    many.loc[[3, 6], ["effect"]] = np.nan  # B keeps one place
     many.loc[7, "signal"] = np.nan
     eqtls = pairs(
         ("ENSG01", "chr1", 150), ("ENSG02", "chr2", 160), ("ENSG09", "chr1", 150),
@@ -78,27 +78,27 @@ def test_what_is_left_out_is_said():
     assert set(table.gene_id) == {"ENSG01"}
     assert table.index.tolist() == [0, 1, 2]
     assert notes == [
-        "3 of 10 regions left out: without effect, distance or signal",
-        "significant variants: 1 of 6 pairs left out, on chromosomes without regions",
-        "significant variants: 1 of 6 pairs left out, of genes without regions",
+        "3 of 10 places left out: without effect, distance or signal",
+        "significant variants: 1 of 6 pairs left out, on chromosomes without places",
+        "significant variants: 1 of 6 pairs left out, of genes without places",
         "significant variants: 1 of 6 pairs left out, on another chromosome than their gene's "
-        "regions",
-        "significant variants: 1 of 6 pairs left out, in none of their gene's regions",
-        "1 of 7 regions left out: their gene has no other one to compare with",
-        "3 of 6 regions left out: their gene has no significant variant in any",
+        "places",
+        "significant variants: 1 of 6 pairs left out, in none of their gene's places",
+        "1 of 7 places left out: their gene has no other one to compare with",
+        "3 of 6 places left out: their gene has no significant variant in any",
     ]
 
 
 def test_nothing_left_is_refused():
-    with pytest.raises(InputError, match="of genes without regions") as caught:
-        assign(regions(), pairs(("ENSG09", "chr1", 150)))
-    assert "none in a region that can be compared" in str(caught.value)
+    with pytest.raises(InputError, match="of genes without places") as caught:
+        assign(places(), pairs(("ENSG09", "chr1", 150)))
+    assert "none in a place that can be compared" in str(caught.value)
     with pytest.raises(InputError, match="without effect"):
-        assign(regions(effect=np.nan), pairs(("ENSG01", "chr1", 150)))
+        assign(places(effect=np.nan), pairs(("ENSG01", "chr1", 150)))
 
 
 def test_all_problems_are_named_together():
-    wrong = regions(start=[100, 200, 500, -1, 150], effect=[0.1, np.inf, 0, 1, 2], contact=-1.0)
+    wrong = places(start=[100, 200, 500, -1, 150], effect=[0.1, np.inf, 0, 1, 2], contact=-1.0)
     wrong = pd.concat([wrong, wrong.iloc[:1]], ignore_index=True)
     eqtls = pairs(("ENSG01", "chr1", -5), (None, "chr1", 5), ("ENSG01", "chr1", 1.5))
     with pytest.raises(InputError) as caught:
@@ -115,8 +115,8 @@ def test_all_problems_are_named_together():
         "background: columns ['gene_id', 'chrom']",
     ]
     with pytest.raises(InputError, match="significant variants: found no pair"):
-        assign(regions(), pairs())
+        assign(places(), pairs())
     with pytest.raises(InputError, match="text in columns"):
-        assign(regions(signal="high"), pairs(("ENSG01", "chr1", 150)))
+        assign(places(signal="high"), pairs(("ENSG01", "chr1", 150)))
     with pytest.raises(InputError, match=r"also \['effect', 'signal'\]"):
-        assign(regions().drop(columns=["effect", "signal"]), pairs(("ENSG01", "chr1", 150)))
+        assign(places().drop(columns=["effect", "signal"]), pairs(("ENSG01", "chr1", 150)))

@@ -118,7 +118,7 @@ def test_places_that_are_none_are_refused():
         places.span(100, 100)
     with pytest.raises(InputError, match="0 <= start < end"):
         places.interval("chr1", 10, 5)
-    with pytest.raises(InputError, match=r"2 without a base .*\(chr1:5-5, chr1:-1-3\)"):
+    with pytest.raises(InputError, match=r"2 that are empty .*\(chr1:5-5, chr1:-1-3\)"):
         places.intervals(pd.DataFrame({"chrom": "chr1", "start": [5, -1, 0], "end": [5, 3, 2]}))
     with pytest.raises(InputError, match=r"also \['end'\]"):
         places.intervals(pd.DataFrame({"chrom": ["chr1"], "start": [5]}))

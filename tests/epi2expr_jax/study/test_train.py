@@ -85,7 +85,7 @@ def test_cutting_the_population_changes_nothing(finished, small_store, tmp_path,
 def test_a_watcher_is_told_of_every_epoch(small_store, tmp_path, request_for, capsys):
     heard, request = Heard(), request_for(small_store, assays=["each", "all"])
     card = train(request, tmp_path / "run", watcher=heard)
-    ran = {part["name"] for part in card["populations"]}
+    ran = {population["name"] for population in card["populations"]}
     assert {name for name, _ in heard.advanced} == ran == {"1-assay", "3-assay"}
     assert len(heard.advanced) == 2 * 24  # epochs x runs
     assert (heard.said, heard.name) == ([], "ended")
@@ -209,7 +209,7 @@ def test_a_quarantined_run_is_named_with_epoch_and_step(
     monkeypatch.setattr(assembly, "plan_runs", poisoned)
     with pytest.warns(UserWarning, match="its loss was not finite in epoch 1, step 1"):
         card = train(request_for(small_store), tmp_path / "run")
-    rows = [row for part in card["populations"] for row in part["runs"]]
+    rows = [row for population in card["populations"] for row in population["runs"]]
     broken = [row for row in rows if row["status"] == "quarantined"]
     assert [row["quarantined"] for row in broken] == [{"epoch": 1, "step": 1}]
     assert [row["status"] for row in rows].count("finished") == len(rows) - 1

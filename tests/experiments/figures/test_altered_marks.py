@@ -5,14 +5,14 @@ import pandas as pd
 import pytest
 from matplotlib.patches import Arc
 
-from epi2expr_jax.interpret.located import GeneTrack
+from epi2expr_jax.interpret.located import GenePlot
 from experiments.figures.altered_marks import (
     distance_figure,
     dose_figure,
     effect_figures,
+    gene_figure,
     one_change,
     profile_figure,
-    track_figure,
 )
 
 
@@ -78,7 +78,7 @@ def track(contacts):
             "high": [-0.25, np.nan],
         }
     )
-    return GeneTrack(
+    return GenePlot(
         gene=pd.Series(gene),
         title="DNase in E003",
         signal=np.array([1.0, 5.0, 2.0]),
@@ -89,7 +89,7 @@ def track(contacts):
 
 
 def test_a_gene_without_contacts_shows_its_signal_and_effects():
-    figure = track_figure(track([]))
+    figure = gene_figure(track([]))
     mark, effect = figure.axes
     assert figure.get_suptitle() == "ABC1 (ENSG1), chr1:1,234,567 -"
     signal = next(patch for patch in mark.patches if hasattr(patch, "get_data"))
@@ -102,7 +102,7 @@ def test_a_gene_without_contacts_shows_its_signal_and_effects():
 
 
 def test_every_contact_is_an_arc_from_the_tss():
-    figure = track_figure(track([(40_000, 42_000, 8.0), (-12_000, -10_000, 4.0)]))
+    figure = gene_figure(track([(40_000, 42_000, 8.0), (-12_000, -10_000, 4.0)]))
     arcs = [patch for patch in figure.axes[0].patches if isinstance(patch, Arc)]
     assert [arc.get_center()[0] for arc in arcs] == [20.5, -5.5]
     assert [arc.width for arc in arcs] == [41, 11]

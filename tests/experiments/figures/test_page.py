@@ -15,7 +15,9 @@ def drawn(made_up_run, tmp_path):
     def draw(assays, **tables):
         ranked = made_up_run(("E003",), assays=assays).write(tmp_path / "run")
         card = checkpoint.read_card(tmp_path / "run")
-        runs = pd.DataFrame([run for part in card["populations"] for run in part["runs"]])
+        runs = pd.DataFrame(
+            [run for population in card["populations"] for run in population["runs"]]
+        )
         runs["assay"] = runs["assays"].str.join("+")
         empty = dict.fromkeys((*STUDIES, "effects", "models", "sweep"), pd.DataFrame())
         with matplotlib.rc_context(STYLE):

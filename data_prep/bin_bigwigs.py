@@ -7,9 +7,9 @@
 Each track becomes OUT/NAME.25bp.bw on the same chromosomes. A bin's value is the mean over all its
 bases, weighted by bases and never from zoom levels; bases that the track does not list count as 0,
 and the last bin of a chromosome is the mean over the bases that are left. Every bin is listed, so
-the result does not show what share of a track was measured. Tracks that are done, and
-no older than their source, are skipped; one that cannot be read is named at the end, with the rest
-done. Memory: some 0.65 GB a worker for human chromosomes.
+the result does not show what share of a track was measured. Tracks that are done, and no older than
+their source, are skipped; one that cannot be read is named at the end, after the others are done.
+Memory: some 0.65 GB a worker for human chromosomes.
 """
 
 import functools

@@ -8,10 +8,10 @@
 
 All inputs are checked (as data_prep.doctor does), then tracks that the sheet knows only by their
 URL are downloaded (as data_prep.download does) and checked. Then all are read, one task a track.
-What cannot be downloaded or read is named at the end, with the rest done. The same command run
-again does only what is missing: a killed build loses at most the tracks it was reading. Once a
-track is in the store, its downloaded file can be deleted. At the end the store is read back and
-compared with its checksums.
+Tracks that cannot be downloaded or read are named at the end, after all others are built. The same
+command run again does only what is missing: a killed build loses at most the tracks it was reading.
+Once a track is in the store, its downloaded file can be deleted. At the end the store is read back
+and compared with its checksums.
 """
 
 import contextlib
@@ -285,7 +285,7 @@ def source_records(track: Track) -> list[dict[str, Any]]:
 
 
 def _require_same_sources(store: WindowStore, inputs: BuildInputs) -> None:
-    """A track whose file has changed size since its slab was built must not pass for done."""
+    """A track whose file changed size after its slab was built does not count as done."""
     with collect() as problems:
         # A file may be gone whose slab is there: it is not needed any more.
         for track in present_tracks(inputs.sheet.tracks):

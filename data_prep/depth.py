@@ -8,14 +8,14 @@
 What Chromoformer reads (Lee et al. 2022), made from public alignments: depth as `bedtools
 genomecov` counts it. Reads are tagAlign or BED (gzipped or not) or BAM (pip install
 'epi2expr_jax[depth]'), in any order; of a BAM every mapped record counts, from its first base to
-its last but for deletions. A read that passes its chromosome's end is cut there, and reads on
+its last, except deletions. A read that passes its chromosome's end is cut there, and reads on
 chromosomes that the assembly lacks are left out and counted. Each file becomes OUT/NAME.depth.bw,
 in which every base is listed, uncovered ones as 0. Files that are done for the same
 assembly, and no older than their source, are skipped.
 
 Memory: 0.4 GB, and some 130 bytes for each read of the chromosome with most (0.8 GB in all for 40
 million reads of a human genome).
-Disk while it runs: 8 bytes a read, besides the result.
+Disk while it runs: 8 bytes a read, and the result.
 """
 
 import dataclasses
@@ -140,15 +140,13 @@ def write_depth(
                 held = np.fromfile(path, np.int32) if path.exists() else np.zeros(0, np.int32)
                 intervals = depth_of(held[::2], held[1::2], size)
                 require_room(target, len(intervals[0]))
-                _add_intervals(file, chrom, *intervals)
+                _add(file, chrom, *intervals)
     finally:
         shutil.rmtree(spill)
     return Counted(int(counts.sum()), elsewhere)
 
 
-def _add_intervals(
-    file, chrom: str, starts: np.ndarray, ends: np.ndarray, depth: np.ndarray
-) -> None:
+def _add(file, chrom: str, starts: np.ndarray, ends: np.ndarray, depth: np.ndarray) -> None:
     for i in range(0, len(starts), _INTERVALS):
         part = slice(i, i + _INTERVALS)
         names = np.full(len(starts[part]), chrom)

@@ -4,10 +4,10 @@
         --genes=genes.gtf.gz --store=roadmap.zarr
 
     … --json=doctor.json        # the same for programs
-    … --nochecksums             # do not read files whole: of hundreds of GB this takes its time
+    … --nochecksums             # do not read files whole: which takes long for hundreds of GB
 
-Takes the flags of build_store. Errors are what a build would refuse or fail at. Warnings are what
-may be right and looks wrong, with their figures: coverage and range of tracks, tracks and
+Takes the flags of build_store. Errors would stop a build. Warnings are about data that
+look wrong but may be right, with figures: coverage and range of tracks, tracks and
 expression columns that look like another's. Both come from the windows of up to 500 genes.
 Exit status 0: go, maybe with warnings; 2: no-go, with what to do about each error. Nothing but the
 JSON is written.

@@ -4,8 +4,8 @@
         --store=demo.zarr
 
 Each promoter (TSS ± 20 kb) and each pCRE is a file `chrom:start-end.npy`, float16 `[A, bp]`, the
-read depth of every base. They lie in a folder or in a tar archive, which is read in place.
-Contacts, labels and expression are taken as the metadata gives them. All cells (eid) of the
+read depth of every base. They are in a folder or a tar archive, which is read without unpacking it.
+Contacts, labels and expression are those of the metadata. All cells (eid) of the
 metadata are imported. The same command run again does only what is missing.
 """
 
@@ -243,7 +243,7 @@ def _region_files(table: pd.DataFrame) -> list[str]:
 
 
 def _require_same_sources(store: WindowStore, config: ImportConfig, meta: Metadata) -> None:
-    """Arrays that have changed size since they were imported must not pass for done."""
+    """Arrays that changed size after they were imported do not count as done."""
     with collect() as problems:
         for cell in meta.cells:
             records = [store.slab_record(cell, assay) for assay in config.assays]
@@ -254,7 +254,7 @@ def _require_same_sources(store: WindowStore, config: ImportConfig, meta: Metada
                 problems.add(
                     f"{store.path}: {cell}",
                     f"slabs imported from {listing(before)} bytes",
-                    f"what lies at {config.arrays(cell)} now, {size} bytes",
+                    f"what is at {config.arrays(cell)} now, {size} bytes",
                     "delete its markers under slabs/ to import it again, or give another --store",
                 )
 

@@ -1,4 +1,4 @@
-"""The planted truth behind a simulated Roadmap: genes, elements, activity, and what is knowable.
+"""The planted truth behind a simulated Roadmap: genes, elements, activity, and the best prediction.
 
 Every gene has in every cell a hidden activity `t`, a standard Gaussian. Expression follows it:
 `log2(RPKM+1) = max(0, MEAN + SPREAD·z)` with `z = FIDELITY·t + noise`, so that a real-looking share

@@ -8,9 +8,9 @@
 
 Writes DIR/across_cells.csv. Each model predicts the genes of its fold's test chromosomes, which it
 saw in no cell, from the signal of every cell that has its assays. Each score is compared with that
-of the mean expression of the gene in the other cells, which needs no epigenome and is hard to beat.
-The score of deviations from the mean over cells tells what is specific to a cell. Tracks of other
-depth or noise shift predictions: --normalise=depth in training makes cells alike.
+of the gene's mean expression in the other cells, which needs no epigenome and is hard to beat. The
+score of deviations from the mean over cells shows what is specific to a cell. Differences in depth
+or noise between tracks shift predictions: --normalise=depth in training evens out depth.
 """
 
 import pathlib

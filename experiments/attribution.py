@@ -4,11 +4,11 @@
     python -m experiments.attribution --run=runs/cnn --method=occlusion --bin_bp=1000
     python -m experiments.attribution --run=runs/cnn --genes=expressed --tracks=bigwig
 
---method=gradients shares out the difference between each prediction and that from no signal at all
-(integrated gradients, exact to 1e-3 or it says so); occlusion empties one stretch at a time, which
-takes longer and adds up to nothing in particular. Only models that never saw a gene explain it.
+--method=gradients divides the difference between each prediction and that from no signal at all
+among bins (integrated gradients, exact to 1e-3 or it says so); occlusion empties one interval after
+another, which takes longer and does not add up. Only models that never saw a gene explain it.
 
-Writes into DIR/attribution (or --out): shares.zarr (all shares: model, gene, assay, bin; open it
+Writes into DIR/attribution (or --out): shares.zarr (shares by model, gene, assay and bin; open it
 with xarray), profile.csv and .parquet (mean share by assay and distance to the TSS along the
 strand, with intervals over chromosomes), profile.png, and with --tracks a file for each model and
 assay: the mean share of the genes whose window covers a base.
@@ -57,7 +57,7 @@ def attribute(
     store: str | None = None,
     out: pathlib.Path | None = None,
 ) -> xr.Dataset:
-    """Compute shares, write them, their profiles and tracks; return the shares.
+    """Compute attributions, write them, their profiles and tracks; return them.
 
     Raises:
         InputError: for genes or models that cannot be explained.
@@ -201,7 +201,7 @@ def _write_bedgraph(path: pathlib.Path, of_chrom: Mapping, name: str) -> None:
 
 
 def describe(found: xr.Dataset, profile: pd.DataFrame, method: str) -> str:
-    """Where each assay weighs most, and how exact the shares are."""
+    """Where each assay weighs most, and how exact the attributions are."""
     lines = [f"{'model':<28}{'assay':<12}{'genes':>7}   heaviest bin, mean share of {UNIT}"]
     for (model, assay), part in profile.groupby(["model", "assay"], sort=False):
         heaviest = part.iloc[int(np.argmax(np.abs(part["share"].to_numpy())))]
@@ -216,7 +216,7 @@ def describe(found: xr.Dataset, profile: pd.DataFrame, method: str) -> str:
 
 
 def define_attribution() -> None:
-    flags.DEFINE_enum("method", "gradients", METHODS, "How predictions are shared out.")
+    flags.DEFINE_enum("method", "gradients", METHODS, "How predictions are divided among bins.")
     flags.DEFINE_integer(
         "bin_bp", 0, "occlusion: width of what is emptied, in bp; 0: the bins of the model."
     )

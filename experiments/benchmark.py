@@ -1,4 +1,4 @@
-"""Speed, side by side with the peers, in one run, as ratios. One JSON line.
+"""Speed compared with other programs, as ratios measured in one run. One JSON line.
 
     python -m experiments.benchmark --what=windows
     python -m experiments.benchmark --what=binning
@@ -35,7 +35,7 @@ device: one shot at an accelerator, a line of JSON for every figure, in --out as
     those of the CPU, the peers, what the host costs, inference, some tests. --small tries it out.
 
 Where there are two sides they take turns (ABAB), and the median ratio counts: absolute figures
-drift with the machine. Rounds beside which other processes ran are dropped and measured again.
+drift with the machine. Rounds during which other processes ran are dropped and measured again.
 Needs a checkout of the repository (an installed package holds no benchmarks) and, for the peers,
 the extra `peers`:  pip install -e '.[peers]'
 """

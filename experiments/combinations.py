@@ -9,8 +9,8 @@ the run directory:
 
   subsets.csv            every subset's score in every cell ("all" aggregates), with intervals
   shapley.csv            each assay's exact Shapley value: they sum to the score of all assays
-  agreement_subsets.csv  --against: the same subsets as models trained on each alone score them
-  agreement.csv          --against: how well the two go together, by cell
+  agreement_subsets.csv  --against: the same subsets scored by models trained on each alone
+  agreement.csv          --against: how well the two scores correlate, by cell
 
 The run of --against is an evaluated one of the same store and folds, trained for example with
 --assays=each,pairs,all. Up to 12 assays (4,096 subsets) are scored.
@@ -48,7 +48,7 @@ def combine(
         against: the run directory of models trained on subsets alone.
 
     Raises:
-        InputError: if these are no masked-mark models of one set of at most 12 assays, or the
+        InputError: if these are not masked-mark models of one set of at most 12 assays, or the
             other run is not comparable.
     """
     trained = None if against is None else _trained(run_dir, against)

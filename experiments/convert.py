@@ -8,8 +8,8 @@ The run directory then predicts like a trained one, from a store of read depth:
 
     load("runs/published").predict(store, include_seen=True)
 
-Published training watched the group it held out, so no gene is blind to these weights. Needs
-PyTorch (pip install 'epi2expr_jax[convert]'); a file's pickle may hold weights and nothing to run.
+Published training watched the group it held out, so these weights have seen every gene. Needs
+PyTorch (pip install 'epi2expr_jax[convert]'); a file's pickle may hold weights, but no code.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ from experiments.cli.flags import command_line, define_run, refuse_without_effec
 FLAGS = flags.FLAGS
 
 _NAME = "published"  # of the one population
-# Published files hold scores and labels beside the weights, as NumPy pickles them.
+# Published files hold scores and labels with the weights, as NumPy pickles them.
 _NUMPY = (
     "numpy.dtype",
     "numpy.ndarray",
@@ -131,8 +131,8 @@ def read_checkpoint(path: pathlib.Path) -> StateDict:
     """The weights of a PyTorch file, name → array: its `net`, or all of it.
 
     Raises:
-        InputError: without PyTorch; for a file that is no checkpoint, or whose pickle names
-            anything but weights; naming all values that are no tensors.
+        InputError: without PyTorch; for a file that is not a checkpoint, or whose pickle names
+            anything but weights; naming all values that are not tensors.
     """
     torch = _torch()
     where, expected = str(path), "weights by name, alone or under `net`, as PyTorch saves them"
@@ -171,7 +171,7 @@ def write_run(
         source: the file they come from, for the card and for messages.
 
     Raises:
-        InputError: if they are no Chromoformer's, do not read so many marks, or `out` is taken.
+        InputError: if they are not a Chromoformer's, do not read so many marks, or `out` is taken.
     """
     config, params = from_torch(state, source.name, **published.options)
     _require_assays(config, published.assays, source.name)

@@ -1,4 +1,4 @@
-"""From public-format files to a ranking of the assays, by the commands a user would type.
+"""From public-format files to a ranking of the assays, with the commands a user would type.
 
     python -m experiments.demo --out=demo
 

@@ -5,9 +5,9 @@
 
 --regions has one row a gene and place: gene_id, chrom, start, end, effect (log2 units), distance
 (bp from the TSS, signed along the strand), signal and perhaps contact; with columns cell or assay,
-each of these is tested apart. --eqtls and --background are variant-gene pairs: gene_id, chrom and
-pos (0-based) or end (1-based); other columns are ignored. Tables are Parquet, or delimited
-text with a header (.csv with commas, others with tabs, gzipped or not).
+each cell or assay is tested separately. --eqtls and --background are variant-gene pairs: gene_id,
+chrom and pos (0-based) or end (1-based); other columns are ignored. Tables are Parquet, or
+delimited text with a header (.csv with commas, others with tabs, gzipped or not).
 
 Writes into the run directory enrichment.csv and .parquet (the predicted effect and simple
 baselines, unmatched and matched for distance and signal, each with enrichment, interval,

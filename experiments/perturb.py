@@ -1,4 +1,4 @@
-"""Alter a mark in silico: what would expression be if it changed at promoters, or further off?
+"""Alter a mark in silico: what would expression be if it changed at promoters, or elsewhere?
 
     python -m experiments.perturb --run=runs/cnn --assay=H3K27ac
     python -m experiments.perturb --run=runs/cnn --assay=H3K27ac --where=distal --genes=expressed
@@ -7,15 +7,15 @@
     python -m experiments.perturb --run=runs/cnn --assay=H3K27ac --edits=remove_peak,swap:@E005
     python -m experiments.perturb --run=runs/distal --assay=H3K4me3 --where=original_distal
 
---where and --edits take a comma list of what is said below. The original_* places follow the
+--where and --edits take comma lists, see below. The original_* places follow the
 published protocol: it multiplies what the model reads, not the signal, and leaves regions alone.
 Intervals are 0-based, end not included. Only models that never saw a gene predict it.
 
 Writes into DIR/perturb (or --out): effects.parquet (model, gene, edit: before, after, effect, the
 interval over 3 or more models, whether the edit changed anything, and whether the edited signal
-lies outside what was trained on), dose_distance.csv and .parquet (mean effects over genes with
+is outside the range trained on), dose_distance.csv and .parquet (mean effects over genes with
 intervals), regions.parquet (for experiments.enrichment), and plots: dose response, effect by
-distance to the TSS, and in tracks/ the genes that are moved furthest, with the mark, the edits and
+distance to the TSS, and in tracks/ the genes with the largest effects, with the mark, the edits and
 their contacts. The run's report shows them. Models predict; they do not prove that a cell would do
 the same.
 """
@@ -141,9 +141,9 @@ def format_means(means: pd.DataFrame) -> str:
         lines.append(f"{means['genes'].iloc[0]} genes, each by models that never saw it")
     still = means.loc[means["factor"] != 1, "changed"]
     if (still < 1).any():
-        lines.append(f"{1 - still.mean():.1%} of edits changed nothing: no signal to alter there")
+        lines.append(f"{1 - still.mean():.1%} of edits changed nothing: no signal at that place")
     if (strange := means.loc[means["factor"] != 1, "outside"].mean()) > 0:
-        lines.append(f"{strange:.1%} of edits lie outside what the models trained on")
+        lines.append(f"{strange:.1%} of edits are outside the range the models trained on")
     return "\n".join(lines)
 
 
@@ -153,7 +153,7 @@ def define_perturbation() -> None:
     flags.DEFINE_list("where", ["promoter"], f"Where: {presets}, chr:start-end, or a BED file.")
     flags.DEFINE_list("edits", ["scale"], f"scale (by each of --factors), {forms()}.")
     flags.DEFINE_list("factors", [f"{factor:g}" for factor in FACTORS], "The factors of `scale`.")
-    flags.DEFINE_integer("tracks", 3, "Draw this many genes, those moved furthest.", 0)
+    flags.DEFINE_integer("tracks", 3, "Draw this many genes, those with the largest effects.", 0)
     flags.DEFINE_string("out", None, "Where to write; default: DIR/perturb.")
 
 

@@ -66,12 +66,10 @@ def main() -> None:
     if study.left_out:
         print(study.left_out)
     lanes = Lanes.default(machine.devices)
-    disk, seconds = 0, 0.0
+    at_once, disk, seconds = machine.runs_at_once, 0, 0.0
     shown = Shown(pathlib.Path(FLAGS.run or "."))
     for group in study.groups(machine.share, machine.data_limit, shown.reading):
-        how = plan_memory(
-            group.trainer, group.runs, group.cache, lanes, at_once=machine.runs_at_once
-        )
+        how = plan_memory(group.trainer, group.runs, group.cache, lanes, at_once=at_once)
         pace = calibrate(group.trainer, group.runs, group.inputs, group.cache, lanes)
         print(describe(group, how, pace))
         disk += how.disk_bytes

@@ -5,11 +5,11 @@
     python -m experiments.report --run=runs/cnn --sweep=runs/sweep
 
 Which assay predicts expression best and how sure that is, every cell and assay, learning curves,
-predicted against observed expression, and how it was made; and whatever else was computed in the
+predicted against observed expression, and how it was made; and what else was computed in the
 run directory: baselines (experiments.evaluate), pairs and Shapley values
 (experiments.combinations), tests in other cells (experiments.across_cells), marks altered in silico
 (experiments.perturb). The page loads nothing from elsewhere: mail it, print it, archive it. Its
-figures (SVG, PNG) and tables (CSV) also lie in DIR/report for papers and slides.
+figures (SVG, PNG) and tables (CSV) are also in DIR/report for papers and slides.
 """
 
 import json
@@ -179,7 +179,7 @@ def _cells(card: dict[str, Any], runs: pd.DataFrame, ranked: pd.DataFrame) -> li
 
 
 def _names(card: dict[str, Any]) -> dict[str, str]:
-    """Gene names by id, where the store is still at hand."""
+    """Gene names by id, where the store can still be read."""
     path = pathlib.Path(card["store"]["path"]) / "genes.parquet"
     if not path.is_file():
         return {}

@@ -1,4 +1,4 @@
-"""Forward selection: which assay first, which beside it, and when no further one helps.
+"""Forward selection: which assay helps most, which to add next, and when to stop.
 
     python -m experiments.select --store=roadmap.zarr --run=selection --model=promoter_cnn
     python -m experiments.select --store=roadmap.zarr --run=selection --cells=E003 \\

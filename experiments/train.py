@@ -14,8 +14,8 @@ the run directory; each trains its part, at its own pace, and the last one to fi
     python -m experiments.train ... --distributed=HOST:PORT --process=0/2    (by hand)
 
 The same command run again resumes an interrupted training, on any number of devices or processes:
-a checkpoint is written in the background after every epoch, and on SIGTERM. A run whose loss is no
-longer finite is quarantined and named; the others go on. experiments.plan says beforehand what a
+a checkpoint is written in the background after every epoch, and on SIGTERM. A run whose loss stops
+being finite is quarantined and named; the others go on. experiments.plan says beforehand what a
 training will take. Next: experiments.evaluate, experiments.report.
 """
 

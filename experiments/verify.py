@@ -1,4 +1,4 @@
-"""Check that a run directory proves what it claims: exit status 0 only if all of it holds.
+"""Check that a run directory proves what it claims; exit status 0 only if every check passes.
 
     python -m experiments.verify --run=runs/cnn
     python -m experiments.verify --run=runs/cnn --store=/elsewhere/roadmap.zarr --quick
@@ -13,8 +13,8 @@ Checks, and writes to DIR/verify.json:
                   checkpoints predict them now, to 0.0001 (log2 scale)
     scores        metrics.parquet and ranking.csv follow from the predictions, to 0.0001
 
-Other versions or another device than in training are named; they are no failure by themselves.
---quick reads the store's checksum alone, and does not predict again.
+Versions or a device other than in training are named, but do not count as failures.
+--quick only reads the store's checksum, and does not predict again.
 """
 
 import collections
@@ -249,7 +249,7 @@ def verify(
     """Check every claim of a run directory and write verify.json; returns the claims.
 
     Raises:
-        InputError: if it is no finished run, or its store cannot be read.
+        InputError: if it is not a finished run, or its store cannot be read.
     """
     verification = Verification(run_dir, store_path, quick)
     claims = []
@@ -277,7 +277,7 @@ def main() -> None:
 
 
 def define_quick() -> None:
-    flags.DEFINE_boolean("quick", False, "Do without what reads the whole store or predicts.")
+    flags.DEFINE_boolean("quick", False, "Skip the checks that read the whole store or predict.")
 
 
 def run() -> None:

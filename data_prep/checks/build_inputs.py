@@ -61,7 +61,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("assembly", "hg19", "hg19, hg38, mm10, mm39, or a FILE.chrom.sizes.")
     flags.DEFINE_string(
-        "chromosomes", "autosomes", "autosomes, all, or a comma list: whose genes are stored."
+        "chromosomes", "autosomes", "Store the genes of: autosomes, all, or a comma list."
     )
     flags.DEFINE_string(
         "blind",
@@ -89,9 +89,7 @@ def define_flags() -> None:
         "max_pcre_bp", 40_000, "Widest other end of a contact, in bp.", lower_bound=1
     )
     flags.DEFINE_bool("trans_contacts", False, "Keep contacts between chromosomes, too.")
-    flags.DEFINE_string(
-        "downloads", "", "Folder for the tracks whose URL alone is known. Empty: STORE.downloads."
-    )
+    flags.DEFINE_string("downloads", "", "Folder for downloaded tracks. Empty: STORE.downloads.")
     flags.DEFINE_string(
         "blacklist",
         "",
@@ -100,7 +98,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_integer("workers", 2, "Worker processes; each reads one track.", lower_bound=1)
     flags.DEFINE_float(
-        "worker_gib", 2.0, "Memory of a worker, which is restarted beyond it.", lower_bound=0.5
+        "worker_gib", 2.0, "Memory of a worker; beyond it, it is restarted.", lower_bound=0.5
     )
     flags.DEFINE_string(
         "scheduler_address",
@@ -108,9 +106,7 @@ def define_flags() -> None:
         "tcp://HOST:PORT of a Dask cluster to join instead of starting --workers here; its "
         "workers must see the same folders.",
     )
-    flags.DEFINE_integer(
-        "retries", 2, "Further attempts at a track whose task failed.", lower_bound=0
-    )
+    flags.DEFINE_integer("retries", 2, "Retries of a track whose task failed.", lower_bound=0)
     flags.DEFINE_bool(
         "verify", True, "Read the store back at the end and compare it with its checksums."
     )

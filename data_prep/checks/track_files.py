@@ -111,7 +111,7 @@ def compare_files(tracks: Iterable[Track], *, checksums: bool = False) -> None:
     """Look for files that are the same, and compare them with the sheet.
 
     Args:
-        tracks: those whose files are there; others are passed over.
+        tracks: those whose files are there; others are ignored.
         checksums: as for `check_files`.
 
     Raises:

@@ -194,7 +194,7 @@ def range_suspicions(reading: Reading, peers: Sequence[Reading] = ()) -> list[Pr
                 reading.name,
                 f"negative signal (down to {reading.lowest:g})",
                 f"0 or more in unit {reading.track.unit}",
-                "is it a logarithm of a ratio? Give its true unit in the sheet (none: read as is)",
+                "is it a logarithm of a ratio? Give its true unit in the sheet (none: unchanged)",
                 kind="negative_values",
             )
         )

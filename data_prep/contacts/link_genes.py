@@ -90,7 +90,7 @@ def read_contacts(
 
     Args:
         source: one file for all cells, or a sheet: a `.csv` with the columns `cell`, `path`
-            (relative to the sheet) and maybe `min_score`. Cells beyond `cells` are passed over.
+            (relative to the sheet) and maybe `min_score`. Cells not in `cells` are ignored.
         cells: the cells that need contacts.
         chrom_sizes: length of each chromosome of the assembly, in bp; `1` and `chr1` match.
         min_score: the score to lie above; None: the format's own. A sheet's has precedence.

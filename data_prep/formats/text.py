@@ -14,7 +14,7 @@ def read_delimited(path: str | pathlib.Path) -> Iterator[tuple[int, list[str]]]:
     """The lines of a table with a header: line number and fields, the header first.
 
     Tab-separated if the header has a tab, else comma-separated; gzipped or not, as its first
-    bytes say. Empty lines are passed over; a line that begins with `#` before the header too.
+    bytes say. Empty lines are ignored; so is a line that begins with `#` before the header.
 
     Raises:
         InputError: if the file cannot be read, or naming the lines that do not have as many fields

@@ -251,11 +251,11 @@ def define_conversion(flag: str, files: str) -> None:
     flags.DEFINE_string(
         "tracks",
         "",
-        f"Instead of --{flag}: a track sheet of such files, or the name of a shipped one. What it "
-        "knows the URL of alone is downloaded first; a sheet in OUT then lists the results.",
+        f"Instead of --{flag}: a track sheet of such files, or the name of a shipped one. Files of "
+        "which it has only the URL are downloaded first; a sheet in OUT then lists the results.",
     )
     flags.DEFINE_string(
-        "downloads", "", "Folder for the files whose URL alone is known. Empty: OUT/downloads."
+        "downloads", "", "Folder for files that are downloaded. Empty: OUT/downloads."
     )
     flags.DEFINE_string("out", None, "The folder that the results go to.", required=True)
     flags.DEFINE_integer("workers", 1, "Files that are converted at the same time.", 1)

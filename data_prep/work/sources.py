@@ -165,9 +165,9 @@ def define_limits() -> None:
     """The flags of the network, of every program that downloads."""
     flags.DEFINE_integer("connections", 4, "Files downloaded at a time.", lower_bound=1)
     flags.DEFINE_float("mib_per_s", 0, "Limit of all downloads together; 0: none.", lower_bound=0)
-    flags.DEFINE_integer("attempts", 6, "Failures in a row to bear for a file.", lower_bound=1)
-    flags.DEFINE_float("timeout_s", 60, "Silence of a server to bear.", lower_bound=0.1)
-    flags.DEFINE_multi_string("mirror", [], "URL_PREFIX,OTHER_PREFIX: ask there if that fails.")
+    flags.DEFINE_integer("attempts", 6, "Failures in a row that end a download.", lower_bound=1)
+    flags.DEFINE_float("timeout_s", 60, "Seconds of silence before a retry.", lower_bound=0.1)
+    flags.DEFINE_multi_string("mirror", [], "URL_PREFIX,OTHER_PREFIX: tried if the first fails.")
 
 
 def limits_from_flags() -> Limits:

@@ -37,7 +37,7 @@ class Download:
         target: where it will lie.
         urls: where to get it; the first is its name in the lock file, others are mirrors.
         sha256: what its checksum must be, if known beforehand.
-        check: looks into what came before it is taken for the file. Raises InputError.
+        check: checks what was downloaded before it becomes the file. Raises InputError.
     """
 
     target: pathlib.Path
@@ -142,7 +142,7 @@ class _Lock:
         self._guard = threading.Lock()
         self._known: dict[str, dict] = {}
         if path.exists():
-            remedy = "restore it, or delete it to record the checksums anew"
+            remedy = "restore it, or delete it to record the checksums again"
             self._known = read_json(path, "lock file", remedy)
             for record in self._known.values():
                 if not (isinstance(record, dict) and {"bytes", "sha256"} <= set(record)):

@@ -70,7 +70,7 @@ def integrated_gradients(
     if ensemble.masked:
         raise InputError(
             "the run",
-            "masked-mark models, whose masks are no signal",
+            "masked-mark models, whose masks are not signal",
             "models that always read all of their assays",
             "use perturb, or experiments.combinations",
         )

@@ -9,7 +9,7 @@ The test permutes within genes the difference between observed and expected shar
 top places less what distance and signal predict of these: an error is left only where both fits
 fail. One-sided, p = (k + 1) / (n + 1). Variants in linkage disequilibrium, effects of neighbouring
 places and genes that share both are not exchangeable; so the sum is divided by its standard error
-between chromosomes, in each permutation anew (Chung & Romano 2013). Where variants and effects
+between chromosomes, in each permutation again (Chung & Romano 2013). Where variants and effects
 follow distance and signal, p-values are far too small without the match, and where neighbours share
 both, too small without the standard error (simulated:
 tests/epi2expr_jax/interpret/test_enrichment.py).
@@ -184,7 +184,7 @@ def _permute(
 
 
 def _studentise(of_chromosome: Float[np.ndarray, "P K"]) -> Float[np.ndarray, " P"]:
-    """A sum over chromosomes in units of its standard error; 0 where there is none to speak of."""
+    """A sum over chromosomes in units of its standard error; 0 where that error is 0."""
     squares = (of_chromosome**2).sum(1)
     there = squares > _ROUNDING**2
     return np.where(there, of_chromosome.sum(1) / np.sqrt(np.where(there, squares, 1)), 0)

@@ -1,4 +1,4 @@
-"""Where edited places lie in the genome, and what signal and contacts are there."""
+"""Where edited places are in the genome, with their signal and contacts."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -114,7 +114,7 @@ class GenePlot:
 
 
 def gene_plots(located: pd.DataFrame, assay: str, store: WindowStore, most: int) -> list[GenePlot]:
-    """Those of the genes that the edits move furthest, each in the model that says so."""
+    """Plots of the genes with the largest effects, each in the model that predicts it."""
     size = located.assign(size=located["effect"].abs()).groupby(["gene", "cell", "assays"])["size"]
     strongest = size.max().sort_values(ascending=False, kind="stable").reset_index()
     strongest = strongest.drop_duplicates("gene").head(most)[["gene", "cell", "assays"]]

@@ -237,7 +237,7 @@ def _unread(config: ChromoformerConfig) -> StateDict:
 def _config_of(
     named: Mapping[str, np.ndarray], where: str, options: Mapping[str, Any]
 ) -> ChromoformerConfig:
-    """The configuration that the arrays speak of; published sizes where they are silent.
+    """The configuration that the arrays imply; published sizes for what they do not show.
 
     Raises:
         InputError: if the order of the resolutions is not told.

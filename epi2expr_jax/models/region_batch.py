@@ -1,4 +1,4 @@
-"""What Chromoformer reads of a batch: genes, the regions they touch, and where their tokens lie.
+"""What Chromoformer reads of a batch: genes, the regions they touch, and where their tokens are.
 
 Axes: `B` genes a batch, `N` regions a gene, `P` pairs of a gene and one of its slots, `L`
 positions, `S` blocks of `T` tokens.
@@ -20,7 +20,7 @@ _LEAST_BLOCK = 16
 
 @dataclasses.dataclass(frozen=True)
 class TokenLayout:
-    """Where the tokens of a batch lie: constants of a compiled program, from the plan's slots.
+    """Where the tokens of a batch are: constants of a compiled program, from the plan's slots.
 
     Regions are laid out slot by slot: first every gene that has a first slot, and so on; as slots
     never increase, the genes of a slot are the first so many. For attention among a gene's tokens
@@ -29,12 +29,12 @@ class TokenLayout:
     Attributes:
         prefix: how many genes have a first, second, … slot; `P` is their sum.
         gene, slot: `[P]` of each pair.
-        rows: `[S T]` which token stands in each row of the blocks: promoters are 0 … B-1, then
+        rows: `[S T]` which token is in each row of the blocks: promoters are 0 … B-1, then
             the pairs; a filler repeats token 0.
         owner: `[S, T]` which gene a row belongs to, -1 for fillers.
         token: `[S, T]` 0 for a promoter, 1 + slot for a region.
         first: `[B]` row of each promoter.
-        place: `[B]` where each promoter stands among the `[S, Q]` places for promoters alone.
+        place: `[B]` where each promoter is among the `[S, Q]` places for promoters alone.
         first_of: `[S, Q]` the column in its block of the promoter at each place; 0 for fillers.
     """
 
@@ -65,7 +65,7 @@ class TokenLayout:
     def pairs_by_gene(
         self, x: Float[Array, "S J H T T"], n_contacts: Int[Array, " B"]
     ) -> Float[Array, "B J H N N"]:
-        """What stands between any two tokens of a gene (`N`: the promoter, then its regions)."""
+        """The values between any two tokens of a gene (`N`: the promoter, then its regions)."""
         tokens = np.arange(1 + len(self.prefix))
         block, row = np.divmod(self.first[:, None] + tokens, self.owner.shape[1])
         row = np.where(block == block[:, :1], row, 0)  # past the block's end: absent anyway

@@ -65,6 +65,6 @@ def draw(variables: Any, key: PRNGKeyArray, made: Callable[[], Any] | None = Non
 
 
 def flatten(tree: Any) -> dict[str, Any]:
-    """A pytree as a flat dict of arrays, keyed by where each leaf stands in it."""
+    """A pytree as a flat dict of arrays, keyed by each leaf's path in it."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}

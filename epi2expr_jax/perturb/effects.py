@@ -51,7 +51,7 @@ def run(
         genes: ids; by default every gene of the store that some model never saw.
         include_seen: also by models that saw the gene in training or validation.
         reread: where an edit alters regions and not the window, keep what the model made of the
-            rest. The same up to rounding, and faster; False computes everything anew.
+            rest. The same up to rounding, and faster; False computes everything again.
         progress: told how many edited genes have been predicted since it was last told.
 
     Returns:

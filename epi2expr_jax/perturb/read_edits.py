@@ -57,22 +57,21 @@ class EditReader:
         tracks = list(dict.fromkeys(pairs + others))
         raw = _read_raw(self, tracks, rows)
         forward = np.where(self.store.genes.strand.iloc[rows] == "-", -1, 1)
-        window, regions = [], []
+        windows, regions = [], []
         window_bin, region_bin = self.layout.bin_bp
         for (*_, cell, assay, _), edit in self.sources.items():
             at = tracks.index((cell, assay))
             # In the units of the assay it stands in for, if depths are normalised.
             scale = raw.level[tracks.index((self.cell, edit.assay))] / raw.level[at]
-            window.append(scale * _mixed(edit, raw.window[at], forward * window_bin))
+            windows.append(scale * _mixed(edit, raw.window[at], forward * window_bin))
             region_bins = np.full(raw.regions.shape[1], region_bin)
             regions.append(scale * _mixed(edit, raw.regions[at], region_bins))
         own = slice(len(pairs))
         raw = dataclasses.replace(
             raw, window=raw.window[own], level=raw.level[own], regions=raw.regions[own]
         )
-        return EditedSignal(
-            raw, np.stack(window), np.stack(regions), self._table(rows), self.layout
-        )
+        sources = np.stack(windows), np.stack(regions)
+        return EditedSignal(raw, *sources, self._table(rows), self.layout)
 
     def raw(self, cell: str, assay: str) -> tuple[np.ndarray, np.ndarray]:
         """Raw windows of the genes that will be read, and all regions end to end; read once."""

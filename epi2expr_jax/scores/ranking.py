@@ -9,7 +9,7 @@ combined, weighted by their genes, with a delete-one-chromosome jackknife (`jack
 Student's t.
 
 Simultaneous intervals share out the error (Bonferroni). A bootstrap of the largest t would be
-narrower where assays go together, but must estimate their correlation: from three chromosomes it
+narrower where assays are correlated, but must estimate their correlation: from three chromosomes it
 cannot, and its intervals are too short. Bonferroni holds whatever the correlation.
 
 The target of every interval is these cells, these genomes and models trained in this way, on other
@@ -79,7 +79,7 @@ def rank_assays(
 
     Raises:
         InputError: if confidence is not between 0 and 1, the target is unknown, or there are too
-            few cells to speak of a new one.
+            few cells to draw conclusions about a new one.
     """
     if not 0 < confidence < 1:
         raise InputError(
@@ -91,7 +91,7 @@ def rank_assays(
     new = target == TARGETS[1]
     if new and (cells := cells_in_common(scores)) < MIN_CELLS:
         found = f"{cells} cells with every assay"
-        remedy = "speak of these cells, or train on more"
+        remedy = "limit conclusions to these cells, or train on more"
         raise InputError(f"target: {target}", found, f"at least {MIN_CELLS}", remedy)
     parts = {ALL: cube} | {str(cell): cube.sel(cell=[cell]) for cell in cube["cell"].values}
     tables = []

@@ -174,7 +174,7 @@ def compare_with_trained(scores: xr.Dataset, trained: pd.DataFrame) -> pd.DataFr
 
 
 def rank_correlation(compared: pd.DataFrame) -> pd.DataFrame:
-    """How well the two sides of `compare_with_trained` go together.
+    """How well the two scores of `compare_with_trained` correlate.
 
     Returns:
         One row a cell: cell, subsets, `spearman` and `pearson` correlation over subsets (NaN for

@@ -219,7 +219,7 @@ class WindowStore:
     # -- reading ----------------------------------------------------------------------------
 
     def _array(self, name: str) -> Any:
-        """The TensorStore array `name`, opened anew.
+        """The TensorStore array `name`, opened again.
 
         If it were kept, a store that is removed or unmounted meanwhile would read as NaN, without
         an error.

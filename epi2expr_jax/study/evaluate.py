@@ -47,7 +47,7 @@ def evaluate(
             str(run_dir),
             "models without a single test chromosome (imported weights have none)",
             "genes that no model saw in training or validation",
-            "predict with load(RUN).predict(store, include_seen=True); it is no test",
+            "predict with load(RUN).predict(store, include_seen=True); that is not a test",
         )
     store = ensemble.open_store(store_path)
     predictions = predict_held_out(ensemble, store)

@@ -67,7 +67,7 @@ class TrainRequest:
         target: log2: log2(RPKM + 1); minmax: RPKM scaled to 0-1; label, in Python, with
             classification alone.
         seeds: how many seeds a run is repeated with.
-        train_share: share of its fold's training genes that a run trains on, drawn anew for every
+        train_share: share of its fold's training genes that a run trains on, drawn again for every
             seed. With 0.5 and several seeds, the spread between seeds includes which genes were
             seen, which makes the intervals of altered marks valid (see experiments.perturb).
         input_config: how signal is transformed.

@@ -131,9 +131,8 @@ class _Training:
         self.folder = run_dir / "checkpoints" / group.name
         self.parts = checkpoint.Parts(self.folder / machine.share.name)
         lanes = Lanes.default(machine.devices)
-        self.memory = plan_memory(
-            group.trainer, group.runs, group.cache, lanes, at_once=machine.runs_at_once
-        )
+        at_once = machine.runs_at_once
+        self.memory = plan_memory(group.trainer, group.runs, group.cache, lanes, at_once=at_once)
 
     def run(self) -> None:
         """Train until no run is left, saving as asked; less memory is tried where it is short."""

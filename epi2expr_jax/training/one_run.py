@@ -133,7 +133,7 @@ class RunState:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch of one run reports, scalars; NaN for a run that no longer trains.
+    """What one epoch of one run reports, scalars; NaN for a run that has stopped.
 
     Attributes:
         bad_step: the first step whose loss was not finite, from 0; -1 for none.

@@ -14,7 +14,7 @@ from epi2expr_jax.training.many_runs import Lanes, Population, pairs_of
 from epi2expr_jax.training.one_run import Trainer
 from epi2expr_jax.training.runs import Run, RunInputs
 
-# Of a device's memory; beside it lie the tracks, and temporaries take the rest.
+# Of a device's memory; tracks and temporaries take the rest.
 _STATES = 0.3
 _CALIBRATION_BATCHES = 4
 

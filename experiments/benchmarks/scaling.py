@@ -92,7 +92,7 @@ def scaling(rounds: int, out: pathlib.Path = pathlib.Path("scaling")) -> dict:
 
 
 def _ends(values: pd.Series) -> float:
-    """The cost at the largest value, in that at the smallest."""
+    """The cost at the largest value, as a multiple of that at the smallest."""
     ordered = values.sort_index()
     return float(ordered.iloc[-1] / ordered.iloc[0])
 

@@ -115,7 +115,7 @@ def define_training() -> None:
         "schedule",
         None,
         SCHEDULES,
-        "plateau: slow down, then stop, when validation no longer improves; decay: a fixed number "
+        "plateau: slow down, then stop, when validation stops improving; decay: a fixed number "
         "of epochs, each slower. Default: as published (chromoformer: decay, the others: plateau).",
     )
     as_published = "Default: as published for the model and schedule."
@@ -133,7 +133,7 @@ def define_training() -> None:
         ChromoformerConfig, "resolutions", more="Empty: 2000,500,100 (chromoformer).", default=[]
     )
     define_field(ChromoformerConfig, "contacts", more="(chromoformer)", lower_bound=0)
-    flags.DEFINE_boolean("no_pcre", False, "The promoter alone, no contacts (chromoformer).")
+    flags.DEFINE_boolean("no_pcre", False, "Read only the promoter, no contacts (chromoformer).")
     define_field(
         TrainConfig,
         "balanced",
@@ -174,7 +174,7 @@ def request_of_flags(*, needs_run: bool = True) -> TrainRequest:
 
 
 def _without_effect(schedule: str) -> Iterator[tuple[str, str]]:
-    """The flags that change nothing beside the others given, and why."""
+    """The flags that have no effect with the others given, and why."""
     if FLAGS.model != ChromoformerConfig.NAME:
         for name in ("resolutions", "contacts", "no_pcre", "balance_contacts"):
             yield name, f"with --model={FLAGS.model}"

@@ -93,7 +93,7 @@ def distance_figure(means: pd.DataFrame) -> Figure:
 def gene_figure(plot: GenePlot) -> Figure:
     """One gene: its contacts as arcs, the mark with the edited places, and what each edit does.
 
-    Places and contacts lie as on the genome; a plus or minus beside the TSS is the gene's strand.
+    The x axis is in genomic order; a plus or minus next to the TSS is the gene's strand.
     """
     arcs = len(plot.contacts) > 0
     figure = Figure((WIDTH, 4.6 if arcs else 3.6), layout="constrained")

@@ -163,7 +163,7 @@ class _Tree:
 
     @classmethod
     def of(cls, grid: pd.DataFrame) -> "_Tree | None":
-        """None for fewer than three rows, which have no tree to speak of."""
+        """None for fewer than three rows, which have no useful tree."""
         if len(grid) < 3:
             return None
         filled = grid.T.fillna(grid.mean(axis=1)).T.fillna(0).to_numpy(float)
@@ -179,7 +179,7 @@ class _Tree:
 
 
 def _draw_tree(axes: Axes, tree: _Tree | None, of: str) -> None:
-    """A tree beside the table, its leaves at the table's rows or columns."""
+    """A tree next to the table, its leaves at the table's rows or columns."""
     axes.axis("off")
     for along, distance in tree.lines if tree else ():
         points = (distance, along) if of == "rows" else (along, distance)

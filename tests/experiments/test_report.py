@@ -101,7 +101,7 @@ def test_answer_names_rivals_and_what_is_not_shown_to_predict(study):
     assert f"{number(best.pearson)} (95 % interval {number(best.low)} to" in text
     rivals = rows.assay[1:][rows.rank_low[1:] == 1]
     assert len(rivals)
-    assert f"that may as well be {', '.join(rivals)}." in text
+    assert f"that could equally be {', '.join(rivals)}." in text
     assert "1 of 12 assays is not shown to predict expression at all" in text
     assert "lies below it: H3K9me3" in text
     assert "averaged over 2 of 3 cells" in text

@@ -114,7 +114,7 @@ def test_what_makes_no_sense_is_refused(run_dir, distal_store, tmp_path):
         ("promoter", ASSAY, ["promotr"], [0.0]),
         ("no model was trained on", "H3K4me9", ["promoter"], [0.0]),
         ("a finite number, 0 or more", ASSAY, ["promoter"], [-1.0, float("nan")]),
-        ("no region", ASSAY, [str(bed)], [0.0]),
+        ("no interval", ASSAY, [str(bed)], [0.0]),
         ("one kind", ASSAY, ["promoter", "original_distal"], [0.0]),
         ("reach none of the genes", ASSAY, ["chr1:1-2"], [0.0]),
     ):

@@ -30,7 +30,7 @@ def test_genes_stand_by_chromosome_and_their_places_come_first():
     assert data.chrom.tolist() == ["chr2", "chr2", "chr10"]
     assert data.starts.tolist() == [0, 2]
     assert data.row.tolist() == [2, 2, 0, 0, 0, 1, 1]
-    assert data.place.tolist() == [0, 1, 0, 1, 2, 0, 1]
+    assert data.column.tolist() == [0, 1, 0, 1, 2, 0, 1]
     assert data.at_risk.tolist() == [[True] * 3, [True, True, False], [True, True, False]]
     np.testing.assert_allclose(data.share, [[0.25, 0.25, 0.5], [0.75, 0.25, 0], [1, 0, 0]])
     np.testing.assert_allclose(np.exp(data.exposure), [[5, 5, 10], [8, 8, 0], [10, 30, 0]])

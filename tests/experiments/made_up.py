@@ -102,7 +102,7 @@ class MadeUpRun:
             {"params": shapes.best_params, "stats": shapes.best_stats},
         )
         ended = Population(
-            group.trainer, runs, group.inputs, group.cache, training.fit.lanes, saved=({}, logs)
+            group.trainer, runs, group.inputs, group.cache, training.memory.lanes, saved=({}, logs)
         )
         training.parts.save((training._records(ended, list(range(len(runs)))), weights), ([], None))
         training.parts.close()

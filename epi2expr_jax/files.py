@@ -37,13 +37,18 @@ def whole(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
 
     Yields:
         Where to write: an empty file, whose name ends in the same suffix.
+
+    Raises:
+        InputError: if there is something else than a file, such as a folder or a device.
     """
     path = pathlib.Path(path).resolve()
+    if path.exists() and not path.is_file():  # such as /dev/null
+        raise InputError(str(path), "not a regular file", "a file, or nothing yet", "name another")
     with _becoming(path) as place:
         os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        yield place
         if path.exists():
             os.chmod(place, path.stat().st_mode)
-        yield place
 
 
 @contextlib.contextmanager

@@ -74,7 +74,9 @@ def main() -> None:
         print(describe(group, how, pace))
         disk += how.disk_bytes
         seconds += pace.seconds(group.inputs, group.trainer.config.epochs)
-    free = shutil.disk_usage(FLAGS.run or ".").free
+    folder = pathlib.Path(FLAGS.run or ".").resolve()
+    there = next(path for path in (folder, *folder.parents) if path.exists())  # the run is to come
+    free = shutil.disk_usage(there).free
     enough = "enough" if disk < free else "NOT ENOUGH"
     print(f"all: {_duration(seconds)} at most; disk {_size(disk)} of {_size(free)} free: {enough}")
 

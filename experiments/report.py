@@ -25,7 +25,7 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from epi2expr_jax.errors import InputError, collect
-from epi2expr_jax.files import write_csv, write_text
+from epi2expr_jax.files import read_json, write_csv, write_text
 from epi2expr_jax.genome import listing
 from epi2expr_jax.program import require, start
 from epi2expr_jax.scores import ranking
@@ -131,7 +131,7 @@ def _compared(run_dir: pathlib.Path, others: Sequence[pathlib.Path]) -> pd.DataF
     """
     folders = [run_dir, *others]
     cards = [checkpoint.read_card(folder) for folder in folders]
-    folds = [json.loads((folder / "splits.json").read_text())["folds"] for folder in folders]
+    folds = [_splits(folder)["folds"] for folder in folders]
     with collect() as problems:
         for folder, card, fold in zip(folders, cards, folds, strict=True):
             for what, same in (
@@ -150,6 +150,10 @@ def _compared(run_dir: pathlib.Path, others: Sequence[pathlib.Path]) -> pd.DataF
     labels = [f"{card['model']} ({name})" for card, name in zip(cards, names, strict=True)]
     tables = [pd.read_parquet(folder / "metrics.parquet") for folder in folders]
     return compare_models(dict(zip(labels, tables, strict=True)))
+
+
+def _splits(run_dir: pathlib.Path) -> dict[str, Any]:
+    return read_json(run_dir / "splits.json", "list of folds", "train again")
 
 
 def _read(path: pathlib.Path, needed: bool = False) -> pd.DataFrame:
@@ -246,7 +250,7 @@ def _page(
         name=run_dir.resolve().name,
         card=card,
         request_json=json.dumps({k: v for k, v in card.items() if k != "populations"}, indent=1),
-        splits=json.loads((run_dir / "splits.json").read_text()),
+        splits=_splits(run_dir),
         rows=rows.to_dict("records"),
         kinds={
             assay: "+".join(dict.fromkeys(kinds[a] for a in assay.split("+") if kinds.get(a)))
@@ -267,7 +271,7 @@ def _page(
         quality=_quality(tables["quality"]).to_dict("records"),
         abroad=_abroad(tables["across_cells"]),
         altered=_altered(tables["effects"]),
-        verified=json.loads(verified.read_text()) if verified.is_file() else None,
+        verified=read_json(verified, "certificate", "verify again") if verified.is_file() else None,
         most_curves=MOST_CURVES,
         most_panels=MOST_PANELS,
     )

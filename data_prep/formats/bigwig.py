@@ -127,7 +127,9 @@ def check_bigwig(
                 + (f"{known}, by its chromosome lengths; " if known else "")
                 + listing((f"{chrom} of {length:,} bp" for chrom, length, _ in wrong), most=3),
                 listing((f"{chrom} of {length:,} bp" for chrom, _, length in wrong), most=3),
-                f"give --assembly={known}" if known else "use a track of the given assembly",
+                f"give --assembly={known}"
+                if known
+                else "use a track of that assembly, or give that of the track",
                 kind="other_assembly",
             )
 

@@ -2,7 +2,7 @@
 
 from typing import Any, TypeVar
 
-from epi2expr_jax.errors import InputError
+from epi2expr_jax.errors import InputError, nearest
 from epi2expr_jax.models.chromoformer import ChromoformerConfig
 from epi2expr_jax.models.cnn import CnnConfig
 from epi2expr_jax.models.config import MEMBERS
@@ -47,6 +47,21 @@ def register(config: _Config) -> _Config:
             where, f"the name {config.NAME} of another model", "a new name", "change NAME"
         )
     return config
+
+
+def model_named(name: str, where: str = "--model") -> Any:
+    """The configuration class of a registered model.
+
+    Args:
+        where: who names it, for the error.
+
+    Raises:
+        InputError: if no model has this name.
+    """
+    if name not in REGISTRY:
+        remedy = nearest(name, REGISTRY) or "choose one, or import the module that has it"
+        raise InputError(where, f"a model {name}", " or ".join(REGISTRY), remedy)
+    return REGISTRY[name]
 
 
 for _config in (CnnConfig, PromoterCnnConfig, ChromoformerConfig):

@@ -13,9 +13,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from epi2expr_jax.errors import InputError, collect, nearest
-from epi2expr_jax.perturb.places import Place
+from epi2expr_jax.perturb.places import MOST_BP, Place
 
 SPACES = ("raw", "log")
+_MOST = float(np.finfo(np.float32).max)  # models read single precision
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Edit:
         space: `raw` signal, or the `log` features that the model reads.
 
     Raises:
-        InputError: naming an unknown kind or space, and every number that is negative or not
-            finite.
+        InputError: naming an unknown kind or space, and every number that is negative, or not
+            finite in single precision.
     """
 
     assay: str
@@ -59,9 +60,12 @@ class Edit:
                 remedy = nearest(self.kind, KINDS) or "choose one"
                 problems.add(self.name, f"kind {self.kind}", ", ".join(KINDS), remedy)
             for value in (self.times, self.plus, self.mix):
-                if not np.isfinite(value) or value < 0:
-                    expected = "a finite number, 0 or more"
+                if not 0 <= value <= _MOST:
+                    expected = f"a number from 0 to {_MOST:.2g}"
                     problems.add(self.name, f"{value:g}", expected, "correct it")
+            if not abs(self.amount) <= _MOST:
+                expected = f"a number from -{_MOST:.2g} to {_MOST:.2g}"
+                problems.add(self.name, f"{self.amount:g}", expected, "correct it")
             if self.space not in SPACES:
                 problems.add(self.name, f"space {self.space}", " or ".join(SPACES), "choose one")
 
@@ -73,19 +77,25 @@ def scale(assay: str, place: Place, factor: int | float, space: str = "raw") -> 
         InputError: for a factor that is negative or not finite; so do the others.
     """
     factor = float(factor)
-    return Edit(assay, place, "scale", f"x{factor:g}", times=factor, factor=factor, space=space)
+    return Edit(assay, place, "scale", f"x{factor:.10g}", times=factor, factor=factor, space=space)
 
 
 def set_to(assay: str, place: Place, value: int | float, space: str = "raw") -> Edit:
     """Replace the signal by a level: in the tracks' unit, or that of the features (`log`)."""
-    return Edit(assay, place, "set", f"= {value:g}", times=0.0, plus=float(value), space=space)
+    return Edit(assay, place, "set", f"= {value:.10g}", times=0.0, plus=float(value), space=space)
 
 
 def shift(assay: str, place: Place, bp: int, space: str = "raw") -> Edit:
     """Replace the signal by that from `bp` upstream: it moves downstream, or upstream if negative.
 
     Beyond the window, or the region, the signal counts as 0.
+
+    Raises:
+        InputError: if it is more than any chromosome has.
     """
+    if abs(bp) >= MOST_BP:
+        found = f"shift({assay!r}, bp={bp:g})"
+        raise InputError(found, "a shift beyond any chromosome", "some bp", "give less")
     change = f"shifted {bp:+d} bp"
     return Edit(assay, place, "shift", change, times=0.0, mix=1.0, amount=float(bp), space=space)
 

@@ -64,7 +64,8 @@ def run(
 
     Raises:
         InputError: for unknown assays, cells or genes; genes that every model saw; edits of both
-            spaces; and naming every edit that reaches none of the genes.
+            spaces; and naming every edit that reaches none of the genes, or makes predictions that
+            are not finite.
     """
     steps = [edit if isinstance(edit, tuple) else (edit,) for edit in edits]
     ensemble = _readers(ensemble, store, steps)
@@ -81,6 +82,15 @@ def run(
     order = np.argsort(np.concatenate([part.pop("run") for part in parts]))
     out = {name: np.concatenate([part[name] for part in parts])[order] for name in parts[0]}
     labels = [" & ".join(edit.name for edit in step) for step in steps]
+    broken = np.isfinite(out["before"])[..., None] & ~np.isfinite(out["after"])
+    if broken.any():
+        names = (label for e, label in enumerate(labels) if broken[..., e].any())
+        raise InputError(
+            "edits",
+            f"signal so large that predictions are not finite ({listing(names)})",
+            "signal as the models can read it",
+            "set or scale to less",
+        )
     nowhere = [label for e, label in enumerate(labels) if not out["reached"][..., e].any()]
     if nowhere:
         raise InputError(

@@ -20,6 +20,8 @@ from epi2expr_jax.store.window_store import WindowStore
 
 Intervals = Int[np.ndarray, "G V I 2"]
 
+MOST_BP = 2**31  # positions on the device are 32-bit integers; every chromosome is shorter
+
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
@@ -130,11 +132,11 @@ class Interval(Place):
     end: int = 0
 
     def __post_init__(self):
-        if not 0 <= self.start < self.end:
+        if not 0 <= self.start < self.end < MOST_BP:
             raise InputError(
                 self.name,
                 f"{self.chrom}:{self.start}-{self.end}",
-                "0 <= start < end",
+                "0 <= start < end, within a chromosome",
                 "correct the interval; positions are 0-based",
             )
 
@@ -174,6 +176,9 @@ def interval(chrom: str, start: int, end: int) -> Interval:
 def intervals(table: pd.DataFrame) -> list[Interval]:
     """Every row of a table with columns chrom, start, end (0-based, in bp), and perhaps name.
 
+    A name that several rows have is followed by where each is, since results go by names; a name
+    "." or "" is none.
+
     Raises:
         InputError: for missing columns; naming every row that is not an interval.
     """
@@ -195,9 +200,13 @@ def intervals(table: pd.DataFrame) -> list[Interval]:
     found = [interval(*row) for row in zip(*columns, strict=True)]
     if "name" not in table:
         return found
+    names = table["name"].fillna("").astype(str).replace(".", "")
+    repeated = names.duplicated(keep=False)
     return [
-        dataclasses.replace(place, name=str(name))
-        for place, name in zip(found, table["name"], strict=True)
+        dataclasses.replace(place, name=f"{name} {place.name}" if again else name)
+        if name
+        else place
+        for place, name, again in zip(found, names, repeated, strict=True)
     ]
 
 

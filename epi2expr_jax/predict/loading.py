@@ -18,7 +18,7 @@ import numpy as np
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.dataset import InputConfig
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
-from epi2expr_jax.models import REGISTRY
+from epi2expr_jax.models import model_named
 from epi2expr_jax.predict.ensemble import Ensemble, Member, other_store
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training import checkpoint
@@ -45,10 +45,11 @@ def load(run_dir: str | os.PathLike, store: str | os.PathLike | None = None) -> 
     """
     run_dir = pathlib.Path(run_dir)
     card = checkpoint.read_finished(run_dir)
+    made = model_named(card["model"], str(run_dir))
     signal = _trained_signal(run_dir, card, store)
     parts: dict[Any, list[Member]] = {}
     for population in card["populations"]:
-        model_config = REGISTRY[card["model"]](**population["model_config"])
+        model_config = made(**population["model_config"])
         runs = [
             Run(row["cell"], tuple(row["assays"]), row["fold"], row["seed"])
             for row in population["runs"]

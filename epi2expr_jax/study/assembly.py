@@ -192,6 +192,14 @@ class Study:
         trainer = Trainer(model, config, plans)
         return Group(name, trainer, runs, data.genes, inputs, scales, cache)
 
+    def models(self) -> list[Any]:
+        """The configuration of each model that the runs need.
+
+        Raises:
+            InputError: if the options of the request make no such model.
+        """
+        return [self._model(assays) for assays in sorted({len(run.assays) for run in self.runs})]
+
     def _model(self, assays: int) -> Any:
         config, made = self.request.train_config, REGISTRY[self.request.model]
         options: dict[str, Any] = {"assays": assays * CHANNELS if config.masked else assays}

@@ -7,7 +7,7 @@ from typing import Any
 
 from epi2expr_jax.errors import InputError, collect, nearest
 from epi2expr_jax.inputs.dataset import InputConfig
-from epi2expr_jax.models import REGISTRY, ChromoformerConfig
+from epi2expr_jax.models import ChromoformerConfig, model_named
 from epi2expr_jax.training.one_run import TrainConfig
 from epi2expr_jax.training.targets import LABEL
 
@@ -26,9 +26,9 @@ def published(model: str, schedule: str | None = None, **changes: Any) -> TrainC
         changes: fields of `TrainConfig`.
 
     Raises:
-        InputError: for an unknown schedule, or naming every value out of range.
+        InputError: for an unknown model or schedule, or naming every value out of range.
     """
-    by_schedule = REGISTRY[model].TRAINING
+    by_schedule = model_named(model).TRAINING
     schedule = schedule or default_schedule(model)
     if schedule not in SCHEDULES:
         raise InputError("--schedule", schedule, " or ".join(SCHEDULES), "choose one")
@@ -40,7 +40,7 @@ def published(model: str, schedule: str | None = None, **changes: Any) -> TrainC
 
 def default_schedule(model: str) -> str:
     """The schedule that a model was published with."""
-    return next(iter(REGISTRY[model].TRAINING))
+    return next(iter(model_named(model).TRAINING))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,8 @@ class TrainRequest:
             one of every two; leave_one_out: one of all but one, for every assay; names; sets joined
             by +; or several of these. Where all cells are asked for, cells that lack a track are
             left out, unless an assay is named.
-        folds: all, or names of folds, such as fold1,fold2.
+        folds: all, or names of folds: draw1,draw2 (monte_carlo_5), group1a (chromoformer_4), or
+            fold1 (chromosomes_K).
         cv: which chromosomes are held out. monte_carlo_5: the blind ones are tested, five draws of
             others validate; chromoformer_4: four published groups, halves of which validate and
             test, swapped; chromosomes_K: K groups of equal size, each tested once.
@@ -93,14 +94,10 @@ class TrainRequest:
     train_config: TrainConfig = _AS_PUBLISHED
 
     def __post_init__(self):
-        if self.model not in REGISTRY:
-            known = " or ".join(REGISTRY)
-            raise InputError(
-                "--model", self.model, known, nearest(self.model, REGISTRY) or "choose one"
-            )
+        made = model_named(self.model)
         if self.train_config is _AS_PUBLISHED:
             object.__setattr__(self, "train_config", published(self.model))
-        fields = (field.name for field in dataclasses.fields(REGISTRY[self.model]))
+        fields = (field.name for field in dataclasses.fields(made))
         known = [name for name in fields if name != "assays"]
         labelled, task = self.target == LABEL, self.train_config.task
         with collect() as problems:

@@ -96,6 +96,7 @@ def train(
     """
     started, run_dir = time.time(), pathlib.Path(run_dir)
     study = Study(request)
+    study.models()  # before there is a run directory: one that makes no sense is refused
     if study.left_out:
         watcher.warns(study.left_out)
     card = run_card.begin(study, run_dir, machine.resume, command)

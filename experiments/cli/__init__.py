@@ -1,1 +1,1 @@
-"""What the programs share: flags, requests, training, evaluation, progress."""
+"""What the programs share: flags, shares of the runs, progress, genes, edits."""

@@ -34,7 +34,7 @@ def named_edits(
             for place, one in itertools.product(places, written):
                 with problems.part():
                     edits.append(parse(one, assay, place, space))
-    return edits
+    return list(dict.fromkeys(edits))
 
 
 def to_number(text: str, flag: str) -> float:
@@ -66,7 +66,7 @@ def named_places(
         for text in texts:
             with problems.part():
                 places += _places(text, store, window_bp)
-    return places, spaces.pop()
+    return list(dict.fromkeys(places)), spaces.pop()
 
 
 def _places(text: str, store: WindowStore, window_bp: int) -> Sequence[Place]:
@@ -74,12 +74,15 @@ def _places(text: str, store: WindowStore, window_bp: int) -> Sequence[Place]:
         return PRESETS[text].places(store, window_bp)
     if found := _INTERVAL.fullmatch(text):
         chrom, *ends = found.groups()
-        table = pd.DataFrame([[chrom, *(int(end.replace(",", "")) for end in ends)]])
-        table.columns = pd.Index(["chrom", "start", "end"])
+        start, end = (int(end.replace(",", "")) for end in ends)
+        length = store.manifest.chrom_sizes.get(chrom, end)
+        if end > length:
+            raise InputError(
+                text, "an end beyond the chromosome", f"at most {length:,}", "correct it"
+            )
+        table = pd.DataFrame({"chrom": [chrom], "start": [start], "end": [end]})
     elif pathlib.Path(text).exists():
         table = read_bed(text, store.manifest.chrom_sizes)
-        if not (table["name"] != "").all():
-            table = table.drop(columns="name")
     else:
         raise InputError(
             "--where",

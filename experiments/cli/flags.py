@@ -104,6 +104,7 @@ def define_training() -> None:
     limits = {
         "model": {"choices": REGISTRY},
         "target": {"choices": TARGETS},
+        "split_seed": {"lower_bound": 0},
         "seeds": {"lower_bound": 1},
         "train_share": {"lower_bound": 0.01, "upper_bound": 1.0},
     }
@@ -203,9 +204,9 @@ def _model_options() -> dict[str, Any]:
     options = {"width": FLAGS.width, "window_bp": FLAGS.model_window_bp}
     if FLAGS.model != ChromoformerConfig.NAME:
         options["bin_bp"] = FLAGS.model_bin_bp
-        return {name: value for name, value in options.items() if value}
+        return {name: value for name, value in options.items() if value or name == "width"}
     options |= {"task": FLAGS.task, "resolutions": [int(text) for text in FLAGS.resolutions]}
-    given = {name: value for name, value in options.items() if value}
+    given = {name: value for name, value in options.items() if value or name == "width"}
     return {**given, "contacts": 0 if FLAGS.no_pcre else FLAGS.contacts}
 
 

@@ -5,6 +5,8 @@ import pathlib
 import numpy as np
 from absl import flags
 
+from data_prep.formats.text import read_text
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.predict.ensemble import Ensemble
 from epi2expr_jax.store.window_store import WindowStore
 
@@ -16,7 +18,11 @@ def define_genes() -> None:
 
 
 def genes_of(text: str, ensemble: Ensemble, store: WindowStore) -> list[str] | None:
-    """The ids --genes asks for; None for every held-out gene."""
+    """The ids --genes asks for, each once; None for every held-out gene.
+
+    Raises:
+        InputError: for a file that cannot be read or has no id in it.
+    """
     if not text:
         return None
     if text in ("expressed", "silent"):
@@ -28,6 +34,8 @@ def genes_of(text: str, ensemble: Ensemble, store: WindowStore) -> list[str] | N
         chosen = (labels if text == "expressed" else ~labels).any(axis=0)
         tested = ensemble.wanted(store, np.arange(len(store.genes)), False).any(axis=0)
         return store.genes.gene_id.to_numpy()[np.asarray(chosen & tested)].tolist()
-    if "," in text or not pathlib.Path(text).exists():
-        return text.split(",")
-    return pathlib.Path(text).read_text().split()
+    is_file = "," not in text and pathlib.Path(text).exists()
+    ids = list(dict.fromkeys(read_text(text).split() if is_file else text.split(",")))
+    if not ids:
+        raise InputError(f"--genes={text}", "no gene", "ids of genes", "add some")
+    return ids

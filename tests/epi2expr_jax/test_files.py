@@ -71,15 +71,27 @@ def test_what_a_killed_program_left_goes_after_an_hour(tmp_path):
     assert names == ["card.json", "card.json.young.partial.json"]
 
 
+def test_what_is_not_a_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(InputError, match=f"{name}: found not a regular file"):
+            write_json(tmp_path / name, 1)
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_links_and_permissions_stay(tmp_path):
     real, link = tmp_path / "real.json", tmp_path / "link.json"
     write_json(real, 1)
-    real.chmod(0o640)
+    real.chmod(0o440)
     link.symlink_to(real)
-    write_json(link, 2)
+    with whole(link) as place:
+        assert place.stat().st_mode & stat.S_IWUSR  # also where the file itself is read-only
+        place.write_text("2")
     assert link.is_symlink()
     assert json.loads(real.read_text()) == 2
-    assert stat.S_IMODE(real.stat().st_mode) == 0o640
+    assert stat.S_IMODE(real.stat().st_mode) == 0o440
 
 
 def test_a_new_file_has_the_permissions_that_the_user_gives_new_files(tmp_path):

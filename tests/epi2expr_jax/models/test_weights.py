@@ -17,7 +17,7 @@ SMALL = {
 }
 
 
-@pytest.fixture(scope="module", params=REGISTRY)
+@pytest.fixture(scope="module", params=SMALL)
 def variables(request):
     """All variables of a model with their values, as its own making gives them."""
     config = REGISTRY[request.param](**SMALL[request.param])

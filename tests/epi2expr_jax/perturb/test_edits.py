@@ -62,12 +62,23 @@ def test_every_problem_of_an_edit_is_named_at_once():
     assert caught.value.problems[3].expected == "raw or log"
 
 
+@pytest.mark.parametrize("text", ["set:1e300", "scale:1e39", "shift:1e300", "shift:-3000000000"])
+def test_numbers_that_single_precision_or_a_chromosome_cannot_hold_are_refused(text):
+    with pytest.raises(InputError):
+        parse(text, "DNase", PLACE)
+
+
+def test_levels_that_are_close_have_labels_of_their_own():
+    assert set_to("DNase", PLACE, 1_000_000).change == "= 1000000"
+    assert set_to("DNase", PLACE, 1_000_001).change == "= 1000001"
+
+
 def test_an_unknown_kind_is_refused_by_name():
     with pytest.raises(InputError) as caught:
         Edit("DNase", PLACE, "shifts", "odd", times=0.0, mix=1.0)
     (problem,) = caught.value.problems
     assert (problem.where, problem.found) == ("DNase promoter odd", "kind shifts")
-    assert problem.expected == "scale, remove_peak, set, shift, swap"
+    assert problem.expected == ", ".join(KINDS)
     assert problem.remedy == "did you mean shift?"
 
 

@@ -85,6 +85,10 @@ def test_edits_that_no_model_can_answer_are_refused(distal_store):
         perturb.scale(assay, perturb.interval("chr1", 0, 1), 0), perturb.scale(assay, near, 0),
     ])  # fmt: skip
     refused("unknown genes", [perturb.scale(assay, near, 0)], ["ENSG0"])
+    bright = perturb.set_to(assay, near, 1e38, space="log")  # the model's sums are then infinite
+    refused(
+        "predictions are not finite .*= 1e\\+38", [perturb.scale(assay, near, 0, "log"), bright]
+    )
     unseen = ensemble.wanted(distal_store, np.arange(len(distal_store.genes)), False).any(0)
     seen = distal_store.genes.gene_id[~unseen].tolist()
     refused("every model saw", [perturb.scale(assay, near, 0)], seen[:2])

@@ -9,9 +9,11 @@ import pytest
 
 from epi2expr_jax import predict
 from epi2expr_jax.errors import InputError, OutOfMemory
+from epi2expr_jax.models import REGISTRY
 from epi2expr_jax.predict.held_out import predict_held_out
 from epi2expr_jax.study import assembly
 from epi2expr_jax.study.evaluate import evaluate
+from epi2expr_jax.study.request import published
 from epi2expr_jax.study.train import Machine, Watcher, train
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.many_runs import Population
@@ -129,6 +131,21 @@ def test_bad_requests_are_refused(small_store, tmp_path, request_for):
     ):
         with pytest.raises(InputError, match=message):
             train(request_for(small_store, **changes), tmp_path / message.replace(" ", "-"))
+
+
+def test_a_model_that_makes_no_sense_leaves_no_run_directory(small_store, tmp_path, request_for):
+    bad = dataclasses.replace(request_for(small_store), model_options={"width": -1.0})
+    with pytest.raises(InputError, match="width=-1"):
+        train(bad, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_a_model_that_is_not_registered_is_refused_by_name(finished, monkeypatch):
+    monkeypatch.delitem(REGISTRY, "promoter_cnn")
+    with pytest.raises(InputError, match=r"a model promoter_cnn; .* import the module that has it"):
+        predict.load(finished)
+    with pytest.raises(InputError, match="a model promoter_cnnn; "):
+        published("promoter_cnnn")
 
 
 def test_unfinished_training_cannot_be_loaded(small_store, tmp_path):

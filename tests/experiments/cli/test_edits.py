@@ -55,6 +55,25 @@ def test_a_window_that_is_all_promoter_has_no_distal_bin():
         places("distal", window_bp=6000)
 
 
+def test_places_of_one_name_are_told_apart_and_named_once(tmp_path):
+    bed = tmp_path / "dots.bed"
+    bed.write_text("chr1\t10\t20\t.\nchr1\t50\t60\t.\nchr1\t70\t80\tx\nchr2\t7\t8\tx\n")
+    found, _ = places(str(bed), str(bed), "chr1:10-20")
+    names = ["chr1:10-20", "chr1:50-60", "x chr1:70-80", "x chr2:7-8"]
+    assert [place.name for place in found] == names
+
+
+@pytest.mark.parametrize("end", ["1,000,001", "4294967296", "9" * 30])
+def test_an_interval_ends_within_its_chromosome(end):
+    with pytest.raises(InputError, match="an end beyond the chromosome; expected at most 1,000,00"):
+        places(f"chr1:0-{end}")
+
+
+def test_edits_and_factors_given_twice_count_once():
+    found = named_edits("DNase", [promoter()], "raw", ["remove_peak"] * 2 + ["scale"], (0, 0, 0.5))
+    assert [edit.change for edit in found] == ["without peak", "x0", "x0.5"]
+
+
 def test_intervals_come_from_the_command_line_or_a_bed_file(tmp_path):
     bed = tmp_path / "peaks.bed"
     bed.write_text("chr2\t10\t20\tnamed\nchr3\t5\t9\tno gene there\n")

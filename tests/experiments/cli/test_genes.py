@@ -1,3 +1,4 @@
+import gzip
 import types
 
 import numpy as np
@@ -5,6 +6,7 @@ import pandas as pd
 import pytest
 from absl import flags
 
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.training.runs import Run
 from experiments.cli.genes import define_genes, genes_of
 
@@ -37,6 +39,15 @@ def test_ids_come_from_the_command_line_or_a_file(tmp_path):
     for text in ("g2,g0", str(ids)):
         assert genes_of(text, ensemble_of("E003"), store_of()) == ["g2", "g0"]
     assert genes_of("no_such_file", ensemble_of("E003"), store_of()) == ["no_such_file"]
+
+
+def test_a_file_of_ids_may_be_gzipped_repeat_them_but_not_be_empty(tmp_path):
+    packed, empty = tmp_path / "ids.gz", tmp_path / "none.txt"
+    packed.write_bytes(gzip.compress(b"g2\ng0\ng2\n"))
+    empty.write_text("\n")
+    assert genes_of(str(packed), ensemble_of("E003"), store_of()) == ["g2", "g0"]
+    with pytest.raises(InputError, match=r"none\.txt: found no gene"):
+        genes_of(str(empty), ensemble_of("E003"), store_of())
 
 
 @pytest.mark.parametrize(

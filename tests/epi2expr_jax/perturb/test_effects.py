@@ -1,5 +1,8 @@
 """Altered marks: what edits do to a model's output, how sure that is, and what is refused."""
 
+import dataclasses
+
+import jax
 import numpy as np
 import pytest
 from scipy import stats
@@ -85,10 +88,19 @@ def test_edits_that_no_model_can_answer_are_refused(distal_store):
         perturb.scale(assay, perturb.interval("chr1", 0, 1), 0), perturb.scale(assay, near, 0),
     ])  # fmt: skip
     refused("unknown genes", [perturb.scale(assay, near, 0)], ["ENSG0"])
-    bright = perturb.set_to(assay, near, 1e38, space="log")  # the model's sums are then infinite
-    refused(
-        "predictions are not finite .*= 1e\\+38", [perturb.scale(assay, near, 0, "log"), bright]
-    )
     unseen = ensemble.wanted(distal_store, np.arange(len(distal_store.genes)), False).any(0)
     seen = distal_store.genes.gene_id[~unseen].tolist()
     refused("every model saw", [perturb.scale(assay, near, 0)], seen[:2])
+
+
+def test_predictions_that_are_not_finite_are_refused(distal_store):
+    assay = distal_store.manifest.assays[0]
+    ensemble = ensemble_of(distal_store, WINDOW, [assay])
+    (member,) = ensemble.members
+    steep = jax.tree.map(lambda w: 1e3 * w, member.weights["params"])
+    steep = dataclasses.replace(member, weights={**member.weights, "params": steep})
+    ensemble = dataclasses.replace(ensemble, members=(steep,))
+    levels = [perturb.set_to(assay, perturb.promoter(), level, "log") for level in (0, 3e38)]
+    assert np.isfinite(perturb.run(ensemble, distal_store, levels[:1]).effect).any()
+    with pytest.raises(InputError, match=r"predictions are not finite .*= 3e\+38\)"):
+        perturb.run(ensemble, distal_store, levels)

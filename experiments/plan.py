@@ -16,7 +16,7 @@ from absl import flags
 
 from epi2expr_jax.inputs.track_cache import device_memory
 from epi2expr_jax.program import start
-from epi2expr_jax.study.assembly import Group, Study
+from epi2expr_jax.study.lookup import Group, Study
 from epi2expr_jax.training.many_runs import Lanes
 from epi2expr_jax.training.planning import MemoryPlan, Pace, calibrate, plan_memory
 from experiments.cli.flags import define_training, request_of_flags

@@ -11,7 +11,7 @@ import pandas as pd
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import is_partial, write_parquet
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
-from epi2expr_jax.study.assembly import Study
+from epi2expr_jax.study.lookup import Study
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.many_runs import Log
 from epi2expr_jax.training.one_run import QUARANTINED

@@ -15,7 +15,7 @@ import numpy as np
 
 from epi2expr_jax.errors import InputError, OutOfMemory, Problem
 from epi2expr_jax.study import run_card
-from epi2expr_jax.study.assembly import Group, Share, Study
+from epi2expr_jax.study.lookup import Group, Share, Study
 from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.many_runs import Lanes, Log, Population

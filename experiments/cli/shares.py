@@ -7,7 +7,7 @@ import jax
 from absl import flags
 
 from epi2expr_jax.errors import InputError, collect
-from epi2expr_jax.study.assembly import Share
+from epi2expr_jax.study.lookup import Share
 from epi2expr_jax.study.train import Machine
 from experiments.cli.flags import define_field
 from experiments.cli.progress import TRACKERS

@@ -113,7 +113,7 @@ def test_what_makes_no_sense_is_refused(run_dir, distal_store, tmp_path):
     for message, assay, where, factors in (
         ("promoter", ASSAY, ["promotr"], [0.0]),
         ("no model was trained on", "H3K4me9", ["promoter"], [0.0]),
-        ("a finite number, 0 or more", ASSAY, ["promoter"], [-1.0, float("nan")]),
+        ("a number from 0 to", ASSAY, ["promoter"], [-1.0, float("nan")]),
         ("no interval", ASSAY, [str(bed)], [0.0]),
         ("one kind", ASSAY, ["promoter", "original_distal"], [0.0]),
         ("reach none of the genes", ASSAY, ["chr1:1-2"], [0.0]),
@@ -142,7 +142,11 @@ def test_other_edits_than_scaling(run_dir, distal_store, tmp_path):
     furthest = first.abs().nlargest(2).index
     drawn = {path.stem for path in (tmp_path / "tracks").glob("*.png")}
     assert drawn == set(furthest)
-    for kind, message in (("scal", "scale"), ("set:much", "to a number"), ("set:-1", "0 or more")):
+    for kind, message in (
+        ("scal", "scale"),
+        ("set:much", "to a number"),
+        ("set:-1", "a number from 0 to"),
+    ):
         with pytest.raises(InputError, match=message):
             perturb(run_dir, ASSAY, ["promoter"], kinds=[kind], out=tmp_path)
 

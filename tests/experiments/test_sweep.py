@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.study.assembly import Share
+from epi2expr_jax.study.lookup import Share
 from epi2expr_jax.study.train import Machine, train
 from epi2expr_jax.training import checkpoint
 from experiments import sweep as program

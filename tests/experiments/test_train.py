@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from epi2expr_jax.study.assembly import Share
 from epi2expr_jax.study.evaluate import evaluate
+from epi2expr_jax.study.lookup import Share
 from epi2expr_jax.study.train import Machine
 from experiments import train as train_program
 from experiments.cli.flags import define_training

@@ -10,7 +10,7 @@ import pytest
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.store.window_store import WindowStore
-from epi2expr_jax.study import assembly, run_card
+from epi2expr_jax.study import lookup, run_card
 from epi2expr_jax.study.train import train
 from epi2expr_jax.training import checkpoint
 from experiments.verify import verify
@@ -55,7 +55,7 @@ def test_what_was_not_evaluated_is_said(run_dir):
 
 
 def test_a_planted_leak_is_found(small_store, tmp_path, monkeypatch, unverified, request_for):
-    plan_runs = assembly.plan_runs
+    plan_runs = lookup.plan_runs
 
     def leaking(*args):
         inputs, scales = plan_runs(*args)
@@ -63,7 +63,7 @@ def test_a_planted_leak_is_found(small_store, tmp_path, monkeypatch, unverified,
         train[1] |= ~train[1] & ~inputs.validation[1]  # one run also trains on its test genes
         return dataclasses.replace(inputs, train=train), scales
 
-    monkeypatch.setattr(assembly, "plan_runs", leaking)
+    monkeypatch.setattr(lookup, "plan_runs", leaking)
     train(request_for(small_store), tmp_path / "run")
     found = failures(tmp_path / "run", quick=True)
     assert set(found) == {"training"}
@@ -73,13 +73,13 @@ def test_a_planted_leak_is_found(small_store, tmp_path, monkeypatch, unverified,
 def test_validation_on_test_genes_is_found(
     small_store, tmp_path, monkeypatch, unverified, request_for
 ):
-    plan_runs = assembly.plan_runs
+    plan_runs = lookup.plan_runs
 
     def leaking(*args):
         inputs, scales = plan_runs(*args)
         return dataclasses.replace(inputs, validation=~inputs.train), scales
 
-    monkeypatch.setattr(assembly, "plan_runs", leaking)
+    monkeypatch.setattr(lookup, "plan_runs", leaking)
     train(request_for(small_store), tmp_path / "run")
     assert "validation genes" in failures(tmp_path / "run", quick=True)["training"]
 

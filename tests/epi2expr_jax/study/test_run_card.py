@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.study.assembly import Share, Study
+from epi2expr_jax.study.lookup import Share, Study
 from epi2expr_jax.study.run_card import begin, finish
 from epi2expr_jax.study.train import Machine, train
 from epi2expr_jax.training import checkpoint

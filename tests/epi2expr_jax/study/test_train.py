@@ -11,7 +11,7 @@ from epi2expr_jax import predict
 from epi2expr_jax.errors import InputError, OutOfMemory
 from epi2expr_jax.models import REGISTRY
 from epi2expr_jax.predict.held_out import predict_held_out
-from epi2expr_jax.study import assembly
+from epi2expr_jax.study import lookup
 from epi2expr_jax.study.evaluate import evaluate
 from epi2expr_jax.study.request import published
 from epi2expr_jax.study.train import Machine, Watcher, train
@@ -216,14 +216,14 @@ def test_a_quarantined_run_is_named_with_epoch_and_step(
     small_store, tmp_path, monkeypatch, request_for
 ):
     """A NaN in the targets of one run stops it alone; history, card and a warning say where."""
-    plan = assembly.plan_runs
+    plan = lookup.plan_runs
 
     def poisoned(*arguments):
         inputs, scales = plan(*arguments)
         inputs.target[3] = np.nan
         return inputs, scales
 
-    monkeypatch.setattr(assembly, "plan_runs", poisoned)
+    monkeypatch.setattr(lookup, "plan_runs", poisoned)
     with pytest.warns(UserWarning, match="its loss was not finite in epoch 1, step 1"):
         card = train(request_for(small_store), tmp_path / "run")
     rows = [row for population in card["populations"] for row in population["runs"]]

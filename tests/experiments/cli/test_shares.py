@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.study.assembly import Share
+from epi2expr_jax.study.lookup import Share
 from epi2expr_jax.study.train import Machine
 from experiments.cli.shares import cache_compiled_programs, define_machine, machine_of_flags
 

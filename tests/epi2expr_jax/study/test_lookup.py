@@ -3,7 +3,7 @@
 import pytest
 
 from epi2expr_jax.errors import InputError, nearest
-from epi2expr_jax.study.assembly import Share, Study
+from epi2expr_jax.study.lookup import Share, Study
 from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.training.one_run import TrainConfig
 from epi2expr_jax.training.runs import Run, parse_assay_sets

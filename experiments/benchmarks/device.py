@@ -1,6 +1,6 @@
 """One shot at an accelerator: `--what=device` of `experiments.benchmark`.
 
-A borrowed machine is bare, and goes early. So every stage is a process with its own share of the time,
+A borrowed machine is bare and goes early. So every stage is a process with its share of the time,
 every figure a line of JSON the moment it is known, the most telling first, and an error one more
 line. Nothing here needs file formats, and peers that are not installed say so.
 """

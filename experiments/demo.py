@@ -7,7 +7,6 @@ promoter CNN for every cell x assay x fold, ranks the assays, verifies the run, 
 and compares the ranking with the planted truth. Run again, it goes on where it stopped.
 """
 
-import json
 import pathlib
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import time
 import pandas as pd
 from absl import flags
 
+from epi2expr_jax.files import read_json
 from epi2expr_jax.program import start
 from epi2expr_jax.scores.table import ALL
 
@@ -92,7 +92,7 @@ def demo(out: pathlib.Path) -> bool:
         print(f"\n[{number}/{len(steps)}] python -m {' '.join(command)}", flush=True)
         subprocess.run([sys.executable, "-m", *command], check=True)
     ranking = pd.read_csv(out / "run" / "ranking.csv")
-    truth = json.loads((out / "data" / "truth.json").read_text())
+    truth = read_json(out / "data" / "truth.json", "planted truth", "simulate again")
     lines, holds = compare_with_truth(ranking, truth)
     print("\n" + "\n".join(lines))
     print(f"report: {out}/run/report.html ({time.time() - started:.0f} s in all)")

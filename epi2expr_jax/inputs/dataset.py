@@ -4,6 +4,7 @@ One store serves every model: the centre of a wider window is cropped and finer 
 exactly; a store that is narrower, coarser or not divisible is refused.
 """
 
+import abc
 import dataclasses
 from collections.abc import Sequence
 
@@ -60,7 +61,7 @@ class InputConfig:
                 raise InputError(flag, value, " or ".join(allowed), "choose one of these")
 
 
-class Dataset:
+class Dataset(abc.ABC):
     """Model input and expression of the chosen cells and assays, for every gene.
 
     Signal is read when it is asked for, a track at a time.
@@ -78,6 +79,7 @@ class Dataset:
     expression: Float[np.ndarray, "C G"]
     labels: Bool[np.ndarray, "C G"] | None
 
+    @abc.abstractmethod
     def track(self, cell: str, assay: str) -> Track:
         """What one assay in one cell gives the model, on the host.
 
@@ -85,11 +87,10 @@ class Dataset:
             InputError: if the track has negative values under a logarithm, or is to be normalised
                 and has no signal.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def regions(self, cell: str) -> CellRegions | None:
         """Which regions the cell's genes touch, on the host; None for models of one window."""
-        raise NotImplementedError
 
     def signal(self, cell: str, assays: Sequence[str]) -> Signal:
         """What a run of this cell and these assays reads, on the default device."""

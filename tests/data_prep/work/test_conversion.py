@@ -25,7 +25,7 @@ def shout(source: pathlib.Path, target: pathlib.Path, *, progress: bool) -> int:
     if "full" in text:
         raise OSError(errno.ENOSPC, "No space left on device")
     if "bad" in text:
-        raise InputError(str(source), text, "good", "mend it")
+        raise InputError(str(source), text, "good", "correct it")
     target.write_text(text.upper())
     return len(text)
 

@@ -36,7 +36,7 @@ class MadeUp:
         self.reads[pair] += 1
         self.by_others[pair] += threading.get_ident() != self.caller
         if pair in self.bad:
-            raise InputError("-".join(pair), "bad", "good", "mend it")
+            raise InputError("-".join(pair), "bad", "good", "correct it")
         return values_of(pair)
 
     def regions(self, cell):

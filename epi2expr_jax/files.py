@@ -1,6 +1,8 @@
 """Files that are whole or absent, and what is in them: the one way to write, hash and open."""
 
 import contextlib
+import errno
+import fcntl
 import glob
 import gzip
 import hashlib
@@ -8,8 +10,10 @@ import io
 import json
 import os
 import pathlib
+import platform
 import secrets
 import shutil
+import sys
 import time
 import zlib
 from collections.abc import Iterator
@@ -84,6 +88,56 @@ def _becoming(path: pathlib.Path) -> Iterator[pathlib.Path]:
         _to_disk(path.parent)
     finally:
         _remove(place)
+
+
+@contextlib.contextmanager
+def only_writer(path: str | pathlib.Path) -> Iterator[None]:
+    """This process alone writes a folder or file while inside, of all that ask here.
+
+    The lock is a hidden file next to `path` (in it, where the folder above refuses), removed in the
+    end. The system lets go of it when the process dies, however it does. Where the file system has
+    no locks, nobody is kept out.
+
+    Args:
+        path: the output; it need not exist, and the folders above it are made.
+
+    Raises:
+        InputError: if another process is at it, saying which.
+    """
+    path = pathlib.Path(path).resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = os.access(path.parent, os.W_OK) or not path.is_dir()
+    lock = path.with_name(f".{path.name}.lock") if beside else path / ".lock"
+    with _locked(lock, path) as file:
+        who = f"process {os.getpid()} on {platform.node()}, since {time.strftime('%F %T')}"
+        file.write(f"{who}: {' '.join(sys.argv)[:300]}")
+        file.flush()
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _locked(lock: pathlib.Path, path: pathlib.Path) -> Iterator[IO[str]]:
+    """The lock file, empty, locked and still there under its name."""
+    while True:
+        with open(lock, "a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                who = file.read() or "another process"
+                remedy = "wait until it has ended or stop it, or name another place"
+                raise InputError(str(path), who, "one writer at a time", remedy) from None
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                    raise
+            # The one before may have removed it between our opening and our locking it.
+            if os.fstat(file.fileno()).st_nlink:
+                file.truncate(0)
+                yield file
+                return
 
 
 def _remove(path: pathlib.Path) -> None:

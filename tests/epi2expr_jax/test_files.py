@@ -5,6 +5,8 @@ import gzip
 import json
 import os
 import stat
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -215,3 +217,51 @@ def test_json_comes_back(tmp_path):
     assert files.read_json(tmp_path / "a.json", "card", "write it") == {"a": "ä", "b": [1]}
     write_json(tmp_path / "a.json", [1])
     assert files.read_json(tmp_path / "a.json", "list", "write it", list) == [1]
+
+
+HOLD = """
+import pathlib, sys
+from epi2expr_jax.files import only_writer
+with only_writer(sys.argv[1]):
+    print("holds", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_one_process_writes_and_the_next_is_told_who(tmp_path):
+    place = tmp_path / "new" / "depth.parquet"
+    command = [sys.executable, "-c", HOLD, place]
+    first = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with first:
+        assert first.stdout.readline() == "holds\n"
+        told = pytest.raises(InputError, match=f"process {first.pid} on .* one writer at a time")
+        with told, files.only_writer(place):
+            raise AssertionError("two at once")
+        first.kill()
+    with files.only_writer(place):  # what the dead process left keeps nobody out
+        assert [file.name for file in place.parent.iterdir()] == [".depth.parquet.lock"]
+    assert not list(place.parent.iterdir())
+
+
+def test_an_error_inside_is_not_taken_for_one_of_the_lock(tmp_path):
+    with pytest.raises(FileNotFoundError, match="inner"), files.only_writer(tmp_path / "run"):
+        raise FileNotFoundError("inner")
+    assert not list(tmp_path.iterdir())
+
+
+def test_writers_take_turns(tmp_path):
+    path, inside, most = tmp_path / "run", [], []
+
+    def write():
+        for _ in range(50):
+            with contextlib.suppress(InputError), files.only_writer(path):
+                inside.append(1)
+                most.append(len(inside))
+                inside.pop()
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(most) == 1

@@ -23,6 +23,7 @@ from epi2expr_jax.predict.ensemble import Ensemble, Member, other_store
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.one_run import parts_of
+from epi2expr_jax.training.parts import Part
 from epi2expr_jax.training.runs import Run
 from epi2expr_jax.training.splits import read_splits
 from epi2expr_jax.training.targets import TargetScale
@@ -40,8 +41,9 @@ def load(run_dir: str | os.PathLike, store: str | os.PathLike | None = None) -> 
             training read it. Not looked at where the card says what the signal was.
 
     Raises:
-        InputError: if training has not finished, the directory is not a run, or its card does not
-            say what its signal was and `store` is not the store it was trained on.
+        InputError: if training has not finished, the directory is not a run, what is in it has
+            changed since, or its card does not say what its signal was and `store` is not the store
+            it was trained on.
     """
     run_dir = pathlib.Path(run_dir)
     card = checkpoint.read_finished(run_dir)
@@ -55,7 +57,8 @@ def load(run_dir: str | os.PathLike, store: str | os.PathLike | None = None) -> 
             for row in population["runs"]
         ]
         rows = population["runs"]
-        part = checkpoint.Part(run_dir / population["weights"], rows)
+        part = Part(run_dir / population["weights"], rows)
+        checkpoint.require_unchanged(part.path, population.get("weights_sha256"))
         _, params, stats = parts_of(model_config)
         weights = part.restore({"params": params, "stats": stats})
         keep = [i for i, row in enumerate(population["runs"]) if row["status"] != "quarantined"]
@@ -64,7 +67,9 @@ def load(run_dir: str | os.PathLike, store: str | os.PathLike | None = None) -> 
             every = Member(model_config, tuple(runs), tuple(scales), weights)
             parts.setdefault(model_config, []).append(every.only(keep))
     members = [_joined(own) for own in parts.values()]
-    folds = {fold.name: fold for fold in read_splits(run_dir / "splits.json")}
+    splits = run_dir / "splits.json"
+    checkpoint.require_unchanged(splits, card.get("splits_sha256"))
+    folds = {fold.name: fold for fold in read_splits(splits)}
     return Ensemble(
         card, InputConfig(**card["input_config"]), card["target"], folds, tuple(members), signal
     )

@@ -26,6 +26,25 @@ _unsaid = threading.Lock()  # taken by whichever thread says it
 _saving: list[list[int]] = []  # of what would save if asked to end
 
 
+def while_importing() -> None:
+    """Ctrl-C and SIGTERM end a command at once: there is nothing yet to put away.
+
+    For the folders of commands, where a command begins; whoever imports them otherwise is left
+    alone.
+    """
+    name = os.path.basename(sys.argv[0]) if sys.argv else ""
+    begins = name == "-m" or name.startswith("epi2expr-")
+    if begins and multiprocessing.parent_process() is None:
+        for number in _SAID:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _at_once)
+
+
+def _at_once(number: int, _: object) -> NoReturn:
+    _say(_SAID[signal.Signals(number)])
+    os._exit(128 + number)
+
+
 @contextlib.contextmanager
 def in_time() -> Iterator[None]:
     """Ctrl-C and SIGTERM end this process: `SystemExit` of 130 or 143 is raised in what runs here.

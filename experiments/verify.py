@@ -46,6 +46,7 @@ from epi2expr_jax.inputs.pools import cells_of
 from epi2expr_jax.predict.ensemble import Ensemble
 from epi2expr_jax.predict.held_out import predict_held_out
 from epi2expr_jax.predict.loading import load
+from epi2expr_jax.predict.training_store import find_store
 from epi2expr_jax.program import require, start
 from epi2expr_jax.scores.shapley import rank_correlation
 from epi2expr_jax.store.window_store import WindowStore
@@ -89,7 +90,7 @@ class Verification:
                 "nothing can be proved about it; train it here",
             )
         self.folds = read_splits(run_dir / "splits.json")
-        self.store = WindowStore.open(store_path or self.card["store"]["path"])
+        self.store = WindowStore.open(find_store(run_dir, self.card, store_path))
         self.rows = [row for population in self.card["populations"] for row in population["runs"]]
 
     @functools.cached_property

@@ -20,6 +20,7 @@ from epi2expr_jax.inputs.dataset import InputConfig
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
 from epi2expr_jax.models import model_named
 from epi2expr_jax.predict.ensemble import Ensemble, Member, other_store
+from epi2expr_jax.predict.training_store import find_store
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.one_run import parts_of
@@ -71,7 +72,13 @@ def load(run_dir: str | os.PathLike, store: str | os.PathLike | None = None) -> 
     checkpoint.require_unchanged(splits, card.get("splits_sha256"))
     folds = {fold.name: fold for fold in read_splits(splits)}
     return Ensemble(
-        card, InputConfig(**card["input_config"]), card["target"], folds, tuple(members), signal
+        card,
+        InputConfig(**card["input_config"]),
+        card["target"],
+        folds,
+        tuple(members),
+        signal,
+        run_dir,
     )
 
 
@@ -84,7 +91,7 @@ def _trained_signal(
     if "converted" in card:
         return TrainedSignal.of_depth(card["store"]["assays"])
     try:
-        path = pathlib.Path(store or card["store"]["path"])
+        path = find_store(run_dir, card, store)
         own = WindowStore.open(path)
         if own.checksum() != card["store_checksum"]:
             raise other_store(own, card)

@@ -12,6 +12,7 @@ import pandas as pd
 from epi2expr_jax.errors import InputError, Problem, collect
 from epi2expr_jax.files import is_partial, write_parquet
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
+from epi2expr_jax.predict.training_store import places
 from epi2expr_jax.study.lookup import Study
 from epi2expr_jax.training import checkpoint, parts
 from epi2expr_jax.training.many_runs import Log
@@ -46,7 +47,8 @@ def asked(study: Study, run_dir: pathlib.Path, resume: bool, command: str) -> di
                 "name another run directory, or delete this one",
             )
         return {"signal": trained.as_json(), **card}  # cards of older versions lack it
-    if run_dir.exists() and not all(map(is_partial, run_dir.iterdir())):
+    there = run_dir.iterdir() if run_dir.exists() else ()
+    if not all(is_partial(path) or path.suffix == ".lock" for path in there):
         raise InputError(
             str(run_dir),
             "files that are not a run",
@@ -57,7 +59,7 @@ def asked(study: Study, run_dir: pathlib.Path, resume: bool, command: str) -> di
         **wanted,
         "status": "training",
         "store": {
-            "path": str(store.path),
+            **places(store.path, run_dir),
             "cells": store.manifest.cells,
             "assays": store.manifest.assays,
             "genes": len(store.genes),

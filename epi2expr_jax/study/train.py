@@ -101,8 +101,8 @@ def train(
     study.models()  # before there is a run directory: one that makes no sense is refused
     if study.left_out:
         watcher.warns(study.left_out)
-    share = f".{machine.share.name}" if machine.share.count > 1 else ""
-    with only_writer(f"{run_dir.resolve()}{share}"):
+    shared = machine.share.count > 1
+    with only_writer(run_dir / machine.share.name if shared else run_dir):
         card = run_card.asked(study, run_dir, machine.resume, command)
         if card["status"] == "complete":
             damage = run_card.reopen_damaged(run_dir, card)

@@ -48,6 +48,13 @@ def load(run_dir: str | os.PathLike, store: str | os.PathLike | None = None) -> 
     """
     run_dir = pathlib.Path(run_dir)
     card = checkpoint.read_finished(run_dir)
+    with checkpoint.fields_named(run_dir):
+        return _loaded(run_dir, card, store)
+
+
+def _loaded(
+    run_dir: pathlib.Path, card: dict[str, Any], store: str | os.PathLike | None
+) -> Ensemble:
     made = model_named(card["model"], str(run_dir))
     signal = _trained_signal(run_dir, card, store)
     parts: dict[Any, list[Member]] = {}
@@ -106,7 +113,7 @@ def _trained_signal(
         said += " and kept in the card"
     except OSError as error:
         said += f", and not kept in the card ({error.strerror})"
-    warnings.warn(said, stacklevel=3)
+    warnings.warn(said, stacklevel=4)
     return signal
 
 

@@ -32,6 +32,13 @@ from epi2expr_jax.store.arrays import CONTEXT
 
 RUN_CARD = "run_card.json"
 RUN_CARD_VERSION = 1
+_FIELDS = {
+    "status": str,
+    "request": dict,
+    "store_checksum": str,
+    "store": dict,
+    "populations": list,
+}
 CHANGED = "it has another checksum than what was written"
 
 
@@ -249,9 +256,33 @@ def read_card(run_dir: str | os.PathLike) -> dict[str, Any]:
         )
     written = card.pop("sha256", None)  # cards of older versions have none
     if written not in (None, _card_sha256(card)):
-        found, remedy = "a run card that has changed", "copy the folder again, or train again"
+        found, remedy = (
+            "a run card that has changed",
+            "copy the run again, or delete and retrain it",
+        )
         raise InputError(str(path), found, "the run card as it was written", remedy)
+    with fields_named(run_dir):
+        for name, kind in _FIELDS.items():
+            if not isinstance(card.get(name, kind()), kind):
+                raise TypeError(f"{name} is a {type(card[name]).__name__}")
     return card
+
+
+@contextlib.contextmanager
+def fields_named(run_dir: str | os.PathLike) -> Iterator[None]:
+    """For what is made of a run card: one with fields missing or of another kind is told as such.
+
+    Raises:
+        InputError: for a `LookupError`, `TypeError`, `ValueError` or `AttributeError`.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        found = f"fields that make no sense ({type(error).__name__}: {error})"
+        expected, remedy = "a run card as it was written", "copy the run again, or retrain it"
+        raise InputError(f"{run_dir}/{RUN_CARD}", found, expected, remedy) from error
 
 
 def read_finished(run_dir: str | os.PathLike) -> dict[str, Any]:
@@ -261,10 +292,10 @@ def read_finished(run_dir: str | os.PathLike) -> dict[str, Any]:
         InputError: if it has not, or if there is no run card.
     """
     card = read_card(run_dir)
-    if card["status"] != "complete":
+    if card.get("status") != "complete":
         raise InputError(
             str(run_dir),
-            f"training that is {card['status']}",
+            f"training that is {card.get('status', 'not begun')}",
             "a finished run",
             "run the same experiments.train command again: it resumes",
         )

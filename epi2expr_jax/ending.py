@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import multiprocessing
+import multiprocessing.resource_tracker
 import multiprocessing.util
 import os
 import signal
@@ -156,6 +157,8 @@ def sparing_children() -> Iterator[None]:
 
     Threads that are started here, and their processes, neither. Their parent ends them.
     """
+    # Started with the first of them, it would let the signal through again.
+    multiprocessing.resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

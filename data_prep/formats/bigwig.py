@@ -294,7 +294,7 @@ def _leaves(file: IO[bytes], root: int, leaf: np.dtype, branch: np.dtype) -> np.
 
 def _at(file: IO[bytes], place: int, kind: np.dtype, count: int = 1) -> np.ndarray:
     """Records at a place of the file; fewer, where it ends."""
-    file.seek(min(place, 2**62))
+    file.seek(min(place, os.fstat(file.fileno()).st_size))
     content = file.read(kind.itemsize * count)
     return np.frombuffer(content, kind, len(content) // kind.itemsize)
 

@@ -106,7 +106,7 @@ class BigWigWriter:
     def __init__(self, path: pathlib.Path, place: pathlib.Path):
         self._path, self._place = path, place
 
-    def add(self, *where: Any, values: np.ndarray, **more: Any) -> None:
+    def add(self, *where: Any, values: Sequence[float] | np.ndarray, **more: Any) -> None:
         """Add entries, in order: as `addEntries` of pyBigWig.
 
         Raises:

@@ -71,7 +71,7 @@ def score_across_cells(predictions: pd.DataFrame, confidence: float = 0.95) -> p
         table = table.assign(observed_raw=table["observed"], predicted_raw=table["predicted"])
         if len(table):
             tables.append(_scores(table).assign(side=side))
-    scores = pd.concat(tables)
+    scores = pd.concat(tables, ignore_index=True)
     require_usable(scores[scores["side"] == "model"])
     rows = []
     for (assays, trained_on, cell), part in scores.groupby(KEY):

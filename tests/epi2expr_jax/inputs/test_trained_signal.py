@@ -61,7 +61,7 @@ def as_an_older_version_wrote_it(run_dir: pathlib.Path, store: str | None = None
     path = run_dir / checkpoint.RUN_CARD
     card = json.loads(path.read_text())
     assert card.pop("signal")["units"]
-    del card["sha256"]
+    del card["sha256"], card["store"]["relative"]
     if store is not None:
         card["store"]["path"] = store
     path.write_text(json.dumps(card))

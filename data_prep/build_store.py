@@ -56,6 +56,7 @@ from epi2expr_jax.files import file_record, whole
 from epi2expr_jax.genome import WindowSpec, window_bounds
 from epi2expr_jax.program import start
 from epi2expr_jax.store.manifest import Manifest
+from epi2expr_jax.store.resume import resume
 from epi2expr_jax.store.window_store import WindowStore
 
 
@@ -79,7 +80,8 @@ def build(
     print(summary(inputs))
     manifest = inputs.manifest()
     path = pathlib.Path(config.store)
-    store = WindowStore.resume(path, manifest) if path.exists() else None
+    checking = functools.partial(tqdm, desc="checking", unit="track", disable=None)
+    store = resume(path, manifest, inputs.genes, check=config.verify, watch=checking)
     if store:
         _require_same_sources(store, inputs)
     tracks = {(track.cell, track.assay): track for track in inputs.sheet.tracks}

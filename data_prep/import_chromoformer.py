@@ -31,6 +31,7 @@ from epi2expr_jax.program import require, start
 from epi2expr_jax.roadmap import BLIND_CHROMOSOMES
 from epi2expr_jax.store.manifest import Manifest
 from epi2expr_jax.store.regions import REGION_BIN_BP, Regions
+from epi2expr_jax.store.resume import resume
 from epi2expr_jax.store.window_store import WindowStore
 
 FLAGS = flags.FLAGS
@@ -102,7 +103,7 @@ def import_store(config: ImportConfig) -> WindowStore:
     """
     meta, manifest = read_request(config)
     path = pathlib.Path(config.store)
-    store = WindowStore.resume(path, manifest) if path.exists() else None
+    store = resume(path, manifest)
     todo = meta.cells
     if store:
         _require_same_sources(store, config, meta)

@@ -34,6 +34,7 @@ from epi2expr_jax.genome import (
 from epi2expr_jax.program import require, start
 from epi2expr_jax.roadmap import BLIND_CHROMOSOMES
 from epi2expr_jax.store.manifest import Manifest
+from epi2expr_jax.store.resume import resume
 from epi2expr_jax.store.window_store import WindowStore
 
 FLAGS = flags.FLAGS
@@ -174,10 +175,7 @@ def import_store(config: ImportConfig) -> WindowStore:
     manifest = _manifest(config, files, assembly, genes, bins.pop(), left_out)
     table = np.ascontiguousarray(expression.loc[genes.gene_id].to_numpy(np.float32).T)
     path = pathlib.Path(config.store)
-    if path.exists():
-        store = WindowStore.resume(path, manifest)
-    else:
-        store = WindowStore.create(path, manifest, genes, table)
+    store = resume(path, manifest) or WindowStore.create(path, manifest, genes, table)
     for cell, assay in store.missing_slabs():
         counts = np.concatenate([counts for _, counts in read[cell]])
         rows = pd.Index(of_cell[cell]).get_indexer(pd.Index(genes.gene_id))

@@ -24,7 +24,7 @@ from data_prep.formats.annotation import digest_genes, read_genes
 from data_prep.formats.assembly import load_assembly
 from data_prep.formats.expression import read_expression
 from epi2expr_jax.errors import InputError, collect
-from epi2expr_jax.files import file_record, opened, sha256
+from epi2expr_jax.files import file_record, only_writer, opened, sha256
 from epi2expr_jax.genome import (
     gene_order,
     listing,
@@ -127,8 +127,13 @@ def import_store(config: ImportConfig) -> WindowStore:
     """Import, or go on importing, into the store of `config`.
 
     Raises:
-        InputError: with all problems of the inputs.
+        InputError: with all problems of the inputs; if another process is at this store.
     """
+    with only_writer(config.store):
+        return _import(config)
+
+
+def _import(config: ImportConfig) -> WindowStore:
     files: dict[str, list[str]] = collections.defaultdict(list)
     for path in config.counts:
         files[pathlib.Path(path).name.split(".")[0]].append(path)

@@ -41,7 +41,7 @@ from data_prep.checks.track_files import (
 from data_prep.formats.bed import touched_bins
 from data_prep.formats.bigwig import require_whole
 from data_prep.formats.bin_means import track_means, track_region_means
-from data_prep.formats.track_sheet import Track
+from data_prep.formats.track_sheet import Source, Track
 from data_prep.work import cluster
 from data_prep.work.sources import (
     define_limits,
@@ -52,10 +52,12 @@ from data_prep.work.sources import (
 )
 from data_prep.work.transfer import Limits, fetch
 from epi2expr_jax.errors import InputError, Problems, collect
-from epi2expr_jax.files import file_record, whole
-from epi2expr_jax.genome import WindowSpec, window_bounds
+from epi2expr_jax.files import file_record, only_writer, read_parquet, sha256, write_parquet
+from epi2expr_jax.genome import WindowSpec, listing, window_bounds
 from epi2expr_jax.program import start
+from epi2expr_jax.store import markers
 from epi2expr_jax.store.manifest import Manifest
+from epi2expr_jax.store.resume import resume
 from epi2expr_jax.store.window_store import WindowStore
 
 
@@ -72,14 +74,22 @@ def build(
         mirrors: prefixes of URLs and their replacements.
 
     Raises:
-        InputError: for bad inputs, before anything is fetched or written; for tracks that could
-            not be downloaded or built, after all others are.
+        InputError: for bad inputs, before anything is fetched or written; if another process is
+            at this store; for tracks that could not be downloaded or built, after all others are.
     """
+    with only_writer(config.store):
+        return _build(config, limits, mirrors)
+
+
+def _build(
+    config: BuildConfig, limits: Limits | None, mirrors: Sequence[tuple[str, str]]
+) -> WindowStore:
     inputs = examine(config)
     print(summary(inputs))
     manifest = inputs.manifest()
     path = pathlib.Path(config.store)
-    store = WindowStore.resume(path, manifest) if path.exists() else None
+    checking = functools.partial(tqdm, desc="checking", unit="track", disable=None)
+    store = resume(path, manifest, inputs.genes, check=config.verify, watch=checking)
     if store:
         _require_same_sources(store, inputs)
     tracks = {(track.cell, track.assay): track for track in inputs.sheet.tracks}
@@ -195,21 +205,20 @@ def _coverage_folder(store: str) -> pathlib.Path:
 def _least_coverage(inputs: BuildInputs, manifest: Manifest, client: Client) -> np.ndarray:
     """The first pass: each candidate gene's lowest coverage `[G]` over all tracks."""
     # Kept next to the store until it is declared, under a name that says what was asked for.
-    files = [
-        (track.cell, track.assay, source.location, pathlib.Path(source.location).stat().st_size)
-        for track in inputs.sheet.tracks
-        for source in track.sources
-    ]
+    files = []
+    for track in inputs.sheet.tracks:
+        for source in track.sources:
+            about = pathlib.Path(source.location).stat()
+            files.append((track.cell, track.assay, source.location, about.st_size, about.st_mtime))
     window = manifest.window_bp, manifest.bin_bp
     asked = repr((manifest.candidates_sha256, window, manifest.blacklist, files))
     folder = _coverage_folder(inputs.config.store) / hashlib.sha256(asked.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     tracks = inputs.sheet.tracks
-    todo = [track for track in tracks if not _coverage_file(folder, track).exists()]
     cluster.run_each(
         client,
         record_coverage,
-        todo,
+        [track for track in tracks if _measured(folder, track) is None],
         "measuring coverage",
         str(folder.absolute()),
         inputs.genes,
@@ -217,11 +226,21 @@ def _least_coverage(inputs: BuildInputs, manifest: Manifest, client: Client) -> 
         inputs.blacklist,
         retries=inputs.config.retries,
     )
-    return np.min([np.load(_coverage_file(folder, track)) for track in tracks], axis=0)
+    measured = [_measured(folder, track) for track in tracks]
+    return np.min([coverage for coverage in measured if coverage is not None], axis=0)
+
+
+def _measured(folder: pathlib.Path, track: Track) -> np.ndarray | None:
+    """The coverage `[G]` that `record_coverage` wrote; None if it is not there, or damaged."""
+    try:
+        table = read_parquet(_coverage_file(folder, track), "coverage", "", ["coverage"])
+    except InputError:
+        return None
+    return table["coverage"].to_numpy()
 
 
 def _coverage_file(folder: pathlib.Path, track: Track) -> pathlib.Path:
-    return folder / f"{track.cell},{track.assay}.npy"
+    return folder / f"{track.cell},{track.assay}.parquet"
 
 
 def record_coverage(
@@ -233,8 +252,8 @@ def record_coverage(
 ) -> None:
     """One task of the first pass: coverage `[G]` of one track, into a file of its own."""
     _, coverage = _window_signal(track, genes, window, blacklist)
-    with whole(_coverage_file(pathlib.Path(folder), track)) as place:
-        np.save(place, coverage)
+    table = pd.DataFrame({"coverage": coverage})
+    write_parquet(_coverage_file(pathlib.Path(folder), track), table)
 
 
 def _window_signal(
@@ -285,19 +304,44 @@ def source_records(track: Track) -> list[dict[str, Any]]:
 
 
 def _require_same_sources(store: WindowStore, inputs: BuildInputs) -> None:
-    """A track whose file changed size after its slab was built does not count as done."""
+    """A track whose files are others than its slab was built from does not count as done."""
     with collect() as problems:
         # A file may be gone whose slab is there: it is not needed any more.
         for track in present_tracks(inputs.sheet.tracks):
             record = store.slab_record(track.cell, track.assay)
-            sizes = [pathlib.Path(source.location).stat().st_size for source in track.sources]
-            if record and sizes != [source["bytes"] for source in record["sources"]]:
+            if record is None:
+                continue
+            marker = markers.place(store.path, track.cell, track.assay)
+            since = marker.stat().st_mtime
+            now = [_changed_to(source, since) for source in track.sources]
+            before = [{"bytes": s["bytes"], "sha256": s["sha256"]} for s in record["sources"]]
+            if len(now) != len(before) or any(
+                new[name] != old[name] for new, old in zip(now, before, strict=True) for name in new
+            ):
                 problems.add(
                     f"{store.path}: {track.cell}-{track.assay}",
-                    f"a slab built from files of {[s['bytes'] for s in record['sources']]} bytes",
-                    f"the files that are there now, of {sizes} bytes",
-                    "delete its marker under slabs/ to build it again, or give another --store",
+                    f"a slab built from {_brief(before)}",
+                    f"the files that are there now, {_brief(now)}",
+                    f"delete {marker} to build it again from them, or give another --store",
                 )
+
+
+def _changed_to(source: Source, since: float) -> dict[str, Any]:
+    """What is known of a file without reading it, unless it changed since: size, or also sha256."""
+    about = pathlib.Path(source.location).stat()
+    known: dict[str, Any] = {"bytes": about.st_size}
+    if source.sha256:
+        known["sha256"] = source.sha256
+    if max(about.st_mtime, about.st_ctime) > since:
+        known["sha256"] = sha256(source.location)
+    return known
+
+
+def _brief(files: Sequence[dict[str, Any]]) -> str:
+    return listing(
+        f"{file['bytes']} bytes" + (f" ({file['sha256'][:12]}…)" if "sha256" in file else "")
+        for file in files
+    )
 
 
 def _workers(config: BuildConfig, tracks: int) -> contextlib.AbstractContextManager[Client]:

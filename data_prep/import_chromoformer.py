@@ -26,11 +26,13 @@ from data_prep.contacts.chromoformer_meta import NAME, Metadata, read_metadata
 from data_prep.formats.annotation import digest_genes
 from data_prep.formats.assembly import Assembly, load_assembly
 from epi2expr_jax.errors import InputError, collect
+from epi2expr_jax.files import only_writer
 from epi2expr_jax.genome import WindowSpec, listing, match_chromosomes, sort_chromosomes
 from epi2expr_jax.program import require, start
 from epi2expr_jax.roadmap import BLIND_CHROMOSOMES
 from epi2expr_jax.store.manifest import Manifest
 from epi2expr_jax.store.regions import REGION_BIN_BP, Regions
+from epi2expr_jax.store.resume import resume
 from epi2expr_jax.store.window_store import WindowStore
 
 FLAGS = flags.FLAGS
@@ -98,11 +100,17 @@ def import_store(config: ImportConfig) -> WindowStore:
 
     Raises:
         InputError: with all problems of the metadata; else with all problems of all arrays. Cells
-            whose arrays were read before the first bad one are kept.
+            whose arrays were read before the first bad one are kept. Also if another process is
+            at this store.
     """
+    with only_writer(config.store):
+        return _import(config)
+
+
+def _import(config: ImportConfig) -> WindowStore:
     meta, manifest = read_request(config)
     path = pathlib.Path(config.store)
-    store = WindowStore.resume(path, manifest) if path.exists() else None
+    store = resume(path, manifest)
     todo = meta.cells
     if store:
         _require_same_sources(store, config, meta)

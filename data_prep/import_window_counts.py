@@ -24,7 +24,7 @@ from data_prep.formats.annotation import digest_genes, read_genes
 from data_prep.formats.assembly import load_assembly
 from data_prep.formats.expression import read_expression
 from epi2expr_jax.errors import InputError, collect
-from epi2expr_jax.files import file_record, opened, sha256
+from epi2expr_jax.files import file_record, only_writer, opened, sha256
 from epi2expr_jax.genome import (
     gene_order,
     listing,
@@ -34,6 +34,7 @@ from epi2expr_jax.genome import (
 from epi2expr_jax.program import require, start
 from epi2expr_jax.roadmap import BLIND_CHROMOSOMES
 from epi2expr_jax.store.manifest import Manifest
+from epi2expr_jax.store.resume import resume
 from epi2expr_jax.store.window_store import WindowStore
 
 FLAGS = flags.FLAGS
@@ -126,8 +127,13 @@ def import_store(config: ImportConfig) -> WindowStore:
     """Import, or go on importing, into the store of `config`.
 
     Raises:
-        InputError: with all problems of the inputs.
+        InputError: with all problems of the inputs; if another process is at this store.
     """
+    with only_writer(config.store):
+        return _import(config)
+
+
+def _import(config: ImportConfig) -> WindowStore:
     files: dict[str, list[str]] = collections.defaultdict(list)
     for path in config.counts:
         files[pathlib.Path(path).name.split(".")[0]].append(path)
@@ -174,10 +180,7 @@ def import_store(config: ImportConfig) -> WindowStore:
     manifest = _manifest(config, files, assembly, genes, bins.pop(), left_out)
     table = np.ascontiguousarray(expression.loc[genes.gene_id].to_numpy(np.float32).T)
     path = pathlib.Path(config.store)
-    if path.exists():
-        store = WindowStore.resume(path, manifest)
-    else:
-        store = WindowStore.create(path, manifest, genes, table)
+    store = resume(path, manifest) or WindowStore.create(path, manifest, genes, table)
     for cell, assay in store.missing_slabs():
         counts = np.concatenate([counts for _, counts in read[cell]])
         rows = pd.Index(of_cell[cell]).get_indexer(pd.Index(genes.gene_id))

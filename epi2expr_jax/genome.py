@@ -14,6 +14,8 @@ import pandas as pd
 from epi2expr_jax.errors import InputError, collect
 
 GENE_COLUMNS = ("gene_id", "name", "chrom", "tss", "strand")
+# What an annotation may say besides, for readers: the gene's extent (0-based, half-open) and kind.
+GENE_DETAILS = ("start", "end", "biotype")
 
 
 @dataclasses.dataclass(frozen=True)

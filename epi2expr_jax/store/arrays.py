@@ -1,18 +1,24 @@
 """The Zarr arrays of a window store: declared by zarr-python, opened by TensorStore."""
 
+import hashlib
+import os
 import pathlib
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import tensorstore as ts
 
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.store.manifest import FORMAT, Manifest
 from epi2expr_jax.store.regions import Regions
 
 # 512 genes x 400 bins x 4 B = 0.8 MB: a few reads a slab, and single genes stay cheap.
 _GENES_PER_CHUNK = 512
+# What is wrong with a file on disk reaches us as any of these.
+_UNREADABLE = (OSError, ValueError, IndexError, TypeError, RuntimeError, OverflowError)
 
 
 def declare_arrays(
@@ -26,6 +32,7 @@ def declare_arrays(
     """
     # zarr-python writes what TensorStore cannot: group metadata and string labels.
     import zarr
+    from zarr.codecs import Crc32cCodec, ZstdCodec
     from zarr.errors import ZarrUserWarning
 
     cells, assays = manifest.cells, manifest.assays
@@ -41,32 +48,37 @@ def declare_arrays(
         array[:] = np.asarray(labels, dtype=object)
     count, bins = len(genes), manifest.window.bins
     chunk = min(count, _GENES_PER_CHUNK)
-    shard = -(-count // chunk) * chunk
+    shard = chunks_of_slab(count) * chunk
+    # The sum is of each inner chunk of a shard: what is read in parts is checked, too.
+    codecs: Any = [ZstdCodec(level=0), Crc32cCodec()]
     group.create_array(
         "signal", shape=(len(cells), len(assays), count, bins), dtype="float32",
         chunks=(1, 1, chunk, bins), shards=(1, 1, shard, bins), fill_value=np.nan,
-        dimension_names=("cell", "assay", "gene", "bin"),
+        dimension_names=("cell", "assay", "gene", "bin"), compressors=codecs,
         attributes={"units": "raw bin means", "window_bp": manifest.window_bp,
                     "bin_bp": manifest.bin_bp},
     )  # fmt: skip
     group.create_array(
         "coverage", shape=(len(cells), len(assays), count), dtype="float32",
         chunks=(1, 1, count), fill_value=np.nan, dimension_names=("cell", "assay", "gene"),
+        compressors=codecs,
     )  # fmt: skip
     group.create_array(
         "expression", shape=(len(cells), count), dtype="float32", chunks=(len(cells), count),
         fill_value=np.nan, dimension_names=("cell", "gene"), attributes={"units": "RPKM"},
+        compressors=codecs,
     )  # fmt: skip
     if manifest.given_labels:
         group.create_array(
             "label", shape=(len(cells), count), dtype="bool", chunks=(len(cells), count),
-            dimension_names=("cell", "gene"),
+            dimension_names=("cell", "gene"), compressors=codecs,
         )  # fmt: skip
     for cell, of_cell in regions.items():
         group.create_group(f"regions/{cell}").create_array(
             "depth", shape=(len(assays), of_cell.bins), dtype="float32",
             chunks=(1, max(1, of_cell.bins)), fill_value=np.nan, dimension_names=("assay", "bin"),
             attributes={"units": "raw bin means", "bin_bp": manifest.region_bin_bp},
+            compressors=codecs,
         )  # fmt: skip
     with warnings.catch_warnings():
         # Not yet in the Zarr v3 specification, but xarray and zarr-python read it.
@@ -88,9 +100,90 @@ CONTEXT = ts.Context(
 
 
 def open_array(path: pathlib.Path, name: str) -> ts.TensorStore:
-    """Open the array `name` of the store at `path`, to read and write it."""
+    """Open the array `name` of the store at `path`, to read and write it.
+
+    To read what was never written, or is gone, is an error. It is opened again each time: if it
+    were kept, a store that is removed or unmounted meanwhile might be read from.
+    """
     spec = {
         "driver": "zarr3",
         "kvstore": {"driver": "file", "path": str((path / name).resolve())},
+        "fill_missing_data_reads": False,
+        "store_data_equal_to_fill_value": True,  # as labels may be
     }
     return ts.open(spec, open=True, context=CONTEXT).result()
+
+
+def begin_read(path: pathlib.Path, name: str, index: Any, shape: tuple[int, ...]) -> Any:
+    """Begin to read values of the array `name`, which is of this shape. See `values`.
+
+    Raises:
+        InputError: if the array is damaged or gone.
+    """
+    try:
+        array = open_array(path, name)
+        if array.shape != shape:
+            raise ValueError(f"an array of {array.shape}, not {shape}")
+        return array[index].read()
+    except _UNREADABLE as error:
+        raise unreadable(path / name, error) from None
+
+
+def values(path: pathlib.Path, name: str, reading: Any) -> np.ndarray:
+    """What `begin_read` began to read, as a copy that nothing else holds.
+
+    Raises:
+        InputError: if what is on disk is damaged or gone.
+    """
+    try:
+        return np.array(reading.result())
+    except _UNREADABLE as error:
+        raise unreadable(path / name, error) from None
+
+
+def unreadable(file: pathlib.Path, error: Exception) -> InputError:
+    """The error of an array that cannot be read."""
+    reason = str(error).partition("\n")[0].replace("Error opening ", "")[:200]
+    return InputError(
+        str(file), f"no readable values ({reason})", "what was written there", BUILD_AGAIN
+    )
+
+
+BUILD_AGAIN = (
+    "run the command again that built the store: it makes damaged tracks again; "
+    "if it refuses, delete the store first"
+)
+
+
+def chunks_of_slab(genes: int) -> int:
+    """How many chunks the signal of a track is stored in."""
+    return -(-genes // min(genes, _GENES_PER_CHUNK))
+
+
+def fingerprint(path: pathlib.Path, name: str, index: tuple[int, ...], chunks: int = 0) -> str:
+    """What tells the file of a slab from any other, without reading it whole.
+
+    It is the checksum of the checksums that the file holds, of all its chunks.
+
+    Args:
+        name: the array, whose chunks (or shards) are whole in their last axes.
+        index: of the slab: the array's first axes, and 0 for each of the others.
+        chunks: how many a shard has; 0: it is a chunk, not a shard.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
+    file = path.joinpath(name, "c", *map(str, index))
+    sums = 4  # bytes of a crc32c, which is what chunks and the index of a shard end in
+    try:
+        with open(file, "rb") as opened:
+            handle, size = opened.fileno(), os.stat(file).st_size
+            tail = os.pread(handle, 16 * chunks + sums, max(0, size - 16 * chunks - sums))
+            parts = [str(size).encode(), tail]
+            places = np.frombuffer(tail[: 16 * chunks], "<u8").reshape(-1, 2) if chunks else ()
+            for start, length in places:
+                end = int(start) + int(length)
+                parts.append(os.pread(handle, sums, end - sums) if sums <= end <= size else b"")
+    except _UNREADABLE as error:
+        raise unreadable(file, error) from None
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]

@@ -1,6 +1,7 @@
 """What a window store says of itself: the manifest, its format version, its reading."""
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 from typing import Any
@@ -12,10 +13,14 @@ from epi2expr_jax.store.regions import REGION_BIN_BP
 
 MANIFEST = "manifest.json"
 FORMAT = "epi2expr_jax window store"
-FORMAT_VERSION = 2  # raised whenever older code would misread a store
+FORMAT_VERSION = 3  # raised whenever older code would misread a store
+LEAST_VERSION = 2  # without checksums in the arrays; still read, and `resume` brings it up
 
 # What a build finds out, as against what it was asked for.
-_OUTCOMES = ("left_out", "genes_sha256", "expression_sha256", "regions_sha256", "labels_sha256")
+_OUTCOMES = (
+    "left_out", "genes_sha256", "expression_sha256", "regions_sha256", "labels_sha256",
+    "tables_sha256", "version",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +48,8 @@ class Manifest:
         genes_sha256, expression_sha256: of the gene table and the expression array.
         regions_sha256: cell to the checksum of its region and contact tables.
         labels_sha256: of the label array; empty if there is none.
+        tables_sha256: of the bytes of each Parquet file, by path in the store; none in version 2.
+        version: of the format.
     """
 
     window_bp: int
@@ -68,6 +75,8 @@ class Manifest:
     expression_sha256: str = ""
     regions_sha256: dict[str, str] = dataclasses.field(default_factory=dict)
     labels_sha256: str = ""
+    tables_sha256: dict[str, str] = dataclasses.field(default_factory=dict)
+    version: int = FORMAT_VERSION
 
     @property
     def window(self) -> WindowSpec:
@@ -104,14 +113,22 @@ def read_manifest(path: pathlib.Path) -> Manifest:
     fields = read_json(file, "manifest", "rebuild the store")
     if fields.pop("format", None) != FORMAT:
         raise InputError(str(file), "some other file", f'"format": "{FORMAT}"', "check --store")
-    version = fields.pop("version", None)
-    if version != FORMAT_VERSION:
+    version = fields.get("version")
+    if version not in range(LEAST_VERSION, FORMAT_VERSION + 1):
         newer = isinstance(version, int) and version > FORMAT_VERSION
         raise InputError(
             str(file),
             f"format version {version}",
             f"version {FORMAT_VERSION}",
             "upgrade epi2expr_jax" if newer else "migrate: rebuild it with build_store",
+        )
+    # A flipped digit would be another width, or another chromosome.
+    if version > LEAST_VERSION and fields.pop("sha256", None) != _sum(fields):
+        raise InputError(
+            str(file),
+            "a manifest that was changed after it was written",
+            "what build_store wrote",
+            "bring back the file, or delete the store and build it again",
         )
     try:
         return Manifest(**fields)
@@ -124,7 +141,11 @@ def read_manifest(path: pathlib.Path) -> Manifest:
 def write_manifest(path: pathlib.Path, manifest: Manifest) -> None:
     """Write the manifest of the store at `path`, whole or not at all."""
     fields = dataclasses.asdict(manifest)
-    write_json(path / MANIFEST, {"format": FORMAT, "version": FORMAT_VERSION, **fields})
+    write_json(path / MANIFEST, {"format": FORMAT, "sha256": _sum(fields), **fields})
+
+
+def _sum(fields: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def _brief(value: Any) -> str:

@@ -6,7 +6,6 @@ region: `ceil(width / bin_bp)` bins each, the last one over the bases that remai
 
 import dataclasses
 import hashlib
-import pathlib
 
 import numpy as np
 import pandas as pd
@@ -111,14 +110,3 @@ class Regions:
         """Checksum of both tables."""
         text = self.table.to_csv(index=False) + self.contacts.to_csv(index=False)
         return hashlib.sha256(text.encode()).hexdigest()
-
-    def write(self, folder: pathlib.Path) -> None:
-        """Write both tables, as Parquet, into an existing folder."""
-        self.table.to_parquet(folder / "regions.parquet", index=False)
-        self.contacts.to_parquet(folder / "contacts.parquet", index=False)
-
-    @classmethod
-    def read(cls, folder: pathlib.Path) -> "Regions":
-        """Read what `write` wrote."""
-        tables = (pd.read_parquet(folder / f"{name}.parquet") for name in ("regions", "contacts"))
-        return cls(*tables)

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.store import manifest
 from epi2expr_jax.store.manifest import read_manifest, write_manifest
 from tests.epi2expr_jax.store.toy import MANIFEST
 
@@ -24,7 +25,9 @@ def rewrite(path, **changes):
     """Change fields of a written manifest; those changed to None are removed."""
     file = path / "manifest.json"
     fields = json.loads(file.read_text()) | changes
-    file.write_text(json.dumps({k: v for k, v in fields.items() if v is not None}))
+    fields = {name: value for name, value in fields.items() if value is not None}
+    own = {name: value for name, value in fields.items() if name not in ("format", "sha256")}
+    file.write_text(json.dumps(fields | {"sha256": manifest._sum(own)}))
 
 
 def test_a_manifest_comes_back_as_it_was_written(tmp_path):
@@ -33,7 +36,7 @@ def test_a_manifest_comes_back_as_it_was_written(tmp_path):
     assert BUILT.window.bins == 40
     assert [file.name for file in tmp_path.iterdir()] == ["manifest.json"]
     fields = json.loads((tmp_path / "manifest.json").read_text())
-    assert (fields["format"], fields["version"]) == ("epi2expr_jax window store", 2)
+    assert (fields["format"], fields["version"]) == ("epi2expr_jax window store", 3)
 
 
 def test_a_store_without_contacts_blacklist_or_labels_need_not_say_so(tmp_path):
@@ -52,7 +55,7 @@ def test_format_version_gates_reading(tmp_path, version, remedy):
     with pytest.raises(InputError, match=remedy) as caught:
         read_manifest(tmp_path)
     (problem,) = caught.value.problems
-    assert (problem.where, problem.expected) == (str(tmp_path / "manifest.json"), "version 2")
+    assert (problem.where, problem.expected) == (str(tmp_path / "manifest.json"), "version 3")
 
 
 def test_what_is_no_store_is_refused(tmp_path):

@@ -74,13 +74,10 @@ def test_regions_are_named_by_their_bins():
     assert regions.holding(np.zeros(regions.bins, bool)) == []
 
 
-def test_both_tables_round_trip_with_their_checksum(tmp_path):
+def test_the_checksum_is_of_both_tables():
     rows = [("g0", "chr1", 0, 250, 1 / 3), ("g0", "chr2", 10, 100, 0.1)]
     regions = Regions.from_contacts(table(rows), GENES)
-    regions.write(tmp_path)
-    back = Regions.read(tmp_path)
-    pd.testing.assert_frame_equal(back.table, regions.table)
-    pd.testing.assert_frame_equal(back.contacts, regions.contacts)
+    back = Regions(regions.table.copy(), regions.contacts.copy())
     assert back.sha256() == regions.sha256()
     changed = Regions.from_contacts(table([(*rows[0][:4], 0.3), rows[1]]), GENES)
     assert changed.sha256() != regions.sha256()

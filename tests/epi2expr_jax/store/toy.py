@@ -1,5 +1,7 @@
 """A made-up store: what it holds, for tests of its parts."""
 
+import json
+
 import numpy as np
 import pandas as pd
 
@@ -41,3 +43,16 @@ CONTACTS = pd.DataFrame(
     ],
     columns=["gene_id", "chrom", "start", "end", "score"],
 )
+
+
+def as_version_2(path):
+    """A store as version 2 recorded it: without sums but those of values. Its chunks have theirs,
+    which a fault that goes through TensorStore keeps right."""
+    manifest = json.loads((path / "manifest.json").read_text())
+    for name in ("sha256", "tables_sha256"):
+        del manifest[name]
+    (path / "manifest.json").write_text(json.dumps(manifest | {"version": 2}))
+    for marker in (path / "slabs").rglob("*.json"):
+        record = json.loads(marker.read_text())
+        marker.write_text(json.dumps({name: record[name] for name in ("sources", "sha256")}))
+    return path

@@ -23,7 +23,8 @@ from epi2expr_jax.predict.baselines import BASELINES
 from epi2expr_jax.program import require, start
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
-from epi2expr_jax.scores.agreement import agreement, best_assays, verdict
+from epi2expr_jax.scores.agreement import agreement
+from epi2expr_jax.scores.universal import verdict
 from epi2expr_jax.study.evaluate import evaluate
 from experiments.cli.flags import define_run, define_store
 
@@ -78,7 +79,8 @@ def main() -> None:
     ranked = evaluate(run_dir, FLAGS.store, FLAGS.baselines, FLAGS.groups, show)
     scores = pd.read_parquet(run_dir / "metrics.parquet")
     print(format_ranking(ranked))
-    print(verdict(best_assays(ranked), agreement(scores)))
+    print(verdict(scores).words)
+    print(agreement(scores))
     called = pd.read_csv(run_dir / "calls.csv")["called"]
     print(f"called at a false discovery rate of 5 %: {called.sum()} of {len(called)} comparisons")
     if (run_dir / "baselines.csv").exists():

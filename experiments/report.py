@@ -30,8 +30,9 @@ from epi2expr_jax.genome import listing
 from epi2expr_jax.program import require, start
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
-from epi2expr_jax.scores.agreement import agreement, best_assays, quality_correlations, verdict
+from epi2expr_jax.scores.agreement import agreement, best_assays, quality_correlations
 from epi2expr_jax.scores.comparison import compare_models
+from epi2expr_jax.scores.universal import verdict
 from epi2expr_jax.training import checkpoint
 from experiments.cli.flags import define_run
 from experiments.figures.altered_marks import one_change
@@ -266,7 +267,7 @@ def _page(
         figures=figures,
         unit=unit_of(card["target"]),
         tables={name: table.to_dict("records") for name, table in tables.items()},
-        universal=verdict(best_assays(tables["ranking"]), agreement(scores)),
+        universal=f"{verdict(scores).words} {agreement(scores)}",
         best_rows=_best(tables).to_dict("records"),
         quality=_quality(tables["quality"]).to_dict("records"),
         abroad=_abroad(tables["across_cells"]),

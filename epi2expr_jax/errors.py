@@ -175,37 +175,64 @@ def describe(problems: Iterable[Problem]) -> str:
     )
 
 
+# What a program that is free of faults may still be told by the system.
 _THE_USERS = {
-    errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EISDIR, errno.ENOSPC, errno.ENOTDIR,
-    errno.EPERM, errno.EROFS,
+    errno.EACCES, errno.EBUSY, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EIO, errno.EISDIR,
+    errno.ELOOP, errno.EMFILE, errno.ENAMETOOLONG, errno.ENFILE, errno.ENODEV, errno.ENOENT,
+    errno.ENOLCK, errno.ENOSPC, errno.ENOTDIR, errno.ENOTEMPTY, errno.ENXIO, errno.EPERM,
+    errno.EROFS, errno.ESTALE, errno.ETXTBSY,
 }  # fmt: skip
+_OF_MEMORY = ("RESOURCE_EXHAUSTED", "can't start new thread")  # as JAX and Python report it
 
 
 @contextlib.contextmanager
 def exit_on_bad_input() -> Iterator[None]:
     """For programs: print the problems and leave with status 2 instead of a traceback.
 
-    Files and folders that refuse what is asked of them are reported the same way: only the user can
-    help there, and a traceback does not.
+    Files, folders and memory that refuse what is asked of them are reported the same way: only the
+    user can help there, and a traceback does not.
     """
     try:
         yield
     except InputError as error:
         problems = error.problems
     except OSError as error:
-        if error.errno not in _THE_USERS:
-            raise
-        problems = (
-            Problem(
-                str(error.filename or "a file"),
-                error.strerror or str(error),
-                "room and permission to read and write there",
-                "free room, or name another place, then run the same command again",
-            ),
-        )
+        problems = (_refused(error),)
+    except (MemoryError, RuntimeError) as error:
+        problems = (_too_little(error),)
     else:
         return
     count = len(problems)
     print(f"\n{count} problem{'s' if count != 1 else ''} with the input:", file=sys.stderr)
     print(describe(problems), file=sys.stderr)
     raise SystemExit(2)
+
+
+def _refused(error: OSError) -> Problem:
+    """What the system refused; an error that is this program's fault is raised again."""
+    if error.errno == errno.ENOMEM:
+        return _too_little(error)
+    if error.errno not in _THE_USERS:
+        raise error
+    where, found = str(error.filename or "a file"), error.strerror or str(error)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return Problem(where, found, "room for more open files", "raise the limit: ulimit -n 4096")
+    if error.errno == errno.ENOENT:
+        expected = "a file or folder that is there, and stays while this runs"
+        return Problem(where, found, expected, "check the path, then run the same command again")
+    return Problem(
+        where,
+        found,
+        "room and permission to read and write there",
+        "free room, or name another place, then run the same command again",
+    )
+
+
+def _too_little(error: Exception) -> Problem:
+    """Where memory ran out; an error that is this program's fault is raised again."""
+    named = isinstance(error, (MemoryError, OutOfMemory, OSError))
+    if not named and not any(sign in str(error) for sign in _OF_MEMORY):
+        raise error
+    found = (str(error) or "none left").splitlines()[0][:300]
+    remedy = "close other programs or raise the limit (ulimit -v), or take less at once"
+    return Problem("memory", found, "enough for this command", remedy)

@@ -11,15 +11,17 @@ import json
 import os
 import pathlib
 import platform
+import re
 import secrets
 import shutil
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import IO, Any, cast
 
 import pandas as pd
+import pyarrow as pa
 
 from epi2expr_jax.errors import InputError
 
@@ -144,6 +146,11 @@ def _remove(path: pathlib.Path) -> None:
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
+def as_name(text: str) -> str:
+    """A text as the name of a file: what could lead to another folder, and blanks, become `_`."""
+    return re.sub(r"[^\w.+=,@-]", "_", text).lstrip(".") or "_"
+
+
 def is_partial(path: pathlib.Path) -> bool:
     """Whether what has this name is not whole: being written, or left by a killed program."""
     return _PARTIAL in path.suffixes
@@ -197,9 +204,70 @@ def write_csv(path: str | pathlib.Path, table: pd.DataFrame) -> None:
 
 
 def write_parquet(path: str | pathlib.Path, table: pd.DataFrame) -> None:
-    """A table without its index, whole or not at all."""
+    """A table without its index and with checksums, whole or not at all."""
     with whole(path) as place:
-        table.to_parquet(place, index=False)
+        table.to_parquet(place, index=False, write_page_checksum=True)
+
+
+def read_parquet(
+    path: str | pathlib.Path,
+    what: str,
+    remedy: str,
+    columns: Collection[str] = (),
+    **options: Any,
+) -> pd.DataFrame:
+    """What a Parquet table holds; its checksums are compared where it has some.
+
+    Args:
+        what: such as "gene table", for the error.
+        columns: those that it must have; no others are read. None named: all are read.
+        options: of `pandas.read_parquet`, such as `filters`.
+
+    Raises:
+        InputError: if it cannot be read, is damaged, or lacks a column.
+    """
+    try:
+        return pd.read_parquet(
+            path, columns=list(columns) or None, page_checksum_verification=True, **options
+        )
+    # The last three are what pandas and pyarrow raise where a damaged footer still parses.
+    except (OSError, ValueError, pa.ArrowException, KeyError, TypeError, AttributeError) as error:
+        found = f"no readable {what} ({str(error).partition(chr(10))[0][:200]})"
+        expected = f"a {what} in Parquet"
+        if columns:
+            expected += f" with the columns {', '.join(columns)}"
+        raise InputError(str(path), found, expected, remedy) from None
+
+
+def read_csv(
+    path: str | pathlib.Path,
+    what: str,
+    remedy: str,
+    columns: Collection[str] = (),
+    text: Collection[str] = (),
+) -> pd.DataFrame:
+    """What a table of comma-separated text holds.
+
+    Args:
+        what: such as "ranking", for the error.
+        columns: those that it must have; it may have more, and all are read.
+        text: columns of names, whatever they look like: a cell may be called 1 or NA.
+
+    Raises:
+        InputError: if it cannot be read, is not UTF-8, or lacks a column.
+    """
+    try:
+        numbers = [str(name) for name in pd.read_csv(path, nrows=0) if name not in text]
+        missing = dict.fromkeys(numbers, ("", "nan", "NaN"))
+        kinds = dict.fromkeys(text, str)
+        table = pd.read_csv(path, dtype=kinds, na_values=missing, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        found = f"no readable {what} ({str(error).partition(chr(10))[0][:200]})"
+        raise InputError(str(path), found, f"a {what} in CSV", remedy) from None
+    if lacking := [name for name in columns if name not in table]:
+        found = f"a {what} without {', '.join(lacking)}"
+        raise InputError(str(path), found, f"the columns {', '.join(columns)}", remedy)
+    return table
 
 
 def sha256(path: str | pathlib.Path) -> str:

@@ -1,12 +1,20 @@
-"""How every program starts: its flags, its --help, and how it reports bad input.
+"""How every program starts and ends: its flags, its --help, bad input, signals, its exit status.
+
+0: done. 1: a check did not hold, or an internal error. 2: bad input. 130: interrupted (Ctrl-C).
+143: terminated (SIGTERM), a training with all saved. 141: nobody reads what it prints (`| head`).
 
 It lies in the library because both folders of commands use it; nothing else here needs absl.
 """
 
+import contextlib
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 
-from epi2expr_jax.errors import collect, exit_on_bad_input
+from epi2expr_jax import ending
+from epi2expr_jax.errors import InputError, collect, exit_on_bad_input
+
+_HELP = "see --help"
 
 
 def start(main: Callable[[], None], *definitions: Callable[[], None]) -> None:
@@ -32,13 +40,33 @@ def start(main: Callable[[], None], *definitions: Callable[[], None]) -> None:
     # Orbax and pyensembl report every step at INFO.
     FLAGS.verbosity = logging.WARNING
 
-    def run(argv: Sequence[str]) -> None:
-        if len(argv) > 1:
-            raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-        with exit_on_bad_input():
-            main()
+    def parse(argv: list[str]) -> list[str]:
+        try:
+            rest = FLAGS(argv)
+        except flags.Error as error:
+            raise InputError("command line", str(error), "flags of this program", _HELP) from None
+        except SystemExit:
+            raise SystemExit(0) from None  # absl leaves with 1 after --help
+        if rest[1:]:
+            found = f"unexpected arguments: {' '.join(rest[1:])}"
+            raise InputError("command line", found, "flags alone, as --NAME=VALUE", _HELP)
+        return rest
 
-    app.run(run)
+    with ending.in_time(), _ends_where_nobody_reads(), exit_on_bad_input():
+        try:
+            app.run(lambda _: main(), flags_parser=parse)
+        finally:
+            sys.stdout.flush()  # here a full disk or a closed pipe is still reported in words
+
+
+@contextlib.contextmanager
+def _ends_where_nobody_reads() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        # What is left in the buffers would be written, and fail, once more as Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
 
 
 def require(*names: str) -> None:
@@ -52,4 +80,4 @@ def require(*names: str) -> None:
     with collect() as problems:
         for name in names:
             if not getattr(flags.FLAGS, name):
-                problems.add("command line", f"no --{name}", "a value", "see --help for an example")
+                problems.add("command line", f"no --{name}", "a value", f"{_HELP} for an example")

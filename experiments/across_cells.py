@@ -20,10 +20,13 @@ from absl import flags
 from tqdm import tqdm
 
 from epi2expr_jax.files import write_csv
+from epi2expr_jax.predict.ensemble import Ensemble
 from epi2expr_jax.predict.held_out import has_tracks, held_out_in
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.program import require, start
 from epi2expr_jax.scores.across_cells import score_across_cells
+from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.study import results, tables
 from experiments.cli.flags import define_run, define_store
 
 FLAGS = flags.FLAGS
@@ -37,14 +40,24 @@ def across_cells(run_dir: pathlib.Path, store_path: str | None = None) -> pd.Dat
     """
     ensemble = load(run_dir, store_path)
     store = ensemble.open_store(store_path)
-    tables = []
+    with results.written(run_dir, "across_cells") as place:
+        table = score_everywhere(ensemble, store)
+        write_csv(place / tables.ACROSS.path, table)
+    return table
+
+
+def score_everywhere(ensemble: Ensemble, store: WindowStore) -> pd.DataFrame:
+    """The score of every model in every cell that has its assays.
+
+    Raises:
+        InputError: as `scores.across_cells.score_across_cells`.
+    """
+    parts = []
     for cell in tqdm(store.manifest.cells, desc="predicting", unit="cell", disable=None):
         own = ensemble.select(lambda run, cell=cell: has_tracks(store, cell, run))
         if own.members:
-            tables += held_out_in(own, store, cell)
-    table = score_across_cells(pd.concat(tables, ignore_index=True))
-    write_csv(run_dir / "across_cells.csv", table)
-    return table
+            parts += held_out_in(own, store, cell)
+    return score_across_cells(pd.concat(parts, ignore_index=True))
 
 
 def format_summary(table: pd.DataFrame) -> str:

@@ -16,7 +16,6 @@ assay: the mean share of the genes whose window covers a base.
 
 import gzip
 import pathlib
-import shutil
 from collections.abc import Iterator, Mapping
 
 import matplotlib
@@ -29,12 +28,13 @@ from jaxtyping import Float, Int
 from scipy import stats
 from tqdm import tqdm
 
-from epi2expr_jax.files import whole, whole_folder, write_csv, write_parquet
+from epi2expr_jax.files import as_name, read_parquet, whole, write_csv, write_parquet
 from epi2expr_jax.interpret import attribution
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.program import require, start
 from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, jackknife
 from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.study import results
 from experiments.cli.flags import define_run, define_store, refuse_without_effect
 from experiments.cli.genes import define_genes, genes_of
 from experiments.figures.altered_marks import profile_figure
@@ -66,33 +66,27 @@ def attribute(
     opened = ensemble.open_store(store)
     chosen = genes_of(genes, ensemble, opened)
     unit = "gene" if method == "gradients" else "edited gene"
-    with tqdm(desc=method, unit=unit, disable=None) as progress:
-        if method == "gradients":
-            found = attribution.integrated_gradients(
-                ensemble, opened, chosen, progress=progress.update
-            )
-        else:
-            found = attribution.occlusion(
-                ensemble, opened, chosen, bp=bin_bp, progress=progress.update
-            )
-    out = out or run_dir / "attribution"
-    out.mkdir(parents=True, exist_ok=True)
-    _write_zarr(found, out / "shares.zarr")
-    profile = mean_profile(found, opened)
-    write_parquet(out / "profile.parquet", profile)
-    write_csv(out / "profile.csv", profile)
-    with matplotlib.rc_context(STYLE):
-        save_figure(profile_figure(profile, unit_of(ensemble.target)), out / "profile")
-    if tracks != "none":
-        write_tracks(found, opened, out, tracks)
-    return found
-
-
-def _write_zarr(found: xr.Dataset, path: pathlib.Path) -> None:
-    with whole_folder(path) as place:
+    folder = out or run_dir / "attribution"
+    with results.written(folder, "attribution", method=method, genes=genes) as place:
+        with tqdm(desc=method, unit=unit, disable=None) as progress:
+            if method == "gradients":
+                found = attribution.integrated_gradients(
+                    ensemble, opened, chosen, progress=progress.update
+                )
+            else:
+                found = attribution.occlusion(
+                    ensemble, opened, chosen, bp=bin_bp, progress=progress.update
+                )
         # Format 3 has no text of fixed length.
-        found.to_zarr(place, zarr_format=2, consolidated=True)
-        shutil.rmtree(path, ignore_errors=True)
+        found.to_zarr(place / "shares.zarr", zarr_format=2, consolidated=True)
+        profile = mean_profile(found, opened)
+        write_parquet(place / "profile.parquet", profile)
+        write_csv(place / "profile.csv", profile)
+        with matplotlib.rc_context(STYLE):
+            save_figure(profile_figure(profile, unit_of(ensemble.target)), place / "profile")
+        if tracks != "none":
+            write_tracks(found, opened, place, tracks)
+    return found
 
 
 def mean_profile(found: xr.Dataset, store: WindowStore) -> pd.DataFrame:
@@ -143,7 +137,7 @@ def write_tracks(found: xr.Dataset, store: WindowStore, out: pathlib.Path, kind:
                 own.tss.to_numpy()[here], minus[here], values[here], edges.astype(np.int64),
                 sizes[chrom],
             )  # fmt: skip
-        name = f"{model} {assay}".replace(" ", "_").replace("/", "_")
+        name = as_name(f"{model} {assay}")
         if kind == "bigwig":
             _write_bigwig(out / f"{name}.bw", of_chrom, sizes)
         else:
@@ -234,7 +228,8 @@ def main() -> None:
         run_dir, FLAGS.method, genes=FLAGS.genes, bin_bp=FLAGS.bin_bp, tracks=FLAGS.tracks,
         store=FLAGS.store, out=out,
     )  # fmt: skip
-    print(describe(found, pd.read_parquet(out / "profile.parquet"), FLAGS.method))
+    profile = read_parquet(out / "profile.parquet", "table of profiles", "run it again")
+    print(describe(found, profile, FLAGS.method))
     print(f"{out}: shares.zarr, profile.csv, profile.png")
 
 

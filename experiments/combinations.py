@@ -25,10 +25,13 @@ from tqdm import tqdm
 from epi2expr_jax import predict
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import write_csv
+from epi2expr_jax.predict.ensemble import Ensemble
 from epi2expr_jax.program import require, start
 from epi2expr_jax.scores import shapley
 from epi2expr_jax.scores.subsets import subset_scores
 from epi2expr_jax.scores.table import ALL
+from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.study import results, tables
 from epi2expr_jax.training.checkpoint import read_card
 from epi2expr_jax.training.splits import read_splits
 from experiments.cli.flags import define_run, define_store
@@ -54,24 +57,38 @@ def combine(
     trained = None if against is None else _trained(run_dir, against)
     ensemble = predict.load(run_dir, store_path)
     store = ensemble.open_store(store_path)
+    with results.written(run_dir, "combinations", against=against and str(against)) as place:
+        found = score_subsets(ensemble, store, trained)
+        for table, content in found.items():
+            write_csv(place / table.path, content)
+    return {pathlib.Path(table.path).stem: content for table, content in found.items()}
+
+
+def score_subsets(
+    ensemble: Ensemble, store: WindowStore, trained: pd.DataFrame | None = None
+) -> dict[tables.Table, pd.DataFrame]:
+    """Every table of `combine`.
+
+    Args:
+        trained: scores of models trained on subsets alone, to compare with.
+    """
     total = sum(2 ** len(run.assays) - 1 for run in ensemble.runs)
     with tqdm(total=total, desc="subsets", unit="subset", disable=None) as bar:
         scores = subset_scores(ensemble, store, bar.update)
-    tables = {"subsets": shapley.subset_table(scores), "shapley": shapley.attribute(scores)}
+    found = {tables.SUBSETS: shapley.subset_table(scores)}
+    found[tables.SHAPLEY] = shapley.attribute(scores)
     if trained is not None:
         pairs = shapley.compare_with_trained(scores, trained)
         if pairs.empty:
             raise InputError(
-                f"--against={against}",
+                "--against",
                 "no subset, cell and chromosome that both runs scored",
                 f"models of some of {', '.join(scores.attrs['assays'])}",
                 "train them with --assays=each,pairs,all",
             )
-        tables["agreement_subsets"] = pairs
-        tables["agreement"] = shapley.rank_correlation(pairs)
-    for name, table in tables.items():
-        write_csv(run_dir / f"{name}.csv", table)
-    return tables
+        found[tables.AGREEMENT_SUBSETS] = pairs
+        found[tables.AGREEMENT] = shapley.rank_correlation(pairs)
+    return found
 
 
 def _trained(run_dir: pathlib.Path, against: pathlib.Path) -> pd.DataFrame:
@@ -80,13 +97,12 @@ def _trained(run_dir: pathlib.Path, against: pathlib.Path) -> pd.DataFrame:
     Raises:
         InputError: if it has not been evaluated, or has another store or other folds.
     """
-    there = against / "metrics.parquet"
-    if not there.exists():
+    if not (against / tables.SCORES.path).exists():
         raise InputError(
-            str(there),
+            str(against / tables.SCORES.path),
             "no such file",
             "an evaluated run",
-            f"python -m experiments.evaluate --run={against}",
+            tables.SCORES.remedy(against),
         )
     differ = []
     if read_card(run_dir)["store_checksum"] != read_card(against)["store_checksum"]:
@@ -104,12 +120,12 @@ def _trained(run_dir: pathlib.Path, against: pathlib.Path) -> pd.DataFrame:
             "the same store and folds",
             "train both with the same --store, --cv, --blind and --split_seed",
         )
-    return pd.read_parquet(there)
+    return tables.SCORES.read(against)
 
 
-def describe(tables: dict[str, pd.DataFrame]) -> str:
+def describe(found: dict[str, pd.DataFrame]) -> str:
     """The tables over all cells, for the terminal."""
-    shares, subsets = (table[table.cell == ALL] for table in (tables["shapley"], tables["subsets"]))
+    shares, subsets = (found[name][found[name].cell == ALL] for name in ("shapley", "subsets"))
     lines = [f"{'assay':<24} value   95 % interval     simultaneous"]
     for row in shares.itertuples():
         lines.append(
@@ -120,7 +136,7 @@ def describe(tables: dict[str, pd.DataFrame]) -> str:
     lines.append(f"\nbest of {len(subsets)} subsets")
     for row in subsets.head(_SHOWN).itertuples():
         lines.append(f"{row.pearson:>6.3f}  {row.low:>6.3f} to {row.high:<6.3f}  {row.subset}")
-    for row in tables.get("agreement", pd.DataFrame()).itertuples():
+    for row in found.get("agreement", pd.DataFrame()).itertuples():
         lines.append(
             f"{row.cell}: rank correlation {row.spearman:.3f} with models trained on each of "
             f"{row.subsets} subsets alone; masked less trained {row.difference:+.3f} on average, "
@@ -132,8 +148,8 @@ def describe(tables: dict[str, pd.DataFrame]) -> str:
 def main() -> None:
     require("run")
     run_dir = pathlib.Path(FLAGS.run)
-    tables = combine(run_dir, FLAGS.store, pathlib.Path(FLAGS.against) if FLAGS.against else None)
-    print(describe(tables))
+    found = combine(run_dir, FLAGS.store, pathlib.Path(FLAGS.against) if FLAGS.against else None)
+    print(describe(found))
     print(f"{run_dir}/subsets.csv, {run_dir}/shapley.csv")
 
 

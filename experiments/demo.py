@@ -18,6 +18,7 @@ from absl import flags
 from epi2expr_jax.files import read_json
 from epi2expr_jax.program import start
 from epi2expr_jax.scores.table import ALL
+from epi2expr_jax.study import tables
 
 FLAGS = flags.FLAGS
 
@@ -91,7 +92,7 @@ def demo(out: pathlib.Path) -> bool:
     for number, command in enumerate(steps, 1):
         print(f"\n[{number}/{len(steps)}] python -m {' '.join(command)}", flush=True)
         subprocess.run([sys.executable, "-m", *command], check=True)
-    ranking = pd.read_csv(out / "run" / "ranking.csv")
+    ranking = tables.RANKING.read(out / "run")
     truth = read_json(out / "data" / "truth.json", "planted truth", "simulate again")
     lines, holds = compare_with_truth(ranking, truth)
     print("\n" + "\n".join(lines))

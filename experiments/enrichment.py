@@ -16,18 +16,19 @@ permutation p and by how much the predicted effect leads) and enrichment.png and
 
 import functools
 import pathlib
+import zlib
 
 import matplotlib
 import pandas as pd
-import pyarrow
 from absl import flags
 from tqdm import tqdm
 
 from epi2expr_jax.errors import InputError, collect
-from epi2expr_jax.files import write_csv, write_parquet
+from epi2expr_jax.files import read_parquet, write_csv, write_parquet
 from epi2expr_jax.interpret.enrichment import EFFECT, enrich
 from epi2expr_jax.interpret.variants import assign_variants
 from epi2expr_jax.program import require, start
+from epi2expr_jax.study import results
 from epi2expr_jax.training.checkpoint import read_card
 from experiments.cli.flags import define_run
 from experiments.figures.studies import enrichment_figure
@@ -86,11 +87,12 @@ def run_enrichment(
         for note in left_out:
             notes.setdefault(note, []).append(label)
     table = pd.concat(made, ignore_index=True)
-    with matplotlib.rc_context(STYLE):
-        named = table.assign(of=table[apart].astype(str).agg(", ".join, axis=1))
-        save_figure(enrichment_figure(named), run_dir / "enrichment")
-    write_parquet(run_dir / "enrichment.parquet", table)
-    write_csv(run_dir / "enrichment.csv", table)
+    with results.written(run_dir, "enrichment", assembly=assembly, top=top) as place:
+        with matplotlib.rc_context(STYLE):
+            named = table.assign(of=table[apart].astype(str).agg(", ".join, axis=1))
+            save_figure(enrichment_figure(named), place / "enrichment")
+        write_parquet(place / "enrichment.parquet", table)
+        write_csv(place / "enrichment.csv", table)
     # What holds of all groups is said once.
     of_groups = [
         note if len(labels) == len(made) else f"{'; '.join(labels)}: {note}"
@@ -105,19 +107,16 @@ def read_table(path: pathlib.Path) -> pd.DataFrame:
     Raises:
         InputError: if it cannot be read.
     """
+    remedy = "give another file"
+    if path.suffix == ".parquet":
+        return read_parquet(path, "table", remedy)
     try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
         comma = ".csv" in path.suffixes
         return pd.read_csv(path, sep="," if comma else "\t", dtype=_TEXT, low_memory=False)
-    except (OSError, ValueError, EOFError, pyarrow.ArrowException) as error:
-        first = str(error).splitlines()[0]
-        raise InputError(
-            str(path),
-            f"no readable table ({first})",
-            "Parquet, or delimited text with a header",
-            "give another file",
-        ) from None
+    except (OSError, ValueError, EOFError, zlib.error) as error:
+        found = f"no readable table ({str(error).splitlines()[0]})"
+        expected = "Parquet, or delimited text with a header"
+        raise InputError(str(path), found, expected, remedy) from None
 
 
 def describe(table: pd.DataFrame) -> str:

@@ -24,7 +24,8 @@ from epi2expr_jax.program import require, start
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.scores.agreement import agreement
-from epi2expr_jax.scores.universal import verdict
+from epi2expr_jax.scores.universal import MARGIN, verdict
+from epi2expr_jax.study import tables
 from epi2expr_jax.study.evaluate import evaluate
 from experiments.cli.flags import define_run, define_store
 
@@ -70,21 +71,30 @@ def define_evaluation() -> None:
         f"Simple models on the same folds: {', '.join(BASELINES)} (boosting takes seconds a run); "
         "empty: none.",
     )
+    flags.DEFINE_float(
+        "margin", MARGIN, "Pearson r by which a universal mark may be worse than another."
+    )
+    flags.DEFINE_string(
+        "claim", None, "A mark named before the scores were seen: is it universal? --claim=H3K4me3."
+    )
 
 
 def main() -> None:
     require("run")
     run_dir = pathlib.Path(FLAGS.run)
     show = functools.partial(tqdm, desc="baselines", unit="set", disable=None)
-    ranked = evaluate(run_dir, FLAGS.store, FLAGS.baselines, FLAGS.groups, show)
-    scores = pd.read_parquet(run_dir / "metrics.parquet")
+    ranked = evaluate(
+        run_dir, FLAGS.store, FLAGS.baselines, FLAGS.groups, FLAGS.margin, FLAGS.claim, show
+    )
+    scores = tables.SCORES.read(run_dir)
     print(format_ranking(ranked))
-    print(verdict(scores).words)
+    print(verdict(scores, FLAGS.margin, FLAGS.claim).words)
     print(agreement(scores))
-    called = pd.read_csv(run_dir / "calls.csv")["called"]
+    called = tables.CALLS.read(run_dir)["called"]
     print(f"called at a false discovery rate of 5 %: {called.sum()} of {len(called)} comparisons")
-    if (run_dir / "baselines.csv").exists():
-        print(format_baselines(pd.read_csv(run_dir / "baselines.csv")))
+    compared = tables.BASELINES.read(run_dir)
+    if len(compared):
+        print(format_baselines(compared))
     for note in ranking.caveats(scores):
         print(f"note: {note}")
     print(f"{run_dir}/ranking.csv; next: python -m experiments.report --run={run_dir}")

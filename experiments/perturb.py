@@ -21,7 +21,6 @@ the same.
 """
 
 import pathlib
-import shutil
 from collections.abc import Sequence
 
 import matplotlib
@@ -29,7 +28,7 @@ import pandas as pd
 from absl import flags
 from tqdm import tqdm
 
-from epi2expr_jax.files import write_csv, write_parquet
+from epi2expr_jax.files import as_name, write_csv, write_parquet
 from epi2expr_jax.interpret.located import GenePlot, gene_plots, locate, place_table
 from epi2expr_jax.perturb.edits import forms
 from epi2expr_jax.perturb.effects import run as run_edits
@@ -37,6 +36,7 @@ from epi2expr_jax.perturb.places import PRESETS
 from epi2expr_jax.perturb.summary import NEEDED, mean_effects, summarise, to_frame
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.program import require, start
+from epi2expr_jax.study import results
 from experiments.cli.edits import FACTORS, named_edits, named_places, to_number
 from experiments.cli.flags import define_run, define_store, refuse_without_effect
 from experiments.cli.genes import define_genes, genes_of
@@ -74,28 +74,26 @@ def perturb(
     places, space = named_places(where, opened, window_bp)
     edits = named_edits(assay, places, space, kinds, factors)
     chosen = genes_of(genes, ensemble, opened)
-    with tqdm(desc="edited genes", unit="gene", disable=None) as progress:
-        effects = run_edits(ensemble, opened, edits, chosen, progress=progress.update)
-    table = to_frame(summarise(effects))
-    out = out or run_dir / "perturb"
-    out.mkdir(parents=True, exist_ok=True)
-    write_parquet(out / "effects.parquet", table)
-    means = mean_effects(effects)
-    write_parquet(out / "dose_distance.parquet", means)
-    write_csv(out / "dose_distance.csv", means)
-    located = locate(one_change(table), places, opened, window_bp)
-    write_parquet(out / "regions.parquet", place_table(located, assay, opened, window_bp))
-    _draw(means, gene_plots(located, assay, opened, tracks), out)
+    asked = {"assay": assay, "where": list(where), "edits": list(kinds), "factors": list(factors)}
+    with results.written(out or run_dir / "perturb", "perturb", **asked, genes=genes) as place:
+        with tqdm(desc="edited genes", unit="gene", disable=None) as progress:
+            effects = run_edits(ensemble, opened, edits, chosen, progress=progress.update)
+        table = to_frame(summarise(effects))
+        write_parquet(place / "effects.parquet", table)
+        means = mean_effects(effects)
+        write_parquet(place / "dose_distance.parquet", means)
+        write_csv(place / "dose_distance.csv", means)
+        located = locate(one_change(table), places, opened, window_bp)
+        write_parquet(place / "regions.parquet", place_table(located, assay, opened, window_bp))
+        _draw(means, gene_plots(located, assay, opened, tracks), place)
     return means
 
 
 def _draw(means: pd.DataFrame, plots: Sequence[GenePlot], out: pathlib.Path) -> None:
-    folder = out / "tracks"
-    shutil.rmtree(folder, ignore_errors=True)  # those of an earlier run are of other edits
-    folder.mkdir()
+    (out / "tracks").mkdir()
     with matplotlib.rc_context(STYLE):
         drawn = effect_figures(means)
-        drawn |= {f"tracks/{plot.gene['gene_id']}": gene_figure(plot) for plot in plots}
+        drawn |= {f"tracks/{as_name(plot.gene['gene_id'])}": gene_figure(plot) for plot in plots}
         for name, figure in drawn.items():
             save_figure(figure, out / name)
 

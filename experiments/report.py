@@ -25,15 +25,17 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from epi2expr_jax.errors import InputError, collect
-from epi2expr_jax.files import read_json, write_csv, write_text
+from epi2expr_jax.files import read_json, read_parquet, write_csv, write_text
 from epi2expr_jax.genome import listing
 from epi2expr_jax.program import require, start
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.scores.agreement import agreement, best_assays, quality_correlations
 from epi2expr_jax.scores.comparison import compare_models
-from epi2expr_jax.scores.universal import verdict
+from epi2expr_jax.scores.universal import MARGIN, verdict
+from epi2expr_jax.study import results, tables
 from epi2expr_jax.training import checkpoint
+from experiments.cli.certificate import Certificate, read_certificate
 from experiments.cli.flags import define_run
 from experiments.figures.altered_marks import one_change
 from experiments.figures.page import headline, page_figures
@@ -43,23 +45,22 @@ from experiments.figures.training import MOST_CURVES
 
 FLAGS = flags.FLAGS
 
-# What the report reads besides the run card, and the program that writes it. `ranking.csv` is
-# written last by evaluate: without it the other tables may be those of an interrupted evaluation.
-NEEDS = {
-    "splits.json": "train",
-    "history.parquet": "train",
-    "predictions.parquet": "evaluate",
-    "metrics.parquet": "evaluate",
-    "ranking.csv": "evaluate",
-}
 FEW_GENES = 1000  # below, r alone is uncertain by 0.04 or more: as much as good assays differ
 
 
-# Further tables, shown if they are there: each program writes its own.
-STUDIES = (
-    *("baselines", "groups", "calls", "quality", "ranking_new_cell"),
-    *("subsets", "shapley", "agreement", "across_cells"),
-)
+# Further tables, shown if they are there.
+STUDIES = {
+    "baselines": tables.BASELINES,
+    "groups": tables.GROUPS,
+    "calls": tables.CALLS,
+    "quality": tables.QUALITY,
+    "ranking_new_cell": tables.NEW_CELL,
+    "subsets": tables.SUBSETS,
+    "shapley": tables.SHAPLEY,
+    "agreement": tables.AGREEMENT,
+    "across_cells": tables.ACROSS,
+    "effects": tables.MEAN_EFFECTS,
+}
 WORST_GENES = 15
 MOST_EFFECTS = 20
 
@@ -77,51 +78,35 @@ def write_report(
         InputError: naming every file that is missing, if runs cannot be compared, if nothing can
             be ranked, or if the page cannot be written.
     """
-    card = checkpoint.read_card(run_dir)
-    for folder in (run_dir, *compare):
-        _require_outputs(folder)
-    scores = pd.read_parquet(run_dir / "metrics.parquet")
+    card = checkpoint.read_finished(run_dir)
+    with collect() as problems:
+        for folder in (run_dir, *compare):
+            with problems.part():
+                tables.require(folder)
+    certificate = read_certificate(run_dir)  # before the tables: what changes then voids it
+    scores = tables.SCORES.read(run_dir)
     ranked = ranking.rank_assays(scores)
     if ranked.empty:
         raise InputError(
-            str(run_dir / "metrics.parquet"),
+            str(run_dir / tables.SCORES.path),
             f"nothing to rank ({' '.join(ranking.caveats(scores))})",
             "assays scored on the same folds and chromosomes",
             "train on more genes, or rank fewer assays together",
         )
-    tables = {name: _read(run_dir / f"{name}.csv") for name in STUDIES}
-    tables["effects"] = _read(run_dir / "perturb" / "dose_distance.csv")
-    tables["models"] = _compared(run_dir, compare) if compare else pd.DataFrame()
-    tables["sweep"] = pd.DataFrame() if sweep is None else _read(sweep / "sweep.csv", needed=True)
-    tables["ranking"] = ranked
-    tables["worst_genes"] = worst_genes(run_dir, headline(ranked), _names(card))
+    content = {name: table.read(run_dir) for name, table in STUDIES.items()}
+    content["models"] = _compared(run_dir, compare) if compare else pd.DataFrame()
+    content["sweep"] = pd.DataFrame() if sweep is None else _swept(sweep)
+    content["ranking"] = ranked
+    content["worst_genes"] = worst_genes(run_dir, headline(ranked), _names(card))
     runs = _runs(card)
-    with matplotlib.rc_context(STYLE):
+    with results.written(run_dir, "report") as place, matplotlib.rc_context(STYLE):
         cells = _cells(card, runs, ranked)
-        figures = page_figures(run_dir, card["target"], cells, runs, tables)
-        _export(run_dir / "report", figures, tables)
+        figures = page_figures(run_dir, card["target"], cells, runs, content)
+        _export(place / "report", figures, content)
         images = {name: data_uri(figure) for name, figure in figures.items()}
-    page = _page(run_dir, card, scores, tables, runs, images)
-    path = run_dir / "report.html"
-    try:
-        write_text(path, page)
-    except OSError as error:
-        found = f"a page that could not be written ({error})"
-        remedy = "free space, then run the same command again"
-        raise InputError(str(path), found, "room and permission to write", remedy) from error
-    return path
-
-
-def _require_outputs(run_dir: pathlib.Path) -> None:
-    remedies = {
-        "train": "run the same experiments.train command again: it resumes",
-        "evaluate": f"python -m experiments.evaluate --run={run_dir}",
-    }
-    with collect() as problems:
-        for name, program in NEEDS.items():
-            if not (run_dir / name).is_file():
-                expected = f"what experiments.{program} writes"
-                problems.add(str(run_dir / name), "no such file", expected, remedies[program])
+        page = _page(run_dir, card, scores, content, runs, images, certificate)
+        write_text(place / "report.html", page)
+    return run_dir / "report.html"
 
 
 def _compared(run_dir: pathlib.Path, others: Sequence[pathlib.Path]) -> pd.DataFrame:
@@ -149,25 +134,19 @@ def _compared(run_dir: pathlib.Path, others: Sequence[pathlib.Path]) -> pd.DataF
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]
     labels = [f"{card['model']} ({name})" for card, name in zip(cards, names, strict=True)]
-    tables = [pd.read_parquet(folder / "metrics.parquet") for folder in folders]
-    return compare_models(dict(zip(labels, tables, strict=True)))
+    scores = [tables.SCORES.read(folder) for folder in folders]
+    return compare_models(dict(zip(labels, scores, strict=True)))
 
 
 def _splits(run_dir: pathlib.Path) -> dict[str, Any]:
     return read_json(run_dir / "splits.json", "list of folds", "train again")
 
 
-def _read(path: pathlib.Path, needed: bool = False) -> pd.DataFrame:
-    """A table if it is there, else an empty one.
-
-    Raises:
-        InputError: if it is needed.
-    """
-    if path.is_file():
-        return pd.read_csv(path)
-    if needed:
-        raise InputError(str(path), "no such file", "a finished sweep", "run experiments.sweep")
-    return pd.DataFrame()
+def _swept(folder: pathlib.Path) -> pd.DataFrame:
+    if tables.SWEEP.found(folder) is None:
+        path = str(folder / tables.SWEEP.path)
+        raise InputError(path, "no such file", "a finished sweep", "run experiments.sweep")
+    return tables.SWEEP.read(folder)
 
 
 def _runs(card: dict[str, Any]) -> pd.DataFrame:
@@ -188,7 +167,7 @@ def _names(card: dict[str, Any]) -> dict[str, str]:
     path = pathlib.Path(card["store"]["path"]) / "genes.parquet"
     if not path.is_file():
         return {}
-    genes = pd.read_parquet(path, columns=["gene_id", "name"])
+    genes = read_parquet(path, "gene table", "build the store again", ["gene_id", "name"])
     return dict(zip(genes["gene_id"], genes["name"], strict=True))
 
 
@@ -202,7 +181,7 @@ def worst_genes(run_dir: pathlib.Path, rows: pd.DataFrame, names: dict[str, str]
     if rows["cell"].iloc[0] != scoring.ALL:
         filters.append(("cell", "==", rows["cell"].iloc[0]))
     columns = ["cell", "gene_id", "chrom", "observed", "predicted"]
-    table = pd.read_parquet(run_dir / "predictions.parquet", columns=columns, filters=filters)
+    table = tables.PREDICTIONS.read(run_dir, columns, filters=filters)
     table["squared"] = (table["observed"] - table["predicted"]) ** 2
     means = table.groupby(["gene_id", "chrom"], as_index=False).agg(
         observed=("observed", "mean"),
@@ -217,13 +196,13 @@ def worst_genes(run_dir: pathlib.Path, rows: pd.DataFrame, names: dict[str, str]
 
 
 def _export(
-    folder: pathlib.Path, figures: dict[str, Figure], tables: dict[str, pd.DataFrame]
+    folder: pathlib.Path, figures: dict[str, Figure], content: dict[str, pd.DataFrame]
 ) -> None:
     """Figures and tables for papers and slides."""
     folder.mkdir(exist_ok=True)
     for name, figure in figures.items():
         save_figure(figure, folder / name, dpi=200)
-    for name, table in tables.items():
+    for name, table in content.items():
         if len(table):
             write_csv(folder / f"{name}.csv", table)
 
@@ -232,11 +211,12 @@ def _page(
     run_dir: pathlib.Path,
     card: dict[str, Any],
     scores: pd.DataFrame,
-    tables: dict[str, pd.DataFrame],
+    content: dict[str, pd.DataFrame],
     runs: pd.DataFrame,
     figures: dict[str, str],
+    certificate: Certificate | None,
 ) -> str:
-    rows = headline(tables["ranking"])
+    rows = headline(content["ranking"])
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
         autoescape=True,
@@ -246,7 +226,7 @@ def _page(
     )
     environment.filters |= {"number": number, "duration": duration, "listing": listing}
     kinds = card["store"]["groups"]
-    verified = run_dir / "verify.json"
+    asked = results.record_of(run_dir, "evaluate") or {}
     return environment.get_template("report.html.j2").render(
         name=run_dir.resolve().name,
         card=card,
@@ -258,7 +238,7 @@ def _page(
             for assay in rows["assay"]
         },
         over_all=bool(rows["cell"].iloc[0] == scoring.ALL),
-        cells=_cells(card, runs, tables["ranking"]),
+        cells=_cells(card, runs, content["ranking"]),
         runs=runs.to_dict("records"),
         statuses=runs["status"].value_counts().to_dict(),
         caveats=ranking.caveats(scores),
@@ -266,23 +246,24 @@ def _page(
         few_chromosomes=rows["n_chromosomes"].iloc[0] < ranking.FEW_CHROMOSOMES,
         figures=figures,
         unit=unit_of(card["target"]),
-        tables={name: table.to_dict("records") for name, table in tables.items()},
-        universal=f"{verdict(scores).words} {agreement(scores)}",
-        best_rows=_best(tables).to_dict("records"),
-        quality=_quality(tables["quality"]).to_dict("records"),
-        abroad=_abroad(tables["across_cells"]),
-        altered=_altered(tables["effects"]),
-        verified=read_json(verified, "certificate", "verify again") if verified.is_file() else None,
+        tables={name: table.to_dict("records") for name, table in content.items()},
+        universal=verdict(scores, asked.get("margin", MARGIN), asked.get("claim")).words,
+        agreement=agreement(scores),
+        best_rows=_best(content).to_dict("records"),
+        quality=_quality(content["quality"]).to_dict("records"),
+        abroad=_abroad(content["across_cells"]),
+        altered=_altered(content["effects"]),
+        certificate=certificate,
         most_curves=MOST_CURVES,
         most_panels=MOST_PANELS,
     )
 
 
-def _best(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def _best(content: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """The best assay of every cell, among all genes and in each group."""
-    parts = [best_assays(tables["ranking"]).assign(group="all genes")]
-    if len(tables["groups"]):
-        for name, part in tables["groups"].groupby("group"):
+    parts = [best_assays(content["ranking"]).assign(group="all genes")]
+    if len(content["groups"]):
+        for name, part in content["groups"].groupby("group"):
             parts.append(best_assays(part).assign(group=name))
     return pd.concat(parts, ignore_index=True)
 

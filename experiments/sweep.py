@@ -26,6 +26,7 @@ from epi2expr_jax.program import start
 from epi2expr_jax.scores.comparison import compare_models
 from epi2expr_jax.scores.table import ALL
 from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.study import results, tables
 from epi2expr_jax.study.evaluate import evaluate
 from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.study.train import Machine
@@ -62,20 +63,28 @@ def sweep(
             two are left.
     """
     requests = _requests(request, windows)
-    tables = {}
+    scores = {}
     for number, (window, of_window) in enumerate(requests.items(), 1):
         folder = run_dir / f"window-{window}"
         print(f"\n[{number}/{len(requests)}] {window:,} bp: {folder}", flush=True)
         train_shown(of_window, folder, machine, track)
-        if not (folder / "ranking.csv").exists():
+        if not _evaluated(folder):
             evaluate(folder)
-        tables[str(window)] = pd.read_parquet(folder / "metrics.parquet")
-    table = compare_models(tables).rename(columns={"model": "window_bp"})
+        scores[str(window)] = tables.SCORES.read(folder)
+    table = compare_models(scores).rename(columns={"model": "window_bp"})
     table["window_bp"] = table["window_bp"].astype(int)
-    with matplotlib.rc_context(STYLE):
-        save_figure(sweep_figure(table), run_dir / "sweep")
-    write_csv(run_dir / "sweep.csv", table)
+    with results.written(run_dir, "sweep") as place:
+        with matplotlib.rc_context(STYLE):
+            save_figure(sweep_figure(table), place / "sweep")
+        write_csv(place / "sweep.csv", table)
     return table
+
+
+def _evaluated(run_dir: pathlib.Path) -> bool:
+    try:
+        return tables.RANKING.found(run_dir) is not None
+    except InputError:  # stopped while it was written, or damaged since: it is made again
+        return False
 
 
 def _requests(request: TrainRequest, windows: tuple[int, ...]) -> dict[int, TrainRequest]:

@@ -1,4 +1,4 @@
-"""Check that a run directory proves what it claims; exit status 0 only if every check passes.
+"""Check that a run directory proves what it claims; exit status 0 only if no check fails.
 
     python -m experiments.verify --run=runs/cnn
     python -m experiments.verify --run=runs/cnn --store=/elsewhere/roadmap.zarr --quick
@@ -7,18 +7,30 @@ Checks, and writes to DIR/verify.json:
 
     splits        parts of a fold share no chromosome; the folds are those of the scheme and seed
     training      the genes each model was trained on and chosen by are its fold's, and no others
+    history       the losses end as the run card says
     store         its contents are those trained on, and read back as they were written
     weights       the checkpoints are those that training wrote
+    results       every table is the file that its program wrote, by checksum
     predictions   held-out genes and no others, observed as in the store, and predicted as the
-                  checkpoints predict them now, to 0.0001 (log2 scale)
-    scores        metrics.parquet and ranking.csv follow from the predictions, to 0.0001
+                  checkpoints predict them now
+    scores        scores, rankings, groups and calls follow from the predictions; the comparison
+                  with baselines follows from theirs, which are not fitted again
+    quality       depth and signal-to-noise of the tracks are those of the store
+    combinations  the scores of all subsets, and Shapley values, come out again
+    across_cells  tests in other cells come out again
+    perturb       mean effects follow from those of genes, which are not predicted again
 
-Versions or a device other than in training are named, but do not count as failures.
---quick only reads the store's checksum, and does not predict again.
+All numbers are compared to 0.0001, relative above 1. Versions or a device other than in training
+are named, but do not count as failures. --quick reads of the store only its checksum, and predicts
+nothing again: what it does not check, it says.
+
+verify.json names the checksums of all these files as they were when this began: the report takes it
+for void once one of them differs. The old one is removed before anything is checked.
 """
 
 import collections
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -27,43 +39,31 @@ import numpy as np
 import pandas as pd
 from absl import flags
 
-from epi2expr_jax.errors import InputError
-from epi2expr_jax.files import write_json
+from epi2expr_jax.errors import InputError, collect
+from epi2expr_jax.files import only_writer, write_json
 from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.pools import cells_of
+from epi2expr_jax.predict.ensemble import Ensemble
 from epi2expr_jax.predict.held_out import predict_held_out
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.program import require, start
-from epi2expr_jax.scores import ranking
-from epi2expr_jax.scores import table as scoring
+from epi2expr_jax.scores.shapley import rank_correlation
 from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.study import results, tables
+from epi2expr_jax.study.evaluate import quality, score
+from epi2expr_jax.study.tables import Table
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.runs import Run, drawn
 from epi2expr_jax.training.splits import PARTS, Fold, digest, make_folds, read_splits
+from experiments.across_cells import score_everywhere
+from experiments.cli.certificate import CERTIFICATE, Claim
 from experiments.cli.flags import define_run, define_store
+from experiments.combinations import score_subsets
 
 FLAGS = flags.FLAGS
 
-TOLERANCE = 1e-4
-KEY = ["run_id", "cell", "gene_id"]
 NOT_EVALUATED = "not evaluated yet"
-
-
-@dataclasses.dataclass(frozen=True)
-class Claim:
-    """What a run directory claims, and whether it holds.
-
-    Attributes:
-        holds: None where it was not looked at, and `found` says why.
-    """
-
-    name: str
-    holds: bool | None
-    found: str
-
-    def __str__(self) -> str:
-        word = {True: "ok", False: "FAILED", None: "not checked"}[self.holds]
-        return f"{word:<12} {self.name:<12} {self.found}"
+NOT_AGAIN = "not predicted again (--quick)"
 
 
 class _Broken(Exception):
@@ -91,20 +91,30 @@ class Verification:
         self.store = WindowStore.open(store_path or self.card["store"]["path"])
         self.rows = [row for population in self.card["populations"] for row in population["runs"]]
 
+    @functools.cached_property
+    def ensemble(self) -> Ensemble:
+        return load(self.run_dir, self.store.path)
+
     def claims(self) -> Iterator[Claim]:
-        """Every claim, one after the other."""
-        checks: list[Callable[[], str | None]] = [
-            self.splits, self.training, self.of_store, self.weights, self.predictions, self.scores,
+        """Every claim, one after the other; of studies those whose results are there."""
+        checks: list[Callable[[], str]] = [
+            self.splits, self.training, self.history, self.of_store, self.weights, self.results,
+            self.predictions, self.scores, self.quality,
         ]  # fmt: skip
-        for check in checks:
+        studies = [self.combinations, self.across_cells, self.perturb]
+        there = {table.claim for table in tables.TABLES if (self.run_dir / table.path).exists()}
+        for check in [*checks, *(study for study in studies if study.__name__ in there)]:
             name = check.__name__.removeprefix("of_")
             try:
                 found = check()
             except (_Broken, InputError) as failure:
                 yield Claim(name, False, str(failure))
             else:
-                skipped = found is not None and found.startswith("not ")
-                yield Claim(name, None if skipped else True, found or "")
+                yield Claim(name, None if found.startswith("not ") else True, found)
+
+    def _written(self, table: Table) -> pd.DataFrame:
+        """A table as it is; whether it is as its program wrote it is a claim of its own."""
+        return table.read(self.run_dir, as_written=False)
 
     def splits(self) -> str:
         """Whether no chromosome serves twice in a fold, and nobody edited the folds."""
@@ -146,6 +156,25 @@ class Verification:
             of_part = [of_part[i] for i in drawn(len(of_part), share, run)]
         return digest(of_part)
 
+    def history(self) -> str:
+        """Whether the losses are those that training wrote, and end as the run card says."""
+        _require(tables.HISTORY.found(self.run_dir) is not None, "history.parquet is missing")
+        table = self._written(tables.HISTORY)
+        finite = table["validation_loss"].where(np.isfinite(table["validation_loss"]))
+        ends = finite.groupby(table["run_id"]).agg(["size", "min"]).astype("float32")
+        said = {
+            row["run_id"]: (row["epochs"], row["best_validation_loss"])
+            for row in self.rows
+            if row["epochs"]
+        }
+        expected = pd.DataFrame(said, ["size", "min"]).T.astype("float32").reindex(ends.index)
+        wrong = [
+            *ends.index[~ends.eq(expected).mask(ends.isna() & expected.isna(), True).all(axis=1)]
+        ]
+        wrong += said.keys() - set(ends.index)
+        _require(not wrong, f"{len(wrong)} runs end otherwise than the card says: {listing(wrong)}")
+        return f"{len(self.rows)} runs, epochs and lowest validation loss as in the run card"
+
     def of_store(self) -> str:
         """Whether the store holds what was trained on."""
         same = self.store.checksum() == self.card["store_checksum"]
@@ -167,38 +196,103 @@ class Verification:
         _require(not wrong, f"not as training wrote them: {listing(wrong)}")
         return f"{len(parts)} checkpoints as training wrote them"
 
+    def results(self) -> str:
+        """Whether every table is the one that its program wrote, with the others of its results."""
+        recorded = [table for table in tables.TABLES if table.program != "train"]
+        with collect() as problems:
+            for table in recorded:
+                with problems.part():
+                    table.found(self.run_dir)
+        folders = {((self.run_dir / table.path).parent, table.program) for table in recorded}
+        records = [name for folder, name in folders if results.record_of(folder, name)]
+        if not records:
+            return "not checked: no program has left a record of its results"
+        return f"as their programs wrote them: {listing(sorted(records))}"
+
     def predictions(self) -> str:
         """Whether the predictions are of held-out genes, and follow from store and weights."""
-        path = self.run_dir / "predictions.parquet"
-        if not path.exists():
+        table = self._written(tables.PREDICTIONS)
+        if table.empty:
             return NOT_EVALUATED
-        table = pd.read_parquet(path)
         folds = {fold.name: fold for fold in self.folds}
         for fold, part in table.groupby("fold"):
+            _require(fold in folds, f"fold {fold}: not in splits.json")
             leaked = sorted(set(part.chrom) - set(folds[str(fold)].test))
             _require(not leaked, f"fold {fold}: predictions on {listing(leaked)}, not held out")
         chrom_of = dict(zip(self.store.genes.gene_id, self.store.genes.chrom, strict=True))
         placed = table.gene_id.map(chrom_of) == table.chrom
         _require(bool(placed.all()), "genes on other chromosomes than in the store")
         if self.quick:
-            return "held-out genes alone (not predicted again)"
-        again = predict_held_out(load(self.run_dir), self.store)
-        largest = _largest_difference(table, again, KEY, ["observed", "predicted"])
-        return f"{len(table):,} of held-out genes alone; predicted again, they differ by {largest}"
+            return f"{len(table):,} of held-out genes alone; {NOT_AGAIN}"
+        again = predict_held_out(self.ensemble, self.store)
+        differ = tables.PREDICTIONS.difference(table, again)
+        return f"{len(table):,} of held-out genes alone; predicted again, they differ by {differ}"
 
     def scores(self) -> str:
-        """Whether scores and ranking follow from the predictions."""
-        if not (self.run_dir / "ranking.csv").exists():
+        """Whether scores, ranking and the like follow from the predictions."""
+        predictions = self._written(tables.PREDICTIONS)
+        if predictions.empty or not (self.run_dir / tables.RANKING.path).exists():
             return NOT_EVALUATED
-        scores = scoring.score_table(pd.read_parquet(self.run_dir / "predictions.parquet"))
-        written = pd.read_parquet(self.run_dir / "metrics.parquet")
-        key = [*scoring.RUN, "chrom"]
-        of_scores = _largest_difference(written, scores, key, scoring.METRICS)
-        written = pd.read_csv(self.run_dir / "ranking.csv")
-        ranked = ranking.rank_assays(scores)
-        columns = ["pearson", "low", "high", "spearman", "rank", "rank_low", "rank_high"]
-        of_ranks = _largest_difference(written, ranked, ["cell", "assay"], columns)
-        return f"computed again from predictions: scores differ by {of_scores}, ranks by {of_ranks}"
+        made, record = (
+            self._written(tables.OF_BASELINES),
+            results.record_of(self.run_dir, "evaluate"),
+        )
+        groups = None if record is None else record.get("groups")
+        again = score(self.card["model"], predictions, made, self.store.genes, groups)
+        aside = "; baselines were not fitted again" if len(made) else ""
+        if record is None and set(self._written(tables.GROUPS)["group"]) - {"expressed", "silent"}:
+            del again[tables.GROUPS]
+            aside += "; groups not checked: version 0.1 did not record which"
+        differ = {
+            table: table.difference(self._written(table), content)
+            for table, content in again.items()
+            if table in tables.NEEDED or (self.run_dir / table.path).exists()
+        }
+        each = ", ".join(f"{table.path} by {most}" for table, most in differ.items())
+        return f"made again from the predictions, they differ: {each}{aside}"
+
+    def quality(self) -> str:
+        """Whether the tracks' depth and signal-to-noise are those of the store."""
+        written, scores = self._written(tables.QUALITY), self._written(tables.SCORES)
+        if written.empty or scores.empty:
+            return NOT_EVALUATED
+        if self.quick:
+            return "not computed again (--quick)"
+        differ = tables.QUALITY.difference(written, quality(self.store, scores))
+        return f"{len(written)} tracks, computed again from the store: they differ by {differ}"
+
+    def combinations(self) -> str:
+        """Whether the scores of subsets come out again, and what follows from them."""
+        pairs, aside = self._written(tables.AGREEMENT_SUBSETS), ""
+        if len(pairs):
+            written, again = self._written(tables.AGREEMENT), rank_correlation(pairs)
+            differ = tables.AGREEMENT.difference(written, again)
+            aside = (
+                f"; agreement with models trained on subsets, which were not scored again, {differ}"
+            )
+        if self.quick:
+            return NOT_AGAIN + aside
+        each = ", ".join(
+            f"{table.path} by {table.difference(self._written(table), again)}"
+            for table, again in score_subsets(self.ensemble, self.store).items()
+        )
+        return f"scored again, they differ: {each}{aside}"
+
+    def across_cells(self) -> str:
+        """Whether the tests in other cells come out again."""
+        if self.quick:
+            return NOT_AGAIN
+        again = score_everywhere(self.ensemble, self.store)
+        differ = tables.ACROSS.difference(self._written(tables.ACROSS), again)
+        return f"{len(again)} tests, predicted again: they differ by {differ}"
+
+    def perturb(self) -> str:
+        """Whether mean effects follow from those of genes."""
+        of_genes = self._written(tables.EFFECTS).groupby([*tables.MEAN_EFFECTS.key])
+        again = of_genes[["effect", "changed", "outside"]].mean()
+        again = again.assign(genes=of_genes.size()).reset_index()
+        differ = tables.MEAN_EFFECTS.difference(self._written(tables.MEAN_EFFECTS), again)
+        return f"means over genes differ by {differ}; effects and intervals not computed again"
 
     def notes(self) -> list[str]:
         """What differs from training without being wrong."""
@@ -215,56 +309,35 @@ def _require(holds: bool, otherwise: str) -> None:
         raise _Broken(otherwise)
 
 
-def _largest_difference(
-    written: pd.DataFrame, made: pd.DataFrame, key: list[str], columns: list[str]
-) -> str:
-    """By how much the same rows of two tables differ.
-
-    Raises:
-        _Broken: if rows are missing or surplus, or a value differs by more than the
-            tolerance, naming the first.
-    """
-    both = written.merge(made, on=key, how="outer", suffixes=("", " again"), indicator=True)
-    alone = both.loc[both["_merge"] != "both", key]
-    whole = alone.empty and len(both) == len(made)
-    _require(whole, f"{len(alone)} of {len(both)} rows on one side alone: {_named(alone)}")
-    a = both[columns].to_numpy(float)
-    b = both[[f"{name} again" for name in columns]].to_numpy(float)
-    difference = np.where(np.isnan(a) & np.isnan(b), 0, np.abs(a - b))
-    difference = np.where(np.isnan(difference), np.inf, difference)
-    off = (difference > TOLERANCE * np.maximum(1, np.abs(b))).any(axis=1)
-    found = f"{off.sum()} of {len(both)} rows differ by more than {TOLERANCE}"
-    most = f"by up to {difference.max():.3g}: {_named(both[key].iloc[np.flatnonzero(off)])}"
-    _require(not off.any(), f"{found}, {most}")
-    return f"at most {difference.max():.1g}"
-
-
-def _named(rows: pd.DataFrame) -> str:
-    return listing(" ".join(map(str, row)) for row in rows.to_numpy())
-
-
 def verify(
     run_dir: pathlib.Path, store_path: str | None = None, quick: bool = False
 ) -> list[Claim]:
     """Check every claim of a run directory and write verify.json; returns the claims.
 
     Raises:
-        InputError: if it is not a finished run, or its store cannot be read.
+        InputError: if it is not a finished run, its store cannot be read, or another process is
+            verifying it.
     """
-    verification = Verification(run_dir, store_path, quick)
-    claims = []
-    for claim in verification.claims():
-        print(claim, flush=True)
-        claims.append(claim)
-    content: dict[str, Any] = {
-        "holds": all(claim.holds is not False for claim in claims),
-        "tolerance": TOLERANCE,
-        "claims": [dataclasses.asdict(claim) for claim in claims],
-        "notes": verification.notes(),
-    }
-    for note in content["notes"]:
-        print(f"note: {note}")
-    write_json(run_dir / "verify.json", content, sort_keys=False)
+    with only_writer(run_dir / CERTIFICATE):
+        (run_dir / CERTIFICATE).unlink(missing_ok=True)  # nothing is proved until all is checked
+        verification = Verification(run_dir, store_path, quick)
+        # Before they are read: whatever changes from now on makes the certificate void.
+        sums = tables.checksums(run_dir, verification.card)
+        claims = []
+        for claim in verification.claims():
+            print(claim, flush=True)
+            claims.append(claim)
+        content: dict[str, Any] = {
+            "holds": all(claim.holds is not False for claim in claims),
+            "quick": quick,
+            "tolerance": tables.TOLERANCE,
+            "claims": [dataclasses.asdict(claim) for claim in claims],
+            "notes": verification.notes(),
+            "files": sums,
+        }
+        for note in content["notes"]:
+            print(f"note: {note}")
+        write_json(run_dir / CERTIFICATE, content, sort_keys=False)
     return claims
 
 

@@ -15,6 +15,7 @@ from distributed.comm.core import CommClosedError
 from tqdm import tqdm
 
 from data_prep.formats.track_sheet import Track
+from epi2expr_jax.ending import sparing_children
 from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.genome import listing
 
@@ -29,8 +30,16 @@ def local(workers: int, worker_gib: float) -> Iterator[Client]:
     """A client to `workers` processes on this machine, each restarted beyond its memory."""
     with (
         tempfile.TemporaryDirectory(prefix="epi2expr-") as scratch,
+        _processes(workers, worker_gib, scratch) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def _processes(workers: int, worker_gib: float, scratch: str) -> LocalCluster:
+    with sparing_children():
         # Processes, spawned: neither pyBigWig handles nor TensorStore survive a fork.
-        LocalCluster(
+        return LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
@@ -38,10 +47,7 @@ def local(workers: int, worker_gib: float) -> Iterator[Client]:
             dashboard_address=":0",  # any free port: builds may run side by side
             local_directory=scratch,
             silence_logs=logging.CRITICAL,  # failures are reported here; the rest is of its ending
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
+        )
 
 
 @contextlib.contextmanager

@@ -32,6 +32,7 @@ from data_prep.work.sources import (
     with_mirrors,
 )
 from data_prep.work.transfer import fetch
+from epi2expr_jax.ending import sparing_children
 from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.files import is_partial
 from epi2expr_jax.genome import listing
@@ -197,10 +198,11 @@ def _results(
     # Spawned: no handle of a file is shared with a worker.
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(workers, context, _end_with_parent) as pool:
-        running = {
-            pool.submit(make, source, target, progress=False): source
-            for source, target in wanted.items()
-        }
+        with sparing_children():
+            running = {
+                pool.submit(make, source, target, progress=False): source
+                for source, target in wanted.items()
+            }
         try:
             for done in concurrent.futures.as_completed(running):
                 yield running[done], done.result

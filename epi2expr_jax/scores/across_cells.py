@@ -15,7 +15,13 @@ import xarray as xr
 from scipy import stats
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, jackknife, score_cube, shared_units
+from epi2expr_jax.scores.intervals import (
+    MIN_CHROMOSOMES,
+    jackknife,
+    require_usable,
+    score_cube,
+    shared_units,
+)
 from epi2expr_jax.scores.table import score_table
 
 KEY = ["assays", "trained_on", "cell"]
@@ -63,8 +69,10 @@ def score_across_cells(predictions: pd.DataFrame, confidence: float = 0.95) -> p
             table = table.assign(observed=table["observed_deviation"])
         # The four columns of a score table; here the raw scale is log2 as well.
         table = table.assign(observed_raw=table["observed"], predicted_raw=table["predicted"])
-        tables.append(_scores(table).assign(side=side))
+        if len(table):
+            tables.append(_scores(table).assign(side=side))
     scores = pd.concat(tables)
+    require_usable(scores[scores["side"] == "model"])
     rows = []
     for (assays, trained_on, cell), part in scores.groupby(KEY):
         row = _row(part, confidence)

@@ -152,6 +152,9 @@ def score_against_quality(scores: pd.DataFrame, quality: pd.DataFrame) -> pd.Dat
         Columns cell, assay, pearson, depth, signal_to_noise, one row a track that was scored.
     """
     cube = score_cube(scores)
+    if not cube.size:
+        columns = ["cell", "assay", "pearson", "depth", "signal_to_noise"]
+        return pd.DataFrame(columns=pd.Index(columns))
     means = cube.mean(["fold", "seed"]).transpose("metric", "chrom", "cell", "assays")
     n, pearson = (means.sel(metric=name).values for name in ("n", "pearson"))
     genes = np.nan_to_num(np.nanmean(n.reshape(len(n), -1), axis=1))

@@ -5,6 +5,7 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.scores.table import METRICS, RUN
 
 UNIT = ["cell", "fold", "seed", "chrom"]  # what assays are compared on
@@ -13,15 +14,40 @@ MIN_CHROMOSOMES = 3
 NO_INTERVAL = f"fewer than {MIN_CHROMOSOMES} chromosomes"
 
 
-def score_cube(scores: pd.DataFrame) -> xr.DataArray:
-    """Scores `[metric cell assays fold seed chrom]`, without unit; NaN where none carries weight.
+def usable(scores: pd.DataFrame) -> pd.Series:
+    """Which scores carry weight: a correlation needs three genes, that differ in expression."""
+    return (scores["n"] >= MIN_GENES) & ~scores["constant_observed"]
 
-    A correlation needs three genes, and genes that differ in expression.
+
+def require_usable(scores: pd.DataFrame) -> None:
+    """Refuse scores none of which carries weight.
+
+    Raises:
+        InputError: saying of how few genes they are.
     """
-    columns = ["n", "constant", *METRICS]
-    indexed = scores.set_index([*RUN, "chrom"])[columns].astype(float)
-    usable = (scores["n"] >= MIN_GENES) & ~scores["constant_observed"]
-    return indexed.loc[usable.to_numpy()].to_xarray().to_dataarray("metric")
+    if not usable(scores).any():
+        raise too_few(scores["n"].max())
+
+
+def too_few(most: int) -> InputError:
+    """What to raise where nothing can be scored; `most` genes are on the fullest chromosome."""
+    found = f"at most {most} held-out genes on a chromosome"
+    return InputError(
+        "scores",
+        found if most < MIN_GENES else f"{found}, all of the same expression",
+        f"on some chromosome {MIN_GENES} genes or more, that differ in expression",
+        "build a store of more genes, and train on it",
+    )
+
+
+def score_cube(scores: pd.DataFrame) -> xr.DataArray:
+    """Scores `[metric cell assays fold seed chrom]`, no unit; NaN where none carries weight."""
+    columns, axes = ["n", "constant", *METRICS], [*RUN, "chrom"]
+    indexed = scores.set_index(axes)[columns].astype(float).loc[usable(scores).to_numpy()]
+    if indexed.empty:  # which pandas cannot unfold
+        shape = {"metric": columns, **{axis: [] for axis in axes}}
+        return xr.DataArray(np.empty((len(columns), *(0,) * len(axes))), shape, list(shape))
+    return indexed.to_xarray().to_dataarray("metric")
 
 
 def shared_units(cube: xr.DataArray) -> tuple[xr.DataArray, int]:

@@ -249,7 +249,8 @@ def calls(scores: pd.DataFrame, rate: float = 0.05) -> pd.DataFrame:
                 }
             )
         )
-    table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame({"p": []})
+    columns = ["cell", "assay", "other", "lead", "p"]
+    table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame({}, columns=columns)
     known = table["p"].notna()
     table["q"] = np.nan
     if known.any():

@@ -23,7 +23,7 @@ from scipy import special, stats
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.masking import every_subset
-from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, MIN_GENES, NO_INTERVAL, jackknife
+from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, NO_INTERVAL, jackknife, usable
 from epi2expr_jax.scores.table import ALL
 
 INTERVALS = ["low", "high", "simultaneous_low", "simultaneous_high", "n_chromosomes", "note"]
@@ -148,9 +148,8 @@ def compare_with_trained(scores: xr.Dataset, trained: pd.DataFrame) -> pd.DataFr
         (Pearson r over the cells, folds and chromosomes that both have). "all" averages over the
         cells, of the subsets that every one of them has. Empty if nothing is shared.
     """
-    usable = (trained["n"] >= MIN_GENES) & ~trained["constant_observed"]
     unit = ["cell", "fold", "chrom", "subset"]
-    alone = trained.loc[usable].rename(columns={"assays": "subset", "pearson": "trained"})
+    alone = trained.loc[usable(trained)].rename(columns={"assays": "subset", "pearson": "trained"})
     alone = alone.groupby(unit, as_index=False)[["trained", "n"]].mean()
     names = _names(scores)
     shared = [i for i, name in enumerate(names) if name in set(alone["subset"])]

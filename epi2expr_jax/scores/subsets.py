@@ -25,7 +25,7 @@ from epi2expr_jax.inputs.device_tracks import Signal
 from epi2expr_jax.inputs.masking import every_subset, masked
 from epi2expr_jax.predict.ensemble import Ensemble, Member
 from epi2expr_jax.predict.inference import chunks_of, on_scale, plan_of
-from epi2expr_jax.scores.intervals import MIN_GENES
+from epi2expr_jax.scores.intervals import MIN_GENES, too_few
 from epi2expr_jax.scores.metrics import Moments
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training.many_runs import Lanes
@@ -55,13 +55,15 @@ def subset_scores(
 
     Raises:
         InputError: if these are not masked-mark models, or of several assay sets, or of more than
-            `MOST_ASSAYS` assays.
+            `MOST_ASSAYS` assays, or if there are too few genes for a single score.
     """
     _check(ensemble)
     (member,) = ensemble.members
     runs, assays = member.runs, member.runs[0].assays
     chrom = store.genes.chrom.to_numpy()
     wanted = np.stack([ensemble.folds[run.fold].masks(chrom)["test"] for run in runs])
+    if not wanted.any(1).all():
+        raise too_few(0)
     tested = sort_chromosomes(np.unique(chrom[wanted.any(0)]))
     subsets = every_subset(len(assays))
     pearson = np.full((len(runs), len(tested), len(subsets)), np.nan)
@@ -79,6 +81,8 @@ def subset_scores(
         pearson[r, rows, 0] = np.where(kept, 0, np.nan)
         pearson[r, rows[:, None], block] = np.where(kept[:, None], scored.T, np.nan)
         progress(len(predicted))
+    if np.isnan(genes).all():
+        raise too_few(max(there.sum(1).max() for _, _, there in places.values()))
     return xr.Dataset(
         {
             "pearson": (("run", "chrom", "subset"), pearson),

@@ -15,13 +15,14 @@ Axes: `C` cells, `A` assays, `K` chromosomes, `F` folds, `S` seeds.
 
 import dataclasses
 import itertools
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 from scipy import stats
 
-from epi2expr_jax.errors import InputError, nearest
+from epi2expr_jax.errors import collect, nearest
 from epi2expr_jax.genome import listing
 from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, jackknife, score_cube, training_variance
 
@@ -131,13 +132,9 @@ def verdict(
     Raises:
         InputError: if the margin is negative, or the claimed assay was not scored.
     """
-    if not 0 <= margin < 1:
-        raise InputError("margin", f"{margin}", "a Pearson r from 0 up to 1", "give 0.01, say")
     found = leads(scores)
     cells, assays = found.cells, found.assays
-    if claim is not None and claim not in assays:
-        remedy = nearest(claim, assays) or "name one of them"
-        raise InputError("claim", f"no scores of {claim}", listing(assays), remedy)
+    require_claim(margin, claim, assays)
     if len(cells) < 2:
         words = "With a single cell, nothing can be said of a universal mark."
         return Verdict("not asked", (), words)
@@ -175,6 +172,20 @@ def verdict(
     )
     named = "" if claim else f"{assays[nearest_one]} comes nearest, but "
     return Verdict("cannot be told", (assays[nearest_one],), f"{words}: {named}{why}.")
+
+
+def require_claim(margin: float, claim: str | None, assays: Iterable[str]) -> None:
+    """Refuse what cannot be asked of these assays.
+
+    Raises:
+        InputError: if the margin is negative or too large, or the claimed assay was not scored.
+    """
+    with collect() as problems:
+        if not 0 <= margin < 1:
+            problems.add("margin", f"{margin}", "a Pearson r from 0 up to 1", "give 0.01, say")
+        if claim is not None and claim not in (known := list(assays)):
+            remedy = nearest(claim, known) or "name one of them"
+            problems.add("claim", f"no scores of {claim}", listing(known), remedy)
 
 
 def _shown(found: Leads, names: tuple[str, ...], margin: float, limits: str, level: float) -> str:

@@ -15,7 +15,10 @@ from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.scores.agreement import score_against_quality, track_quality
 from epi2expr_jax.scores.comparison import compare_models
+from epi2expr_jax.scores.intervals import require_usable
+from epi2expr_jax.scores.universal import MARGIN, require_claim
 from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.study import results, tables
 
 
 def evaluate(
@@ -23,22 +26,27 @@ def evaluate(
     store_path: str | os.PathLike | None = None,
     baselines: Sequence[str] = (),
     groups: str | None = None,
+    margin: float = MARGIN,
+    claim: str | None = None,
     show: Callable[[Iterable], Iterable] = iter,
 ) -> pd.DataFrame:
-    """Write predictions, scores and the ranking of a finished run into its directory.
+    """Write predictions, scores and the ranking of a finished run into its directory, as one.
 
     Args:
         store_path: where the store lies now; by default where training read it.
         baselines: simple models to compare with (see `epi2expr_jax.predict.baselines`; they need
             scikit-learn).
         groups: column of the gene table to rank within; by default expressed and silent genes.
+        margin, claim: of the statement on a universal mark (see `scores.universal.verdict`); they
+            are kept for the report.
         show: goes through the fits of the baselines, showing how far it is.
 
     Returns:
         The ranking, as in ranking.csv (see `scores.ranking.rank_assays`).
 
     Raises:
-        InputError: if training has not finished, or the store is not the one trained on.
+        InputError: if training has not finished, the store is not the one trained on, another
+            process is evaluating the run, or there are too few genes for a single score.
     """
     run_dir = pathlib.Path(run_dir)
     ensemble = load(run_dir, store_path)
@@ -49,62 +57,68 @@ def evaluate(
             "genes that no model saw in training or validation",
             "predict with load(RUN).predict(store, include_seen=True); that is not a test",
         )
+    require_claim(margin, claim, dict.fromkeys(run.label for run in ensemble.runs))
     store = ensemble.open_store(store_path)
-    predictions = predict_held_out(ensemble, store)
-    write_parquet(run_dir / "predictions.parquet", predictions)
-    scores = scoring.score_table(predictions)
-    write_parquet(run_dir / "metrics.parquet", scores)
-    made = predict_baselines(ensemble, store, baselines, show) if baselines else pd.DataFrame()
-    _compare(ensemble.card["model"], predictions, scores, made, run_dir)
-    _write_details(store, predictions, scores, groups, run_dir)
-    ranked = ranking.rank_assays(scores)
-    write_csv(run_dir / "ranking.csv", ranked)
-    return ranked
+    asked = {"baselines": list(baselines), "groups": groups, "margin": margin, "claim": claim}
+    with results.written(run_dir, "evaluate", **asked) as place:
+        predictions = predict_held_out(ensemble, store)
+        made = predict_baselines(ensemble, store, baselines, show) if baselines else pd.DataFrame()
+        found = score(ensemble.card["model"], predictions, made, store.genes, groups)
+        found[tables.QUALITY] = quality(store, found[tables.SCORES])
+        found[tables.PREDICTIONS] = predictions
+        if len(made):
+            found[tables.OF_BASELINES] = made
+        for table, content in found.items():
+            write = write_csv if table.path.endswith(".csv") else write_parquet
+            write(place / table.path, content)
+    return found[tables.RANKING]
 
 
-def _compare(
-    own: str,
+def score(
+    model: str,
     predictions: pd.DataFrame,
-    scores: pd.DataFrame,
     made: pd.DataFrame,
-    run_dir: pathlib.Path,
-) -> None:
-    """Write baselines.parquet and .csv: the model, the mean of its seeds, the baselines."""
-    tables = {own: scores}
-    if scores["seed"].nunique() > 1:
-        name = f"{own}, mean of {scores['seed'].nunique()} seeds"
-        tables[name] = scoring.score_table(mean_of_seeds(predictions))
-    if len(made):
-        write_parquet(run_dir / "baselines.parquet", made)
-        for name, part in made.groupby("model", sort=False):
-            tables[str(name)] = scoring.score_table(part)
-    if len(tables) > 1:
-        write_csv(run_dir / "baselines.csv", compare_models(tables))
+    genes: pd.DataFrame,
+    groups: str | None = None,
+) -> dict[tables.Table, pd.DataFrame]:
+    """Every table that follows from predictions, which `experiments.verify` makes again.
 
+    Args:
+        model: its name.
+        made: predictions of baselines; may be empty.
+        genes, groups: the gene table, and its column to rank within.
 
-def _write_details(
-    store: WindowStore,
-    predictions: pd.DataFrame,
-    scores: pd.DataFrame,
-    groups: str | None,
-    run_dir: pathlib.Path,
-) -> None:
-    """Write what else can be said: by group of genes, calls, of a new cell, against quality."""
-    of_genes = scoring.gene_groups(predictions, store.genes, groups)
-    by_group = scoring.score_groups(predictions, of_genes)
+    Raises:
+        InputError: if there are too few genes for a single score.
+    """
+    scores = scoring.score_table(predictions)
+    require_usable(scores)
+    found = {tables.SCORES: scores, tables.RANKING: ranking.rank_assays(scores)}
+    found[tables.CALLS] = ranking.calls(scores)
+    by_group = scoring.score_groups(predictions, scoring.gene_groups(predictions, genes, groups))
     parts = [
         ranking.rank_assays(part.drop(columns="group")).assign(group=name)
         for name, part in by_group.groupby("group")
     ]
-    write_csv(run_dir / "groups.csv", pd.concat(parts, ignore_index=True))
-    write_csv(run_dir / "calls.csv", ranking.calls(scores))
-    new_cell = run_dir / "ranking_new_cell.csv"
+    found[tables.GROUPS] = pd.concat(parts, ignore_index=True)
     if ranking.cells_in_common(scores) >= ranking.MIN_CELLS:
         ranked = ranking.rank_assays(scores, target="a new cell")
-        write_csv(new_cell, ranked[ranked["cell"] == scoring.ALL])
-    else:
-        new_cell.unlink(missing_ok=True)
+        found[tables.NEW_CELL] = ranked[ranked["cell"] == scoring.ALL]
+    # The model, the mean of its seeds, the baselines.
+    models = {model: scores}
+    if scores["seed"].nunique() > 1:
+        name = f"{model}, mean of {scores['seed'].nunique()} seeds"
+        models[name] = scoring.score_table(mean_of_seeds(predictions))
+    if len(made):
+        for name, part in made.groupby("model", sort=False):
+            models[str(name)] = scoring.score_table(part)
+    if len(models) > 1:
+        found[tables.BASELINES] = compare_models(models)
+    return found
+
+
+def quality(store: WindowStore, scores: pd.DataFrame) -> pd.DataFrame:
+    """Scores of single assays, with depth and signal-to-noise of their tracks."""
     used = set(zip(scores["cell"], scores["assays"], strict=True))
     tracks = [(cell, assay) for cell, assay in store.manifest.tracks if (cell, assay) in used]
-    quality = score_against_quality(scores, track_quality(store, tracks))
-    write_csv(run_dir / "quality.csv", quality)
+    return score_against_quality(scores, track_quality(store, tracks))

@@ -119,6 +119,7 @@ def finish(study: Study, run_dir: pathlib.Path, card: dict[str, Any], seconds: f
     card |= {
         "status": "complete",
         "splits_sha256": checkpoint.files_sha256(run_dir / "splits.json"),
+        "history_sha256": checkpoint.files_sha256(run_dir / "history.parquet"),
         "populations": populations,
         "seconds": card["seconds"] + seconds,
     }

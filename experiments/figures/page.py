@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from epi2expr_jax.scores import table as scoring
+from epi2expr_jax.study import tables
 from experiments.figures.altered_marks import effect_figures
 from experiments.figures.studies import (
     across_figure,
@@ -29,7 +30,7 @@ def page_figures(
     target: str,
     cells: list[str],
     runs: pd.DataFrame,
-    tables: dict[str, pd.DataFrame],
+    content: dict[str, pd.DataFrame],
 ) -> dict[str, Figure]:
     """Every figure of the report by name; those whose table is empty are not there.
 
@@ -38,47 +39,45 @@ def page_figures(
         target: what was trained on, see `training.targets`.
         cells: where models were tested.
         runs: columns run_id and assay.
-        tables: those of the page by name; all names are there, some tables may be empty.
+        content: the page's tables by name; all names are there, some tables may be empty.
     """
-    unit, ranked = unit_of(target), tables["ranking"]
+    unit, ranked = unit_of(target), content["ranking"]
     rows = headline(ranked)
     assays = list(dict.fromkeys([*rows["assay"], *ranked["assay"], *runs["assay"]]))
     grid = ranked[ranked["cell"] != scoring.ALL].pivot(
         index="assay", columns="cell", values="pearson"
     )
-    history = pd.read_parquet(run_dir / "history.parquet").merge(runs[["run_id", "assay"]])
+    history = tables.HISTORY.read(run_dir).merge(runs[["run_id", "assay"]])
     half = MOST_CURVES // 2
     few = assays if len(assays) <= MOST_CURVES else [*assays[:half], *assays[-half:]]
     ends = rows.iloc[sorted({0, len(rows) // 2, len(rows) - 1})]
     filters: list = [("assays", "in", list(ends["assay"]))]
     if rows["cell"].iloc[0] != scoring.ALL:
         filters.append(("cell", "==", rows["cell"].iloc[0]))
-    predictions = pd.read_parquet(
-        run_dir / "predictions.parquet",
-        columns=["assays", "observed", "predicted"],
-        filters=filters,
+    predictions = tables.PREDICTIONS.read(
+        run_dir, ["assays", "observed", "predicted"], filters=filters
     )
     figures = {
         "ranking": ranking_figure(rows, unit),
         "cells": heat_map(grid.reindex(index=assays, columns=cells)),
         "curves": learning_curves(history, few),
         "predictions": prediction_figure(predictions, ends, unit),
-        "pairs": pairs_figure(_pairs(tables)),
+        "pairs": pairs_figure(_pairs(content)),
     }
     for name, draw in (
         ("baselines", models_figure), ("models", models_figure), ("sweep", sweep_figure),
     ):  # fmt: skip
-        if len(tables[name]):
-            figures[name] = draw(tables[name])
-    if len(tables["effects"]):
-        drawn = effect_figures(tables["effects"])
+        if len(content[name]):
+            figures[name] = draw(content[name])
+    if len(content["effects"]):
+        drawn = effect_figures(content["effects"])
         figures |= {f"effects_{name}": figure for name, figure in drawn.items()}
-    if len(tables["quality"]):
-        figures["quality"] = quality_figure(tables["quality"])
-    if len(tables["shapley"]):
-        figures["shapley"] = shapley_figure(_over_all(tables["shapley"]))
-    if len(tables["across_cells"]):
-        table = tables["across_cells"]
+    if len(content["quality"]):
+        figures["quality"] = quality_figure(content["quality"])
+    if len(content["shapley"]):
+        figures["shapley"] = shapley_figure(_over_all(content["shapley"]))
+    if len(content["across_cells"]):
+        table = content["across_cells"]
         order = [assay for assay in assays if assay in set(table["assays"])]
         figures["across_cells"] = across_figure(table, order)
     return {name: figure for name, figure in figures.items() if figure is not None}
@@ -89,8 +88,8 @@ def _over_all(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["cell"] == table["cell"].iloc[0]]
 
 
-def _pairs(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def _pairs(content: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Scores of pairs and single assays: of models trained on each, or of a masked-mark model."""
-    if len(tables["subsets"]):
-        return _over_all(tables["subsets"]).rename(columns={"subset": "assay"})
-    return headline(tables["ranking"])
+    if len(content["subsets"]):
+        return _over_all(content["subsets"]).rename(columns={"subset": "assay"})
+    return headline(content["ranking"])

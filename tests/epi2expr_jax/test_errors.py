@@ -172,7 +172,27 @@ def test_a_full_disk_is_reported_even_where_no_file_is_named(capfd):
 
 
 @pytest.mark.parametrize(
-    "fault", [FileNotFoundError(errno.ENOENT, "gone", "x"), KeyError("x"), OutOfMemory("GPU 0")]
+    ("fault", "remedy"),
+    [
+        (OSError(errno.EFBIG, "File too large", "x"), "free room"),
+        (FileNotFoundError(errno.ENOENT, "gone", "x"), "check the path"),
+        (OSError(errno.EMFILE, "Too many open files", "x"), "ulimit -n"),
+        (OSError(errno.ELOOP, "Too many levels of symbolic links", "x"), "name another place"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory", "x"), "take less at once"),
+        (MemoryError(), "take less at once"),
+        (OutOfMemory("GPU 0"), "take less at once"),
+        (RuntimeError("can't start new thread"), "take less at once"),
+    ],
+)
+def test_what_the_system_refuses_is_told_in_words(capfd, fault, remedy):
+    with pytest.raises(SystemExit) as left, exit_on_bad_input():
+        raise fault
+    assert left.value.code == 2
+    assert remedy in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "fault", [OSError(errno.EBADF, "bad", "x"), OSError("odd"), KeyError("x"), RuntimeError("odd")]
 )
 def test_faults_that_are_not_the_users_keep_their_traceback(fault):
     with pytest.raises(type(fault)) as caught, exit_on_bad_input():

@@ -1,5 +1,6 @@
 """A program that sows seeds. (This text is what its --help must show.)"""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -33,12 +34,14 @@ def program():
     start(sow, define)
 
 
+# As an installed command does, whose script is not the program's module.
+COMMAND = [
+    sys.executable, "-c", "from tests.epi2expr_jax.test_program import program as p; p()",
+]  # fmt: skip
+
+
 def run(*arguments):
-    """As an installed command does, whose script is not the program's module."""
-    command = f"from tests.epi2expr_jax.test_program import {program.__name__} as p; p()"
-    return subprocess.run(
-        [sys.executable, "-c", command, *arguments], capture_output=True, text=True, cwd=ROOT
-    )
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, cwd=ROOT)
 
 
 @pytest.mark.parametrize(("arguments", "seeds"), [((), 3), (("--seeds=8",), 8)])
@@ -50,7 +53,9 @@ def test_flags_are_read_and_only_warnings_are_logged(arguments, seeds):
 
 
 def test_help_shows_the_programs_own_text_and_flags():
-    shown = run("--help").stdout
+    done = run("--help")
+    shown = done.stdout
+    assert done.returncode == 0
     assert __doc__ is not None
     assert __doc__ in shown
     assert "--seeds: How many seeds to sow." in shown
@@ -68,9 +73,8 @@ def test_help_shows_the_programs_own_text_and_flags():
 )
 def test_what_is_not_understood_is_refused_before_anything_is_done(arguments, said):
     done = run(*arguments)
-    assert done.returncode == 1
-    assert said in done.stdout + done.stderr
-    assert "seeds sown" not in done.stdout
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -85,3 +89,23 @@ def test_bad_input_is_told_without_a_traceback():
         "    remedy:   sow one\n"
     )
     assert "Traceback" not in done.stderr
+
+
+def test_a_closed_pipe_ends_it_in_silence():
+    """As `| head` does, also of --help."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    for more in ([], ["--help"]):
+        done = subprocess.run([*COMMAND, *more], stdout=writer, stderr=subprocess.PIPE, cwd=ROOT)
+        assert done.returncode == 141
+        assert b"Traceback" not in done.stderr
+        assert b"Exception ignored" not in done.stderr
+    os.close(writer)
+
+
+def test_a_full_disk_under_what_it_prints_is_told():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(COMMAND, stdout=full, stderr=subprocess.PIPE, cwd=ROOT)
+    assert done.returncode == 2
+    assert b"No space left on device" in done.stderr
+    assert b"Exception ignored" not in done.stderr

@@ -53,15 +53,16 @@ def test_the_program_evaluates_what_its_flags_name(run_dir, parse_flags, monkeyp
     asked = []
 
     def evaluate(*given):
-        asked.append(given[:4])
-        assert list(given[4](["shown"])) == ["shown"]
+        asked.append(given[:6])
+        assert list(given[6](["shown"])) == ["shown"]
         return pd.read_csv(run_dir / "ranking.csv")
 
     monkeypatch.setattr(program, "evaluate", evaluate)
     definitions = (program.define_run, program.define_store, program.define_evaluation)
-    parse_flags(definitions, f"--run={run_dir}", "--baselines=mean", "--groups=kind")
+    parse_flags(definitions, f"--run={run_dir}", "--baselines=mean", "--groups=kind",
+                "--claim=DNase")  # fmt: skip
     program.main()
-    assert asked == [(run_dir, None, ["mean"], "kind")]
+    assert asked == [(run_dir, None, ["mean"], "kind", 0.01, "DNase")]
     said = capsys.readouterr().out
     assert "called at a false discovery rate of 5 %: 2 of 3 comparisons" in said
     assert said.index("DNase") < said.index("H3K9me3")

@@ -10,10 +10,11 @@ import pytest
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
+from epi2expr_jax.study import tables
 from epi2expr_jax.training import checkpoint
 from experiments import report
 from experiments.figures.style import number
-from experiments.report import NEEDS, write_report
+from experiments.report import write_report
 from tests.experiments.made_up import COMMAND
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -221,6 +222,9 @@ def test_names_are_escaped(tmp_path, page_of):
     assert "<b>cell" not in page
     assert "&lt;script&gt;alert(" in page
     assert all(name in plain(page) for name in assays)
+
+
+NEEDS = {table.path: table.program for table in tables.NEEDED}
 
 
 @pytest.mark.parametrize("missing", list(NEEDS))

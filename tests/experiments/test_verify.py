@@ -37,7 +37,8 @@ def failures(*args, **options) -> dict[str, str]:
 def test_an_honest_run_holds(run_dir):
     claims = verify(run_dir)
     assert [claim.name for claim in claims] == [
-        "splits", "training", "store", "weights", "predictions", "scores",
+        "splits", "training", "history", "store", "weights", "results", "predictions", "scores",
+        "quality",
     ]  # fmt: skip
     assert all(claim.holds for claim in claims)
     written = json.loads((run_dir / "verify.json").read_text())

@@ -1,0 +1,215 @@
+"""The files of a run directory that a report is made from: who writes each, and which claim of
+`experiments.verify` checks it.
+
+Nothing else reads them: whoever adds a table to the report adds it here.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
+from epi2expr_jax.errors import InputError, collect
+from epi2expr_jax.files import read_csv, read_parquet
+from epi2expr_jax.genome import listing
+from epi2expr_jax.scores import across_cells, comparison, ranking
+from epi2expr_jax.scores import table as scoring
+from epi2expr_jax.study import results
+from epi2expr_jax.training.checkpoint import files_sha256, read_card
+
+TOLERANCE = 1e-4  # of numbers made again, relative above 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """One file of a run directory.
+
+    Attributes:
+        path: in the run directory.
+        program: of `experiments`, that writes it.
+        claim: of `experiments.verify`, that checks it.
+        key: columns that name a row, each once.
+        numbers: columns of numbers, or of yes and no.
+    """
+
+    path: str
+    program: str
+    claim: str
+    key: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
+
+    def remedy(self, run_dir: pathlib.Path) -> str:
+        """What the user can do if it is missing or damaged."""
+        if self.program == "train":
+            return "run the same experiments.train command again: it resumes; or copy the run again"
+        if self.program in ("evaluate", "across_cells"):
+            return f"python -m experiments.{self.program} --run={run_dir}"
+        return f"run the experiments.{self.program} command that wrote it again"
+
+    def found(self, run_dir: pathlib.Path) -> pathlib.Path | None:
+        """Where it lies; None if it was not written.
+
+        Raises:
+            InputError: if it is not as its program wrote it.
+        """
+        path = run_dir / self.path
+        if self.program != "train":
+            return results.found(path, self.program)
+        expected = read_card(run_dir).get(f"{path.stem}_sha256")
+        if path.exists() and expected not in (None, files_sha256(path)):
+            found, wrote = "other content than training wrote", f"sha256 {expected[:12]}…"
+            raise InputError(str(path), found, f"{wrote} as in the run card", self.remedy(run_dir))
+        return path if path.exists() else None
+
+    def read(
+        self,
+        run_dir: pathlib.Path,
+        columns: Collection[str] = (),
+        *,
+        as_written: bool = True,
+        **options: Any,
+    ) -> pd.DataFrame:
+        """The table, with all of its columns or some; empty if it was not written.
+
+        Args:
+            as_written: whether to compare it with the record of its program.
+            options: of `pandas.read_parquet`, such as `filters`.
+
+        Raises:
+            InputError: if it is damaged, not as its program wrote it, or another kind of table.
+        """
+        path = self.found(run_dir) if as_written else run_dir / self.path
+        if path is None or not path.exists():
+            return pd.DataFrame(columns=pd.Index([*self.key, *self.numbers]))
+        what, remedy = f"table of experiments.{self.program}", self.remedy(run_dir)
+        wanted = [*self.key, *self.numbers]
+        if path.suffix == ".csv":
+            table = read_csv(path, what, remedy, columns or wanted, self.key)
+        else:
+            table = read_parquet(path, what, remedy, columns, **options)
+            if not columns and (missing := [name for name in wanted if name not in table]):
+                found = f"a table without {', '.join(missing)}"
+                raise InputError(str(path), found, what, remedy)
+        for name in set(self.numbers) & set(table):
+            if not (is_numeric_dtype(table[name]) or is_bool_dtype(table[name])) and len(table):
+                found = f"{table[name].iloc[0]!r} in column {name}"
+                raise InputError(str(path), found, f"numbers in a {what}", remedy)
+        return table
+
+    def difference(self, written: pd.DataFrame, made: pd.DataFrame) -> str:
+        """By how much the rows of this table, and of the same made again, differ.
+
+        Raises:
+            InputError: if rows are missing or surplus, or a value differs, numbers by more than
+                `TOLERANCE`; naming the first.
+        """
+        key = list(self.key)
+        both = written.merge(made, on=key, how="outer", suffixes=("", " again"), indicator=True)
+        alone = both.loc[both["_merge"] != "both", key]
+        if len(alone) or len(both) != len(made):
+            found = f"{len(alone)} of {len(both)} rows on one side alone: {_named(alone)}"
+            raise InputError(self.path, found, "the rows that are made again", "make it again")
+        off, most = np.zeros(len(both), bool), 0.0
+        for name in made.columns.intersection(written.columns).difference(key):
+            old, new = both[name], both[f"{name} again"]
+            if name in self.numbers:
+                a, b = old.to_numpy(float), new.to_numpy(float)
+                same = (a == b) | (np.isnan(a) & np.isnan(b))
+                difference = np.abs(np.subtract(a, b, where=~same, out=np.zeros(len(a))))
+                difference = np.where(np.isnan(difference), np.inf, difference)
+                off |= difference > TOLERANCE * np.maximum(1, np.abs(b))
+                most = max(most, difference.max(initial=0))
+            else:
+                a, b = (column.astype(object).where(column.notna(), "") for column in (old, new))
+                off |= (a.astype(str) != b.astype(str)).to_numpy()
+        if off.any():
+            found = f"{off.sum()} of {len(both)} rows differ by more than {TOLERANCE}, by up to "
+            found += f"{most:.3g}: {_named(both[key].iloc[np.flatnonzero(off)])}"
+            raise InputError(self.path, found, "what is made again", "make it again")
+        return f"at most {most:.1g}"
+
+
+def _named(rows: pd.DataFrame) -> str:
+    return listing(" ".join(map(str, row)) for row in rows.to_numpy())
+
+
+def _of(path: str, program: str, claim: str, key: str, numbers: str | Collection[str]) -> Table:
+    names = numbers.split() if isinstance(numbers, str) else numbers
+    own = tuple(key.split())
+    return Table(path, program, claim, own, tuple(n for n in names if n not in {*own, "note"}))
+
+
+_GENE = "run_id cell assays fold seed chrom gene_id"
+_INTERVALS = "low high simultaneous_low simultaneous_high n_chromosomes"
+_SCORES = [*scoring.METRICS, "n", "constant", "constant_observed"]
+
+CARD = Table("run_card.json", "train", "training")
+SPLITS = Table("splits.json", "train", "splits")
+HISTORY = _of("history.parquet", "train", "history", "run_id epoch", "train_loss validation_loss")
+PREDICTIONS = _of("predictions.parquet", "evaluate", "predictions", _GENE, scoring.VALUES)
+SCORES = _of("metrics.parquet", "evaluate", "scores", " ".join([*scoring.RUN, "chrom"]), _SCORES)
+RANKING = _of("ranking.csv", "evaluate", "scores", "cell assay", ranking.COLUMNS)
+NEW_CELL = dataclasses.replace(RANKING, path="ranking_new_cell.csv")
+GROUPS = _of("groups.csv", "evaluate", "scores", "group cell assay", ranking.COLUMNS)
+CALLS = _of("calls.csv", "evaluate", "scores", "cell assay other", "lead p q called")
+OF_BASELINES = _of("baselines.parquet", "evaluate", "scores", f"{_GENE} model", scoring.VALUES)
+BASELINES = _of("baselines.csv", "evaluate", "scores", "assay model", comparison.COLUMNS)
+QUALITY = _of("quality.csv", "evaluate", "quality", "cell assay", "pearson depth signal_to_noise")
+SUBSETS = _of(
+    "subsets.csv", "combinations", "combinations", "cell subset", f"size pearson {_INTERVALS}"
+)
+SHAPLEY = _of("shapley.csv", "combinations", "combinations", "cell assay", f"value {_INTERVALS}")
+AGREEMENT_SUBSETS = _of(
+    "agreement_subsets.csv", "combinations", "combinations", "cell subset", "size masked trained"
+)
+AGREEMENT = _of(
+    "agreement.csv", "combinations", "combinations", "cell",
+    "subsets spearman pearson difference largest",
+)  # fmt: skip
+ACROSS = _of(
+    "across_cells.csv", "across_cells", "across_cells", " ".join(across_cells.KEY),
+    across_cells.COLUMNS,
+)  # fmt: skip
+EFFECTS = _of(
+    "perturb/effects.parquet", "perturb", "perturb", "cell assays mark place change chrom",
+    "distance factor effect changed outside",
+)  # fmt: skip
+MEAN_EFFECTS = _of(
+    "perturb/dose_distance.csv", "perturb", "perturb", "cell assays mark place change",
+    "distance factor effect low high genes changed outside",
+)  # fmt: skip
+
+SWEEP = _of("sweep.csv", "sweep", "", "assay window_bp", comparison.COLUMNS)  # no part of a run
+
+TABLES = (
+    CARD, SPLITS, HISTORY,
+    PREDICTIONS, SCORES, RANKING, NEW_CELL, GROUPS, CALLS, OF_BASELINES, BASELINES, QUALITY,
+    SUBSETS, SHAPLEY, AGREEMENT_SUBSETS, AGREEMENT, ACROSS, EFFECTS, MEAN_EFFECTS,
+)  # fmt: skip
+NEEDED = (SPLITS, HISTORY, PREDICTIONS, SCORES, RANKING)  # to report anything at all
+
+
+def require(run_dir: pathlib.Path) -> None:
+    """Refuse a run directory without the tables that a report needs.
+
+    Raises:
+        InputError: naming each that is missing or not as its program wrote it.
+    """
+    with collect() as problems:
+        for table in NEEDED:
+            with problems.part():
+                if table.found(run_dir) is None:
+                    expected = f"what experiments.{table.program} writes"
+                    path, remedy = str(run_dir / table.path), table.remedy(run_dir)
+                    problems.add(path, "no such file", expected, remedy)
+
+
+def checksums(run_dir: pathlib.Path, card: dict[str, Any]) -> dict[str, str]:
+    """The checksum of every table that is there, and of the weights, by path in the directory."""
+    weights = [population["weights"] for population in card["populations"]]
+    paths = [*(table.path for table in TABLES), *weights]
+    return {path: files_sha256(run_dir / path) for path in paths if (run_dir / path).exists()}

@@ -7,8 +7,9 @@
 Each track becomes OUT/NAME.25bp.bw on the same chromosomes. A bin's value is the mean over all its
 bases, weighted by bases and never from zoom levels; bases that the track does not list count as 0,
 and the last bin of a chromosome is the mean over the bases that are left. Every bin is listed, so
-the result does not show what share of a track was measured. Tracks that are done, and no older than
-their source, are skipped; one that cannot be read is named at the end, after the others are done.
+the result does not show what share of a track was measured. One that cannot be read is named at
+the end, after the others are done. OUT/NAME.25bp.bw.json says what a result was made of, and its
+checksum: a rerun skips results that are as they were made, of the same file.
 Memory: some 0.65 GB a worker for human chromosomes.
 """
 
@@ -19,7 +20,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from data_prep.formats.bigwig import create_bigwig, open_bigwig, require_room, require_whole
+from data_prep.formats.bigwig import BigWigWriter, create_bigwig, open_bigwig, require_whole
 from data_prep.formats.bin_means import interval_means
 from data_prep.work.conversion import conversion_from_flags, convert, define_conversion
 from epi2expr_jax.errors import InputError
@@ -63,24 +64,27 @@ def bin_bigwig(
         ) as bar,
     ):
         for chrom, size in sizes.items():
-            require_room(target, -(-size // bin_bp))
             _add_chromosome(file, source, chrom, size, bin_bp)
             bar.update(size)
 
 
-def _add_chromosome(file, source: pathlib.Path, chrom: str, size: int, bin_bp: int) -> None:
+def _add_chromosome(
+    file: BigWigWriter, source: pathlib.Path, chrom: str, size: int, bin_bp: int
+) -> None:
     starts = np.arange(0, size, -(-_STRETCH_BP // bin_bp) * bin_bp)
     ends = np.append(starts[1:], size)
     means = interval_means(source, [chrom] * len(starts), starts, ends, bin_bp).astype(np.float64)
     whole = size // bin_bp
     if whole:
-        file.addEntries(chrom, 0, values=means[:whole], span=bin_bp, step=bin_bp)
+        file.add(chrom, 0, values=means[:whole], span=bin_bp, step=bin_bp)
     if whole < len(means):  # the last bin ends with its chromosome
-        file.addEntries([chrom], [whole * bin_bp], ends=[size], values=[float(means[-1])])
+        file.add([chrom], [whole * bin_bp], ends=[size], values=means[-1:])
 
 
 def main() -> None:
-    conversion = conversion_from_flags("bigwigs", f".{FLAGS.bin_bp}bp.bw", check=require_whole)
+    settings = {"bin_bp": FLAGS.bin_bp}
+    suffix = f".{FLAGS.bin_bp}bp.bw"
+    conversion = conversion_from_flags("bigwigs", suffix, settings, check=require_whole)
     make = functools.partial(bin_bigwig, bin_bp=FLAGS.bin_bp)
     made = convert(conversion, make, FLAGS.workers)
     skipped = len(conversion.targets) - len(made)

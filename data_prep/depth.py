@@ -10,18 +10,20 @@ genomecov` counts it. Reads are tagAlign or BED (gzipped or not) or BAM (pip ins
 'epi2expr_jax[depth]'), in any order; of a BAM every mapped record counts, from its first base to
 its last, except deletions. A read that passes its chromosome's end is cut there, and reads on
 chromosomes that the assembly lacks are left out and counted. Each file becomes OUT/NAME.depth.bw,
-in which every base is listed, uncovered ones as 0. Files that are done for the same
-assembly, and no older than their source, are skipped.
+in which every base is listed, uncovered ones as 0. OUT/NAME.depth.bw.json says what it was made of,
+and its checksum: a rerun skips results that are as they were made, of the same file for the same
+assembly.
 
 Memory: 0.4 GB, and some 130 bytes for each read of the chromosome with most (0.8 GB in all for 40
 million reads of a human genome).
 Disk while it runs: 8 bytes a read, and the result.
 """
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
-import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -31,7 +33,7 @@ from jaxtyping import Float64, Int64, Integer
 from tqdm import tqdm
 
 from data_prep.formats.assembly import load_assembly
-from data_prep.formats.bigwig import create_bigwig, open_bigwig, require_room
+from data_prep.formats.bigwig import BigWigWriter, create_bigwig
 from data_prep.work.conversion import conversion_from_flags, convert, define_conversion
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import opened
@@ -104,12 +106,8 @@ def write_depth(
     elsewhere: dict[str, int] = {}
     number = {chrom: i for i, chrom in enumerate(chrom_sizes)}
     counts = np.zeros(len(chrom_sizes), np.int64)
-    # Reads by chromosome. A killed run leaves it, and the next one begins again.
-    spill = target.with_name(target.name + ".reads")
-    shutil.rmtree(spill, ignore_errors=True)
-    spill.mkdir()
     hidden = None if progress else True
-    try:
+    with _spill(target) as spill:
         with tqdm(
             desc=source.name, unit=" reads", unit_scale=True, leave=False, disable=hidden
         ) as bar:
@@ -122,8 +120,8 @@ def write_depth(
                     name = spelling[str(chrom)]
                     counts[number[name]] += len(own)
                     bounds = own[["start", "end"]].clip(upper=chrom_sizes[name])
-                    with open(spill / str(number[name]), "ab") as file:
-                        bounds.to_numpy(np.int32).tofile(file)
+                    with open(f"{spill}/{number[name]}", "ab") as file:
+                        file.write(bounds.to_numpy(np.int32).tobytes())
                 bar.update(len(part))
         if not counts.any():
             raise InputError(
@@ -136,21 +134,25 @@ def write_depth(
             for chrom, size in tqdm(
                 chrom_sizes.items(), f"depth of {source.name}", leave=False, disable=hidden
             ):
-                path = spill / str(number[chrom])
+                path = pathlib.Path(spill, str(number[chrom]))
                 held = np.fromfile(path, np.int32) if path.exists() else np.zeros(0, np.int32)
                 intervals = depth_of(held[::2], held[1::2], size)
-                require_room(target, len(intervals[0]))
                 _add(file, chrom, *intervals)
-    finally:
-        shutil.rmtree(spill)
     return Counted(int(counts.sum()), elsewhere)
 
 
-def _add(file, chrom: str, starts: np.ndarray, ends: np.ndarray, depth: np.ndarray) -> None:
+def _spill(target: pathlib.Path) -> contextlib.AbstractContextManager[str]:
+    """A folder for reads by chromosome. A rerun removes what a killed run leaves of it."""
+    return tempfile.TemporaryDirectory(".partial.reads", f"{target.name}.", target.parent)
+
+
+def _add(
+    file: BigWigWriter, chrom: str, starts: np.ndarray, ends: np.ndarray, depth: np.ndarray
+) -> None:
     for i in range(0, len(starts), _INTERVALS):
         part = slice(i, i + _INTERVALS)
         names = np.full(len(starts[part]), chrom)
-        file.addEntries(names, starts[part], ends=ends[part], values=depth[part])
+        file.add(names, starts[part], ends=ends[part], values=depth[part])
 
 
 def _batches(path: pathlib.Path) -> Iterator[pd.DataFrame]:
@@ -244,19 +246,10 @@ def _blocks(start: int, cigar: Sequence[tuple[int, int]]) -> Iterator[tuple[int,
     yield start, end
 
 
-def _is_of(chrom_sizes: dict[str, int], track: pathlib.Path) -> bool:
-    try:
-        with open_bigwig(track) as handle:
-            return handle.chroms() == chrom_sizes
-    except InputError:
-        return False
-
-
 def main() -> None:
     sizes = load_assembly(FLAGS.assembly).chrom_sizes
-    conversion = conversion_from_flags(
-        "reads", ".depth.bw", unit="depth", is_current=functools.partial(_is_of, sizes)
-    )
+    settings = {"chrom_sizes": [list(size) for size in sizes.items()]}  # their order counts
+    conversion = conversion_from_flags("reads", ".depth.bw", settings, unit="depth")
     make = functools.partial(write_depth, chrom_sizes=sizes)
     made = convert(conversion, make, FLAGS.workers)
     for target, counted in made.items():

@@ -6,7 +6,8 @@
     python -m data_prep.download --tracks=roadmap_pvalue --out=tracks \\
         --mirror=https://egg2.wustl.edu/,https://mirror.example.org/
 
-A file is whole or absent: it grows as NAME.part and is renamed when its length and sha256 agree.
+A file is whole or absent: it grows as NAME.part and is renamed when its length and sha256 agree, a
+bigWig is whole, a gzip file unpacks and none is a web page. Several may download into one folder.
 The sha256 that a URL gave first is kept in OUT/downloads.lock.json and required from then on.
 """
 
@@ -15,6 +16,7 @@ import pathlib
 from absl import flags
 
 from data_prep.formats.track_sheet import read_sheet
+from data_prep.work.lock_file import LOCK
 from data_prep.work.sources import (
     SOURCES,
     define_limits,
@@ -25,7 +27,7 @@ from data_prep.work.sources import (
     track_downloads,
     with_mirrors,
 )
-from data_prep.work.transfer import LOCK, download
+from data_prep.work.transfer import download
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.program import start
 

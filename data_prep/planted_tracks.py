@@ -3,9 +3,9 @@
 import pathlib
 
 import numpy as np
-import pyBigWig
 from jaxtyping import Float
 
+from data_prep.formats.bigwig import create_bigwig
 from data_prep.planted import Readings
 
 STEP_BP = 50  # resolution of the simulated signal
@@ -28,8 +28,7 @@ def write_bigwig(
         readings: the elements that are peaks, and their heights.
         rng: of the background, and of the texture of peaks.
     """
-    with pyBigWig.open(str(path), "w") as bigwig:
-        bigwig.addHeader(list(sizes.items()), maxZooms=4)
+    with create_bigwig(path, sizes, max_zooms=4) as bigwig:
         for chrom, size in extents.items():
             on_chrom = (readings.elements.chrom == chrom).to_numpy()
             peaks = readings.elements[on_chrom]
@@ -46,7 +45,7 @@ def write_bigwig(
             signal = signal.round(2)
             starts = np.flatnonzero(np.diff(signal, prepend=-1.0))
             ends = np.append(starts[1:], len(signal))
-            bigwig.addEntries(
+            bigwig.add(
                 [chrom] * len(starts),
                 UNMAPPED_BP + STEP_BP * starts,
                 ends=UNMAPPED_BP + STEP_BP * ends,

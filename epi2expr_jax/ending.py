@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import multiprocessing
+import multiprocessing.resource_tracker
 import multiprocessing.util
 import os
 import signal
@@ -24,6 +25,25 @@ _STATUSES = [128 + number for number in _SAID]
 
 _unsaid = threading.Lock()  # taken by whichever thread says it
 _saving: list[list[int]] = []  # of what would save if asked to end
+
+
+def while_importing() -> None:
+    """Ctrl-C and SIGTERM end a command at once: there is nothing yet to put away.
+
+    For the folders of commands, where a command begins; whoever imports them otherwise is left
+    alone.
+    """
+    name = os.path.basename(sys.argv[0]) if sys.argv else ""
+    begins = name == "-m" or name.startswith("epi2expr-")
+    if begins and multiprocessing.parent_process() is None:
+        for number in _SAID:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _at_once)
+
+
+def _at_once(number: int, _: object) -> NoReturn:
+    _say(_SAID[signal.Signals(number)])
+    os._exit(128 + number)
 
 
 @contextlib.contextmanager
@@ -137,6 +157,8 @@ def sparing_children() -> Iterator[None]:
 
     Threads that are started here, and their processes, neither. Their parent ends them.
     """
+    # Started with the first of them, it would let the signal through again.
+    multiprocessing.resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -93,7 +93,7 @@ def _becoming(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def only_writer(path: str | pathlib.Path) -> Iterator[None]:
+def only_writer(path: str | pathlib.Path, *, wait: bool = False) -> Iterator[None]:
     """This process alone writes a folder or file while inside, of all that ask here.
 
     The lock is a hidden file next to `path` (in it, where the folder above refuses), removed in the
@@ -102,6 +102,7 @@ def only_writer(path: str | pathlib.Path) -> Iterator[None]:
 
     Args:
         path: the output; it need not exist, and the folders above it are made.
+        wait: until another process has ended, for work of a moment.
 
     Raises:
         InputError: if another process is at it, saying which.
@@ -110,7 +111,7 @@ def only_writer(path: str | pathlib.Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = os.access(path.parent, os.W_OK) or not path.is_dir()
     lock = path.with_name(f".{path.name}.lock") if beside else path / ".lock"
-    with _locked(lock, path) as file:
+    with _locked(lock, path, wait) as file:
         who = f"process {os.getpid()} on {platform.node()}, since {time.strftime('%F %T')}"
         file.write(f"{who}: {' '.join(sys.argv)[:300]}")
         file.flush()
@@ -121,12 +122,12 @@ def only_writer(path: str | pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(lock: pathlib.Path, path: pathlib.Path) -> Iterator[IO[str]]:
+def _locked(lock: pathlib.Path, path: pathlib.Path, wait: bool) -> Iterator[IO[str]]:
     """The lock file, empty, locked and still there under its name."""
     while True:
         with open(lock, "a+", encoding="utf-8") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 file.seek(0)
                 who = file.read() or "another process"

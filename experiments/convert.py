@@ -204,6 +204,7 @@ def write_run(
         "model": ChromoformerConfig.NAME,
         "target": scale.kind,
         "cv": cv,
+        "splits_sha256": checkpoint.files_sha256(out / "splits.json"),
         "input_config": dataclasses.asdict(InputConfig("log1p", "strand")),
         "signal": TrainedSignal.of_depth(run.assays).as_json(),
         "versions": checkpoint.versions(),
@@ -215,6 +216,7 @@ def write_run(
                 "name": _NAME,
                 "model_config": dataclasses.asdict(config),
                 "weights": folder,
+                "weights_sha256": checkpoint.files_sha256(out / folder),
                 "runs": [
                     {
                         **dataclasses.asdict(run),

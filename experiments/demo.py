@@ -15,6 +15,7 @@ import time
 import pandas as pd
 from absl import flags
 
+from epi2expr_jax.ending import sparing_children
 from epi2expr_jax.files import read_json
 from epi2expr_jax.program import start
 from epi2expr_jax.scores.table import ALL
@@ -91,7 +92,8 @@ def demo(out: pathlib.Path) -> bool:
     steps = commands(out)
     for number, command in enumerate(steps, 1):
         print(f"\n[{number}/{len(steps)}] python -m {' '.join(command)}", flush=True)
-        subprocess.run([sys.executable, "-m", *command], check=True)
+        with sparing_children():
+            subprocess.run([sys.executable, "-m", *command], check=True)
     ranking = tables.RANKING.read(out / "run")
     truth = read_json(out / "data" / "truth.json", "planted truth", "simulate again")
     lines, holds = compare_with_truth(ranking, truth)

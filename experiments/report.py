@@ -27,6 +27,7 @@ from matplotlib.figure import Figure
 from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.files import read_json, read_parquet, write_csv, write_text
 from epi2expr_jax.genome import listing
+from epi2expr_jax.predict.training_store import find_store
 from epi2expr_jax.program import require, start
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
@@ -97,7 +98,7 @@ def write_report(
     content["models"] = _compared(run_dir, compare) if compare else pd.DataFrame()
     content["sweep"] = pd.DataFrame() if sweep is None else _swept(sweep)
     content["ranking"] = ranked
-    content["worst_genes"] = worst_genes(run_dir, headline(ranked), _names(card))
+    content["worst_genes"] = worst_genes(run_dir, headline(ranked), _names(run_dir, card))
     runs = _runs(card)
     with results.written(run_dir, "report") as place, matplotlib.rc_context(STYLE):
         cells = _cells(card, runs, ranked)
@@ -162,10 +163,11 @@ def _cells(card: dict[str, Any], runs: pd.DataFrame, ranked: pd.DataFrame) -> li
     return list(dict.fromkeys([*trained, *tested]))
 
 
-def _names(card: dict[str, Any]) -> dict[str, str]:
+def _names(run_dir: pathlib.Path, card: dict[str, Any]) -> dict[str, str]:
     """Gene names by id, where the store can still be read."""
-    path = pathlib.Path(card["store"]["path"]) / "genes.parquet"
-    if not path.is_file():
+    try:
+        path = find_store(run_dir, card) / "genes.parquet"
+    except InputError:
         return {}
     genes = read_parquet(path, "gene table", "build the store again", ["gene_id", "name"])
     return dict(zip(genes["gene_id"], genes["name"], strict=True))

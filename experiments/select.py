@@ -25,7 +25,7 @@ from absl import flags
 
 from epi2expr_jax import predict
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.files import write_csv
+from epi2expr_jax.files import only_writer, write_csv
 from epi2expr_jax.predict.held_out import predict_held_out
 from epi2expr_jax.program import start
 from epi2expr_jax.scores import ranking
@@ -162,7 +162,8 @@ def main() -> None:
     machine = machine_of_flags(
         "let it use all devices of its machine; every round needs all of the round before"
     )
-    table = select(request, out, most=FLAGS.most, machine=machine, track=FLAGS.track)
+    with only_writer(out):
+        table = select(request, out, most=FLAGS.most, machine=machine, track=FLAGS.track)
     for row in table[table.chosen].itertuples():
         print(
             f"{row.round:>3}  + {row.candidate:<20} validation loss {row.validation_loss:.4f}, "

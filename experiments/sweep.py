@@ -20,7 +20,7 @@ import pandas as pd
 from absl import flags
 
 from epi2expr_jax.errors import InputError, collect
-from epi2expr_jax.files import write_csv
+from epi2expr_jax.files import only_writer, write_csv
 from epi2expr_jax.models import REGISTRY
 from epi2expr_jax.program import start
 from epi2expr_jax.scores.comparison import compare_models
@@ -135,7 +135,9 @@ def _windows() -> tuple[int, ...]:
 
 def main() -> None:
     windows, request = _windows(), request_of_flags()
-    table = sweep(request, pathlib.Path(FLAGS.run), windows, machine_of_flags(ALONE), FLAGS.track)
+    run_dir, machine = pathlib.Path(FLAGS.run), machine_of_flags(ALONE)
+    with only_writer(run_dir):
+        table = sweep(request, run_dir, windows, machine, FLAGS.track)
     print("\n" + format_table(table))
     print(f"{FLAGS.run}/sweep.csv, sweep.png")
 

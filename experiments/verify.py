@@ -46,6 +46,7 @@ from epi2expr_jax.inputs.pools import cells_of
 from epi2expr_jax.predict.ensemble import Ensemble
 from epi2expr_jax.predict.held_out import predict_held_out
 from epi2expr_jax.predict.loading import load
+from epi2expr_jax.predict.training_store import find_store
 from epi2expr_jax.program import require, start
 from epi2expr_jax.scores.shapley import rank_correlation
 from epi2expr_jax.store.window_store import WindowStore
@@ -88,7 +89,7 @@ class Verification:
                 "nothing can be proved about it; train it here",
             )
         self.folds = read_splits(run_dir / "splits.json")
-        self.store = WindowStore.open(store_path or self.card["store"]["path"])
+        self.store = WindowStore.open(find_store(run_dir, self.card, store_path))
         self.rows = [row for population in self.card["populations"] for row in population["runs"]]
 
     @functools.cached_property
@@ -102,7 +103,7 @@ class Verification:
             self.predictions, self.scores, self.quality,
         ]  # fmt: skip
         studies = [self.combinations, self.across_cells, self.perturb]
-        there = {table.claim for table in tables.TABLES if (self.run_dir / table.path).exists()}
+        there = {table.claim for table in tables.TABLES if self._there(table)}
         for check in [*checks, *(study for study in studies if study.__name__ in there)]:
             name = check.__name__.removeprefix("of_")
             try:
@@ -111,6 +112,9 @@ class Verification:
                 yield Claim(name, False, str(failure))
             else:
                 yield Claim(name, None if found.startswith("not ") else True, found)
+
+    def _there(self, *needed: Table) -> bool:
+        return all((self.run_dir / table.path).exists() for table in needed)
 
     def _written(self, table: Table) -> pd.DataFrame:
         """A table as it is; whether it is as its program wrote it is a claim of its own."""
@@ -211,9 +215,9 @@ class Verification:
 
     def predictions(self) -> str:
         """Whether the predictions are of held-out genes, and follow from store and weights."""
-        table = self._written(tables.PREDICTIONS)
-        if table.empty:
+        if not self._there(tables.PREDICTIONS):
             return NOT_EVALUATED
+        table = self._written(tables.PREDICTIONS)
         folds = {fold.name: fold for fold in self.folds}
         for fold, part in table.groupby("fold"):
             _require(fold in folds, f"fold {fold}: not in splits.json")
@@ -230,9 +234,9 @@ class Verification:
 
     def scores(self) -> str:
         """Whether scores, ranking and the like follow from the predictions."""
-        predictions = self._written(tables.PREDICTIONS)
-        if predictions.empty or not (self.run_dir / tables.RANKING.path).exists():
+        if not self._there(tables.PREDICTIONS, tables.RANKING):
             return NOT_EVALUATED
+        predictions = self._written(tables.PREDICTIONS)
         made, record = (
             self._written(tables.OF_BASELINES),
             results.record_of(self.run_dir, "evaluate"),
@@ -243,21 +247,22 @@ class Verification:
         if record is None and set(self._written(tables.GROUPS)["group"]) - {"expressed", "silent"}:
             del again[tables.GROUPS]
             aside += "; groups not checked: version 0.1 did not record which"
-        differ = {
-            table: table.difference(self._written(table), content)
-            for table, content in again.items()
-            if table in tables.NEEDED or (self.run_dir / table.path).exists()
-        }
+        differ = {}
+        with collect() as problems:
+            for table, content in again.items():
+                if table in tables.NEEDED or self._there(table):
+                    with problems.part():
+                        differ[table] = table.difference(self._written(table), content)
         each = ", ".join(f"{table.path} by {most}" for table, most in differ.items())
         return f"made again from the predictions, they differ: {each}{aside}"
 
     def quality(self) -> str:
         """Whether the tracks' depth and signal-to-noise are those of the store."""
-        written, scores = self._written(tables.QUALITY), self._written(tables.SCORES)
-        if written.empty or scores.empty:
+        if not self._there(tables.QUALITY, tables.SCORES):
             return NOT_EVALUATED
         if self.quick:
             return "not computed again (--quick)"
+        written, scores = self._written(tables.QUALITY), self._written(tables.SCORES)
         differ = tables.QUALITY.difference(written, quality(self.store, scores))
         return f"{len(written)} tracks, computed again from the store: they differ by {differ}"
 

@@ -1,10 +1,14 @@
 """bigWig files: opened, created, and looked into: is this file what it should be?"""
 
 import contextlib
+import os
 import pathlib
-import shutil
+import struct
+import tempfile
 from collections.abc import Iterator, Sequence
+from typing import IO, Any
 
+import numpy as np
 import pyBigWig
 
 from data_prep.formats.assembly import recognise_assembly
@@ -13,9 +17,27 @@ from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.files import whole
 from epi2expr_jax.genome import listing, match_chromosomes
 
-_ENTRY_BYTES = 12  # of a bigWig, before they are compressed
-_MARGIN_BYTES = 64 << 20  # for its zoom levels and index, and what others write meanwhile
+_ENTRY_BYTES = 16  # of a bigWig: 12 before they are compressed, and their share of the index
+_CHROMOSOME_BYTES = 64  # its name and length
+_MARGIN_BYTES = 1 << 20  # for what is written at the end, and what others write meanwhile
 _MAGIC = bytes.fromhex("26fc8f88")  # opens a bigWig file and closes it
+# As in the supplement of Kent et al. 2010, from the first byte on.
+_HEADER = struct.Struct("<4sHHQQQHHQQIQ")
+_ZOOM = np.dtype([("skip", "<u8"), ("data", "<u8"), ("index", "<u8")])
+_CHROMOSOMES = np.dtype(
+    [
+        ("magic", "<u4"),
+        ("block", "<u4"),
+        ("width", "<u4"),
+        ("value", "<u4"),
+        ("count", "<u8"),
+        ("skip", "<u8"),
+    ]
+)
+_INDEX = np.dtype([("magic", "<u4"), ("skip", "V44")])
+_NODE = np.dtype([("leaf", "?"), ("skip", "V1"), ("count", "<u2")])
+_BLOCK = np.dtype([("bounds", "V16"), ("offset", "<u8"), ("size", "<u8")])
+_BRANCH = np.dtype([("bounds", "V16"), ("offset", "<u8")])
 _OTHER_FORMATS = {
     bytes.fromhex("888ffc26"): "a big-endian bigWig",
     bytes.fromhex("ebf28987"): "a bigBed",
@@ -38,26 +60,34 @@ def open_bigwig(path: str | pathlib.Path) -> Iterator:
         raise unreadable(path, "its header") from None
     try:
         yield handle
+    except RuntimeError as error:  # of pyBigWig, which says no more
+        raise unreadable(path, f"a part of it ({error})") from None
     finally:
         handle.close()
 
 
 @contextlib.contextmanager
-def create_bigwig(path: pathlib.Path, chrom_sizes: dict[str, int]) -> Iterator:
-    """A pyBigWig handle to write entries to; the file is whole or not there at the end.
+def create_bigwig(
+    path: pathlib.Path, chrom_sizes: dict[str, int], max_zooms: int = 10
+) -> Iterator["BigWigWriter"]:
+    """A bigWig to add entries to; the file is whole or not there at the end.
 
-    Ask for the room with `require_room` before entries are added: where a disk refuses a block,
-    pyBigWig prints a line and goes on, or ends the process.
+    Args:
+        path: the file; what stands there is replaced.
+        chrom_sizes: the chromosomes that entries may be on, in order.
+        max_zooms: how many zoom levels it gets at most.
 
     Raises:
-        InputError: if the disk took only a part, or nothing.
+        InputError: if there is too little room for it, or a limit on the size of files.
     """
     with whole(path) as place:
         try:
-            handle = pyBigWig.open(str(place), "w")
+            writer = BigWigWriter(path, place)
+            writer.require_room(_CHROMOSOME_BYTES * len(chrom_sizes))
+            handle = writer.handle = pyBigWig.open(str(place), "w")
             try:
-                handle.addHeader(list(chrom_sizes.items()))
-                yield handle
+                handle.addHeader(list(chrom_sizes.items()), maxZooms=max_zooms)
+                yield writer
             finally:
                 handle.close()
         except RuntimeError:
@@ -68,21 +98,44 @@ def create_bigwig(path: pathlib.Path, chrom_sizes: dict[str, int]) -> Iterator:
             raise _not_written(path) from None
 
 
-def require_room(path: pathlib.Path, entries: int) -> None:
-    """Check that the disk has room for further entries of a bigWig.
+class BigWigWriter:
+    """A bigWig on its way; see `create_bigwig`."""
 
-    Raises:
-        InputError: if it has not.
-    """
-    if shutil.disk_usage(path.parent).free < _MARGIN_BYTES + _ENTRY_BYTES * entries:
-        raise _not_written(path)
+    handle: Any
+
+    def __init__(self, path: pathlib.Path, place: pathlib.Path):
+        self._path, self._place = path, place
+
+    def add(self, *where: Any, values: np.ndarray, **more: Any) -> None:
+        """Add entries, in order: as `addEntries` of pyBigWig.
+
+        Raises:
+            InputError: if there is too little room for them.
+        """
+        self.require_room(_ENTRY_BYTES * len(values))
+        self.handle.addEntries(*where, values=values, **more)
+
+    def require_room(self, count: int) -> None:
+        """Check that the file can grow by `count` bytes, and some for what comes at its end.
+
+        Where a block of entries cannot be written, pyBigWig ends the process.
+
+        Raises:
+            InputError: if it cannot.
+        """
+        begin = self._place.stat().st_size
+        with tempfile.TemporaryFile(dir=self._place.parent) as probe:
+            try:
+                os.posix_fallocate(probe.fileno(), begin, count + _MARGIN_BYTES)
+            except OSError:
+                raise _not_written(self._path) from None
 
 
 def _not_written(path: pathlib.Path) -> InputError:
     return InputError(
         str(path),
-        "too little room to write it, or none",
-        "room and permission for a bigWig",
+        "too little room to write it, or a limit on the size of files",
+        "room for a bigWig",
         "free space or choose another --out, then run the same command again",
     )
 
@@ -135,10 +188,13 @@ def check_bigwig(
 
 
 def require_whole(path: str | pathlib.Path) -> None:
-    """Check a file's first and last bytes.
+    """Check that a bigWig's parts lie within it: header, chromosomes, indices, blocks, end.
+
+    pyBigWig does not: it follows what a damaged file says, and may end the process. The signal is
+    not read; a damaged block of it is found by its own checksum when it is.
 
     Raises:
-        InputError: if the file is missing, not a bigWig, or cut short.
+        InputError: if the file is missing, not a bigWig, cut short or damaged.
     """
 
     def refused(found: str, remedy: str, kind: str = "") -> InputError:
@@ -148,10 +204,11 @@ def require_whole(path: str | pathlib.Path) -> None:
         raise InputError(str(path), "a URL", "a local file", "download it first")
     try:
         with open(path, "rb") as file:
-            head = file.read(64)
+            head = file.read(_HEADER.size)
             size = file.seek(0, 2)
             file.seek(max(size - 4, 0))
             tail = file.read(4)
+            outside = _outside(file, head, size) if head.startswith(_MAGIC) else ""
     except OSError as error:
         reason, remedy = error.strerror or str(error), "check the path in the track sheet"
         raise refused(reason, remedy, "missing_file") from None
@@ -160,12 +217,86 @@ def require_whole(path: str | pathlib.Path) -> None:
         found = guesses[0] if guesses else f"first bytes {head[:8]!r}" if head else "an empty file"
         remedy = "point the track sheet at the bigWig, or download it again"
         raise refused(f"no bigWig: {found}", remedy, "no_bigwig")
-    if len(head) < 64 or tail != _MAGIC:
-        raise refused(
-            f"a truncated bigWig: {size:,} bytes that do not end in the closing mark 26fc8f88",
-            "download or copy the file again, and compare its size and checksum",
-            "truncated",
-        )
+    remedy = "download or copy the file again, and compare its size and checksum"
+    if tail != _MAGIC:
+        found = "a truncated bigWig: {:,} bytes that do not end in the closing mark 26fc8f88"
+        raise refused(found.format(size), remedy, "truncated")
+    if outside:
+        found = f"a damaged bigWig: {outside} does not lie within its {size:,} bytes"
+        raise refused(found, remedy, "truncated")
+
+
+def _outside(file: IO[bytes], head: bytes, size: int) -> str:
+    """Which part of a bigWig does not lie where the header says; empty if all do."""
+    if len(head) < _HEADER.size:
+        return "the header"
+    _, _, zooms, chromosomes, _, index, _, _, _, summary, _, _ = _HEADER.unpack(head)
+    table = _at(file, _HEADER.size, _ZOOM, zooms)
+    if len(table) < zooms or summary > size - 40:
+        return "the summary"
+    if not _are_chromosomes(file, chromosomes):
+        return "the list of chromosomes"
+    if not all(_is_index(file, place, size) for place in [index, *table["index"].tolist()]):
+        return "what an index names"
+    return ""
+
+
+def _are_chromosomes(file: IO[bytes], place: int) -> bool:
+    head = _at(file, place, _CHROMOSOMES)
+    if (
+        not len(head)
+        or head["magic"] != 0x78CA8C91
+        or not 0 < (width := int(head["width"][0])) < 1e4
+    ):
+        return False
+    names = ("name", f"V{width}")
+    leaf = np.dtype([names, ("id", "<u4"), ("length", "<u4")])
+    rows = _leaves(file, place + _CHROMOSOMES.itemsize, leaf, np.dtype([names, ("offset", "<u8")]))
+    # pyBigWig keeps a table of so many, and writes to the places that the ids name.
+    return (
+        rows is not None
+        and len(rows) == head["count"][0]
+        and sorted(rows["id"].tolist()) == list(range(len(rows)))
+    )
+
+
+def _is_index(file: IO[bytes], place: int, size: int) -> bool:
+    """Whether an R tree is whole, and all blocks that it names lie within the file."""
+    head = _at(file, place, _INDEX)
+    if not len(head) or head["magic"] != 0x2468ACE0:
+        return False
+    rows = _leaves(file, place + _INDEX.itemsize, _BLOCK, _BRANCH)
+    # Compared so that no sum overflows.
+    return rows is not None and bool(
+        (rows["offset"] <= size).all() and (rows["size"] <= size - rows["offset"]).all()
+    )
+
+
+def _leaves(file: IO[bytes], root: int, leaf: np.dtype, branch: np.dtype) -> np.ndarray | None:
+    """The entries of a tree, whose nodes all begin alike; None if it leads out of the file."""
+    nodes, seen, found = [root], set[int](), [np.zeros(0, leaf)]
+    while nodes:
+        node = nodes.pop()
+        head = _at(file, node, _NODE)
+        if node in seen or not len(head):
+            return None
+        seen.add(node)
+        kind, count = leaf if head["leaf"] else branch, int(head["count"][0])
+        rows = _at(file, node + _NODE.itemsize, kind, count)
+        if len(rows) < count:
+            return None
+        if kind is leaf:
+            found.append(rows)
+        else:
+            nodes += rows["offset"].tolist()
+    return np.concatenate(found)
+
+
+def _at(file: IO[bytes], place: int, kind: np.dtype, count: int = 1) -> np.ndarray:
+    """Records at a place of the file; fewer, where it ends."""
+    file.seek(min(place, 2**62))
+    content = file.read(kind.itemsize * count)
+    return np.frombuffer(content, kind, len(content) // kind.itemsize)
 
 
 def unreadable(path: str | pathlib.Path, what: str) -> InputError:

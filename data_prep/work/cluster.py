@@ -4,21 +4,26 @@ import contextlib
 import logging
 import os
 import pathlib
+import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import CancelledError
 from typing import Any
 
+from dask import config
 from distributed import Client, KilledWorker, LocalCluster, wait
 from distributed.client import ClosedClientError
 from distributed.comm.core import CommClosedError
 from tqdm import tqdm
 
 from data_prep.formats.track_sheet import Track
+from data_prep.work.workers import no_worker_left
 from epi2expr_jax.ending import sparing_children
 from epi2expr_jax.errors import InputError, collect
+from epi2expr_jax.files import only_writer
 from epi2expr_jax.genome import listing
 
+_SCRATCH = "epi2expr-workers-"  # begins the name of a temporary folder
 # How long to wait for a first worker (clusters may start them when there is work), and how often
 # to look whether there are any while none returns a track.
 FIRST_WORKER_S = 600.0
@@ -27,27 +32,44 @@ LOOK_S = 60.0
 
 @contextlib.contextmanager
 def local(workers: int, worker_gib: float) -> Iterator[Client]:
-    """A client to `workers` processes on this machine, each restarted beyond its memory."""
+    """A client to `workers` processes on this machine, each restarted beyond its memory.
+
+    In the end they are killed, whatever they do.
+    """
     with (
-        tempfile.TemporaryDirectory(prefix="epi2expr-") as scratch,
-        _processes(workers, worker_gib, scratch) as cluster,
-        Client(cluster) as client,
+        _scratch() as scratch,
+        config.set(temporary_directory=scratch),
+        no_worker_left() as end,
     ):
-        yield client
+        with sparing_children():
+            # Processes, spawned: neither pyBigWig handles nor TensorStore survive a fork.
+            cluster = LocalCluster(
+                n_workers=0,  # they take seconds, in which an interrupt must count
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=int(worker_gib * 2**30),
+                dashboard_address=":0",  # any free port: builds may run side by side
+                silence_logs=logging.CRITICAL,  # failures are reported here; the rest is its ending
+            )
+        with cluster, Client(cluster) as client:
+            try:
+                cluster.scale(workers)
+                yield client
+            finally:
+                for nanny in cluster.workers.values():
+                    nanny.close_gracefully()  # not to be started again
+                end.set()  # a cluster that closes waits for what its workers are at
 
 
-def _processes(workers: int, worker_gib: float, scratch: str) -> LocalCluster:
-    with sparing_children():
-        # Processes, spawned: neither pyBigWig handles nor TensorStore survive a fork.
-        return LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=int(worker_gib * 2**30),
-            dashboard_address=":0",  # any free port: builds may run side by side
-            local_directory=scratch,
-            silence_logs=logging.CRITICAL,  # failures are reported here; the rest is of its ending
-        )
+@contextlib.contextmanager
+def _scratch() -> Iterator[str]:
+    """A temporary folder; those that killed programs left are removed."""
+    for old in pathlib.Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
+        # Locked by the program that uses it, if that is alive.
+        with contextlib.suppress(InputError, PermissionError), only_writer(old):
+            shutil.rmtree(old, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH) as folder, only_writer(folder):
+        yield folder
 
 
 @contextlib.contextmanager

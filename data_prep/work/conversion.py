@@ -10,14 +10,12 @@ import dataclasses
 import functools
 import glob
 import multiprocessing
-import multiprocessing.connection
-import os
 import pathlib
-import threading
+import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from absl import flags
 from tqdm import tqdm
@@ -32,9 +30,17 @@ from data_prep.work.sources import (
     with_mirrors,
 )
 from data_prep.work.transfer import fetch
+from data_prep.work.workers import end_with_parent, no_worker_left
 from epi2expr_jax.ending import sparing_children
 from epi2expr_jax.errors import InputError, collect
-from epi2expr_jax.files import is_partial
+from epi2expr_jax.files import (
+    file_record,
+    is_partial,
+    only_writer,
+    read_json,
+    sha256,
+    write_json,
+)
 from epi2expr_jax.genome import listing
 
 FLAGS = flags.FLAGS
@@ -53,28 +59,90 @@ class Conversion:
 
     Attributes:
         targets: each file and its result.
-        is_current: whether a result that is there is what is wanted now.
+        settings: what the results depend on besides their files, as JSON has it.
         sheet: the tracks that the results make up, if a sheet was given; `where` it will lie.
-        failed: files that could not be downloaded, and why.
+        digests: sha256 of the files of which the sheet says it.
+        fetch: downloads those of the given files that have a URL; says which could not be had.
     """
 
     targets: dict[pathlib.Path, pathlib.Path]
-    is_current: Callable[[pathlib.Path], bool] = lambda target: True
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     sheet: TrackSheet | None = None
-    failed: Mapping[pathlib.Path, InputError] = dataclasses.field(default_factory=dict)
+    digests: Mapping[pathlib.Path, str] = dataclasses.field(default_factory=dict)
+    fetch: Callable[[Collection[pathlib.Path]], Mapping[pathlib.Path, InputError]] = (
+        lambda sources: {}
+    )
 
     def wanted(self) -> dict[pathlib.Path, pathlib.Path]:
-        """Those of the targets that are to be made: not there, not current, older than their
-        sources. A source that is done may be gone, if the sheet has its URL."""
-        return {
-            source: target
-            for source, target in self.targets.items()
-            if not (target.exists() and self.is_current(target) and not _is_newer(source, target))
-        }
+        """Those of the targets that are to be made: not there, damaged, of other settings or of
+        another source. A source that is done may be gone, if the sheet has its URL."""
+        pairs = tqdm(self.targets.items(), "looking at results", unit="file", disable=None)
+        return {source: target for source, target in pairs if not self._is_done(source, target)}
+
+    def _is_done(self, source: pathlib.Path, target: pathlib.Path) -> bool:
+        try:
+            made = read_json(_record(target), "record", "")
+        except InputError:  # none, or damaged: nobody knows what the result is of
+            return False
+        same = self.settings == made.get("settings")
+        return (
+            same
+            and _is(source, self.digests.get(source), made.get("source"))
+            and target.exists()
+            and file_record(target) == made.get("result")
+        )
 
 
-def _is_newer(source: pathlib.Path, target: pathlib.Path) -> bool:
-    return source.exists() and source.stat().st_mtime > target.stat().st_mtime
+def _record(target: pathlib.Path) -> pathlib.Path:
+    """Where is written what a result was made of, and its own checksum."""
+    return target.with_name(target.name + ".json")
+
+
+def _stamp(source: pathlib.Path) -> dict[str, int]:
+    """What tells without reading that a file is the one it was; nothing, if it is gone.
+
+    Its change time cannot be set as its modification time can, by `cp -p` and the like.
+    """
+    if not source.exists():
+        return {}
+    stat = source.stat()
+    return {"bytes": stat.st_size, "changed_ns": stat.st_ctime_ns}
+
+
+def _is(source: pathlib.Path, digest: str | None, known: Any) -> bool:
+    """Whether a file is the one of a record."""
+    if not isinstance(known, dict) or digest not in (None, known.get("sha256")):
+        return False
+    now = _stamp(source)
+    return now.items() <= known.items() or (
+        now["bytes"] == known.get("bytes") and sha256(source) == known.get("sha256")
+    )
+
+
+def _make(
+    make: Make[T],
+    settings: Mapping[str, Any],
+    source: pathlib.Path,
+    target: pathlib.Path,
+    digest: str | None,
+    *,
+    progress: bool,
+) -> T:
+    """Make one result, and then the record of what it was made of."""
+    before = _stamp(source)
+    said = make(source, target, progress=progress)
+    of = {**before, "sha256": sha256(source)}
+    with collect() as problems:
+        with problems.part():
+            Source(str(source), digest).require_sha256(of["sha256"])
+        if before != _stamp(source):
+            found = "a file that changed while it was read"
+            problems.add(str(source), found, "a whole file", "run the same command again")
+        if problems:
+            target.unlink()
+    content = {"source": of, "settings": settings, "result": file_record(target)}
+    write_json(_record(target), content)
+    return said
 
 
 def of_files(flag: str, texts: Iterable[str], out: pathlib.Path, suffix: str) -> Conversion:
@@ -111,13 +179,15 @@ def of_sheet(sheet: TrackSheet, out: pathlib.Path, suffix: str, unit: str = "") 
         InputError: if two results would be one file, or are of one file; if their sheet would take
             the place of the one that is given.
     """
-    pairs, tracks = [], []
+    pairs, tracks, digests = [], [], {}
     for track in sheet.tracks:
         results = []
         for source in track.sources:
             name = "-".join(filter(None, (track.cell, track.assay, source.replicate)))
             target = out.absolute() / (name + suffix)
             pairs.append((pathlib.Path(source.location), target))
+            if source.sha256:
+                digests[pathlib.Path(source.location)] = source.sha256
             results.append(Source(str(target), replicate=source.replicate))
         tracks.append(dataclasses.replace(track, sources=tuple(results), unit=unit or track.unit))
     where = out / f"tracks{suffix.removesuffix('.bw')}.csv"
@@ -126,7 +196,7 @@ def of_sheet(sheet: TrackSheet, out: pathlib.Path, suffix: str, unit: str = "") 
             found = "a sheet that the sheet of the results would overwrite"
             problems.add(sheet.where, found, "two files", "choose another --out")
         _check_collisions(sheet.where, pairs)
-    return Conversion(dict(pairs), sheet=TrackSheet(str(where), tuple(tracks)))
+    return Conversion(dict(pairs), sheet=TrackSheet(str(where), tuple(tracks)), digests=digests)
 
 
 def _check_collisions(where: str, pairs: Iterable[tuple[pathlib.Path, pathlib.Path]]) -> None:
@@ -164,63 +234,75 @@ def convert(conversion: Conversion, make: Make[T], workers: int = 1) -> dict[pat
         Results that were made, and what `make` said of them.
 
     Raises:
-        InputError: naming every file that could not be converted, when the others are.
+        InputError: naming every file that could not be converted, when the others are; if another
+            process is at it.
     """
-    wanted = {
-        source: target
-        for source, target in conversion.wanted().items()
-        if source not in conversion.failed
-    }
-    for folder in {target.parent for target in conversion.targets.values()}:
-        folder.mkdir(parents=True, exist_ok=True)
-    made: dict[pathlib.Path, T] = {}
-    bar = tqdm(total=len(wanted), desc="files", unit="file", disable=None)
-    with collect() as problems, bar as progress:
-        for error in conversion.failed.values():
+    folders = {target.parent for target in conversion.targets.values()}
+    with contextlib.ExitStack() as locks:
+        for folder in sorted(folders):
+            locks.enter_context(only_writer(folder))
+            folder.mkdir(exist_ok=True)
+        _clear(conversion.targets.values())
+        try:
+            return _convert(conversion, make, workers)
+        finally:
+            _clear(conversion.targets.values())
+
+
+def _clear(targets: Iterable[pathlib.Path]) -> None:
+    """Remove what killed processes left of results that were on their way."""
+    for target in targets:
+        for path in target.parent.glob(f"{glob.escape(target.name)}.*"):
+            if is_partial(path):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _convert(conversion: Conversion, make: Make[T], workers: int) -> dict[pathlib.Path, T]:
+    wanted, made = conversion.wanted(), {}
+    with collect() as problems:
+        for source, error in conversion.fetch(wanted).items():
             problems.extend(error.problems)
-        for source, result in _results(wanted, make, workers):
-            with problems.part(), _naming(source):
-                made[wanted[source]] = result()
-            progress.update()
+            wanted.pop(source, None)
+        whole = functools.partial(_make, make, conversion.settings)
+        tasks = {
+            source: (target, conversion.digests.get(source)) for source, target in wanted.items()
+        }
+        with tqdm(total=len(wanted), desc="files", unit="file", disable=None) as progress:
+            for source, result in _results(tasks, whole, workers):
+                with problems.part(), _naming(source):
+                    made[wanted[source]] = result()
+                progress.update()
     if conversion.sheet:
         write_sheet(conversion.sheet, pathlib.Path(conversion.sheet.where))
     return made
 
 
 def _results(
-    wanted: Mapping[pathlib.Path, pathlib.Path], make: Make[T], workers: int
+    tasks: Mapping[pathlib.Path, tuple], make: Callable[..., T], workers: int
 ) -> Iterator[tuple[pathlib.Path, Callable[[], T]]]:
     """Each source as it is done, and a function that gives what `make` said, or raises it."""
-    if min(workers, len(wanted)) <= 1:
-        for source, target in wanted.items():
-            yield source, functools.partial(make, source, target, progress=True)
+    if min(workers, len(tasks)) <= 1:
+        for source, task in tasks.items():
+            yield source, functools.partial(make, source, *task, progress=True)
         return
     # Spawned: no handle of a file is shared with a worker.
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, context, _end_with_parent) as pool:
-        with sparing_children():
-            running = {
-                pool.submit(make, source, target, progress=False): source
-                for source, target in wanted.items()
-            }
+    with (
+        no_worker_left() as end,
+        concurrent.futures.ProcessPoolExecutor(workers, context, end_with_parent) as pool,
+    ):
         try:
+            with sparing_children():
+                running = {
+                    pool.submit(make, source, *task, progress=False): source
+                    for source, task in tasks.items()
+                }
             for done in concurrent.futures.as_completed(running):
                 yield running[done], done.result
         except BaseException:
+            end.set()  # a pool that closes waits for what its workers are at
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _end_with_parent() -> None:
-    """In a worker: a killed parent must not leave it at work on what a rerun makes, too."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 @contextlib.contextmanager
@@ -267,11 +349,11 @@ def define_conversion(flag: str, files: str) -> None:
 def conversion_from_flags(
     flag: str,
     suffix: str,
+    settings: Mapping[str, Any],
     unit: str = "",
-    is_current: Callable[[pathlib.Path], bool] = lambda target: True,
     check: Callable[[pathlib.Path], None] = lambda path: None,
 ) -> Conversion:
-    """What the command line asks for, downloaded; `check` is of downloads, as in `Download`.
+    """What the command line asks for; `check` is of downloads, as in `Download`.
 
     Raises:
         InputError: as `of_files`, `read_sheet` and `of_sheet`, or if it is not one of the two.
@@ -283,14 +365,15 @@ def conversion_from_flags(
             "command line", found, f"--{flag} or --tracks", "see --help for an example"
         )
     if texts:
-        return dataclasses.replace(of_files(f"--{flag}", texts, out, suffix), is_current=is_current)
+        return dataclasses.replace(of_files(f"--{flag}", texts, out, suffix), settings=settings)
     mirrors = parse_mirrors(FLAGS.mirror)
     folder = pathlib.Path(FLAGS.downloads) if FLAGS.downloads else out / "downloads"
     sheet = localise(read_sheet(FLAGS.tracks), folder)
-    conversion = dataclasses.replace(of_sheet(sheet, out, suffix, unit), is_current=is_current)
-    lacking = conversion.wanted()
-    downloads = [item for item in track_downloads(sheet.tracks, check) if item.target in lacking]
-    if not downloads:
-        return conversion
-    failed = fetch(with_mirrors(downloads, mirrors), folder, limits_from_flags())
-    return dataclasses.replace(conversion, failed=failed)
+    downloads = with_mirrors(track_downloads(sheet.tracks, check), mirrors)
+
+    def fetch_some(sources: Collection[pathlib.Path]) -> Mapping[pathlib.Path, InputError]:
+        lacking = [item for item in downloads if item.target in sources]
+        return fetch(lacking, folder, limits_from_flags()) if lacking else {}
+
+    conversion = of_sheet(sheet, out, suffix, unit)
+    return dataclasses.replace(conversion, settings=settings, fetch=fetch_some)

@@ -1,7 +1,8 @@
 """Files over the network: resumed, retried, paced, checked. Which files: `sources`.
 
-A file is whole or absent: it grows as NAME.part and is renamed when its length and sha256 agree.
-The sha256 that a URL gave first is kept in a lock file and required from then on.
+A file is whole or absent: it grows as NAME.part and is renamed when its length, sha256 and content
+are as they should be. Several programs may download into one folder. The sha256 that a URL gave
+first is kept in a lock file and required from then on.
 """
 
 import contextlib
@@ -20,10 +21,11 @@ import requests
 import urllib3
 from tqdm import tqdm
 
+from data_prep.work.content import require_content
+from data_prep.work.lock_file import LOCK, LockFile
 from epi2expr_jax.errors import InputError, collect
-from epi2expr_jax.files import read_json, sha256, write_json
+from epi2expr_jax.files import only_writer, sha256, write_json
 
-LOCK = "downloads.lock.json"
 _PIECE = 1 << 18
 _LONGEST_PAUSE_S = 60.0
 _PASSING = (408, 425, 429)  # besides 5xx: errors that may be gone on the next attempt
@@ -96,7 +98,7 @@ def fetch(
     """
     limits = limits or Limits()
     folder.mkdir(parents=True, exist_ok=True)
-    lock = _Lock(folder / LOCK)
+    lock = LockFile(folder)
     pace = _Pace(limits.bytes_per_s)
     stop = threading.Event()
     wanted = list({item.target: item for item in downloads}.values())
@@ -132,30 +134,6 @@ def fetch(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return {item.target: error for item, error in zip(wanted, found, strict=True) if error}
-
-
-class _Lock:
-    """The lock file: URL to `bytes` and `sha256` of what it gave first."""
-
-    def __init__(self, path: pathlib.Path):
-        self._path = path
-        self._guard = threading.Lock()
-        self._known: dict[str, dict] = {}
-        if path.exists():
-            remedy = "restore it, or delete it to record the checksums again"
-            self._known = read_json(path, "lock file", remedy)
-            for record in self._known.values():
-                if not (isinstance(record, dict) and {"bytes", "sha256"} <= set(record)):
-                    found, expected = f"no readable lock file ({record})", "bytes and sha256 a URL"
-                    raise InputError(str(path), found, expected, remedy)
-
-    def get(self, url: str) -> dict | None:
-        return self._known.get(url)
-
-    def record(self, url: str, size: int, sha256: str) -> None:
-        with self._guard:
-            self._known[url] = {"bytes": size, "sha256": sha256}
-            write_json(self._path, self._known)
 
 
 class _Pace:
@@ -208,7 +186,7 @@ class _Transfer:
     def __init__(
         self,
         item: Download,
-        lock: _Lock,
+        lock: LockFile,
         limits: Limits,
         pace: _Pace,
         meter: _Meter,
@@ -232,11 +210,11 @@ class _Transfer:
     def run(self) -> None:
         """Have the file. Raises InputError."""
         try:
-            if self.item.target.exists():
-                self._check_there()
-                return
-            self.item.target.parent.mkdir(parents=True, exist_ok=True)
-            self._fetch()
+            with only_writer(self.item.target):  # others may download into the same folder
+                if self.item.target.exists():
+                    self._check_there()
+                else:
+                    self._fetch()
         except OSError as error:
             raise self._problem(
                 f"a file that cannot be read or written: {error}", "free space, or give permission"
@@ -252,6 +230,13 @@ class _Transfer:
                 f"sha256 {self.expected}, as the sheet or {LOCK} says",
                 "remove the file and run the same command again",
             )
+        try:
+            require_content(self.item.target, self.item.target.name)
+            self.item.check(self.item.target)
+        except InputError as error:
+            found = error.problems[0].found
+            remedy = f"remove the file, and its entry in {LOCK} if it has one"
+            raise self._problem(found, remedy) from None
         self.lock.record(self.item.urls[0], size, digest)
 
     def _fetch(self) -> None:
@@ -364,6 +349,7 @@ class _Transfer:
                 self._drop()
                 raise _Refused(f"{have:,} bytes, {wanted:,} {whose}")
         try:
+            require_content(self.part, self.item.target.name)
             self.item.check(self.part)
         except InputError as error:
             self._drop()

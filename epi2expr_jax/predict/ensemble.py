@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from epi2expr_jax.inputs.track_cache import TrackCache
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
 from epi2expr_jax.models.config import ModelConfig, Reads
 from epi2expr_jax.predict.inference import on_scale, predict_runs
+from epi2expr_jax.predict.training_store import find_store
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training.runs import Run
 from epi2expr_jax.training.splits import Fold
@@ -59,6 +61,7 @@ class Ensemble:
         folds: the frozen folds, which say what each model never saw.
         signal: what they were trained on; None for a run of an older version whose own store was
             not found.
+        run_dir: where the run lies.
     """
 
     card: dict[str, Any]
@@ -67,6 +70,7 @@ class Ensemble:
     folds: dict[str, Fold]
     members: tuple[Member, ...]
     signal: TrainedSignal | None = None
+    run_dir: pathlib.Path = pathlib.Path()
 
     @property
     def runs(self) -> list[Run]:
@@ -87,12 +91,13 @@ class Ensemble:
         """The store that the models were trained on.
 
         Args:
-            path: where it lies now; by default where training read it.
+            path: where it lies now; by default where training read it, as seen from the root or
+                from the run.
 
         Raises:
-            InputError: if that is another store.
+            InputError: if it is not there, or that is another store.
         """
-        store = WindowStore.open(path or self.card["store"]["path"])
+        store = WindowStore.open(find_store(self.run_dir, self.card, path))
         if store.checksum() != self.card["store_checksum"]:
             raise other_store(store, self.card)
         return store

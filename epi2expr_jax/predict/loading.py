@@ -20,9 +20,11 @@ from epi2expr_jax.inputs.dataset import InputConfig
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
 from epi2expr_jax.models import model_named
 from epi2expr_jax.predict.ensemble import Ensemble, Member, other_store
+from epi2expr_jax.predict.training_store import find_store
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.one_run import parts_of
+from epi2expr_jax.training.parts import Part
 from epi2expr_jax.training.runs import Run
 from epi2expr_jax.training.splits import read_splits
 from epi2expr_jax.training.targets import TargetScale
@@ -40,11 +42,19 @@ def load(run_dir: str | os.PathLike, store: str | os.PathLike | None = None) -> 
             training read it. Not looked at where the card says what the signal was.
 
     Raises:
-        InputError: if training has not finished, the directory is not a run, or its card does not
-            say what its signal was and `store` is not the store it was trained on.
+        InputError: if training has not finished, the directory is not a run, what is in it has
+            changed since, or its card does not say what its signal was and `store` is not the store
+            it was trained on.
     """
     run_dir = pathlib.Path(run_dir)
     card = checkpoint.read_finished(run_dir)
+    with checkpoint.fields_named(run_dir):
+        return _loaded(run_dir, card, store)
+
+
+def _loaded(
+    run_dir: pathlib.Path, card: dict[str, Any], store: str | os.PathLike | None
+) -> Ensemble:
     made = model_named(card["model"], str(run_dir))
     signal = _trained_signal(run_dir, card, store)
     parts: dict[Any, list[Member]] = {}
@@ -55,7 +65,8 @@ def load(run_dir: str | os.PathLike, store: str | os.PathLike | None = None) -> 
             for row in population["runs"]
         ]
         rows = population["runs"]
-        part = checkpoint.Part(run_dir / population["weights"], rows)
+        part = Part(run_dir / population["weights"], rows)
+        checkpoint.require_unchanged(part.path, population.get("weights_sha256"))
         _, params, stats = parts_of(model_config)
         weights = part.restore({"params": params, "stats": stats})
         keep = [i for i, row in enumerate(population["runs"]) if row["status"] != "quarantined"]
@@ -64,9 +75,17 @@ def load(run_dir: str | os.PathLike, store: str | os.PathLike | None = None) -> 
             every = Member(model_config, tuple(runs), tuple(scales), weights)
             parts.setdefault(model_config, []).append(every.only(keep))
     members = [_joined(own) for own in parts.values()]
-    folds = {fold.name: fold for fold in read_splits(run_dir / "splits.json")}
+    splits = run_dir / "splits.json"
+    checkpoint.require_unchanged(splits, card.get("splits_sha256"))
+    folds = {fold.name: fold for fold in read_splits(splits)}
     return Ensemble(
-        card, InputConfig(**card["input_config"]), card["target"], folds, tuple(members), signal
+        card,
+        InputConfig(**card["input_config"]),
+        card["target"],
+        folds,
+        tuple(members),
+        signal,
+        run_dir,
     )
 
 
@@ -79,7 +98,7 @@ def _trained_signal(
     if "converted" in card:
         return TrainedSignal.of_depth(card["store"]["assays"])
     try:
-        path = pathlib.Path(store or card["store"]["path"])
+        path = find_store(run_dir, card, store)
         own = WindowStore.open(path)
         if own.checksum() != card["store_checksum"]:
             raise other_store(own, card)
@@ -94,7 +113,7 @@ def _trained_signal(
         said += " and kept in the card"
     except OSError as error:
         said += f", and not kept in the card ({error.strerror})"
-    warnings.warn(said, stacklevel=3)
+    warnings.warn(said, stacklevel=4)
     return signal
 
 

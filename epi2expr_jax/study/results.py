@@ -61,7 +61,7 @@ def _publish(staged: pathlib.Path, record: pathlib.Path, about: dict[str, Any]) 
         old = folder / name
         if old.is_dir() and not old.is_symlink():
             shutil.rmtree(old)
-        elif name not in sums:
+        elif name not in sums or (staged / name).is_dir():
             old.unlink(missing_ok=True)
         if name in sums:
             (staged / name).replace(old)

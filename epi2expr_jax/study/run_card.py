@@ -3,22 +3,26 @@
 import dataclasses
 import pathlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from epi2expr_jax.errors import InputError
+from epi2expr_jax.errors import InputError, Problem, collect
 from epi2expr_jax.files import is_partial, write_parquet
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
+from epi2expr_jax.predict.training_store import places
 from epi2expr_jax.study.lookup import Study
-from epi2expr_jax.training import checkpoint
+from epi2expr_jax.training import checkpoint, parts
 from epi2expr_jax.training.many_runs import Log
 from epi2expr_jax.training.one_run import QUARANTINED
 
 
-def begin(study: Study, run_dir: pathlib.Path, resume: bool, command: str) -> dict[str, Any]:
-    """The run card to go on with: a new one, written, or that of the same request interrupted.
+def asked(study: Study, run_dir: pathlib.Path, resume: bool, command: str) -> dict[str, Any]:
+    """The run card to go on with: a new one, or that of the same request interrupted.
+
+    Nothing is written; see `begin`.
 
     Args:
         resume: whether to go on with an interrupted run.
@@ -28,16 +32,12 @@ def begin(study: Study, run_dir: pathlib.Path, resume: bool, command: str) -> di
         InputError: if the directory holds a run of another request, or something else.
     """
     request, store = study.request, study.store
-    asked = {"request": request.as_json(), "store_checksum": store.checksum()}
+    wanted = {"request": request.as_json(), "store_checksum": store.checksum()}
     trained = TrainedSignal.of(store.manifest, request.input_config.transform)
     if (run_dir / checkpoint.RUN_CARD).exists():
         card = checkpoint.read_card(run_dir)
-        changed = [
-            f"{name}={card['request'].get(name)!r}, now {value!r}"
-            for name, value in asked["request"].items()
-            if card["request"].get(name) != value
-        ]
-        if card["store_checksum"] != asked["store_checksum"]:
+        changed = list(_changes(card["request"], wanted["request"]))
+        if card["store_checksum"] != wanted["store_checksum"]:
             changed.append("the store's contents")
         if changed or not resume:
             raise InputError(
@@ -47,19 +47,19 @@ def begin(study: Study, run_dir: pathlib.Path, resume: bool, command: str) -> di
                 "name another run directory, or delete this one",
             )
         return {"signal": trained.as_json(), **card}  # cards of older versions lack it
-    if run_dir.exists() and not all(map(is_partial, run_dir.iterdir())):
+    there = run_dir.iterdir() if run_dir.exists() else ()
+    if not all(is_partial(path) or path.suffix == ".lock" for path in there):
         raise InputError(
             str(run_dir),
             "files that are not a run",
             "an empty or new directory",
             "name another run directory",
         )
-    run_dir.mkdir(parents=True, exist_ok=True)
-    card = {
-        **asked,
+    return {
+        **wanted,
         "status": "training",
         "store": {
-            "path": str(store.path),
+            **places(store.path, run_dir),
             "cells": store.manifest.cells,
             "assays": store.manifest.assays,
             "genes": len(store.genes),
@@ -80,8 +80,45 @@ def begin(study: Study, run_dir: pathlib.Path, resume: bool, command: str) -> di
         "seconds": 0.0,
         "populations": [],
     }
-    checkpoint.write_card(run_dir, card)
-    return card
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any], within: str = "") -> Iterator[str]:
+    """Each setting that is another one now, in words."""
+    for name in {**before, **now}:
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _changes(old, new, f"{within}{name}.")
+        elif old != new:
+            yield f"{within}{name}={old!r}, now {new!r}"
+
+
+def begin(run_dir: pathlib.Path, card: dict[str, Any]) -> None:
+    """Make the run directory and write its card, if it is new."""
+    if not (run_dir / checkpoint.RUN_CARD).exists():
+        run_dir.mkdir(parents=True, exist_ok=True)
+        checkpoint.write_card(run_dir, card)
+
+
+def reopen_damaged(run_dir: pathlib.Path, card: dict[str, Any]) -> list[Problem]:
+    """What of a finished run has changed since: such weights go, and the run is no longer finished.
+
+    Returns:
+        What has changed; of nothing, nothing is done.
+    """
+    written = {part["weights"]: part.get("weights_sha256") for part in card["populations"]}
+    written["splits.json"] = card.get("splits_sha256")
+    problems = collect()
+    for name, checksum in written.items():
+        with problems.part():
+            checkpoint.require_unchanged(run_dir / name, checksum)
+    changed = [problem.where for problem in problems.found]
+    for part in run_dir.glob("checkpoints/*/*/best-*/"):
+        if str(part) in changed:
+            parts.remove_part(part)
+    if changed:
+        card["status"] = "training"
+        checkpoint.write_card(run_dir, card)
+    return problems.found
 
 
 def finish(study: Study, run_dir: pathlib.Path, card: dict[str, Any], seconds: float) -> int:
@@ -91,13 +128,13 @@ def finish(study: Study, run_dir: pathlib.Path, card: dict[str, Any], seconds: f
         seconds: how long this process has trained.
 
     Returns:
-        How many runs, of other processes, are not there yet.
+        How many runs are not there yet, of other processes or damaged.
     """
     folder = run_dir / "checkpoints"
     found: dict[str, dict[str, Any]] = {}
     populations = []
     for group in sorted(path for path in folder.iterdir() if path.is_dir()):
-        for part in checkpoint.read_parts(group, "best"):
+        for part in parts.read_parts(group, "best")[0]:
             rows = [record for record in part.records if record["run_id"] not in found]
             if len(rows) < len(part.records):
                 continue  # the same runs, trained twice by processes that did not know it
@@ -125,7 +162,7 @@ def finish(study: Study, run_dir: pathlib.Path, card: dict[str, Any], seconds: f
     }
     checkpoint.write_card(run_dir, card)
     for group in folder.iterdir():
-        checkpoint.remove_states(group)
+        parts.remove_states(group)
     return 0
 
 

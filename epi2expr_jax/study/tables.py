@@ -121,7 +121,8 @@ class Table:
                 same = (a == b) | (np.isnan(a) & np.isnan(b))
                 difference = np.abs(np.subtract(a, b, where=~same, out=np.zeros(len(a))))
                 difference = np.where(np.isnan(difference), np.inf, difference)
-                off |= difference > TOLERANCE * np.maximum(1, np.abs(b))
+                size = np.where(np.isfinite(b), np.abs(b), 1)
+                off |= difference > TOLERANCE * np.maximum(1, size)
                 most = max(most, difference.max(initial=0))
             else:
                 a, b = (column.astype(object).where(column.notna(), "") for column in (old, new))

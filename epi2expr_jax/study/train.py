@@ -7,17 +7,19 @@ import pathlib
 import signal
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import numpy as np
 
+from epi2expr_jax.ending import saving
 from epi2expr_jax.errors import InputError, OutOfMemory, Problem
+from epi2expr_jax.files import only_writer
 from epi2expr_jax.study import run_card
 from epi2expr_jax.study.lookup import Group, Share, Study
 from epi2expr_jax.study.request import TrainRequest
-from epi2expr_jax.training import checkpoint
+from epi2expr_jax.training import checkpoint, parts
 from epi2expr_jax.training.many_runs import Lanes, Log, Population
 from epi2expr_jax.training.one_run import QUARANTINED, RUNNING, RunState
 from epi2expr_jax.training.planning import plan_memory
@@ -99,20 +101,31 @@ def train(
     study.models()  # before there is a run directory: one that makes no sense is refused
     if study.left_out:
         watcher.warns(study.left_out)
-    card = run_card.begin(study, run_dir, machine.resume, command)
-    if card["status"] == "complete":
-        watcher.says(f"{run_dir} is complete: nothing to do")
-        return card
-    if card["versions"] != checkpoint.versions():
-        watcher.says("note: other versions or device than at the start; see the run card")
-    chrom = list(study.store.genes.chrom)
-    write_splits(run_dir / "splits.json", request.cv, request.split_seed, study.folds, chrom)
-    with _sigterm() as asked_to_stop:
-        for group in study.groups(machine.share, machine.data_limit, watcher.reading):
-            _Training(group, run_dir, machine, watcher, asked_to_stop).run()
-    missing = run_card.finish(study, run_dir, card, time.time() - started)
+    shared = machine.share.count > 1
+    with only_writer(run_dir / machine.share.name if shared else run_dir):
+        card = run_card.asked(study, run_dir, machine.resume, command)
+        if card["status"] == "complete":
+            damage = run_card.reopen_damaged(run_dir, card)
+            if not damage:
+                watcher.says(f"{run_dir} is complete: nothing to do")
+                return card
+            for problem in damage:
+                watcher.warns(f"made again: {problem.where}: {problem.found}")
+        if card["versions"] != checkpoint.versions():
+            watcher.says("note: other versions or device than at the start; see the run card")
+        groups = study.groups(machine.share, machine.data_limit, watcher.reading)
+        trainings = [_Training(group, run_dir, machine, watcher) for group in groups]
+        # All that can be refused has been.
+        run_card.begin(run_dir, card)
+        chrom = list(study.store.genes.chrom)
+        write_splits(run_dir / "splits.json", request.cv, request.split_seed, study.folds, chrom)
+        for training in trainings:
+            training.run()
+        missing = run_card.finish(study, run_dir, card, time.time() - started)
     if missing:
-        watcher.says(f"{run_dir}: this share is done; {missing} runs of other processes are not")
+        watcher.says(
+            f"{run_dir}: this share is done; {missing} runs are not, of other processes or damaged"
+        )
     return card
 
 
@@ -125,23 +138,22 @@ class _Training:
         run_dir: pathlib.Path,
         machine: Machine,
         watcher: Watcher,
-        asked_to_stop: list[int],
     ):
         self.group, self.machine, self.watcher = group, machine, watcher
-        self.asked_to_stop = asked_to_stop
         self.folder = run_dir / "checkpoints" / group.name
-        self.parts = checkpoint.Parts(self.folder / machine.share.name)
         lanes = Lanes.default(machine.devices)
         at_once = machine.runs_at_once
         self.memory = plan_memory(group.trainer, group.runs, group.cache, lanes, at_once=at_once)
 
     def run(self) -> None:
         """Train until no run is left, saving as asked; less memory is tried where it is short."""
+        self.parts = parts.Parts(self.folder / self.machine.share.name)
         at_once = self.memory.at_once
         while True:
             population = self._population(at_once)
             try:
-                self._to_the_end(population)
+                with saving() as asked_to_stop:
+                    self._to_the_end(population, asked_to_stop)
             except OutOfMemory:
                 lanes = self.memory.lanes.count
                 if population.chunks <= 1:
@@ -163,13 +175,13 @@ class _Training:
         runs, trainer = self.group.runs, self.group.trainer
         index = {run.run_id: i for i, run in enumerate(runs)}
         logs = [Log() for _ in runs]
-        for part in checkpoint.read_parts(self.folder, "best"):
+        for part in self._whole("best"):
             for record in part.records:
                 if record["run_id"] in index:
                     logs[index[record["run_id"]]] = Log(**record["log"])
         # A run's newest state, whichever process saved it.
-        newest: dict[int, tuple[int, checkpoint.Part, int]] = {}
-        for part in checkpoint.read_parts(self.folder, "state"):
+        newest: dict[int, tuple[int, parts.Part, int]] = {}
+        for part in self._whole("state"):
             for row, record in enumerate(part.records):
                 i = index.get(record["run_id"])
                 epochs = len(record["log"]["train_loss"])
@@ -196,7 +208,14 @@ class _Training:
             self.memory.lanes, at_once, (states, logs),
         )  # fmt: skip
 
-    def _to_the_end(self, population: Population) -> None:
+    def _whole(self, kind: str) -> list[parts.Part]:
+        """The parts that are as they were written; the runs of others are trained again."""
+        whole, damage = parts.read_parts(self.folder, kind)
+        for problem in damage:
+            self.watcher.warns(f"left out, its runs train again: {problem.where}: {problem.found}")
+        return whole
+
+    def _to_the_end(self, population: Population, asked_to_stop: list[int]) -> None:
         genes = self.group.inputs.train.sum(axis=1)
         self.watcher.begins(self.group.name, population, genes)
         rounds = 0
@@ -205,16 +224,16 @@ class _Training:
                 with contextlib.closing(population.advance()) as chunks:
                     for advanced in chunks:
                         self.watcher.advances(advanced)
-                        if self.asked_to_stop:
+                        if asked_to_stop:
                             break
                 rounds += 1
                 if (
                     not population.alive
-                    or self.asked_to_stop
+                    or asked_to_stop
                     or rounds % self.machine.checkpoint_every == 0
                 ):
                     self._save(population)
-                if self.asked_to_stop:
+                if asked_to_stop:
                     self.parts.close()
                     self.watcher.says("stopped by SIGTERM; all is saved, the same command resumes")
                     raise SystemExit(128 + signal.SIGTERM)
@@ -269,18 +288,3 @@ def _quarantine(population: Population, i: int) -> str:
         f"quarantined: {run.run_id} ({run.cell} {run.label} {run.fold} seed {run.seed}): its loss "
         f"was not finite in epoch {log.epochs}, {where}"
     )
-
-
-@contextlib.contextmanager
-def _sigterm() -> Iterator[list[int]]:
-    """A list that is no longer empty once the process was asked to end (preemption)."""
-    asked: list[int] = []
-    try:
-        before = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
-    except ValueError:  # not the main thread: whoever runs it handles signals
-        yield asked
-        return
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGTERM, before)

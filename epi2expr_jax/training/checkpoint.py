@@ -1,17 +1,20 @@
 """What a run directory keeps: Orbax checkpoints of any state, and the run card.
 
-Orbax writes a checkpoint under another name and renames it; the run card is written last. So
-nothing partial is ever taken for whole.
+A checkpoint has its name once it is whole and on disk; the run card is written last. So nothing
+partial is ever taken for whole. What is damaged later no longer has the checksum that was written.
 """
 
 import contextlib
-import dataclasses
+import functools
 import hashlib
 import importlib.metadata
+import json
+import logging
 import os
 import pathlib
 import platform
 import shutil
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,18 +22,24 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.files import read_json, sha256, write_json
+from epi2expr_jax.files import read_json, sha256, whole_folder, write_json
 from epi2expr_jax.genome import listing
 from epi2expr_jax.models.weights import flatten
 from epi2expr_jax.store.arrays import CONTEXT
 
 RUN_CARD = "run_card.json"
 RUN_CARD_VERSION = 1
-_NUMBER = "-" + 6 * "[0-9]"  # of a part, in the names of its files
+_FIELDS = {
+    "status": str,
+    "request": dict,
+    "store_checksum": str,
+    "store": dict,
+    "populations": list,
+}
+CHANGED = "it has another checksum than what was written"
 
 
 def _context(*, use_ocdbt: bool = True, **_: Any) -> ts.Context:
@@ -49,33 +58,60 @@ def save(path: pathlib.Path, tree: Any) -> None:
     Raises:
         InputError: if the disk refuses.
     """
-    with _checkpointer() as checkpointer, _writing(path):
-        checkpointer.save(path.resolve(), args=ocp.args.PyTreeSave(_flat(tree)), force=True)
-        checkpointer.wait_until_finished()
+    write(path, named(tree))
 
 
-def _flat(tree: Any) -> dict[str, np.ndarray]:
+def write(path: pathlib.Path, flat: dict[str, Any]) -> None:
+    """As `save`, of arrays by name."""
+    try:
+        with whole_folder(path) as place, _quiet():
+            # Within, where also what it leaves after an error will be removed.
+            _checkpointer().save(place / "made", args=ocp.args.PyTreeSave(flat))
+            for file in (place / "made").iterdir():
+                file.rename(place / file.name)
+            (place / "made").rmdir()
+            shutil.rmtree(path, ignore_errors=True)
+    except (OSError, ValueError) as error:
+        raise refused(path, error) from error
+
+
+def refused(path: pathlib.Path, error: Exception) -> InputError:
+    """The error for a disk that does."""
+    return InputError(
+        str(path),
+        f"a checkpoint that could not be written ({str(error).splitlines()[0][-200:]})",
+        "room and permission to write",
+        "free space, then run the same command again: it resumes",
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """What Orbax raises is reported; that each of its threads prints it, too, helps nobody."""
+    log, before = logging.getLogger("absl"), threading.excepthook
+
+    def ours(record: logging.LogRecord) -> bool:
+        return f"{os.sep}orbax{os.sep}" not in record.pathname
+
+    def hook(args: Any) -> None:
+        if not type(args.thread).__module__.startswith("orbax."):
+            before(args)
+
+    log.addFilter(ours)
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+        log.removeFilter(ours)
+
+
+def named(tree: Any) -> dict[str, np.ndarray]:
+    """The arrays of a tree by name, on the host."""
     return {name.replace("/", "."): np.asarray(leaf) for name, leaf in flatten(tree).items()}
 
 
-def _as_replicas(flat: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Arrays as this process's replicas of global ones, if there are several processes.
-
-    Orbax writes an array of one process's own only for the first process. Of a replicated array it
-    writes the replica it is told to; here there is no other.
-    """
-    count = jax.process_count()
-    if count == 1:
-        return flat
-    devices = [next(d for d in jax.devices() if d.process_index == i) for i in range(count)]
-    sharding = NamedSharding(Mesh(np.array(devices), ("process",)), PartitionSpec())
-    return {
-        name: jax.make_array_from_process_local_data(sharding, leaf, leaf.shape)
-        for name, leaf in flat.items()
-    }
-
-
-def _checkpointer() -> ocp.AsyncCheckpointer:
+def _checkpointer() -> ocp.Checkpointer:
     """Of this process alone: processes train different runs, at their own pace."""
     here, types = jax.process_index(), ocp.type_handlers
     options = ocp.options.MultiprocessingOptions()
@@ -93,146 +129,92 @@ def _checkpointer() -> ocp.AsyncCheckpointer:
             (jax.Array, arrays), (np.ndarray, types.NumpyHandler())
         ),
     )
-    return ocp.AsyncCheckpointer(handler, multiprocessing_options=options)
-
-
-@contextlib.contextmanager
-def _writing(path: pathlib.Path) -> Iterator[None]:
-    """Says clearly what the disk refuses."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        raise InputError(
-            str(path),
-            f"a checkpoint that could not be written ({str(error).splitlines()[0][:300]})",
-            "room and permission to write",
-            "free space, then run the same command again: it resumes",
-        ) from error
+    return ocp.Checkpointer(handler, multiprocessing_options=options)
 
 
 def restore(path: pathlib.Path, template: Any) -> Any:
     """Read a checkpoint into the structure of `template` (arrays or `jax.ShapeDtypeStruct`s).
 
     Raises:
-        InputError: listing all leaves that are missing, surplus or of another shape.
+        InputError: if it cannot be read; listing all leaves that are missing, surplus or of another
+            shape.
     """
-    with _checkpointer() as checkpointer:
-        metadata = checkpointer.metadata(path.resolve()).item_metadata
-        stored = {name.replace(".", "/"): tuple(leaf.shape) for name, leaf in metadata.items()}
-        wanted = {name: tuple(leaf.shape) for name, leaf in flatten(template).items()}
-        wrong = [
-            f"{name} {stored.get(name, 'absent')} for {wanted.get(name, 'nothing')}"
-            for name in sorted(stored.keys() | wanted.keys())
-            if stored.get(name) != wanted.get(name)
-        ]
-        if wrong:
-            raise InputError(
-                str(path),
-                f"{len(wrong)} arrays that do not fit the model: {listing(wrong, 8)}",
-                "a checkpoint of this model and version",
-                "use the configuration and version that the run card names",
-            )
-        asked = {
-            name.replace("/", "."): ocp.RestoreArgs(restore_type=np.ndarray, dtype=leaf.dtype)
-            for name, leaf in flatten(template).items()
-        }
-        flat = checkpointer.restore(path.resolve(), args=ocp.args.PyTreeRestore(restore_args=asked))
-    leaves = [flat[name.replace("/", ".")] for name in flatten(template)]
+    wanted = flatten(template)
+    with _damage_named(path), _quiet():
+        stored = _checkpointer().metadata(path.resolve()).item_metadata
+        if stored is None:
+            raise ValueError("no readable _METADATA")
+        shapes = {name.replace(".", "/"): tuple(leaf.shape) for name, leaf in stored.items()}
+    wrong = [
+        f"{name} {shapes.get(name, 'absent')} for {found if found is not None else 'nothing'}"
+        for name in sorted(shapes.keys() | wanted.keys())
+        for found in [tuple(wanted[name].shape) if name in wanted else None]
+        if shapes.get(name) != found
+    ]
+    if wrong:
+        raise InputError(
+            str(path),
+            f"{len(wrong)} arrays that do not fit the model: {listing(wrong, 8)}",
+            "a checkpoint of this model and version",
+            "use the configuration and version that the run card names",
+        )
+    asked = {
+        name.replace("/", "."): ocp.RestoreArgs(restore_type=np.ndarray, dtype=leaf.dtype)
+        for name, leaf in wanted.items()
+    }
+    with _damage_named(path), _quiet():
+        flat = _checkpointer().restore(
+            path.resolve(), args=ocp.args.PyTreeRestore(restore_args=asked)
+        )
+        leaves = [flat[name.replace("/", ".")] for name in wanted]
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
 
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """A checkpoint of some runs, and what is known of each.
-
-    Attributes:
-        path: the checkpoint, arrays stacked on `R`.
-        records: one a row, as they were saved.
-    """
-
-    path: pathlib.Path
-    records: list[dict[str, Any]]
-
-    def restore(self, template: Any) -> Any:
-        """Its rows in the structure of `template`, which is that of one run.
-
-        Raises:
-            InputError: listing all leaves that are missing, surplus or of another shape.
-        """
-        rows = len(self.records)
-        stacked = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape), leaf.dtype), template
-        )
-        return restore(self.path, stacked)
+@contextlib.contextmanager
+def _damage_named(path: pathlib.Path) -> Iterator[None]:
+    """Whatever Orbax makes of a checkpoint whose files are cut short, gone or changed."""
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise damaged(path, str(error)) from error
 
 
-class Parts:
-    """The checkpoints of the runs of one process, written in the background.
-
-    `state-N` holds all of the runs under way, and only the newest is kept; `best-N` holds the best
-    weights of those that ended since. The records of the rows lie next to each as `NAME.json`,
-    written first: a part is whole when its checkpoint is.
-
-    Args:
-        folder: of this process alone; other processes have folders next to it.
-    """
-
-    def __init__(self, folder: pathlib.Path):
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        for leftover in folder.glob("*orbax-checkpoint-tmp*"):
-            shutil.rmtree(leftover, ignore_errors=True)  # of a save that was killed
-        numbers = [int(path.stem.split("-")[1]) for path in folder.glob(f"*{_NUMBER}.json")]
-        self._number = max(numbers, default=0)
-        self._checkpointer = _checkpointer()
-
-    def save(self, ended: tuple[list, Any], under_way: tuple[list, Any]) -> None:
-        """Begin to write what has ended and what is under way, each as records and arrays.
-
-        Raises:
-            InputError: if the disk refuses, this time or in the background before.
-        """
-        self.wait()
-        self._number += 1
-        for kind, (records, tree) in (("best", ended), ("state", under_way)):
-            if records:
-                path = self.folder / f"{kind}-{self._number:06d}"
-                write_json(path.with_suffix(".json"), records, sort_keys=False)
-                with _writing(path):
-                    args = ocp.args.PyTreeSave(_as_replicas(_flat(tree)))
-                    self._checkpointer.save(path.resolve(), args=args, force=True)
-
-    def wait(self) -> None:
-        """Until everything is written; then older states go.
-
-        Raises:
-            InputError: if the disk refuses.
-        """
-        with _writing(self.folder):
-            self._checkpointer.wait_until_finished()
-        # A newer number, of whichever kind, holds all that is under way.
-        for path in self.folder.glob(f"state{_NUMBER}.json"):
-            if int(path.stem.split("-")[1]) < self._number:
-                shutil.rmtree(path.with_suffix(""), ignore_errors=True)
-                path.unlink()
-
-    def close(self) -> None:
-        """Wait, and end the background writing."""
-        self.wait()
-        self._checkpointer.close()
-
-
-def read_parts(folder: pathlib.Path, kind: str) -> list[Part]:
-    """All whole parts of a kind (`state` or `best`) in a folder of processes' folders.
+def readable(path: pathlib.Path) -> None:
+    """Read a checkpoint of any shape.
 
     Raises:
-        InputError: if the records of one cannot be read.
+        InputError: if it cannot be read.
     """
-    return [
-        Part(path.with_suffix(""), read_json(path, "list of runs", "train again", list))
-        for path in sorted(folder.glob(f"*/{kind}{_NUMBER}.json"))
-        if path.with_suffix("").is_dir()
-    ]
+    with _damage_named(path), _quiet():
+        _checkpointer().restore(path.resolve())
+
+
+def damaged(path: pathlib.Path, how: str) -> InputError:
+    """The error for what is no longer as it was written."""
+    found = f"damage ({(how or 'nothing to read').splitlines()[0][:300]})"
+    remedy = "copy the run again, or run its experiments.train command again: it repairs"
+    return InputError(str(path), found, "what was written", remedy)
+
+
+def require_unchanged(path: pathlib.Path, written: str | None) -> None:
+    """Check a checkpoint, or a file, of a run card: once a process, unless it changes.
+
+    Args:
+        written: its checksum; None, of a card of an older version, passes.
+
+    Raises:
+        InputError: if it has changed or is gone.
+    """
+    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    states = [(str(file), file.stat()) for file in files]
+    now = tuple((name, state.st_size, state.st_mtime_ns) for name, state in states)
+    if written is not None and (not files or _sha256_once(path, now) != written):
+        raise damaged(path, CHANGED if files else "it is gone")
+
+
+@functools.lru_cache
+def _sha256_once(path: pathlib.Path, _: tuple) -> str:
+    return files_sha256(path)
 
 
 def files_sha256(path: pathlib.Path) -> str:
@@ -245,19 +227,16 @@ def files_sha256(path: pathlib.Path) -> str:
     return digest.hexdigest()
 
 
-def remove_states(folder: pathlib.Path) -> None:
-    """Remove what only an interrupted training needs."""
-    for path in [*folder.glob("*/state-*"), *folder.glob("*/*orbax-checkpoint-tmp*")]:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-
-
 def write_card(run_dir: pathlib.Path, card: dict[str, Any]) -> None:
     """Write the run card, whole or not at all."""
-    content = {"version": RUN_CARD_VERSION, **card}
-    write_json(run_dir / RUN_CARD, content, sort_keys=False)  # people read it from the top
+    content = json.loads(json.dumps({"version": RUN_CARD_VERSION, **card}))
+    content.pop("sha256", None)
+    sealed = {**content, "sha256": _card_sha256(content)}
+    write_json(run_dir / RUN_CARD, sealed, sort_keys=False)  # people read it from the top
+
+
+def _card_sha256(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_card(run_dir: str | os.PathLike) -> dict[str, Any]:
@@ -275,7 +254,35 @@ def read_card(run_dir: str | os.PathLike) -> dict[str, Any]:
             f"version {RUN_CARD_VERSION}",
             "use the version of epi2expr_jax that made it",
         )
+    written = card.pop("sha256", None)  # cards of older versions have none
+    if written not in (None, _card_sha256(card)):
+        found, remedy = (
+            "a run card that has changed",
+            "copy the run again, or delete and retrain it",
+        )
+        raise InputError(str(path), found, "the run card as it was written", remedy)
+    with fields_named(run_dir):
+        for name, kind in _FIELDS.items():
+            if not isinstance(card.get(name, kind()), kind):
+                raise TypeError(f"{name} is a {type(card[name]).__name__}")
     return card
+
+
+@contextlib.contextmanager
+def fields_named(run_dir: str | os.PathLike) -> Iterator[None]:
+    """For what is made of a run card: one with fields missing or of another kind is told as such.
+
+    Raises:
+        InputError: for a `LookupError`, `TypeError`, `ValueError` or `AttributeError`.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        found = f"fields that make no sense ({type(error).__name__}: {error})"
+        expected, remedy = "a run card as it was written", "copy the run again, or retrain it"
+        raise InputError(f"{run_dir}/{RUN_CARD}", found, expected, remedy) from error
 
 
 def read_finished(run_dir: str | os.PathLike) -> dict[str, Any]:
@@ -285,10 +292,10 @@ def read_finished(run_dir: str | os.PathLike) -> dict[str, Any]:
         InputError: if it has not, or if there is no run card.
     """
     card = read_card(run_dir)
-    if card["status"] != "complete":
+    if card.get("status") != "complete":
         raise InputError(
             str(run_dir),
-            f"training that is {card['status']}",
+            f"training that is {card.get('status', 'not begun')}",
             "a finished run",
             "run the same experiments.train command again: it resumes",
         )

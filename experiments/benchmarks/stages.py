@@ -24,9 +24,9 @@ from epi2expr_jax.models import REGISTRY, ChromoformerConfig
 from epi2expr_jax.models.chromoformer_torch import to_torch
 from epi2expr_jax.models.cnn import CnnConfig
 from epi2expr_jax.predict.inference import predict_runs
-from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.many_runs import Lanes, Population, pairs_of
 from epi2expr_jax.training.one_run import PRECISIONS
+from epi2expr_jax.training.parts import Parts
 from experiments.benchmarks import chromoformer, cnn
 from experiments.benchmarks.made_up import (
     ASSAYS,
@@ -321,7 +321,7 @@ def _host_costs(model: str, runs: int, small: bool) -> dict[str, Any]:
     members, states = trained.snapshot()
     records = [{"run_id": str(member)} for member in members]
     with tempfile.TemporaryDirectory() as folder:
-        parts = checkpoint.Parts(pathlib.Path(folder))
+        parts = Parts(pathlib.Path(folder))
         blocked = seconds(lambda: parts.save(([], None), (records, states)))
         saved = blocked + seconds(parts.close)
     return {

@@ -2,7 +2,7 @@
 
 import collections
 import contextlib
-import importlib.util
+import importlib
 import pathlib
 import sys
 import time
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from epi2expr_jax.errors import InputError
+from epi2expr_jax.errors import collect
 from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.study.train import Machine, Watcher, train
 from epi2expr_jax.training.many_runs import Population
@@ -73,11 +73,14 @@ class Shown(Watcher):
     """
 
     def __init__(self, run_dir: pathlib.Path, names: Iterable[str] = ()):
-        package = {"tensorboard": "tensorboardX", "wandb": "wandb"}
-        missing = [package[name] for name in names if not importlib.util.find_spec(package[name])]
-        if missing:
-            found = f"no {', '.join(missing)} in this Python environment"
-            raise InputError("--track", found, "the extra `track`", _INSTALL)
+        with collect() as problems:
+            for name in names:
+                package = {"tensorboard": "tensorboardX", "wandb": "wandb"}[name]
+                try:
+                    importlib.import_module(package)
+                except ImportError as error:
+                    found = f"no {package} that works in this Python environment ({error})"
+                    problems.add(f"--track={name}", found, "the extra `track`", _INSTALL)
         self._run_dir, self._names = run_dir, tuple(names)
         self._trackers: list[Tracker] = []
 

@@ -133,8 +133,8 @@ def test_alignments_of_a_sheet_become_tracks_of_another(tmp_path, program):
     write_reads(random_reads(50), tmp_path / "a.tagAlign")
     (tmp_path / "sheet.csv").write_text("cell,assay,path,unit\nE003,DNase,a.tagAlign,depth\n")
     out = tmp_path / "out"
-    (out / "E003-DNase.depth.bw.reads").mkdir(parents=True)
-    (out / "E003-DNase.depth.bw.reads" / "0").write_bytes(b"killed")
+    (out / "E003-DNase.depth.bw.0.partial.reads").mkdir(parents=True)
+    (out / "E003-DNase.depth.bw.0.partial.reads" / "0").write_bytes(b"killed")
 
     def run(how=program, **sizes):
         genome = tmp_path / "genome.chrom.sizes"
@@ -153,6 +153,7 @@ def test_alignments_of_a_sheet_become_tracks_of_another(tmp_path, program):
     assert bases(track.sources[0].location)["chr1"].sum() > 0
     assert sorted(path.name for path in out.iterdir()) == [
         "E003-DNase.depth.bw",
+        "E003-DNase.depth.bw.json",
         "tracks.depth.csv",
     ]
     assert run(**SIZES) == "1 were done\n"

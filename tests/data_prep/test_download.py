@@ -12,15 +12,16 @@ from distributed import LocalCluster
 
 from data_prep import download
 from data_prep.build_store import build
-from data_prep.work.transfer import LOCK
+from data_prep.work.lock_file import LOCK
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.store.window_store import WindowStore
-from tests.data_prep.bad_server import CONTENT, QUICK
+from tests.data_prep.bad_server import QUICK
 
 
 def test_the_program_downloads_a_sheet_and_says_what_is_there(
-    server, tmp_path, command_line, capsys
+    server, track, tmp_path, command_line, capsys
 ):
+    server.files = dict.fromkeys(["a.bw", "b.bw"], track.read_bytes())
     sheet, out = tmp_path / "sheet.csv", tmp_path / "out"
     rows = [f"E1,A,{server.url}/good/a.bw", f"E2,A,{server.url}/404/b.bw"]
     sheet.write_text("\n".join(["cell,assay,url", *rows]) + "\n")
@@ -28,7 +29,7 @@ def test_the_program_downloads_a_sheet_and_says_what_is_there(
     command_line(download.define_flags, f"--tracks={sheet}", f"--out={out}", mirror)
     download.main()
     assert sorted(path.name for path in out.iterdir()) == ["a.bw", "b.bw", LOCK]
-    assert (out / "b.bw").read_bytes() == CONTENT
+    assert (out / "b.bw").read_bytes() == track.read_bytes()
     assert f"{out}: 2 files, whole; checksums in {out / LOCK}" in capsys.readouterr().out
 
 
@@ -111,7 +112,7 @@ def test_tracks_that_cannot_be_had_are_named_and_the_others_built(
         build(config, QUICK)
     refused, page, other = caught.value.problems
     assert "HTTP 404" in refused.found
-    assert "no bigWig: an HTML" in page.found
+    assert "a web page instead of the file" in page.found
     assert "sha256" in other.expected
     with pytest.raises(InputError) as caught:  # which genes stay follows from all tracks
         build(dataclasses.replace(config, store=str(tmp_path / "c"), min_covered=0.5), QUICK)

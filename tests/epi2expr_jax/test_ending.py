@@ -78,6 +78,23 @@ def test_it_ends_in_time_with_one_line_and_all_its_children(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_while_it_is_imported_it_ends_at_once():
+    """JAX alone takes a second."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiments.train", "--help"], cwd=ROOT, stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE, env={**os.environ, "PYTHONVERBOSE": "1"},
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith(b"import 'jax.version'"):
+            process.send_signal(signal.SIGINT)
+            break
+    said = process.communicate(timeout=20)[1]
+    assert process.returncode == 130
+    assert b"stopped by Ctrl-C\n" in said
+    assert b"Traceback" not in said
+
+
 def test_what_saves_is_asked_in_the_main_thread_and_signals_are_as_before():
     before = signal.getsignal(signal.SIGTERM)
     with saving() as asked:

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from epi2expr_jax.scores import table as scoring
+from epi2expr_jax.study import tables
 from experiments import evaluate as program
 
 RANKED = {"low": 0.61, "high": 0.79, "simultaneous_low": 0.55, "simultaneous_high": 0.85}
@@ -44,8 +45,9 @@ def test_a_simple_model_is_named_only_where_it_is_surely_better():
 @pytest.fixture
 def run_dir(made_up_run, tmp_path):
     made_up_run(("E003", "E116"), assays={"DNase": 0.8, "H3K9me3": 0.1}).write(tmp_path / "run")
-    calls = pd.DataFrame({"called": [True, False, True]})
+    calls = tables.CALLS.read(tmp_path / "run").iloc[:3].assign(called=[True, False, True])
     calls.to_csv(tmp_path / "run" / "calls.csv", index=False)
+    (tmp_path / "run" / "evaluate.json").unlink()
     return tmp_path / "run"
 
 

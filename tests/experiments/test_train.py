@@ -32,7 +32,7 @@ def command(store, run_dir, *more):
 def states(run_dir):
     """The whole checkpoints of runs under way."""
     found = (run_dir / "checkpoints").glob("*/*/state-*")
-    return sorted(path for path in found if path.is_dir() and "tmp" not in path.name)
+    return sorted(path for path in found if path.is_dir() and "partial" not in path.name)
 
 
 @pytest.fixture(scope="module")

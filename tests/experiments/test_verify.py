@@ -2,18 +2,23 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from epi2expr_jax import files
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.scores.comparison import compare_models
+from epi2expr_jax.scores.table import score_table
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study import lookup, run_card
 from epi2expr_jax.study.train import train
 from epi2expr_jax.training import checkpoint
-from experiments.verify import verify
+from experiments.cli.certificate import CERTIFICATE, read_certificate
+from experiments.verify import Verification, verify
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -159,6 +164,87 @@ def test_better_scores_than_the_predictions_give_are_found(run_dir):
     table["pearson"] = np.minimum(1, table.pearson + 0.2)
     table.to_csv(path, index=False)
     assert "scores" in failures(run_dir, quick=True)
+
+
+def test_every_column_that_is_reported_is_made_again(run_dir):
+    """Whoever changes tables and makes the records fit is found, table by table."""
+    made = pd.read_parquet(run_dir / "predictions.parquet").assign(model="ridge")
+    made.to_parquet(run_dir / "baselines.parquet")  # as if the model had been compared with ridge
+    scores = score_table(made)
+    compared = compare_models({"promoter_cnn": scores, "ridge": scores})
+    compared.to_csv(run_dir / "baselines.csv", index=False)
+    for name, columns in (
+        ("metrics.parquet", ("n", "constant", "constant_observed", "auc", "pearson_raw")),
+        ("ranking.csv", ("n_genes", "r2", "training_sd", "rank_low", "simultaneous_low")),
+        ("groups.csv", ("pearson", "n_folds")),
+        ("calls.csv", ("lead", "q", "called")),
+        ("baselines.csv", ("lead", "auc")),
+        ("history.parquet", ("validation_loss",)),
+    ):
+        path = run_dir / name
+        packed = path.suffix == ".parquet"
+        table = pd.read_parquet(path) if packed else pd.read_csv(path)
+        for row, column in enumerate(columns):  # each in a row of its own
+            old = table.at[row, column]
+            table.at[row, column] = (
+                not old if table[column].dtype == bool else -9 - np.nan_to_num(old)
+            )
+        table.to_parquet(path) if packed else table.to_csv(path, index=False)
+    card = checkpoint.read_card(run_dir)
+    sums = {"history_sha256": checkpoint.files_sha256(run_dir / "history.parquet")}
+    checkpoint.write_card(run_dir, card | sums)
+    (run_dir / "evaluate.json").unlink()
+    found = failures(run_dir, quick=True)
+    assert set(found) == {"history", "scores"}
+    rows = re.findall(r"(\S+): found (\d+) of \d+ rows differ", found["scores"])
+    assert dict(rows) == {"metrics.parquet": "5", "ranking.csv": "5", "groups.csv": "2",
+                          "calls.csv": "3", "baselines.csv": "2"}  # fmt: skip
+
+
+def test_damaged_results_are_claims_that_fail(run_dir):
+    (run_dir / "metrics.parquet").write_bytes(b"PAR1")
+    (run_dir / "calls.csv").write_bytes(b"\xff\xfe")
+    claims = {claim.name: claim for claim in verify(run_dir, quick=True)}
+    found = {claim.name: claim.found for claim in claims.values() if claim.holds is False}
+    assert set(found) == {"results", "scores"}
+    assert claims["quality"].holds is None
+    assert "not predicted again" in claims["predictions"].found
+    assert "metrics.parquet" in found["results"]
+    assert "calls.csv" in found["results"]
+
+
+def test_a_verify_that_begins_leaves_no_older_certificate(run_dir, monkeypatch):
+    """Whether it crashes, is killed, or is refused."""
+    verify(run_dir, quick=True)
+    monkeypatch.setattr(Verification, "weights", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        verify(run_dir, quick=True)
+    assert read_certificate(run_dir) is None
+    monkeypatch.undo()
+    verify(run_dir, quick=True)
+    with pytest.raises(InputError):
+        verify(run_dir, str(run_dir / "nowhere.zarr"))
+    assert read_certificate(run_dir) is None
+
+
+def test_what_changes_while_it_is_verified_voids_the_certificate(run_dir, monkeypatch):
+    changing = Verification.scores
+
+    def scores(self):
+        (run_dir / "calls.csv").write_text("another evaluation\n")
+        return changing(self)
+
+    monkeypatch.setattr(Verification, "scores", scores)
+    verify(run_dir, quick=True)
+    assert read_certificate(run_dir).changed == ("calls.csv",)
+
+
+def test_two_do_not_verify_one_run_at_once(run_dir):
+    with (
+        files.only_writer(run_dir / CERTIFICATE),
+        pytest.raises(InputError, match="one writer at a time"),
+    ):
+        verify(run_dir, quick=True)
 
 
 def test_an_unfinished_run_is_refused(run_dir):

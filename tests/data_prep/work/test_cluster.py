@@ -1,9 +1,12 @@
 """Dask clusters whose tasks fail, whose workers die, and that are not fit for the work."""
 
+import contextlib
 import os
 import pathlib
 import signal
 import sys
+import tempfile
+import time
 from collections import Counter
 
 import pytest
@@ -13,6 +16,7 @@ from data_prep.formats.track_sheet import read_sheet
 from data_prep.work import cluster
 from data_prep.work.cluster import join, local, run_each
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import only_writer
 
 NEEDED = ["data_prep.formats.bin_means"]  # which the workers must be able to import
 
@@ -22,8 +26,16 @@ def tracks(roadmap):
     return read_sheet(roadmap / "tracks.csv").tracks
 
 
-def test_tasks_that_fail_and_workers_that_die_are_tried_again(tracks, tmp_path):
-    """One task fails once, one kills its worker, one fails whenever it is tried."""
+def test_tasks_that_fail_and_workers_that_die_are_tried_again(tracks, tmp_path, monkeypatch):
+    """One task fails once, one kills its worker, one fails whenever it is tried.
+
+    Then Ctrl-C, which ends workers at work at once; of them, and of those that a killed program
+    left, no folder stays.
+    """
+    scratch = tmp_path / "scratch"
+    (scratch / "epi2expr-workers-killed").mkdir(parents=True)
+    (scratch / "epi2expr-workers-alive").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     fails, kills, broken, *sound = tracks
 
     def task(track, folder):
@@ -37,8 +49,17 @@ def test_tasks_that_fail_and_workers_that_die_are_tried_again(tracks, tmp_path):
         if track == kills and tries == 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    with local(2, 1) as client, pytest.raises(InputError) as caught:
-        run_each(client, task, tracks, "trying", str(tmp_path), retries=2)
+    alive = only_writer(scratch / "epi2expr-workers-alive")
+    with contextlib.suppress(KeyboardInterrupt), alive, local(2, 1) as client:
+        with pytest.raises(InputError) as caught:
+            run_each(client, task, tracks, "trying", str(tmp_path), retries=2)
+        asleep = [client.submit(time.sleep, 60, pure=False) for _ in range(2)]
+        while sum(map(len, client.processing().values())) < len(asleep):
+            time.sleep(0.02)
+        begin = time.monotonic()
+        raise KeyboardInterrupt
+    assert time.monotonic() - begin < 2
+    assert [path.name for path in scratch.iterdir()] == ["epi2expr-workers-alive"]
     (problem,) = caught.value.problems
     assert problem.where == f"{broken.cell}-{broken.assay}"
     assert problem.found == "RuntimeError: broken for good (3 attempts)"

@@ -15,6 +15,7 @@ import pytest
 from data_prep.formats.track_sheet import Source, Track, TrackSheet
 from data_prep.work.conversion import convert, of_files, of_sheet
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import only_writer
 
 
 def shout(source: pathlib.Path, target: pathlib.Path, *, progress: bool) -> int:
@@ -41,15 +42,63 @@ def given(folder):
     return of_files("--files", [str(folder / "?.txt*")], folder / "out", ".loud")
 
 
-def test_what_is_done_is_skipped_unless_its_source_is_newer(folder):
+def test_what_is_done_is_skipped_and_nothing_else_is(folder):
+    """A result counts if it is as it was made, of the same file, with the same settings."""
     out = folder / "out"
-    assert convert(given(folder), shout) == {out / "a.loud": 5, out / "b.loud": 8}
+    both = {out / "a.loud": 5, out / "b.loud": 8}
+    assert convert(given(folder), shout) == both
     assert convert(given(folder), shout) == {}
-    late = (out / "b.loud").stat().st_mtime + 5
-    os.utime(folder / "b.txt.gz", (late, late))
-    assert list(convert(given(folder), shout)) == [out / "b.loud"]
-    other = dataclasses.replace(given(folder), is_current=lambda target: target.name != "a.loud")
-    assert out / "a.loud" in convert(other, shout)
+    os.utime(folder / "a.txt", (5, 5))  # copied, say
+    assert convert(given(folder), shout) == {}
+
+    def again(damage):
+        damage()
+        made = convert(given(folder), shout)
+        assert (out / "a.loud").read_text() == (folder / "a.txt").read_text().upper()
+        assert convert(given(folder), shout) == {}
+        return list(made)
+
+    a, record = out / "a.loud", out / "a.loud.json"
+    for damage in (
+        lambda: a.write_text(""),
+        lambda: a.write_text("A.TXt"),
+        lambda: a.unlink(),
+        lambda: record.unlink(),
+        lambda: record.write_text('{"source": 3'),
+        lambda: record.write_text('{"source": 3, "settings": {}}'),
+        lambda: ((folder / "a.txt").write_text("b.txt"), os.utime(folder / "a.txt", (5, 5))),
+    ):
+        assert again(damage) == [a]
+    assert convert(dataclasses.replace(given(folder), settings={"loud": 2}), shout) == both
+
+
+def test_a_file_that_is_not_that_of_the_sheet_or_changes_gives_no_result(folder):
+    sheets = dataclasses.replace(given(folder), digests={folder / "a.txt": "0" * 64})
+    with pytest.raises(InputError, match="as the track sheet says"):
+        convert(sheets, shout)
+
+    def change(source, target, *, progress):
+        source.write_text("another")
+        return shout(source, target, progress=progress)
+
+    with pytest.raises(InputError, match="changed while it was read") as error:
+        convert(given(folder), change)
+    (problem,) = error.value.problems
+    assert problem.where == str(folder / "a.txt")
+    assert sorted(path.name for path in (folder / "out").iterdir()) == ["b.loud", "b.loud.json"]
+
+
+def test_one_program_at_a_time_writes_a_folder_and_what_the_last_left_is_removed(folder):
+    out = folder / "out"
+    out.mkdir()
+    (out / "a.loud.0123.partial.reads").mkdir()
+    (out / "b.loud.4567.partial.loud").touch()
+    with only_writer(out), pytest.raises(InputError, match=f"out: found process {os.getpid()} on"):
+        convert(given(folder), shout)
+    assert len(list(out.iterdir())) == 2, "a refused program touches nothing"
+    convert(given(folder), shout)
+    names = ["a.loud", "a.loud.json", "b.loud", "b.loud.json"]
+    assert sorted(path.name for path in out.iterdir()) == names
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -62,7 +111,7 @@ def test_bad_files_are_named_and_the_others_are_done(folder, workers):
     assert bad.found == "bad c"
     assert full.where.endswith("d.txt")
     assert "No space left" in full.found
-    assert sorted(path.name for path in (folder / "out").iterdir()) == ["a.loud", "b.loud"]
+    assert sorted(path.name for path in (folder / "out").glob("*.loud")) == ["a.loud", "b.loud"]
 
 
 def test_a_worker_that_is_killed_costs_no_problem_that_was_found(folder):
@@ -70,39 +119,52 @@ def test_a_worker_that_is_killed_costs_no_problem_that_was_found(folder):
     conversion = given(folder)
     failed = {folder / "0.txt": InputError("0.txt", "HTTP 404", "a file", "check the URL")}
     with pytest.raises(InputError) as error:
-        convert(dataclasses.replace(conversion, failed=failed), shout, 2)
+        convert(dataclasses.replace(conversion, fetch=lambda sources: failed), shout, 2)
     where = {pathlib.Path(problem.where).name: problem for problem in error.value.problems}
     assert where["0.txt"].found == "HTTP 404"
     assert "fewer --workers" in where["c.txt"].remedy
     (folder / "c.txt").write_text("c")
     convert(conversion, shout, 2)
-    assert len(list((folder / "out").iterdir())) == 3
+    assert len(list((folder / "out").glob("*.loud"))) == 3
 
 
-def test_a_killed_program_leaves_no_worker_behind(tmp_path):
-    """It would go on with what a rerun makes, too."""
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_program_that_ends_leaves_no_worker_behind(tmp_path, how):
+    """It would go on with what a rerun makes, too. Ctrl-C reaches all processes of a terminal."""
     for name in "ab":
         (tmp_path / f"{name}.bed").write_text("chr1\t0\t10\n")
     program = (
-        "import pathlib, time, tests.data_prep.slow as slow\n"
+        "import pathlib, sys, time, tests.data_prep.slow as slow\n"
         "from data_prep.work.conversion import convert, of_files\n"
         "if __name__ == '__main__':\n"
-        f"    convert(of_files('--x', [{str(tmp_path / '*.bed')!r}], pathlib.Path("
+        "    try:\n"
+        f"        convert(of_files('--x', [{str(tmp_path / '*.bed')!r}], pathlib.Path("
         f"{str(tmp_path / 'out')!r}), '.x'), slow.make, 2)\n"
+        "    except KeyboardInterrupt:\n"
+        "        sys.exit('interrupted')\n"
     )
     (tmp_path / "program.py").write_text(program)
-    environment = os.environ | {"PYTHONPATH": os.getcwd()}
-    process = subprocess.Popen([sys.executable, str(tmp_path / "program.py")], env=environment)
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "program.py")],
+        env=os.environ | {"PYTHONPATH": os.getcwd()},
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
     out, deadline = tmp_path / "out", time.time() + 60
     while len(list(out.glob("*.begun"))) < 2 and time.time() < deadline:
         time.sleep(0.05)
     workers = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
-    process.wait()
+    os.killpg(process.pid, how) if how == signal.SIGINT else process.kill()
+    begin = time.monotonic()
+    said = process.communicate()[1]
+    took = time.monotonic() - begin
     _, alive = psutil.wait_procs(workers, timeout=20)
     assert len(workers) >= 2
     assert not alive
     assert not list(out.glob("*.x"))
+    if how == signal.SIGINT:
+        assert said == b"interrupted\n"
+        assert took < 2
 
 
 def test_no_two_files_become_one_and_no_pattern_is_empty(folder):

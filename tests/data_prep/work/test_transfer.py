@@ -3,12 +3,15 @@
 import dataclasses
 import hashlib
 import json
+import os
 import time
 
 import pytest
 
-from data_prep.work.transfer import LOCK, Download, download, fetch
+from data_prep.work.lock_file import LOCK, LockFile
+from data_prep.work.transfer import Download, download, fetch
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import only_writer
 from tests.data_prep.bad_server import CONTENT, QUICK
 
 
@@ -124,11 +127,53 @@ def test_a_file_that_is_there_is_not_asked_for_but_recorded(server, tmp_path):
     assert LOCK in problem.remedy
 
 
-def test_addresses_of_other_kinds_and_broken_lock_files_are_refused(tmp_path):
+def test_addresses_of_other_kinds_are_refused(tmp_path):
     item = Download(tmp_path / "a.bin", ("ftp://example.org/a.bin",))
     with pytest.raises(InputError, match=r"a\.bin.*no http or https address"):
         download([item], tmp_path, QUICK)
-    for text in ("{", "[]", '{"https://x/a": {"bytes": 1}}'):
-        (tmp_path / LOCK).write_text(text)
-        with pytest.raises(InputError, match=f"{LOCK}: found no readable lock file"):
-            fetch([item], tmp_path, QUICK)
+
+
+def test_what_is_not_what_its_name_says_is_neither_kept_nor_recorded(server, track, tmp_path):
+    """Sent, or put there by the user, or recorded by a version that did not look."""
+    whole = track.read_bytes()
+    server.files = {"a.bw": b"<html>Please log in</html>", "b.bw": whole[: len(whole) // 2]}
+    folder = tmp_path / "new"
+    items = [Download(folder / name, (f"{server.url}/good/{name}",)) for name in server.files]
+    sent = fetch(items, folder, QUICK)
+    assert list(folder.iterdir()) == []
+    (folder / LOCK).write_text(
+        json.dumps(
+            {
+                item.urls[0]: {
+                    "bytes": len(content),
+                    "sha256": hashlib.sha256(content).hexdigest(),
+                }
+                for item, content in zip(items, server.files.values(), strict=True)
+            }
+        )
+    )
+    for item in items:
+        item.target.write_bytes(server.files[item.target.name])
+    there = fetch(items, folder, QUICK)
+    for errors in (sent, there):
+        page, half = (str(errors[item.target]) for item in items)
+        assert "a web page instead of the file" in page
+        assert "a truncated bigWig" in half
+    assert f"its entry in {LOCK}" in str(there[items[0].target])
+
+
+def test_two_programs_share_a_folder_but_not_a_file(server, tmp_path):
+    """Another program is at one file, and records a third meanwhile."""
+    first, second = (Download(tmp_path / n, (f"{server.url}/good/{n}",)) for n in "ab")
+    other = LockFile(tmp_path)
+
+    def record(path):
+        other.record("https://x/c", 1, "00")
+
+    second = dataclasses.replace(second, check=record)
+    with only_writer(first.target):
+        found = fetch([first, second], tmp_path, QUICK)
+    assert list(found) == [first.target]
+    assert f"found process {os.getpid()} on" in str(found[first.target])
+    assert set(json.loads((tmp_path / LOCK).read_text())) == {"https://x/c", second.urls[0]}
+    assert fetch([first, second], tmp_path, QUICK) == {}

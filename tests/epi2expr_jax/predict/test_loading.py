@@ -121,6 +121,40 @@ def test_a_damaged_card_is_refused(save, tmp_path):
         load(tmp_path / "nothing")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"populations": {}}, {"populations": [{}]}, {"store": 3}, {"model": []},
+        {"input_config": {"odd": 1}}, {"signal": 3}, {"status": None},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_card_whose_fields_make_no_sense_is_refused(save, change):
+    with pytest.raises(InputError):
+        load(save([0], **change))
+
+
+def test_what_has_changed_since_it_was_written_is_refused(save):
+    """A flipped bit in weights and splits, or a number in the card; once checked, checked again."""
+    run_dir = save([0])
+    card = checkpoint.read_card(run_dir)
+    weights, splits = run_dir / "best-0", run_dir / "splits.json"
+    card["populations"][0]["weights_sha256"] = checkpoint.files_sha256(weights)
+    card["splits_sha256"] = checkpoint.files_sha256(splits)
+    checkpoint.write_card(run_dir, card)
+    load(run_dir)
+    for path in (max((weights / "d").iterdir(), key=lambda p: p.stat().st_size), splits):
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+        with pytest.raises(InputError, match="found damage"):
+            load(run_dir)
+        path.write_bytes(whole)
+    path = run_dir / checkpoint.RUN_CARD
+    path.write_text(path.read_text().replace('"deviation": 1.0', '"deviation": 1.5'))
+    with pytest.raises(InputError, match="a run card that has changed"):
+        load(run_dir)
+
+
 def test_weights_of_another_shape_are_refused(save):
     run_dir = save([0, 1])
     card = json.loads((run_dir / checkpoint.RUN_CARD).read_text())

@@ -6,32 +6,36 @@ import pytest
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.study.lookup import Share, Study
-from epi2expr_jax.study.run_card import begin, finish
+from epi2expr_jax.study.run_card import asked, begin, finish
 from epi2expr_jax.study.train import Machine, train
 from epi2expr_jax.training import checkpoint
 
 
 def test_it_begins_with_what_was_asked_and_typed(small_store, tmp_path, request_for):
     study = Study(request_for(small_store))
-    card = begin(study, tmp_path / "run", True, "what was typed")
+    card = asked(study, tmp_path / "run", True, "what was typed")
+    assert not (tmp_path / "run").exists()
+    begin(tmp_path / "run", card)
     assert checkpoint.read_card(tmp_path / "run") == {"version": 1, **card}
     assert (card["status"], card["command"]) == ("training", "what was typed")
     assert card["request"] == study.request.as_json()
-    again = begin(study, tmp_path / "run", True, "something else")
+    again = asked(study, tmp_path / "run", True, "something else")
     assert again == {"version": 1, **card}
-    other = Study(dataclasses.replace(study.request, seeds=2))
-    with pytest.raises(InputError, match="a run of another request \\(seeds=1, now 2\\)"):
-        begin(other, tmp_path / "run", True, "")
+    config = dataclasses.replace(study.request.train_config, epochs=3)
+    other = Study(dataclasses.replace(study.request, seeds=2, train_config=config))
+    changed = r"a run of another request \(seeds=1, now 2; train_config.epochs=2, now 3\)"
+    with pytest.raises(InputError, match=changed):
+        asked(other, tmp_path / "run", True, "")
 
 
 def test_only_what_was_left_half_written_may_lie_there(small_store, tmp_path, request_for):
     study = Study(request_for(small_store))
     (tmp_path / "run_card.json.1234.partial").touch()
-    begin(study, tmp_path, True, "")
+    begin(tmp_path, asked(study, tmp_path, True, ""))
     (tmp_path / checkpoint.RUN_CARD).unlink()
     (tmp_path / "notes.txt").touch()
     with pytest.raises(InputError, match="files that are not a run"):
-        begin(study, tmp_path, True, "")
+        asked(study, tmp_path, True, "")
 
 
 def test_it_closes_with_the_last_share(small_store, tmp_path, request_for):

@@ -1,7 +1,10 @@
 """The training loop: what it leaves in a run directory, and what it refuses."""
 
 import dataclasses
+import errno
 import json
+import shutil
+import sys
 
 import numpy as np
 import pandas as pd
@@ -9,10 +12,12 @@ import pytest
 
 from epi2expr_jax import predict
 from epi2expr_jax.errors import InputError, OutOfMemory
+from epi2expr_jax.files import only_writer
 from epi2expr_jax.models import REGISTRY
 from epi2expr_jax.predict.held_out import predict_held_out
 from epi2expr_jax.study import lookup
 from epi2expr_jax.study.evaluate import evaluate
+from epi2expr_jax.study.lookup import Share
 from epi2expr_jax.study.request import published
 from epi2expr_jax.study.train import Machine, Watcher, train
 from epi2expr_jax.training import checkpoint
@@ -237,3 +242,59 @@ def test_a_quarantined_run_is_named_with_epoch_and_step(
     assert broken[0]["run_id"] not in set(
         pd.read_parquet(tmp_path / "run" / "predictions.parquet").run_id
     )
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_damaged_weights_of_a_finished_run_are_told_and_trained_again(
+    finished, small_store, tmp_path, request_for, same_weights
+):
+    """One flipped bit; and splits, of which nothing needs to be trained."""
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished, run_dir)
+    (weights,) = run_dir.glob("checkpoints/3-assay/*/best-*/d")
+    flip(max(weights.iterdir(), key=lambda path: path.stat().st_size))
+    flip(run_dir / "splits.json")
+    with pytest.raises(InputError, match=r"best-00000\d: found damage \(it has another checksum"):
+        predict.load(run_dir)
+    heard = Heard()
+    with pytest.warns(UserWarning, match=r"made again: .*(best-00000\d|splits.json): damage"):
+        train(request_for(small_store, assays=["each", "all"]), run_dir, watcher=heard)
+    assert {name for name, _ in heard.advanced} == {"3-assay"}
+    same_weights(run_dir, finished)
+    assert (run_dir / "splits.json").read_bytes() == (finished / "splits.json").read_bytes()
+
+
+def test_a_run_directory_has_one_training_at_a_time(small_store, tmp_path, request_for):
+    request, run_dir = request_for(small_store), tmp_path / "run"
+    with only_writer(run_dir), pytest.raises(InputError, match=r"found process \d+ on"):
+        train(request, run_dir)
+    assert list(tmp_path.iterdir()) == []
+    with only_writer(run_dir / "1-of-2"), pytest.raises(InputError, match="one writer"):
+        train(request, run_dir, machine=Machine(share=Share(1, 2)))
+    assert list(run_dir.iterdir()) == []
+
+
+def test_what_is_refused_late_leaves_no_run_directory(
+    small_store, tmp_path, request_for, monkeypatch
+):
+    """The device proves too small once the tracks are read."""
+    monkeypatch.setattr(
+        sys.modules[train.__module__], "plan_memory", lambda *_, **__: scarce_always()
+    )
+    with pytest.raises(OutOfMemory):
+        train(request_for(small_store), tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_save_ends_the_training(small_store, tmp_path, request_for, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "write", full)
+    with pytest.raises(InputError, match=r"could not be written .*No space left"):
+        train(request_for(small_store, folds=["fold1"]), tmp_path / "run")

@@ -9,7 +9,6 @@ import pytest
 import tensorstore as ts
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.files import write_json
 from epi2expr_jax.store.arrays import CONTEXT
 from epi2expr_jax.training import checkpoint
 
@@ -41,10 +40,7 @@ def test_saves_and_restores_use_the_threads_of_the_one_context(tmp_path, monkeyp
     monkeypatch.setattr(ts, "Context", lambda *given: made.append(original(*given)) or made[-1])
     checkpoint.save(tmp_path / "a", TREE)
     checkpoint.restore(tmp_path / "a", TREE)
-    parts = checkpoint.Parts(tmp_path / "parts")
-    parts.save(([{"run_id": "1"}], jax.tree.map(lambda x: x[None], TREE)), ([], None))
-    parts.close()
-    assert len(made) >= 3
+    assert len(made) >= 2
     for context in made:
         for threads in ("file_io_concurrency", "data_copy_concurrency"):
             assert context[threads] is CONTEXT[threads]
@@ -57,48 +53,6 @@ def test_what_does_not_fit_is_listed_together(tmp_path):
         checkpoint.restore(tmp_path / "a", other)
     for part in ("state/w (2, 3) for (2, 4)", "state/n", "state/m absent"):
         assert part in str(caught.value)
-
-
-def rows(*values):
-    """Runs of a part: what is known of them, and their arrays."""
-    return [{"run_id": str(v)} for v in values], {"w": np.array(values, np.float32)}
-
-
-NONE: tuple = ([], None)
-
-
-def test_parts_keep_the_newest_state_and_all_that_ended(tmp_path):
-    parts = checkpoint.Parts(tmp_path / "0-of-1")
-    parts.save(NONE, rows(1, 2, 3))
-    parts.save(rows(2), rows(1, 3))
-    parts.save(rows(1, 3), NONE)
-    parts.close()
-    assert checkpoint.read_parts(tmp_path, "state") == []
-    best = checkpoint.read_parts(tmp_path, "best")
-    assert [[r["run_id"] for r in part.records] for part in best] == [["2"], ["1", "3"]]
-    row = {"w": jax.ShapeDtypeStruct((), np.float32)}
-    np.testing.assert_array_equal(best[1].restore(row)["w"], [1, 3])
-
-
-def test_what_a_killed_save_left_is_never_taken_for_whole(tmp_path):
-    folder = tmp_path / "0-of-2"
-    parts = checkpoint.Parts(folder)
-    parts.save(NONE, rows(1))
-    parts.close()
-    # Killed within the second save: who its rows are is there, the arrays are not.
-    write_json(folder / "state-000002.json", rows(1)[0])
-    (folder / "state-000002.orbax-checkpoint-tmp-123").mkdir()
-    (part,) = checkpoint.read_parts(tmp_path, "state")
-    assert part.path.name == "state-000001"
-    again = checkpoint.Parts(folder)
-    assert not list(folder.glob("*tmp*"))
-    again.save(NONE, rows(4))
-    again.close()
-    (part,) = checkpoint.read_parts(tmp_path, "state")
-    assert (part.path.name, part.records) == ("state-000003", [{"run_id": "4"}])
-    assert len(list(folder.iterdir())) == 2
-    checkpoint.remove_states(tmp_path)
-    assert list(folder.iterdir()) == []
 
 
 def test_a_disk_that_refuses_is_reported(tmp_path):
@@ -143,18 +97,3 @@ def test_a_damaged_card_is_refused_by_name(tmp_path, content):
     (problem,) = caught.value.problems
     assert problem.where == str(tmp_path / checkpoint.RUN_CARD)
     assert "made by experiments.train" in problem.remedy
-
-
-def test_records_that_a_kill_left_half_written_are_passed_over(tmp_path):
-    """And records without arrays; damaged ones are refused by name."""
-    (tmp_path / "all" / "state-000002").mkdir(parents=True)
-    records = tmp_path / "all" / "state-000002.json"
-    write_json(records, [{"epoch": 1}])
-    (tmp_path / "all" / "state-000003.json.0a1b2c3d.partial.json").write_text("[{")
-    (part,) = checkpoint.read_parts(tmp_path, "state")
-    assert (part.path, part.records) == (records.with_suffix(""), [{"epoch": 1}])
-    parts = checkpoint.Parts(tmp_path / "all")
-    parts.close()
-    records.write_text("[{")
-    with pytest.raises(InputError, match=r"state-000002.json: found no readable list of runs"):
-        checkpoint.read_parts(tmp_path, "state")

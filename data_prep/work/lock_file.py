@@ -1,0 +1,58 @@
+"""What each URL gave first: kept in a file, and required from then on."""
+
+import pathlib
+import threading
+from typing import Any
+
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import only_writer, read_json, write_json
+
+LOCK = "downloads.lock.json"
+
+
+class LockFile:
+    """A file of `bytes` and `sha256` by URL, to which several programs may add at a time.
+
+    Args:
+        folder: where it lies, once something is recorded.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        self._path = folder / LOCK
+        self._guard = threading.Lock()
+        self._known = self._read()
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        if not self._path.exists():
+            return {}
+        remedy = "restore it, or delete it to record the checksums again"
+        known = read_json(self._path, "lock file", remedy)
+        for record in known.values():
+            if not (isinstance(record, dict) and {"bytes", "sha256"} <= set(record)):
+                found, expected = f"no readable lock file ({record})", "bytes and sha256 a URL"
+                raise InputError(str(self._path), found, expected, remedy)
+        return known
+
+    def get(self, url: str) -> dict[str, Any] | None:
+        """What a URL gave; None if nobody knows."""
+        return self._known.get(url)
+
+    def record(self, url: str, size: int, sha256: str) -> None:
+        """Keep what a URL gave.
+
+        Raises:
+            InputError: if it has given another program something else meanwhile.
+        """
+        new = {"bytes": size, "sha256": sha256}
+        if self._known.get(url) == new:
+            return
+        with self._guard, only_writer(self._path, wait=True):
+            self._known = self._read()
+            if self._known.setdefault(url, new) != new:
+                found, expected = f"sha256 {sha256}", f"{self._known[url]['sha256']}, as in {LOCK}"
+                remedy = "if the file itself has changed, delete its entry there"
+                raise InputError(url, found, expected, remedy)
+            write_json(self._path, self._known)

@@ -1,0 +1,43 @@
+"""The store that a run was trained on, wherever it or the run lies now."""
+
+import os
+import pathlib
+from typing import Any
+
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.store.manifest import MANIFEST
+
+
+def places(store: str | os.PathLike, run_dir: str | os.PathLike) -> dict[str, str]:
+    """Where a store lies, as a run card keeps it: from the root, and from the run directory."""
+    path = os.path.abspath(store)
+    return {"path": path, "relative": os.path.relpath(path, os.path.abspath(run_dir))}
+
+
+def find_store(
+    run_dir: str | os.PathLike, card: dict[str, Any], given: str | os.PathLike | None = None
+) -> pathlib.Path:
+    """Where the training store lies now.
+
+    Args:
+        given: where it is said to lie; by default the places of the run card are looked at.
+
+    Raises:
+        InputError: if there is no store in any of them.
+    """
+    if given:
+        return pathlib.Path(given)
+    written = card["store"]
+    found = [pathlib.Path(written["path"])]
+    if "relative" in written:  # cards of older versions lack it
+        found.append(pathlib.Path(os.path.normpath(run_dir / pathlib.Path(written["relative"]))))
+    for path in found:
+        if (path / MANIFEST).exists():
+            return path
+    looked = " nor at ".join(dict.fromkeys(map(str, found)))
+    raise InputError(
+        str(run_dir),
+        f"no training store at {looked}",
+        "the store that the run was trained on",
+        "give --store=PATH (in Python: store), where it lies now",
+    )

@@ -1,0 +1,173 @@
+"""What a training keeps as it goes: checkpoints of several runs, and what is known of each run."""
+
+import concurrent.futures
+import dataclasses
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from epi2expr_jax.errors import Problem, collect
+from epi2expr_jax.files import read_json, write_json
+from epi2expr_jax.training import checkpoint
+
+_NUMBER = "-" + 6 * "[0-9]"  # of a part, in the names of its files
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A checkpoint of some runs, and what is known of each.
+
+    Attributes:
+        path: the checkpoint, arrays stacked on `R`.
+        records: one a row, as they were saved.
+    """
+
+    path: pathlib.Path
+    records: list[dict[str, Any]]
+
+    def restore(self, template: Any) -> Any:
+        """Its rows in the structure of `template`, which is that of one run.
+
+        Raises:
+            InputError: if it cannot be read; listing all leaves that are missing, surplus or of
+                another shape.
+        """
+        rows = len(self.records)
+        stacked = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((rows, *leaf.shape), leaf.dtype), template
+        )
+        return checkpoint.restore(self.path, stacked)
+
+
+class Parts:
+    """The checkpoints of the runs of one process, written in the background.
+
+    `state-N` holds all of the runs under way, and only the newest is kept; `best-N` holds the best
+    weights of those that ended since. The records of the rows lie next to each as `NAME.json`,
+    written first: a part is whole when its checkpoint is. `NAME.sha256`, written last, tells
+    whether either has changed; parts of older versions have none.
+
+    Args:
+        folder: of this process alone; other processes have folders next to it.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        for leftover in [*folder.glob("*orbax-checkpoint-tmp*"), *folder.glob(f"*{_NUMBER}.*")]:
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)  # of a save that was killed
+        numbers = [int(path.stem.split("-")[1]) for path in folder.glob(f"*{_NUMBER}.json")]
+        self._number = max(numbers, default=0)
+        self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
+        self._written: concurrent.futures.Future | None = None
+
+    def save(self, ended: tuple[list, Any], under_way: tuple[list, Any]) -> None:
+        """Begin to write what has ended and what is under way, each as records and arrays.
+
+        Raises:
+            InputError: if the disk refused what was begun before.
+        """
+        self.wait()
+        self._number += 1
+        parts = []
+        for kind, (records, tree) in (("best", ended), ("state", under_way)):
+            if records:
+                path = self.folder / f"{kind}-{self._number:06d}"
+                parts.append((Part(path, records), _as_replicas(checkpoint.named(tree))))
+        self._written = self._writer.submit(self._write, parts, self._number)
+
+    def _write(self, parts: list[tuple[Part, dict[str, Any]]], number: int) -> None:
+        for part, flat in parts:
+            records = part.path.with_suffix(".json")
+            write_json(records, part.records, sort_keys=False)
+            checkpoint.write(part.path, flat)
+            write_json(part.path.with_suffix(".sha256"), _sums(part.path))
+        # A newer number, of whichever kind, holds all that is under way.
+        for path in self.folder.glob(f"state{_NUMBER}.json"):
+            if int(path.stem.split("-")[1]) < number:
+                remove_part(path.with_suffix(""))
+
+    def wait(self) -> None:
+        """Until everything is written and older states are gone.
+
+        Raises:
+            InputError: if the disk refused.
+        """
+        written, self._written = self._written, None
+        if written:
+            try:
+                written.result()
+            except OSError as error:  # of the records
+                raise checkpoint.refused(self.folder, error) from error
+
+    def close(self) -> None:
+        """Wait, and end the background writing."""
+        self.wait()
+        self._writer.shutdown()
+
+
+def _sums(path: pathlib.Path) -> dict[str, str]:
+    """Of a part: its checkpoint and its records."""
+    return {
+        "weights": checkpoint.files_sha256(path),
+        "records": checkpoint.files_sha256(path.with_suffix(".json")),
+    }
+
+
+def read_parts(folder: pathlib.Path, kind: str) -> tuple[list[Part], list[Problem]]:
+    """The parts of a kind (`state` or `best`) in a folder of processes' folders.
+
+    Returns:
+        Those that are as they were written, and what is wrong with each of the others.
+    """
+    parts: list[Part] = []
+    problems = collect()
+    for path in sorted(folder.glob(f"*/{kind}{_NUMBER}.json")):
+        if path.with_suffix("").is_dir():
+            with problems.part():
+                parts.append(_read_part(path))
+    return parts, problems.found
+
+
+def _read_part(path: pathlib.Path) -> Part:
+    part, sums = path.with_suffix(""), path.with_suffix(".sha256")
+    if not sums.exists():  # of an older version: what can be read will do
+        checkpoint.readable(part)
+    elif read_json(sums, "checksums", "train again") != _sums(part):
+        raise checkpoint.damaged(part, checkpoint.CHANGED)
+    return Part(part, read_json(path, "list of runs", "train again", list))
+
+
+def remove_part(path: pathlib.Path) -> None:
+    """Remove a checkpoint and what lies next to it."""
+    shutil.rmtree(path, ignore_errors=True)
+    for suffix in (".sha256", ".json"):
+        path.with_suffix(suffix).unlink(missing_ok=True)
+
+
+def remove_states(folder: pathlib.Path) -> None:
+    """Remove what only an interrupted training needs."""
+    for path in folder.glob("*/state-*"):
+        remove_part(path.with_suffix(""))
+
+
+def _as_replicas(flat: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Arrays as this process's replicas of global ones, if there are several processes.
+
+    Orbax writes an array of one process's own only for the first process. Of a replicated array it
+    writes the replica it is told to; here there is no other.
+    """
+    count = jax.process_count()
+    if count == 1:
+        return flat
+    devices = [next(d for d in jax.devices() if d.process_index == i) for i in range(count)]
+    sharding = NamedSharding(Mesh(np.array(devices), ("process",)), PartitionSpec())
+    return {
+        name: jax.make_array_from_process_local_data(sharding, leaf, leaf.shape)
+        for name, leaf in flat.items()
+    }

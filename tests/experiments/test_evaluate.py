@@ -35,10 +35,10 @@ def test_a_simple_model_is_named_only_where_it_is_surely_better():
         ("ridge", "DNase", 0.65, 0.05, 0.02, 0.08),
         ("linear", "DNase", 0.61, 0.01, -0.02, 0.04),
     ]
-    lines = program.format_baselines(pd.DataFrame(rows, columns=columns)).splitlines()
+    lines = program.format_baselines(pd.DataFrame(rows, columns=columns), 1.0).splitlines()
     assert lines == [
         "r by model (DNase): cnn 0.600, ridge 0.650, linear 0.610",
-        "ridge predicts better than cnn from DNase: by 0.050 (0.020 to 0.080)",
+        "A simpler model predicts better than cnn: ridge for DNase (by 0.050, 0.020 to 0.080).",
     ]
 
 

@@ -26,7 +26,7 @@ def require_usable(scores: pd.DataFrame) -> None:
         InputError: saying of how few genes they are.
     """
     if not usable(scores).any():
-        raise too_few(scores["n"].max())
+        raise too_few(int(scores["n"].max()))
 
 
 def too_few(most: int) -> InputError:

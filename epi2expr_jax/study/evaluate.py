@@ -62,6 +62,7 @@ def evaluate(
     asked = {"baselines": list(baselines), "groups": groups, "margin": margin, "claim": claim}
     with results.written(run_dir, "evaluate", **asked) as place:
         predictions = predict_held_out(ensemble, store)
+        require_usable(scoring.score_table(predictions))  # before minutes of baselines
         made = predict_baselines(ensemble, store, baselines, show) if baselines else pd.DataFrame()
         found = score(ensemble.card["model"], predictions, made, store.genes, groups)
         found[tables.QUALITY] = quality(store, found[tables.SCORES])
@@ -87,12 +88,8 @@ def score(
         model: its name.
         made: predictions of baselines; may be empty.
         genes, groups: the gene table, and its column to rank within.
-
-    Raises:
-        InputError: if there are too few genes for a single score.
     """
     scores = scoring.score_table(predictions)
-    require_usable(scores)
     found = {tables.SCORES: scores, tables.RANKING: ranking.rank_assays(scores)}
     found[tables.CALLS] = ranking.calls(scores)
     by_group = scoring.score_groups(predictions, scoring.gene_groups(predictions, genes, groups))

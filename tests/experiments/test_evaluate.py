@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.study import tables
 from experiments import evaluate as program
@@ -69,3 +70,11 @@ def test_the_program_evaluates_what_its_flags_name(run_dir, parse_flags, monkeyp
     assert "called at a false discovery rate of 5 %: 2 of 3 comparisons" in said
     assert said.index("DNase") < said.index("H3K9me3")
     assert "note: One seed: training noise is not in the interval." in said
+
+
+def test_eight_genes_are_too_few_and_nothing_is_written(made_up_run, tmp_path):
+    few = made_up_run(("E003",), {"DNase": 0.8}, genes=8, chromosomes=4, cv="chromosomes_3")
+    with pytest.raises(InputError, match=r"at most 2 held-out genes on a chromosome.*more genes"):
+        few.write(tmp_path / "run")
+    assert not list((tmp_path / "run").glob("*metrics*"))
+    assert not (tmp_path / "run" / "evaluate.json").exists()

@@ -7,7 +7,7 @@ import pytest
 from data_prep.work.content import require_content
 from epi2expr_jax.errors import InputError
 
-PACKED = gzip.compress(b"chr1\t0\t9\n" * 100)
+PACKED = gzip.compress(b"chr1\t0\t9\n" * 100, mtime=0)  # the same in every worker
 BAM_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 
 

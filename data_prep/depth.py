@@ -44,6 +44,7 @@ FLAGS = flags.FLAGS
 
 _READS = 1_000_000  # held at a time while a file is read
 _INTERVALS = 1_000_000  # written at a time
+_LONGEST_TEXT = 1 << 28  # of a BAM's header, in bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +166,8 @@ def _batches(path: pathlib.Path) -> Iterator[pd.DataFrame]:
         yield from _bam_batches(path)
         return
     seen, expected = 0, "tagAlign or BED: chrom, start and end between tabs"
-    with opened(path, expected) as file:
+    # Of positions that are none NumPy warns; pandas refuses them.
+    with opened(path, expected) as file, np.errstate(invalid="ignore"):
         try:
             with pd.read_csv(
                 file, sep="\t", header=None, usecols=[0, 1, 2], names=["chrom", "start", "end"],
@@ -178,14 +180,15 @@ def _batches(path: pathlib.Path) -> Iterator[pd.DataFrame]:
                     yield part
         except InputError:  # a ValueError, too
             raise
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             found = f"no readable reads after the first {seen:,} ({error})"
             remedy = "download it again, or give another file"
             raise InputError(str(path), found, expected, remedy) from None
 
 
 def _require_reads(path: pathlib.Path, part: pd.DataFrame) -> None:
-    bad = part[~((part["start"] >= 0) & (part["start"] <= part["end"]))]
+    fine = part["chrom"].notna() & (part["start"] >= 0) & (part["start"] <= part["end"])
+    bad = part[~fine]
     if len(bad):
         row = bad.iloc[0]
         raise InputError(
@@ -216,6 +219,8 @@ def _bam_batches(path: pathlib.Path) -> Iterator[pd.DataFrame]:
         bounds.clear()
         return table
 
+    _require_bam_header(path)
+    pysam.set_verbosity(0)  # what it finds is said below
     try:
         with pysam.AlignmentFile(str(path), "rb", check_sq=False) as file:
             for record in file.fetch(until_eof=True):
@@ -227,11 +232,30 @@ def _bam_batches(path: pathlib.Path) -> Iterator[pd.DataFrame]:
                     bounds.append(block)
                 if len(bounds) >= _READS:
                     yield batch()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, NotImplementedError) as error:
         raise InputError(
             str(path), f"no whole BAM file ({error})", "a BAM", "copy it again"
         ) from None
     yield batch()
+
+
+def _require_bam_header(path: pathlib.Path) -> None:
+    """Of a damaged one pysam prints a traceback that no program can catch."""
+    with opened(path, "a BAM") as file:
+
+        def number() -> int:
+            return int.from_bytes(file.read(4).ljust(4, b"\0"), "little")
+
+        magic = file.read(4)
+        whole = magic == b"BAM\1" and len(file.read(min(text := number(), _LONGEST_TEXT))) == text
+        for _ in range(number() if whole else 0):
+            whole = len(file.read(min(name := number(), _LONGEST_TEXT))) == name > 0
+            if not (whole and len(file.read(4)) == 4):
+                whole = False
+                break
+    if not whole:
+        found = f"no BAM with a whole header (first bytes {magic!r})"
+        raise InputError(str(path), found, "a BAM", "copy it again")
 
 
 def _blocks(start: int, cigar: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:

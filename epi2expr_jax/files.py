@@ -114,9 +114,9 @@ def only_writer(path: str | pathlib.Path, *, wait: bool = False) -> Iterator[Non
     lock = path.with_name(f".{path.name}.lock") if beside else path / ".lock"
     with _locked(lock, path, wait) as file:
         who = f"process {os.getpid()} on {platform.node()}, since {time.strftime('%F %T')}"
-        file.write(f"{who}: {' '.join(sys.argv)[:300]}")
-        file.flush()
         try:
+            file.write(f"{who}: {' '.join(sys.argv)[:300]}")
+            file.flush()
             yield
         finally:
             lock.unlink(missing_ok=True)

@@ -21,13 +21,13 @@ from collections.abc import Iterator, Mapping
 import matplotlib
 import numpy as np
 import pandas as pd
-import pyBigWig
 import xarray as xr
 from absl import flags
 from jaxtyping import Float, Int
 from scipy import stats
 from tqdm import tqdm
 
+from data_prep.formats.bigwig import create_bigwig
 from epi2expr_jax.files import as_name, read_parquet, whole, write_csv, write_parquet
 from epi2expr_jax.interpret import attribution
 from epi2expr_jax.predict.loading import load
@@ -177,13 +177,11 @@ def mean_along(
 
 
 def _write_bigwig(path: pathlib.Path, of_chrom: Mapping, sizes: Mapping[str, int]) -> None:
-    with whole(path) as place, pyBigWig.open(str(place), "w") as file:
-        file.addHeader([(chrom, sizes[chrom]) for chrom in of_chrom])
+    with create_bigwig(path, {chrom: sizes[chrom] for chrom in of_chrom}) as file:
         for chrom, (start, end, value) in of_chrom.items():
             if len(start):
-                file.addEntries(
-                    [chrom] * len(start), start.tolist(), ends=end.tolist(), values=value.tolist()
-                )
+                names = [chrom] * len(start)
+                file.add(names, start.tolist(), ends=end.tolist(), values=value.tolist())
 
 
 def _write_bedgraph(path: pathlib.Path, of_chrom: Mapping, name: str) -> None:

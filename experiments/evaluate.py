@@ -23,9 +23,12 @@ from epi2expr_jax.predict.baselines import BASELINES
 from epi2expr_jax.program import require, start
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
-from epi2expr_jax.scores.agreement import agreement, best_assays, verdict
+from epi2expr_jax.scores.agreement import agreement
+from epi2expr_jax.scores.comparison import simpler_model
+from epi2expr_jax.scores.universal import MARGIN, verdict
 from epi2expr_jax.study import tables
 from epi2expr_jax.study.evaluate import evaluate
+from epi2expr_jax.training.checkpoint import read_card
 from experiments.cli.flags import define_run, define_store
 
 FLAGS = flags.FLAGS
@@ -46,18 +49,12 @@ def format_ranking(ranked: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def format_baselines(table: pd.DataFrame) -> str:
-    """Whether something simpler predicts better, in words."""
-    own = table["model"].iloc[0]
+def format_baselines(table: pd.DataFrame, train_share: float) -> str:
+    """Scores by model, and whether something simpler predicts better, in words."""
     first = table[table["assay"] == table["assay"].iloc[0]]
     scores = ", ".join(f"{row.model} {row.pearson:.3f}" for row in first.itertuples())
-    lines = [f"r by model ({first['assay'].iloc[0]}): {scores}"]
-    for row in table[(table["model"] != own) & (table["lead_low"] > 0)].itertuples():
-        lines.append(
-            f"{row.model} predicts better than {own} from {row.assay}: by {row.lead:.3f} "
-            f"({row.lead_low:.3f} to {row.lead_high:.3f})"
-        )
-    return "\n".join(lines)
+    said = simpler_model(table, BASELINES, train_share)
+    return f"r by model ({first['assay'].iloc[0]}): {scores}\n{said}".rstrip()
 
 
 def define_evaluation() -> None:
@@ -70,21 +67,30 @@ def define_evaluation() -> None:
         f"Simple models on the same folds: {', '.join(BASELINES)} (boosting takes seconds a run); "
         "empty: none.",
     )
+    flags.DEFINE_float(
+        "margin", MARGIN, "Pearson r by which a universal mark may be worse than another."
+    )
+    flags.DEFINE_string(
+        "claim", None, "A mark named before the scores were seen: is it universal? --claim=H3K4me3."
+    )
 
 
 def main() -> None:
     require("run")
     run_dir = pathlib.Path(FLAGS.run)
     show = functools.partial(tqdm, desc="baselines", unit="set", disable=None)
-    ranked = evaluate(run_dir, FLAGS.store, FLAGS.baselines, FLAGS.groups, show)
+    ranked = evaluate(
+        run_dir, FLAGS.store, FLAGS.baselines, FLAGS.groups, FLAGS.margin, FLAGS.claim, show
+    )
     scores = tables.SCORES.read(run_dir)
     print(format_ranking(ranked))
-    print(verdict(best_assays(ranked), agreement(scores)))
+    print(verdict(scores, FLAGS.margin, FLAGS.claim).words)
+    print(agreement(scores))
     called = tables.CALLS.read(run_dir)["called"]
     print(f"called at a false discovery rate of 5 %: {called.sum()} of {len(called)} comparisons")
     compared = tables.BASELINES.read(run_dir)
     if len(compared):
-        print(format_baselines(compared))
+        print(format_baselines(compared, read_card(run_dir)["request"].get("train_share", 1.0)))
     for note in ranking.caveats(scores):
         print(f"note: {note}")
     print(f"{run_dir}/ranking.csv; next: python -m experiments.report --run={run_dir}")

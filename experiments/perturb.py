@@ -24,21 +24,18 @@ import pathlib
 from collections.abc import Sequence
 
 import matplotlib
-import numpy as np
 import pandas as pd
 from absl import flags
-from scipy import stats
 from tqdm import tqdm
 
 from epi2expr_jax.files import as_name, write_csv, write_parquet
 from epi2expr_jax.interpret.located import GenePlot, gene_plots, locate, place_table
 from epi2expr_jax.perturb.edits import forms
 from epi2expr_jax.perturb.effects import run as run_edits
-from epi2expr_jax.perturb.effects import summarise, to_frame
 from epi2expr_jax.perturb.places import PRESETS
+from epi2expr_jax.perturb.summary import NEEDED, mean_effects, summarise, to_frame
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.program import require, start
-from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, jackknife
 from epi2expr_jax.study import results
 from experiments.cli.edits import FACTORS, named_edits, named_places, to_number
 from experiments.cli.flags import define_run, define_store, refuse_without_effect
@@ -83,37 +80,13 @@ def perturb(
             effects = run_edits(ensemble, opened, edits, chosen, progress=progress.update)
         table = to_frame(summarise(effects))
         write_parquet(place / "effects.parquet", table)
-        means = mean_effects(table)
+        means = mean_effects(effects)
         write_parquet(place / "dose_distance.parquet", means)
         write_csv(place / "dose_distance.csv", means)
         located = locate(one_change(table), places, opened, window_bp)
         write_parquet(place / "regions.parquet", place_table(located, assay, opened, window_bp))
         _draw(means, gene_plots(located, assay, opened, tracks), place)
     return means
-
-
-def mean_effects(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean effect over genes by cell, assays, place and change, with a 95 % chromosome jackknife-t.
-
-    Returns:
-        Columns cell, assays, mark (that was altered), place, distance, change, factor, effect, low,
-        high, genes, changed and outside (shares of genes); NaN intervals for fewer than three
-        chromosomes.
-    """
-    keys = ["cell", "assays", "mark", "place", "distance", "change", "factor"]
-    by_chrom = table.groupby([*keys, "chrom"], dropna=False, sort=False).agg(
-        effect=("effect", "mean"), genes=("effect", "size")
-    )
-    rows = []
-    for names, part in by_chrom.groupby(keys, dropna=False, sort=False):
-        values, genes = part["effect"].to_numpy(float)[:, None], part["genes"].to_numpy(float)
-        (mean,), (error,) = jackknife(values, genes)
-        enough = len(genes) >= MIN_CHROMOSOMES
-        reach = stats.t.isf(0.025, len(genes) - 1) * error if enough else np.nan
-        rows.append((*names, mean, mean - reach, mean + reach, int(genes.sum())))
-    means = pd.DataFrame(rows, columns=pd.Index([*keys, "effect", "low", "high", "genes"]))
-    shares = table.groupby(keys, dropna=False, sort=False)[["changed", "outside"]].mean()
-    return means.merge(shares.reset_index(), on=keys)
 
 
 def _draw(means: pd.DataFrame, plots: Sequence[GenePlot], out: pathlib.Path) -> None:
@@ -129,14 +102,19 @@ def format_means(means: pd.DataFrame) -> str:
     """Mean effects place by place: of the lowest factor, and of every other change."""
     shown = means[means["factor"].isna() | (means["factor"] == means["factor"].min())]
     wide = max(len("change"), *map(len, shown["change"])) + 2
-    lines = [f"{'cell':<10}{'place':<20}{'change':<{wide}}{'effect':>7}   95 % over chromosomes"]
+    lines = [f"{'cell':<10}{'place':<20}{'change':<{wide}}{'effect':>7}   95 % interval"]
     for row in shown.itertuples():
-        interval = f"{row.low:+.3f} to {row.high:+.3f}" if row.low == row.low else "none: too few"
+        interval = (
+            f"{row.low:+.3f} to {row.high:+.3f}" if row.low == row.low else "none: too few models"
+        )
         lines.append(
             f"{row.cell:<10}{row.place:<20}{row.change:<{wide}}{row.effect:>+7.3f}   {interval}"
         )
     if means["genes"].nunique() == 1:
         lines.append(f"{means['genes'].iloc[0]} genes, each by models that never saw it")
+    lines.append("intervals are of models retrained on other genes")
+    if means["low"].isna().any():
+        lines[-1] += f"; they need {NEEDED}"
     still = means.loc[means["factor"] != 1, "changed"]
     if (still < 1).any():
         lines.append(f"{1 - still.mean():.1%} of edits changed nothing: no signal at that place")

@@ -27,12 +27,14 @@ from matplotlib.figure import Figure
 from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.files import read_json, read_parquet, write_csv, write_text
 from epi2expr_jax.genome import listing
+from epi2expr_jax.predict.baselines import BASELINES
 from epi2expr_jax.predict.training_store import find_store
 from epi2expr_jax.program import require, start
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
-from epi2expr_jax.scores.agreement import agreement, best_assays, quality_correlations, verdict
-from epi2expr_jax.scores.comparison import compare_models
+from epi2expr_jax.scores.agreement import agreement, best_assays, quality_correlations
+from epi2expr_jax.scores.comparison import compare_models, simpler_model
+from epi2expr_jax.scores.universal import MARGIN, verdict
 from epi2expr_jax.study import results, tables
 from epi2expr_jax.training import checkpoint
 from experiments.cli.certificate import Certificate, read_certificate
@@ -227,6 +229,7 @@ def _page(
     )
     environment.filters |= {"number": number, "duration": duration, "listing": listing}
     kinds = card["store"]["groups"]
+    asked = results.record_of(run_dir, "evaluate") or {}
     return environment.get_template("report.html.j2").render(
         name=run_dir.resolve().name,
         card=card,
@@ -247,7 +250,9 @@ def _page(
         figures=figures,
         unit=unit_of(card["target"]),
         tables={name: table.to_dict("records") for name, table in content.items()},
-        universal=verdict(best_assays(content["ranking"]), agreement(scores)),
+        universal=verdict(scores, asked.get("margin", MARGIN), asked.get("claim")).words,
+        agreement=agreement(scores),
+        simpler=_simpler(content["baselines"], card),
         best_rows=_best(content).to_dict("records"),
         quality=_quality(content["quality"]).to_dict("records"),
         abroad=_abroad(content["across_cells"]),
@@ -256,6 +261,12 @@ def _page(
         most_curves=MOST_CURVES,
         most_panels=MOST_PANELS,
     )
+
+
+def _simpler(compared: pd.DataFrame, card: dict[str, Any]) -> str:
+    if compared.empty:
+        return ""
+    return simpler_model(compared, BASELINES, card.get("request", {}).get("train_share", 1.0))
 
 
 def _best(content: dict[str, pd.DataFrame]) -> pd.DataFrame:

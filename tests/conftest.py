@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import functools
 import importlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -23,6 +24,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share that of the process
     _cache = tempfile.TemporaryDirectory(prefix="epi2expr-cache-")
     os.environ["XDG_CACHE_HOME"] = _cache.name
     os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{_cache.name}/jax"
+    # Most tests compile longer than they run; JAX 0.10 halves it by an option later versions lack.
+    if importlib.metadata.version("jax") < "0.11" and "EPI2EXPR_TRIALS" not in os.environ:
+        _given = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{_given} --xla_cpu_use_fusion_emitters=false"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax

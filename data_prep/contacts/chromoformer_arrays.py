@@ -7,6 +7,7 @@ import hashlib
 import io
 import pathlib
 import tarfile
+import tokenize
 import zlib
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
@@ -101,7 +102,7 @@ def _parse(content: bytes) -> np.ndarray | None:
     try:
         # Not np.load, which would open zip files, too; no pickles in either.
         return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError, SyntaxError):
+    except (ValueError, EOFError, SyntaxError, tokenize.TokenError, MemoryError):
         return None
 
 

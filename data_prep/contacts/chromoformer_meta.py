@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
-from data_prep.formats.text import MOST_LINES, read_delimited
+from data_prep.formats.text import MOST_LINES, is_number, read_delimited
 from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.files import sha256
 from epi2expr_jax.genome import gene_order, listing, strip_version
@@ -27,7 +27,7 @@ NAME = re.compile(r"(?!(all|each)$)[A-Za-z0-9][A-Za-z0-9._-]*", re.IGNORECASE)
 _COLUMNS = ("gene_id", "expression", "eid", "label", "chrom", "start", "end", "strand")
 _CONTACTS = ("neighbors", "scores")
 _PLACE = ("chrom", "tss", "strand")
-_INTERVAL = re.compile(r"([^:]+):(\d+)-(\d+)")
+_INTERVAL = re.compile(r"([^:]+):(\d{1,18})-(\d{1,18})")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _read_line(
         InputError: with all problems of the line.
     """
     start, end, chrom, rpkm = (record[name] for name in ("start", "end", "chrom", "expression"))
-    tss = int(start) if start.isdecimal() else -1
+    tss = int(start) if is_number(start) else -1
     size = chrom_sizes.get(chrom, -1)
     contacts = list(_contacts(record))
     checks = (

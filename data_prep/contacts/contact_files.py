@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import pathlib
+from typing import IO
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ FORMATS: dict[str, ContactFormat] = {
     "ibed": ibed.FORMAT,
     "bedpe": bedpe.FORMAT,
 }
-_SNIFFED_BYTES = 1 << 16
+_SNIFFED_LINES, _LONGEST_LINE = 10, 1 << 16
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,8 +73,7 @@ def read_contact_file(
 
 def _recognise(path: pathlib.Path) -> str:
     with opened(path, "a file of contacts") as file:
-        text = file.read(_SNIFFED_BYTES).decode("utf-8-sig", errors="replace")
-    lines = [line for line in text.splitlines() if line.strip()]
+        lines = _first_lines(file)
     for name, kind in FORMATS.items():
         if kind.sniff(path, lines):
             return name
@@ -84,6 +84,21 @@ def _recognise(path: pathlib.Path) -> str:
         "convert the file, or name it as its format does",
         kind="unknown_contacts",
     )
+
+
+def _first_lines(file: IO[bytes]) -> list[str]:
+    """The first lines that are not empty; of comments before them the last, which may name columns.
+
+    Comments may be long.
+    """
+    comment, lines = [], []
+    while len(lines) < _SNIFFED_LINES and (raw := file.readline(_LONGEST_LINE)):
+        line = raw.decode("utf-8-sig", errors="replace").strip("\r\n")
+        if line.startswith("#") and not lines:
+            comment = [line]
+        elif line.strip():
+            lines.append(line)
+    return comment + lines
 
 
 def _check(

@@ -15,11 +15,14 @@ _NAMES = [
 
 
 def _sniff(path: pathlib.Path, lines: list[str]) -> bool:
-    return ".ibed" in path.suffixes or bool(lines and _NAMES[0] in _names(lines[0].split()))
+    # The header may follow a comment.
+    return ".ibed" in path.suffixes or any(_NAMES[0] in _names(line.split()) for line in lines[:2])
 
 
 def _read(path: pathlib.Path) -> pd.DataFrame:
     rows = split_lines(path)
+    while rows and rows[0][1][0].startswith("#") and _NAMES[0] not in _names(rows[0][1]):
+        rows.pop(0)  # a comment, not a header
     header = _names(rows[0][1]) if rows else []
     missing = [name for name in _NAMES if name not in header]
     if missing:

@@ -6,7 +6,7 @@ import pathlib
 
 import bioframe
 
-from data_prep.formats.text import MOST_LINES, read_text
+from data_prep.formats.text import MOST_LINES, is_number, read_text
 from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.genome import bare_chromosome, listing, match_chromosomes, sort_chromosomes
 
@@ -114,7 +114,7 @@ def _read_sizes(path: pathlib.Path) -> dict[str, int]:
                 continue
             where = f"{path}, line {number}"
             # Further columns are allowed: a FASTA index (.fai) begins with the same two.
-            if len(fields) < 2 or not fields[1].isdecimal() or int(fields[1]) < 1:
+            if len(fields) < 2 or not is_number(fields[1]) or int(fields[1]) < 1:
                 problems.add(where, repr(line), "a name and a length in bp", remedy)
             elif fields[0] in sizes:
                 problems.add(where, f"{fields[0]} a second time", "each chromosome once", remedy)

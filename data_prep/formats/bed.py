@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Integer
 
-from data_prep.formats.text import MOST_LINES
+from data_prep.formats.text import MOST_LINES, is_number
 from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.files import read_bytes, sha256
 from epi2expr_jax.genome import match_chromosomes
@@ -31,7 +31,7 @@ def read_bed(path: str | pathlib.Path, chrom_sizes: dict[str, int]) -> pd.DataFr
             fields = line.split()
             if not fields or line.startswith(("#", "track", "browser")):
                 continue
-            whole = len(fields) >= 3 and fields[1].isdecimal() and fields[2].isdecimal()
+            whole = len(fields) >= 3 and is_number(fields[1]) and is_number(fields[2])
             if not whole or int(fields[1]) >= int(fields[2]):
                 remedy = "give a BED of chrom<tab>start<tab>end (.gz)"
                 where = f"{path}, line {number}"

@@ -106,7 +106,7 @@ class BigWigWriter:
     def __init__(self, path: pathlib.Path, place: pathlib.Path):
         self._path, self._place = path, place
 
-    def add(self, *where: Any, values: np.ndarray, **more: Any) -> None:
+    def add(self, *where: Any, values: Sequence[float] | np.ndarray, **more: Any) -> None:
         """Add entries, in order: as `addEntries` of pyBigWig.
 
         Raises:
@@ -294,7 +294,7 @@ def _leaves(file: IO[bytes], root: int, leaf: np.dtype, branch: np.dtype) -> np.
 
 def _at(file: IO[bytes], place: int, kind: np.dtype, count: int = 1) -> np.ndarray:
     """Records at a place of the file; fewer, where it ends."""
-    file.seek(min(place, 2**62))
+    file.seek(min(place, os.fstat(file.fileno()).st_size))
     content = file.read(kind.itemsize * count)
     return np.frombuffer(content, kind, len(content) // kind.itemsize)
 

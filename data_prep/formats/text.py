@@ -55,6 +55,11 @@ def read_delimited(path: str | pathlib.Path) -> Iterator[tuple[int, list[str]]]:
         yield number, row
 
 
+def is_number(text: str) -> bool:
+    """Whether a text is a whole number that a position may be; Python reads no longer ones."""
+    return text.isdecimal() and len(text) <= 18
+
+
 def read_text(path: str | pathlib.Path) -> str:
     """The text of a file, unpacked if it is gzipped.
 

@@ -10,6 +10,7 @@ replicates, to be averaged, if their `replicate` fields differ. Sheets that ship
 
 import csv
 import dataclasses
+import os
 import pathlib
 import re
 from collections import defaultdict
@@ -233,7 +234,7 @@ class _Row:
     def file(self) -> pathlib.Path | None:
         """Where its `path` lies; the sheet's folder is the starting point."""
         path = self.fields.get("path")
-        return (self.sheet.parent / pathlib.Path(path).expanduser()).absolute() if path else None
+        return (self.sheet.parent / os.path.expanduser(path)).absolute() if path else None
 
 
 def _read_rows(path: pathlib.Path, problems: Problems) -> Iterator[_Row]:
@@ -315,7 +316,7 @@ def _check_row(row: _Row) -> None:
             refuse(f"url {fields['url']!r}", expected, remedy)
         if row.file and is_url(fields["path"]):
             refuse("a URL as path", "a local file", "move it to the column `url`")
-        elif row.file and "url" not in fields and not row.file.is_file():
+        elif row.file and "url" not in fields and not os.path.isfile(row.file):
             expected = "an existing file (paths are relative to the sheet)"
             remedy = "correct the path, or give the url to download it from"
             refuse(f"no file {row.file}", expected, remedy, "missing_file")

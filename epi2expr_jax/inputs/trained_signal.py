@@ -73,7 +73,7 @@ class TrainedSignal:
             f"{where}: signal",
             str(content)[:120],
             "a unit and a known transform for each assay",
-            "remove it from the card, then load the run with its own store: it is recorded again",
+            "use the version of epi2expr_jax that wrote it, or train again",
         )
 
     def as_json(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Marks altered in silico: what would expression be if this mark changed here?"""
 
 from epi2expr_jax.perturb.edits import Edit, remove_peak, scale, set_to, shift, swap_with
-from epi2expr_jax.perturb.effects import LEAST_MODELS, run, summarise, to_frame
+from epi2expr_jax.perturb.effects import run
 from epi2expr_jax.perturb.places import (
     Place,
     distal_bins,
@@ -13,6 +13,7 @@ from epi2expr_jax.perturb.places import (
     promoter,
     span,
 )
+from epi2expr_jax.perturb.summary import LEAST_MODELS, mean_effects, summarise, to_frame
 
 __all__ = [
     "LEAST_MODELS",
@@ -21,6 +22,7 @@ __all__ = [
     "distal_bins",
     "interval",
     "intervals",
+    "mean_effects",
     "original_distal",
     "original_promoter",
     "pcre",

@@ -19,9 +19,7 @@ Axes: `R` runs, `G` genes, `E` edits.
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import pandas as pd
 import xarray as xr
-from scipy import stats
 
 from epi2expr_jax.errors import InputError, collect, nearest
 from epi2expr_jax.genome import listing
@@ -29,8 +27,7 @@ from epi2expr_jax.perturb.edits import Edit
 from epi2expr_jax.perturb.queries import EditedRuns
 from epi2expr_jax.predict.ensemble import Ensemble
 from epi2expr_jax.store.window_store import WindowStore
-
-LEAST_MODELS = 3  # for an interval
+from epi2expr_jax.training.splits import overlap
 
 
 def run(
@@ -59,8 +56,8 @@ def run(
         `after [R G E]` and their difference `effect [R G E]`, NaN where the run saw the gene;
         `changed`, false where the edit left the gene's input as it was (the effect is then 0);
         and `outside`, true where the edited signal lies outside what the run was trained on (the
-        lowest, highest or mean value of an edited assay in a window).
-        `summarise` averages over runs.
+        lowest, highest or mean value of an edited assay in a window); and `overlap [2 F F]`, how
+        much folds have in common. `summarise` averages over runs.
 
     Raises:
         InputError: for unknown assays, cells or genes; genes that every model saw; edits of both
@@ -100,6 +97,8 @@ def run(
             "check the places, their assembly, and the genes",
         )
     runs, table = ensemble.runs, store.genes.iloc[rows]
+    counts = {str(chrom): int(n) for chrom, n in store.genes.chrom.value_counts().items()}
+    folds = [ensemble.folds[name] for name in dict.fromkeys(run.fold for run in runs)]
     dims = ("run", "gene", "edit")
     return xr.Dataset(
         {
@@ -108,8 +107,15 @@ def run(
             "effect": (dims, out["after"] - out["before"][..., None]),
             "changed": (dims, out["changed"]),
             "outside": (dims, out["outside"]),
+            "overlap": (
+                ("of", "trained", "also"),
+                overlap(folds, counts),
+            ),
         },
         coords={
+            "of": ["genes", "chromosomes"],
+            "trained": [fold.name for fold in folds],
+            "also": [fold.name for fold in folds],
             "run": [run.run_id for run in runs],
             "cell": ("run", [run.cell for run in runs]),
             "assays": ("run", [run.label for run in runs]),
@@ -124,51 +130,12 @@ def run(
             "distance": ("edit", [step[0].place.distance for step in steps]),
             "factor": ("edit", [step[0].factor for step in steps]),
         },
-        attrs={"units": "log2(RPKM + 1)", "space": steps[0][0].space},
+        attrs={
+            "units": "log2(RPKM + 1)",
+            "space": steps[0][0].space,
+            "train_share": ensemble.card.get("request", {}).get("train_share", 1.0),
+        },
     )
-
-
-def summarise(effects: xr.Dataset, level: float = 0.95) -> xr.Dataset:
-    """Means over the runs of a model: those of one cell and assay set, over folds and seeds.
-
-    Args:
-        effects: from `run`.
-        level: of the intervals.
-
-    Returns:
-        In log2(RPKM + 1), by `model` ("E003 H3K27ac"), M of them: means `before [M G]`,
-        `after [M G E]` and `effect [M G E]`; `low` to `high [M G E]`, where the effect by one more
-        training lies (Student's t), NaN where fewer than `LEAST_MODELS` models predict the gene;
-        `models [M G]`, how many do; `changed` and `outside [M G E]` if in any of them. The interval
-        of the mean alone would be too narrow: models trained on the same genes err together. This
-        one contains planted effects where each seed trained on a share of the genes
-        (`--train_share=0.5`). It does not tell how far the model is from the cell.
-    """
-    names = pd.MultiIndex.from_arrays([effects.cell.to_numpy(), effects.assays.to_numpy()])
-    parts: list[xr.Dataset] = []
-    for cell, assays in dict.fromkeys(names):
-        own = effects.isel(run=np.flatnonzero(names == (cell, assays)))
-        count = own.before.notnull().sum("run")
-        known = count > 0
-        mean = own[["before", "after", "effect"]].sum("run") / count.where(known)
-        spread = ((own.effect - mean.effect) ** 2).sum("run") / (count - 1).where(count > 1)
-        enough = count.where(count >= LEAST_MODELS)
-        quantile = enough.copy(data=stats.t.isf((1 - level) / 2, enough - 1))
-        reach = np.sqrt(spread * (1 + 1 / enough)) * quantile
-        mean["low"], mean["high"] = mean.effect - reach, mean.effect + reach
-        mean["models"] = count
-        mean["changed"], mean["outside"] = own.changed.any("run"), own.outside.any("run")
-        parts.append(mean.assign_coords(model=f"{cell} {assays}", cell=cell, assays=assays))
-    return xr.concat(parts, "model", coords="different", compat="equals")
-
-
-def to_frame(summary: xr.Dataset) -> pd.DataFrame:
-    """`summarise`'s result as a table, a row for each model, gene and edit that was predicted.
-
-    Effects are in log2(RPKM + 1), `distance` is in bp.
-    """
-    table = summary.to_dataframe().reset_index().drop(columns="model", errors="ignore")
-    return table[table.after.notna()].reset_index(drop=True)
 
 
 def _readers(ensemble: Ensemble, store: WindowStore, steps: Sequence[tuple[Edit, ...]]) -> Ensemble:

@@ -10,7 +10,7 @@ themselves; test genes are only predicted. Only this module needs scikit-learn.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,8 +97,8 @@ def predict_baselines(
                     features = _standardised(features, masks["train"])
                     labelled = scale.kind == LABEL
                     target = observed if labelled else scale.standardise(observed)
-                    made[name, run.fold] = BASELINES[name](
-                        features, target, masks["train"], masks["validation"], labelled
+                    made[name, run.fold] = _fitted(
+                        BASELINES[name], features, target, masks, labelled
                     )
                 predicted = made[name, run.fold][masks["test"]]
                 genes = store.genes[masks["test"]]
@@ -108,6 +108,20 @@ def predict_baselines(
     if not tables:
         return pd.DataFrame({"model": []})
     return pd.concat(tables, ignore_index=True)
+
+
+def _fitted(
+    baseline: Baseline,
+    features: Features,
+    target: np.ndarray,
+    masks: Mapping[str, Bool[np.ndarray, " G"]],
+    labelled: bool,
+) -> Float[np.ndarray, " G"]:
+    """Predictions of all genes; of one class alone nothing else can be learnt."""
+    classes = np.unique(target[masks["train"]]) if labelled else ()
+    if len(classes) == 1:
+        return np.full(len(target), float(classes[0]))
+    return baseline(features, target, masks["train"], masks["validation"], labelled)
 
 
 def _table(

@@ -71,12 +71,14 @@ def score_across_cells(predictions: pd.DataFrame, confidence: float = 0.95) -> p
         table = table.assign(observed_raw=table["observed"], predicted_raw=table["predicted"])
         if len(table):
             tables.append(_scores(table).assign(side=side))
-    scores = pd.concat(tables)
+    scores = pd.concat(tables, ignore_index=True)
     require_usable(scores[scores["side"] == "model"])
     rows = []
     for (assays, trained_on, cell), part in scores.groupby(KEY):
-        row = _row(part, confidence)
-        rows.append({"assays": assays, "trained_on": trained_on, "cell": cell, **row})
+        means = _means(part)
+        if means.size:  # else too few genes
+            row = _interval_row(means, confidence)
+            rows.append({"assays": assays, "trained_on": trained_on, "cell": cell, **row})
     table = pd.DataFrame(rows)
     members = table["trained_on"].str.split("+")
     table["seen"] = [
@@ -113,15 +115,16 @@ def _scores(table: pd.DataFrame) -> pd.DataFrame:
     return scores.assign(trained_on=parts[0], cell=parts[1])
 
 
-def _row(part: pd.DataFrame, confidence: float) -> dict[str, float]:
-    """What is said of one model in one cell, from its scores on each side."""
+def _means(part: pd.DataFrame) -> xr.DataArray:
+    """Scores `[metric, chrom, side]` of one model in one cell, where all sides have one."""
     # The sides as assay sets of a score cube: paired on the units that all of them have.
     cube, _ = shared_units(score_cube(part.assign(assays=part["side"])))
     if not cube.size or cube.sizes["assays"] < len(_SIDES):
         cube, _ = shared_units(score_cube(part[part.side != "deviation"].assign(
             assays=part["side"])))  # fmt: skip
-    means = cube.mean(["fold", "seed", "cell"]).transpose("metric", "chrom", "assays")
-    return _interval_row(means, confidence)
+    if not cube.size:
+        return cube
+    return cube.mean(["fold", "seed", "cell"]).transpose("metric", "chrom", "assays")
 
 
 def _interval_row(means: xr.DataArray, confidence: float) -> dict[str, float]:

@@ -1,7 +1,8 @@
-"""Is there a universal mark? How far cells agree on which assay predicts best, and why.
+"""How far cells agree on which assay predicts best, and what else goes with a good score.
 
-Agreement is Kendall's coefficient of concordance W (Kendall & Babington Smith 1939), corrected for
-ties: 1 if all cells rank the assays alike, 0 if they have nothing in common.
+Cells share their genes, so their scores share noise, and rankings look alike even where nothing
+else is. Agreement is therefore measured between scores of different folds: other chromosomes,
+predicted by other models.
 """
 
 import dataclasses
@@ -12,87 +13,93 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
-from epi2expr_jax.genome import listing
-from epi2expr_jax.scores.intervals import (
-    MIN_CHROMOSOMES,
-    jackknife,
-    score_cube,
-    shared_units,
-    weighted_mean,
-)
+from epi2expr_jax.scores.intervals import score_cube, shared_units, weighted_mean
 from epi2expr_jax.scores.table import ALL
 from epi2expr_jax.store.window_store import WindowStore
 
 PEAK_SHARE = 0.05  # of the windows, taken for those with signal
+LEAST_FOLDS = 4  # of a number for agreement
+LEAST_ASSAYS = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """How far cells agree in their ranking of the assays.
+    """How far cells agree in what they score the assays.
 
     Attributes:
-        w: Kendall's W of cells x assays, NaN for fewer than two cells or assays.
-        low, high: its interval over chromosomes (delete-one jackknife-t, cut at 0 and 1): for these
-            cells and assays, on other chromosomes. W counts ranks, so its interval is rough where
-            assays tie; NaN for fewer than three chromosomes.
-        cells, assays: how many of each.
+        value: 1 if, but for noise, assays differ in the same way in all cells; 0 if what sets them
+            apart in one cell says nothing of another. NaN where it cannot be told.
+        low, high: its interval, for these cells and assays, over folds.
+        why: why there is no number, else empty.
     """
 
-    w: float
+    value: float
     low: float
     high: float
-    cells: int
-    assays: int
+    why: str = ""
 
-
-def kendall_w(scores: Float[np.ndarray, "C A"]) -> float:
-    """Kendall's W (0 to 1) of scores `[C A]`: C cells that each rank A assays; ties share ranks."""
-    C, A = scores.shape
-    if C < 2 or A < 2:
-        return float("nan")
-    ranks = stats.rankdata(scores, axis=1)
-    squares = ((ranks.sum(axis=0) - C * (A + 1) / 2) ** 2).sum()
-    ties = sum(
-        (count**3 - count).sum()
-        for count in (np.unique(row, return_counts=True)[1] for row in ranks)
-    )
-    most = C**2 * (A**3 - A) - C * ties
-    return float("nan") if most == 0 else float(12 * squares / most)
+    def __str__(self) -> str:
+        if self.why:
+            return (
+                f"How far cells agree in the whole order of the assays cannot be told: {self.why}."
+            )
+        return (
+            f"Agreement of the cells beyond shared genes: {self.value:.2f} (95 % interval "
+            f"{self.low:.2f} to {self.high:.2f}; 1: assays differ alike in all cells, 0: nothing "
+            "in common)."
+        )
 
 
 def agreement(scores: pd.DataFrame, confidence: float = 0.95) -> Agreement:
-    """Kendall's W over the cells that have every assay.
+    """The covariance of assays' scores between cells, in that within a cell.
+
+    Both are taken between different folds, so that neither contains noise that folds or cells
+    share. The interval is Fieller's (1954), over folds left out in turn.
 
     Args:
         scores: from `table.score_table`.
         confidence: of the interval.
     """
+
+    def none(why: str) -> Agreement:
+        return Agreement(np.nan, np.nan, np.nan, why)
+
     shared, _ = shared_units(score_cube(scores))
-    if not shared.size:
-        return Agreement(np.nan, np.nan, np.nan, 0, 0)
-    means = shared.mean(["fold", "seed"]).transpose("metric", "chrom", "cell", "assays")
-    # A chromosome that one cell lacks would compare cells on other genes.
-    whole = means.sel(metric="pearson").notnull().all(["cell", "assays"]).values
-    pearson = means.sel(metric="pearson").values[whole]
-    genes = means.sel(metric="n").values[whole].mean(axis=(1, 2))
-    K, C, A = pearson.shape
-    if not K:
-        return Agreement(np.nan, np.nan, np.nan, C, A)
+    if not shared.size or shared.sizes["cell"] < 2:
+        return none("it takes two cells that have every assay")
+    if shared.sizes["assays"] < LEAST_ASSAYS:
+        return none(f"it takes {LEAST_ASSAYS} assays")
+    tested = shared.sel(metric="n").notnull().any(["cell", "assays", "seed"])
+    if int(tested.sum("fold").max()) > 1:
+        return none("folds test the same chromosomes")
+    genes = shared.sel(metric="n", drop=True).fillna(0)
+    means = shared.sel(metric="pearson", drop=True).weighted(genes).mean(["chrom", "seed"])
+    whole = means.notnull().all(["cell", "assays"])
+    by_fold = means.sel(fold=whole).transpose("cell", "assays", "fold").values
+    F = by_fold.shape[2]
+    if F < LEAST_FOLDS:
+        return none(f"it takes {LEAST_FOLDS} folds that test every cell")
+    between, within = _covariances(by_fold)
+    without = np.array([_covariances(np.delete(by_fold, f, axis=2)) for f in range(F)])
+    t2 = stats.t.isf((1 - confidence) / 2, F - 1) ** 2
+    # Pseudo-values have F times, and their mean's covariance 1/F of, this covariance.
+    vb, c, vw = (np.cov(without.T) * (F - 1) ** 2 / F)[[0, 0, 1], [0, 1, 1]] * t2
+    a, b, rest = within**2 - vw, between * within - c, between**2 - vb
+    if within <= 0 or a <= 0 or b**2 < a * rest:
+        return none("assays differ too little within cells")
+    reach = np.sqrt(b**2 - a * rest) / a
+    return Agreement(between / within, b / a - reach, b / a + reach)
 
-    def w_of(kept: np.ndarray) -> float:
-        return kendall_w(np.average(pearson[kept], axis=0, weights=genes[kept]))
 
-    whole_w = w_of(np.ones(K, bool))
-    low = high = np.nan
-    if K >= MIN_CHROMOSOMES and np.isfinite(whole_w):
-        without = np.array([w_of(np.arange(K) != k) for k in range(K)])
-        # Pseudo-values; chromosomes of unequal size as in `ranking.jackknife`.
-        odds = genes / (genes.sum() - genes)
-        pseudo = whole_w + (whole_w - without) / odds
-        error = jackknife(pseudo[:, None], genes)[1][0]
-        reach = stats.t.isf((1 - confidence) / 2, K - 1) * error
-        low, high = max(0.0, whole_w - reach), min(1.0, whole_w + reach)
-    return Agreement(whole_w, low, high, C, A)
+def _covariances(values: Float[np.ndarray, "C A F"]) -> tuple[float, float]:
+    """Mean covariance over assays between different folds: of different cells, and of the same."""
+    C, A, F = values.shape
+    centred = values - values.mean(axis=1, keepdims=True)
+    total = centred.sum(axis=2)
+    products = total @ total.T - np.einsum("caf,daf->cd", centred, centred)  # of different folds
+    products /= F * (F - 1) * (A - 1)
+    same = np.trace(products)
+    return float((products.sum() - same) / (C * (C - 1))), float(same / C)
 
 
 def best_assays(ranked: pd.DataFrame) -> pd.DataFrame:
@@ -113,34 +120,6 @@ def best_assays(ranked: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         rows, columns=pd.Index(["cell", "assay", "pearson", "low", "high", "rivals"])
     )
-
-
-def verdict(best: pd.DataFrame, agreed: Agreement) -> str:
-    """Whether there is a universal mark, in a sentence or two."""
-    cells = best[best["cell"] != ALL]
-    if len(cells) < 2:
-        return "With a single cell, nothing can be said of a universal mark."
-    first = cells["assay"].value_counts()
-    top, times = str(first.index[0]), int(first.iloc[0])
-    may = sum(row.assay == top or top in str(row.rivals).split(", ") for row in cells.itertuples())
-    if may == len(cells) and times == len(cells):
-        words = f"{top} has the highest score in all {len(cells)} cells"
-    else:
-        words = f"{top} has the highest score in {times} of {len(cells)} cells"
-        words += f", and may be the best in {may}" if may > times else ""
-    alone = cells[(cells["assay"] == top) & (cells["rivals"] == "")]
-    if may < len(cells):
-        others = listing(sorted(set(cells["assay"]) - {top}))
-        words = f"No universal mark: {words}" + (f" (elsewhere {others})" if others else "")
-    elif len(alone) == len(cells):
-        words = f"A universal mark, as far as these cells go: {words}, ahead of every other assay"
-    else:
-        words = f"No mark is ruled out as universal, and none is proved: {words}"
-    if np.isfinite(agreed.w):
-        words += f". Cells agree in their whole rankings with Kendall's W {agreed.w:.2f}"
-        if np.isfinite(agreed.low):
-            words += f" (95 % interval {agreed.low:.2f} to {agreed.high:.2f})"
-    return words + "."
 
 
 def track_quality(store: WindowStore, tracks: Iterable[tuple[str, str]]) -> pd.DataFrame:

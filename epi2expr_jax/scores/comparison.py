@@ -4,17 +4,19 @@ As in `ranking`, scores are taken within one model and one chromosome, and chrom
 of uncertainty; models are paired by chromosome, so what makes a chromosome hard cancels out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from epi2expr_jax.genome import listing
 from epi2expr_jax.scores.intervals import (
     MIN_CHROMOSOMES,
     jackknife,
     score_cube,
     shared_units,
+    training_variance,
     weighted_mean,
 )
 from epi2expr_jax.scores.table import ALL
@@ -34,25 +36,27 @@ def compare_models(tables: Mapping[str, pd.DataFrame], confidence: float = 0.95)
     Returns:
         One row an assay set that all models read, and model, with columns `COLUMNS`; the assay
         "all" averages over those sets. `lead` is by how much the model's Pearson r exceeds the
-        first model's, paired by chromosome. Intervals hold for one row each, are NaN for fewer than
-        three chromosomes, and apply to these cells.
+        first model's, paired by chromosome; the intervals of all leads hold together (Bonferroni),
+        those of scores for one row each. They are NaN for fewer than three chromosomes, and apply
+        to these cells.
     """
     shared_sets = set.intersection(*(set(scores["assays"]) for scores in tables.values()))
     kept = {name: t[t["assays"].isin(list(shared_sets))] for name, t in tables.items()}
     parts = [(assay, {name: t[t["assays"] == assay] for name, t in kept.items()})
              for assay in sorted(shared_sets)]  # fmt: skip
+    groups = [(ALL, parts)] if len(parts) > 1 else []
+    groups += [(part[0], [part]) for part in parts]
+    leads = len(groups) * max(1, len(tables) - 1)
     rows = []
-    if len(parts) > 1:
-        rows += _compare(ALL, parts, confidence)
-    for part in parts:
-        rows += _compare(part[0], [part], confidence)
+    for label, group in groups:
+        rows += _compare(label, group, confidence, leads)
     return pd.DataFrame(rows, columns=pd.Index(COLUMNS))
 
 
 def _compare(
-    label: str, parts: list[tuple[str, dict[str, pd.DataFrame]]], confidence: float
+    label: str, parts: list[tuple[str, dict[str, pd.DataFrame]]], confidence: float, leads: int
 ) -> list[dict]:
-    """The rows of one assay, or of several averaged."""
+    """The rows of one assay, or of several averaged, among so many leads in all."""
     names = list(parts[0][1])
     stacked = []
     for assay, tables in parts:
@@ -67,9 +71,17 @@ def _compare(
     means = means.sel(assays=names)
     pearson, genes = means.sel(metric="pearson").values, means.sel(metric="n").values.mean(axis=1)
     K = len(genes)
-    reach = stats.t.isf((1 - confidence) / 2, K - 1) if K >= MIN_CHROMOSOMES else np.nan
-    score, error = jackknife(pearson, genes)
-    lead, lead_error = jackknife(pearson - pearson[:, :1], genes)
+    tails = (1 - confidence) / 2 / np.array([1, leads])
+    reach, joint = stats.t.isf(tails, K - 1) if K >= MIN_CHROMOSOMES else (np.nan, np.nan)
+    trained = shared.sel(metric="pearson", drop=True).mean("cell").sel(assays=names)
+    trained = trained.transpose("fold", "seed", "chrom", "assays").values
+
+    def estimate(contrast: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        mean, spread = jackknife(contrast(pearson), genes)
+        return mean, np.hypot(spread, np.sqrt(training_variance(contrast(trained), genes)))
+
+    score, error = estimate(lambda values: values)
+    lead, lead_error = estimate(lambda values: values - values[..., :1])
     auc = weighted_mean(means.sel(metric="auc").values, genes)
     return [
         {
@@ -79,11 +91,40 @@ def _compare(
             "low": score[i] - reach * error[i],
             "high": score[i] + reach * error[i],
             "lead": lead[i],
-            "lead_low": lead[i] - reach * lead_error[i],
-            "lead_high": lead[i] + reach * lead_error[i],
+            "lead_low": lead[i] - joint * lead_error[i],
+            "lead_high": lead[i] + joint * lead_error[i],
             "auc": auc[i],
             "n_genes": round(genes.sum()),
             "n_chromosomes": K,
         }
         for i, name in enumerate(names)
     ]
+
+
+def simpler_model(table: pd.DataFrame, simple: Collection[str], train_share: float = 1.0) -> str:
+    """Whether something simpler predicts better than the first model, in a sentence.
+
+    Args:
+        table: from `compare_models`.
+        simple: names of the models that are simpler.
+        train_share: of its training genes that each run of the first model was given; simple models
+            get them all.
+    """
+    own = table["model"].iloc[0]
+    rows = table[table["model"].isin(list(simple))]
+    if rows.empty:
+        return ""
+    if train_share < 1:
+        return (
+            f"The simple models trained on all training genes, {own} on {train_share:.0%} of them: "
+            "their leads are not compared."
+        )
+    better = rows[rows["lead_low"] > 0]
+    if better.empty:
+        return f"No simple model is shown to predict better than {own}."
+    named = [
+        f"{row.model} for {row.assay} "
+        f"(by {row.lead:.3f}, {row.lead_low:.3f} to {row.lead_high:.3f})"
+        for row in better.itertuples()
+    ]
+    return f"A simpler model predicts better than {own}: {listing(named, 8)}."

@@ -26,7 +26,7 @@ def require_usable(scores: pd.DataFrame) -> None:
         InputError: saying of how few genes they are.
     """
     if not usable(scores).any():
-        raise too_few(scores["n"].max())
+        raise too_few(int(scores["n"].max()))
 
 
 def too_few(most: int) -> InputError:
@@ -84,6 +84,40 @@ def jackknife(
     unequal = (odds * squares).mean(axis=0)
     plain = (odds**2 * squares).sum(axis=0) * (len(genes) - 1) / len(genes)
     return mean, np.sqrt(np.maximum(unequal, plain))
+
+
+def training_variance(
+    values: Float[np.ndarray, "F S K *of"], genes: Float[np.ndarray, "K"]
+) -> Float[np.ndarray, "*of"]:
+    """What the variance of a mean over chromosomes lacks of the noise of training.
+
+    Chromosomes that one fold tests share its models, and so their noise, which differences between
+    chromosomes do not show in full. Several seeds show it: it is the variance between them within a
+    fold. What the jackknife sees of it already (all, where each fold tests one chromosome) is not
+    counted twice.
+
+    Args:
+        values: scores, or differences of scores, by fold, seed and chromosome; NaN where a fold
+            does not test the chromosome.
+        genes: by chromosome.
+
+    Returns:
+        `[*of]`, in the unit of the values, squared; 0 for a single seed: nobody knows it then.
+    """
+    F, S, K = values.shape[:3]
+    there = np.asarray(np.isfinite(values)).reshape(F, S, K, -1).all(axis=(1, 3))  # [F K]
+    if S < 2 or not there.any():
+        return np.zeros(values.shape[3:])
+    weight = there * (genes / genes.sum()) / np.maximum(1, there.sum(axis=0))  # [F K]
+    of_fold = weight.sum(axis=1)
+    used = of_fold > 0
+    kept = np.where(there.reshape(F, 1, K, *[1] * (values.ndim - 3)), values, 0)
+    means = np.einsum("fk,fsk...->fs...", weight[used], kept[used])
+    means /= of_fold[used].reshape(-1, 1, *[1] * (values.ndim - 3))
+    noise = means.var(axis=1, ddof=1).mean(axis=0)
+    alone = there.sum(axis=0).max() == 1  # else all folds test the same, and share no difference
+    seen = (weight**2).sum() if alone else 0.0
+    return noise * max(0.0, (of_fold**2).sum() - seen) / S
 
 
 def weighted_mean(values: np.ndarray, genes: np.ndarray) -> np.ndarray:

@@ -17,9 +17,11 @@ chromosomes like these. For a new cell like these, the variance between cells is
 t has one degree of freedom less than there are cells (at least five are needed); what a cell and a
 chromosome have in common counts twice, which makes these intervals a little too wide.
 
-Seeds are averaged: an interval applies to the mean of so many trainings, and `training_sd` says by
-how much the score of a single training varies.
+Seeds are averaged: an interval applies to the mean of so many trainings, whose noise it contains;
+`training_sd` says by how much the score of a single training varies. Of a single seed nobody knows.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -37,6 +39,7 @@ from epi2expr_jax.scores.intervals import (
     jackknife,
     score_cube,
     shared_units,
+    training_variance,
     weighted_mean,
 )
 from epi2expr_jax.scores.table import ALL, METRICS
@@ -121,18 +124,20 @@ def _rank_group(
     degrees = min(K, len(of_cells["pearson"])) - 1 if new_cell else K - 1
     reach, joint, pairwise = stats.t.isf(tail / np.array([1, A, pairs]), degrees)
 
-    def estimate(values: np.ndarray, between: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        mean, error = jackknife(values, genes)
-        if between is not None:
-            error = np.sqrt(error**2 + between.var(axis=0, ddof=1) / len(between))
-        return mean, error
+    def estimate(
+        name: str, contrast: Callable[[np.ndarray], np.ndarray] = lambda values: values
+    ) -> tuple[np.ndarray, np.ndarray]:
+        mean, error = jackknife(contrast(value[name]), genes)
+        variance = error**2 + training_variance(contrast(_trained(shared, name)), genes)
+        if new_cell:
+            between = contrast(of_cells[name])
+            variance = variance + between.var(axis=0, ddof=1) / len(between)
+        return mean, np.sqrt(variance)
 
-    r, rho_of = of_cells.get("pearson"), of_cells.get("spearman")
-    pearson, error = estimate(value["pearson"], r)
-    rho, rho_error = estimate(value["spearman"], rho_of)
+    pearson, error = estimate("pearson")
+    rho, rho_error = estimate("spearman")
     # [A, A]: by how much the first assay beats the second, paired by chromosome.
-    leads = None if r is None else _pairwise(r)
-    lead, lead_error = estimate(_pairwise(value["pearson"]), leads)
+    lead, lead_error = estimate("pearson", _pairwise)
     beats = lead - pairwise * lead_error > 0  # NaN beats nothing
     table = pd.DataFrame(
         {
@@ -169,6 +174,12 @@ def _means(shared: xr.DataArray) -> xr.DataArray:
     return shared.mean(["fold", "seed"]).mean("cell").transpose("metric", "chrom", "assays")
 
 
+def _trained(shared: xr.DataArray, metric: str = "pearson") -> Float[np.ndarray, "F S K A"]:
+    """A score by fold and seed, cells averaged."""
+    scores = shared.sel(metric=metric, drop=True).mean("cell")
+    return scores.transpose("fold", "seed", "chrom", "assays").values
+
+
 def _cell_means(shared: xr.DataArray) -> dict[str, Float[np.ndarray, "C A"]]:
     """Pearson and Spearman r of every cell, over chromosomes."""
     means = shared.mean(["fold", "seed"])
@@ -177,8 +188,8 @@ def _cell_means(shared: xr.DataArray) -> dict[str, Float[np.ndarray, "C A"]]:
     return {name: average.sel(metric=name).values for name in ("pearson", "spearman")}
 
 
-def _pairwise(values: Float[np.ndarray, "n A"]) -> Float[np.ndarray, "n A A"]:
-    return values[:, :, None] - values[:, None]
+def _pairwise(values: Float[np.ndarray, "*n A"]) -> Float[np.ndarray, "*n A A"]:
+    return values[..., :, None] - values[..., None, :]
 
 
 def _training_sd(shared: xr.DataArray) -> np.ndarray | float:
@@ -215,8 +226,12 @@ def calls(scores: pd.DataFrame, rate: float = 0.05) -> pd.DataFrame:
         pearson, genes = means.sel(metric="pearson").values, means.sel(metric="n").values.mean(1)
         names = means["assays"].values.astype(str)
         first, second = np.triu_indices(len(names), 1)
-        values = np.concatenate([pearson, pearson[:, first] - pearson[:, second]], axis=1)
-        lead, error = jackknife(values, genes)
+
+        def compared(values: np.ndarray, first=first, second=second) -> np.ndarray:
+            return np.concatenate([values, values[..., first] - values[..., second]], axis=-1)
+
+        lead, error = jackknife(compared(pearson), genes)
+        error = np.hypot(error, np.sqrt(training_variance(compared(_trained(shared)), genes)))
         with np.errstate(divide="ignore", invalid="ignore"):
             p = 2 * stats.t.sf(np.abs(lead) / error, len(genes) - 1)
         turned = lead[len(names) :] < 0

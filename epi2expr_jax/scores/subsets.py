@@ -82,7 +82,7 @@ def subset_scores(
         pearson[r, rows[:, None], block] = np.where(kept[:, None], scored.T, np.nan)
         progress(len(predicted))
     if np.isnan(genes).all():
-        raise too_few(max(there.sum(1).max() for _, _, there in places.values()))
+        raise too_few(max(int(there.sum(1).max()) for _, _, there in places.values()))
     return xr.Dataset(
         {
             "pearson": (("run", "chrom", "subset"), pearson),

@@ -16,6 +16,7 @@ from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.scores.agreement import score_against_quality, track_quality
 from epi2expr_jax.scores.comparison import compare_models
 from epi2expr_jax.scores.intervals import require_usable
+from epi2expr_jax.scores.universal import MARGIN, require_claim
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study import results, tables
 
@@ -25,6 +26,8 @@ def evaluate(
     store_path: str | os.PathLike | None = None,
     baselines: Sequence[str] = (),
     groups: str | None = None,
+    margin: float = MARGIN,
+    claim: str | None = None,
     show: Callable[[Iterable], Iterable] = iter,
 ) -> pd.DataFrame:
     """Write predictions, scores and the ranking of a finished run into its directory, as one.
@@ -34,6 +37,8 @@ def evaluate(
         baselines: simple models to compare with (see `epi2expr_jax.predict.baselines`; they need
             scikit-learn).
         groups: column of the gene table to rank within; by default expressed and silent genes.
+        margin, claim: of the statement on a universal mark (see `scores.universal.verdict`); they
+            are kept for the report.
         show: goes through the fits of the baselines, showing how far it is.
 
     Returns:
@@ -52,9 +57,12 @@ def evaluate(
             "genes that no model saw in training or validation",
             "predict with load(RUN).predict(store, include_seen=True); that is not a test",
         )
+    require_claim(margin, claim, dict.fromkeys(run.label for run in ensemble.runs))
     store = ensemble.open_store(store_path)
-    with results.written(run_dir, "evaluate", baselines=list(baselines), groups=groups) as place:
+    asked = {"baselines": list(baselines), "groups": groups, "margin": margin, "claim": claim}
+    with results.written(run_dir, "evaluate", **asked) as place:
         predictions = predict_held_out(ensemble, store)
+        require_usable(scoring.score_table(predictions))  # before minutes of baselines
         made = predict_baselines(ensemble, store, baselines, show) if baselines else pd.DataFrame()
         found = score(ensemble.card["model"], predictions, made, store.genes, groups)
         found[tables.QUALITY] = quality(store, found[tables.SCORES])
@@ -80,12 +88,8 @@ def score(
         model: its name.
         made: predictions of baselines; may be empty.
         genes, groups: the gene table, and its column to rank within.
-
-    Raises:
-        InputError: if there are too few genes for a single score.
     """
     scores = scoring.score_table(predictions)
-    require_usable(scores)
     found = {tables.SCORES: scores, tables.RANKING: ranking.rank_assays(scores)}
     found[tables.CALLS] = ranking.calls(scores)
     by_group = scoring.score_groups(predictions, scoring.gene_groups(predictions, genes, groups))

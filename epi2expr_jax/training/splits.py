@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 from epi2expr_jax.errors import InputError, collect, nearest
 from epi2expr_jax.files import read_json, write_json
@@ -173,6 +174,24 @@ def _balanced(counts: Mapping[str, int], k: int) -> list[Fold]:
         train = set(counts) - set(test) - set(validation)
         folds.append(_fold(f"fold{i + 1}", train, validation, test))
     return folds
+
+
+def overlap(folds: Sequence[Fold], gene_counts: Mapping[str, int]) -> Float[np.ndarray, "2 F F"]:
+    """How much of their training genes folds have in common, `[2 F F]`.
+
+    Products of the folds' weights, each spread evenly over its training genes: by gene, and by
+    chromosome, which is right where what a model learns wrongly goes by chromosome. In the ratio
+    of two folds' product to one fold's own, models of two folds err together.
+
+    Args:
+        gene_counts: genes per chromosome.
+    """
+    counts = np.array(list(gene_counts.values()), float)
+    trained = np.array([np.isin(list(gene_counts), fold.train) for fold in folds])
+    shares = trained * counts
+    shares /= np.maximum(1, shares.sum(axis=1, keepdims=True))
+    by_gene = shares / np.sqrt(np.maximum(1, counts))
+    return np.stack([by_gene @ by_gene.T, shares @ shares.T])
 
 
 def select_folds(folds: Sequence[Fold], names: Sequence[str]) -> list[Fold]:

@@ -19,7 +19,7 @@ def one_change(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def effect_figures(means: pd.DataFrame) -> dict[str, Figure]:
-    """The figures of a table of mean effects (`experiments.perturb.mean_effects`), by name."""
+    """The figures of a table of mean effects (`epi2expr_jax.perturb.mean_effects`), by name."""
     drawn: dict[str, Figure] = {}
     scaled = means[means["factor"].notna()]
     if scaled["factor"].nunique() > 1:

@@ -113,7 +113,11 @@ def test_bad_files_are_named(tmp_path):
     (tmp_path / "words.bed").write_text("chr1\tone\ttwo\n")
     (tmp_path / "turned.bed").write_text("chr1\t9\t20\nchr1\t30\t20\n")
     (tmp_path / "other.bed").write_text("scaffold_9\t9\t20\n")
+    (tmp_path / "nowhere.bed").write_text("chr1\t9\t20\n\t9\t20\n")
+    (tmp_path / "far.bed").write_text(f"chr1\t9\t{'9' * 5000}\n")
     for name, said in [
+        ("nowhere.bed", r"nowhere.bed, read 2: found nan:9-20"),
+        ("far.bed", "no readable reads"),
         ("cut.tagAlign.gz", "a damaged gzip file"),
         ("torn.tagAlign.gz", "a damaged gzip file"),
         ("words.bed", "no readable reads"),
@@ -126,6 +130,26 @@ def test_bad_files_are_named(tmp_path):
         (problem,) = error.value.problems
         assert problem.where.startswith(str(tmp_path / name))
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("out")]
+
+
+def test_a_damaged_bam_is_named_and_pysam_says_nothing(tmp_path, capfd):
+    pysam = pytest.importorskip("pysam")
+    path = tmp_path / "a.bam"
+    header = {"SQ": [{"SN": chrom, "LN": size} for chrom, size in SIZES.items()]}
+    with pysam.AlignmentFile(str(path), "wb", header=header) as file:
+        for start in range(200):
+            record = pysam.AlignedSegment(file.header)
+            record.query_name, record.reference_name, record.reference_start = "r", "chr1", start
+            record.query_sequence, record.cigarstring = "A" * 36, "36M"
+            file.write(record)
+    whole = path.read_bytes()
+    capfd.readouterr()
+    for content in (b"", whole[:40], whole[:-40], whole[:-28], whole[:30] + b"?" + whole[31:],
+                    whole[:150] + b"?" + whole[151:], gzip.compress(b"chr1\t0\t9\n")):  # fmt: skip
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"a\.bam: found"):
+            write_depth(path, tmp_path / "a.bw", SIZES)
+    assert capfd.readouterr().err == ""
 
 
 def test_alignments_of_a_sheet_become_tracks_of_another(tmp_path, program):

@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import json
 import os
+import resource
 import stat
 import subprocess
 import sys
@@ -249,12 +250,24 @@ def test_an_error_inside_is_not_taken_for_one_of_the_lock(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_writers_take_turns(tmp_path):
+def test_no_lock_stays_where_it_cannot_be_written(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(OSError, match="too large"), files.only_writer(tmp_path / "run"):
+            raise AssertionError("nobody can say who writes")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_writers_take_turns(tmp_path, wait):
     path, inside, most = tmp_path / "run", [], []
 
     def write():
         for _ in range(50):
-            with contextlib.suppress(InputError), files.only_writer(path):
+            with contextlib.suppress(InputError), files.only_writer(path, wait=wait):
                 inside.append(1)
                 most.append(len(inside))
                 inside.pop()
@@ -265,3 +278,4 @@ def test_writers_take_turns(tmp_path):
     for thread in threads:
         thread.join()
     assert max(most) == 1
+    assert not wait or len(most) == 4 * 50

@@ -174,6 +174,7 @@ def test_runs_that_cannot_be_compared_are_refused(runs, planted, tmp_path):
     checkpoint.write_card(other, {**card, "store_checksum": "another"})
     with pytest.raises(InputError, match="another store and other folds"):
         combine(runs / "masked", against=other)
+    (other / "splits.json").write_text(splits)
     with pytest.raises(InputError, match="other contents"):
         combine(other)
 

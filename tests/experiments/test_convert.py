@@ -283,6 +283,8 @@ def test_one_of_several_runs_is_exported_on_the_targets_own_scale(torch, source,
     population["runs"] = [first, second]
     twice = jax.tree.map(lambda x: np.concatenate([x, x + 1]), weights)
     checkpoint.save(tmp_path / "run" / population["weights"], twice)
+    path = tmp_path / "run" / population["weights"]
+    population["weights_sha256"] = checkpoint.files_sha256(path)
     checkpoint.write_card(tmp_path / "run", card)
     runs = load(tmp_path / "run").runs
 

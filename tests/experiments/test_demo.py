@@ -1,6 +1,8 @@
 import json
 import pathlib
 import re
+import subprocess
+import types
 
 import pandas as pd
 import pytest
@@ -43,9 +45,22 @@ def test_wide_intervals_do_not_hold():
 
 
 @pytest.mark.trial
-@pytest.mark.usefixtures("quick_compile")
-def test_the_whole_chain_from_public_files_to_the_report(tmp_path, monkeypatch, trial_size):
+@pytest.mark.usefixtures("quick_compile", "worker_here")
+def test_the_whole_chain_from_public_files_to_the_report(
+    tmp_path, monkeypatch, trial_size, program
+):
     """The demo's own commands; small here, as they stand under `make trials`."""
+
+    def run(command, check):
+        """Programs that another test starts as a process run in this one, which has all loaded."""
+        if command[2] not in ("data_prep.simulate", "data_prep.build_store", "experiments.train"):
+            return subprocess.run(command, check=check)
+        done = program(*command[2:])
+        assert done.returncode == 0, done.stderr
+        return done
+
+    here = types.SimpleNamespace(run=run, CalledProcessError=subprocess.CalledProcessError)
+    monkeypatch.setattr(demo, "subprocess", trial_size(here, subprocess))
     monkeypatch.setattr(
         demo,
         "SIMULATE",

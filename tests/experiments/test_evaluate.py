@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.study import tables
 from experiments import evaluate as program
@@ -35,10 +36,10 @@ def test_a_simple_model_is_named_only_where_it_is_surely_better():
         ("ridge", "DNase", 0.65, 0.05, 0.02, 0.08),
         ("linear", "DNase", 0.61, 0.01, -0.02, 0.04),
     ]
-    lines = program.format_baselines(pd.DataFrame(rows, columns=columns)).splitlines()
+    lines = program.format_baselines(pd.DataFrame(rows, columns=columns), 1.0).splitlines()
     assert lines == [
         "r by model (DNase): cnn 0.600, ridge 0.650, linear 0.610",
-        "ridge predicts better than cnn from DNase: by 0.050 (0.020 to 0.080)",
+        "A simpler model predicts better than cnn: ridge for DNase (by 0.050, 0.020 to 0.080).",
     ]
 
 
@@ -55,16 +56,25 @@ def test_the_program_evaluates_what_its_flags_name(run_dir, parse_flags, monkeyp
     asked = []
 
     def evaluate(*given):
-        asked.append(given[:4])
-        assert list(given[4](["shown"])) == ["shown"]
+        asked.append(given[:6])
+        assert list(given[6](["shown"])) == ["shown"]
         return pd.read_csv(run_dir / "ranking.csv")
 
     monkeypatch.setattr(program, "evaluate", evaluate)
     definitions = (program.define_run, program.define_store, program.define_evaluation)
-    parse_flags(definitions, f"--run={run_dir}", "--baselines=mean", "--groups=kind")
+    parse_flags(definitions, f"--run={run_dir}", "--baselines=mean", "--groups=kind",
+                "--claim=DNase")  # fmt: skip
     program.main()
-    assert asked == [(run_dir, None, ["mean"], "kind")]
+    assert asked == [(run_dir, None, ["mean"], "kind", 0.01, "DNase")]
     said = capsys.readouterr().out
     assert "called at a false discovery rate of 5 %: 2 of 3 comparisons" in said
     assert said.index("DNase") < said.index("H3K9me3")
     assert "note: One seed: training noise is not in the interval." in said
+
+
+def test_eight_genes_are_too_few_and_nothing_is_written(made_up_run, tmp_path):
+    few = made_up_run(("E003",), {"DNase": 0.8}, genes=8, chromosomes=4, cv="chromosomes_3")
+    with pytest.raises(InputError, match=r"at most 2 held-out genes on a chromosome.*more genes"):
+        few.write(tmp_path / "run")
+    assert not list((tmp_path / "run").glob("*metrics*"))
+    assert not (tmp_path / "run" / "evaluate.json").exists()

@@ -2,12 +2,17 @@ import base64
 import html
 import html.parser
 import json
+import os
+import pathlib
 import re
+import shutil
+import sys
 
 import pandas as pd
 import pytest
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import write_csv
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.study import tables
@@ -216,10 +221,14 @@ def test_altered_marks_are_shown(tmp_path, page_of):
 
 
 def test_names_are_escaped(tmp_path, page_of):
-    assays = {'<script>alert("1")<script>': 0.6, "A$B_{2}$ & C": 0.5}
-    page = page_of(tmp_path / "run", cells=("<b>cell</b>", "E & F"), assays=assays)
-    assert "<script" not in page
+    assays = {'<script>alert("1")</script>': 0.6, "A$B_{2}$ & C": 0.5}
+    cells = ("<b>cell</b>", "</title><i>", "E & F")
+    page = page_of(tmp_path / "run", cells=cells, assays=assays)
+    assert not re.search(r"</?script", page)
+    for svg in figures(page):
+        assert not re.search(r"</?script", svg)
     assert "<b>cell" not in page
+    assert "</title><i>" not in page
     assert "&lt;script&gt;alert(" in page
     assert all(name in plain(page) for name in assays)
 
@@ -247,3 +256,87 @@ def test_all_missing_outputs_at_once(tmp_path, study):
     assert len(caught.value.problems) == len(NEEDS)
     with pytest.raises(InputError, match="no readable run card"):
         write_report(tmp_path / "nowhere")
+
+
+OPENED: list[str] | None = None  # what is opened while it is a list; hooks cannot be removed
+
+
+def _listen(event, given):
+    if OPENED is not None and event == "open":
+        OPENED.append(str(given[0]))
+
+
+def files_read(run_dir, monkeypatch, make):
+    """Every file under a run directory that is opened to make something."""
+    found: list[str] = []
+    for name in ("read_parquet", "read_csv"):  # pyarrow opens files unheard
+        read = getattr(pd, name)
+
+        def heard(path, *given, read=read, **options):
+            found.append(str(path))
+            return read(path, *given, **options)
+
+        monkeypatch.setattr(pd, name, heard)
+    monkeypatch.setattr(sys.modules[__name__], "OPENED", found)
+    sys.addaudithook(_listen)
+    make()
+    return {
+        os.path.relpath(path, run_dir) for path in found if path.startswith(f"{run_dir}{os.sep}")
+    }
+
+
+def unknown(paths):
+    """Those that are neither of the registry nor its records, nor what the report itself writes."""
+    known = {table.path for table in tables.TABLES}
+    known |= {f"{pathlib.Path(t.path).parent / t.program}.json" for t in tables.TABLES}
+    own = ("verify.json", "report", ".report", "checkpoints")
+    return {path for path in paths if path not in known and not path.startswith(own)}
+
+
+def test_the_report_reads_what_is_verified_and_nothing_else(study, tmp_path, monkeypatch):
+    run_dir = shutil.copytree(study[0], tmp_path / "run")
+    write_csv(run_dir / "profile.csv", pd.DataFrame({"share": [1.0]}))
+
+    def planted(*_):  # a report that shows one table more
+        pd.read_csv(run_dir / "profile.csv")
+
+    def honest(*_):
+        pass
+
+    for export, expected in ((honest, set()), (planted, {"profile.csv"})):
+        with monkeypatch.context() as patch:
+            patch.setattr(report, "_export", export)
+            read = files_read(run_dir, patch, lambda: write_report(run_dir))
+        assert unknown(read) == expected
+        assert {"metrics.parquet", "history.parquet", "groups.csv", "run_card.json"} <= read
+
+
+def test_results_of_two_evaluations_are_refused(study, tmp_path):
+    run_dir = shutil.copytree(study[0], tmp_path / "run")
+    scores = pd.read_parquet(run_dir / "metrics.parquet")
+    scores.assign(pearson=scores.pearson + 0.001).to_parquet(run_dir / "metrics.parquet")
+    page = (run_dir / "report.html").read_text()
+    with pytest.raises(InputError, match=r"metrics\.parquet.*other content.*experiments\.evaluate"):
+        write_report(run_dir)
+    assert (run_dir / "report.html").read_text() == page
+
+
+def test_what_was_verified_is_told_claim_by_claim(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "_export", lambda *_: None)
+    run_dir = shutil.copytree(study[0], tmp_path / "run")
+    card = checkpoint.read_card(run_dir)
+    claims = [
+        {"name": "splits", "holds": True, "found": "5 folds"},
+        {"name": "quality", "holds": None, "found": "not computed again (--quick)"},
+        {"name": "scores", "holds": False, "found": "r of DNase"},
+    ]
+    content = {"claims": claims, "files": tables.checksums(run_dir, card)}
+    (run_dir / "verify.json").write_text(json.dumps(content))
+    text = plain(write_report(run_dir).read_text())
+    assert "splits holds (5 folds)" in text
+    assert "quality not checked (not computed again (--quick))" in text
+    assert "scores does not hold (r of DNase)" in text
+    checkpoint.write_card(run_dir, card | {"seconds": 1.0})
+    text = plain(write_report(run_dir).read_text())
+    assert "not as it is now: run_card.json changed since it was verified" in text
+    assert "splits holds" not in text

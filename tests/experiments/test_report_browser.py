@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from tornado.websocket import websocket_connect
 
+from epi2expr_jax.study import tables
 from experiments.report import write_report
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -47,7 +48,9 @@ def page(tmp_path_factory, made_up_run):
             for assay in ("all", *names)
             for model in ("cnn", "linear", "ridge")
         ]
-    ).to_csv(folder / "baselines.csv", index=False)
+    ).reindex(columns=[*tables.BASELINES.key, *tables.BASELINES.numbers]).to_csv(
+        folder / "baselines.csv", index=False
+    )
     subsets = [set_ for n in (1, 2, 3, 4) for set_ in itertools.combinations(names, n)]
     pd.DataFrame(
         [
@@ -55,24 +58,32 @@ def page(tmp_path_factory, made_up_run):
              "pearson": 0.4 + 0.1 * len(set_), **interval}
             for set_ in subsets
         ]
-    ).to_csv(folder / "subsets.csv", index=False)  # fmt: skip
+    ).reindex(columns=[*tables.SUBSETS.key, *tables.SUBSETS.numbers]).to_csv(
+        folder / "subsets.csv", index=False
+    )  # fmt: skip
     pd.DataFrame(
         [{"cell": "all", "assay": assay, "value": 0.2, **interval} for assay in names]
-    ).to_csv(folder / "shapley.csv", index=False)
+    ).reindex(columns=[*tables.SHAPLEY.key, *tables.SHAPLEY.numbers]).to_csv(
+        folder / "shapley.csv", index=False
+    )
     pd.DataFrame(
         [
             {"assays": assay, "trained_on": a, "cell": b, "seen": a == b, "pearson": 0.5,
              "baseline": 0.8, "deviation": 0.2, "lead_low": -0.4, **interval}
             for assay in names for a in made.cells for b in made.cells
         ]
-    ).to_csv(folder / "across_cells.csv", index=False)  # fmt: skip
+    ).reindex(columns=[*tables.ACROSS.key, *tables.ACROSS.numbers]).to_csv(
+        folder / "across_cells.csv", index=False
+    )  # fmt: skip
     pd.DataFrame(
         [
             {"cell": cell, "assay": assay, "pearson": random.uniform(0.4, 0.6),
              "depth": random.uniform(1, 9), "signal_to_noise": random.uniform(2, 20)}
             for assay in names for cell in made.cells
         ]
-    ).to_csv(folder / "quality.csv", index=False)  # fmt: skip
+    ).reindex(columns=[*tables.QUALITY.key, *tables.QUALITY.numbers]).to_csv(
+        folder / "quality.csv", index=False
+    )  # fmt: skip
     sweep = folder.with_name("sweep")
     sweep.mkdir()
     pd.DataFrame(
@@ -81,7 +92,9 @@ def page(tmp_path_factory, made_up_run):
             for assay in ("all", *names)
             for width in (6000, 10_000, 40_000)
         ]
-    ).to_csv(sweep / "sweep.csv", index=False)
+    ).reindex(columns=[*tables.SWEEP.key, *tables.SWEEP.numbers]).to_csv(
+        sweep / "sweep.csv", index=False
+    )
     path = write_report(folder, [folder.with_name("other")], sweep)
     for name in ("ranking", "cells", "baselines", "models", "sweep", "pairs", "shapley",
                  "across_cells", "curves", "predictions"):  # fmt: skip

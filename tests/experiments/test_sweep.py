@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import only_writer
 from epi2expr_jax.study.lookup import Share
 from epi2expr_jax.study.train import Machine, train
 from epi2expr_jax.training import checkpoint
@@ -73,3 +74,15 @@ def test_windows_that_the_store_does_not_have_are_named_together(request_, tmp_p
     with pytest.raises(InputError, match="two or more to compare"):
         sweep(request_, tmp_path)  # of the usual widths it holds 6 kb alone
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("module", ["experiments.sweep", "experiments.select"])
+def test_a_second_one_on_the_same_folder_is_told_who_is_at_it(
+    small_store, tmp_path, program, module
+):
+    arguments = (f"--store={small_store.path}", f"--run={tmp_path / 'run'}", "--model=promoter_cnn")
+    with only_writer(tmp_path / "run"):
+        done = program(module, *arguments)
+    assert done.returncode == 2
+    assert "expected: one writer at a time" in done.stderr
+    assert list(tmp_path.iterdir()) == []

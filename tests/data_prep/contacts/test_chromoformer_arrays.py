@@ -127,6 +127,14 @@ def test_zip_files_are_no_arrays(folder):
     assert "no whole .npy array: chr1:0-4.npy" in problems(folder)[0]
 
 
+@pytest.mark.parametrize("shape", ["(1, 4", "(1000000000000, 1000)", "(1, 4), 'x': (", "1"])
+def test_damaged_headers_are_no_arrays(folder, shape):
+    path = folder / "chr1:0-4.npy"
+    header = f"{{'descr': '<f2', 'fortran_order': False, 'shape': {shape}}}".ljust(117) + "\n"
+    path.write_bytes(path.read_bytes()[:8] + b"\x76\0" + header.encode() + bytes(8))
+    assert "no whole .npy array: chr1:0-4.npy" in problems(folder)[0]
+
+
 def test_bin_means_sum_in_float64():
     ones = np.full((1, 100_050), 2049, np.float16)  # float16 sums overflow, float32 sums round
     ones[0, ::3] = 1

@@ -71,6 +71,7 @@ def test_all_bad_lines_are_named_at_once(write):
         ("label", "yes", "label 'yes'"),
         ("chrom", "chr9", "chrom 'chr9'"),
         ("end", 77, "50-77"),
+        ("start", "9" * 5000, f"{'9' * 5000}-51"),
         ("strand", ".", "strand '.'"),
         ("neighbors", "chr1:5-9", "1 neighbors, 2 scores"),
         ("neighbors", "chr1:5-9;chr2", "neighbors 'chr2'"),

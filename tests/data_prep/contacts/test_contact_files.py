@@ -46,6 +46,12 @@ def test_all_formats_say_the_same(write, tmp_path):
     assert rows(read(pickles(tmp_path, CONTACTS))) == flat(CONTACTS)
 
 
+def test_a_file_is_known_after_whatever_many_comments(write):
+    comments = "# made by hand\n" * 5000
+    for text, kind in ((bedpe(CONTACTS).partition("\n")[2], "bedpe"), (ibed(CONTACTS), "ibed")):
+        assert read(write(comments + text, "x")).format == kind
+
+
 def test_a_file_is_known_by_its_format_content_and_least_score(write, tmp_path):
     text = write(bedpe(CONTACTS))
     neighbours = pickles(tmp_path, CONTACTS)

@@ -11,6 +11,15 @@ def test_it_is_known_by_its_suffix_or_its_header(tmp_path):
     assert not FORMAT.sniff(tmp_path / "x.txt", [])
 
 
+def test_comments_before_the_header_are_skipped(tmp_path, write):
+    plain = ibed(CONTACTS)
+    text = f"# made by hand\n# of some cells\n{plain}"
+    rows, expected = FORMAT.read(write(text, "x.ibed")), FORMAT.read(write(plain, "y.ibed"))
+    assert rows.drop(columns="record").equals(expected.drop(columns="record"))
+    assert rows.record[0] == "line 4"
+    assert FORMAT.sniff(tmp_path / "x.txt", text.splitlines()[1:])
+
+
 def test_columns_are_found_by_the_header(write):
     lines = [line.split("\t") for line in ibed(CONTACTS).splitlines()]
     turned = "\n".join("\t".join(reversed(line)) for line in lines)

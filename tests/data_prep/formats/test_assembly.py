@@ -56,11 +56,11 @@ def test_a_file_of_lengths_may_be_a_fasta_index(tmp_path):
 
 def test_every_bad_line_of_a_file_is_named(tmp_path):
     path = tmp_path / "bad.chrom.sizes"
-    path.write_text("chr1\t100\nchr2\nchr1\t100\nchr3\t-5\nchr4\tmany\n")
+    path.write_text("chr1\t100\nchr2\nchr1\t100\nchr3\t-5\nchr4\tmany\nchr5\t" + "9" * 5000)
     with pytest.raises(InputError) as caught:
         load_assembly(path)
     where = [problem.where.rpartition(" ")[2] for problem in caught.value.problems]
-    assert where == ["2", "3", "4", "5"]
+    assert where == ["2", "3", "4", "5", "6"]
 
 
 def test_an_empty_file_is_refused(tmp_path):

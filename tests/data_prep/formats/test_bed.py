@@ -76,6 +76,12 @@ def test_a_file_of_another_assembly_is_refused(write, text, found):
     assert f"black.bed: found {found}; expected intervals on the given assembly; check" in problem
 
 
+def test_a_position_that_is_too_long_to_be_read_is_none(write):
+    (problem,) = problems(write(f"chr1\t0\t{'9' * 5000}\n"))
+    assert ", line 1: found" in problem
+    assert problem.endswith("give a BED of chrom<tab>start<tab>end (.gz)")
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     path = tmp_path / "absent.bed.gz"
     assert f"{path}: found nothing that can be read (No such file" in problems(path)[0]

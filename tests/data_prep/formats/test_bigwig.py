@@ -1,6 +1,7 @@
 """bigWig files that are not what they should be, and those that are written."""
 
 import pathlib
+import struct
 import subprocess
 import sys
 
@@ -83,6 +84,34 @@ def test_what_is_no_whole_bigwig_is_said(track, kind, found):
     assert str(path) in problem.where
     with pytest.raises(InputError, match=found.replace("(", ".")), open_bigwig(path):
         pass
+
+
+@pytest.mark.parametrize("part", ["tree", "index", "zoom", "block", "count", "chromosomes"])
+def test_a_damaged_bigwig_is_said_before_pybigwig_meets_it(track, part):
+    """Of the places where one changed byte made pyBigWig end the process, or read elsewhere."""
+    content = bytearray(track.read_bytes())
+    tree, _, index = struct.unpack_from("<QQQ", content, 8)
+    (zoom,) = struct.unpack_from("<Q", content, 64 + 16)
+    place, damage = {
+        "tree": (8, b"\xff" * 7),  # where the chromosomes are
+        "index": (24, struct.pack("<Q", index + 4)),
+        "zoom": (64 + 16, struct.pack("<Q", zoom + 2**40)),
+        "block": (index + 48 + 4 + 16, b"\xff" * 8),
+        "count": (index + 48 + 2, b"\xff\xff"),
+        "chromosomes": (tree + 16, struct.pack("<Q", 2**40)),
+    }[part]
+    content[place : place + len(damage)] = damage
+    track.write_bytes(content)
+    with pytest.raises(InputError, match=r"a damaged bigWig: .* does not lie within its"):
+        bigwig.require_whole(track)
+
+
+def test_what_pybigwig_refuses_within_is_said(track):
+    with (
+        pytest.raises(InputError, match=r"a part of it .* cannot be read"),
+        open_bigwig(track) as b,
+    ):
+        b.values("chr1", 0, 10**6)
 
 
 def test_a_url_is_to_be_downloaded_first():

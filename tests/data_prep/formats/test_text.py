@@ -2,7 +2,7 @@ import gzip
 
 import pytest
 
-from data_prep.formats.text import read_delimited, read_text
+from data_prep.formats.text import is_number, read_delimited, read_text
 from epi2expr_jax.errors import InputError
 
 TABLE = "gene\tE1\tE2\nA\t1.5\t2\nB\t0\t3\n"
@@ -107,3 +107,8 @@ def test_a_stray_quotation_mark_spoils_its_line_alone(write):
 @pytest.mark.parametrize("text", ["", "\n\n", "# only this\n"])
 def test_a_file_without_a_header_is_refused(write, text):
     assert "found no header; expected a table with a header line" in problems(write(text))[0]
+
+
+def test_numbers_are_whole_and_of_a_length_that_python_reads():
+    assert all(map(is_number, ["0", "007", "9" * 18]))
+    assert not any(map(is_number, ["", "-1", "1.0", "1e3", "²", "9" * 5000]))

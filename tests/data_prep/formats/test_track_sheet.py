@@ -122,6 +122,12 @@ def test_all_problems_come_at_once_with_their_lines(write):
     assert lines == [2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13]
 
 
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/a.bw", "a" * 5000, "a\0b"])
+def test_paths_that_no_file_can_have_are_named(write, path):
+    (problem,) = problems(write(f"cell,assay,path\nE1,A,{path}\n"))
+    assert "line 2: found no file" in problem
+
+
 def test_unknown_missing_and_repeated_columns_are_named(write):
     found = problems(write("cell,mark,path,path\nE1,A,a.bw,b.bw\n"))
     assert len(found) == 3

@@ -51,7 +51,8 @@ def test_padding_is_centred_and_the_larger_half_on_the_left():
         own = np.arange(length) - np.array(left)[:, None]
         own = (own >= 0) & (own < bins[:, None])
         np.testing.assert_array_equal(own_positions(bins, length), own)
-        np.testing.assert_array_equal(own_positions(jnp.asarray(bins), length), own)
+        if length in (1, 2, 9):  # each length is programs of its own, which take long to compile
+            np.testing.assert_array_equal(own_positions(jnp.asarray(bins), length), own)
         np.testing.assert_array_equal(own_positions(bins[-1], length), True)
 
 

@@ -5,7 +5,6 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from scipy import stats
 
 from epi2expr_jax import perturb
 from epi2expr_jax.errors import InputError
@@ -48,25 +47,6 @@ def test_before_is_the_prediction_and_only_unseen_models_predict(distal_store):
         include_seen=True,
     )  # fmt: skip
     assert seen.before.notnull().all()
-
-
-def test_intervals_need_three_models(distal_store):
-    assay = distal_store.manifest.assays[0]
-    edits = [perturb.scale(assay, perturb.promoter(), 0)]
-    for seeds in (2, 3):
-        ensemble = ensemble_of(distal_store, WINDOW, [assay], seeds=seeds)
-        found = perturb.run(ensemble, distal_store, edits)
-        summary = perturb.summarise(found).isel(model=0)
-        assert (summary.models == seeds).all()
-        assert summary.low.notnull().all() == (seeds == 3)
-    one = found.effect.isel(edit=0, gene=0).dropna("run").to_numpy()
-    spread = one.std(ddof=1) * np.sqrt(1 + 1 / 3)  # of one more training about the mean of three
-    low, high = stats.t.interval(0.95, 2, one.mean(), spread)
-    np.testing.assert_allclose(summary.low[0, 0], low, rtol=1e-4)
-    np.testing.assert_allclose(summary.high[0, 0], high, rtol=1e-4)
-    table = perturb.to_frame(perturb.summarise(found))
-    assert len(table) == found.sizes["gene"]
-    assert table.gene.is_unique
 
 
 def test_edits_that_no_model_can_answer_are_refused(distal_store):

@@ -100,6 +100,17 @@ def test_labels_get_probabilities(small_store):
     assert (scoring.score_table(table[table.model == "ridge"]).auc.mean()) > 0.6
 
 
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_labels_of_one_class_are_predicted_to_be_it(small_store, monkeypatch, label):
+    def labels(self, cells):
+        return np.full((len(cells), len(self.genes)), bool(label))
+
+    ensemble = ensemble_of(small_store, "label")
+    monkeypatch.setattr(type(small_store), "read_labels", labels)
+    table = predict_baselines(ensemble, small_store, ["linear", "ridge", "boosting"])
+    assert (table.predicted_raw == label).all()
+
+
 def test_unknown_baselines_are_named(small_store):
     with pytest.raises(InputError, match="did you mean ridge"):
         predict_baselines(ensemble_of(small_store), small_store, ["rigde"])

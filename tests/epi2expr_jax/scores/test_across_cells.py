@@ -87,3 +87,15 @@ def test_one_cell_is_refused():
     predictions = made(np.random.default_rng(0), 1, 1)
     with pytest.raises(InputError, match="a single cell"):
         score_across_cells(predictions[predictions.cell == "A"])
+
+
+def test_too_few_genes_are_said():
+    few = made(np.random.default_rng(0), 1, 1).query("gene_id in ['g0', 'g1', 'g2', 'g7']")
+    with pytest.raises(InputError, match="at most 2 held-out genes on a chromosome"):
+        score_across_cells(few)
+
+
+def test_a_cell_of_too_few_genes_is_left_out():
+    table = made(np.random.default_rng(0), 1, 1)
+    few = table[(table.cell != "C") | (table.gene_id == "g0")]
+    assert set(score_across_cells(few).cell) == {"A", "B"}

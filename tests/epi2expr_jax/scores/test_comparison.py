@@ -1,9 +1,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from epi2expr_jax.scores import table as scoring
-from epi2expr_jax.scores.comparison import compare_models
+from epi2expr_jax.scores.comparison import compare_models, simpler_model
 
 
 def predictions(skill, seed=0, chromosomes=8, genes=60, assays=("K4", "K27")):
@@ -35,6 +36,7 @@ def scores(*args, **kwargs):
 def test_lead_is_the_paired_difference():
     weak, strong = scores(0.4), scores(0.8, seed=1)
     table = compare_models({"weak": weak, "strong": strong})
+    reach = stats.t.isf(0.025 / 3, 7)  # three leads in all
     assert list(table.assay) == ["all", "all", "K27", "K27", "K4", "K4"]
     assert list(table.model) == ["weak", "strong"] * 3
     for assay in ("K4", "K27"):
@@ -44,7 +46,7 @@ def test_lead_is_the_paired_difference():
         assert row.pearson == pytest.approx(second.mean(), abs=1e-6)
         assert row.lead == pytest.approx((second - first).mean(), abs=1e-6)
         error = (second - first).std(ddof=1) / np.sqrt(8)
-        assert (row.lead_high - row.lead_low) / 2 == pytest.approx(2.3646 * error, rel=1e-3)
+        assert (row.lead_high - row.lead_low) / 2 == pytest.approx(reach * error, rel=1e-3)
         assert row.lead_low > 0
     over_all = table[(table.assay == "all") & (table.model == "strong")].iloc[0]
     singles = table[(table.assay != "all") & (table.model == "strong")]
@@ -70,3 +72,38 @@ def test_only_what_all_models_share_is_compared():
     assert two.lead_low.isna().all()  # two chromosomes bear no interval
     assert two.lead.notna().all()
     assert compare_models({"a": a[a.assays == "K27"], "b": b}).empty
+
+
+@pytest.mark.trial
+def test_a_simpler_model_is_seldom_said_to_be_better_where_none_is(trial_size):
+    """12 assays and three simple models as good as the first: 36 ways to be wrong."""
+    count, rng = trial_size(15, 500), np.random.default_rng(0)
+    assays, models = [f"a{i}" for i in range(12)], ("cnn", "linear", "ridge", "boosting")
+    wrong = 0
+    for _ in range(count):
+        tables = {
+            model: pd.DataFrame(
+                {"cell": "E003", "assays": assay, "fold": k % 5, "seed": 0, "chrom": f"chr{k}",
+                 "n": 100, "constant": False, "constant_observed": False,
+                 **dict.fromkeys(scoring.METRICS, 0.5 + 0.05 * rng.standard_normal())}
+                for assay in assays for k in range(20)
+            )
+            for model in models
+        }  # fmt: skip
+        wrong += "predicts better" in simpler_model(compare_models(tables), models[1:]) and not (
+            simpler_model(compare_models(tables), models[1:]).startswith("No simple")
+        )
+    print(f"a simpler model said to be better where none is: {wrong / count:.3f}")
+    assert wrong <= max(2, 0.06 * count)
+
+
+def test_what_is_said_of_simple_models():
+    weak, strong = scores(0.4), scores(0.8, seed=1)
+    table = compare_models({"cnn": weak, "cnn, mean of 3 seeds": strong, "ridge": strong})
+    said = simpler_model(table, ["linear", "ridge"])
+    assert said.startswith("A simpler model predicts better than cnn: ridge for all (by 0.")
+    assert "seeds" not in said
+    assert simpler_model(table, ["linear"]) == ""
+    assert "on 50% of them: their leads are not compared" in simpler_model(table, ["ridge"], 0.5)
+    other = compare_models({"cnn": strong, "ridge": weak})
+    assert simpler_model(other, ["ridge"]) == "No simple model is shown to predict better than cnn."

@@ -12,7 +12,6 @@ import pytest
 from scipy import stats
 
 from epi2expr_jax.scores import ranking
-from epi2expr_jax.scores.agreement import kendall_w
 from epi2expr_jax.scores.intervals import jackknife, score_cube, shared_units
 
 # Protein-coding genes of the Roadmap RPKM matrix on hg19's autosomes.
@@ -215,14 +214,3 @@ def test_few_of_the_calls_are_false(trial_size):
     print(f"mixed null: false discovery rate {np.mean(false):.4f}, power {np.mean(found):.4f}")
     assert np.mean(false) <= (0.06 if count >= 1000 else 0.1)
     assert np.mean(found) > 0.5
-
-
-def test_concordance_of_known_rankings():
-    alike = np.tile([0.9, 0.5, 0.1], (4, 1))
-    assert kendall_w(alike) == pytest.approx(1)
-    assert kendall_w(np.array([[1.0, 2, 3], [3, 2, 1]])) == pytest.approx(0)
-    # Ties, against Friedman's statistic: W = chi² / (C (A - 1)).
-    table = np.array([[1.0, 1, 3, 4], [2, 1, 4, 3], [1, 2, 2, 5], [4, 4, 1, 0]])
-    chi = stats.friedmanchisquare(*table.T).statistic
-    assert kendall_w(table) == pytest.approx(chi / (4 * 3))
-    assert np.isnan(kendall_w(alike[:1]))

@@ -5,7 +5,16 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from epi2expr_jax.scores.intervals import jackknife, score_cube, shared_units, weighted_mean
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.scores import agreement, comparison, ranking
+from epi2expr_jax.scores.intervals import (
+    jackknife,
+    require_usable,
+    score_cube,
+    shared_units,
+    usable,
+    weighted_mean,
+)
 from epi2expr_jax.scores.table import METRICS
 
 
@@ -83,3 +92,28 @@ def test_a_mean_is_over_the_chromosomes_that_have_the_score():
     found = weighted_mean(values, np.array([100.0, 900.0, 50.0]))
     assert found[0] == pytest.approx((0.8 * 100 + 0.5 * 50) / 150)
     assert np.isnan(found[1])
+
+
+@pytest.mark.parametrize("few", [{"n": 2}, {"constant_observed": True}])
+def test_too_little_to_score_is_said_or_gives_empty_tables(few):
+    """Eight genes, or labels of one class: no correlation carries weight."""
+    rows = [(cell, assay, chrom, 9, 0.5) for cell in "ab" for assay in "xy" for chrom in "123"]
+    scores = scores_of(*rows)
+    require_usable(scores)
+    scores = scores.assign(**few)
+    assert not usable(scores).any()
+    words = "at most 2 held-out genes on a chromosome;" if "n" in few else "of the same expression"
+    with pytest.raises(InputError, match=words):
+        require_usable(scores)
+    assert shared_units(score_cube(scores))[0].size == 0
+    ranked = ranking.rank_assays(scores)
+    assert ranked.empty
+    assert list(ranked) == ranking.COLUMNS
+    called = ranking.calls(scores)
+    assert called.empty
+    assert {"cell", "assay", "other", "lead", "p", "q", "called"} == set(called)
+    assert any("without weight" in note for note in ranking.caveats(scores))
+    assert np.isnan(agreement.agreement(scores).w)
+    quality = pd.DataFrame({"cell": ["a"], "assay": ["x"], "depth": 1.0, "signal_to_noise": 2.0})
+    assert agreement.score_against_quality(scores, quality).empty
+    assert comparison.compare_models({"cnn": scores, "ridge": scores}).empty

@@ -121,3 +121,9 @@ def test_predicting_subsets_compiles_once(distal_store):
     subset_scores(ensemble, distal_store)
     assert subsets._predict._cache_size() == before
     assert every_subset(3).shape == (8, 3)
+
+
+def test_too_few_genes_for_a_score_are_said(distal_store, monkeypatch):
+    monkeypatch.setattr(subsets, "_predictions", lambda *_: iter(()))
+    with pytest.raises(InputError, match="held-out genes on a chromosome"):
+        subset_scores(ensemble_of(distal_store, WINDOWS), distal_store)

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 
 from epi2expr_jax.errors import InputError
@@ -46,8 +48,8 @@ def test_what_is_missing_goes_to_stderr(tmp_path, capsys):
 
 
 def test_a_missing_tracker_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(
-        InputError, match=r"no tensorboardX that works in .*\n.*no wandb that works"
-    ):
+    """Or one that cannot be imported."""
+    for package in ("tensorboardX", "wandb"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(InputError, match=r"no tensorboardX that works.*\n.*no wandb that works"):
         Shown(tmp_path, ["tensorboard", "wandb"])

@@ -1,0 +1,202 @@
+"""Effects of edits, averaged over models and genes, and how sure those means are.
+
+Axes: `M` models (a cell and an assay set), `F` folds, `S` seeds, `G` genes, `E` edits.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Float, Int
+from scipy import stats
+
+LEAST_MODELS = 3  # folds, or seeds of one fold, for an interval
+NEEDED = (
+    f"{LEAST_MODELS} folds (of 2 seeds each where they test the same chromosomes: --seeds=2), or "
+    f"{LEAST_MODELS} seeds that each train on a share of the genes (--seeds=3 --train_share=0.5)"
+)
+
+
+def summarise(effects: xr.Dataset, level: float = 0.95) -> xr.Dataset:
+    """Means over the runs of a model: those of one cell and assay set, over folds and seeds.
+
+    Args:
+        effects: from `run`.
+        level: of the intervals.
+
+    Returns:
+        In log2(RPKM + 1), by `model` ("E003 H3K27ac"), M of them: means `before [M G]`,
+        `after [M G E]` and `effect [M G E]`; `low` to `high [M G E]`, where the effect lies on
+        average over models retrained on other genes (see `_reach`), NaN where too few models
+        predict the gene to say; `models [M G]`, how many do; `changed` and `outside [M G E]` if in
+        any of them. It does not tell how far the model is from the cell.
+    """
+    parts: list[xr.Dataset] = []
+    for (cell, assays), own in _by_model(effects):
+        count = own.before.notnull().sum("run")
+        mean = own[["before", "after", "effect"]].sum("run") / count.where(count > 0)
+        reach = np.full(mean.effect.shape, np.nan)
+        by_fold = _by_fold(own)
+        # Which folds predict a gene; few patterns, since whole chromosomes are tested.
+        patterns, of_gene = np.unique(by_fold.seeds > 0, axis=1, return_inverse=True)
+        for i, used in enumerate(patterns.T):
+            here = np.flatnonzero(of_gene == i)
+            if used.any():
+                part = by_fold.only(used, here)
+                same = np.ones(part.effect.shape[:2])  # every fold predicts the gene
+                reach[here] = _reach(part, part.effect, same, level, effects)
+        mean["low"], mean["high"] = mean.effect - reach, mean.effect + reach
+        mean["models"] = count
+        mean["changed"], mean["outside"] = own.changed.any("run"), own.outside.any("run")
+        parts.append(mean.assign_coords(model=f"{cell} {assays}", cell=cell, assays=assays))
+    return xr.concat(parts, "model", coords="different", compat="equals")
+
+
+def mean_effects(effects: xr.Dataset, level: float = 0.95) -> pd.DataFrame:
+    """Mean effect over genes by cell, assays, place and change.
+
+    The interval is that of models retrained on other genes, on average over these genes: genes that
+    one model predicts share its errors, so genes and chromosomes do not count as independent.
+
+    Args:
+        effects: from `run`.
+        level: of the intervals.
+
+    Returns:
+        Columns cell, assays, mark (that was altered), place, distance (bp), change, factor, effect,
+        low, high (log2(RPKM + 1); NaN where too few models predict to say), genes, folds, seeds,
+        changed and outside (shares of genes).
+    """
+    rows: list[pd.DataFrame] = []
+    for (cell, assays), own in _by_model(effects):
+        count = own.before.notnull().sum("run").to_numpy()
+        known = count > 0
+        mean = own.effect.sum("run").to_numpy()[known] / count[known, None]
+        by_fold = _by_fold(own)
+        used = np.any(by_fold.seeds, axis=1)
+        part = by_fold.only(used, np.flatnonzero(known))
+        there = part.seeds > 0
+        weights = there.sum(axis=1).astype(float)
+        of_fold = np.where(there[..., None], part.effect, 0).sum(axis=1) / weights[:, None]
+        reach = _reach(part, of_fold[:, None], weights[:, None], level, effects)[0]
+        table = pd.DataFrame(
+            {
+                "cell": cell,
+                "assays": assays,
+                "mark": own.mark.to_numpy(),
+                "place": own.place.to_numpy(),
+                "distance": own.distance.to_numpy(),
+                "change": own.change.to_numpy(),
+                "factor": own.factor.to_numpy(),
+                "effect": mean.mean(axis=0),
+                "genes": int(known.sum()),
+                "folds": int(used.sum()),
+                "seeds": part.most_seeds,
+                "changed": own.changed.any("run").to_numpy()[known].mean(axis=0),
+                "outside": own.outside.any("run").to_numpy()[known].mean(axis=0),
+            }
+        )
+        table.insert(8, "low", table["effect"] - reach)
+        table.insert(9, "high", table["effect"] + reach)
+        rows.append(table)
+    return pd.concat(rows, ignore_index=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class _ByFold:
+    """The runs of a model by fold, F of them.
+
+    Attributes:
+        effect: `[F G E]`, mean over seeds; NaN where the fold does not predict the gene.
+        seeds: `[F G]`, how many runs of the fold predict it.
+        runs: `[F]`, each `[S G E]`: the effects of its seeds.
+        overlap: `[2 F F]`, see `splits.overlap`.
+    """
+
+    effect: Float[np.ndarray, "F G E"]
+    seeds: Int[np.ndarray, "F G"]
+    runs: tuple[Float[np.ndarray, "S G E"], ...]
+    overlap: Float[np.ndarray, "2 F F"]
+
+    @property
+    def most_seeds(self) -> int:
+        return int(self.seeds.max(initial=0))
+
+    def only(self, folds: np.ndarray, genes: np.ndarray) -> "_ByFold":
+        at = np.flatnonzero(folds)
+        return _ByFold(
+            self.effect[np.ix_(at, genes)],
+            self.seeds[np.ix_(at, genes)],
+            tuple(self.runs[f][:, genes] for f in at),
+            self.overlap[:, at][:, :, at],
+        )
+
+
+def _by_model(effects: xr.Dataset) -> Iterator[tuple[tuple[str, str], xr.Dataset]]:
+    """The runs of each cell and assay set."""
+    names = pd.MultiIndex.from_arrays([effects.cell.to_numpy(), effects.assays.to_numpy()])
+    for name in dict.fromkeys(names):
+        yield name, effects.isel(run=np.flatnonzero(names == name))
+
+
+def _by_fold(own: xr.Dataset) -> _ByFold:
+    fold, known = own.fold.to_numpy(), own.before.notnull().to_numpy()
+    names = list(dict.fromkeys(fold.tolist()))
+    runs = tuple(own.effect.to_numpy()[fold == name] for name in names)
+    seeds = np.array([known[fold == name].sum(axis=0) for name in names])
+    total = np.array([np.nansum(each, axis=0) for each in runs])
+    effect = np.where(seeds[..., None] > 0, total / np.maximum(1, seeds)[..., None], np.nan)
+    overlap = own.overlap.sel(trained=names, also=names).to_numpy()
+    return _ByFold(effect, seeds, runs, overlap)
+
+
+def _reach(
+    part: _ByFold, values: np.ndarray, weights: np.ndarray, level: float, effects: xr.Dataset
+) -> np.ndarray:
+    """Half the width of the interval of a mean over folds, `[n E]`; NaN for too few models.
+
+    Models of different folds share training genes, and err together as far as they do: with a share
+    r in common, the variance of the mean of J is (1/J + r / (1 - r)) times that between them. With
+    r = n_train / (n_train + n_test) this is the corrected resampled t (Nadeau & Bengio 2003); here
+    r is the overlap of training genes, which simulations of linear models bear out for effects
+    (tests/epi2expr_jax/perturb/test_summary.py). Where one fold alone predicts, its seeds take the
+    place of folds if each trained on a share of the genes of its own; seeds on the same genes show
+    nothing of other genes.
+
+    Args:
+        values: `[J n E]` by fold, of n genes or means.
+        weights: `[J n]`, of the folds in the mean.
+    """
+    share = effects.attrs["train_share"]
+    nothing = np.full(values.shape[1:], np.nan)
+    if len(values) >= LEAST_MODELS:
+        tested_alone = (part.seeds > 0).sum(axis=0).max(initial=0) == 1
+        if part.most_seeds < 2 and share == 1 and not tested_alone:
+            return nothing  # one seed on the same test genes: noise of training looks like overlap
+        off = ~np.eye(len(values), dtype=bool)
+        common = max(one[off].mean() / np.diag(one).mean() for one in part.overlap)
+    elif len(values) == 1 and share < 1 and len(part.runs[0]) >= LEAST_MODELS:
+        values = part.runs[0]
+        if values.shape[1] != weights.shape[1]:  # the mean over genes
+            values = np.nanmean(values, axis=1, keepdims=True)
+        weights, common = np.ones(values.shape[:2]), share
+    else:
+        return nothing
+    J = len(values)
+    weights = (weights / weights.sum(axis=0))[..., None]
+    mean = (weights * values).sum(axis=0)
+    spread = (weights * (values - mean) ** 2).sum(axis=0) * J / (J - 1)
+    if common >= 1:
+        return nothing
+    return stats.t.isf((1 - level) / 2, J - 1) * np.sqrt(spread * (1 / J + common / (1 - common)))
+
+
+def to_frame(summary: xr.Dataset) -> pd.DataFrame:
+    """`summarise`'s result as a table, a row for each model, gene and edit that was predicted.
+
+    Effects are in log2(RPKM + 1), `distance` is in bp.
+    """
+    table = summary.to_dataframe().reset_index().drop(columns="model", errors="ignore")
+    return table[table.after.notna()].reset_index(drop=True)

@@ -312,36 +312,29 @@ def _require_same_sources(store: WindowStore, inputs: BuildInputs) -> None:
             if record is None:
                 continue
             marker = markers.place(store.path, track.cell, track.assay)
-            since = marker.stat().st_mtime
-            now = [_changed_to(source, since) for source in track.sources]
-            before = [{"bytes": s["bytes"], "sha256": s["sha256"]} for s in record["sources"]]
-            if len(now) != len(before) or any(
-                new[name] != old[name] for new, old in zip(now, before, strict=True) for name in new
-            ):
+            before = [(source["bytes"], source["sha256"]) for source in record["sources"]]
+            now = [_as_it_is(source, marker.stat().st_mtime) for source in track.sources]
+            same = len(now) == len(before) and all(
+                size == old and sums <= {digest}
+                for (size, sums), (old, digest) in zip(now, before, strict=True)
+            )
+            if not same:
                 problems.add(
                     f"{store.path}: {track.cell}-{track.assay}",
-                    f"a slab built from {_brief(before)}",
-                    f"the files that are there now, {_brief(now)}",
+                    "a slab built from " + listing(f"{n} bytes, sha256 {d}" for n, d in before),
+                    "the files that are there now: "
+                    + listing(", sha256 ".join([f"{n} bytes", *sorted(sums)]) for n, sums in now),
                     f"delete {marker} to build it again from them, or give another --store",
                 )
 
 
-def _changed_to(source: Source, since: float) -> dict[str, Any]:
-    """What is known of a file without reading it, unless it changed since: size, or also sha256."""
+def _as_it_is(source: Source, since: float) -> tuple[int, set[str]]:
+    """Size of a file and its sha256: what the sheet says and, if it changed since, what it is."""
     about = pathlib.Path(source.location).stat()
-    known: dict[str, Any] = {"bytes": about.st_size}
-    if source.sha256:
-        known["sha256"] = source.sha256
+    sums = {source.sha256} if source.sha256 else set()
     if max(about.st_mtime, about.st_ctime) > since:
-        known["sha256"] = sha256(source.location)
-    return known
-
-
-def _brief(files: Sequence[dict[str, Any]]) -> str:
-    return listing(
-        f"{file['bytes']} bytes" + (f" ({file['sha256'][:12]}…)" if "sha256" in file else "")
-        for file in files
-    )
+        sums.add(sha256(source.location))
+    return about.st_size, sums
 
 
 def _workers(config: BuildConfig, tracks: int) -> contextlib.AbstractContextManager[Client]:

@@ -15,6 +15,7 @@ import re
 import secrets
 import shutil
 import sys
+import tempfile
 import time
 import zlib
 from collections.abc import Collection, Iterator
@@ -119,6 +120,17 @@ def only_writer(path: str | pathlib.Path, *, wait: bool = False) -> Iterator[Non
             yield
         finally:
             lock.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def scratch(prefix: str) -> Iterator[str]:
+    """A temporary folder whose name begins so; those that killed programs left are removed."""
+    for old in pathlib.Path(tempfile.gettempdir()).glob(f"{glob.escape(prefix)}*"):
+        # Locked by the program that uses it, if that is alive.
+        with contextlib.suppress(InputError, PermissionError), only_writer(old):
+            shutil.rmtree(old, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=prefix) as folder, only_writer(folder):
+        yield folder
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
     python -m experiments.benchmark --what=windows
     python -m experiments.benchmark --what=binning
     python -m experiments.benchmark --what=roadmap
+    python -m experiments.benchmark --what=store
     python -m experiments.benchmark --what=cnn
     python -m experiments.benchmark --what=chromoformer
     python -m experiments.benchmark --what=scaling
@@ -17,6 +18,8 @@ windows: windows/s and Mb/s of one core, 10 kb windows in bins of 25 bp: our big
 binning: Mb/s of one core from a bigWig to one of 25 bp, against the same three.
 roadmap: what made-up tracks of full size cost to build, bin and count, and so all of the Roadmap's:
     hours, disk, memory. One round; takes some 6 GB of disk and 6 minutes.
+store: what checksums cost when signal is read, whole and in parts: MB/s of a store with them and
+    of one without.
 cnn: training gene-steps/s of a population of the full CNN against one Keras 3 model after the
     other on JAX, batch 128, dropout included, and the share of this machine's own rate of float32
     matrix products at 177.5 MFLOP a gene-step; and both once more with equal allocators (huge
@@ -60,6 +63,7 @@ BENCHMARKS = {
     "windows": ("bigwig", "windows"),
     "binning": ("bigwig", "binning"),
     "roadmap": ("roadmap", "roadmap"),
+    "store": ("roadmap", "store"),
     "cnn": ("cnn", "cnn"),
     "chromoformer": ("chromoformer", "chromoformer"),
     "scaling": ("scaling", "scaling"),

@@ -10,7 +10,6 @@ import contextlib
 import os
 import pathlib
 import re
-import tempfile
 from collections.abc import Iterator
 
 import numpy as np
@@ -21,14 +20,21 @@ from absl import logging
 from data_prep.formats.assembly import recognise_assembly
 from data_prep.formats.text import MOST_LINES
 from epi2expr_jax.errors import InputError, collect
-from epi2expr_jax.files import opened, sha256, write_parquet
+from epi2expr_jax.files import (
+    opened,
+    read_parquet,
+    scratch,
+    sha256,
+    write_parquet,
+    write_text,
+)
 from epi2expr_jax.genome import listing
 
 ENSEMBL_RELEASE = 75  # the last on GRCh37 (hg19), which the Roadmap tracks refer to
 CORRECT_LINE = "correct the line, or leave it out"
 
-_EXTENT_COLUMNS = ["gene_id", "name", "chrom", "start", "end", "strand"]
-_CACHE_FORMAT = 2  # raise when the cached table's columns or meaning change
+_EXTENT_COLUMNS = ["gene_id", "name", "chrom", "start", "end", "strand", "biotype"]
+_CACHE_FORMAT = 3  # raise when the cached table's columns or meaning change
 
 
 def ensembl_gtf(chrom_sizes: dict[str, int]) -> pathlib.Path:
@@ -75,26 +81,28 @@ def gtf_extents(path: pathlib.Path, kind: str) -> pd.DataFrame:
             `transcript`: one row a transcript, none if the GTF lists neither them nor exons.
 
     Returns:
-        Columns `gene_id` (as in the file), `name`, `chrom`, `start`, `end` (0-based, half-open)
-        and `strand`.
+        Columns `gene_id` (as in the file), `name`, `chrom`, `start`, `end` (0-based, half-open),
+        `strand` and `biotype`: of a gene, such as protein_coding, as far as the GTF says it.
 
     Raises:
         InputError: naming the malformed lines; or if `kind` is `canonical` and the GTF lists no
             transcripts.
     """
     cached = _cache_folder() / f"{sha256(path)}.{kind}.v{_CACHE_FORMAT}.parquet"
-    if cached.exists():
-        return pd.read_parquet(cached)
+    known = _from_cache(cached)
+    if known is not None:
+        return known
     logging.info("indexing %s with pyensembl, once", path)
     # A folder of its own: two builds that start together must not write one database.
-    with tempfile.TemporaryDirectory(prefix="epi2expr-annotation-") as folder:
+    with scratch("epi2expr-annotation-") as folder:
         extents = _READERS[kind](path, folder)
-    extents = extents[_EXTENT_COLUMNS].assign(start=extents["start"] - 1)
+    extents = extents.reindex(columns=_EXTENT_COLUMNS).assign(start=extents["start"] - 1)
     if not ((extents["start"] >= 0) & (extents["start"] < extents["end"])).all():
         raise _malformed(path, "a start below 1, or an end before the start")
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
         write_parquet(cached, extents)
+        write_text(_sum_file(cached), sha256(cached))
     except OSError as error:
         raise InputError(
             str(cached.parent),
@@ -103,6 +111,20 @@ def gtf_extents(path: pathlib.Path, kind: str) -> pd.DataFrame:
             "set XDG_CACHE_HOME to another folder",
         ) from None
     return extents
+
+
+def _from_cache(cached: pathlib.Path) -> pd.DataFrame | None:
+    """The cached table; None if it is not there, or not as it was written."""
+    try:
+        if _sum_file(cached).read_text(encoding="utf-8") == sha256(cached):
+            return read_parquet(cached, "cached annotation", "remove it", _EXTENT_COLUMNS)
+    except (OSError, UnicodeDecodeError, InputError):
+        logging.debug("%s is not there, or damaged", cached)
+    return None
+
+
+def _sum_file(cached: pathlib.Path) -> pathlib.Path:
+    return cached.with_suffix(".sha256")
 
 
 def coding_ids(path: pathlib.Path) -> set[str] | None:
@@ -191,6 +213,7 @@ def _index(path: pathlib.Path, folder: str, records: set[str]) -> Iterator[pyens
         restrict_gtf_columns={
             *("seqname", "source", "feature", "start", "end", "strand"),
             *("gene_id", "gene_name", "transcript_id", "transcript_biotype"),
+            *("gene_biotype", "gene_type"),
         },
         restrict_gtf_features=records,
     )
@@ -207,6 +230,8 @@ def _query(database: pyensembl.Database, record: str, ids: list[str]) -> pd.Data
     sources = {name: name for name in (*ids, "start", "end", "strand")}
     sources |= {"name": "gene_name", "chrom": "seqname"}
     known = database.columns(record)
+    # GENCODE's word for what Ensembl calls biotype.
+    sources["biotype"] = "gene_biotype" if "gene_biotype" in known else "gene_type"
     terms = (column if column in known else "''" for column in sources.values())
     rows = database.run_sql_query(f"SELECT {', '.join(terms)} FROM {record}")
     return pd.DataFrame(rows, columns=list(sources)).astype({"start": np.int64, "end": np.int64})

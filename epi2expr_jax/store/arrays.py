@@ -1,10 +1,11 @@
 """The Zarr arrays of a window store: declared by zarr-python, opened by TensorStore."""
 
+import contextlib
 import hashlib
 import os
 import pathlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -114,31 +115,35 @@ def open_array(path: pathlib.Path, name: str) -> ts.TensorStore:
     return ts.open(spec, open=True, context=CONTEXT).result()
 
 
-def begin_read(path: pathlib.Path, name: str, index: Any, shape: tuple[int, ...]) -> Any:
-    """Begin to read values of the array `name`, which is of this shape. See `values`.
+def open_to_read(path: pathlib.Path, name: str, shape: tuple[int, ...]) -> ts.TensorStore:
+    """Open the array `name`, which is of this shape.
 
     Raises:
         InputError: if the array is damaged or gone.
     """
-    try:
+    with readable(path / name):
         array = open_array(path, name)
         if array.shape != shape:
             raise ValueError(f"an array of {array.shape}, not {shape}")
-        return array[index].read()
-    except _UNREADABLE as error:
-        raise unreadable(path / name, error) from None
+        return array
 
 
-def values(path: pathlib.Path, name: str, reading: Any) -> np.ndarray:
-    """What `begin_read` began to read, as a copy that nothing else holds.
+def begin_read(part: ts.TensorStore, out: np.ndarray) -> Any:
+    """Begin to read part of an array into `out`, without a copy in between."""
+    return ts.array(out, context=CONTEXT, copy=False).write(part)
+
+
+@contextlib.contextmanager
+def readable(file: pathlib.Path) -> Iterator[None]:
+    """For reading an array.
 
     Raises:
         InputError: if what is on disk is damaged or gone.
     """
     try:
-        return np.array(reading.result())
+        yield
     except _UNREADABLE as error:
-        raise unreadable(path / name, error) from None
+        raise unreadable(file, error) from None
 
 
 def unreadable(file: pathlib.Path, error: Exception) -> InputError:

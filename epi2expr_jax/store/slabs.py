@@ -150,13 +150,17 @@ class Slabs:
                 return cells, genes
         return assays, self._bins(name.split("/")[1])
 
-    def begin(self, name: str, index: Any = ...) -> Any:
-        """Begin to read values of an array. See `arrays.begin_read`."""
-        return arrays.begin_read(self.path, name, index, self.shape(name))
+    def opened(self, name: str) -> Any:
+        """An array, to read parts of it. See `arrays.open_to_read`."""
+        return arrays.open_to_read(self.path, name, self.shape(name))
 
     def values(self, name: str, index: Any = ...) -> np.ndarray:
         """Values of an array, as a copy that nothing else holds."""
-        return arrays.values(self.path, name, self.begin(name, index))
+        part = self.opened(name)[index]
+        out = np.empty(part.shape, part.dtype.numpy_dtype)
+        with arrays.readable(self.path / name):
+            arrays.begin_read(part, out).result()
+        return out
 
     def part(self, name: str, cell: str, assay: str) -> np.ndarray:
         """What an array holds of a slab.

@@ -189,19 +189,21 @@ class WindowStore:
         cell_index = self._indices("cell", cells, self.manifest.cells)
         assay_index = self._indices("assay", assays, self.manifest.assays)
         width = len(range(self.manifest.window.bins)[bins])
-        out = np.full((len(cells), len(assays), len(self.genes), width), np.nan, np.float32)
-        reads = []
+        out = np.empty((len(cells), len(assays), len(self.genes), width), np.float32)
+        signal, reads = self.slabs.opened("signal"), []
         with collect() as problems:
             for i, c in enumerate(cell_index):
                 for j, a in enumerate(assay_index):
-                    if self.slabs.expects(cells[i], assays[j]):
-                        with problems.part():
-                            self.slabs.require_own("signal", cells[i], assays[j])
-                            reads.append(
-                                (i, j, self.slabs.begin("signal", (c, a, slice(None), bins)))
-                            )
+                    if not self.slabs.expects(cells[i], assays[j]):
+                        out[i, j] = np.nan
+                        continue
+                    with problems.part():
+                        self.slabs.require_own("signal", cells[i], assays[j])
+                        part = signal[c, a, :, bins]
+                        reads.append((i, j, arrays.begin_read(part, out[i, j])))
         for i, j, read in reads:
-            out[i, j] = arrays.values(self.path, f"signal of {cells[i]}-{assays[j]}", read)
+            with arrays.readable(self.path / f"signal of {cells[i]}-{assays[j]}"):
+                read.result()
         return out
 
     def read_expression(self, cells: Sequence[str]) -> np.ndarray:

@@ -1,9 +1,10 @@
-"""The cost of preparing all of the Roadmap: `--what=roadmap` of `experiments.benchmark`."""
+"""The cost of preparing all of the Roadmap, and of reading it: `--what=roadmap` and `store`."""
 
 import contextlib
 import dataclasses
 import gzip
 import pathlib
+import statistics
 import tempfile
 import threading
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import psutil
+import tensorstore as ts
 
 from data_prep import build_store
 from data_prep.bin_bigwigs import bin_bigwig
@@ -23,8 +25,11 @@ from data_prep.formats.track_sheet import read_sheet
 from data_prep.work import cluster
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.roadmap import AUTOSOMES
+from epi2expr_jax.store import arrays
+from epi2expr_jax.store.manifest import Manifest
+from epi2expr_jax.store.window_store import WindowStore
 from experiments.benchmarks.bigwig import MEAN_RUN_BP, build_again, write_track
-from experiments.benchmarks.turns import require_peers
+from experiments.benchmarks.turns import rate, require_peers, take_turns
 
 _ROADMAP_TRACKS, _ROADMAP_ALIGNMENTS = 132, 77  # 11 cells x 12 assays; x 7 marks
 _ROADMAP_GENES = 18_915  # of its expression matrix, on autosomes
@@ -51,13 +56,13 @@ def roadmap(_: int, mean_run_bp: int = MEAN_RUN_BP, chromosomes: Sequence[str] =
             where = folder / f"{window_bp}.zarr"
             config = dataclasses.replace(config, store=str(where), window_bp=window_bp)
             with _peak_of_children() as peak:
-                store = build_store.build(config)
+                built = build_store.build(config)
             tracks = read_sheet(config.tracks).tracks
             with cluster.local(2, config.worker_gib) as client:
                 build_again(client, tracks, where)  # the workers import what they need
                 begin = time.perf_counter()
                 build_again(client, tracks, where)
-                problems = store.verify()
+                problems = built.verify()
                 hours = _hours(begin, _ROADMAP_TRACKS / 2)
             if problems:
                 raise InputError.of(problems)
@@ -88,6 +93,99 @@ def roadmap(_: int, mean_run_bp: int = MEAN_RUN_BP, chromosomes: Sequence[str] =
         "hours_at_100_mbit_per_s": round(downloads / 12.5e6 / 3600, 1),
     }
     return {"what": "roadmap", **found, "estimate_is": "made-up tracks of full size, x 132 (77)"}
+
+
+def store(rounds: int, genes: int = 20_000) -> dict:
+    """What it costs that damage is noticed on reading: the same signal with checks and without.
+
+    Three tracks of 240 bins, whole (`all`) and in random parts of 40 bins (`part`), in MB/s.
+    """
+    random = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as name:
+        checked = _made_up_store(pathlib.Path(name) / "checked", genes)
+        cells, assays = checked.manifest.cells, checked.manifest.assays
+        plain = _without_checks(checked, pathlib.Path(name) / "plain")
+
+        def read_plain(bins: slice) -> np.ndarray:
+            array = arrays.open_array(*plain)
+            out = np.empty((1, len(assays), genes, len(range(240)[bins])), np.float32)
+            reads = [array[0, i, :, bins].read() for i in range(len(assays))]
+            for i, read in enumerate(reads):
+                out[0, i] = read.result()
+            return out
+
+        def read_checked(bins: slice) -> np.ndarray:
+            return checked.read_signal(cells, assays, bins)
+
+        if not np.array_equal(read_plain(slice(0, 240)), read_checked(slice(0, 240))):
+            raise AssertionError("both sides must read the same values")
+        found: dict[str, Any] = {}
+        for what, width in (("all", 240), ("part", 40)):
+            starts = [int(start) for start in random.integers(0, 241 - width, 5)]
+            megabytes = 5 * len(assays) * genes * width * 4 / 1e6
+            sides = {
+                side: rate(
+                    lambda r=read, s=starts, w=width: [r(slice(i, i + w)) for i in s], megabytes
+                )
+                for side, read in (("checked", read_checked), ("plain", read_plain))
+            }
+            turns = take_turns(sides, rounds)
+            pairs = zip(turns.rates["plain"], turns.rates["checked"], strict=True)
+            found[what] = {
+                **{f"{side}_mb_per_s": round(value) for side, value in turns.median.items()},
+                "time_with_over_without": round(statistics.median(p / c for p, c in pairs), 3),
+                "disturbed_rounds": turns.disturbed,
+            }
+    return {"what": "store", **found}
+
+
+def _made_up_store(path: pathlib.Path, count: int) -> WindowStore:
+    random = np.random.default_rng(1)
+    table = pd.DataFrame(
+        {
+            "gene_id": [f"G{i:05d}" for i in range(count)],
+            "name": "",
+            "chrom": "chr1",
+            "tss": 12_000 + np.arange(count),
+            "strand": "+",
+        }
+    )
+    marks = ["m1", "m2", "m3"]
+    manifest = Manifest(
+        window_bp=24_000,
+        bin_bp=100,
+        assembly="made-up",
+        chrom_sizes={"chr1": 24_000 + count},
+        chromosomes=["chr1"],
+        blind=[],
+        cells=["c"],
+        assays=marks,
+        tracks=[["c", mark] for mark in marks],
+        units=dict.fromkeys(marks, "pvalue"),
+        groups=dict.fromkeys(marks, "histone"),
+        min_covered=0.0,
+        tss="given",
+        candidates_sha256="",
+    )
+    made = WindowStore.create(path, manifest, table, np.ones((1, count), np.float32))
+    for mark in marks:
+        means = random.gamma(0.4, 2, (count, 240)).round(2)
+        made.write_slab("c", mark, means, np.ones(count), [])
+    return made
+
+
+def _without_checks(store: WindowStore, folder: pathlib.Path) -> tuple[pathlib.Path, str]:
+    """The signal of a store once more, in chunks without checksums, as stores of version 2 are."""
+    signal = arrays.open_array(store.path, "signal")
+    metadata = signal.spec().to_json()["metadata"]
+    inner = metadata["codecs"][0]["configuration"]["codecs"]
+    inner[:] = [codec for codec in inner if codec["name"] != "crc32c"]
+    kvstore = {"driver": "file", "path": str(folder / "signal")}
+    spec = {"driver": "zarr3", "kvstore": kvstore, "metadata": metadata}
+    copy = ts.open(spec, create=True, context=arrays.CONTEXT).result()
+    for i in range(signal.shape[1]):
+        copy[0, i].write(signal[0, i].read().result()).result()
+    return folder, "signal"
 
 
 def _hours(begin: float, times: float) -> float:

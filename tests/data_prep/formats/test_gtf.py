@@ -1,6 +1,7 @@
 import gzip
 import pathlib
 
+import pandas as pd
 import pyensembl
 import pytest
 
@@ -37,9 +38,9 @@ def problems(call, *args) -> list[str]:
 def test_extents_of_genes_count_from_0_and_leave_out_the_end(write):
     path = write(["#!build GRCh37", *GENES, *transcript("T1", [(101, 120)], [])])
     found = gtf_extents(path, "gene").set_index("gene_id")
-    assert list(found.columns) == ["name", "chrom", "start", "end", "strand"]
-    assert found.loc["ENSG02.1"].tolist() == ["name-ENSG02", "chr1", 1000, 2000, "-"]
-    assert found.loc["ENSG03.2"].tolist() == ["name-ENSG03", "chrX", 10, 20, "+"]
+    assert list(found.columns) == ["name", "chrom", "start", "end", "strand", "biotype"]
+    assert found.loc["ENSG02.1"].tolist() == ["name-ENSG02", "chr1", 1000, 2000, "-", ""]
+    assert found.loc["ENSG03.2"].tolist() == ["name-ENSG03", "chrX", 10, 20, "+", ""]
     assert (found["start"].dtype, len(found)) == ("int64", 4)
 
 
@@ -55,6 +56,23 @@ def test_a_gtf_is_indexed_once(write, cache, monkeypatch):
     assert gtf_extents(write(GENES), "gene").equals(first)
     with pytest.raises(AssertionError, match="indexed again"):
         gtf_extents(write(GENES[:2]), "gene")
+
+
+def test_a_cached_table_that_was_changed_is_made_again(write, cache):
+    path = write(GENES)
+    found = gtf_extents(path, "gene")
+    (cached,) = cache.rglob("*.parquet")
+    found.assign(start=7).to_parquet(cached, index=False)
+    pd.testing.assert_frame_equal(gtf_extents(path, "gene"), found)
+    cached.write_bytes(b"PAR1")
+    pd.testing.assert_frame_equal(gtf_extents(path, "gene"), found)
+
+
+@pytest.mark.parametrize("attribute", ["gene_biotype", "gene_type"])
+def test_the_biotype_of_a_gene_by_either_name(write, attribute):
+    kind = {attribute: "lincRNA"}
+    lines = [record("gene", 1, 9, "+", "ENSG01", **kind), record("gene", 5, 9, "+", "ENSG02")]
+    assert set(gtf_extents(write(lines), "gene").biotype) == {"lincRNA", ""}
 
 
 def test_a_cache_that_cannot_be_written_is_reported(write, cache):

@@ -173,16 +173,6 @@ def test_verify_names_a_damaged_shard_and_goes_on(store):
     assert len(wheres) == 2
 
 
-@pytest.mark.parametrize("content", [b"\xff", b"{", b"[]", b"{}"])
-def test_a_damaged_marker_is_named(store, content):
-    marker = store.path / "slabs" / "c1" / "m1.json"
-    marker.write_bytes(content)
-    (problem,) = store.verify()
-    assert problem.where == str(marker)
-    assert "marker" in problem.found
-    assert "run the command again" in problem.remedy
-
-
 def test_another_request_does_not_touch_the_store(store):
     other = dataclasses.replace(MANIFEST, bin_bp=50, assembly="other")
     with pytest.raises(InputError) as caught:
@@ -306,81 +296,3 @@ def test_checksum_speaks_of_contacts_too(contact_store, tmp_path):
     for i, depth in enumerate((None, *DEPTH)):
         again.write_slab(*MANIFEST.tracks[i], *slab(i), [], depth)
     assert again.checksum() != contact_store.checksum()
-
-
-def flip(path, place):
-    """One bit of a file, counted from its beginning or, if negative, from its end."""
-    content = bytearray(path.read_bytes())
-    content[place] ^= 16
-    path.write_bytes(content)
-
-
-def swap(one, other):
-    content = one.read_bytes()
-    one.write_bytes(other.read_bytes())
-    other.write_bytes(content)
-
-
-def reading_everything(path):
-    """As a command reads it: what its model needs, track by track."""
-    store = WindowStore.open(path)
-    store.read_signal(["c1", "c2"], ["m1"], slice(10, 20))
-    store.read_signal(["c2"], ["m2"])
-    store.read_expression(["c1"])
-    store.read_labels(["c1"])
-    store.regions("c2")
-    store.read_region_signal("c2", ["m1", "m2"])
-
-
-SIGNAL, DEPTHS = "signal/c/0/0/0/0", "regions/c2/depth/c/1/0"
-DAMAGE = {
-    "a bit of signal": lambda at: flip(at / SIGNAL, 5_000),
-    "the last chunk of signal": lambda at: flip(at / SIGNAL, -100),
-    "half of a shard": lambda at: (at / SIGNAL).write_bytes((at / SIGNAL).read_bytes()[:50_000]),
-    "no shard": lambda at: (at / SIGNAL).unlink(),
-    "the shard of another assay": lambda at: swap(at / SIGNAL, at / "signal/c/1/0/0/0"),
-    "the marker of another assay": lambda at: swap(
-        at / "slabs/c2/m1.json", at / "slabs/c2/m2.json"
-    ),
-    "a bit of depth": lambda at: flip(at / DEPTHS, 20),
-    "no depth": lambda at: (at / DEPTHS).unlink(),
-    "another assay's depth": lambda at: swap(at / DEPTHS, at / "regions/c2/depth/c/0/0"),
-    "a bit of expression": lambda at: flip(at / "expression/c/0/0", 300),
-    "no expression": lambda at: (at / "expression/c/0/0").unlink(),
-    "a bit of labels": lambda at: flip(at / "label/c/0/0", 60),
-    "no labels": lambda at: (at / "label/c/0/0").unlink(),
-    "genes in another order": lambda at: GENES.sample(frac=1, random_state=0).to_parquet(
-        at / "genes.parquet", index=False
-    ),
-    "a bit of contacts": lambda at: flip(at / "regions/c2/contacts.parquet", 100),
-    "half of the regions": lambda at: (at / "regions/c2/regions.parquet").write_bytes(
-        (at / "regions/c2/regions.parquet").read_bytes()[:300]
-    ),
-    "a digit of the manifest": lambda at: (at / "manifest.json").write_text(
-        (at / "manifest.json").read_text().replace('"bin_bp": 25', '"bin_bp": 20')
-    ),
-    "half of an array's metadata": lambda at: (at / "signal/zarr.json").write_text("{"),
-    "another shape": lambda at: (at / "signal/zarr.json").write_text(
-        (at / "signal/zarr.json").read_text().replace("700", "699")
-    ),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_what_is_damaged_is_refused_when_it_is_read(contact_store, damage):
-    reading_everything(contact_store.path)
-    DAMAGE[damage](contact_store.path)
-    with pytest.raises(InputError, match=r"again|delete") as caught:
-        reading_everything(contact_store.path)
-    assert all(
-        str(contact_store.path) in problem.where and "\n" not in problem.found
-        for problem in caught.value.problems
-    )
-
-
-def test_a_shard_of_another_store_is_refused(store, tmp_path):
-    other = WindowStore.create(tmp_path / "other", MANIFEST, GENES, EXPRESSION)
-    other.write_slab("c1", "m1", *slab(7), [])
-    swap(store.path / SIGNAL, other.path / SIGNAL)
-    with pytest.raises(InputError, match=r"signal: c1-m1.*differ from the recorded checksum"):
-        store.read_signal(["c1"], ["m1"])

@@ -15,6 +15,7 @@ import re
 import secrets
 import shutil
 import sys
+import tempfile
 import time
 import zlib
 from collections.abc import Collection, Iterator
@@ -141,6 +142,17 @@ def _locked(lock: pathlib.Path, path: pathlib.Path, wait: bool) -> Iterator[IO[s
                 file.truncate(0)
                 yield file
                 return
+
+
+@contextlib.contextmanager
+def scratch(prefix: str) -> Iterator[str]:
+    """A temporary folder of this name and more; those that killed programs left are removed."""
+    for old in pathlib.Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        # Locked by the program that uses it, if that is alive.
+        with contextlib.suppress(InputError, PermissionError), only_writer(old):
+            shutil.rmtree(old, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=prefix) as folder, only_writer(folder):
+        yield folder
 
 
 def _remove(path: pathlib.Path) -> None:

@@ -3,14 +3,14 @@
 pyensembl indexes a GTF into an SQLite database. Asked for a whole `Genome` it also makes up one
 transcript for each gene of a GTF that lists only genes, which took 46 of 48 s on GENCODE v10;
 its `Database`, told which records to index, takes 1.5 s. The result is kept as a small Parquet
-table under the user's cache folder, by the GTF's checksum, so that this is paid once.
+table under the user's cache folder, by the GTF's checksum and with its own, so that this is paid
+once.
 """
 
 import contextlib
 import os
 import pathlib
 import re
-import tempfile
 from collections.abc import Iterator
 
 import numpy as np
@@ -19,9 +19,10 @@ import pyensembl
 from absl import logging
 
 from data_prep.formats.assembly import recognise_assembly
+from data_prep.formats.cache import keep_table, kept_table
 from data_prep.formats.text import MOST_LINES
 from epi2expr_jax.errors import InputError, collect
-from epi2expr_jax.files import opened, sha256, write_parquet
+from epi2expr_jax.files import opened, scratch, sha256
 from epi2expr_jax.genome import listing
 
 ENSEMBL_RELEASE = 75  # the last on GRCh37 (hg19), which the Roadmap tracks refer to
@@ -83,18 +84,18 @@ def gtf_extents(path: pathlib.Path, kind: str) -> pd.DataFrame:
             transcripts.
     """
     cached = _cache_folder() / f"{sha256(path)}.{kind}.v{_CACHE_FORMAT}.parquet"
-    if cached.exists():
-        return pd.read_parquet(cached)
+    if (kept := kept_table(cached)) is not None:
+        return kept
     logging.info("indexing %s with pyensembl, once", path)
     # A folder of its own: two builds that start together must not write one database.
-    with tempfile.TemporaryDirectory(prefix="epi2expr-annotation-") as folder:
+    with scratch("epi2expr-annotation-") as folder:
         extents = _READERS[kind](path, folder)
     extents = extents[_EXTENT_COLUMNS].assign(start=extents["start"] - 1)
     if not ((extents["start"] >= 0) & (extents["start"] < extents["end"])).all():
         raise _malformed(path, "a start below 1, or an end before the start")
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
-        write_parquet(cached, extents)
+        keep_table(cached, extents)
     except OSError as error:
         raise InputError(
             str(cached.parent),

@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 import pathlib
-import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -20,10 +19,9 @@ from data_prep.formats.track_sheet import Track
 from data_prep.work.workers import no_worker_left
 from epi2expr_jax.ending import sparing_children
 from epi2expr_jax.errors import InputError, collect
-from epi2expr_jax.files import only_writer
+from epi2expr_jax.files import scratch
 from epi2expr_jax.genome import listing
 
-_SCRATCH = "epi2expr-workers-"  # begins the name of a temporary folder
 # How long to wait for a first worker (clusters may start them when there is work), and how often
 # to look whether there are any while none returns a track.
 FIRST_WORKER_S = 600.0
@@ -37,8 +35,8 @@ def local(workers: int, worker_gib: float) -> Iterator[Client]:
     In the end they are killed, whatever they do.
     """
     with (
-        _scratch() as scratch,
-        config.set(temporary_directory=scratch),
+        scratch("epi2expr-workers-") as folder,
+        config.set(temporary_directory=folder),
         no_worker_left() as end,
     ):
         with sparing_children():
@@ -59,17 +57,6 @@ def local(workers: int, worker_gib: float) -> Iterator[Client]:
                 for nanny in cluster.workers.values():
                     nanny.close_gracefully()  # not to be started again
                 end.set()  # a cluster that closes waits for what its workers are at
-
-
-@contextlib.contextmanager
-def _scratch() -> Iterator[str]:
-    """A temporary folder; those that killed programs left are removed."""
-    for old in pathlib.Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
-        # Locked by the program that uses it, if that is alive.
-        with contextlib.suppress(InputError, PermissionError), only_writer(old):
-            shutil.rmtree(old, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=_SCRATCH) as folder, only_writer(folder):
-        yield folder
 
 
 @contextlib.contextmanager

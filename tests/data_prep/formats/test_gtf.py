@@ -1,10 +1,12 @@
 import gzip
 import pathlib
+import tempfile
 
 import pyensembl
 import pytest
 
 from data_prep.formats.assembly import load_assembly
+from data_prep.formats.cache import kept_table
 from data_prep.formats.gtf import coding_ids, ensembl_gtf, gtf_extents, looks_like_gtf
 from epi2expr_jax.errors import InputError
 from tests.data_prep.gtf_lines import GENES, record, transcript
@@ -55,6 +57,18 @@ def test_a_gtf_is_indexed_once(write, cache, monkeypatch):
     assert gtf_extents(write(GENES), "gene").equals(first)
     with pytest.raises(AssertionError, match="indexed again"):
         gtf_extents(write(GENES[:2]), "gene")
+
+
+def test_a_damaged_cache_is_made_again(write, cache, tmp_path, monkeypatch):
+    """And the folder of an indexing that was killed is removed."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary" / "epi2expr-annotation-killed").mkdir(parents=True)
+    first = gtf_extents(write(GENES), "gene")
+    (kept,) = cache.rglob("*.parquet")
+    kept.write_bytes(kept.read_bytes().replace(b"chr1", b"chrX"))
+    assert gtf_extents(write(GENES), "gene").equals(first)
+    assert kept_table(kept).equals(first)
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_a_cache_that_cannot_be_written_is_reported(write, cache):

@@ -20,7 +20,7 @@ import functools
 import hashlib
 import pathlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,8 @@ from data_prep.checks.track_files import (
 from data_prep.formats.bed import touched_bins
 from data_prep.formats.bigwig import require_whole
 from data_prep.formats.bin_means import track_means, track_region_means
-from data_prep.formats.track_sheet import Track
+from data_prep.formats.cache import keep_table, kept_table
+from data_prep.formats.track_sheet import Source, Track
 from data_prep.work import cluster
 from data_prep.work.sources import (
     define_limits,
@@ -52,7 +53,7 @@ from data_prep.work.sources import (
 )
 from data_prep.work.transfer import Limits, fetch
 from epi2expr_jax.errors import InputError, Problems, collect
-from epi2expr_jax.files import file_record, whole
+from epi2expr_jax.files import file_record, only_writer, sha256
 from epi2expr_jax.genome import WindowSpec, window_bounds
 from epi2expr_jax.program import start
 from epi2expr_jax.store.manifest import Manifest
@@ -73,10 +74,18 @@ def build(
 
     Raises:
         InputError: for bad inputs, before anything is fetched or written; for tracks that could
-            not be downloaded or built, after all others are.
+            not be downloaded or built, after all others are; if another process builds the store.
     """
     inputs = examine(config)
     print(summary(inputs))
+    with only_writer(config.store):
+        return _build(inputs, limits, mirrors)
+
+
+def _build(
+    inputs: BuildInputs, limits: Limits | None, mirrors: Sequence[tuple[str, str]]
+) -> WindowStore:
+    config = inputs.config
     manifest = inputs.manifest()
     path = pathlib.Path(config.store)
     store = WindowStore.resume(path, manifest) if path.exists() else None
@@ -196,16 +205,17 @@ def _least_coverage(inputs: BuildInputs, manifest: Manifest, client: Client) -> 
     """The first pass: each candidate gene's lowest coverage `[G]` over all tracks."""
     # Kept next to the store until it is declared, under a name that says what was asked for.
     files = [
-        (track.cell, track.assay, source.location, pathlib.Path(source.location).stat().st_size)
+        (track.cell, track.assay, source.location, state.st_size, state.st_mtime_ns)
         for track in inputs.sheet.tracks
         for source in track.sources
+        for state in [pathlib.Path(source.location).stat()]
     ]
     window = manifest.window_bp, manifest.bin_bp
     asked = repr((manifest.candidates_sha256, window, manifest.blacklist, files))
     folder = _coverage_folder(inputs.config.store) / hashlib.sha256(asked.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     tracks = inputs.sheet.tracks
-    todo = [track for track in tracks if not _coverage_file(folder, track).exists()]
+    todo = [track for track in tracks if _coverage(folder, track) is None]
     cluster.run_each(
         client,
         record_coverage,
@@ -217,11 +227,18 @@ def _least_coverage(inputs: BuildInputs, manifest: Manifest, client: Client) -> 
         inputs.blacklist,
         retries=inputs.config.retries,
     )
-    return np.min([np.load(_coverage_file(folder, track)) for track in tracks], axis=0)
+    covered = [_coverage(folder, track) for track in tracks]
+    return np.min([each for each in covered if each is not None], axis=0)
 
 
 def _coverage_file(folder: pathlib.Path, track: Track) -> pathlib.Path:
-    return folder / f"{track.cell},{track.assay}.npy"
+    return folder / f"{track.cell},{track.assay}.parquet"
+
+
+def _coverage(folder: pathlib.Path, track: Track) -> np.ndarray | None:
+    """What `record_coverage` has found, if it is there, undamaged."""
+    table = kept_table(_coverage_file(folder, track))
+    return None if table is None else table["coverage"].to_numpy()
 
 
 def record_coverage(
@@ -233,8 +250,8 @@ def record_coverage(
 ) -> None:
     """One task of the first pass: coverage `[G]` of one track, into a file of its own."""
     _, coverage = _window_signal(track, genes, window, blacklist)
-    with whole(_coverage_file(pathlib.Path(folder), track)) as place:
-        np.save(place, coverage)
+    table = pd.DataFrame({"coverage": coverage})
+    keep_table(_coverage_file(pathlib.Path(folder), track), table)
 
 
 def _window_signal(
@@ -269,7 +286,7 @@ def build_slab(track: Track, store_path: str, blacklist: pd.DataFrame | None = N
 
 
 def source_records(track: Track) -> list[dict[str, Any]]:
-    """Name, size and sha256 of the files a track is made of.
+    """Name, size, time of the last change and sha256 of the files a track is made of.
 
     Raises:
         InputError: if the sheet names another sha256.
@@ -277,7 +294,8 @@ def source_records(track: Track) -> list[dict[str, Any]]:
     records = []
     with collect() as problems:
         for source in track.sources:
-            record = file_record(source.location)
+            changed = pathlib.Path(source.location).stat().st_mtime_ns
+            record = {**file_record(source.location), "mtime_ns": changed}
             with problems.part():
                 source.require_sha256(record["sha256"])
             records.append(record)
@@ -285,19 +303,39 @@ def source_records(track: Track) -> list[dict[str, Any]]:
 
 
 def _require_same_sources(store: WindowStore, inputs: BuildInputs) -> None:
-    """A track whose file changed size after its slab was built does not count as done."""
+    """A track whose file changed after its slab was built does not count as done."""
     with collect() as problems:
-        # A file may be gone whose slab is there: it is not needed any more.
-        for track in present_tracks(inputs.sheet.tracks):
+        for track in inputs.sheet.tracks:
             record = store.slab_record(track.cell, track.assay)
-            sizes = [pathlib.Path(source.location).stat().st_size for source in track.sources]
-            if record and sizes != [source["bytes"] for source in record["sources"]]:
+            before = record["sources"] if record else []
+            if record and len(before) != len(track.sources):
+                changes = [f"{len(track.sources)} files, for {len(before)}"]
+            else:
+                changes = list(filter(None, map(_change, track.sources, before)))
+            if changes:
                 problems.add(
                     f"{store.path}: {track.cell}-{track.assay}",
-                    f"a slab built from files of {[s['bytes'] for s in record['sources']]} bytes",
-                    f"the files that are there now, of {sizes} bytes",
-                    "delete its marker under slabs/ to build it again, or give another --store",
+                    f"a slab built from other files ({'; '.join(changes)})",
+                    "the files that the sheet names, as they were",
+                    f"put them back; or delete {store.path}/slabs/{track.cell}/{track.assay}.json "
+                    "(with --min_covered the whole store) to build it again",
                 )
+
+
+def _change(source: Source, before: Mapping[str, Any]) -> str:
+    """What differs between a file and the record of what a slab was built from; empty: nothing."""
+    path = pathlib.Path(source.location)
+    if source.sha256 and source.sha256 != before["sha256"]:
+        return f"{path.name} by the sha256 in the sheet"
+    if not path.is_file():
+        return ""  # it is not needed any more
+    state = path.stat()
+    if state.st_size != before["bytes"]:
+        return f"{path} had {before['bytes']} bytes, has {state.st_size}"
+    # To read all files again on each resume would take hours.
+    if state.st_mtime_ns != before.get("mtime_ns") and sha256(path) != before["sha256"]:
+        return f"{path} had another content"
+    return ""
 
 
 def _workers(config: BuildConfig, tracks: int) -> contextlib.AbstractContextManager[Client]:

@@ -24,7 +24,7 @@ from data_prep.formats.annotation import digest_genes, read_genes
 from data_prep.formats.assembly import load_assembly
 from data_prep.formats.expression import read_expression
 from epi2expr_jax.errors import InputError, collect
-from epi2expr_jax.files import file_record, opened, sha256
+from epi2expr_jax.files import file_record, only_writer, opened, sha256
 from epi2expr_jax.genome import (
     gene_order,
     listing,
@@ -126,7 +126,7 @@ def import_store(config: ImportConfig) -> WindowStore:
     """Import, or go on importing, into the store of `config`.
 
     Raises:
-        InputError: with all problems of the inputs.
+        InputError: with all problems of the inputs; or if another process writes the store.
     """
     files: dict[str, list[str]] = collections.defaultdict(list)
     for path in config.counts:
@@ -174,17 +174,25 @@ def import_store(config: ImportConfig) -> WindowStore:
     manifest = _manifest(config, files, assembly, genes, bins.pop(), left_out)
     table = np.ascontiguousarray(expression.loc[genes.gene_id].to_numpy(np.float32).T)
     path = pathlib.Path(config.store)
-    if path.exists():
-        store = WindowStore.resume(path, manifest)
-    else:
-        store = WindowStore.create(path, manifest, genes, table)
-    for cell, assay in store.missing_slabs():
-        counts = np.concatenate([counts for _, counts in read[cell]])
-        rows = pd.Index(of_cell[cell]).get_indexer(pd.Index(genes.gene_id))
-        means = counts[rows, :, config.assays.index(assay)]
-        covered = np.ones(len(genes), np.float32)
-        sources = [file_record(file) for file in files[cell]]
-        store.write_slab(cell, assay, np.ascontiguousarray(means), covered, sources)
+    with only_writer(path):
+        if path.exists():
+            store = WindowStore.resume(path, manifest)
+            if not np.array_equal(store.read_expression(list(files)), table):
+                raise InputError(
+                    config.expression,
+                    f"other expression than that of {path}",
+                    "the table that the store was begun with",
+                    "give another --store, or delete this one",
+                )
+        else:
+            store = WindowStore.create(path, manifest, genes, table)
+        for cell, assay in store.missing_slabs():
+            counts = np.concatenate([counts for _, counts in read[cell]])
+            rows = pd.Index(of_cell[cell]).get_indexer(pd.Index(genes.gene_id))
+            means = counts[rows, :, config.assays.index(assay)]
+            covered = np.ones(len(genes), np.float32)
+            sources = [file_record(file) for file in files[cell]]
+            store.write_slab(cell, assay, np.ascontiguousarray(means), covered, sources)
     return WindowStore.open(path)
 
 

@@ -12,12 +12,13 @@ import pyBigWig
 import pytest
 import xarray as xr
 
-from data_prep.build_store import build, build_slab
+from data_prep.build_store import _coverage, build, build_slab, record_coverage
 from data_prep.formats.annotation import read_genes
 from data_prep.formats.assembly import load_assembly
 from data_prep.formats.bin_means import interval_means
 from data_prep.formats.track_sheet import read_sheet
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import only_writer
 from epi2expr_jax.store.window_store import WindowStore
 
 # But for the program that is killed, which starts workers as it always does.
@@ -229,15 +230,50 @@ def test_a_track_with_another_checksum_fails_and_the_others_are_done(
     assert len(store.missing_slabs()) == 1
 
 
-def test_a_changed_source_does_not_pass_for_done(build_config, roadmap, tmp_path):
+def test_a_changed_source_does_not_pass_for_done(small_store, build_config, roadmap, tmp_path):
+    """Of another size, of the same size, or by the sheet's checksum; a touched file is the same."""
+    copy = tmp_path / "copy.zarr"
+    shutil.copytree(small_store.path, copy)
     tracks = sheet(roadmap, tmp_path)
-    config = build_config(tmp_path / "s", tracks=tracks)
-    build(config)
     table = pd.read_csv(tracks)
-    table.loc[[0, 1], "path"] = table.path[[1, 0]].to_numpy()
-    table.to_csv(tracks, index=False)
-    with pytest.raises(InputError, match="a slab built from files of"):
+    mine = shutil.copy(table.path[0], tmp_path / "mine.bigwig")
+    config = build_config(copy, tracks=tracks, verify=False)
+
+    def changed(**row) -> str:
+        sheet(roadmap, tmp_path, path=str(mine), **row)
+        with pytest.raises(InputError, match="a slab built from other files") as caught:
+            build(config)
+        return str(caught.value)
+
+    sheet(roadmap, tmp_path, path=str(mine))
+    assert build(config).checksum() == small_store.checksum()
+    content = bytearray(mine.read_bytes())
+    content[int.from_bytes(content[16:24], "little") + 100] ^= 1  # in the signal
+    mine.write_bytes(content)
+    said = changed()
+    assert "mine.bigwig had another content" in said
+    assert f"{table.cell[0]}/{table.assay[0]}.json" in said
+    with_data_on(["chr1", "chr2"], table.path[0], mine)
+    assert "bytes, has" in changed()
+    shutil.copy(table.path[0], mine)
+    assert "by the sha256 in the sheet" in changed(sha256="0" * 64)
+
+
+def test_a_store_has_one_builder(small_store, build_config, tmp_path):
+    config = build_config(tmp_path / "s.zarr")
+    with only_writer(config.store), pytest.raises(InputError, match="one writer at a time"):
         build(config)
+    assert not any(tmp_path.iterdir())
+
+
+def test_damaged_coverage_is_measured_again(tmp_path, roadmap, small_store):
+    (track, *_) = read_sheet(roadmap / "tracks.csv").tracks
+    record_coverage(track, str(tmp_path), small_store.genes, small_store.manifest.window)
+    measured = _coverage(tmp_path, track)
+    np.testing.assert_array_equal(measured, small_store._read("coverage")[0, 0])
+    (kept,) = tmp_path.glob("*.parquet")
+    kept.write_bytes(kept.read_bytes()[:-9])
+    assert _coverage(tmp_path, track) is None
 
 
 def command(config):

@@ -180,7 +180,11 @@ def _import(config: ImportConfig) -> WindowStore:
     manifest = _manifest(config, files, assembly, genes, bins.pop(), left_out)
     table = np.ascontiguousarray(expression.loc[genes.gene_id].to_numpy(np.float32).T)
     path = pathlib.Path(config.store)
-    store = resume(path, manifest) or WindowStore.create(path, manifest, genes, table)
+    store = resume(path, manifest)
+    if store and not np.array_equal(store.read_expression(list(files)), table):
+        found, remedy = f"other expression than that of {path}", "give another --store"
+        raise InputError(config.expression, found, "the table it was begun with", remedy)
+    store = store or WindowStore.create(path, manifest, genes, table)
     for cell, assay in store.missing_slabs():
         counts = np.concatenate([counts for _, counts in read[cell]])
         rows = pd.Index(of_cell[cell]).get_indexer(pd.Index(genes.gene_id))

@@ -35,11 +35,11 @@ from absl import flags
 from tqdm import tqdm
 
 from data_prep import planted
-from data_prep.formats.assembly import load_assembly, select_chromosomes
+from data_prep.formats.assembly import Assembly, load_assembly, select_chromosomes
 from data_prep.formats.track_sheet import TrackSheet, read_sheet
 from data_prep.planted_tracks import write_bigwig
 from epi2expr_jax.errors import InputError, collect
-from epi2expr_jax.files import sha256, write_json
+from epi2expr_jax.files import only_writer, sha256, write_json
 from epi2expr_jax.genome import listing, strip_version
 from epi2expr_jax.program import start
 from epi2expr_jax.roadmap import AUTOSOMES
@@ -86,7 +86,8 @@ def simulate(
         The folder.
 
     Raises:
-        InputError: if the numbers do not fit the sheet, or `out` holds something else.
+        InputError: if the numbers do not fit the sheet, `out` holds something else, or another
+            process writes it.
     """
     out = pathlib.Path(out)
     sheet = _roadmap_sheet()
@@ -101,13 +102,31 @@ def simulate(
         len(names) if chromosomes is None else chromosomes,
     )
     _check_request(request, len(sheet.cells), len(sheet.assays), len(names))
-    if _is_complete(out, request):
-        return out
+    with only_writer(out):
+        if not _is_complete(out, request):
+            _write(out, request, sheet, genome, names)
+    return out
+
+
+def _write(
+    out: pathlib.Path,
+    request: _Request,
+    sheet: TrackSheet,
+    genome: Assembly | None,
+    chromosomes: list[str],
+) -> None:
+    """Write all files of the simulation.
+
+    Args:
+        genome: whose chromosomes are used, if any.
+        chromosomes: those that may have genes.
+    """
+    genes, seed = request.genes, request.seed
     unfinished = out / "unfinished.json"
     out.mkdir(parents=True, exist_ok=True)
     write_json(unfinished, {"request": dataclasses.asdict(request)})
 
-    used, names = names[: request.chromosomes], sheet.assays[: request.assays]
+    used, names = chromosomes[: request.chromosomes], sheet.assays[: request.assays]
     roles = planted.assign_roles(names, seed)
     land = planted.lay_out(genes, seed, used)
     sizes = dict(land.sizes)
@@ -116,7 +135,7 @@ def simulate(
         short = [chrom for chrom in sizes if sizes[chrom] < land.sizes[chrom]]
         if short:
             raise InputError(
-                f"--assembly={assembly}",
+                f"--assembly={request.assembly}",
                 f"{listing(short)}, too short for the genes simulated there",
                 f"at least {max(land.sizes[chrom] for chrom in short):,} bp",
                 "simulate fewer genes, or give longer chromosomes",
@@ -127,7 +146,7 @@ def simulate(
     _write_expression(out / "RPKM.pc.gz", land, expression)
 
     rows, oracle = [], {scope: {} for scope in planted.SCOPES}
-    tracks = sheet.select(sheet.cells[:cells], names).tracks
+    tracks = sheet.select(sheet.cells[: request.cells], names).tracks
     for track in tqdm(tracks, desc="simulate", unit="track", disable=None):
         cell, assay = track.cell, track.assay
         rng = planted.stream(seed, "track", sheet.cells.index(cell), sheet.assays.index(assay))
@@ -158,7 +177,6 @@ def simulate(
     }
     write_json(out / "truth.json", truth)
     unfinished.unlink()
-    return out
 
 
 def _roadmap_sheet() -> TrackSheet:

@@ -58,7 +58,8 @@ def in_time() -> Iterator[None]:
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    threading.Thread(target=_watch, args=[reader], daemon=True).start()
+    with contextlib.suppress(RuntimeError):  # too little memory: then as fast as Python hears
+        threading.Thread(target=_watch, args=[reader], daemon=True).start()
     try:
         yield
     except SystemExit as left:

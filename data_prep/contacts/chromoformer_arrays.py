@@ -5,6 +5,7 @@ Each holds the read depth of every base of one promoter or pCRE: `[A, bp]`, floa
 
 import hashlib
 import io
+import os
 import pathlib
 import tarfile
 import tokenize
@@ -69,8 +70,17 @@ def bin_means(bases: Real[np.ndarray, "A bp"], bin_bp: int) -> Float32[np.ndarra
 
 def size_on_disk(source: pathlib.Path, names: Collection[str]) -> int:
     """Size of an archive, or of these files of a folder, in bytes; 0 for what is not there."""
+    return sum(state.st_size for state in _states(source, names))
+
+
+def changed_at(source: pathlib.Path, names: Collection[str]) -> int:
+    """When the archive, or the last of these files of a folder, was changed, in ns."""
+    return max((state.st_mtime_ns for state in _states(source, names)), default=0)
+
+
+def _states(source: pathlib.Path, names: Collection[str]) -> list[os.stat_result]:
     files = [source / name for name in names] if source.is_dir() else [source]
-    return sum(file.stat().st_size for file in files if file.exists())
+    return [file.stat() for file in files if file.exists()]
 
 
 def _contents(source: pathlib.Path, names: Collection[str]) -> Iterator[tuple[str, bytes]]:

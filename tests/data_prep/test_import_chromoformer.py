@@ -10,6 +10,7 @@ import pytest
 
 from data_prep.import_chromoformer import MARKS, ImportConfig, import_store
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import only_writer
 from epi2expr_jax.store.window_store import WindowStore
 from tests.data_prep.contact_texts import write_meta
 
@@ -156,6 +157,19 @@ def test_archive_and_folder_give_the_same_store(prepared, tmp_path):
     assert record["sources"][0]["sha256"] == other["sources"][0]["sha256"]
 
 
+def test_one_writer_and_the_same_arrays(prepared, tmp_path):
+    with only_writer(prepared.store):
+        assert "one writer at a time" in problems_of(prepared)[0]
+    checksum = import_store(prepared).checksum()
+    array = tmp_path / "E1" / f"{array_names()[0]}.npy"
+    content = array.read_bytes()
+    array.write_bytes(content)  # another time, the same array
+    assert import_store(prepared).checksum() == checksum
+    array.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    (problem,) = problems_of(prepared)
+    assert f"slabs of other arrays than are at {tmp_path}/E1 now" in problem
+
+
 def test_bad_arrays_of_all_cells_are_named_and_nothing_is_written(prepared, tmp_path):
     first, *_, last = array_names()
     (tmp_path / "E1" / f"{first}.npy").unlink()
@@ -197,7 +211,7 @@ def test_a_broken_import_is_no_store_until_run_again(prepared, tmp_path, monkeyp
     with pytest.raises(InputError, match=r"1 of 4 tracks not built yet \(E2-m2\)"):
         WindowStore.open(prepared.store)
     shutil.move(tmp_path / "E1" / "chr1:200-300.npy", tmp_path / "kept")
-    assert "E1: slabs imported from" in problems_of(prepared)[0]
+    assert "E1: slabs of other arrays" in problems_of(prepared)[0]
     shutil.move(tmp_path / "kept", tmp_path / "E1" / "chr1:200-300.npy")
     store = import_store(prepared)
     assert store.checksum() == whole.checksum()

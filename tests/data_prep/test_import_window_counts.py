@@ -8,6 +8,7 @@ import pytest
 
 from data_prep.import_window_counts import ImportConfig, import_store, read_counts
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import only_writer
 
 GENES = [("ENSG01", "A", "chr1", 50_000, "+"), ("ENSG02", "B_C", "chr2", 60_000, "-"),
          ("ENSG03", "", "chr3", 70_000, "+")]  # fmt: skip
@@ -52,6 +53,17 @@ def test_counts_become_windows_in_genomic_order(config):
     assert store.verify() == []
     again = import_store(config)
     assert again.checksum() == store.checksum()
+
+
+def test_one_writer_and_the_same_expression(config):
+    with only_writer(config.store), pytest.raises(InputError, match="one writer at a time"):
+        import_store(config)
+    assert not pathlib.Path(config.store).exists()
+    import_store(config)
+    table = pathlib.Path(config.expression)
+    table.write_text(table.read_text().replace("1.5", "1.6"))
+    with pytest.raises(InputError, match="other expression than"):
+        import_store(config)
 
 
 def test_genes_that_some_lack_are_counted(config):

@@ -18,6 +18,7 @@ import pytest
 from data_prep import planted
 from data_prep.simulate import simulate
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import only_writer
 
 GENES, CELLS = 600, 1
 TINY = {"genes": 60, "cells": 1, "assays": 2}
@@ -331,6 +332,12 @@ def test_an_interrupted_simulation_is_finished_by_the_same_flags(tmp_path, monke
     with pytest.raises(InputError, match="a simulation of"):
         simulate(tmp_path / "part", **TINY, seed=1)
     assert content(simulate(tmp_path / "part", **TINY)) == whole
+
+
+def test_one_writer(tmp_path):
+    with only_writer(tmp_path / "out"), pytest.raises(InputError, match="one writer at a time"):
+        simulate(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_refuses_folders_with_other_things(tmp_path):

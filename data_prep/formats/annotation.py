@@ -21,6 +21,7 @@ from data_prep.formats.text import MOST_LINES, read_delimited
 from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.genome import (
     GENE_COLUMNS,
+    GENE_DETAILS,
     check_gene_table,
     gene_order,
     listing,
@@ -49,8 +50,10 @@ def read_genes(
 
     Returns:
         Columns `gene_id` (without version), `name`, `chrom` (as the assembly spells it), `tss`
-        (0-based, int64) and `strand`. `attrs["off_assembly"]` counts the genes left out because
-        the assembly lacks their chromosome, by chromosome.
+        (0-based, int64) and `strand`; and of the gene, as far as the annotation says it, `start`,
+        `end` (0-based, half-open, NA if not) and `biotype` (empty if not).
+        `attrs["off_assembly"]` counts the genes left out because the assembly lacks their
+        chromosome, by chromosome.
 
     Raises:
         InputError: with all problems of the annotation.
@@ -59,7 +62,12 @@ def read_genes(
         raise InputError("--tss", repr(tss), f"one of {', '.join(TSS_RULES)}", "correct the flag")
     path = _annotation_file(source, chrom_sizes)
     if looks_like_gtf(path):
-        genes = _place_tss(gtf_extents(path, "canonical" if tss == "canonical" else "gene"), tss)
+        whole = gtf_extents(path, "gene")
+        genes = _place_tss(whole, tss)
+        if tss == "canonical":
+            genes = _place_tss(gtf_extents(path, "canonical"), tss)
+            own = whole.drop_duplicates("gene_id").set_index("gene_id")[[*GENE_DETAILS]]
+            genes = genes.drop(columns=[*GENE_DETAILS]).join(own, on="gene_id")
     else:
         genes = _read_table(path, tss)
     return _on_assembly(genes, chrom_sizes, str(path))
@@ -113,8 +121,12 @@ def coding_genes(source: str | pathlib.Path | None, chrom_sizes: dict[str, int])
 
 
 def digest_genes(genes: pd.DataFrame, *more: bytes) -> str:
-    """The sha256 of a gene table and of what belongs to it, by which a store knows its inputs."""
-    digest = hashlib.sha256(genes.to_csv(index=False).encode())
+    """The sha256 of a gene table and of what belongs to it, by which a store knows its inputs.
+
+    Extent and biotype do not count: no number depends on them.
+    """
+    known = genes.drop(columns=[*GENE_DETAILS], errors="ignore")
+    digest = hashlib.sha256(known.to_csv(index=False).encode())
     for part in more:
         digest.update(part)
     return digest.hexdigest()
@@ -152,7 +164,11 @@ def _on_assembly(genes: pd.DataFrame, chrom_sizes: dict[str, int], where: str) -
     ).drop(index=elsewhere.index)
     genes["chrom"] = [spelling[chrom] for chrom in genes["chrom"]]
     # The same record twice is harmless; two TSSs of one gene are not, and are reported.
-    genes = pd.DataFrame(genes, columns=list(GENE_COLUMNS)).drop_duplicates(ignore_index=True)
+    genes = genes.reindex(columns=[*GENE_COLUMNS, *GENE_DETAILS])
+    known = genes["biotype"].astype(object)
+    genes = genes.assign(biotype=known.where(known.notna(), ""))
+    genes = genes.astype({"start": "Int64", "end": "Int64"})
+    genes = genes.drop_duplicates([*GENE_COLUMNS], ignore_index=True)
     check_gene_table(genes, chrom_sizes, where)
     order = gene_order(list(genes["chrom"]), list(genes["tss"]))
     genes = genes.iloc[order].reset_index(drop=True)
@@ -198,4 +214,6 @@ def _read_table(path: pathlib.Path, rule: str) -> pd.DataFrame:
     genes[positions] = genes[positions].astype(np.int64)
     if "name" not in header:
         genes["name"] = ""
-    return genes if positions == ["tss"] else _place_tss(genes, rule)
+    if positions == ["tss"]:
+        return genes.drop(columns=["start", "end"], errors="ignore")  # whatever they mean here
+    return _place_tss(genes, rule)

@@ -7,6 +7,7 @@ import pytest
 from data_prep.formats.annotation import read_genes, read_tss
 from data_prep.formats.assembly import load_assembly
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.genome import GENE_COLUMNS
 from tests.data_prep.gtf_lines import GENES, record, transcript
 
 SIZES = {"chr1": 10_000, "chr2": 5_000, "chrX": 1_000}
@@ -37,7 +38,9 @@ def problems(path, rule="gene_5p", sizes=SIZES) -> list[str]:
 
 def test_a_gtf_becomes_a_table_in_genome_order(write):
     genes = read_genes(write(["#!build GRCh37", *GENES]), chrom_sizes=SIZES)
-    assert list(genes.columns) == ["gene_id", "name", "chrom", "tss", "strand"]
+    details = ["start", "end", "biotype"]
+    assert list(genes.columns) == ["gene_id", "name", "chrom", "tss", "strand", *details]
+    assert genes.loc[1, details].tolist() == [1000, 2000, ""]
     assert genes.gene_id.tolist() == ["ENSG01", "ENSG02", "ENSG03"]
     assert genes.name.tolist() == ["name-ENSG01", "name-ENSG02", "name-ENSG03"]
     assert genes.chrom.tolist() == ["chr1", "chr1", "chrX"]
@@ -109,7 +112,7 @@ def test_a_table_of_tss_is_taken_as_it_is(write):
         "genes.csv",
     )
     genes = read_genes(path, chrom_sizes=SIZES)
-    assert genes.values.tolist() == [
+    assert genes[[*GENE_COLUMNS]].values.tolist() == [
         ["ENSG01", "ENSG01", "chr1", 0, "+"],
         ["ENSG02", "B", "chr2", 4999, "-"],
     ]

@@ -15,7 +15,7 @@ from data_prep.formats.bed import bed_record, read_bed
 from data_prep.formats.expression import read_expression
 from data_prep.formats.track_sheet import TrackSheet, read_sound_rows
 from data_prep.work.sources import localise
-from epi2expr_jax.errors import InputError, Problems
+from epi2expr_jax.errors import InputError, Problems, collect
 from epi2expr_jax.genome import (
     GENE_COLUMNS,
     WindowSpec,
@@ -29,6 +29,8 @@ from epi2expr_jax.roadmap import BLIND_CHROMOSOMES
 from epi2expr_jax.store.manifest import Manifest
 
 FLAGS = flags.FLAGS
+
+_OF_CONTACTS = ("min_contact_score", "max_contacts", "max_pcre_bp", "trans_contacts")
 
 
 def define_flags() -> None:
@@ -150,9 +152,14 @@ class BuildConfig:
         """From the command line.
 
         Raises:
-            InputError: naming every flag that is needed and missing.
+            InputError: naming every flag that is needed and missing, or given without effect.
         """
         require("tracks", "expression", "store")
+        with collect() as problems:
+            for name in () if FLAGS.interactions else _OF_CONTACTS:
+                if FLAGS[name].value != FLAGS[name].default:
+                    found = f"{FLAGS[name].serialize()}, which has no effect without --interactions"
+                    problems.add(f"--{name}", found, "flags that have an effect", "omit it")
         return cls(**{field.name: getattr(FLAGS, field.name) for field in dataclasses.fields(cls)})
 
 

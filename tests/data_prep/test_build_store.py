@@ -275,6 +275,9 @@ def test_program_reports_and_leaves_with_a_status(build_config, tmp_path, progra
     assert done.returncode == 2
     assert "remedy" in done.stderr
     assert "Traceback" not in done.stderr
+    done = program(*command(build_config(tmp_path / "s", max_contacts=3))[2:])
+    assert done.returncode == 2
+    assert "--max_contacts=3, which has no effect without --interactions" in done.stderr
     help_text = program("data_prep.build_store", "--help").stdout
     assert "--min_covered" in help_text
     assert "python -m data_prep.build_store" in help_text

@@ -134,10 +134,10 @@ def test_a_manifest_tells_what_was_asked_for(study):
 def test_flags_become_a_config(command_line):
     command_line(
         define_flags, "--tracks=t.csv", "--expression=e.gz", "--store=s/", "--bin_bp=50",
-        "--min_contact_score=3", "--noverify",
+        "--min_contact_score=3", "--interactions=c.bedpe", "--noverify",
     )  # fmt: skip
     config = BuildConfig.from_flags()
-    given = {"bin_bp": 50, "min_contact_score": 3.0, "verify": False}
+    given = {"bin_bp": 50, "min_contact_score": 3.0, "interactions": "c.bedpe", "verify": False}
     assert config == BuildConfig("t.csv", "e.gz", "s/", **given)  # flags and fields agree
     assert config.download_folder == pathlib.Path("s.downloads")
     other = BuildConfig("t.csv", "e.gz", "s", downloads="elsewhere")

@@ -84,12 +84,14 @@ def main() -> int:
     try:
         _drain(workshop.prepare(inputs.write))
         print(f"{len(commands)} commands undisturbed: {time.monotonic() - began:.0f} s", flush=True)
-        trials = drawn(workshop, arguments.trials, arguments.seed)
-        only = [name for name in arguments.faults.split(",") if name]
-        asked = [name for name in arguments.commands.split(",") if name]
-        trials = [t for t in trials if (not only or t.kind in only)
-                  and (not asked or t.command.name in asked)
-                  and arguments.only in (None, t.number)]  # fmt: skip
+        trials = drawn(
+            workshop,
+            arguments.trials,
+            arguments.seed,
+            [name for name in arguments.commands.split(",") if name],
+            [name for name in arguments.faults.split(",") if name],
+        )
+        trials = [trial for trial in trials if arguments.only in (None, trial.number)]
         outcomes = _run(workshop, trials, arguments, keep)
     except Become:
         raise  # a child: nothing of the parent is its own

@@ -1,4 +1,4 @@
-"""A few of the trials of `make torture`: nothing is silently wrong, and nothing ends in a traceback."""
+"""A few of the trials of `make torture`: nothing silently wrong, and no traceback."""
 
 import json
 import subprocess

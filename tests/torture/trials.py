@@ -12,7 +12,7 @@ import random
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from tests.torture import faults
 from tests.torture.commands import COMMANDS, Command
@@ -100,7 +100,9 @@ class Workshop:
                     break
             same = {k: v for k, v in found[0].items() if found[-1].get(k) == v}
             if vary := sorted(found[0].keys() - same.keys()):
-                print(f"{command.name}: two undisturbed runs differ in {', '.join(vary)}", flush=True)
+                print(
+                    f"{command.name}: two undisturbed runs differ in {', '.join(vary)}", flush=True
+                )
             self.undisturbed[command.name].results = same
 
     def _keep(self, place: pathlib.Path, made: dict[str, str]) -> None:
@@ -349,21 +351,33 @@ def _refused(child: Child) -> bool:
     return child.ended.status == 1 and ("does not hold" in text or "FAILED" in text)
 
 
-def drawn(workshop: Workshop, count: int, seed: int, most_trainings: int = 300) -> list[Trial]:
-    """So many trials, every fault for every command about as often."""
+def drawn(
+    workshop: Workshop,
+    count: int,
+    seed: int,
+    commands: Collection[str] = (),
+    kinds: Collection[str] = (),
+    most_trainings: int = 300,
+) -> list[Trial]:
+    """So many trials, every fault for every command about as often.
+
+    Args:
+        commands, kinds: draw of these alone; empty: of all.
+    """
     draw = random.Random(seed)
     files = {command.name: workshop.targets(command) for command in workshop.commands}
     of_process = [*faults.SIGNALS, *faults.LIMITS, "output not writable", "two at once",
                   "closed pipe", "no home", "no tmp", "read only home"]  # fmt: skip
     pairs: list[tuple[Command, str]] = []
     for command in workshop.commands:
-        if command.name == "simulate":
+        if command.name == "simulate" or (commands and command.name not in commands):
             continue
         reads = [*faults.DAMAGE, "input not readable"] if files[command.name] else []
         moved = ["input moved"] if command.needs else []
         # Damage to files is what differs most from trial to trial.
         pairs += [(command, kind) for kind in reads for _ in range(3)]
         pairs += [(command, kind) for kind in [*of_process, *moved]]
+    pairs = [pair for pair in pairs if not kinds or pair[1] in kinds]
     trials: list[Trial] = []
     trainings = 0
     while len(trials) < count:

@@ -6,6 +6,7 @@ sound only while the parent is one thread that has begun nothing: `start` assert
 """
 
 import contextlib
+import contextlib
 import ctypes
 import dataclasses
 import importlib
@@ -47,9 +48,26 @@ class Become(BaseException):
         self.module, self.arguments = module, arguments
 
     def run(self) -> None:
-        """The program, as `python -m` starts it."""
+        """The program, as `python -m` starts it, but with Dask's workers as threads of it."""
+        from data_prep.work import cluster
+
+        cluster.local = _workers_here
         sys.argv = [self.module, *self.arguments]
-        importlib.import_module(self.module).run()
+        sys.modules["__main__"] = program = importlib.import_module(self.module)
+        program.run()
+
+
+@contextlib.contextmanager
+def _workers_here(workers: int, worker_gib: float):
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0"
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
 
 
 def load(modules: list[str]) -> None:

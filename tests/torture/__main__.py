@@ -46,10 +46,8 @@ def _with_needs(names: list[str]):
         return list(COMMANDS)
     made_by = {}
     for command in COMMANDS:
-        for word in command.arguments:
-            flag, _, value = word.partition("=")
-            if flag in ("--store", "--run", "--out") and value and value not in made_by:
-                made_by[value] = command
+        for made in command.makes:
+            made_by.setdefault(made, command)
     wanted, queue = {"simulate"}, list(names)
     by_name = {command.name: command for command in COMMANDS}
     while queue:

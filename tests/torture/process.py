@@ -6,7 +6,6 @@ sound only while the parent is one thread that has begun nothing: `start` assert
 """
 
 import contextlib
-import contextlib
 import ctypes
 import dataclasses
 import importlib

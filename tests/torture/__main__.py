@@ -12,6 +12,7 @@ be: silent (other results without a word), traceback, hang, crash. The last line
 
 import argparse
 import collections
+import json
 import os
 import pathlib
 import shutil
@@ -19,11 +20,12 @@ import sys
 import tempfile
 import time
 
-from tests.torture import faults, inputs
 from tests.torture.commands import COMMANDS
 from tests.torture.outcome import BAD, OUTCOMES
 from tests.torture.process import ENVIRONMENT, Become, load, require_untouched
-from tests.torture.trials import HANG_S, Workshop, drawn, last_line, summary
+from tests.torture.server import started
+from tests.torture.trials import HANG_S, Bench, drawn
+from tests.torture.workshop import Workshop
 
 
 def _arguments() -> argparse.Namespace:
@@ -46,8 +48,10 @@ def _with_needs(names: list[str]):
         return list(COMMANDS)
     made_by = {}
     for command in COMMANDS:
-        for made in command.makes:
-            made_by.setdefault(made, command)
+        for word in command.arguments:
+            flag, _, value = word.partition("=")
+            if flag in ("--store", "--run", "--out") and value and value not in made_by:
+                made_by[value] = command
     wanted, queue = {"simulate"}, list(names)
     by_name = {command.name: command for command in COMMANDS}
     while queue:
@@ -80,7 +84,8 @@ def main() -> int:
     folder = pathlib.Path(tempfile.mkdtemp(prefix="epi2expr-torture-"))
     workshop = Workshop(folder, commands)
     try:
-        _drain(workshop.prepare(inputs.write))
+        _server, url = started(workshop.base / "data")
+        _drain(workshop.prepare(url))
         print(f"{len(commands)} commands undisturbed: {time.monotonic() - began:.0f} s", flush=True)
         trials = drawn(
             workshop,
@@ -90,7 +95,7 @@ def main() -> int:
             [name for name in arguments.faults.split(",") if name],
         )
         trials = [trial for trial in trials if arguments.only in (None, trial.number)]
-        outcomes = _run(workshop, trials, arguments, keep)
+        outcomes = _run(Bench(workshop, arguments.seed), trials, arguments, keep)
     except Become:
         raise  # a child: nothing of the parent is its own
     except BaseException:
@@ -98,19 +103,23 @@ def main() -> int:
         raise
     shutil.rmtree(folder, ignore_errors=True)
     _print_table(outcomes)
-    counts = summary(outcomes)
+    kinds = [outcome.kind for _, outcome in outcomes]
+    counts = {kind: kinds.count(kind) for kind in OUTCOMES}
     seconds = round(time.monotonic() - began)
     processor = round(workshop.processor)
-    print(last_line(counts, seed=arguments.seed, seconds=seconds, processor_seconds=processor))
+    line = {"trials": sum(counts.values()), **counts, "unproved": kinds.count("unproved")}
+    more = {"seed": arguments.seed, "seconds": seconds, "processor_seconds": processor}
+    print(json.dumps(line | more))
     return int(any(counts[kind] for kind in BAD))
 
 
-def _run(workshop, trials, arguments, keep):
+def _run(bench, trials, arguments, keep):
+    workshop = bench.shop
     waiting, under_way, outcomes = list(reversed(trials)), [], []
     while waiting or under_way:
         while waiting and len(under_way) < arguments.at_once:
             trial = waiting.pop()
-            under_way.append([trial, workshop.run(trial, arguments.seed), None])
+            under_way.append([trial, bench.run(trial), None])
         for entry in list(under_way):
             trial, steps, child = entry
             if child is not None:
@@ -148,7 +157,7 @@ def _tell(trial, outcome, done, count, keep, workshop) -> None:
 
 def _print_table(outcomes) -> None:
     """Fault by command, and what came of it: `equal refused unproved` or the bad ones by name."""
-    kinds = list(dict.fromkeys([*faults.DAMAGE, *(trial.kind for trial, _ in outcomes)]))
+    kinds = sorted({trial.kind for trial, _ in outcomes})
     by = collections.defaultdict(collections.Counter)
     for trial, outcome in outcomes:
         by[trial.kind, trial.command.name][outcome.kind] += 1

@@ -40,13 +40,6 @@ class Command:
     def arguments(self) -> list[str]:
         return self.typed.split()[1:]
 
-    @property
-    def makes(self) -> list[str]:
-        """Files and folders that later commands may need."""
-        words = (word.partition("=") for word in self.arguments)
-        named = [value for flag, _, value in words if flag in ("--store", "--run", "--out")]
-        return [] if self.name in ("doctor", "plan") else [n for n in named if n not in self.needs]
-
 
 def _of(name: str, typed: str, needs: str = "", trains: bool = False) -> Command:
     return Command(name, typed, tuple(needs.split()), trains)

@@ -1,83 +1,138 @@
-"""What is done to a command: damage to a file that it reads, or a disturbance while it runs.
+"""What is done to a command: to the files it reads, to what it may do, or to the process itself.
 
-Each fault proves itself: `Unproved` is raised where it did not come about.
+A fault proves itself: what changes nothing (a file of no bytes cut short, a process that had ended
+before the signal) is counted as unproved, and not as a trial.
 """
 
+import contextlib
+import dataclasses
 import os
 import pathlib
 import random
-import re
+import resource
 import shutil
+import signal
+import subprocess
+import zlib
+from collections.abc import Callable, Iterator
 
-from tests.torture.ground import Ground, remove
-
-
-class Unproved(Exception):
-    """The fault did not come about, so that the trial says nothing."""
-
-
-# -- Damage ------------------------------------------------------------------------------------
-
-# Plain text that users supply carries no checksum: a changed digit is another input. Of it a bit is
-# flipped that leaves no valid text, and what is cut is all.
-_PLAIN = re.compile(r"^(data|npy|eqtl|reads|counts)/.*\.(csv|bed|bedpe|sizes|txt)$")
-# What no command reads.
-_UNREAD = re.compile(r"truth|\.(png|svg|html)$|\.log$")
+# -- files that are read ------------------------------------------------------------------------
 
 
-def readable(folder: pathlib.Path) -> dict[str, list[str]]:
-    """The files that can be damaged, by their kind."""
-    kinds: dict[str, list[str]] = {}
-    for path in sorted(folder.rglob("*")):
-        name = str(path.relative_to(folder))
-        if path.is_file() and not path.is_symlink() and not _UNREAD.search(name):
-            kinds.setdefault(kind_of(name), []).append(name)
-    return kinds
+def _flip(path: pathlib.Path, draw: random.Random, _: pathlib.Path) -> None:
+    content = bytearray(path.read_bytes())
+    if content:
+        content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        path.write_bytes(content)
 
 
-def kind_of(name: str) -> str:
-    """A name without what tells the files of one kind apart: numbers, cells, hashes."""
-    name = re.sub(r"\b[0-9a-f]{16,}\b", "HASH", name)
-    name = re.sub(r"(/c)(/\d+)+$", r"\1/…", name)
-    name = re.sub(r"E\d{3}|H3K\w+?(?=[./-])|\d+-assay", "*", name)
-    return re.sub(r"\d+", "N", name)
+def _cut(path: pathlib.Path, draw: random.Random, _: pathlib.Path) -> None:
+    size = path.stat().st_size
+    os.truncate(path, draw.choice([0, draw.randrange(size)]) if size else 0)
 
 
-def damage(folder: pathlib.Path, name: str, how: str, dice: random.Random) -> None:
-    """Truncate, delete, flip a bit of, or swap a file.
+def _garbage(path: pathlib.Path, draw: random.Random, _: pathlib.Path) -> None:
+    path.write_bytes(draw.randbytes(max(8, min(4096, path.stat().st_size))))
 
-    Raises:
-        Unproved: if the file is as before, or has nothing that could be swapped with it.
+
+def _delete(path: pathlib.Path, *_: object) -> None:
+    path.unlink()
+
+
+def _swap(path: pathlib.Path, draw: random.Random, folder: pathlib.Path) -> None:
+    """Another whole file of the same kind, in its place."""
+    kind = path.suffix or path.name
+    others = sorted(
+        other
+        for other in folder.rglob("*")
+        if other.is_file() and (other.suffix or other.name) == kind and other != path
+    )
+    others = [other for other in others if other.read_bytes() != path.read_bytes()]
+    if not path.suffix:  # chunks and parts of checkpoints: of the same array or folder
+        others = [other for other in others if other.parent.name == path.parent.name] or others
+    if others:
+        shutil.copyfile(draw.choice(others), path)
+
+
+DAMAGE: dict[str, Callable[[pathlib.Path, random.Random, pathlib.Path], None]] = {
+    "bit flipped": _flip, "cut short": _cut, "garbage": _garbage, "deleted": _delete,
+    "swapped": _swap,
+}  # fmt: skip
+
+
+def damage(kind: str, path: pathlib.Path, draw: random.Random, folder: pathlib.Path) -> bool:
+    """Do it; whether the file is another one now."""
+    before = zlib.crc32(path.read_bytes())
+    DAMAGE[kind](path, draw, folder)
+    return not path.exists() or zlib.crc32(path.read_bytes()) != before
+
+
+# -- what a process may do ----------------------------------------------------------------------
+
+SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM, "Ctrl-C": signal.SIGINT}
+
+
+@dataclasses.dataclass(frozen=True)
+class Limit:
+    """A limit of the system, drawn for a trial, and an attempt that must fail under it."""
+
+    kind: int
+    draw: Callable[[random.Random], int]
+    attempt: Callable[[pathlib.Path, int], None]
+
+
+def _write(folder: pathlib.Path, limit: int) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with open(folder / "probe", "wb") as file:
+        file.write(bytes(limit + 1))
+
+
+def _open(folder: pathlib.Path, limit: int) -> None:
+    with contextlib.ExitStack() as handles:
+        for _ in range(limit):
+            handles.enter_context(open(folder / "probe", "wb"))
+
+
+def _allocate(_: pathlib.Path, limit: int) -> None:
+    bytearray(limit)
+
+
+LIMITS = {
+    "file size": Limit(
+        resource.RLIMIT_FSIZE,
+        lambda draw: draw.choice([0, 100, 1000, 5000, 20_000, 80_000]),
+        _write,
+    ),
+    "handles": Limit(resource.RLIMIT_NOFILE, lambda draw: draw.choice([8, 12, 16, 24, 40]), _open),
+    "memory": Limit(
+        resource.RLIMIT_DATA, lambda draw: draw.choice([300, 500, 800, 1200]) << 20, _allocate
+    ),
+}
+
+FILLER = "filler"  # takes the room of a small disk
+
+
+@contextlib.contextmanager
+def small_disk(place: pathlib.Path, left_kib: int) -> Iterator[Callable[[str, int], int] | None]:
+    """Make a folder a file system of its own, with what is in it and little room.
+
+    Yields:
+        A function that writes so many bytes to a file there, or None where nobody may mount.
     """
-    path = folder / name
-    before = path.read_bytes()
-    plain = bool(_PLAIN.search(name))
-    if how == "deleted":
-        path.unlink()
-        return
-    if how == "truncated":
-        after = b"" if plain else before[: dice.randrange(max(1, len(before)))]
-    elif how == "flipped":
-        if not before:
-            raise Unproved("an empty file")
-        after = bytearray(before)
-        bit = 7 if plain else dice.randrange(8)
-        after[dice.randrange(len(before))] ^= 1 << bit
-    else:
-        after = _another(folder, name, before, dice)
-    if after == before:
-        raise Unproved("the same bytes")
-    path.write_bytes(after)
-    if path.read_bytes() == before:
-        raise Unproved("the same bytes")
-
-
-def _another(folder: pathlib.Path, name: str, before: bytes, dice: random.Random) -> bytes:
-    """The bytes of another valid file of the same kind."""
-    if _PLAIN.search(name):
-        raise Unproved("another plain input is another input")
-    others = [other for other in readable(folder)[kind_of(name)] if other != name]
-    others = [other for other in others if (folder / other).read_bytes() != before]
-    if not others:
-        raise Unproved("no other file of its kind")
-    return (folder / dice.choice(others)).read_bytes()
+    used = sum(path.stat().st_size + 8192 for path in place.rglob("*"))
+    aside = place.with_name(f"{place.name}.aside")
+    place.rename(aside)
+    place.mkdir()
+    size, pid = (used >> 10) + (64 << 10), os.getpid()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(place)]
+    mounted = not subprocess.run(mount, capture_output=True).returncode
+    shutil.copytree(aside, place, dirs_exist_ok=True)
+    shutil.rmtree(aside)
+    try:
+        if mounted:
+            free = shutil.disk_usage(place).free - (left_kib << 10)
+            (place / FILLER).write_bytes(bytes(free))
+        yield (lambda name, count: (place / name).write_bytes(bytes(count))) if mounted else None
+    finally:
+        if os.getpid() == pid and mounted:
+            subprocess.run(["umount", "--lazy", str(place)], check=True)

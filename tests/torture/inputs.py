@@ -12,12 +12,12 @@ CELLS = ("E003", "E114")
 ASSAYS = ("H3K36me3", "H3K4me1")
 
 
-def write(folder: pathlib.Path) -> None:
-    """All of them, next to the simulated Roadmap in `folder/data`."""
+def write(folder: pathlib.Path, url: str) -> None:
+    """All of them, next to the simulated Roadmap in `folder/data`, which `url` serves."""
     random = np.random.default_rng(0)
     for make in (_reads, _counts, _arrays, _variants):
         make(folder, random)
-    _sheets(folder)
+    _sheets(folder, url)
 
 
 def _reads(folder: pathlib.Path, random: np.random.Generator) -> None:
@@ -97,10 +97,10 @@ def _variants(folder: pathlib.Path, random: np.random.Generator) -> None:
     pairs.to_parquet(folder / "eqtl/tested.parquet", index=False)
 
 
-def _sheets(folder: pathlib.Path) -> None:
-    """The simulated track sheet, with URLs in place of paths, for a server that is not up yet."""
+def _sheets(folder: pathlib.Path, url: str) -> None:
+    """The simulated track sheet, with URLs in place of paths."""
     sheet = pd.read_csv(folder / "data/tracks.csv", dtype=str)
-    sheet["url"] = "http://SERVER/fine/" + sheet.path
+    sheet["url"] = f"{url}/fine/" + sheet.path
     sheet.drop(columns="path").to_csv(folder / "data/urls.csv", index=False)
     for path in (folder / "data").glob("*.bigwig"):
         (found,) = sheet[sheet.url.str.endswith(f"/{path.name}")].sha256

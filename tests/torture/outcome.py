@@ -6,6 +6,7 @@ import hashlib
 import json
 import pathlib
 import re
+import sys
 
 BAD = ("silent", "traceback", "hang", "crash")
 OUTCOMES = ("finished_equal", "resumed_equal", "refused", *BAD)
@@ -49,41 +50,16 @@ def _steady(content):
     return [_steady(each) for each in content] if isinstance(content, list) else content
 
 
-def judged(one, work: pathlib.Path, ended, said: str) -> Outcome:
-    """What a command that ended by itself has come to.
+def run() -> None:
+    """Print a digest of the weights of a run, or of every run below a folder."""
+    import jax
+    import numpy as np
 
-    Args:
-        one: the undisturbed run (`ground.Ground`).
-        ended: how it ended (`process.Ended`).
-        said: all it printed.
-    """
-    if ended.hung:
-        return Outcome("hang", f"no end after {ended.seconds:.0f} s")
-    if ended.status < 0 or "Fatal Python error" in said:
-        return Outcome("crash", f"killed by signal {-ended.status}")
-    if "Traceback (most recent call last)" in said:
-        return Outcome("traceback", _last_line(said))
-    if ended.status == 2 and all(word in said for word in ("found:", "expected:", "remedy:")):
-        return Outcome("refused", _found(said))
-    if ended.status == 1 and one.command.module == "experiments.verify":
-        return Outcome("refused", "a claim does not hold")
-    if ended.status:
-        return Outcome("traceback", f"status {ended.status}: {_last_line(said)}")
-    results = [name for name in one.made if not _NOT_RESULTS.search(name)]
-    there = digests(work, results)
-    for name in results:
-        if name not in there:
-            return Outcome("silent", f"status 0 without {name}")
-        if there[name] != one.made[name]:
-            return Outcome("silent", f"status 0 with another {name}")
-    return Outcome("finished_equal")
+    from epi2expr_jax.predict.loading import load
 
-
-def _last_line(said: str) -> str:
-    lines = [line for line in said.strip().splitlines() if line.strip()]
-    return lines[-1].strip()[:200] if lines else "not a word"
-
-
-def _found(said: str) -> str:
-    found = re.search(r"found:\s*(.*)", said)
-    return found[1][:200] if found else ""
+    digest = hashlib.sha256()
+    for card in sorted(pathlib.Path(sys.argv[1]).rglob("run_card.json")):
+        for member in load(card.parent).members:
+            for leaf in jax.tree.leaves(member.weights):
+                digest.update(np.ascontiguousarray(leaf).tobytes())
+    print(digest.hexdigest())

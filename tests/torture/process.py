@@ -35,6 +35,7 @@ _LIBRARIES = (
     *("distributed", "sklearn.linear_model", "sklearn.ensemble", "bioframe", "pyensembl"),
     *("matplotlib.pyplot", "requests", "jinja2", "tqdm", "pyarrow.parquet", "pyBigWig"),
 )
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_CAPBSET_DROP, _CAPABILITIES_V3 = 24, 0x20080522
 
@@ -171,6 +172,7 @@ def start(
             resource.setrlimit(kind, (value, value))
         drop_powers()
         if anew:
+            os.environ["PYTHONPATH"] = str(_ROOT)
             os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
     except BaseException:
         traceback.print_exc()

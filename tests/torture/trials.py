@@ -8,6 +8,7 @@ import dataclasses
 import os
 import pathlib
 import random
+import re
 import shutil
 import time
 from collections.abc import Collection, Iterator
@@ -22,6 +23,9 @@ _IN_SIGNAL = {"KILL": -9, "TERM": 143, "Ctrl-C": 130}
 _SOON_S = {"KILL": 5, "TERM": 60, "Ctrl-C": 12}  # on a busy machine
 OWN = "own result "  # before the damage to what the command made itself, earlier
 KILLED = "killed, then "  # before the damage to what a killed command left
+
+# The user's own files, without a checksum: another whole one is another input.
+_USERS = re.compile(r"^(reads|counts|npy|eqtl)/|\.pt$")
 
 Waiting = Iterator[Child | None]
 
@@ -349,7 +353,12 @@ def drawn(
                 trainings += 1
             of = own if kind.startswith(OWN) else files
             of_file = kind.removeprefix(OWN) in faults.DAMAGE or kind == "input not readable"
-            target = _target(of[command.name], draw) if of_file else ""
+            names = of[command.name]
+            if kind == "swapped":
+                names = [name for name in names if not _USERS.search(name)]
+            target = _target(names, draw) if of_file and names else ""
+            if of_file and not target:
+                continue
             trials.append(Trial(len(trials), command, kind, target))
     return trials
 

@@ -74,10 +74,9 @@ class Workshop:
                 made = {k: v for k, v in digests(place).items() if before.get(k) != v}
                 found.append(made)
                 one = Undisturbed(child.ended.seconds)
-                if not again:
-                    self._keep(place, made)
-                    if command.name == "simulate":
-                        inputs.write(self.base, url)
+            self._keep(self.after(command), found[0])
+            if command.name == "simulate":
+                inputs.write(self.base, url)
             if command.trains:
                 weighed = self.weigh(command, self.after(command))
                 yield weighed

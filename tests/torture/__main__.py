@@ -175,9 +175,11 @@ def _print_table(outcomes) -> None:
 
 
 if __name__ == "__main__":
+    child = None
     try:
         status = main()
     except Become as become:
-        become.run()
-        status = 0
+        child, status = become, 0
+    if child:  # not within the except: its own errors come of nothing else
+        child.run()
     sys.exit(status)

@@ -97,15 +97,23 @@ def _allocate(_: pathlib.Path, limit: int) -> None:
     bytearray(limit)
 
 
+def _used() -> int:
+    """Bytes of data that this process, and so each child as it begins, has."""
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(status.split("VmData:")[1].split()[0]) << 10
+
+
 LIMITS = {
     "file size": Limit(
         resource.RLIMIT_FSIZE,
         lambda draw: draw.choice([0, 100, 1000, 5000, 20_000, 80_000]),
         _write,
     ),
-    "handles": Limit(resource.RLIMIT_NOFILE, lambda draw: draw.choice([8, 12, 16, 24, 40]), _open),
+    "handles": Limit(resource.RLIMIT_NOFILE, lambda draw: draw.choice([12, 16, 24, 40]), _open),
     "memory": Limit(
-        resource.RLIMIT_DATA, lambda draw: draw.choice([300, 500, 800, 1200]) << 20, _allocate
+        resource.RLIMIT_DATA,
+        lambda draw: _used() + (draw.choice([64, 128, 256, 512]) << 20),
+        _allocate,
     ),
 }
 

@@ -47,7 +47,8 @@ def _with_needs(names: list[str]):
     if not names:
         return list(COMMANDS)
     made_by = {}
-    for command in COMMANDS:
+    makers = [command for command in COMMANDS if command.name not in ("doctor", "plan")]
+    for command in makers:
         for word in command.arguments:
             flag, _, value = word.partition("=")
             if flag in ("--store", "--run", "--out") and value and value not in made_by:

@@ -7,7 +7,7 @@ import sys
 from tests.conftest import REPOSITORY
 from tests.torture.outcome import BAD, OUTCOMES
 
-COMMANDS = "plan,evaluate,verify,report"
+COMMANDS = "doctor,build_store,depth,import_window_counts,import_chromoformer"
 FAULTS = "bit flipped,cut short,garbage,deleted,swapped,input not readable,closed pipe"
 
 

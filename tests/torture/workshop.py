@@ -17,7 +17,8 @@ _WORDS = re.compile(r"found: .*expected: .*remedy: ", re.DOTALL)
 _UNCHECKED = re.compile(r"\.(bed|txt|sizes|csv|bedpe|gtf|tagAlign|npy|pt|tsv)$")
 # What no command reads.
 _UNREAD = re.compile(r"truth|\.(png|svg|html)$|(^|/)\.[^/]*\.lock$")
-_CHECKPOINTS = re.compile(r"/checkpoints/")  # their files have names by lot; weights are compared
+# Files of checkpoints have names by lot, and run cards have their checksums; weights are compared.
+_BY_LOT = re.compile(r"/checkpoints/|run_card.json$")
 
 
 @dataclasses.dataclass
@@ -62,18 +63,20 @@ class Workshop:
         """
         self.base.mkdir(parents=True)
         for command in self.commands:
-            found = []
-            for again in range(2):
-                place = self.after(command) if not again else self.folder / "twice"
+            places = [self.after(command), self.folder / "twice"]
+            self._gather(command, self.before(command))
+            for place in places:
                 self.copy(command, place)
-                before = digests(place)
-                child = self.start(command, place)
+            before = digests(places[0])
+            children = [self.start(command, place) for place in places]
+            found = []
+            for place, child in zip(places, children, strict=True):
                 yield child
                 if child.ended.status:
                     raise SystemExit(f"undisturbed, {command.name} fails:\n{child.text()[-3000:]}")
-                made = {k: v for k, v in digests(place).items() if before.get(k) != v}
-                found.append(made)
-                one = Undisturbed(child.ended.seconds)
+                now = digests(place).items()
+                found.append({name: digest for name, digest in now if before.get(name) != digest})
+            one = Undisturbed(children[0].ended.seconds)
             self._keep(self.after(command), found[0])
             if command.name == "simulate":
                 inputs.write(self.base, url)
@@ -81,17 +84,21 @@ class Workshop:
                 weighed = self.weigh(command, self.after(command))
                 yield weighed
                 one.weights = _last(weighed)
-            shutil.rmtree(place)
+            shutil.rmtree(places[1])
             one.made = [*found[0]]
             one.results = {k: v for k, v in found[0].items() if found[1].get(k) == v}
             self.undisturbed[command.name] = one
             vary = sorted(found[0].keys() - one.results.keys())
-            if vary := [name for name in vary if not _CHECKPOINTS.search(name)]:
+            if vary := [name for name in vary if not _BY_LOT.search(name)]:
                 print(f"{command.name}: two undisturbed runs differ in {', '.join(vary)}")
 
     def after(self, command: Command) -> pathlib.Path:
         """What the command needs and what it has made of it."""
         return self.folder / "after" / re.sub(r"\W+", "_", command.name)
+
+    def before(self, command: Command) -> pathlib.Path:
+        """What the command needs, as it was when its turn came."""
+        return self.folder / "before" / re.sub(r"\W+", "_", command.name)
 
     def _keep(self, place: pathlib.Path, made: dict[str, str]) -> None:
         for name in made:
@@ -99,19 +106,18 @@ class Workshop:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(place / name, target)
 
-    def copy(self, command: Command, place: pathlib.Path, *, done: bool = False) -> None:
-        """A folder with what the command needs; `done`: also with what it makes."""
-        if done:
-            shutil.copytree(self.after(command), place)
-            return
+    def _gather(self, command: Command, place: pathlib.Path) -> None:
         place.mkdir(parents=True)
         for name in command.needs:
             source = self.base / name
             if source.is_dir():
-                shutil.copytree(source, place / name, dirs_exist_ok=True)
+                shutil.copytree(source, place / name)
             else:
-                (place / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, place / name)
+
+    def copy(self, command: Command, place: pathlib.Path, *, done: bool = False) -> None:
+        """A folder with what the command needs; `done`: also with what it makes."""
+        shutil.copytree(self.after(command) if done else self.before(command), place)
 
     def start(self, command: Command, place: pathlib.Path, log: str = "log", **options) -> Child:
         """Start the command in a folder."""
@@ -141,13 +147,9 @@ class Workshop:
         if done:
             names = self.undisturbed[command.name].made
         else:
-            names = [
-                str(path.relative_to(self.base))
-                for need in command.needs
-                for path in ([self.base / need] if (self.base / need).is_file()
-                             else sorted((self.base / need).rglob("*")))
-                if path.is_file()
-            ]  # fmt: skip
+            place = self.before(command)
+            paths = sorted(path for path in place.rglob("*") if path.is_file())
+            names = [str(path.relative_to(place)) for path in paths]
             names = [name for name in names if not _UNCHECKED.search(name) or ".zarr/" in name]
         return [name for name in names if not _UNREAD.search(name)]
 

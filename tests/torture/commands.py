@@ -60,8 +60,8 @@ COMMANDS = (
         "data"),
     _of("download", "data_prep.download --tracks=data/urls.csv --out=tracks --attempts=3 "
         "--timeout_s=5", "data"),
-    _of("depth", "data_prep.depth --reads=reads/one.tagAlign.gz,reads/two.tagAlign.gz --assembly=reads/toy.chrom.sizes --out=depth",
-        "reads"),
+    _of("depth", "data_prep.depth --reads=reads/one.tagAlign.gz,reads/two.tagAlign.gz "
+        "--assembly=reads/toy.chrom.sizes --out=depth", "reads"),
     _of("bin_bigwigs", "data_prep.bin_bigwigs --tracks=data/tracks.csv --out=binned", "data"),
     _of("import_chromoformer", "data_prep.import_chromoformer --meta=npy/meta.csv "
         f"--npy_dir=npy/{{eid}} --store=npy.zarr {_MARKS} --assembly=npy/toy.chrom.sizes", "npy"),

@@ -1,6 +1,7 @@
 # make demo    from a bare clone to a ranking of the assays, in a few minutes on a laptop
 # make test    the tests               make check   lint, format, types, the house
 # make trials  every trial at full size             make parity  against Keras and PyTorch
+# make torture faults injected into every command, an hour
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DEMO := demo
 
-.PHONY: demo test check format trials parity benchmark clean
+.PHONY: demo test check format trials torture parity benchmark clean
 
 # A stamp is newer than what it was installed from; each extra has its own.
 $(VENV)/installed-%: pyproject.toml constraints.txt
@@ -39,6 +40,10 @@ format: $(VENV)/installed-lint
 
 trials: $(VENV)/installed-test
 	EPI2EXPR_TRIALS=full $(BIN)/python -m pytest -m trial
+
+torture: $(VENV)/installed-test
+	EPI2EXPR_TORTURE=full $(BIN)/python -m pytest -q tests/torture/test_fuzz.py
+	$(BIN)/python -m tests.torture
 
 # chromoformer declares a dependency (einops) that nothing in it imports.
 parity: $(VENV)/installed-dev

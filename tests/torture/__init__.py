@@ -1,0 +1,1 @@
+"""Faults injected into every command; see `python -m tests.torture --help`."""

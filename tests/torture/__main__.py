@@ -1,0 +1,186 @@
+"""Inject faults into every command, and see that nothing is lost and nothing silently wrong.
+
+    python -m tests.torture                           some 1,500 trials, an hour on two cores
+    python -m tests.torture --trials=100 --seed=3
+    python -m tests.torture --commands=train,evaluate --faults="bit flipped,KILL"
+    python -m tests.torture --only=17                 one trial of those, its output shown
+
+A trial ends in one of: finished_equal (as without the fault), resumed_equal (once the same command
+is run again), refused (in words, with status 2, or a check that does not hold); or in what must not
+be: silent (other results without a word), traceback, hang, crash. The last line is JSON.
+"""
+
+import argparse
+import collections
+import json
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+import time
+
+from tests.torture.commands import COMMANDS
+from tests.torture.outcome import BAD, OUTCOMES
+from tests.torture.process import ENVIRONMENT, Become, load, require_untouched
+from tests.torture.server import started
+from tests.torture.trials import HANG_S, Bench, drawn
+from tests.torture.workshop import Workshop
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--trials", type=int, default=1600, help="how many to draw")
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
+    parser.add_argument("--only", type=int, help="one of them, by its number")
+    parser.add_argument("--commands", default="", help="these alone, and what they need")
+    parser.add_argument("--faults", default="", help="these alone")
+    parser.add_argument("--at_once", type=int, default=2, help="trials under way at once")
+    parser.add_argument("--keep", help="folder to keep the output of failures in")
+    return parser.parse_args()
+
+
+def _with_needs(names: list[str]):
+    """These commands and those that make what they need, in order."""
+    if not names:
+        return list(COMMANDS)
+    made_by = {}
+    makers = [command for command in COMMANDS if command.name not in ("doctor", "plan")]
+    for command in makers:
+        for word in command.arguments:
+            flag, _, value = word.partition("=")
+            if flag in ("--store", "--run", "--out") and value and value not in made_by:
+                made_by[value] = command
+    wanted, queue = {"simulate"}, list(names)
+    by_name = {command.name: command for command in COMMANDS}
+    while queue:
+        name = queue.pop()
+        if name not in by_name:
+            raise SystemExit(f"no command {name}: {', '.join(by_name)}")
+        if name in wanted and name != "simulate":
+            continue
+        wanted.add(name)
+        queue += [made_by[need].name for need in by_name[name].needs
+                  if need in made_by and made_by[need].name not in wanted]  # fmt: skip
+    return [command for command in COMMANDS if command.name in wanted]
+
+
+def _drain(children) -> None:
+    for child in children:
+        child.wait(600)
+
+
+def main() -> int:
+    arguments = _arguments()
+    if ENVIRONMENT.items() - os.environ.items():  # read by libraries as they are imported
+        anew = [sys.executable, "-m", "tests.torture", *sys.argv[1:]]
+        os.execve(sys.executable, anew, {**os.environ, **ENVIRONMENT})
+    began = time.monotonic()
+    commands = _with_needs([name for name in arguments.commands.split(",") if name])
+    load(sorted({command.module for command in commands}))
+    require_untouched()
+    keep = pathlib.Path(arguments.keep or tempfile.mkdtemp(prefix="torture-"))
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="epi2expr-torture-"))
+    workshop = Workshop(folder, commands)
+    try:
+        _server, url = started(workshop.base / "data")
+        _drain(workshop.prepare(url))
+        print(f"{len(commands)} commands undisturbed: {time.monotonic() - began:.0f} s", flush=True)
+        trials = drawn(
+            workshop,
+            arguments.trials,
+            arguments.seed,
+            [name for name in arguments.commands.split(",") if name],
+            [name for name in arguments.faults.split(",") if name],
+        )
+        trials = [trial for trial in trials if arguments.only in (None, trial.number)]
+        outcomes = _run(Bench(workshop, arguments.seed), trials, arguments, keep)
+    except Become:
+        raise  # a child: nothing of the parent is its own
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+    _print_table(outcomes)
+    kinds = [outcome.kind for _, outcome in outcomes]
+    counts = {kind: kinds.count(kind) for kind in OUTCOMES}
+    seconds = round(time.monotonic() - began)
+    processor = round(workshop.processor)
+    line = {"trials": sum(counts.values()), **counts, "unproved": kinds.count("unproved")}
+    more = {"seed": arguments.seed, "seconds": seconds, "processor_seconds": processor}
+    print(json.dumps(line | more))
+    return int(any(counts[kind] for kind in BAD))
+
+
+def _run(bench, trials, arguments, keep):
+    workshop = bench.shop
+    waiting, under_way, outcomes = list(reversed(trials)), [], []
+    while waiting or under_way:
+        while waiting and len(under_way) < arguments.at_once:
+            trial = waiting.pop()
+            under_way.append([trial, bench.run(trial), None])
+        for entry in list(under_way):
+            trial, steps, child = entry
+            if child is not None:
+                if not child.poll():
+                    if time.monotonic() - child.began > HANG_S:
+                        child.wait(0)
+                    else:
+                        continue
+                child.wait(HANG_S)
+                workshop.processor += child.ended.cpu
+            try:
+                entry[2] = next(steps)
+            except StopIteration as ended:
+                under_way.remove(entry)
+                outcomes.append((trial, ended.value))
+                _tell(trial, ended.value, len(outcomes), len(trials), keep, workshop)
+        time.sleep(0.005)
+    return outcomes
+
+
+def _tell(trial, outcome, done, count, keep, workshop) -> None:
+    logs = sorted((workshop.folder / "logs").glob(f"trial{trial.number}.*"))
+    if outcome.kind in BAD:
+        print(f"[{done}/{count}] {outcome.kind.upper()} {trial}: {outcome.why[-400:]}", flush=True)
+        keep.mkdir(exist_ok=True)
+        for log in logs:
+            shutil.copyfile(log, keep / log.name)
+    elif done % 50 == 0 or count < 3:
+        print(f"[{done}/{count}] {trial}: {outcome.kind}", flush=True)
+        if count < 3:
+            print(*(log.read_text(errors="replace") for log in logs))
+    for log in logs:
+        log.unlink()
+
+
+def _print_table(outcomes) -> None:
+    """Fault by command, and what came of it: `equal refused unproved` or the bad ones by name."""
+    kinds = sorted({trial.kind for trial, _ in outcomes})
+    by = collections.defaultdict(collections.Counter)
+    for trial, outcome in outcomes:
+        by[trial.kind, trial.command.name][outcome.kind] += 1
+    short = {"finished_equal": "=", "resumed_equal": "r", "refused": "w", "unproved": "?"}
+    names = list(dict.fromkeys(trial.command.name for trial, _ in outcomes))
+    print("\nfault × command: = finished equal, r resumed equal, w refused in words, ? unproved")
+    for name in names:
+        print(f"  {name}")
+        for kind in kinds:
+            counts = by[kind, name]
+            if counts:
+                cells = [f"{counts[o]}{short.get(o, f' {o.upper()}')}"
+                         for o in [*OUTCOMES, "unproved"] if counts[o]]  # fmt: skip
+                print(f"    {kind:<20} {' '.join(cells)}")
+
+
+if __name__ == "__main__":
+    child = None
+    try:
+        status = main()
+    except Become as become:
+        child, status = become, 0
+    if child:  # not within the except: its own errors come of nothing else
+        child.run()
+    sys.exit(status)

@@ -1,0 +1,24 @@
+"""A few of the trials of `make torture`: nothing silently wrong, and no traceback."""
+
+import json
+import subprocess
+import sys
+
+from tests.conftest import REPOSITORY
+from tests.torture.outcome import BAD, OUTCOMES
+
+COMMANDS = "doctor,depth,import_window_counts"
+FAULTS = "bit flipped,cut short,garbage,deleted,swapped,input not readable"
+
+
+def test_faults_end_in_the_same_results_or_in_words(tmp_path):
+    command = [sys.executable, "-m", "tests.torture", "--trials=64", f"--commands={COMMANDS}",
+               f"--faults={FAULTS}", f"--keep={tmp_path / 'failed'}"]  # fmt: skip
+    run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert run.stdout, run.stderr
+    counts = json.loads(run.stdout.splitlines()[-1])
+    assert [*counts][:8] == ["trials", *OUTCOMES]
+    assert not any(counts[kind] for kind in BAD), run.stdout
+    assert counts["trials"] >= 60, run.stdout
+    assert counts["refused"] >= 20, run.stdout
+    assert run.returncode == 0, run.stdout

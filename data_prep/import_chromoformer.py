@@ -21,7 +21,12 @@ from absl import flags
 from jaxtyping import Float32
 from tqdm import tqdm
 
-from data_prep.contacts.chromoformer_arrays import bin_means, read_arrays, size_on_disk
+from data_prep.contacts.chromoformer_arrays import (
+    bin_means,
+    changed_at,
+    read_arrays,
+    size_on_disk,
+)
 from data_prep.contacts.chromoformer_meta import NAME, Metadata, read_metadata
 from data_prep.formats.annotation import digest_genes
 from data_prep.formats.assembly import Assembly, load_assembly
@@ -100,15 +105,15 @@ def import_store(config: ImportConfig) -> WindowStore:
 
     Raises:
         InputError: with all problems of the metadata; else with all problems of all arrays. Cells
-            whose arrays were read before the first bad one are kept. Also if another process is
-            at this store.
+            whose arrays were read before the first bad one are kept. Or if another process writes
+            the store.
     """
-    with only_writer(config.store):
-        return _import(config)
-
-
-def _import(config: ImportConfig) -> WindowStore:
     meta, manifest = read_request(config)
+    with only_writer(config.store):
+        return _import(config, meta, manifest)
+
+
+def _import(config: ImportConfig, meta: Metadata, manifest: Manifest) -> WindowStore:
     path = pathlib.Path(config.store)
     store = resume(path, manifest)
     todo = meta.cells
@@ -204,7 +209,7 @@ def read_cell(
 
     Returns:
         Bin means of the promoter windows; those of the regions, end to end; and the record of
-        the source: its name, size, and one sha256 over all arrays.
+        the source: its name, size, last change, and one sha256 over all arrays.
 
     Raises:
         InputError: naming the files that are missing, and those of each kind of mistake.
@@ -234,6 +239,7 @@ def read_cell(
     record = {
         "name": source.name,
         "bytes": size_on_disk(source, widths),
+        "mtime_ns": changed_at(source, widths),
         "sha256": hashlib.sha256(every.encode()).hexdigest(),
     }
     return means, signal, record
@@ -251,19 +257,25 @@ def _region_files(table: pd.DataFrame) -> list[str]:
 
 
 def _require_same_sources(store: WindowStore, config: ImportConfig, meta: Metadata) -> None:
-    """Arrays that changed size after they were imported do not count as done."""
+    """Arrays that changed after they were imported do not count as done."""
     with collect() as problems:
         for cell in meta.cells:
             records = [store.slab_record(cell, assay) for assay in config.assays]
+            before = [record["sources"][0] for record in records if record]
+            source = config.arrays(cell)
             names = {*_promoter_files(store.genes), *_region_files(store.regions(cell).table)}
-            size = size_on_disk(config.arrays(cell), names)
-            before = {record["sources"][0]["bytes"] for record in records if record}
-            if before - {size}:
+            size, changed = size_on_disk(source, names), changed_at(source, names)
+            same = all(record["bytes"] == size for record in before)
+            # To read all arrays again on each resume would take as long as to import them.
+            if same and any(record.get("mtime_ns") != changed for record in before):
+                digest = read_cell(config, meta, cell)[2]["sha256"]
+                same = all(record["sha256"] == digest for record in before)
+            if not same:
                 problems.add(
                     f"{store.path}: {cell}",
-                    f"slabs imported from {listing(before)} bytes",
-                    f"what is at {config.arrays(cell)} now, {size} bytes",
-                    "delete its markers under slabs/ to import it again, or give another --store",
+                    f"slabs of other arrays than are at {source} now",
+                    "the arrays as they were imported",
+                    f"put them back; or delete {store.path}/slabs/{cell} to import them again",
                 )
 
 

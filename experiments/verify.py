@@ -63,6 +63,12 @@ from experiments.combinations import score_subsets
 
 FLAGS = flags.FLAGS
 
+# Columns whose rule changed after version 0.1: of leads, and with several seeds of all intervals.
+LEADS = ["lead_low", "lead_high"]
+OF_SEEDS = [
+    *("low", "high", "simultaneous_low", "simultaneous_high", "spearman_low", "spearman_high"),
+    *("rank_low", "rank_high", "p", "q", "called"),
+]
 NOT_EVALUATED = "not evaluated yet"
 NOT_AGAIN = "not predicted again (--quick)"
 
@@ -247,6 +253,14 @@ class Verification:
         if record is None and set(self._written(tables.GROUPS)["group"]) - {"expressed", "silent"}:
             del again[tables.GROUPS]
             aside += "; groups not checked: version 0.1 did not record which"
+        if "margin" not in (record or {}):
+            several = predictions["seed"].nunique() > 1
+            aside += f"; intervals of {'all' if several else 'leads'} not checked (earlier rules)"
+            earlier = [*LEADS, *(OF_SEEDS if several else ())]
+            again = {
+                table: content.drop(columns=content.columns.intersection(earlier))
+                for table, content in again.items()
+            }
         differ = {}
         with collect() as problems:
             for table, content in again.items():

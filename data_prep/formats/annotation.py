@@ -188,6 +188,9 @@ def _read_table(path: pathlib.Path, rule: str) -> pd.DataFrame:
             "gene_id, chrom, strand, and tss (0-based) or start and end (0-based, half-open)",
             "name the columns so, or give a GTF",
         )
+    if twice := sorted({name for name in header if header.count(name) > 1}):
+        found = f"columns named twice: {listing(twice)}"
+        raise InputError(f"{path}, header", found, "each name once", "rename one of them")
     if rule == "canonical" or (rule == "gene_start" and positions == ["tss"]):
         raise InputError(
             f"--tss={rule}",

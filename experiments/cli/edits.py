@@ -30,6 +30,9 @@ def named_edits(
     edits: list[Edit] = []
     with collect() as problems:
         for text in kinds:
+            if not text.strip():
+                problems.add("--edits", "an empty edit", "a name such as scale", "leave it out")
+                continue
             written = [f"scale:{float(f)!r}" for f in factors] if text == "scale" else [text]
             for place, one in itertools.product(places, written):
                 with problems.part():
@@ -46,7 +49,7 @@ def to_number(text: str, flag: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise InputError(flag, text or "nothing", "a number", "such as 0.5") from None
+        raise InputError(flag, text.strip() or "nothing", "a number", "such as 0.5") from None
 
 
 def named_places(
@@ -64,6 +67,9 @@ def named_places(
             found = "the original's presets and others" if spaces else "nothing"
             problems.add("--where", found, "one kind", "run them apart" if spaces else "name some")
         for text in texts:
+            if not text.strip():
+                problems.add("--where", "an empty place", "a name, or an interval", "leave it out")
+                continue
             with problems.part():
                 places += _places(text, store, window_bp)
     return list(dict.fromkeys(places)), spaces.pop()

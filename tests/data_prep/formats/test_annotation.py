@@ -165,6 +165,11 @@ def test_bad_tables_are_refused(write, lines, found):
     assert found in " ".join(problems(write(lines, "genes.csv")))
 
 
+def test_a_column_named_twice_is_refused(write):
+    table = write(["gene_id,chrom,chrom,tss,strand", "g,chr1,chr2,5,+"], "genes.csv")
+    assert problems(table)[0].startswith(f"{table}, header: found columns named twice: chrom")
+
+
 def test_only_ensembl_ids_carry_versions(write):
     lines = ["gene_id,chrom,tss,strand", "AT1.1,chr1,5,+", "AT1.2,chr1,6,+"]
     assert tss(write(lines, "genes.csv")) == {"AT1.1": 5, "AT1.2": 6}

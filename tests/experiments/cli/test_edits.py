@@ -50,6 +50,13 @@ def test_no_place_at_all_is_refused():
         places()
 
 
+def test_empty_places_and_edits_are_refused_by_name():
+    with pytest.raises(InputError, match="--where: found an empty place"):
+        places("", "promoter")
+    with pytest.raises(InputError, match="--edits: found an empty edit"):
+        named_edits("K4", [promoter()], "raw", ["scale:0.5", " "], FACTORS)
+
+
 def test_a_window_that_is_all_promoter_has_no_distal_bin():
     with pytest.raises(InputError, match="all of it promoter"):
         places("distal", window_bp=6000)

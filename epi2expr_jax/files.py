@@ -37,7 +37,7 @@ def whole(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
 
     Each writer has a place of its own, so that several may write one file: the last one stays. A
     link keeps pointing where it did, and the file keeps its permissions. After an error nothing of
-    it is left; after a kill a partial file is, until the next writer comes an hour later.
+    it is left; after a kill a partial file is, until a writer finds it more than an hour old.
 
     Args:
         path: the file, in a folder that exists.

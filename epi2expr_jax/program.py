@@ -1,7 +1,7 @@
 """How every program starts and ends: its flags, its --help, bad input, signals, its exit status.
 
 0: done. 1: a check did not hold, or an internal error. 2: bad input. 130: interrupted (Ctrl-C).
-143: terminated (SIGTERM), a training with all saved. 141: nobody reads what it prints (`| head`).
+143: terminated (SIGTERM); a training saves first. 141: nobody reads what it prints (`| head`).
 
 It lies in the library because both folders of commands use it; nothing else here needs absl.
 """

@@ -27,6 +27,7 @@ from matplotlib.figure import Figure
 from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.files import read_json, read_parquet, write_csv, write_text
 from epi2expr_jax.genome import listing
+from epi2expr_jax.perturb.summary import NEEDED
 from epi2expr_jax.predict.baselines import BASELINES
 from epi2expr_jax.predict.training_store import find_store
 from epi2expr_jax.program import require, start
@@ -252,6 +253,7 @@ def _page(
         tables={name: table.to_dict("records") for name, table in content.items()},
         universal=verdict(scores, asked.get("margin", MARGIN), asked.get("claim")).words,
         agreement=agreement(scores),
+        needed=NEEDED,
         simpler=_simpler(content["baselines"], card),
         best_rows=_best(content).to_dict("records"),
         quality=_quality(content["quality"]).to_dict("records"),

@@ -68,10 +68,12 @@ def agreement(scores: pd.DataFrame, confidence: float = 0.95) -> Agreement:
     if not shared.size or shared.sizes["cell"] < 2:
         return none("it takes two cells that have every assay")
     if shared.sizes["assays"] < LEAST_ASSAYS:
-        return none(f"it takes {LEAST_ASSAYS} assays")
+        return none(f"it takes {LEAST_ASSAYS} assays that every cell has")
     tested = shared.sel(metric="n").notnull().any(["cell", "assays", "seed"])
     if int(tested.sum("fold").max()) > 1:
-        return none("folds test the same chromosomes")
+        return none(
+            "its folds test the same chromosomes (train with --cv=chromosomes_5, or another number)"
+        )
     genes = shared.sel(metric="n", drop=True).fillna(0)
     means = shared.sel(metric="pearson", drop=True).weighted(genes).mean(["chrom", "seed"])
     whole = means.notnull().all(["cell", "assays"])

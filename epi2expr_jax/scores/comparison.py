@@ -31,7 +31,7 @@ def compare_models(tables: Mapping[str, pd.DataFrame], confidence: float = 0.95)
     Args:
         tables: name of each model → its scores, from `table.score_table`. All were trained on
             one store with the same folds. The others are compared with the first.
-        confidence: of every interval.
+        confidence: of the interval of each score, and of those of all leads together.
 
     Returns:
         One row an assay set that all models read, and model, with columns `COLUMNS`; the assay

@@ -161,7 +161,9 @@ def verdict(
         names = tuple(assays[a] for a in order if shown[a])
         return Verdict("shown", names, _shown(found, names, margin, limits, level))
     if all(excluded[a] for a in candidates):
-        return Verdict("excluded", (claim,) if claim else (), _excluded(found, high, margin, claim))
+        return Verdict(
+            "excluded", (claim,) if claim else (), _excluded(found, high, margin, claim, level)
+        )
     left = [a for a in order if not excluded[a]]
     worst = np.nanmin(np.where(np.isfinite(low), low, np.inf), axis=(0, 2))
     nearest_one = max(left, key=lambda a: (found.scored[:, a].sum(), worst[a]))
@@ -197,36 +199,47 @@ def _shown(found: Leads, names: tuple[str, ...], margin: float, limits: str, lev
     )
     if C < LEAST_CELLS:
         return f"{words} This says nothing of other cells: that takes at least {LEAST_CELLS}."
+    if not all(np.isfinite(_others(found, name)).all() for name in names):
+        why = "not every assay was scored in every cell"
+        return f"{words} What holds in a new cell cannot be told: {why}."
     new = [name for name in names if _of_a_new_cell(found, name, margin, level)]
     if new:
-        return f"{words} {listing(new, 20)}: expected in a new cell like these, too."
-    return f"{words} Of a new cell like these it cannot be told: the cells differ too much."
+        return (
+            f"{words} In one more cell like these, {listing(new, 20)} is expected to be within "
+            f"{margin:g} of every other assay, too ({1 - level:.0%} prediction limits)."
+        )
+    why = f"the leads vary too much between these {C} cells"
+    return f"{words} What holds in a new cell cannot be told: {why}."
+
+
+def _others(found: Leads, name: str) -> Float[np.ndarray, "C other"]:
+    """The leads of an assay over all others."""
+    a = found.assays.index(name)
+    return np.delete(found.lead[:, a], a, axis=1)
 
 
 def _of_a_new_cell(found: Leads, name: str, margin: float, level: float) -> bool:
     """Whether the lead in one more cell, drawn like these, would be above minus the margin."""
-    a, A = found.assays.index(name), len(found.assays)
-    others = [b for b in range(A) if b != a]
-    lead = found.lead[:, a, others]  # [C, A - 1]
-    if not np.isfinite(lead).all():
-        return False
+    lead, A = _others(found, name), len(found.assays)
     C = len(lead)
     reach = stats.t.isf(level / (A * (A - 1)), C - 1) * np.sqrt(1 + 1 / C)
     return bool((lead.mean(axis=0) - reach * lead.std(axis=0, ddof=1) > -margin).all())
 
 
 def _excluded(
-    found: Leads, high: Float[np.ndarray, "C A A"], margin: float, claim: str | None
+    found: Leads, high: Float[np.ndarray, "C A A"], margin: float, claim: str | None, level: float
 ) -> str:
+    C, A = found.r.shape
+    limits = f"{1 - level:.0%} limits, corrected for {C * (A - 1)} comparisons"
     if claim:
         c, b = np.unravel_index(np.nanargmin(high[:, found.assays.index(claim)]), high.shape[:2])
         return (
             f"{claim} is not a universal mark: in {found.cells[c]}, {found.assays[b]} is better by "
-            f"more than {margin:g}."
+            f"more than {margin:g} ({limits})."
         )
     return (
         f"No universal mark among these {len(found.assays)} assays: each is worse than another by "
-        f"more than {margin:g} in at least one of the {len(found.cells)} cells."
+        f"more than {margin:g} in at least one of the {C} cells ({limits})."
     )
 
 

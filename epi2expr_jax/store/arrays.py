@@ -155,7 +155,7 @@ def unreadable(file: pathlib.Path, error: Exception) -> InputError:
 
 
 BUILD_AGAIN = (
-    "run the command again that built the store: it makes damaged tracks again; "
+    "run again the command that built the store: it makes damaged tracks again; "
     "if it refuses, delete the store first"
 )
 

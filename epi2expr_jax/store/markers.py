@@ -9,7 +9,7 @@ from typing import Any
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import read_json, write_json
 
-_REMEDY = "run the command again that built the store: it makes this track again"
+_REMEDY = "run again the command that built the store: it makes this track again"
 
 
 def place(store: pathlib.Path, cell: str, assay: str) -> pathlib.Path:

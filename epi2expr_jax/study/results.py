@@ -20,8 +20,8 @@ from epi2expr_jax.training.checkpoint import files_sha256
 def written(folder: pathlib.Path, program: str, **about: Any) -> Iterator[pathlib.Path]:
     """A folder to write the results of a program into; they replace those of before as one.
 
-    After an error those of before stay as they were. Only a kill while files get their names, at
-    the very end, leaves neither: then the record says so.
+    After an error those of before stay as they were. Only a kill, or a disk that refuses, while
+    files get their names at the very end leaves a mixture: then the record says so.
 
     Args:
         folder: where they belong; it is made if need be.
@@ -85,7 +85,7 @@ def _read(record: pathlib.Path) -> dict[str, Any]:
 
 
 def _again(record: pathlib.Path) -> str:
-    return f"run the experiments.{record.stem} command that wrote it again"
+    return f"run again the experiments.{record.stem} command that wrote it"
 
 
 def record_of(folder: pathlib.Path, program: str) -> dict[str, Any] | None:
@@ -99,7 +99,7 @@ def record_of(folder: pathlib.Path, program: str) -> dict[str, Any] | None:
         return None
     content = _read(record)
     if not isinstance(content.get("files"), dict):
-        found = f"results of experiments.{program} that it was stopped at replacing"
+        found = f"unfinished results: experiments.{program} was stopped while it replaced them"
         raise InputError(str(record), found, "complete results", _again(record))
     return content
 

@@ -48,7 +48,7 @@ class Table:
             return "run the same experiments.train command again: it resumes; or copy the run again"
         if self.program in ("evaluate", "across_cells"):
             return f"python -m experiments.{self.program} --run={run_dir}"
-        return f"run the experiments.{self.program} command that wrote it again"
+        return f"run again the experiments.{self.program} command that wrote it"
 
     def found(self, run_dir: pathlib.Path) -> pathlib.Path | None:
         """Where it lies; None if it was not written.
@@ -111,8 +111,8 @@ class Table:
         both = written.merge(made, on=key, how="outer", suffixes=("", " again"), indicator=True)
         alone = both.loc[both["_merge"] != "both", key]
         if len(alone) or len(both) != len(made):
-            found = f"{len(alone)} of {len(both)} rows on one side alone: {_named(alone)}"
-            raise InputError(self.path, found, "the rows that are made again", "make it again")
+            found = f"{len(alone)} of {len(both)} rows in one of the two alone: {_named(alone)}"
+            raise InputError(self.path, found, "the rows that verify computes", self._again())
         off, most = np.zeros(len(both), bool), 0.0
         for name in made.columns.intersection(written.columns).difference(key):
             old, new = both[name], both[f"{name} again"]
@@ -130,8 +130,11 @@ class Table:
         if off.any():
             found = f"{off.sum()} of {len(both)} rows differ by more than {TOLERANCE}, by up to "
             found += f"{most:.3g}: {_named(both[key].iloc[np.flatnonzero(off)])}"
-            raise InputError(self.path, found, "what is made again", "make it again")
+            raise InputError(self.path, found, "what verify computes", self._again())
         return f"at most {most:.1g}"
+
+    def _again(self) -> str:
+        return f"run experiments.{self.program} again, then verify"
 
 
 def _named(rows: pd.DataFrame) -> str:
@@ -210,7 +213,8 @@ def require(run_dir: pathlib.Path) -> None:
 
 
 def checksums(run_dir: pathlib.Path, card: dict[str, Any]) -> dict[str, str]:
-    """The checksum of every table that is there, and of the weights, by path in the directory."""
+    """The checksums of the tables that are there, their records and the weights, by path."""
     weights = [population["weights"] for population in card["populations"]]
-    paths = [*(table.path for table in TABLES), *weights]
+    records = {f"{(pathlib.Path(t.path).parent / t.program)}.json" for t in TABLES} - {"train.json"}
+    paths = [*(table.path for table in TABLES), *sorted(records), *weights]
     return {path: files_sha256(run_dir / path) for path in paths if (run_dir / path).exists()}

@@ -58,9 +58,10 @@ NONE = world([0.7, 0.5, 0.3], [0.4, 0.6, 0.3], [0.65, 0.5, 0.2])
         (scores(CLEAR), {}, "shown", "A", "(95% limits, corrected for 3 candidates)", "tie"),
         (scores(CLEAR), {"claim": "B"}, "excluded", "B",
          "B is not a universal mark: in E", "No universal mark"),
-        (scores(FIVE), {}, "shown", "A", "A: expected in a new cell like these, too", "nothing"),
+        (scores(FIVE), {}, "shown", "A",
+         "In one more cell like these, A is expected to be within 0.01", "nothing"),
         (scores(world(*[[0.6 + 0.1 * c, 0.55] for c in range(5)])), {}, "shown", "A",
-         "Of a new cell like these it cannot be told", "expected in"),
+         "What holds in a new cell cannot be told: the leads vary too much", "expected to"),
         (scores(NONE), {}, "excluded", "", "No universal mark among these 3 assays", "highest"),
         # B is nowhere beaten, though A is the highest in one of the two cells.
         (scores(world([0.60, 0.598, 0.3], [0.4, 0.6, 0.3])), {}, "shown", "B",

@@ -114,8 +114,8 @@ MADE = pd.DataFrame({"cell": ["a", "b"], "assay": "x", "pearson": [0.5, np.nan],
         (MADE.assign(pearson=[0.5, 0.0]), "1 of 2 rows.*: b x"),
         (MADE.assign(note=["", "few"]), "1 of 2 rows.*: b x"),
         (MADE.assign(signal_to_noise=[np.nan, 2e6]), "1 of 2 rows.*: a x"),
-        (MADE.iloc[:1], "1 of 2 rows on one side alone: b x"),
-        (pd.concat([MADE, MADE.iloc[:1]]), "of 3 rows on one side alone"),
+        (MADE.iloc[:1], "1 of 2 rows in one of the two alone: b x"),
+        (pd.concat([MADE, MADE.iloc[:1]]), "of 3 rows in one of the two alone"),
     ],
 )
 def test_differences_are_named(changed, words):

@@ -10,9 +10,14 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+
+# A shell that starts the tests in the background lets nobody interrupt them; what they start is.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before JAX is imported: no test may depend on a GPU that happens to be there. What the caller sets
 # counts: experiments.benchmark --what=device runs tests on accelerators.

@@ -161,9 +161,10 @@ def _reach(
     r in common, the variance of the mean of J is (1/J + r / (1 - r)) times that between them. With
     r = n_train / (n_train + n_test) this is the corrected resampled t (Nadeau & Bengio 2003); here
     r is the overlap of training genes, which simulations of linear models bear out for effects
-    (tests/epi2expr_jax/perturb/test_summary.py). Where one fold alone predicts, its seeds take the
-    place of folds if each trained on a share of the genes of its own; seeds on the same genes show
-    nothing of other genes.
+    (tests/epi2expr_jax/perturb/test_summary.py). Of folds that weigh differently, the sum of
+    squared weights stands for 1/J; where one or two weigh nearly all, there is no interval. Where
+    one fold alone predicts, its seeds take the place of folds if each trained on a share of the
+    genes of its own; seeds on the same genes show nothing of other genes.
 
     Args:
         values: `[J n E]` by fold, of n genes or means.
@@ -184,13 +185,15 @@ def _reach(
         weights, common = np.ones(values.shape[:2]), share
     else:
         return nothing
+    if common >= 1:
+        return nothing
     J = len(values)
     weights = (weights / weights.sum(axis=0))[..., None]
     mean = (weights * values).sum(axis=0)
-    spread = (weights * (values - mean) ** 2).sum(axis=0) * J / (J - 1)
-    if common >= 1:
-        return nothing
-    return stats.t.isf((1 - level) / 2, J - 1) * np.sqrt(spread * (1 / J + common / (1 - common)))
+    uneven = (weights**2).sum(axis=0)  # 1 / J where all folds weigh the same
+    spread = (weights * (values - mean) ** 2).sum(axis=0) / (1 - uneven)
+    reach = stats.t.isf((1 - level) / 2, J - 1) * np.sqrt(spread * (uneven + common / (1 - common)))
+    return np.where(uneven <= 1 / (LEAST_MODELS - 1), reach, np.nan)
 
 
 def to_frame(summary: xr.Dataset) -> pd.DataFrame:

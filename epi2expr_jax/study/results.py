@@ -57,7 +57,8 @@ def _publish(staged: pathlib.Path, record: pathlib.Path, about: dict[str, Any]) 
     before = _sums(record) if record.is_file() else {}
     sums = {path.name: files_sha256(path) for path in sorted(staged.iterdir())}
     write_json(record, about | {"files": None}, sort_keys=False)
-    for name in before.keys() | sums.keys():
+    stale = {name for name in before.keys() - sums.keys() if _is(folder / name, before[name])}
+    for name in stale | sums.keys():
         old = folder / name
         if old.is_dir() and not old.is_symlink():
             shutil.rmtree(old)
@@ -69,6 +70,11 @@ def _publish(staged: pathlib.Path, record: pathlib.Path, about: dict[str, Any]) 
     write_json(record, about | {"files": sums}, sort_keys=False)
 
 
+def _is(path: pathlib.Path, expected: str) -> bool:
+    """Whether this is the result that a record speaks of."""
+    return path.exists() and files_sha256(path) == expected
+
+
 def _sums(record: pathlib.Path) -> dict[str, str]:
     """The checksums that a record names; none if it is damaged or was not completed."""
     try:
@@ -77,7 +83,8 @@ def _sums(record: pathlib.Path) -> dict[str, str]:
         return {}
     if not isinstance(sums, dict):
         return {}
-    return {name: sums[name] for name in sums if name == pathlib.Path(name).name}
+    # Whoever made the run directory wrote this: no name may lead out of it.
+    return {n: sums[n] for n in sums if n == pathlib.Path(n).name and n not in ("", ".", "..")}
 
 
 def _read(record: pathlib.Path) -> dict[str, Any]:

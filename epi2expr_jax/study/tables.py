@@ -187,7 +187,7 @@ MEAN_EFFECTS = _of(
     "distance factor effect low high genes changed outside",
 )  # fmt: skip
 
-SWEEP = _of("sweep.csv", "sweep", "", "assay window_bp", comparison.COLUMNS)  # no part of a run
+SWEEP = _of("sweep.csv", "sweep", "", "assay", ["window_bp", *comparison.COLUMNS])  # of no run
 
 TABLES = (
     CARD, SPLITS, HISTORY,

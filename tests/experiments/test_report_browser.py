@@ -84,6 +84,7 @@ def page(tmp_path_factory, made_up_run):
     ).reindex(columns=[*tables.QUALITY.key, *tables.QUALITY.numbers]).to_csv(
         folder / "quality.csv", index=False
     )  # fmt: skip
+    (folder / "evaluate.json").unlink()  # the table of qualities is made up
     sweep = folder.with_name("sweep")
     sweep.mkdir()
     pd.DataFrame(

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import REPOSITORY
 from tests.torture.outcome import BAD, OUTCOMES
 
@@ -11,6 +13,7 @@ COMMANDS = "doctor,depth,import_window_counts"
 FAULTS = "bit flipped,cut short,garbage,deleted,swapped,input not readable"
 
 
+@pytest.mark.trial
 def test_faults_end_in_the_same_results_or_in_words(tmp_path):
     command = [sys.executable, "-m", "tests.torture", "--trials=64", f"--commands={COMMANDS}",
                f"--faults={FAULTS}", f"--keep={tmp_path / 'failed'}"]  # fmt: skip

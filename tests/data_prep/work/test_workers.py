@@ -12,7 +12,7 @@ from data_prep.work.workers import end_with_parent, no_worker_left
 
 
 def asleep(number):
-    return multiprocessing.get_context("fork").Process(target=time.sleep, args=(60 + number,))
+    return multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60 + number,))
 
 
 def test_what_is_started_inside_is_killed_and_nothing_else():

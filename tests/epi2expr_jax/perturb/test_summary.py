@@ -124,16 +124,26 @@ def test_the_interval_of_known_models():
     values = [idle[effects.fold.to_numpy() == f.name].mean().item() for f in folds]
     genes = np.array([40 * len(fold.test) for fold in folds])
     mean = np.average(values, weights=genes)
-    spread = np.average((values - mean) ** 2, weights=genes) * 5 / 4
+    squares = ((genes / genes.sum()) ** 2).sum()
+    spread = np.average((values - mean) ** 2, weights=genes) / (1 - squares)
     sets = [set(fold.train) for fold in folds]
     pairs = [(a, b) for a in sets for b in sets if a is not b]
     common = np.mean([len(a & b) / len(a) / len(b) for a, b in pairs])
     common /= np.mean([1 / len(a) for a in sets])
     assert 0.45 < common < 0.55
-    reach = stats.t.isf(0.025, 4) * np.sqrt(spread * (1 / 5 + common / (1 - common)))
+    reach = stats.t.isf(0.025, 4) * np.sqrt(spread * (squares + common / (1 - common)))
     np.testing.assert_allclose([found.effect, found.low, found.high],
                                [mean, mean - reach, mean + reach])  # fmt: skip
     assert found[["genes", "folds", "seeds"]].tolist() == [880, 5, 2]
+
+
+def test_no_interval_where_one_fold_predicts_nearly_all_genes():
+    folds, counts = folds_of("chromosomes_5", 40)
+    effects = linear_models(np.random.default_rng(0), folds, counts, 2, 1.0)
+    tested = np.isin(effects.chrom, folds[0].test)
+    few = np.flatnonzero(tested | (np.arange(len(tested)) % 40 == 0))
+    assert perturb.mean_effects(effects.isel(gene=few)).low.isna().all()
+    assert perturb.mean_effects(effects.isel(gene=few[::10])).low.isna().all()
 
 
 def test_what_folds_have_in_common():

@@ -113,7 +113,7 @@ def test_too_little_to_score_is_said_or_gives_empty_tables(few):
     assert called.empty
     assert {"cell", "assay", "other", "lead", "p", "q", "called"} == set(called)
     assert any("without weight" in note for note in ranking.caveats(scores))
-    assert np.isnan(agreement.agreement(scores).w)
+    assert np.isnan(agreement.agreement(scores).value)
     quality = pd.DataFrame({"cell": ["a"], "assay": ["x"], "depth": 1.0, "signal_to_noise": 2.0})
     assert agreement.score_against_quality(scores, quality).empty
     assert comparison.compare_models({"cnn": scores, "ridge": scores}).empty

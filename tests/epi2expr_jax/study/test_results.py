@@ -152,3 +152,20 @@ def test_links_lead_where_they_led_or_become_results(tmp_path):
     assert (tmp_path / "out").is_symlink()
     assert results.found(tmp_path / "out" / "a.csv", PROGRAM)
     assert (real / "tracks" / "one.png").is_file()
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "../outside.txt", "weights"])
+def test_a_record_makes_nothing_else_be_removed(tmp_path, name):
+    """Whoever made a run directory wrote its records, too."""
+    out = tmp_path / "run"
+    write(out, "DNase", "a.csv")
+    (tmp_path / "outside.txt").write_text("precious")
+    (out / "weights").write_text("of the training")
+    record = out / f"{PROGRAM}.json"
+    content = json.loads(record.read_text())
+    content["files"][name] = "0" * 64
+    record.write_text(json.dumps(content))
+    write(out, "H3K4me3", "a.csv")
+    assert (tmp_path / "outside.txt").read_text() == "precious"
+    assert (out / "weights").read_text() == "of the training"
+    assert results.found(out / "a.csv", PROGRAM).read_text() == "a.csv of H3K4me3"

@@ -28,7 +28,7 @@ def test_a_marker_comes_back(marker, tmp_path):
 @pytest.mark.parametrize("version", [2, 3])
 def test_a_damaged_marker_is_named(marker, content, version):
     marker.write_text(content, encoding="latin1")
-    with pytest.raises(InputError, match=r"H2A\.Z\.json: found .*marker.*run the command again"):
+    with pytest.raises(InputError, match=r"H2A\.Z\.json: found .*marker.*run again the command"):
         markers.read(marker, version)
 
 

@@ -232,6 +232,7 @@ def _bam_batches(path: pathlib.Path) -> Iterator[pd.DataFrame]:
                     bounds.append(block)
                 if len(bounds) >= _READS:
                     yield batch()
+    # All that pysam raises of a damaged file, or of one packed in a way it cannot read.
     except (OSError, ValueError, NotImplementedError) as error:
         raise InputError(
             str(path), f"no whole BAM file ({error})", "a BAM", "copy it again"

@@ -178,6 +178,16 @@ def _to_disk(path: pathlib.Path) -> None:
         os.close(handle)
 
 
+def write_failed(path: str | pathlib.Path, found: str, remedy: str) -> InputError:
+    """The error of a disk that refuses.
+
+    Args:
+        found: what came of it, with the reason.
+        remedy: what to do besides freeing space.
+    """
+    return InputError(str(path), found, "room and permission to write", f"free space{remedy}")
+
+
 def write_text(path: str | pathlib.Path, text: str) -> None:
     """Text in UTF-8, whole or not at all."""
     with whole(path) as place:

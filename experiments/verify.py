@@ -253,7 +253,7 @@ class Verification:
         if record is None and set(self._written(tables.GROUPS)["group"]) - {"expressed", "silent"}:
             del again[tables.GROUPS]
             aside += "; groups not checked: version 0.1 did not record which"
-        if "margin" not in (record or {}):
+        if record is None:  # version 0.1 wrote none
             several = predictions["seed"].nunique() > 1
             aside += f"; intervals of {'all' if several else 'leads'} not checked (earlier rules)"
             earlier = [*LEADS, *(OF_SEEDS if several else ())]

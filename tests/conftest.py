@@ -39,6 +39,8 @@ import jax
 import jaxtyping
 import pytest
 
+from tests.one_worker import one_worker
+
 if importlib.util.find_spec("beartype"):  # bare accelerator machines do without
     jaxtyping.install_import_hook("epi2expr_jax", "beartype.beartype")
 
@@ -229,26 +231,12 @@ def roadmap(once) -> pathlib.Path:
     return once("roadmap", lambda folder: simulate(folder, genes=220, cells=2, assays=3))
 
 
-@contextlib.contextmanager
-def _worker_here(workers=1, worker_gib=1):
-    """As `data_prep.work.cluster.local`, with one worker, a thread of this process."""
-    from distributed import Client, LocalCluster
-
-    with (
-        LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0"
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
-
-
 @pytest.fixture
 def worker_here(monkeypatch):
     """Stores are built in this process: to start workers takes longer than their work."""
     from data_prep.work import cluster
 
-    monkeypatch.setattr(cluster, "local", _worker_here)
+    monkeypatch.setattr(cluster, "local", one_worker)
 
 
 @pytest.fixture(scope="session")
@@ -259,7 +247,7 @@ def build():
 
     def build(config):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(cluster, "local", _worker_here)
+            patch.setattr(cluster, "local", one_worker)
             return build_store.build(config)
 
     return build

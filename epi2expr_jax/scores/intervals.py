@@ -30,7 +30,11 @@ def require_usable(scores: pd.DataFrame) -> None:
 
 
 def too_few(most: int) -> InputError:
-    """What to raise where nothing can be scored; `most` genes are on the fullest chromosome."""
+    """The error of scores that all lack weight.
+
+    Args:
+        most: genes on the chromosome that has most of them.
+    """
     found = f"at most {most} held-out genes on a chromosome"
     return InputError(
         "scores",

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import write_failed
 from epi2expr_jax.genome import listing
 from epi2expr_jax.store import arrays, markers
 from epi2expr_jax.store.manifest import Manifest
@@ -119,7 +120,7 @@ class Slabs:
             prints = {name: self._fingerprint(name, cell, assay) for name in self.parts(cell)}
             markers.write(marker, sources, digest(*values), prints)
         except (OSError, ValueError) as error:
-            raise write_failed(self.path, error) from error
+            raise refused(self.path, error) from error
 
     def parts(self, cell: str) -> list[str]:
         """The arrays that hold a slab of the cell, in the order of its checksum."""
@@ -228,14 +229,10 @@ def region_signal(cell: str) -> str:
     return f"regions/{cell}/depth"
 
 
-def write_failed(path: pathlib.Path, error: Exception) -> InputError:
-    """The error of a disk that refuses."""
-    return InputError(
-        str(path),
-        f"a write that failed: {str(error).splitlines()[0][:300]}",
-        "room and permission to write",
-        "free space or choose another --store, then run the same command again",
-    )
+def refused(path: pathlib.Path, error: Exception) -> InputError:
+    """The error of a disk that refuses a store."""
+    found = f"a write that failed: {str(error).splitlines()[0][:300]}"
+    return write_failed(path, found, " or choose another --store, then run the same command again")
 
 
 def changed(file: pathlib.Path, track: str = "") -> InputError:

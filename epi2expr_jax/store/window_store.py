@@ -40,7 +40,7 @@ from epi2expr_jax.genome import GENE_DETAILS, listing
 from epi2expr_jax.store import arrays
 from epi2expr_jax.store.manifest import FORMAT_VERSION, Manifest, read_manifest, write_manifest
 from epi2expr_jax.store.regions import Regions
-from epi2expr_jax.store.slabs import Slabs, changed, digest, region_signal, write_failed
+from epi2expr_jax.store.slabs import Slabs, changed, digest, refused, region_signal
 
 _GENES = "genes.parquet"
 
@@ -122,7 +122,7 @@ class WindowStore:
                 manifest = dataclasses.replace(manifest, tables_sha256=sums)
                 write_manifest(place, manifest)
         except (OSError, ValueError) as error:
-            raise write_failed(path, error) from error
+            raise refused(path, error) from error
         return cls(path, manifest, genes)
 
     # -- opening ----------------------------------------------------------------------------

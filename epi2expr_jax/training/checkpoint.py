@@ -25,7 +25,7 @@ import tensorstore as ts
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.files import read_json, sha256, whole_folder, write_json
+from epi2expr_jax.files import read_json, sha256, whole_folder, write_failed, write_json
 from epi2expr_jax.genome import listing
 from epi2expr_jax.models.weights import flatten
 from epi2expr_jax.store.arrays import CONTEXT
@@ -76,13 +76,10 @@ def write(path: pathlib.Path, flat: dict[str, Any]) -> None:
 
 
 def refused(path: pathlib.Path, error: Exception) -> InputError:
-    """The error for a disk that does."""
-    return InputError(
-        str(path),
-        f"a checkpoint that could not be written ({str(error).splitlines()[0][-200:]})",
-        "room and permission to write",
-        "free space, then run the same command again: it resumes",
-    )
+    """The error of a disk that refuses a checkpoint."""
+    reason = str(error).splitlines()[0][-200:]  # Orbax says it last
+    found = f"a checkpoint that could not be written ({reason})"
+    return write_failed(path, found, ", then run the same command again: it resumes")
 
 
 @contextlib.contextmanager

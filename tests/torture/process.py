@@ -18,6 +18,8 @@ import tempfile
 import time
 import traceback
 
+from tests.one_worker import one_worker
+
 # Read by the libraries as they are imported: no threads of BLAS, OpenMP or jemalloc in the parent.
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
@@ -51,23 +53,10 @@ class Become(BaseException):
         """The program, as `python -m` starts it, but with Dask's workers as threads of it."""
         from data_prep.work import cluster
 
-        cluster.local = _workers_here
+        cluster.local = one_worker
         sys.argv = [self.module, *self.arguments]
         sys.modules["__main__"] = program = importlib.import_module(self.module)
         program.run()
-
-
-@contextlib.contextmanager
-def _workers_here(workers: int, worker_gib: float):
-    from distributed import Client, LocalCluster
-
-    with (
-        LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0"
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
 
 
 def load(modules: list[str]) -> None:

@@ -9,16 +9,16 @@ from epi2expr_jax.store import resume as resuming
 from epi2expr_jax.store.resume import resume
 from epi2expr_jax.store.window_store import WindowStore
 from tests.epi2expr_jax.store.test_window_store import overwrite
-from tests.epi2expr_jax.store.toy import CONTACTS, GENES, MANIFEST, as_version_2
+from tests.epi2expr_jax.store.toy import (
+    CONTACTS,
+    EXPRESSION,
+    GENES,
+    MANIFEST,
+    as_version_2,
+    slab,
+)
 
-EXPRESSION = np.arange(1400, dtype=np.float32).reshape(2, 700)
 LABELS = np.zeros((2, 700), bool)
-
-
-def slab(i):
-    random = np.random.default_rng(i)
-    depth = random.random(14, np.float32) if i else None
-    return random.random((700, 40), np.float32), random.random(700, np.float32), [], depth
 
 
 @pytest.fixture

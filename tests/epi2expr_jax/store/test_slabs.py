@@ -6,16 +6,9 @@ import pytest
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.store.slabs import digest
 from epi2expr_jax.store.window_store import WindowStore
-from tests.epi2expr_jax.store.toy import CONTACTS, GENES, MANIFEST
+from tests.epi2expr_jax.store.toy import CONTACTS, EXPRESSION, GENES, MANIFEST, slab
 
-EXPRESSION = np.arange(1400, dtype=np.float32).reshape(2, 700)
 LABELS = EXPRESSION % 2 > 0
-
-
-def slab(i):
-    random = np.random.default_rng(i)
-    depth = random.random(14, np.float32) if i else None
-    return random.random((700, 40), np.float32), random.random(700, np.float32), [], depth
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pandas as pd
 
 from epi2expr_jax.store.manifest import Manifest
 
+EXPRESSION = np.arange(1400, dtype=np.float32).reshape(2, 700)
 GENES = pd.DataFrame(
     {
         "gene_id": [f"g{i}" for i in range(700)],
@@ -56,3 +57,10 @@ def as_version_2(path):
         record = json.loads(marker.read_text())
         marker.write_text(json.dumps({name: record[name] for name in ("sources", "sha256")}))
     return path
+
+
+def slab(i):
+    """What `write_slab` takes of a track: the first has no regions."""
+    random = np.random.default_rng(i)
+    depth = random.random(14, np.float32) if i else None
+    return random.random((700, 40), np.float32), random.random(700, np.float32), [], depth

@@ -8,6 +8,7 @@ It lies in the library because both folders of commands use it; nothing else her
 
 import contextlib
 import os
+import resource
 import sys
 from collections.abc import Callable, Iterator
 
@@ -15,6 +16,7 @@ from epi2expr_jax import ending
 from epi2expr_jax.errors import InputError, collect, exit_on_bad_input
 
 _HELP = "see --help"
+_HANDLES = 128  # a training with its store, checkpoints and threads has some 60 files open
 
 
 def start(main: Callable[[], None], *definitions: Callable[[], None]) -> None:
@@ -53,10 +55,19 @@ def start(main: Callable[[], None], *definitions: Callable[[], None]) -> None:
         return rest
 
     with ending.in_time(), _ends_where_nobody_reads(), exit_on_bad_input():
+        _require_handles()
         try:
             app.run(lambda _: main(), flags_parser=parse)
         finally:
             sys.stdout.flush()  # here a full disk or a closed pipe is still reported in words
+
+
+def _require_handles() -> None:
+    """Refuse a limit of open files under which libraries fail midway, and not in words."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit != resource.RLIM_INFINITY and limit < _HANDLES:
+        found = f"a limit of {limit} (ulimit -n)"
+        raise InputError("open files", found, f"{_HANDLES} or more", "ulimit -n 1024")
 
 
 @contextlib.contextmanager

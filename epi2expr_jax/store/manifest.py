@@ -48,7 +48,8 @@ class Manifest:
         genes_sha256, expression_sha256: of the gene table and the expression array.
         regions_sha256: cell to the checksum of its region and contact tables.
         labels_sha256: of the label array; empty if there is none.
-        tables_sha256: of the bytes of each Parquet file, by path in the store; none in version 2.
+        tables_sha256: of the bytes of each file that is written before the slabs (tables, labels,
+            expression, descriptions of arrays), by path in the store; none in version 2.
         version: of the format.
     """
 

@@ -19,7 +19,8 @@ One (cell, assay) slab is one shard (and another of its regions), one task, one 
 is written last, so a slab is complete or absent; a store is complete when every expected slab is.
 
 Damage is found when it is read: every chunk ends in its checksum, and the marker knows which files
-are of its slab; the manifest knows the checksums of tables and expression, and its own.
+are of its slab; the manifest knows the checksums of all that is written before the slabs, and its
+own.
 """
 
 import dataclasses
@@ -118,7 +119,8 @@ class WindowStore:
                     arrays.open_array(place, "label").write(labels).result()
                 for name, table in tables.items():
                     write_parquet(place / name, table)
-                sums = {name: sha256(place / name) for name in tables}
+                files = sorted(path for path in place.rglob("*") if path.is_file())
+                sums = {str(path.relative_to(place)): sha256(path) for path in files}
                 manifest = dataclasses.replace(manifest, tables_sha256=sums)
                 write_manifest(place, manifest)
         except (OSError, ValueError) as error:
@@ -139,6 +141,7 @@ class WindowStore:
         """
         path = pathlib.Path(path)
         manifest = read_manifest(path)
+        _check_files(path, manifest)
         genes = _read_table(path, manifest, _GENES)
         if manifest.version < FORMAT_VERSION and _digest_genes(genes) != manifest.genes_sha256:
             raise changed(path / _GENES)
@@ -324,6 +327,19 @@ class WindowStore:
         genes = _read_table(self.path, self.manifest, _GENES)
         if _digest_genes(genes) != self.manifest.genes_sha256:
             raise changed(self.path / _GENES)
+
+
+def _check_files(path: pathlib.Path, manifest: Manifest) -> None:
+    """Refuse changed labels and descriptions of arrays, which other readers of Zarr go by."""
+    with collect(most=5) as problems:
+        for name, written in manifest.tables_sha256.items():
+            if name.endswith(".parquet"):
+                continue  # checked as it is read
+            with problems.part():
+                with arrays.readable(path / name):
+                    now = sha256(path / name)
+                if now != written:
+                    raise changed(path / name)
 
 
 def _read_table(path: pathlib.Path, manifest: Manifest, name: str) -> pd.DataFrame:

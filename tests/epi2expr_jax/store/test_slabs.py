@@ -87,6 +87,15 @@ DAMAGE = {
         (at / "manifest.json").read_text().replace('"bin_bp": 25', '"bin_bp": 20')
     ),
     "half of an array's metadata": lambda at: (at / "signal/zarr.json").write_text("{"),
+    "a bit of a gene's label": lambda at: flip(at / "gene/c/0", 30),
+    "no labels of assays": lambda at: (at / "assay/c/0").unlink(),
+    "the cells' metadata for the genes'": lambda at: swap(
+        at / "cell/zarr.json", at / "gene/zarr.json"
+    ),
+    "a unit in an array's metadata": lambda at: (at / "expression/zarr.json").write_text(
+        (at / "expression/zarr.json").read_text().replace("RPKM", "FPKM")
+    ),
+    "a bit of the group's metadata": lambda at: flip(at / "zarr.json", 30),
     "another shape": lambda at: (at / "signal/zarr.json").write_text(
         (at / "signal/zarr.json").read_text().replace("700", "699")
     ),

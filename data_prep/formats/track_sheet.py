@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from epi2expr_jax.errors import InputError, Problems, collect
 from epi2expr_jax.files import whole
 from epi2expr_jax.genome import listing
+from epi2expr_jax.names import known_names
 from epi2expr_jax.units import UNIT_TRANSFORM
 
 _SHEETS = pathlib.Path(__file__).parent / "sheets"
@@ -104,30 +105,28 @@ class TrackSheet:
         return tuple(dict.fromkeys(track.assay for track in self.tracks))
 
     def select(
-        self, cells: Sequence[str] | None = None, assays: Sequence[str] | None = None
+        self, cells: str | Sequence[str] | None = None, assays: str | Sequence[str] | None = None
     ) -> "TrackSheet":
         """The tracks of these cells and assays; None keeps them all.
 
         Raises:
             InputError: naming every cell and assay that the sheet does not have.
         """
-        named = ("cell", cells, self.cells), ("assay", assays, self.assays)
+        kept = self.tracks
         with collect() as problems:
-            for what, wanted, known in named:
-                unknown = [name for name in wanted or () if name not in known]
-                if unknown:
-                    problems.add(
-                        self.where,
-                        f"no {what} {', '.join(unknown)}",
-                        f"{what}s of the sheet: {listing(known, most=60)}",
-                        "correct the name, or add its rows to the sheet",
+            for what, wanted, known in (
+                ("cell", cells, self.cells),
+                ("assay", assays, self.assays),
+            ):
+                remedy = "correct the name, or add its rows to the sheet"
+                with problems.part():
+                    named = (
+                        known
+                        if wanted is None
+                        else known_names(wanted, known, self.where, what, remedy)
                     )
-        kept = (
-            track
-            for track in self.tracks
-            if (cells is None or track.cell in cells) and (assays is None or track.assay in assays)
-        )
-        return TrackSheet(self.where, tuple(kept))
+                    kept = tuple(track for track in kept if getattr(track, what) in named)
+        return TrackSheet(self.where, kept)
 
 
 def is_url(location: str | pathlib.Path) -> bool:

@@ -27,6 +27,7 @@ from epi2expr_jax.inputs.device_tracks import (
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
 from epi2expr_jax.inputs.transforms import TRANSFORMS, as_read, own_positions, window_at
 from epi2expr_jax.models.config import Reads
+from epi2expr_jax.names import as_names, known_names
 from epi2expr_jax.store.regions import Regions
 from epi2expr_jax.store.window_store import WindowStore
 
@@ -252,8 +253,8 @@ class StoreDataset(Dataset):
 def load_dataset(
     store: WindowStore,
     model_config: Reads,
-    cells: Sequence[str],
-    assays: Sequence[str],
+    cells: str | Sequence[str],
+    assays: str | Sequence[str],
     config: InputConfig = InputConfig(),
     trained: TrainedSignal | None = None,
 ) -> StoreDataset:
@@ -265,12 +266,18 @@ def load_dataset(
             is this store's.
 
     Raises:
-        InputError: if the store does not serve the model (window, regions), or holds other signal
-            than the models were trained on.
+        InputError: for unknown cells or assays, or if the store does not serve the model (window,
+            regions), or holds other signal than the models were trained on.
     """
+    known, where = store.manifest, str(store.path)
+    with collect() as problems:
+        for kind, given, there in (("cell", cells, known.cells), ("assay", assays, known.assays)):
+            with problems.part():
+                known_names(given, there, where, kind)
+    cells, assays = as_names(cells), as_names(assays)
     if trained is None:
         trained = TrainedSignal.of(store.manifest, config.transform)
-    trained.require_same(store.manifest, str(store.path), assays)
+    trained.require_same(known, where, assays)
     return StoreDataset(store, model_config, cells, assays, config, trained)
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from epi2expr_jax.errors import collect, nearest
 from epi2expr_jax.inputs.dataset import Dataset
 from epi2expr_jax.inputs.device_tracks import CellRegions, RegionTrack, Track, WindowSignal
+from epi2expr_jax.names import as_names
 
 PLUS = "+"
 KINDS = ("all", "pool", "leave_one_out")  # of cells and pools, for the command line
@@ -32,7 +33,7 @@ def parse_cells(text: Sequence[str], available: Sequence[str]) -> dict[str, tupl
     """
     pools: list[tuple[str, ...]] = []
     with collect() as problems:
-        for item in text:
+        for item in as_names(text):
             if item == "all":
                 pools += [(cell,) for cell in available]
             elif item == "pool":
@@ -54,7 +55,7 @@ def parse_cells(text: Sequence[str], available: Sequence[str]) -> dict[str, tupl
                             nearest(name, [*available, *KINDS])
                             or "correct the name, or build a store that has this cell",
                         )
-        if "leave_one_out" in text and len(available) < 2:
+        if "leave_one_out" in as_names(text) and len(available) < 2:
             problems.add("--cells", "leave_one_out of one cell", "two or more", "use --cells=all")
     return {PLUS.join(pool): pool for pool in pools}
 

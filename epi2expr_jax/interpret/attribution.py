@@ -39,7 +39,7 @@ _BATCH = 32
 def integrated_gradients(
     ensemble: Ensemble,
     store: WindowStore,
-    genes: Sequence[str] | None = None,
+    genes: str | Sequence[str] | None = None,
     *,
     tolerance: float = 1e-3,
     progress: Callable[[int], object] = lambda done: None,
@@ -50,7 +50,7 @@ def integrated_gradients(
     the two predictions.
 
     Args:
-        genes: ids; by default every gene that some model never saw.
+        genes: ids or symbols; by default every gene that some model never saw.
         tolerance: how far the sum may be off, in units of the target, or of the difference if that
             is larger.
         progress: told how many genes have been done since it was last told.
@@ -126,7 +126,7 @@ def integrated_gradients(
 def occlusion(
     ensemble: Ensemble,
     store: WindowStore,
-    genes: Sequence[str] | None = None,
+    genes: str | Sequence[str] | None = None,
     *,
     bp: int = 0,
     progress: Callable[[int], object] = lambda done: None,
@@ -190,7 +190,7 @@ def occlusion(
 
 
 def attention_rollout(
-    ensemble: Ensemble, store: WindowStore, genes: Sequence[str] | None = None
+    ensemble: Ensemble, store: WindowStore, genes: str | Sequence[str] | None = None
 ) -> xr.DataArray:
     """How much of each promoter's last token comes, by attention, from itself and each region.
 

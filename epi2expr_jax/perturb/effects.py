@@ -34,7 +34,7 @@ def run(
     ensemble: Ensemble,
     store: WindowStore,
     edits: Sequence[Edit | tuple[Edit, ...]],
-    genes: Sequence[str] | None = None,
+    genes: str | Sequence[str] | None = None,
     *,
     include_seen: bool = False,
     reread: bool = True,
@@ -45,7 +45,7 @@ def run(
     Args:
         edits: `E` of them, each an `Edit`, or a tuple of edits made one after the other. What they
             mix in is the unedited signal.
-        genes: ids; by default every gene of the store that some model never saw.
+        genes: ids or symbols; by default every gene of the store that some model never saw.
         include_seen: also by models that saw the gene in training or validation.
         reread: where an edit alters regions and not the window, keep what the model made of the
             rest. The same up to rounding, and faster; False computes everything again.

@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from epi2expr_jax.errors import InputError, nearest
 from epi2expr_jax.inputs.device_tracks import WindowSignal
 from epi2expr_jax.models.config import WindowModelConfig
+from epi2expr_jax.names import known_names
 from epi2expr_jax.predict.ensemble import Ensemble
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training.runs import Run
@@ -39,7 +39,7 @@ Baseline = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, bool], Floa
 def predict_baselines(
     ensemble: Ensemble,
     store: WindowStore,
-    names: Sequence[str],
+    names: str | Sequence[str],
     show: Callable[[Iterable], Iterable] = iter,
 ) -> pd.DataFrame:
     """Predict the held-out genes of every run of one cell by baselines trained like it.
@@ -57,14 +57,7 @@ def predict_baselines(
     Raises:
         InputError: naming every unknown baseline.
     """
-    unknown = [name for name in names if name not in BASELINES]
-    if unknown:
-        raise InputError(
-            "--baselines",
-            ", ".join(unknown),
-            f"some of {', '.join(BASELINES)}",
-            nearest(unknown, BASELINES) or "correct the name",
-        )
+    names = known_names(names, BASELINES, "--baselines", "baseline")
     chrom = store.genes.chrom.to_numpy()
     known = store.manifest.cells
     expression, labels = store.read_expression(known), store.read_labels(known)

@@ -15,9 +15,11 @@ from jaxtyping import Bool, Int
 from epi2expr_jax.errors import InputError, collect, nearest
 from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.dataset import InputConfig, StoreDataset, load_dataset
+from epi2expr_jax.inputs.pools import PLUS
 from epi2expr_jax.inputs.track_cache import TrackCache
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
 from epi2expr_jax.models.config import ModelConfig, Reads
+from epi2expr_jax.names import as_names, find_genes, known_names
 from epi2expr_jax.predict.inference import on_scale, predict_runs
 from epi2expr_jax.predict.training_store import find_store
 from epi2expr_jax.store.window_store import WindowStore
@@ -83,9 +85,20 @@ class Ensemble:
         request = self.card.get("request", {})
         return request.get("train_config", {}).get("masked", False)
 
-    def only(self, assays: Sequence[str]) -> "Ensemble":
-        """The models of one assay set."""
-        return self.select(lambda run: run.assays == tuple(assays))
+    def only(self, assays: str | Sequence[str]) -> "Ensemble":
+        """The models of one assay set.
+
+        Args:
+            assays: its assays in any order, or joined by +.
+
+        Raises:
+            InputError: if no model reads exactly these.
+        """
+        text = PLUS.join(as_names(assays))
+        sets = {frozenset(run.assays): run.label for run in self.runs}
+        label = sets.get(frozenset(text.split(PLUS)), text)
+        known_names(label, sets.values(), "assays", "assay set", "see Ensemble.runs")
+        return self.select(lambda run: run.label == label)
 
     def open_store(self, path: str | os.PathLike | None = None) -> WindowStore:
         """The store that the models were trained on.
@@ -105,18 +118,18 @@ class Ensemble:
     def predict(
         self,
         store: WindowStore | str | os.PathLike,
-        genes: Sequence[str] | None = None,
+        genes: str | Sequence[str] | None = None,
         *,
         include_seen: bool = False,
         scale: str = "log2",
         cell: str | None = None,
-        present: Sequence[str] | None = None,
+        present: str | Sequence[str] | None = None,
     ) -> xr.DataArray:
         """Predicted expression of genes by every model that never saw them.
 
         Args:
             store: a window store, or its path.
-            genes: ids; every gene of the store by default.
+            genes: ids or symbols; every gene of the store by default.
             include_seen: also predict training and validation genes (validation chose the
                 weights, so it counts as seen).
             scale: `log2` for log2(RPKM + 1); `raw` for the target's own scale.
@@ -134,12 +147,16 @@ class Ensemble:
                 model does not read, or a store of another unit or assembly than the models were
                 trained on.
         """
-        self._require_present(present)
+        if present is not None:
+            present = as_names(present)
+            self._require_present(present)
         if not isinstance(store, WindowStore):
             store = WindowStore.open(store)
         every = dict.fromkeys(assay for run in self.runs for assay in run.assays)
         self._known_signal(store).require_same(store.manifest, str(store.path), list(every))
         rows = gene_rows(store, genes)
+        if cell is not None:
+            known_names(cell, store.manifest.cells, str(store.path), "cell")
         if not include_seen:
             self.require_unseen(store.genes.iloc[rows])
         arrays = [
@@ -186,13 +203,13 @@ class Ensemble:
     def chosen(
         self,
         store: WindowStore,
-        genes: Sequence[str] | None,
+        genes: str | Sequence[str] | None,
         include_seen: bool = False,
     ) -> tuple[Int[np.ndarray, " G"], Bool[np.ndarray, "R G"]]:
         """Rows of the genes in the store's table, and which of them each run may predict.
 
         Args:
-            genes: ids; by default every gene that some run may predict.
+            genes: ids or symbols; by default every gene that some run may predict.
 
         Raises:
             InputError: for unknown genes, or named genes that every model saw.
@@ -218,9 +235,7 @@ class Ensemble:
                 "leave them out, or pass include_seen=True and do not call it a test",
             )
 
-    def _require_present(self, present: Sequence[str] | None) -> None:
-        if present is None:
-            return
+    def _require_present(self, present: Sequence[str]) -> None:
         with collect() as problems:
             if not self.masked:
                 problems.add(
@@ -305,24 +320,11 @@ class Ensemble:
         return out[:, rows]
 
 
-def gene_rows(store: WindowStore, genes: Sequence[str] | None) -> np.ndarray:
-    """Rows `[G]` of genes in the store's table, by id; all of them for None.
-
-    Raises:
-        InputError: naming every unknown id.
-    """
+def gene_rows(store: WindowStore, genes: str | Sequence[str] | None) -> np.ndarray:
+    """Rows `[G]` of genes in the store's table, as `names.find_genes`; all of them for None."""
     if genes is None:
         return np.arange(len(store.genes))
-    rows = pd.Index(store.genes.gene_id).get_indexer(pd.Index(genes))
-    unknown = [gene for gene, row in zip(genes, rows, strict=True) if row < 0]
-    if unknown:
-        raise InputError(
-            str(store.path),
-            f"{len(unknown)} unknown genes ({listing(unknown)})",
-            "gene ids of the store's gene table, without version",
-            "see store.genes",
-        )
-    return rows
+    return find_genes(store.genes, genes, str(store.path))
 
 
 def other_store(store: WindowStore, card: dict[str, Any]) -> InputError:

@@ -38,6 +38,7 @@ import pandas as pd
 from epi2expr_jax.errors import InputError, Problem, Problems, collect
 from epi2expr_jax.files import read_parquet, sha256, whole_folder, write_parquet
 from epi2expr_jax.genome import GENE_DETAILS, listing
+from epi2expr_jax.names import known_names
 from epi2expr_jax.store import arrays
 from epi2expr_jax.store.manifest import FORMAT_VERSION, Manifest, read_manifest, write_manifest
 from epi2expr_jax.store.regions import Regions
@@ -182,15 +183,18 @@ class WindowStore:
     # -- reading ----------------------------------------------------------------------------
 
     def read_signal(
-        self, cells: Sequence[str], assays: Sequence[str], bins: slice = slice(None)
+        self,
+        cells: str | Sequence[str],
+        assays: str | Sequence[str],
+        bins: slice = slice(None),
     ) -> np.ndarray:
         """Raw bin means `[C A G W]`, float32 in the tracks' unit, of the named cells and assays.
 
         Raises:
             InputError: naming every cell or assay the store does not have.
         """
-        cell_index = self._indices("cell", cells, self.manifest.cells)
-        assay_index = self._indices("assay", assays, self.manifest.assays)
+        cells, cell_index = self._indices("cell", cells, self.manifest.cells)
+        assays, assay_index = self._indices("assay", assays, self.manifest.assays)
         width = len(range(self.manifest.window.bins)[bins])
         out = np.empty((len(cells), len(assays), len(self.genes), width), np.float32)
         signal, reads = self.slabs.opened("signal"), []
@@ -209,18 +213,18 @@ class WindowStore:
                 read.result()
         return out
 
-    def read_expression(self, cells: Sequence[str]) -> np.ndarray:
+    def read_expression(self, cells: str | Sequence[str]) -> np.ndarray:
         """Expression `[C G]`, float32 in RPKM.
 
         Raises:
             InputError: if it is damaged, or naming every unknown cell.
         """
-        rows = self._indices("cell", cells, self.manifest.cells)
+        _, rows = self._indices("cell", cells, self.manifest.cells)
         return self._read_whole("expression", self.manifest.expression_sha256)[rows]
 
-    def read_labels(self, cells: Sequence[str]) -> np.ndarray | None:
+    def read_labels(self, cells: str | Sequence[str]) -> np.ndarray | None:
         """Which genes the inputs called expressed: `[C G]` bool; None if they did not say."""
-        rows = self._indices("cell", cells, self.manifest.cells)
+        _, rows = self._indices("cell", cells, self.manifest.cells)
         if not self.manifest.given_labels:
             return None
         return self._read_whole("label", self.manifest.labels_sha256)[rows]
@@ -245,14 +249,14 @@ class WindowStore:
             raise changed(self.path / "regions" / cell)
         return found
 
-    def read_region_signal(self, cell: str, assays: Sequence[str]) -> np.ndarray:
+    def read_region_signal(self, cell: str, assays: str | Sequence[str]) -> np.ndarray:
         """Raw bin means of the cell's regions, end to end: `[A bin]`, float32, in the tracks' unit.
 
         Raises:
             InputError: if the store has no regions of the cell, or naming every unknown assay.
         """
         self._require_regions(cell)
-        self._indices("assay", assays, self.manifest.assays)
+        assays, _ = self._indices("assay", assays, self.manifest.assays)
         name = region_signal(cell)
         out = np.full((len(assays), self.slabs.shape(name)[1]), np.nan, np.float32)
         with collect() as problems:
@@ -272,16 +276,12 @@ class WindowStore:
                 "build the store with --interactions",
             )
 
-    def _indices(self, kind: str, wanted: Sequence[str], known: list[str]) -> list[int]:
-        unknown = [name for name in wanted if name not in known]
-        if unknown:
-            raise InputError(
-                str(self.path),
-                f"unknown {kind} {listing(unknown)}",
-                f"one of {', '.join(known)}",
-                f"correct the name, or build a store that has this {kind}",
-            )
-        return [known.index(name) for name in wanted]
+    def _indices(
+        self, kind: str, wanted: str | Sequence[str], known: list[str]
+    ) -> tuple[list[str], list[int]]:
+        remedy = f"correct the name, or build a store that has this {kind}"
+        names = known_names(wanted, known, str(self.path), kind, remedy)
+        return names, [known.index(name) for name in names]
 
     # -- checking ---------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import write_csv, write_parquet
+from epi2expr_jax.names import as_names
 from epi2expr_jax.predict.baselines import mean_of_seeds, predict_baselines
 from epi2expr_jax.predict.held_out import predict_held_out
 from epi2expr_jax.predict.loading import load
@@ -24,7 +25,7 @@ from epi2expr_jax.study import results, tables
 def evaluate(
     run_dir: str | os.PathLike,
     store_path: str | os.PathLike | None = None,
-    baselines: Sequence[str] = (),
+    baselines: str | Sequence[str] = (),
     groups: str | None = None,
     margin: float = MARGIN,
     claim: str | None = None,
@@ -59,7 +60,7 @@ def evaluate(
         )
     require_claim(margin, claim, dict.fromkeys(run.label for run in ensemble.runs))
     store = ensemble.open_store(store_path)
-    asked = {"baselines": list(baselines), "groups": groups, "margin": margin, "claim": claim}
+    asked = {"baselines": as_names(baselines), "groups": groups, "margin": margin, "claim": claim}
     with results.written(run_dir, "evaluate", **asked) as place:
         predictions = predict_held_out(ensemble, store)
         require_usable(scoring.score_table(predictions))  # before minutes of baselines

@@ -12,7 +12,7 @@ from epi2expr_jax.store.window_store import WindowStore
 
 def predict(
     run_dir: str | os.PathLike,
-    genes: Sequence[str] | None = None,
+    genes: str | Sequence[str] | None = None,
     *,
     store: str | os.PathLike | None = None,
     **how: Any,
@@ -20,7 +20,7 @@ def predict(
     """Predicted expression of genes by every model that never saw them.
 
     Args:
-        genes: ids; by default every gene that some model never saw.
+        genes: ids or symbols; by default every gene that some model never saw.
         store: the store to predict from; by default the one the run was trained on.
         how: `include_seen`, `scale`, `cell` and `present`, as in `Ensemble.predict`.
 

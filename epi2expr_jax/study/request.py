@@ -3,16 +3,19 @@
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from epi2expr_jax.errors import InputError, collect, nearest
 from epi2expr_jax.inputs.dataset import InputConfig
 from epi2expr_jax.models import ChromoformerConfig, model_named
+from epi2expr_jax.names import as_names
 from epi2expr_jax.training.one_run import TrainConfig
 from epi2expr_jax.training.targets import LABEL
 
 SCHEDULES = ("plateau", "decay")
 DECAY: float = ChromoformerConfig.TRAINING["decay"]["decay"]
+_NAMED = ("cells", "assays", "folds", "blind")  # fields that are names
 _AS_PUBLISHED = TrainConfig()  # known by identity: the published training of whichever model
 
 
@@ -81,11 +84,11 @@ class TrainRequest:
     store: str
     model: str = "cnn"
     model_options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    cells: list[str] = dataclasses.field(default_factory=lambda: ["all"])
-    assays: list[str] = dataclasses.field(default_factory=lambda: ["each"])
-    folds: list[str] = dataclasses.field(default_factory=lambda: ["all"])
+    cells: str | Sequence[str] = dataclasses.field(default_factory=lambda: ["all"])
+    assays: str | Sequence[str] = dataclasses.field(default_factory=lambda: ["each"])
+    folds: str | Sequence[str] = dataclasses.field(default_factory=lambda: ["all"])
     cv: str = "monte_carlo_5"
-    blind: list[str] = dataclasses.field(default_factory=list)
+    blind: str | Sequence[str] = dataclasses.field(default_factory=list)
     split_seed: int = 0
     target: str = "log2"
     seeds: int = 1
@@ -94,6 +97,8 @@ class TrainRequest:
     train_config: TrainConfig = _AS_PUBLISHED
 
     def __post_init__(self):
+        for name in _NAMED:
+            object.__setattr__(self, name, as_names(getattr(self, name)))
         made = model_named(self.model)
         if self.train_config is _AS_PUBLISHED:
             object.__setattr__(self, "train_config", published(self.model))

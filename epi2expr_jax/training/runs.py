@@ -19,6 +19,7 @@ from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.dataset import Dataset
 from epi2expr_jax.models.config import ModelConfig
+from epi2expr_jax.names import as_names
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training.splits import Fold
 from epi2expr_jax.training.targets import LABEL, TargetScale
@@ -147,7 +148,7 @@ def parse_assay_sets(text: Sequence[str], available: Sequence[str]) -> list[tupl
     sets: list[tuple[str, ...]] = []
     unknown = []
     with collect() as problems:
-        for item in text:
+        for item in as_names(text):
             if item in ASSAY_SETS:
                 size, least = ASSAY_SETS[item](len(available)), 2 if item in _OF_SEVERAL else 1
                 if len(available) < least:

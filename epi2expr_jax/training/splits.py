@@ -24,6 +24,7 @@ from jaxtyping import Float
 from epi2expr_jax.errors import InputError, collect, nearest
 from epi2expr_jax.files import read_json, write_json
 from epi2expr_jax.genome import chromosome_key, listing, match_chromosomes, sort_chromosomes
+from epi2expr_jax.names import known_names
 from epi2expr_jax.roadmap import CHROMOFORMER_GROUPS
 
 PARTS = ("train", "validation", "test")
@@ -194,24 +195,15 @@ def overlap(folds: Sequence[Fold], gene_counts: Mapping[str, int]) -> Float[np.n
     return np.stack([by_gene @ by_gene.T, shares @ shares.T])
 
 
-def select_folds(folds: Sequence[Fold], names: Sequence[str]) -> list[Fold]:
+def select_folds(folds: Sequence[Fold], names: str | Sequence[str]) -> list[Fold]:
     """The named folds (`all` for every one).
 
     Raises:
         InputError: naming every unknown fold.
     """
-    if list(names) == ["all"]:
-        return list(folds)
     known = {fold.name: fold for fold in folds}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise InputError(
-            "--folds",
-            listing(unknown),
-            f"all, or some of {', '.join(known)}",
-            nearest(unknown, known) or "correct it",
-        )
-    return [known[name] for name in names]
+    names = known_names(names, ["all", *known], "--folds", "fold")
+    return list(folds) if "all" in names else [known[name] for name in names]
 
 
 def digest(genes: Iterable[str]) -> str:

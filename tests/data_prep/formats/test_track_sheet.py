@@ -191,5 +191,5 @@ def test_select_keeps_the_order_of_the_sheet(write):
     assert sheet.select() == sheet
     assert [t.cell for t in sheet.select(assays=["A"]).tracks] == ["E1", "E2"]
     assert sheet.select(cells=["E2", "E1"], assays=["B"]).cells == ("E1",)
-    with pytest.raises(InputError, match=r"no cell E9(.|\n)*no assay Z"):
+    with pytest.raises(InputError, match=r"unknown cell E9(.|\n)*unknown assay Z"):
         sheet.select(["E9"], ["A", "Z"])

@@ -7,7 +7,7 @@ import pytest
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.masking import CHANNELS
-from epi2expr_jax.predict.ensemble import Ensemble, Member, gene_rows, other_store
+from epi2expr_jax.predict.ensemble import Member, gene_rows, other_store
 from epi2expr_jax.training.runs import Run
 from epi2expr_jax.training.targets import TargetScale
 from tests.epi2expr_jax.untrained import WINDOW, ensemble_of
@@ -89,6 +89,25 @@ def test_genes_are_found_in_the_stores_table(small_store):
     assert gene_rows(small_store, None).tolist() == list(range(len(ids)))
 
 
+def test_names_are_taken_alike_wherever_they_are_given(ensemble, everything, masked, small_store):
+    genes, (cell, other) = small_store.genes, small_store.manifest.cells
+    symbol, expected = genes.name[4], everything[:, [4]]
+    for name in (symbol, [symbol], genes.gene_id[4], f"{genes.gene_id[4]}.7"):
+        np.testing.assert_array_equal(ensemble.predict(small_store, name), expected)
+    with pytest.raises(InputError, match=f"unknown cell {cell.lower()}; .*did you mean {cell}"):
+        ensemble.predict(small_store, cell=cell.lower())
+    assay = small_store.manifest.assays[0]
+    alone = masked.predict(small_store, present=assay)
+    np.testing.assert_array_equal(alone, masked.predict(small_store, present=[assay]))
+    data = ensemble.dataset(small_store, WINDOW, other, assay)
+    assert (data.cells, data.assays) == ((other,), (assay,))
+    with pytest.raises(InputError) as caught:
+        ensemble.dataset(small_store, WINDOW, "nobody", ["CTCF", assay])
+    assert [problem.found for problem in caught.value.problems] == [
+        "unknown cell nobody", "unknown assay CTCF",
+    ]  # fmt: skip
+
+
 def test_scales_are_each_models_own(ensemble, everything, small_store):
     """The second model's target is RPKM scaled to 0-1."""
     (member,) = ensemble.members
@@ -123,8 +142,11 @@ def test_models_of_one_assay_set_are_told_apart(ensemble, small_store):
     both = dataclasses.replace(ensemble, members=(*ensemble.members, *alone.members))
     assert both.only([first]).runs == alone.runs
     assert both.only([first, second]).runs == ensemble.runs
-    assert isinstance(both.only([second]), Ensemble)
-    assert not both.only([second]).members
+    assert both.only(first).runs == alone.runs  # a string is one name
+    assert both.only([second, first]).runs == both.only(f"{second}+{first}").runs == ensemble.runs
+    with pytest.raises(InputError, match=f"unknown assay set {second}; ") as caught:
+        both.only([second])
+    assert first in caught.value.problems[0].expected
     np.testing.assert_allclose(
         both.only([first]).predict(small_store), alone.predict(small_store), atol=1e-6
     )

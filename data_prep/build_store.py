@@ -273,6 +273,7 @@ def _window_signal(
 
 def build_slab(track: Track, store_path: str, blacklist: pd.DataFrame | None = None) -> None:
     """One task: read one track, write its slab and then its marker."""
+    sources = source_records(track)  # from before they are read, in case they change meanwhile
     store = WindowStore.open(store_path, incomplete=True)
     genes, window = store.genes, store.manifest.window
     means, coverage = _window_signal(track, genes, window, blacklist)
@@ -284,7 +285,7 @@ def build_slab(track: Track, store_path: str, blacklist: pd.DataFrame | None = N
         if blacklist is not None:
             starts, ends = table["start"].to_numpy(), table["end"].to_numpy()
             regions[touched_bins(list(table["chrom"]), starts, ends, bin_bp, blacklist)] = 0
-    store.write_slab(track.cell, track.assay, means, coverage, source_records(track), regions)
+    store.write_slab(track.cell, track.assay, means, coverage, sources, regions)
 
 
 def source_records(track: Track) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from data_prep.formats.annotation import digest_genes, read_genes
 from data_prep.formats.assembly import load_assembly
 from data_prep.formats.expression import read_expression
 from epi2expr_jax.errors import InputError, collect
-from epi2expr_jax.files import file_record, only_writer, opened, sha256
+from epi2expr_jax.files import file_record, only_writer, opened
 from epi2expr_jax.genome import (
     gene_order,
     listing,
@@ -139,9 +139,12 @@ def _import(config: ImportConfig) -> WindowStore:
         files[pathlib.Path(path).name.split(".")[0]].append(path)
     read: dict[str, list] = collections.defaultdict(list)
     pairs = [(cell, path) for cell, paths in files.items() for path in paths]
+    records: dict[str, dict] = {}  # from before it is read: a file that changes meanwhile is another
     with collect() as problems:
         for cell, path in tqdm(pairs, desc="reading counts", unit="file", disable=None):
             with problems.part():
+                if pathlib.Path(path).is_file():
+                    records[path] = file_record(path)
                 read[cell].append(read_counts(path, len(config.assays)))
         bins = {counts.shape[1] for parts in read.values() for _, counts in parts}
         if len(bins) > 1:
@@ -177,7 +180,7 @@ def _import(config: ImportConfig) -> WindowStore:
         "not in the annotation": len(everywhere - known),
         "expression missing in a cell": len(known - whole),
     }
-    manifest = _manifest(config, files, assembly, genes, bins.pop(), left_out)
+    manifest = _manifest(config, files, assembly, genes, bins.pop(), left_out, records)
     table = np.ascontiguousarray(expression.loc[genes.gene_id].to_numpy(np.float32).T)
     path = pathlib.Path(config.store)
     store = resume(path, manifest)
@@ -190,14 +193,14 @@ def _import(config: ImportConfig) -> WindowStore:
         rows = pd.Index(of_cell[cell]).get_indexer(pd.Index(genes.gene_id))
         means = counts[rows, :, config.assays.index(assay)]
         covered = np.ones(len(genes), np.float32)
-        sources = [file_record(file) for file in files[cell]]
+        sources = [records[file] for file in files[cell]]
         store.write_slab(cell, assay, np.ascontiguousarray(means), covered, sources)
     return WindowStore.open(path)
 
 
-def _manifest(config, files, assembly, genes, bins, left_out) -> Manifest:
+def _manifest(config, files, assembly, genes, bins, left_out, records) -> Manifest:
     cells, chromosomes = list(files), sort_chromosomes(genes.chrom)
-    digests = (sha256(path).encode() for paths in files.values() for path in paths)
+    digests = (records[path]["sha256"].encode() for paths in files.values() for path in paths)
     return Manifest(
         window_bp=bins * config.bin_bp,
         bin_bp=config.bin_bp,

@@ -29,6 +29,7 @@ from epi2expr_jax.errors import InputError
 _PARTIAL = ".partial"  # in the name of whatever is not whole yet
 _ABANDONED = 3600.0  # seconds after which a partial file is what a killed program left
 _GZIP = b"\x1f\x8b"
+_SEAL = "sha256"  # of a JSON object, in it
 
 
 @contextlib.contextmanager
@@ -218,6 +219,30 @@ def read_json(path: str | pathlib.Path, what: str, remedy: str, kind: type = dic
         found = f"no readable {what} (a {type(content).__name__}, not a {kind.__name__})"
         raise InputError(str(path), found, f"a {what} in JSON", remedy)
     return content
+
+
+def write_sealed(path: str | pathlib.Path, content: dict[str, Any]) -> None:
+    """A JSON object that knows its own checksum, whole or not at all."""
+    content = {name: content[name] for name in content if name != _SEAL}
+    write_json(path, {**content, _SEAL: _sealed(content)}, sort_keys=False)
+
+
+def read_sealed(path: str | pathlib.Path, what: str, remedy: str) -> dict[str, Any]:
+    """What `write_sealed` wrote; files of older versions, which have no checksum, pass.
+
+    Raises:
+        InputError: as `read_json`, and if it was changed after it was written.
+    """
+    content = read_json(path, what, remedy)
+    if content.pop(_SEAL, None) not in (None, _sealed(content)):
+        found = f"a {what} that was changed after it was written"
+        raise InputError(str(path), found, "what was written there", remedy)
+    return content
+
+
+def _sealed(content: dict[str, Any]) -> str:
+    as_read = json.loads(json.dumps(content))  # keys are text, and sorted as such
+    return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()
 
 
 def write_csv(path: str | pathlib.Path, table: pd.DataFrame) -> None:

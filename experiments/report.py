@@ -12,6 +12,7 @@ run directory: baselines (experiments.evaluate), pairs and Shapley values
 figures (SVG, PNG) and tables (CSV) are also in DIR/report for papers and slides.
 """
 
+import contextlib
 import json
 import pathlib
 from collections.abc import Hashable, Sequence
@@ -25,7 +26,7 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from epi2expr_jax.errors import InputError, collect
-from epi2expr_jax.files import read_json, read_parquet, write_csv, write_text
+from epi2expr_jax.files import read_json, write_csv, write_text
 from epi2expr_jax.genome import listing
 from epi2expr_jax.perturb.summary import NEEDED
 from epi2expr_jax.predict.baselines import BASELINES
@@ -36,6 +37,7 @@ from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.scores.agreement import agreement, best_assays, quality_correlations
 from epi2expr_jax.scores.comparison import compare_models, simpler_model
 from epi2expr_jax.scores.universal import MARGIN, verdict
+from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study import results, tables
 from epi2expr_jax.training import checkpoint
 from experiments.cli.certificate import Certificate, read_certificate
@@ -79,14 +81,27 @@ def write_report(
 
     Raises:
         InputError: naming every file that is missing, if runs cannot be compared, if nothing can
-            be ranked, or if the page cannot be written.
+            be ranked, if files change meanwhile, or if the page cannot be written.
     """
-    card = checkpoint.read_finished(run_dir)
+    with results.written(run_dir, "report") as place, contextlib.ExitStack() as steady:
+        # Within, so that nothing is published of tables that were replaced while they were read.
+        card, *_ = [steady.enter_context(tables.steady(each)) for each in (run_dir, *compare)]
+        _write(place, run_dir, card, compare, sweep)
+    return run_dir / "report.html"
+
+
+def _write(
+    place: pathlib.Path,
+    run_dir: pathlib.Path,
+    card: dict[str, Any],
+    compare: Sequence[pathlib.Path],
+    sweep: pathlib.Path | None,
+) -> None:
     with collect() as problems:
         for folder in (run_dir, *compare):
             with problems.part():
                 tables.require(folder)
-    certificate = read_certificate(run_dir)  # before the tables: what changes then voids it
+    certificate = read_certificate(run_dir)
     scores = tables.SCORES.read(run_dir)
     ranked = ranking.rank_assays(scores)
     if ranked.empty:
@@ -102,14 +117,13 @@ def write_report(
     content["ranking"] = ranked
     content["worst_genes"] = worst_genes(run_dir, headline(ranked), _names(run_dir, card))
     runs = _runs(card)
-    with results.written(run_dir, "report") as place, matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):
         cells = _cells(card, runs, ranked)
         figures = page_figures(run_dir, card["target"], cells, runs, content)
         _export(place / "report", figures, content)
         images = {name: data_uri(figure) for name, figure in figures.items()}
-        page = _page(run_dir, card, scores, content, runs, images, certificate)
-        write_text(place / "report.html", page)
-    return run_dir / "report.html"
+    page = _page(run_dir, card, scores, content, runs, images, certificate)
+    write_text(place / "report.html", page)
 
 
 def _compared(run_dir: pathlib.Path, others: Sequence[pathlib.Path]) -> pd.DataFrame:
@@ -166,12 +180,12 @@ def _cells(card: dict[str, Any], runs: pd.DataFrame, ranked: pd.DataFrame) -> li
 
 
 def _names(run_dir: pathlib.Path, card: dict[str, Any]) -> dict[str, str]:
-    """Gene names by id, where the store can still be read."""
+    """Gene names by id, where the store is still there."""
     try:
-        path = find_store(run_dir, card) / "genes.parquet"
+        path = find_store(run_dir, card)
     except InputError:
         return {}
-    genes = read_parquet(path, "gene table", "build the store again", ["gene_id", "name"])
+    genes = WindowStore.open(path).genes
     return dict(zip(genes["gene_id"], genes["name"], strict=True))
 
 

@@ -24,8 +24,9 @@ All numbers are compared to 0.0001, relative above 1. Versions or a device other
 are named, but do not count as failures. --quick reads of the store only its checksum, and predicts
 nothing again: what it does not check, it says.
 
-verify.json names the checksums of all these files as they were when this began: the report takes it
-for void once one of them differs. The old one is removed before anything is checked.
+verify.json names the checksums of all these files and of the store as they were when this began:
+the report takes it for void once one of them differs. The old one is removed before anything is
+checked.
 """
 
 import collections
@@ -40,13 +41,13 @@ import pandas as pd
 from absl import flags
 
 from epi2expr_jax.errors import InputError, collect
-from epi2expr_jax.files import only_writer, write_json
+from epi2expr_jax.files import only_writer, write_sealed
 from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.pools import cells_of
 from epi2expr_jax.predict.ensemble import Ensemble
 from epi2expr_jax.predict.held_out import predict_held_out
 from epi2expr_jax.predict.loading import load
-from epi2expr_jax.predict.training_store import find_store
+from epi2expr_jax.predict.training_store import find_store, places
 from epi2expr_jax.program import require, start
 from epi2expr_jax.scores.shapley import rank_correlation
 from epi2expr_jax.store.window_store import WindowStore
@@ -57,7 +58,7 @@ from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.runs import Run, drawn
 from epi2expr_jax.training.splits import PARTS, Fold, digest, make_folds, read_splits
 from experiments.across_cells import score_everywhere
-from experiments.cli.certificate import CERTIFICATE, Claim
+from experiments.cli.certificate import CERTIFICATE, Claim, store_now
 from experiments.cli.flags import define_run, define_store
 from experiments.combinations import score_subsets
 
@@ -341,7 +342,8 @@ def verify(
         (run_dir / CERTIFICATE).unlink(missing_ok=True)  # nothing is proved until all is checked
         verification = Verification(run_dir, store_path, quick)
         # Before they are read: whatever changes from now on makes the certificate void.
-        sums = tables.checksums(run_dir, verification.card)
+        sums, path = tables.checksums(run_dir, verification.card), verification.store.path
+        store = {**places(path, run_dir), "sha256": store_now(path)}
         claims = []
         for claim in verification.claims():
             print(claim, flush=True)
@@ -353,10 +355,11 @@ def verify(
             "claims": [dataclasses.asdict(claim) for claim in claims],
             "notes": verification.notes(),
             "files": sums,
+            "store": store,
         }
         for note in content["notes"]:
             print(f"note: {note}")
-        write_json(run_dir / CERTIFICATE, content, sort_keys=False)
+        write_sealed(run_dir / CERTIFICATE, content)
     return claims
 
 

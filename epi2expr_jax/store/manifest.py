@@ -21,6 +21,7 @@ _OUTCOMES = (
     "left_out", "genes_sha256", "expression_sha256", "regions_sha256", "labels_sha256",
     "tables_sha256", "version",
 )  # fmt: skip
+_IN_WORDS = {"candidates_sha256": "sha256 of genes, expression and counts"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +98,8 @@ class Manifest:
             for name in new:
                 if new[name] != old[name] and name not in _OUTCOMES:
                     expected = f"{_brief(new[name])}, as asked for now"
-                    problems.add(f"{where}: {name}", _brief(old[name]), expected, remedy)
+                    what = _IN_WORDS.get(name, name)
+                    problems.add(f"{where}: {what}", _brief(old[name]), expected, remedy)
 
 
 def read_manifest(path: pathlib.Path) -> Manifest:

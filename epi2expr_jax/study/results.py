@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.files import only_writer, read_json, whole_folder, write_json
+from epi2expr_jax.files import only_writer, read_sealed, whole_folder, write_sealed
 from epi2expr_jax.training.checkpoint import files_sha256
 
 
@@ -56,7 +56,7 @@ def _publish(staged: pathlib.Path, record: pathlib.Path, about: dict[str, Any]) 
     folder = record.parent
     before = _sums(record) if record.is_file() else {}
     sums = {path.name: files_sha256(path) for path in sorted(staged.iterdir())}
-    write_json(record, about | {"files": None}, sort_keys=False)
+    write_sealed(record, about | {"files": None})
     stale = {name for name in before.keys() - sums.keys() if _is(folder / name, before[name])}
     for name in stale | sums.keys():
         old = folder / name
@@ -67,7 +67,7 @@ def _publish(staged: pathlib.Path, record: pathlib.Path, about: dict[str, Any]) 
         if name in sums:
             (staged / name).replace(old)
     staged.rmdir()
-    write_json(record, about | {"files": sums}, sort_keys=False)
+    write_sealed(record, about | {"files": sums})
 
 
 def _is(path: pathlib.Path, expected: str) -> bool:
@@ -88,7 +88,7 @@ def _sums(record: pathlib.Path) -> dict[str, str]:
 
 
 def _read(record: pathlib.Path) -> dict[str, Any]:
-    return read_json(record, f"record of experiments.{record.stem}", _again(record))
+    return read_sealed(record, f"record of experiments.{record.stem}", _again(record))
 
 
 def _again(record: pathlib.Path) -> str:

@@ -4,9 +4,10 @@
 Nothing else reads them: whoever adds a table to the report adds it here.
 """
 
+import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from epi2expr_jax.genome import listing
 from epi2expr_jax.scores import across_cells, comparison, ranking
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.study import results
-from epi2expr_jax.training.checkpoint import files_sha256, read_card
+from epi2expr_jax.training.checkpoint import files_sha256, read_card, read_finished
 
 TOLERANCE = 1e-4  # of numbers made again, relative above 1
 
@@ -210,6 +211,26 @@ def require(run_dir: pathlib.Path) -> None:
                     expected = f"what experiments.{table.program} writes"
                     path, remedy = str(run_dir / table.path), table.remedy(run_dir)
                     problems.add(path, "no such file", expected, remedy)
+
+
+@contextlib.contextmanager
+def steady(run_dir: pathlib.Path) -> Iterator[dict[str, Any]]:
+    """Refuse what was made, while inside, of tables that another program was replacing.
+
+    Yields:
+        The run card.
+
+    Raises:
+        InputError: at the end, naming what has changed.
+    """
+    card = read_finished(run_dir)
+    before = checksums(run_dir, card)
+    yield card
+    now = checksums(run_dir, card)
+    if changed := sorted(n for n in before.keys() | now.keys() if before.get(n) != now.get(n)):
+        found = f"files that changed while they were read ({listing(changed)})"
+        remedy = "wait until the program that writes them has ended, then run this command again"
+        raise InputError(str(run_dir), found, "files that stay as they are", remedy)
 
 
 def checksums(run_dir: pathlib.Path, card: dict[str, Any]) -> dict[str, str]:

@@ -8,7 +8,6 @@ import contextlib
 import functools
 import hashlib
 import importlib.metadata
-import json
 import logging
 import os
 import pathlib
@@ -25,7 +24,7 @@ import tensorstore as ts
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.files import read_json, sha256, whole_folder, write_failed, write_json
+from epi2expr_jax.files import read_sealed, sha256, whole_folder, write_failed, write_sealed
 from epi2expr_jax.genome import listing
 from epi2expr_jax.models.weights import flatten
 from epi2expr_jax.store.arrays import CONTEXT
@@ -226,14 +225,7 @@ def files_sha256(path: pathlib.Path) -> str:
 
 def write_card(run_dir: pathlib.Path, card: dict[str, Any]) -> None:
     """Write the run card, whole or not at all."""
-    content = json.loads(json.dumps({"version": RUN_CARD_VERSION, **card}))
-    content.pop("sha256", None)
-    sealed = {**content, "sha256": _card_sha256(content)}
-    write_json(run_dir / RUN_CARD, sealed, sort_keys=False)  # people read it from the top
-
-
-def _card_sha256(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    write_sealed(run_dir / RUN_CARD, {"version": RUN_CARD_VERSION, **card})
 
 
 def read_card(run_dir: str | os.PathLike) -> dict[str, Any]:
@@ -243,7 +235,8 @@ def read_card(run_dir: str | os.PathLike) -> dict[str, Any]:
         InputError: if there is none, or one that is damaged or of another version.
     """
     path = pathlib.Path(run_dir) / RUN_CARD
-    card = read_json(path, "run card", "check --run: a folder made by experiments.train")
+    remedy = "check --run: a folder made by experiments.train; or copy the run again"
+    card = read_sealed(path, "run card", remedy)
     if card.get("version") != RUN_CARD_VERSION:
         raise InputError(
             str(path),
@@ -251,13 +244,6 @@ def read_card(run_dir: str | os.PathLike) -> dict[str, Any]:
             f"version {RUN_CARD_VERSION}",
             "use the version of epi2expr_jax that made it",
         )
-    written = card.pop("sha256", None)  # cards of older versions have none
-    if written not in (None, _card_sha256(card)):
-        found, remedy = (
-            "a run card that has changed",
-            "copy the run again, or delete and retrain it",
-        )
-        raise InputError(str(path), found, "the run card as it was written", remedy)
     with fields_named(run_dir):
         for name, kind in _FIELDS.items():
             if not isinstance(card.get(name, kind()), kind):

@@ -1,10 +1,14 @@
 """What `experiments.verify` found in a run directory, and whether the same is still there."""
 
+import contextlib
 import dataclasses
 import pathlib
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.files import read_json
+from epi2expr_jax.files import read_sealed
+from epi2expr_jax.predict.training_store import find_store
+from epi2expr_jax.store.manifest import LEAST_VERSION
+from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study import tables
 from epi2expr_jax.training import checkpoint
 
@@ -33,12 +37,27 @@ class Certificate:
     """The claims of a verify.json.
 
     Attributes:
-        changed: files that are not as they were when they were checked, or are new or gone. With
-            any, the claims prove nothing.
+        changed: files that are not as they were when they were checked, or are new or gone, and
+            "the store" if it is another. With any, the claims prove nothing.
+        without_store: whether the store is not where it was, and so was not compared.
     """
 
     claims: tuple[Claim, ...]
     changed: tuple[str, ...]
+    without_store: bool = False
+
+
+def store_now(path: pathlib.Path) -> str:
+    """What tells the contents of a store from any others, without reading slabs whole."""
+    try:
+        store = WindowStore.open(path)
+        if store.manifest.version > LEAST_VERSION:
+            for cell, assay in store.manifest.tracks:
+                for name in store.slabs.parts(cell):
+                    store.slabs.require_own(name, cell, assay)
+        return store.checksum()
+    except InputError:
+        return "damaged"
 
 
 def read_certificate(run_dir: pathlib.Path) -> Certificate | None:
@@ -50,12 +69,17 @@ def read_certificate(run_dir: pathlib.Path) -> Certificate | None:
     path, remedy = run_dir / CERTIFICATE, f"python -m experiments.verify --run={run_dir}"
     if not path.exists():
         return None
-    content = read_json(path, "certificate", remedy)
+    content = read_sealed(path, "certificate", remedy)
     try:
         claims = tuple(Claim(**claim) for claim in content["claims"])
         then = dict(content.get("files", {}))  # version 0.1 named none
-    except (KeyError, TypeError, ValueError):
+        then["the store"] = content.get("store", {}).get("sha256")
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise InputError(str(path), "another kind of JSON", "a certificate", remedy) from None
-    now = tables.checksums(run_dir, checkpoint.read_finished(run_dir))
+    card, store = checkpoint.read_finished(run_dir), None
+    with contextlib.suppress(InputError):
+        store = find_store(run_dir, {**card, **content})
+    now = tables.checksums(run_dir, card)
+    now["the store"] = store_now(store) if store else then["the store"]
     changed = [name for name in now.keys() | then.keys() if now.get(name) != then.get(name)]
-    return Certificate(claims, tuple(sorted(changed)))
+    return Certificate(claims, tuple(sorted(changed)), store is None)

@@ -1,11 +1,13 @@
 import dataclasses
 import gzip
+import hashlib
 import pathlib
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from data_prep import import_window_counts
 from data_prep.import_window_counts import ImportConfig, import_store, read_counts
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import only_writer
@@ -63,6 +65,24 @@ def test_one_writer_and_the_same_expression(config):
     table = pathlib.Path(config.expression)
     table.write_text(table.read_text().replace("1.5", "1.6"))
     with pytest.raises(InputError, match="other expression than"):
+        import_store(config)
+
+
+def test_counts_that_change_are_others_also_while_they_are_read(config, monkeypatch):
+    path = pathlib.Path(config.counts[0])
+    before = path.read_text()
+
+    def changed(name, *given):
+        found = read_counts(name, *given)
+        path.write_text(before.replace("_1,", "_1,9", 1))
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(import_window_counts, "read_counts", changed)
+        store = import_store(config)
+    (source, _) = store.slab_record("E003", "K4")["sources"]
+    assert source["sha256"] == hashlib.sha256(before.encode()).hexdigest()
+    with pytest.raises(InputError, match="sha256 of genes, expression and counts"):
         import_store(config)
 
 

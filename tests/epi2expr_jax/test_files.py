@@ -229,6 +229,18 @@ with only_writer(sys.argv[1]):
 """
 
 
+def test_json_that_knows_its_checksum_comes_back_or_is_refused(tmp_path):
+    path, content = tmp_path / "a.json", {"b": 1, "a": {"1": [2.5, None]}}
+    files.write_sealed(path, content | {"a": {1: (2.5, None)}})
+    assert files.read_sealed(path, "record", "write it again") == content
+    assert list(json.loads(path.read_text())) == ["b", "a", "sha256"]
+    path.write_text(path.read_text().replace("2.5", "2.4"))
+    with pytest.raises(InputError, match="a record that was changed after it was written"):
+        files.read_sealed(path, "record", "write it again")
+    path.write_text(json.dumps(content))  # as older versions wrote it
+    assert files.read_sealed(path, "record", "") == content
+
+
 def test_one_process_writes_and_the_next_is_told_who(tmp_path):
     place = tmp_path / "new" / "depth.parquet"
     command = [sys.executable, "-c", HOLD, place]

@@ -13,11 +13,13 @@ import pytest
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import write_csv
+from epi2expr_jax.predict.training_store import places
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.study import tables
 from epi2expr_jax.training import checkpoint
 from experiments import report
+from experiments.cli.certificate import store_now
 from experiments.figures.style import number
 from experiments.report import write_report
 from tests.experiments.made_up import COMMAND
@@ -321,6 +323,30 @@ def test_results_of_two_evaluations_are_refused(study, tmp_path):
     assert (run_dir / "report.html").read_text() == page
 
 
+def test_results_that_are_replaced_while_they_are_read_are_refused(study, tmp_path, monkeypatch):
+    run_dir = shutil.copytree(study[0], tmp_path / "run")
+    page = (run_dir / "report.html").read_bytes()
+
+    def meanwhile(*_):
+        (run_dir / "calls.csv").write_text("another evaluation\n")
+
+    monkeypatch.setattr(report, "_export", meanwhile)
+    with pytest.raises(InputError, match=r"changed while they were read \(calls\.csv\)"):
+        write_report(run_dir)
+    assert (run_dir / "report.html").read_bytes() == page
+
+
+def test_names_of_genes_come_from_a_store_that_is_whole(study, tmp_path):
+    run_dir = shutil.copytree(study[0], tmp_path / "run")
+    card = checkpoint.read_card(run_dir)
+    store = shutil.copytree(card["store"]["path"], tmp_path / "store")
+    checkpoint.write_card(run_dir, card | {"store": card["store"] | places(store, run_dir)})
+    genes = pd.read_parquet(store / "genes.parquet")
+    genes.assign(name=genes["name"][::-1].to_numpy()).to_parquet(store / "genes.parquet")
+    with pytest.raises(InputError, match=r"genes\.parquet.*differ from the recorded checksum"):
+        write_report(run_dir)
+
+
 def test_what_was_verified_is_told_claim_by_claim(study, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "_export", lambda *_: None)
     run_dir = shutil.copytree(study[0], tmp_path / "run")
@@ -330,7 +356,8 @@ def test_what_was_verified_is_told_claim_by_claim(study, tmp_path, monkeypatch):
         {"name": "quality", "holds": None, "found": "not computed again (--quick)"},
         {"name": "scores", "holds": False, "found": "r of DNase"},
     ]
-    content = {"claims": claims, "files": tables.checksums(run_dir, card)}
+    store = card["store"] | {"sha256": store_now(pathlib.Path(card["store"]["path"]))}
+    content = {"claims": claims, "files": tables.checksums(run_dir, card), "store": store}
     (run_dir / "verify.json").write_text(json.dumps(content))
     text = plain(write_report(run_dir).read_text())
     assert "splits holds (5 folds)" in text

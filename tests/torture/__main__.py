@@ -2,6 +2,7 @@
 
     python -m tests.torture                           some 1,500 trials, an hour on two cores
     python -m tests.torture --trials=100 --seed=3
+    python -m tests.torture --minutes=20                   as many as that
     python -m tests.torture --commands=train,evaluate --faults="bit flipped,KILL"
     python -m tests.torture --only=17                 one trial of those, its output shown
 
@@ -15,6 +16,7 @@ import collections
 import json
 import os
 import pathlib
+import re
 import shutil
 import sys
 import tempfile
@@ -34,11 +36,12 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--trials", type=int, default=1600, help="how many to draw")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
-    parser.add_argument("--only", type=int, help="one of them, by its number")
+    parser.add_argument("--only", default="", help="some of them, by number")
     parser.add_argument("--commands", default="", help="these alone, and what they need")
     parser.add_argument("--faults", default="", help="these alone")
     parser.add_argument("--at_once", type=int, default=2, help="trials under way at once")
-    parser.add_argument("--keep", help="folder to keep the output of failures in")
+    parser.add_argument("--minutes", type=float, default=60, help="begin no trial after so many")
+    parser.add_argument("--keep", help="folder for the output of failures, and a line a trial")
     return parser.parse_args()
 
 
@@ -95,7 +98,8 @@ def main() -> int:
             [name for name in arguments.commands.split(",") if name],
             [name for name in arguments.faults.split(",") if name],
         )
-        trials = [trial for trial in trials if arguments.only in (None, trial.number)]
+        only = [int(number) for number in arguments.only.split(",") if number]
+        trials = [trial for trial in trials if not only or trial.number in only]
         outcomes = _run(Bench(workshop, arguments.seed), trials, arguments, keep)
     except Become:
         raise  # a child: nothing of the parent is its own
@@ -117,19 +121,20 @@ def main() -> int:
 def _run(bench, trials, arguments, keep):
     workshop = bench.shop
     waiting, under_way, outcomes = list(reversed(trials)), [], []
+    end = time.monotonic() + 60 * arguments.minutes
+    keep.mkdir(exist_ok=True)
     while waiting or under_way:
+        if time.monotonic() > end:
+            waiting.clear()
         while waiting and len(under_way) < arguments.at_once:
             trial = waiting.pop()
             under_way.append([trial, bench.run(trial), None])
         for entry in list(under_way):
             trial, steps, child = entry
             if child is not None:
-                if not child.poll():
-                    if time.monotonic() - child.began > HANG_S:
-                        child.wait(0)
-                    else:
-                        continue
-                child.wait(HANG_S)
+                if not child.poll() and not child.stuck(HANG_S):
+                    continue
+                child.wait(0)
                 workshop.processor += child.ended.cpu
             try:
                 entry[2] = next(steps)
@@ -143,9 +148,11 @@ def _run(bench, trials, arguments, keep):
 
 def _tell(trial, outcome, done, count, keep, workshop) -> None:
     logs = sorted((workshop.folder / "logs").glob(f"trial{trial.number}.*"))
+    line = {**vars(trial), "command": trial.command.name, **vars(outcome)}
+    with open(keep / "trials.jsonl", "a") as file:
+        print(json.dumps(line | {"came_to": outcome.kind, "kind": trial.kind}), file=file)
     if outcome.kind in BAD:
         print(f"[{done}/{count}] {outcome.kind.upper()} {trial}: {outcome.why[-400:]}", flush=True)
-        keep.mkdir(exist_ok=True)
         for log in logs:
             shutil.copyfile(log, keep / log.name)
     elif done % 50 == 0 or count < 3:
@@ -156,23 +163,39 @@ def _tell(trial, outcome, done, count, keep, workshop) -> None:
         log.unlink()
 
 
+_GROUPS = {
+    "doctor|build_store": "build",
+    "download|depth|bin_bigwigs": "tracks",
+    "import_": "import",
+    "plan|train|sweep|select": "train",
+    "evaluate|verify": "evaluate, verify",
+    "report": "report",
+    "convert": "convert",
+}
+_SHORT = {"finished_equal": "=", "resumed_equal": "r", "refused": "w", "unproved": "?"}
+
+
+def _group(name: str) -> str:
+    found = (group for start, group in _GROUPS.items() if re.match(start, name))
+    return next(found, "studies")
+
+
 def _print_table(outcomes) -> None:
-    """Fault by command, and what came of it: `equal refused unproved` or the bad ones by name."""
-    kinds = sorted({trial.kind for trial, _ in outcomes})
+    """Fault by group of commands, and what came of it, in Markdown; what is bad by its name."""
     by = collections.defaultdict(collections.Counter)
     for trial, outcome in outcomes:
-        by[trial.kind, trial.command.name][outcome.kind] += 1
-    short = {"finished_equal": "=", "resumed_equal": "r", "refused": "w", "unproved": "?"}
-    names = list(dict.fromkeys(trial.command.name for trial, _ in outcomes))
-    print("\nfault × command: = finished equal, r resumed equal, w refused in words, ? unproved")
-    for name in names:
-        print(f"  {name}")
-        for kind in kinds:
-            counts = by[kind, name]
-            if counts:
-                cells = [f"{counts[o]}{short.get(o, f' {o.upper()}')}"
-                         for o in [*OUTCOMES, "unproved"] if counts[o]]  # fmt: skip
-                print(f"    {kind:<20} {' '.join(cells)}")
+        by[trial.kind, _group(trial.command.name)][outcome.kind] += 1
+    groups = [*dict.fromkeys(_GROUPS.values()), "studies"]
+    groups = [group for group in groups if any(g == group for _, g in by)]
+    print("\n= finished equal, r resumed equal, w refused in words, ? fault did not take hold\n")
+    print("| fault |", " | ".join(groups), "|")
+    print("|---|" + "---|" * len(groups))
+    for kind in dict.fromkeys(kind for kind, _ in sorted(by)):
+        cells = [
+            " ".join(f"{n}{_SHORT.get(o, ' ' + o.upper())}" for o, n in sorted(by[kind, g].items()))
+            for g in groups
+        ]
+        print(f"| {kind} |", " | ".join(cells), "|")
 
 
 if __name__ == "__main__":

@@ -101,8 +101,8 @@ COMMANDS = (
         "--eqtls=eqtl/eqtls.tsv.gz --background=eqtl/tested.parquet --assembly=genome "
         "--permutations=19", "run eqtl"),
     _of("report", "experiments.report --run=run", "run small.zarr"),
-    _of("report, compare", "experiments.report --run=run --compare=classes",
-        "run classes small.zarr"),
+    _of("report, compare", "experiments.report --run=run --compare=shared",
+        "run shared small.zarr"),
     _of("sweep", "experiments.sweep --store=distal.zarr --model=promoter_cnn --width=0.02 "
         f"{_TINY} --run=sweep --assays=all --cells=E003 --windows=6000,20000", "distal.zarr", True),
     _of("select", f"experiments.select {_CNN} --run=select --cells=E003 --most=1", "small.zarr",
@@ -110,6 +110,7 @@ COMMANDS = (
     _of("convert, out", "experiments.convert --run=distal --out=mine.pt", "distal"),
     _of("convert, in", "experiments.convert --checkpoint=mine.pt --out=published --cell=E003 "
         f"{_MARKS}", "mine.pt"),
-    _of("perturb, imported", "experiments.attribution --run=published --store=distal.zarr",
-        "published distal.zarr"),
+    # No command predicts with published weights; Python does.
+    _of("predict, imported", "tests.torture.outcome published npy.zarr predicted.csv",
+        "published npy.zarr"),
 )  # fmt: skip

@@ -109,7 +109,7 @@ LIMITS = {
         lambda draw: draw.choice([0, 100, 1000, 5000, 20_000, 80_000]),
         _write,
     ),
-    "handles": Limit(resource.RLIMIT_NOFILE, lambda draw: draw.choice([12, 16, 24, 40]), _open),
+    "handles": Limit(resource.RLIMIT_NOFILE, lambda draw: draw.choice([12, 40, 128, 128]), _open),
     "memory": Limit(
         resource.RLIMIT_DATA,
         lambda draw: _used() + (draw.choice([64, 128, 256, 512]) << 20),

@@ -36,10 +36,14 @@ def _digest(path: pathlib.Path, folder: pathlib.Path) -> str:
     content = path.read_bytes()
     if path.suffix == ".json":
         with contextlib.suppress(ValueError):  # damaged: as it is
-            content = json.dumps(_steady(json.loads(content)), sort_keys=True).encode()
+            read = _steady(json.loads(content))
+            if isinstance(read, dict):
+                read.pop("sha256", None)  # of all else, times too
+            content = json.dumps(read, sort_keys=True).encode()
     if path.suffix == ".svg":
         content = re.sub(rb"<dc:date>.*?</dc:date>", b"", content)
-    content = content.replace(str(folder).encode(), b".")
+    # The folder, and that of the command whose results it was given.
+    content = re.sub(re.escape(str(folder.parent)).encode() + rb"/\w+", b".", content)
     return hashlib.sha256(content).hexdigest()
 
 
@@ -51,15 +55,31 @@ def _steady(content):
 
 
 def run() -> None:
-    """Print a digest of the weights of a run, or of every run below a folder."""
+    """As a program: what a run, or every run below a folder, has learned.
+
+    With a store and a file, writes what it predicts there; else prints a digest of the weights.
+    """
     import jax
     import numpy as np
 
+    from epi2expr_jax.errors import exit_on_bad_input
+    from epi2expr_jax.files import write_csv
     from epi2expr_jax.predict.loading import load
 
-    digest = hashlib.sha256()
-    for card in sorted(pathlib.Path(sys.argv[1]).rglob("run_card.json")):
-        for member in load(card.parent).members:
-            for leaf in jax.tree.leaves(member.weights):
-                digest.update(np.ascontiguousarray(leaf).tobytes())
-    print(digest.hexdigest())
+    folder, *more = sys.argv[1:]
+    with exit_on_bad_input():
+        if more:
+            store, place = more
+            predicted = load(folder).predict(store, include_seen=True)
+            write_csv(place, predicted.to_series().rename("predicted").reset_index())
+            return
+        digest = hashlib.sha256()
+        for card in sorted(pathlib.Path(folder).rglob("run_card.json")):
+            for member in load(card.parent).members:
+                for leaf in jax.tree.leaves(member.weights):
+                    digest.update(np.ascontiguousarray(leaf).tobytes())
+        print(digest.hexdigest())
+
+
+if __name__ == "__main__":
+    run()

@@ -99,6 +99,7 @@ class Child:
 
     def __init__(self, pid: int, log: pathlib.Path):
         self.pid, self.log, self.began, self.ended = pid, log, time.monotonic(), None
+        self._used, self._moved = 0.0, self.began
 
     def poll(self) -> Ended | None:
         """How it ended, if it has."""
@@ -109,6 +110,15 @@ class Child:
                 seconds = time.monotonic() - self.began
                 self.ended = Ended(code, seconds, used.ru_utime + used.ru_stime)
         return self.ended
+
+    def stuck(self, limit: float) -> bool:
+        """Whether it has computed for so many seconds, or done nothing for as many."""
+        with contextlib.suppress(OSError, IndexError):
+            fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+            used = sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+            if used > self._used + 0.1:
+                self._used, self._moved = used, time.monotonic()
+        return self._used > limit or time.monotonic() - self._moved > limit
 
     def wait(self, limit: float) -> Ended:
         """Until it ends, or is killed at the limit."""

@@ -20,7 +20,7 @@ from tests.torture.process import Child, probe
 from tests.torture.workshop import HANG_S, Workshop, bad, refused
 
 _IN_SIGNAL = {"KILL": -9, "TERM": 143, "Ctrl-C": 130}
-_SOON_S = {"KILL": 5, "TERM": 60, "Ctrl-C": 12}  # on a busy machine
+_SOON_S = {"KILL": 5, "TERM": 60, "Ctrl-C": 12}  # with as many trials at once as cores
 OWN = "own result "  # before the damage to what the command made itself, earlier
 KILLED = "killed, then "  # before the damage to what a killed command left
 
@@ -153,11 +153,12 @@ class Bench:
         took = time.monotonic() - told
         if found := bad(child.ended, child.text(), killed=trial.kind == "KILL"):
             return found
-        if took > _SOON_S[trial.kind]:
+        if took > _SOON_S[trial.kind] * max(1, os.getloadavg()[0] / (os.cpu_count() or 1)):
             return Outcome("hang", f"{took:.1f} s until it ended")
         if child.ended.status not in (0, _IN_SIGNAL[trial.kind]):
             return Outcome("traceback", f"status {child.ended.status}: {child.text()[-300:]}")
-        return (yield from self._again(trial, place))
+        again = yield from self._again(trial, place)
+        return dataclasses.replace(again, why=f"{took:.1f} s until it ended; {again.why}")
 
     def _limited(self, trial: Trial, place: pathlib.Path, draw: random.Random) -> Waiting:
         limit = faults.LIMITS[trial.kind]

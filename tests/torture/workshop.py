@@ -63,7 +63,8 @@ class Workshop:
         """
         self.base.mkdir(parents=True)
         for command in self.commands:
-            places = [self.after(command), self.folder / "twice"]
+            # Elsewhere than what is kept, so that no trial finds a store by its absolute path.
+            places = [self.folder / "once", self.folder / "twice"]
             self._gather(command, self.before(command))
             for place in places:
                 self.copy(command, place)
@@ -77,14 +78,16 @@ class Workshop:
                 now = digests(place).items()
                 found.append({name: digest for name, digest in now if before.get(name) != digest})
             one = Undisturbed(children[0].ended.seconds)
-            self._keep(self.after(command), found[0])
+            self._keep(places[0], found[0])
             if command.name == "simulate":
                 inputs.write(self.base, url)
             if command.trains:
-                weighed = self.weigh(command, self.after(command))
+                weighed = self.weigh(command, places[0])
                 yield weighed
                 one.weights = _last(weighed)
             shutil.rmtree(places[1])
+            self.after(command).parent.mkdir(exist_ok=True)
+            places[0].rename(self.after(command))
             one.made = [*found[0]]
             one.results = {k: v for k, v in found[0].items() if found[1].get(k) == v}
             self.undisturbed[command.name] = one

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import write_sealed
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.training import checkpoint
@@ -114,7 +115,7 @@ def test_a_damaged_card_is_refused(save, tmp_path):
     path.write_text(text[: len(text) // 2])
     with pytest.raises(InputError, match="no readable run card"):
         load(path.parent)
-    path.write_text(text.replace('"version": 1', '"version": 99'))
+    write_sealed(path, json.loads(text) | {"version": 99})
     with pytest.raises(InputError, match="run card version 99; expected version 1"):
         load(path.parent)
     with pytest.raises(InputError, match="check --run"):
@@ -151,7 +152,7 @@ def test_what_has_changed_since_it_was_written_is_refused(save):
         path.write_bytes(whole)
     path = run_dir / checkpoint.RUN_CARD
     path.write_text(path.read_text().replace('"deviation": 1.0', '"deviation": 1.5'))
-    with pytest.raises(InputError, match="a run card that has changed"):
+    with pytest.raises(InputError, match="a run card that was changed"):
         load(run_dir)
 
 

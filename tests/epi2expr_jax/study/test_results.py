@@ -119,6 +119,14 @@ def test_a_damaged_record_is_refused(tmp_path, text):
     assert results.found(tmp_path / "a.csv", PROGRAM)
 
 
+def test_a_record_that_was_changed_is_refused(tmp_path):
+    write(tmp_path, "DNase", "a.csv")
+    record = tmp_path / f"{PROGRAM}.json"
+    record.write_text(record.read_text().replace("DNase", "DNasf"))
+    with pytest.raises(InputError, match=r"record .* that was changed after"):
+        results.record_of(tmp_path, PROGRAM)
+
+
 def test_a_record_removes_nothing_outside_of_its_folder(tmp_path):
     (tmp_path / "precious.txt").write_text("kept")
     out = tmp_path / "out"
@@ -126,7 +134,7 @@ def test_a_record_removes_nothing_outside_of_its_folder(tmp_path):
     record = out / f"{PROGRAM}.json"
     content = json.loads(record.read_text())
     content["files"] |= {"../precious.txt": "0", str(tmp_path / "precious.txt"): "0"}
-    record.write_text(json.dumps(content))
+    files.write_sealed(record, content)
     write(out, "DNase", "a.csv")
     assert (tmp_path / "precious.txt").read_text() == "kept"
 
@@ -164,7 +172,7 @@ def test_a_record_makes_nothing_else_be_removed(tmp_path, name):
     record = out / f"{PROGRAM}.json"
     content = json.loads(record.read_text())
     content["files"][name] = "0" * 64
-    record.write_text(json.dumps(content))
+    files.write_sealed(record, content)
     write(out, "H3K4me3", "a.csv")
     assert (tmp_path / "outside.txt").read_text() == "precious"
     assert (out / "weights").read_text() == "of the training"

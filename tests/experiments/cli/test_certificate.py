@@ -6,6 +6,8 @@ import shutil
 import pytest
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import write_sealed
+from epi2expr_jax.predict.training_store import places
 from epi2expr_jax.study import tables
 from epi2expr_jax.training import checkpoint
 from experiments.cli.certificate import CERTIFICATE, Claim, read_certificate
@@ -43,6 +45,28 @@ def test_it_names_every_file_that_changes_goes_or_comes(run_dir):
     assert read_certificate(run_dir).changed == ("across_cells.csv", "metrics.parquet")
 
 
+def test_it_is_of_a_store_too(run_dir, tmp_path):
+    before = json.loads((run_dir / CERTIFICATE).read_text())
+    store = shutil.copytree(before["store"]["path"], tmp_path / "store.zarr")
+    assert not read_certificate(run_dir).without_store
+    of_copy = before["store"] | places(store, run_dir)
+    write_sealed(run_dir / CERTIFICATE, before | {"store": of_copy})
+    assert read_certificate(run_dir).changed == ()
+    shards = sorted(path for path in (store / "signal/c").rglob("*") if path.is_file())
+    shutil.copyfile(shards[0], shards[-1])
+    assert read_certificate(run_dir).changed == ("the store",)
+    shutil.rmtree(store)
+    gone = read_certificate(run_dir)
+    assert (gone.changed, gone.without_store) == ((), True)
+
+
+def test_one_that_was_changed_is_refused(run_dir):
+    text = (run_dir / CERTIFICATE).read_text()
+    (run_dir / CERTIFICATE).write_text(text.replace('"holds": true', '"holds": null', 1))
+    with pytest.raises(InputError, match="changed after it was written"):
+        read_certificate(run_dir)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"claims": 3}', '{"claims": [{"a": 1}]}'])
 def test_a_damaged_one_is_refused(run_dir, text):
     (run_dir / CERTIFICATE).write_text(text)
@@ -53,7 +77,7 @@ def test_a_damaged_one_is_refused(run_dir, text):
 def test_one_of_version_0_1_names_no_files_and_proves_nothing(run_dir):
     content = json.loads((run_dir / CERTIFICATE).read_text())
     del content["files"]
-    (run_dir / CERTIFICATE).write_text(json.dumps(content))
+    write_sealed(run_dir / CERTIFICATE, content)
     assert "predictions.parquet" in read_certificate(run_dir).changed
     (run_dir / CERTIFICATE).unlink()
     assert read_certificate(run_dir) is None

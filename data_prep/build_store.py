@@ -51,7 +51,7 @@ from data_prep.work.sources import (
     with_mirrors,
 )
 from data_prep.work.transfer import Limits, fetch
-from epi2expr_jax.errors import InputError, Problems, collect
+from epi2expr_jax.errors import InputError, Problems, collect, describe
 from epi2expr_jax.files import file_record, only_writer, read_parquet, sha256, write_parquet
 from epi2expr_jax.genome import WindowSpec, listing, window_bounds
 from epi2expr_jax.program import start
@@ -86,6 +86,8 @@ def _build(
 ) -> WindowStore:
     inputs = examine(config)
     print(summary(inputs))
+    if inputs.read.doubts:
+        print(describe(inputs.read.doubts))
     manifest = inputs.manifest()
     path = pathlib.Path(config.store)
     checking = functools.partial(tqdm, desc="checking", unit="track", disable=None)
@@ -191,7 +193,12 @@ def _declare(inputs: BuildInputs, manifest: Manifest, client: Client) -> WindowS
         genes, expression = genes[keep], expression[:, keep]
     manifest = dataclasses.replace(manifest, left_out=left_out)
     store = WindowStore.create(
-        inputs.config.store, manifest, genes, expression, contacts=inputs.contacts
+        inputs.config.store,
+        manifest,
+        genes,
+        expression if manifest.expression_unit else None,
+        inputs.contacts,
+        expression == 1 if manifest.given_labels else None,
     )
     shutil.rmtree(_coverage_folder(inputs.config.store), ignore_errors=True)
     return store

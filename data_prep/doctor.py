@@ -76,6 +76,7 @@ class Diagnosis:
                 "assays": len(sheet.assays),
                 "genes": len(self.inputs.genes),
                 "left_out": self.inputs.left_out,
+                "expression_unit": self.inputs.read.unit,
                 **needs,
             }
         return content

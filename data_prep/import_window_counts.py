@@ -20,10 +20,12 @@ from absl import flags
 from jaxtyping import Float32
 from tqdm import tqdm
 
+from data_prep.checks.build_inputs import define_expression_unit
+from data_prep.checks.join_expression import each_gene_once
 from data_prep.formats.annotation import digest_genes, read_genes
 from data_prep.formats.assembly import load_assembly
 from data_prep.formats.expression import read_expression
-from epi2expr_jax.errors import InputError, collect
+from epi2expr_jax.errors import InputError, collect, describe
 from epi2expr_jax.files import file_record, only_writer, opened
 from epi2expr_jax.genome import (
     gene_order,
@@ -46,7 +48,8 @@ MARKS = ("H3K4me1", "H3K4me3", "H3K9me3", "H3K27me3", "H3K36me3")
 def define_flags() -> None:
     """The flags of this program."""
     flags.DEFINE_list("counts", [], "CSV files of counts, CELL.anything.csv, gzipped or not.")
-    flags.DEFINE_string("expression", None, "Expression table: gene ids, and a column a cell.")
+    flags.DEFINE_string("expression", None, "Expression table: genes, and a column a cell.")
+    define_expression_unit()
     flags.DEFINE_string("genes", None, "GTF or table of genes: chromosome, TSS and strand.")
     flags.DEFINE_string("store", None, "Folder of the window store to make.")
     flags.DEFINE_list("assays", list(MARKS), "The marks of the columns, in their order.")
@@ -65,6 +68,7 @@ class ImportConfig:
     assays: tuple[str, ...] = MARKS
     assembly: str = "hg19"
     bin_bp: int = 100
+    expression_unit: str = "auto"
 
     @classmethod
     def from_flags(cls) -> "ImportConfig":
@@ -156,15 +160,18 @@ def _import(config: ImportConfig) -> WindowStore:
                 found = f"genes in several files ({listing(twice)})"
                 problems.add(f"--counts of {cell}", found, "each once", "leave one out")
         with problems.part():
-            expression = read_expression(config.expression, list(files), problems)
+            unit = config.expression_unit
+            expressed = read_expression(config.expression, list(files), problems, unit)
         assembly = load_assembly(config.assembly)
         annotated = read_genes(config.genes, chrom_sizes=assembly.chrom_sizes)
 
+    expressed, odd = each_gene_once(expressed, annotated, config.expression)
+    print("\n".join([*expressed.notes, describe(expressed.doubts)]).rstrip())
     of_cell = {cell: [gene for ids, _ in parts for gene in ids] for cell, parts in read.items()}
     everywhere = set.intersection(*map(set, of_cell.values()))
     anywhere = set.union(*map(set, of_cell.values()))
     known = everywhere & set(annotated.gene_id)
-    values = expression.reindex(sorted(known))
+    values = expressed.table.reindex(sorted(known))
     whole = set(values.index[values.notna().all(axis=1)])
     genes = annotated[annotated.gene_id.isin(list(whole))]
     genes = genes.iloc[gene_order(genes.chrom, genes.tss)].reset_index(drop=True)
@@ -179,15 +186,21 @@ def _import(config: ImportConfig) -> WindowStore:
         "not in every cell": len(anywhere - everywhere),
         "not in the annotation": len(everywhere - known),
         "expression missing in a cell": len(known - whole),
+        **odd,
     }
     manifest = _manifest(config, files, assembly, genes, bins.pop(), left_out, records)
-    table = np.ascontiguousarray(expression.loc[genes.gene_id].to_numpy(np.float32).T)
+    manifest = dataclasses.replace(
+        manifest, expression_unit=expressed.unit, given_labels=expressed.labels
+    )
+    table = np.ascontiguousarray(expressed.table.loc[genes.gene_id].to_numpy(np.float32).T)
     path = pathlib.Path(config.store)
     store = resume(path, manifest)
     if store and not np.array_equal(store.read_expression(list(files)), table):
         found, remedy = f"other expression than that of {path}", "give another --store"
         raise InputError(config.expression, found, "the table it was begun with", remedy)
-    store = store or WindowStore.create(path, manifest, genes, table)
+    labels = table == 1 if expressed.labels else None
+    given = None if expressed.labels else table
+    store = store or WindowStore.create(path, manifest, genes, given, labels=labels)
     for cell, assay in store.missing_slabs():
         counts = np.concatenate([counts for _, counts in read[cell]])
         rows = pd.Index(of_cell[cell]).get_indexer(pd.Index(genes.gene_id))

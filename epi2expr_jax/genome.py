@@ -113,8 +113,11 @@ def match_chromosomes(wanted: Iterable[str], available: Iterable[str]) -> dict[s
 
 
 def strip_version(gene_id: str) -> str:
-    """`ENSG00000116213.10` as `ENSG00000116213`; only Ensembl ids carry such versions."""
-    return re.sub(r"^(ENS[A-Z]*\d+)\.\d+(_PAR_Y)?$", r"\1\2", gene_id)
+    """`ENSG00000116213.10` as `ENSG00000116213`; only Ensembl ids carry such versions.
+
+    Those that GENCODE has lifted to hg19 have two (`.10_4`); copies on chrY stay apart (`_PAR_Y`).
+    """
+    return re.sub(r"^(ENS[A-Z]*\d+)\.\d+(?:_\d+)?(_PAR_Y)?$", r"\1\2", gene_id)
 
 
 def window_bounds(tss: np.ndarray, window_bp: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What the signal of a track measures, and the transform that suits it. Needs no JAX."""
+"""What signal and expression measure, and the transform that suits a track. Needs no JAX."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -19,3 +19,18 @@ UNIT_TRANSFORM: Mapping[str, str] = MappingProxyType(
 def transform_of(asked: str, unit: str) -> str:
     """The name of a transform: as asked for, or for `auto` that of the unit."""
     return UNIT_TRANSFORM[unit] if asked == "auto" else asked
+
+
+# `none`: any other, which pages call "expression".
+EXPRESSION_UNITS = ("RPKM", "FPKM", "TPM", "CPM", "none")
+DEFAULT_UNIT = "RPKM"  # of stores and runs from before they said it
+
+
+def unit_words(unit: str) -> str:
+    """A unit of expression in words: itself, or "expression" where none is known."""
+    return unit if unit in EXPRESSION_UNITS[:-1] else "expression"
+
+
+def log2_of(unit: str) -> str:
+    """What models of the default target predict, in words: log2(RPKM + 1)."""
+    return f"log2({unit_words(unit)} + 1)"

@@ -7,19 +7,19 @@ import numpy as np
 import pandas as pd
 from absl import flags
 
+from data_prep.checks.join_expression import candidates, each_gene_once
 from data_prep.contacts.contact_files import FORMATS
 from data_prep.contacts.link_genes import CellContacts, ContactRule, link_genes, read_contacts
 from data_prep.formats.annotation import TSS_RULES, digest_genes, read_genes, read_tss
 from data_prep.formats.assembly import Assembly, load_assembly, select_chromosomes
 from data_prep.formats.bed import bed_record, read_bed
-from data_prep.formats.expression import read_expression
+from data_prep.formats.expression import TABLE_UNITS, Expression, read_expression
 from data_prep.formats.track_sheet import TrackSheet, read_sound_rows
 from data_prep.work.sources import localise
 from epi2expr_jax.errors import InputError, Problems, collect
 from epi2expr_jax.genome import (
     GENE_COLUMNS,
     WindowSpec,
-    gene_order,
     listing,
     match_chromosomes,
     sort_chromosomes,
@@ -43,9 +43,11 @@ def define_flags() -> None:
     )
     flags.DEFINE_string(
         "expression",
-        None,
-        "Expression table, genes x cells (RPKM): Roadmap's matrix, or any CSV or TSV (.gz).",
+        "",
+        "Expression table, genes x cells: Roadmap's matrix, or any GCT, CSV or TSV (.gz). Genes by "
+        "id or name. Empty: a store to predict from, not to train on.",
     )
+    define_expression_unit()
     flags.DEFINE_string(
         "genes",
         "",
@@ -114,6 +116,19 @@ def define_flags() -> None:
     )
 
 
+def define_expression_unit() -> None:
+    """What the values of --expression are."""
+    flags.DEFINE_enum(
+        "expression_unit",
+        "auto",
+        TABLE_UNITS,
+        "What the expression table holds. auto: what the file's name or comments say, else RPKM; "
+        "none: another unit; log2_TPM and the like: log2(TPM + 1), which is undone; label: 0 for "
+        "silent, 1 for expressed genes, for classification.",
+        case_sensitive=False,
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class BuildConfig:
     """What to build from what. See the flags for the fields."""
@@ -121,6 +136,7 @@ class BuildConfig:
     tracks: str
     expression: str
     store: str
+    expression_unit: str = "auto"
     genes: str = ""
     window_bp: int = 10_000
     bin_bp: int = 25
@@ -154,8 +170,11 @@ class BuildConfig:
         Raises:
             InputError: naming every flag that is needed and missing, or given without effect.
         """
-        require("tracks", "expression", "store")
+        require("tracks", "store")
         with collect() as problems:
+            if FLAGS["expression_unit"].value != "auto" and not FLAGS.expression:
+                expected, remedy = "--expression, which it is of", "give both or none"
+                problems.add("--expression_unit", "no --expression", expected, remedy)
             for name in () if FLAGS.interactions else _OF_CONTACTS:
                 if FLAGS[name].value != FLAGS[name].default:
                     found = f"{FLAGS[name].serialize()}, which has no effect without --interactions"
@@ -168,9 +187,10 @@ class BuildInputs:
     """The inputs, read and joined.
 
     Attributes:
-        genes: candidates in genome order: in the annotation, the expression table and on the
-            chosen chromosomes.
-        expression: `[C, G]` RPKM of the candidates, cells in the sheet's order.
+        genes: candidates in genome order: in the annotation, the expression table (if there is
+            one) and on the chosen chromosomes.
+        expression: `[C, G]` of the candidates, cells in the sheet's order, NaN without a table.
+        read: the table of expression, and what there is to say of it.
         left_out: why and how many genes of the expression table are not candidates.
         without_expression: ids of the annotation's genes on the chosen chromosomes that the
             expression table lacks.
@@ -186,6 +206,7 @@ class BuildInputs:
     sheet: TrackSheet
     genes: pd.DataFrame
     expression: np.ndarray
+    read: Expression
     left_out: dict[str, int]
     without_expression: list[str]
     interactions: dict[str, CellContacts]
@@ -214,6 +235,8 @@ class BuildInputs:
             min_covered=self.config.min_covered,
             tss=self.config.tss,
             candidates_sha256=digest_genes(self.genes, self.expression.tobytes()),
+            expression_unit=self.read.unit,
+            given_labels=self.read.labels,
             contacts={cell: found.source for cell, found in self.interactions.items()},
             blacklist=bed_record(self.config.blacklist) if self.config.blacklist else {},
         )
@@ -234,7 +257,7 @@ def gather_inputs(config: BuildConfig, problems: Problems) -> BuildInputs | None
         The inputs; None without a track or without an assembly.
     """
     window = WindowSpec(BuildConfig.window_bp, BuildConfig.bin_bp)
-    assembly = sheet = annotated = expression = blacklist = None
+    assembly = sheet = annotated = read = blacklist = None
     contact_files, interactions = {}, {}
     chromosomes: list[str] = []
     blind: list[str] = []
@@ -255,8 +278,10 @@ def gather_inputs(config: BuildConfig, problems: Problems) -> BuildInputs | None
     with problems.part("sheet"):
         sheet = localise(read_sound_rows(config.tracks, problems), config.download_folder)
     cells = sheet.cells if sheet else ()
-    with problems.part("expression"):
-        expression = read_expression(config.expression, cells or None, problems)
+    if config.expression:
+        with problems.part("expression"):
+            unit = config.expression_unit
+            read = read_expression(config.expression, cells or None, problems, unit)
     if assembly and cells and config.interactions:
         with problems.part("contacts"):
             contact_files = read_contacts(
@@ -269,19 +294,21 @@ def gather_inputs(config: BuildConfig, problems: Problems) -> BuildInputs | None
     if assembly is None or sheet is None or not cells:
         return None
 
-    both = annotated is not None and expression is not None
+    both = annotated is not None and (read is not None or not config.expression)
     if annotated is None:
         annotated = pd.DataFrame(columns=list(GENE_COLUMNS))
-    if expression is None:
-        expression = pd.DataFrame(index=pd.Index(annotated.gene_id, dtype=object))
+    if read is None:
+        read = Expression(pd.DataFrame(index=pd.Index(annotated.gene_id, dtype=object)))
+    read, odd = each_gene_once(read, annotated, config.expression)
     chosen = annotated[annotated.chrom.isin(chromosomes)]
-    genes, values, left_out = _join(annotated, expression, cells, chromosomes)
+    genes, values, left_out = candidates(annotated, read.table, cells, chromosomes)
+    left_out |= odd
     if genes.empty and both and chromosomes:
         problems.add(
-            f"{config.genes or 'Ensembl 75'} and {config.expression}",
-            f"no gene that both have, on {listing(chromosomes)} "
+            " and ".join(filter(None, [config.genes or "Ensembl 75", config.expression])),
+            f"no gene {'that both have, ' if config.expression else ''}on {listing(chromosomes)} "
             f"({'; '.join(f'{count} {why}' for why, count in left_out.items())})",
-            "gene ids of one kind, on the chosen chromosomes",
+            "genes named alike, on the chosen chromosomes",
             "check --genes, --expression and --chromosomes",
             kind="no_genes",
         )
@@ -301,35 +328,12 @@ def gather_inputs(config: BuildConfig, problems: Problems) -> BuildInputs | None
         sheet=sheet,
         genes=genes,
         expression=values,
+        read=read,
         left_out=left_out,
-        without_expression=chosen.gene_id[~chosen.gene_id.isin(expression.index)].to_list(),
+        without_expression=chosen.gene_id[~chosen.gene_id.isin(read.table.index)].to_list(),
         interactions=interactions,
         blacklist=blacklist,
     )
-
-
-def _join(
-    annotated: pd.DataFrame,
-    expression: pd.DataFrame,
-    cells: tuple[str, ...],
-    chromosomes: list[str],
-) -> tuple[pd.DataFrame, np.ndarray, dict[str, int]]:
-    """The candidate genes, their expression `[C, G]`, and why others were left out.
-
-    A cell without any expression is NaN, and leaves out no gene.
-    """
-    expression = expression.dropna(axis="columns", how="all")
-    left_out = {"not in the annotation": int((~expression.index.isin(annotated.gene_id)).sum())}
-    genes = annotated[annotated.gene_id.isin(expression.index)]
-    elsewhere = ~genes.chrom.isin(chromosomes)
-    left_out["on another chromosome"] = int(elsewhere.sum())
-    genes = genes[~elsewhere].reset_index(drop=True)
-    genes = genes.iloc[gene_order(genes.chrom, genes.tss)].reset_index(drop=True)
-    unknown = expression.loc[genes.gene_id].isna().any(axis=1).to_numpy()
-    left_out["expression missing in a cell"] = int(unknown.sum())
-    genes = genes[~unknown].reset_index(drop=True)
-    table = expression.reindex(columns=list(cells)).loc[genes.gene_id]
-    return genes, np.ascontiguousarray(table.to_numpy(np.float32).T), left_out
 
 
 def _blind(text: str, chromosomes: list[str]) -> list[str]:

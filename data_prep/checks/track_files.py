@@ -151,7 +151,7 @@ def file_warnings(inputs: BuildInputs) -> list[Problem]:
     _warn_of_spelling(inputs, warnings)
     _warn_of_genes(inputs, warnings)
     _warn_of_contacts(inputs, warnings)
-    return warnings.found + memory_warnings(inputs)
+    return [*warnings.found, *inputs.read.doubts, *memory_warnings(inputs)]
 
 
 def _warn_of_downloads(inputs: BuildInputs, warnings: Problems) -> None:
@@ -191,8 +191,8 @@ def _warn_of_spelling(inputs: BuildInputs, warnings: Problems) -> None:
 
 
 def _warn_of_genes(inputs: BuildInputs, warnings: Problems) -> None:
-    if inputs.genes.empty:
-        return  # one of the two could not be read
+    if inputs.genes.empty or not inputs.config.expression:
+        return  # there is nothing to compare
     annotation = inputs.config.genes or "Ensembl 75"
     where = f"{annotation} and {inputs.config.expression}"
     coding = coding_genes(inputs.config.genes, inputs.assembly.chrom_sizes)
@@ -242,6 +242,7 @@ def summary(inputs: BuildInputs) -> str:
         f"{len(inputs.genes)} genes on {inputs.genes.chrom.nunique()} chromosomes, windows of "
         f"{inputs.window.window_bp} bp in bins of {inputs.window.bin_bp} bp",
         f"at most {store_bytes(inputs) / 1e6:.0f} MB on disk",
+        *(inputs.read.notes or ["no expression: a store to predict from, not to train on"]),
     ]
     # Cells that share a file share their contacts.
     for found in dict.fromkeys(inputs.interactions.values()):

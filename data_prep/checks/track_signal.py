@@ -131,10 +131,11 @@ def suspicions(inputs: BuildInputs, genes: np.ndarray, readings: Sequence[Readin
     labels = [(reading.track.cell, reading.track.assay) for reading in readings]
     if not labels:
         return found
-    labels += [(cell, EXPRESSION) for cell in inputs.sheet.cells]
-    promoters = np.stack([reading.promoter for reading in readings])
-    panel = Panel(labels, np.concatenate([promoters, inputs.expression[:, genes]]))
-    return found + look_alikes(panel)
+    rows = np.stack([reading.promoter for reading in readings])
+    if inputs.config.expression:
+        labels += [(cell, EXPRESSION) for cell in inputs.sheet.cells]
+        rows = np.concatenate([rows, inputs.expression[:, genes]])
+    return found + look_alikes(Panel(labels, rows))
 
 
 def coverage_suspicions(reading: Reading) -> list[Problem]:

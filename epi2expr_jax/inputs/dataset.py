@@ -6,6 +6,7 @@ exactly; a store that is narrower, coarser or not divisible is refused.
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -70,7 +71,7 @@ class Dataset(abc.ABC):
     Attributes:
         cells, assays: those chosen.
         genes: the gene table, `[G]` rows.
-        expression: `[C, G]` RPKM.
+        expression: `[C, G]` in the store's unit.
         labels: `[C, G]` class of each gene where the store was given one.
     """
 
@@ -120,7 +121,6 @@ class StoreDataset(Dataset):
     ):
         self.cells, self.assays = tuple(cells), tuple(assays)
         self.genes = store.genes
-        self.expression = store.read_expression(cells)
         self.labels = store.read_labels(cells)
         minus = (store.genes.strand == "-").to_numpy()
         self.flipped: Bool[np.ndarray, " G"] = minus & (config.orientation == "strand")
@@ -142,6 +142,11 @@ class StoreDataset(Dataset):
         if not self._model.positions:
             return WindowSignal(windows[0])
         return RegionTrack(windows, self._region_signal(cell, assay))
+
+    @functools.cached_property
+    def expression(self) -> Float[np.ndarray, "C G"]:  # type: ignore[override]
+        """As of `Dataset`; read when asked for, since a store to predict from has none."""
+        return self._store.read_expression(self.cells)
 
     def transform(self, assay: str) -> str:
         """Which of `transforms.TRANSFORMS` an assay's signal goes through."""

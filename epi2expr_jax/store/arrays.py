@@ -64,11 +64,12 @@ def declare_arrays(
         chunks=(1, 1, count), fill_value=np.nan, dimension_names=("cell", "assay", "gene"),
         compressors=codecs,
     )  # fmt: skip
-    group.create_array(
-        "expression", shape=(len(cells), count), dtype="float32", chunks=(len(cells), count),
-        fill_value=np.nan, dimension_names=("cell", "gene"), attributes={"units": "RPKM"},
-        compressors=codecs,
-    )  # fmt: skip
+    if manifest.expression_unit:
+        group.create_array(
+            "expression", shape=(len(cells), count), dtype="float32", chunks=(len(cells), count),
+            fill_value=np.nan, dimension_names=("cell", "gene"),
+            attributes={"units": manifest.expression_unit}, compressors=codecs,
+        )  # fmt: skip
     if manifest.given_labels:
         group.create_array(
             "label", shape=(len(cells), count), dtype="bool", chunks=(len(cells), count),

@@ -10,6 +10,7 @@ from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.files import read_json, write_json
 from epi2expr_jax.genome import WindowSpec
 from epi2expr_jax.store.regions import REGION_BIN_BP
+from epi2expr_jax.units import DEFAULT_UNIT
 
 MANIFEST = "manifest.json"
 FORMAT = "epi2expr_jax window store"
@@ -45,6 +46,7 @@ class Manifest:
         blacklist: name and sha256 of the BED whose regions count as bases without data, if any.
         region_bin_bp: width of the bins of the regions that contacts reach, in bp.
         given_labels: whether the inputs say which genes are expressed (1) and which silent (0).
+        expression_unit: one of `units.EXPRESSION_UNITS`; empty: the store holds no expression.
         left_out: why and how many genes of the inputs are not here.
         genes_sha256, expression_sha256: of the gene table and the expression array.
         regions_sha256: cell to the checksum of its region and contact tables.
@@ -72,6 +74,7 @@ class Manifest:
     blacklist: dict[str, str] = dataclasses.field(default_factory=dict)
     region_bin_bp: int = REGION_BIN_BP
     given_labels: bool = False
+    expression_unit: str = DEFAULT_UNIT
     left_out: dict[str, int] = dataclasses.field(default_factory=dict)
     genes_sha256: str = ""
     expression_sha256: str = ""

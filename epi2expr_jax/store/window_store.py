@@ -4,7 +4,7 @@ A Zarr v3 group that TensorStore, zarr-python and `xarray.open_zarr` open as it 
 
     signal      [cell, assay, gene, bin]  float32  raw bin means, genomic order; NaN where absent
     coverage    [cell, assay, gene]       float32  share of the window's bases that have data
-    expression  [cell, gene]              float32  RPKM (or whatever the table held)
+    expression  [cell, gene]              float32  in the manifest's unit; none in some stores
     label       [cell, gene]              bool     expressed or silent, if the inputs say so
     cell, assay, gene                     string   labels
     genes.parquet                                  gene_id, name, chrom, tss, strand, …
@@ -43,6 +43,7 @@ from epi2expr_jax.store import arrays
 from epi2expr_jax.store.manifest import FORMAT_VERSION, Manifest, read_manifest, write_manifest
 from epi2expr_jax.store.regions import Regions
 from epi2expr_jax.store.slabs import Slabs, changed, digest, refused, region_signal
+from epi2expr_jax.units import DEFAULT_UNIT
 
 _GENES = "genes.parquet"
 
@@ -64,7 +65,7 @@ class WindowStore:
         path: str | os.PathLike,
         manifest: Manifest,
         genes: pd.DataFrame,
-        expression: np.ndarray,
+        expression: np.ndarray | None,
         contacts: Mapping[str, pd.DataFrame] | None = None,
         labels: np.ndarray | None = None,
     ) -> "WindowStore":
@@ -72,7 +73,8 @@ class WindowStore:
 
         Args:
             genes: `[G]` rows, in the order of the arrays.
-            expression: `[C G]` in RPKM.
+            expression: `[C G]` in the manifest's unit; None in a store to predict from, or of
+                labels alone, whose manifest has no unit.
             contacts: cell to its contacts table (see `Regions.from_contacts`).
             labels: `[C G]` bool, true for an expressed gene, if the inputs say so.
 
@@ -91,18 +93,18 @@ class WindowStore:
         path: str | os.PathLike,
         manifest: Manifest,
         genes: pd.DataFrame,
-        expression: np.ndarray,
+        expression: np.ndarray | None,
         regions: Mapping[str, Regions],
         labels: np.ndarray | None = None,
     ) -> "WindowStore":
         """As `create`, of regions that are laid out already."""
         path = pathlib.Path(path)
         genes = genes.reset_index(drop=True)
-        expression = np.ascontiguousarray(expression, np.float32)
+        values = None if expression is None else np.ascontiguousarray(expression, np.float32)
         manifest = dataclasses.replace(
             manifest,
             genes_sha256=_digest_genes(genes),
-            expression_sha256=digest(expression),
+            expression_sha256="" if values is None else digest(values),
             regions_sha256={cell: of_cell.sha256() for cell, of_cell in regions.items()},
             given_labels=labels is not None,
             labels_sha256="" if labels is None else digest(labels),
@@ -115,7 +117,8 @@ class WindowStore:
         try:
             with whole_folder(path) as place:
                 arrays.declare_arrays(place, manifest, genes, regions)
-                arrays.open_array(place, "expression").write(expression).result()
+                if values is not None:
+                    arrays.open_array(place, "expression").write(values).result()
                 if labels is not None:
                     arrays.open_array(place, "label").write(labels).result()
                 for name, table in tables.items():
@@ -214,12 +217,24 @@ class WindowStore:
         return out
 
     def read_expression(self, cells: str | Sequence[str]) -> np.ndarray:
-        """Expression `[C G]`, float32 in RPKM.
+        """Expression `[C G]`, float32 in the manifest's unit.
+
+        Of a store of labels alone it is 1 for an expressed gene and 0 for a silent one.
 
         Raises:
-            InputError: if it is damaged, or naming every unknown cell.
+            InputError: if it is damaged, if the store has none, or naming every unknown cell.
         """
         _, rows = self._indices("cell", cells, self.manifest.cells)
+        if not self.manifest.expression_unit:
+            labels = self.read_labels(cells)
+            if labels is None:
+                raise InputError(
+                    str(self.path),
+                    "no expression: the store was built to predict from",
+                    "a store with the expression of its genes",
+                    "build one with --expression",
+                )
+            return labels.astype(np.float32)
         return self._read_whole("expression", self.manifest.expression_sha256)[rows]
 
     def read_labels(self, cells: str | Sequence[str]) -> np.ndarray | None:
@@ -294,6 +309,8 @@ class WindowStore:
         del manifest["version"], manifest["tables_sha256"]  # they say how values are stored
         if not manifest["blacklist"]:
             del manifest["blacklist"]  # stores from before it keep their checksum
+        if manifest["expression_unit"] == DEFAULT_UNIT:
+            del manifest["expression_unit"]  # likewise
         content = json.dumps([manifest, slabs], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
@@ -305,7 +322,7 @@ class WindowStore:
         """
         manifest, cells = self.manifest, self.manifest.cells
         checks: list[Callable[[], object]] = [
-            lambda: self.read_expression(cells),
+            lambda: manifest.expression_unit and self.read_expression(cells),
             lambda: self.read_labels(cells),
             self._check_genes,
         ]

@@ -20,7 +20,6 @@ ERRORS = {
     "blind",
     "checksum",
     "contacts_off_chromosome",
-    "duplicate_genes",
     "duplicate_rows",
     "infinite_signal",
     "missing_chromosome",
@@ -40,6 +39,7 @@ WARNINGS = {
     "clipped",
     "constant",
     "coverage",
+    "duplicate_genes",
     "genes_without_expression",
     "log_transformed",
     "memory",
@@ -146,7 +146,7 @@ def faulty(clean, tmp_path_factory) -> BuildConfig:
     # Expression
     table = pd.read_csv(clean / "RPKM.pc.gz", sep="\t", index_col=False)
     table = table.rename(columns={"E116": "E118", "E118": "E116"})
-    table = pd.concat([table.iloc[20:], table.tail(1)])
+    table = pd.concat([table.iloc[20:], table.tail(1).assign(E114=7.5)])
     table.iloc[0, table.columns.get_loc("E003")] = -1.0
     (out / "RPKM.pc.gz").write_bytes(gzip.compress(table.to_csv(sep="\t", index=False).encode()))
     # Contacts
@@ -195,7 +195,7 @@ def test_one_run_finds_every_fault_by_name(diagnosis):
         ("baits_without_tss", "contacts.bedpe", "490 of "),
         ("contacts_off_chromosome", "contacts.bedpe", "999000000"),
         ("genes_without_expression", "genes.gtf.gz", "of 180 protein-coding genes"),
-        ("duplicate_genes", "RPKM.pc.gz", "1 gene ids listed twice"),
+        ("duplicate_genes", "RPKM.pc.gz", "1 genes listed twice, with other values"),
         ("negative_expression", "column E003", "1 negative value"),
         ("duplicate_rows", "lines 2, 42", "E003"),
         ("memory", "--worker_gib=0.3", "GiB"),

@@ -174,6 +174,7 @@ def test_a_summary_counts_what_a_build_will_hold(study, inputs):
         "3 tracks: 2 cells x 2 assays, assembly toy",
         "3 genes on 2 chromosomes, windows of 4000 bp in bins of 100 bp",
         "at most 0 MB on disk",
+        "unit of expression: RPKM, as the table says",
         "contacts of E1, E2 (contacts.bedpe): 1 contacts read, 1 pairs of gene and contact kept, "
         "with 1 regions: 1 genes have some, 2 none, mean 0.3 a gene; dropped: none",
         "1 genes left out: not in the annotation",

@@ -21,14 +21,10 @@ from tqdm import tqdm
 
 from epi2expr_jax.predict.baselines import BASELINES
 from epi2expr_jax.program import require, start
-from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
-from epi2expr_jax.scores.agreement import agreement
-from epi2expr_jax.scores.comparison import simpler_model
-from epi2expr_jax.scores.universal import MARGIN, verdict
-from epi2expr_jax.study import tables
+from epi2expr_jax.scores.universal import MARGIN
+from epi2expr_jax.study import statements, tables
 from epi2expr_jax.study.evaluate import evaluate
-from epi2expr_jax.training.checkpoint import read_card
 from experiments.cli.flags import define_run, define_store
 
 FLAGS = flags.FLAGS
@@ -49,12 +45,11 @@ def format_ranking(ranked: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def format_baselines(table: pd.DataFrame, train_share: float) -> str:
-    """Scores by model, and whether something simpler predicts better, in words."""
+def format_baselines(table: pd.DataFrame) -> str:
+    """Scores by model, of the first rows."""
     first = table[table["assay"] == table["assay"].iloc[0]]
     scores = ", ".join(f"{row.model} {row.pearson:.3f}" for row in first.itertuples())
-    said = simpler_model(table, BASELINES, train_share)
-    return f"r by model ({first['assay'].iloc[0]}): {scores}\n{said}".rstrip()
+    return f"r by model ({first['assay'].iloc[0]}): {scores}"
 
 
 def define_evaluation() -> None:
@@ -82,17 +77,11 @@ def main() -> None:
     ranked = evaluate(
         run_dir, FLAGS.store, FLAGS.baselines, FLAGS.groups, FLAGS.margin, FLAGS.claim, show
     )
-    scores = tables.SCORES.read(run_dir)
     print(format_ranking(ranked))
-    print(verdict(scores, FLAGS.margin, FLAGS.claim).words)
-    print(agreement(scores))
-    called = tables.CALLS.read(run_dir)["called"]
-    print(f"called at a false discovery rate of 5 %: {called.sum()} of {len(called)} comparisons")
     compared = tables.BASELINES.read(run_dir)
     if len(compared):
-        print(format_baselines(compared, read_card(run_dir)["request"].get("train_share", 1.0)))
-    for note in ranking.caveats(scores):
-        print(f"note: {note}")
+        print(format_baselines(compared))
+    print(*statements.of_run(run_dir), sep="\n")
     print(f"{run_dir}/ranking.csv; next: python -m experiments.report --run={run_dir}")
 
 

@@ -29,29 +29,24 @@ from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.files import read_json, write_csv, write_text
 from epi2expr_jax.genome import listing
 from epi2expr_jax.perturb.summary import NEEDED
-from epi2expr_jax.predict.baselines import BASELINES
 from epi2expr_jax.predict.training_store import find_store
 from epi2expr_jax.program import require, start
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
-from epi2expr_jax.scores.agreement import agreement, best_assays, quality_correlations
-from epi2expr_jax.scores.comparison import compare_models, simpler_model
-from epi2expr_jax.scores.universal import MARGIN, verdict
+from epi2expr_jax.scores.agreement import best_assays, quality_correlations
+from epi2expr_jax.scores.comparison import compare_models
 from epi2expr_jax.store.window_store import WindowStore
-from epi2expr_jax.study import results, tables
+from epi2expr_jax.study import results, statements, tables
 from epi2expr_jax.training import checkpoint
 from experiments.cli.certificate import Certificate, read_certificate
 from experiments.cli.flags import define_run
 from experiments.figures.altered_marks import one_change
 from experiments.figures.page import headline, page_figures
 from experiments.figures.studies import MOST_PANELS
-from experiments.figures.style import STYLE, data_uri, number, save_figure, unit_of
+from experiments.figures.style import STYLE, data_uri, save_figure, unit_of
 from experiments.figures.training import MOST_CURVES
 
 FLAGS = flags.FLAGS
-
-FEW_GENES = 1000  # below, r alone is uncertain by 0.04 or more: as much as good assays differ
-
 
 # Further tables, shown if they are there.
 STUDIES = {
@@ -122,8 +117,8 @@ def _write(
         figures = page_figures(run_dir, card["target"], cells, runs, content)
         _export(place / "report", figures, content)
         images = {name: data_uri(figure) for name, figure in figures.items()}
-    page = _page(run_dir, card, scores, content, runs, images, certificate)
-    write_text(place / "report.html", page)
+        page = _page(run_dir, card, content, runs, images, certificate)
+        write_text(place / "report.html", page)
 
 
 def _compared(run_dir: pathlib.Path, others: Sequence[pathlib.Path]) -> pd.DataFrame:
@@ -228,7 +223,6 @@ def _export(
 def _page(
     run_dir: pathlib.Path,
     card: dict[str, Any],
-    scores: pd.DataFrame,
     content: dict[str, pd.DataFrame],
     runs: pd.DataFrame,
     figures: dict[str, str],
@@ -242,9 +236,8 @@ def _page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "duration": duration, "listing": listing}
-    kinds = card["store"]["groups"]
-    asked = results.record_of(run_dir, "evaluate") or {}
+    environment.filters |= {"number": statements.number, "duration": duration, "listing": listing}
+    kinds, cells = card["store"]["groups"], _cells(card, runs, content["ranking"])
     return environment.get_template("report.html.j2").render(
         name=run_dir.resolve().name,
         card=card,
@@ -256,19 +249,15 @@ def _page(
             for assay in rows["assay"]
         },
         over_all=bool(rows["cell"].iloc[0] == scoring.ALL),
-        cells=_cells(card, runs, content["ranking"]),
+        cells=cells,
         runs=runs.to_dict("records"),
         statuses=runs["status"].value_counts().to_dict(),
-        caveats=ranking.caveats(scores),
-        few_genes=rows["n_genes"].iloc[0] < FEW_GENES,
-        few_chromosomes=rows["n_chromosomes"].iloc[0] < ranking.FEW_CHROMOSOMES,
+        said=statements.of_run(run_dir),
+        scope=statements.scope(rows, cells),
         figures=figures,
         unit=unit_of(card["target"]),
         tables={name: table.to_dict("records") for name, table in content.items()},
-        universal=verdict(scores, asked.get("margin", MARGIN), asked.get("claim")).words,
-        agreement=agreement(scores),
         needed=NEEDED,
-        simpler=_simpler(content["baselines"], card),
         best_rows=_best(content).to_dict("records"),
         quality=_quality(content["quality"]).to_dict("records"),
         abroad=_abroad(content["across_cells"]),
@@ -277,12 +266,6 @@ def _page(
         most_curves=MOST_CURVES,
         most_panels=MOST_PANELS,
     )
-
-
-def _simpler(compared: pd.DataFrame, card: dict[str, Any]) -> str:
-    if compared.empty:
-        return ""
-    return simpler_model(compared, BASELINES, card.get("request", {}).get("train_share", 1.0))
 
 
 def _best(content: dict[str, pd.DataFrame]) -> pd.DataFrame:

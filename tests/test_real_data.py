@@ -275,5 +275,5 @@ def test_from_real_files_to_a_ranking_that_says_how_little_it_proves(build, real
     assert scores.pearson["H3K4me3"] > scores.pearson["H3K9me3"]
     assert (scores.n_genes == 193).all()
     page = write_report(tmp_path / "run").read_text()
-    assert "Few data." in page
+    assert "Few data: " in page
     assert "193 held-out genes on 5 chromosomes" in page

@@ -1,6 +1,7 @@
 """Predictions of held-out genes and what was observed: one row a run and gene."""
 
 import collections
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
@@ -20,24 +21,40 @@ def predict_held_out(ensemble: Ensemble, store: WindowStore) -> pd.DataFrame:
     tables = []
     if any(run.cell in known for run in ensemble.runs):
         tables += held_out_in(ensemble.select(lambda run: run.cell in known), store, None)
-    pools = {run.cell: cells_of(run.cell, known) for run in ensemble.runs if run.cell not in known}
-    tested = {
-        pool: [cell for cell in known if cell not in cells] or list(cells)
-        for pool, cells in pools.items()
-    }
+    tested = tested_cells((run.cell for run in ensemble.runs), known)
+    pools = {name: cells for name, cells in tested.items() if name not in known}
     for cell in known:
-        own = ensemble.select(lambda run, cell=cell: cell in tested.get(run.cell, ()))
+        own = ensemble.select(lambda run, cell=cell: cell in pools.get(run.cell, ()))
         own = own.select(lambda run, cell=cell: has_tracks(store, cell, run))
         if own.members:
             tables += held_out_in(own, store, cell)
-    tested |= {run.cell: [run.cell] for run in ensemble.runs if run.cell in known}
-    times = collections.Counter(cell for cells in tested.values() for cell in cells)
     predictions = pd.concat(tables, ignore_index=True)
-    if pools and max(times.values()) > 1:  # tell the models of several pools apart
-        of = predictions.trained_on.isin(list(pools))
-        by = predictions.cell + " by " + predictions.trained_on
-        predictions["cell"] = predictions.cell.where(~of, by)
+    for pool, cells in pools.items():
+        of = predictions["trained_on"] == pool
+        predictions.loc[of, "cell"] = predictions.loc[of, "cell"].map(cells)
     return predictions
+
+
+def tested_cells(trained_on: Iterable[str], known: Sequence[str]) -> dict[str, dict[str, str]]:
+    """By the cell, or pool of cells, that models are trained on: the cells they are tested in, each
+    with its name in tables.
+
+    Args:
+        known: the cells of the store.
+    """
+    tested = {}
+    for name in dict.fromkeys(trained_on):
+        cells = cells_of(name, known)
+        others = [cell for cell in known if cell not in cells]
+        tested[name] = list(cells) if name in known else others or list(cells)
+    times = collections.Counter(cell for cells in tested.values() for cell in cells)
+    several = max(times.values(), default=0) > 1  # tell the models of several pools apart
+    return {
+        name: {
+            cell: f"{cell} by {name}" if several and name not in known else cell for cell in cells
+        }
+        for name, cells in tested.items()
+    }
 
 
 def has_tracks(store: WindowStore, cell: str, run: Run) -> bool:

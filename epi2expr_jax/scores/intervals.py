@@ -6,6 +6,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.genome import listing
 from epi2expr_jax.scores.table import METRICS, RUN
 
 UNIT = ["cell", "fold", "seed", "chrom"]  # what assays are compared on
@@ -45,13 +46,21 @@ def too_few(most: int) -> InputError:
 
 
 def score_cube(scores: pd.DataFrame) -> xr.DataArray:
-    """Scores `[metric cell assays fold seed chrom]`, no unit; NaN where none carries weight."""
+    """Scores `[metric cell assays fold seed chrom]`, no unit; NaN where none carries weight.
+
+    Raises:
+        InputError: if a run has two scores on a chromosome.
+    """
     columns, axes = ["n", "constant", *METRICS], [*RUN, "chrom"]
-    indexed = scores.set_index(axes)[columns].astype(float).loc[usable(scores).to_numpy()]
-    if indexed.empty:  # which pandas cannot unfold
-        shape = {"metric": columns, **{axis: [] for axis in axes}}
-        return xr.DataArray(np.empty((len(columns), *(0,) * len(axes))), shape, list(shape))
-    return indexed.to_xarray().to_dataarray("metric")
+    if (twice := scores.duplicated(axes)).any():
+        named = listing(" ".join(map(str, row)) for row in scores.loc[twice, axes].to_numpy())
+        found = f"{twice.sum()} scores of a run and chromosome that has one already ({named})"
+        raise InputError("scores", found, "one a run and chromosome", "keep one of each")
+    kept = scores[usable(scores)]
+    places, names = zip(*(pd.factorize(kept[axis], sort=True) for axis in axes), strict=True)
+    cube = np.full((len(columns), *map(len, names)), np.nan)
+    cube[:, *places] = kept[columns].to_numpy(float).T
+    return xr.DataArray(cube, {"metric": columns, **dict(zip(axes, names, strict=True))})
 
 
 def shared_units(cube: xr.DataArray) -> tuple[xr.DataArray, int]:
@@ -59,12 +68,15 @@ def shared_units(cube: xr.DataArray) -> tuple[xr.DataArray, int]:
 
     Assays, folds, cells and chromosomes without any such unit are left out.
     """
-    has = cube.sel(metric="n", drop=True).notnull()
-    has = has.sel(assays=has.any(UNIT))
-    shared = has.all("assays")
-    dropped = int((has.any("assays") & ~shared).sum())
-    kept = {axis: shared.any([other for other in UNIT if other != axis]) for axis in UNIT}
-    return cube.sel(assays=has["assays"]).where(shared).sel(kept), dropped
+    cube = cube.transpose("metric", "assays", *UNIT)
+    has = np.isfinite(cube.values[list(cube["metric"].values).index("n")])
+    assays = np.flatnonzero(has.any(axis=(1, 2, 3, 4)))
+    shared = has[assays].all(axis=0)
+    dropped = int((has.any(axis=0) & ~shared).sum())
+    kept = [np.flatnonzero(shared.any(axis=tuple({0, 1, 2, 3} - {i}))) for i in range(len(UNIT))]
+    values = np.where(shared, cube.values[:, assays], np.nan)
+    units = cube.isel(assays=assays).copy(data=values)
+    return units.isel(dict(zip(UNIT, kept, strict=True))), dropped
 
 
 def jackknife(

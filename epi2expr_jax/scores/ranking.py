@@ -21,7 +21,7 @@ Seeds are averaged: an interval applies to the mean of so many trainings, whose 
 `training_sd` says by how much the score of a single training varies. Of a single seed nobody knows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import pandas as pd
@@ -258,14 +258,19 @@ def calls(scores: pd.DataFrame, rate: float = 0.05) -> pd.DataFrame:
     return table.assign(called=table["q"] <= rate)
 
 
-def caveats(scores: pd.DataFrame, confidence: float = 0.95) -> list[str]:
-    """What a reader of the table of `rank_assays` must also know, in plain sentences."""
+def caveats(
+    scores: pd.DataFrame, ranking: pd.DataFrame | None = None, new: Collection[str] = ()
+) -> list[str]:
+    """What a reader of the table of `rank_assays` must also know, in plain sentences.
+
+    Args:
+        ranking: from `rank_assays`; made here by default.
+        new: cells whose models were trained on other cells alone.
+    """
     cells = sorted(set(scores["cell"]))
-    notes = [
-        f"The target is these cells ({listing(cells)}), on chromosomes like the tested ones; "
-        "nothing here speaks of a new cell."
-    ]
-    cube, ranking = score_cube(scores), rank_assays(scores, confidence)
+    cube, ranking = score_cube(scores), rank_assays(scores) if ranking is None else ranking
+    common = ranking["n_cells"].max() if len(ranking) else 0
+    notes = [_target_note(cells, sorted(set(cells) & set(new)), common)]
     seeds = len(set(scores["seed"]))
     if seeds == 1:
         notes.append("One seed: training noise is not in the interval.")
@@ -278,6 +283,19 @@ def caveats(scores: pd.DataFrame, confidence: float = 0.95) -> list[str]:
     notes += _fold_notes(scores)
     notes += _chromosome_notes(scores, cube) + _hole_notes(scores, cube, set(ranking["cell"]))
     return notes + _constant_notes(ranking) + _tie_notes(ranking)
+
+
+def _target_note(cells: list[str], new: list[str], common: int | np.integer) -> str:
+    """What cells the scores and their intervals are of."""
+    target = f"The target is these cells ({listing(cells)}), on chromosomes like the tested ones"
+    if new:
+        which = "each of them" if new == cells else listing(new)
+        target += f". Of the models tested in a cell, none was trained on it ({which})"
+    if common >= MIN_CELLS:
+        return f"{target}. Intervals for one more cell like these: ranking_new_cell.csv."
+    if new:
+        return f"{target}. An interval for further cells takes {MIN_CELLS} that have every assay."
+    return f"{target}; nothing here speaks of a new cell."
 
 
 def _chromosome_notes(scores: pd.DataFrame, cube: xr.DataArray) -> list[str]:

@@ -5,6 +5,7 @@ that was scored there is better by more than a margin; each of these statements 
 level of the whole, which is enough for all together (intersection-union test: Berger 1982). It is
 *excluded* if somewhere some assay is better by more than the margin, corrected for all the places
 one could look. Otherwise it *cannot be told*: an assay that nothing beats is not yet the best.
+Assays without a track in a cell are not compared there, and named.
 
 A mark chosen by the data is shown at a level divided by the number of assays; one that somebody
 named beforehand needs no correction. Differences are paired by chromosome; a comparison in which a
@@ -15,7 +16,7 @@ Axes: `C` cells, `A` assays, `K` chromosomes, `F` folds, `S` seeds.
 
 import dataclasses
 import itertools
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,13 @@ from scipy import stats
 
 from epi2expr_jax.errors import collect, nearest
 from epi2expr_jax.genome import listing
-from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, jackknife, score_cube, training_variance
+from epi2expr_jax.scores.intervals import (
+    MIN_CHROMOSOMES,
+    MIN_GENES,
+    jackknife,
+    score_cube,
+    training_variance,
+)
 
 MARGIN = 0.01  # of Pearson r
 LEAST_CELLS = 5  # to say anything of a new one
@@ -42,7 +49,7 @@ class Leads:
             and seeds that both have; `error` its standard error.
         degrees: `[C A A]`, of freedom.
         scored: `[C A]`, whether the assay was scored in the cell at all.
-        failed: `[C A]`, whether some of its predictions are constant.
+        failed: `[C A]`, whether some of its predictions are constant, or its training diverged.
     """
 
     cells: list[str]
@@ -56,17 +63,24 @@ class Leads:
     failed: Bool[np.ndarray, "C A"]
 
 
-def leads(scores: pd.DataFrame) -> Leads:
+def leads(scores: pd.DataFrame, diverged: Collection[tuple[str, str]] = ()) -> Leads:
     """Compare every two assays in every cell.
 
     Args:
         scores: from `table.score_table`.
+        diverged: (cell, assay) whose training left no score of some fold.
     """
-    cube = score_cube(scores).transpose("metric", "cell", "assays", "fold", "seed", "chrom")
+    cells = sorted({*scores["cell"], *(cell for cell, _ in diverged)})
+    assays = sorted({*scores["assays"], *(assay for _, assay in diverged)})
+    cube = score_cube(scores).reindex(cell=cells, assays=assays)
+    cube = cube.transpose("metric", "cell", "assays", "fold", "seed", "chrom")
     values = cube.sel(metric="pearson").values
     genes, constant = (cube.sel(metric=name).values for name in ("n", "constant"))
     scored = np.any(np.isfinite(values), axis=(2, 3, 4))
     failed = np.any(constant == 1, axis=(2, 3, 4))
+    for cell, assay in diverged:
+        at = cells.index(cell), assays.index(assay)
+        scored[at] = failed[at] = True
     C, A = values.shape[:2]
     r, r_error = np.full((2, C, A), np.nan)
     lead, error, degrees = np.full((3, C, A, A), np.nan)
@@ -79,7 +93,6 @@ def leads(scores: pd.DataFrame) -> Leads:
             lead[c, a, b], lead[c, b, a] = mean, -mean
             error[c, a, b] = error[c, b, a] = spread
             degrees[c, a, b] = degrees[c, b, a] = free
-    cells, assays = (cube[axis].values.astype(str).tolist() for axis in ("cell", "assays"))
     return Leads(cells, assays, r, r_error, lead, error, degrees, scored, failed)
 
 
@@ -120,6 +133,7 @@ def verdict(
     margin: float = MARGIN,
     claim: str | None = None,
     confidence: float = 0.95,
+    diverged: Collection[tuple[str, str]] = (),
 ) -> Verdict:
     """Whether one mark is universal in the cells that were scored.
 
@@ -128,13 +142,21 @@ def verdict(
         margin: Pearson r by which a universal mark may be worse than another.
         claim: an assay named before the scores were seen.
         confidence: that no wrong statement is made.
+        diverged: (cell, assay) whose training left no score of some fold: neither is such an assay
+            beaten there.
 
     Raises:
         InputError: if the margin is negative, or the claimed assay was not scored.
     """
-    found = leads(scores)
+    found = leads(scores, diverged)
     cells, assays = found.cells, found.assays
     require_claim(margin, claim, assays)
+    if not found.scored.any():
+        words = (
+            f"Nothing can be said of a universal mark: no chromosome has {MIN_GENES} held-out "
+            "genes that differ in expression."
+        )
+        return Verdict("not asked", (), words)
     if len(cells) < 2:
         words = "With a single cell, nothing can be said of a universal mark."
         return Verdict("not asked", (), words)
@@ -197,6 +219,9 @@ def _shown(found: Leads, names: tuple[str, ...], margin: float, limits: str, lev
         f"{listing(names, 20)} {what} of these {C} cells: in each, it predicts better than chance, "
         f"and no other assay scored there is better by {margin:g} or more ({limits})."
     )
+    if not found.scored.all():
+        absent = listing(_named(found, ~found.scored), 8)
+        words = f"{words} Not scored there, and so not compared: {absent}."
     if C < LEAST_CELLS:
         return f"{words} This says nothing of other cells: that takes at least {LEAST_CELLS}."
     if not all(np.isfinite(_others(found, name)).all() for name in names):
@@ -210,6 +235,11 @@ def _shown(found: Leads, names: tuple[str, ...], margin: float, limits: str, lev
         )
     why = f"the leads vary too much between these {C} cells"
     return f"{words} What holds in a new cell cannot be told: {why}."
+
+
+def _named(found: Leads, which: Bool[np.ndarray, "C A"]) -> list[str]:
+    """Assays, each with its cell."""
+    return [f"{found.assays[a]} in {found.cells[c]}" for c, a in np.argwhere(which)]
 
 
 def _others(found: Leads, name: str) -> Float[np.ndarray, "C other"]:
@@ -256,23 +286,24 @@ def _doubts(
     absent = [cell for c, cell in enumerate(found.cells) if not found.scored[c, a]]
     if absent:
         reasons.append(f"it was not scored in {listing(absent)}")
-    failed = [
-        f"{found.assays[b]} in {found.cells[c]}"
-        for c, b in np.argwhere(found.failed & (rivals[:, a] | (np.arange(len(low[0])) == a)))
-    ]
+    failed = _named(found, found.failed & (rivals[:, a] | (np.arange(len(low[0])) == a)))
     if failed:
-        reasons.append(f"the training of {listing(failed)} failed (constant predictions)")
+        why = "constant predictions, or a loss that was not finite"
+        reasons.append(f"the training of {listing(failed)} failed ({why})")
     with np.errstate(invalid="ignore"):
-        unsure = np.argwhere(rivals[:, a] & np.isfinite(low[:, a]) & (low[:, a] <= -margin))
+        unsure = rivals[:, a] & np.isfinite(low[:, a]) & (low[:, a] <= -margin)
         chance = np.flatnonzero(np.isfinite(r_low[:, a]) & (r_low[:, a] <= 0))
-    if len(unsure):
-        named = [f"{found.assays[b]} in {found.cells[c]}" for c, b in unsure]
-        reasons.append(f"these may be better than it by more than the margin: {listing(named)}")
+    if unsure.any():
+        named = listing(_named(found, unsure))
+        reasons.append(f"these may be better than it by more than the margin: {named}")
     if len(chance):
         cells = listing([found.cells[c] for c in chance])
         reasons.append(f"in {cells} it is not shown to predict better than chance")
     if not (rivals[:, a].any(axis=1) | ~found.scored[:, a]).all():
         reasons.append("in some cell no other assay was scored")
-    if not reasons:  # no interval anywhere
-        reasons.append(f"there are fewer than {MIN_CHROMOSOMES} chromosomes to compare on")
+    usable = found.scored & ~found.failed
+    apart = rivals[:, a] & usable[:, [a]] & usable & ~np.isfinite(low[:, a])
+    if apart.any():
+        shared = f"fewer than {MIN_CHROMOSOMES} chromosomes of a fold were tested with both it and"
+        reasons.append(f"{shared} {listing(_named(found, apart), 8)}")
     return "; ".join(reasons)

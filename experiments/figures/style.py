@@ -16,6 +16,7 @@ from matplotlib.patches import Rectangle
 from scipy.cluster import hierarchy
 
 from epi2expr_jax.files import whole
+from epi2expr_jax.study.statements import number
 from epi2expr_jax.training.targets import LABEL
 
 MANY_NUMBERS = 2000  # above, a heat map goes without numbers in its cells
@@ -31,12 +32,6 @@ STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a dollar in an assay's name is a dollar
     "svg.hashsalt": "epi2expr_jax",  # the same run gives the same page
 }
-
-
-def number(value: float, digits: int = 3) -> str:
-    """A number as the page shows it; a dash where there is none."""
-    rounded = round(float(value), digits) + 0.0  # no minus before a rounded zero
-    return f"{rounded:.{digits}f}".replace("-", "−") if np.isfinite(value) else "–"
 
 
 def unit_of(target: str) -> str:

@@ -155,7 +155,7 @@ def test_few_data_are_called_few(tmp_path, chromosomes, genes, words, absent, pa
     assays = {"DNase": 0.6, "H3K4me3": 0.5}
     page = page_of(tmp_path / "run", assays=assays, chromosomes=chromosomes, genes=genes)
     text = plain(page)
-    assert "Few data." in text
+    assert "Few data: " in text
     assert words in text
     assert absent not in text
     assert "--cv=chromosomes_5 tests" not in text, "it was trained so"

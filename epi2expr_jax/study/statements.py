@@ -1,0 +1,283 @@
+"""What is said of a run: every sentence, the same for the terminal and the page.
+
+Statements that need a test of their own are worked out where that test is: `scores.universal`,
+`agreement`, `comparison`, and the caveats in `scores.ranking`.
+"""
+
+import collections
+import dataclasses
+import pathlib
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from epi2expr_jax.genome import listing
+from epi2expr_jax.predict.baselines import BASELINES
+from epi2expr_jax.predict.held_out import tested_cells
+from epi2expr_jax.scores import ranking
+from epi2expr_jax.scores import table as scoring
+from epi2expr_jax.scores.agreement import agreement
+from epi2expr_jax.scores.comparison import simpler_model
+from epi2expr_jax.scores.universal import MARGIN, verdict
+from epi2expr_jax.study import results, tables
+from epi2expr_jax.training.checkpoint import read_card
+from epi2expr_jax.training.one_run import QUARANTINED, STATUS_NAMES
+from epi2expr_jax.training.splits import PARTS, read_splits
+
+FEW_GENES = 1000  # below, r alone is uncertain by 0.04 or more: as much as good assays differ
+NO_TABLE = pd.DataFrame()
+
+
+@dataclasses.dataclass(frozen=True)
+class Statements:
+    """Sentences; empty where there is nothing to say.
+
+    Attributes:
+        few: on how few genes and chromosomes all rests.
+        answer: which assay has the highest score, and whether that makes it the best.
+        unproven: which assays are not shown to predict at all.
+        universal, agreement: whether one mark is best in all cells; whether cells agree.
+        calls: how many comparisons are called.
+        new_cell: what holds in a new cell.
+        simpler: whether something simpler predicts better.
+        notes: what else to know.
+    """
+
+    few: str
+    answer: str
+    unproven: str
+    universal: str
+    agreement: str
+    calls: str
+    new_cell: str
+    simpler: str
+    notes: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[str]:
+        """One after the other, notes as such."""
+        for field in dataclasses.fields(self)[:-1]:
+            if said := getattr(self, field.name):
+                yield said
+        yield from (f"note: {note}" for note in self.notes)
+
+
+def of_run(run_dir: pathlib.Path) -> Statements:
+    """What is said of an evaluated run, from the tables in its directory."""
+    card, asked = read_card(run_dir), results.record_of(run_dir, "evaluate") or {}
+    fold = read_splits(run_dir / tables.SPLITS.path)[0]
+    tested = tested_cells((run["cell"] for run in _runs(card)), card["store"]["cells"])
+    return statements(
+        tables.SCORES.read(run_dir),
+        called=tables.CALLS.read(run_dir),
+        compared=tables.BASELINES.read(run_dir),
+        train_share=card.get("request", {}).get("train_share", 1.0),
+        margin=asked.get("margin", MARGIN),
+        claim=asked.get("claim"),
+        diverged=_diverged(card, tested),
+        new={
+            label
+            for name, cells in tested.items()
+            for cell, label in cells.items()
+            if cell not in name.split("+") and cell != name
+        },
+        chromosomes=sum(len(getattr(fold, part)) for part in PARTS),
+    )
+
+
+def _runs(card: dict[str, Any]) -> list[dict[str, Any]]:
+    return [run for population in card["populations"] for run in population["runs"]]
+
+
+def _diverged(card: dict[str, Any], tested: dict[str, dict[str, str]]) -> set[tuple[str, str]]:
+    """(cell, assay set) of which every seed of some fold was quarantined."""
+    by_fold = collections.defaultdict(list)
+    for run in _runs(card):
+        lost = run["status"] == STATUS_NAMES[QUARANTINED]
+        by_fold[run["cell"], "+".join(run["assays"]), run["fold"]].append(lost)
+    gone = {(name, assays) for (name, assays, _), lost in by_fold.items() if all(lost)}
+    return {(label, assays) for name, assays in gone for label in tested[name].values()}
+
+
+def statements(
+    scores: pd.DataFrame,
+    *,
+    called: pd.DataFrame = NO_TABLE,
+    compared: pd.DataFrame = NO_TABLE,
+    train_share: float = 1.0,
+    margin: float = MARGIN,
+    claim: str | None = None,
+    diverged: Collection[tuple[str, str]] = (),
+    new: Collection[str] = (),
+    chromosomes: int = 0,
+) -> Statements:
+    """What is said of scores.
+
+    Args:
+        scores: from `scores.table.score_table`.
+        called: from `ranking.calls`.
+        compared: from `comparison.compare_models`, the run's own model first.
+        train_share: of its training genes that each run was given.
+        margin, claim, diverged: see `universal.verdict`.
+        new: cells whose models were trained on other cells alone.
+        chromosomes: how many the data hold, the training ones included; 0: not known.
+    """
+    ranked = ranking.rank_assays(scores)
+    rows = ranked[ranked["cell"] == ranked["cell"].iloc[0]] if len(ranked) else ranked
+    cells = sorted({*scores["cell"], *(cell for cell, _ in diverged)})
+    return Statements(
+        few=_few(rows, chromosomes),
+        answer=_answer(rows, cells),
+        unproven=_unproven(rows),
+        universal=verdict(scores, margin, claim, diverged=diverged).words,
+        agreement=str(agreement(scores)),
+        calls=_calls(called),
+        new_cell=_new_cell(scores, rows),
+        simpler=simpler_model(compared, BASELINES, train_share) if len(compared) else "",
+        notes=tuple(ranking.caveats(scores, ranked, new)),
+    )
+
+
+def number(value: float | int, digits: int = 3) -> str:
+    """A number as sentences show it; a dash where there is none."""
+    rounded = round(float(value), digits) + 0.0  # no minus before a rounded zero
+    return f"{rounded:.{digits}f}".replace("-", "−") if np.isfinite(value) else "–"
+
+
+def count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def scope(rows: pd.DataFrame, cells: Collection[str]) -> str:
+    """What the rows of the answer are of: one cell, or how many of them averaged.
+
+    Args:
+        rows: of one cell, or of all, from `ranking.rank_assays`.
+        cells: that were tested.
+    """
+    cell, averaged = rows[["cell", "n_cells"]].iloc[0]
+    if cell != scoring.ALL or len(cells) == 1:
+        return f"in cell {next(iter(cells)) if cell == scoring.ALL else cell}"
+    of = "" if averaged == len(cells) else f" of {len(cells)}"
+    return f"averaged over {averaged}{of} cells"
+
+
+def _few(rows: pd.DataFrame, chromosomes: int) -> str:
+    """On how few genes and chromosomes all rests; empty if there are enough."""
+    if rows.empty:
+        return ""
+    genes, tested = (int(n) for n in rows[["n_genes", "n_chromosomes"]].iloc[0])
+    said = []
+    if genes < FEW_GENES and not _clear(rows):
+        said.append(
+            "That is too few genes to say which assay is best: the order may well be another one "
+            "on other genes. Take it as a first look, not as a finding."
+        )
+    if tested < ranking.FEW_CHROMOSOMES:
+        said.append("So few chromosomes say little about others.")
+        if tested < chromosomes:
+            cv = f"--cv=chromosomes_{min(5, chromosomes)}"
+            said.append(f"The data hold {chromosomes}: {cv} tests on every one of them.")
+    if not said:
+        return ""
+    rest = f"{count(genes, 'held-out gene')} on {count(tested, 'chromosome')}"
+    return " ".join([f"Few data: all scores rest on {rest}.", *said])
+
+
+def _clear(rows: pd.DataFrame) -> bool:
+    """Whether one of several assays is shown to be the best."""
+    return len(rows) > 1 and int(rows["rank_high"].iloc[0]) == 1
+
+
+def _answer(rows: pd.DataFrame, cells: list[str]) -> str:
+    """Which assay has the highest score, and whether that makes it the best."""
+    if rows.empty:
+        return (
+            "Nothing can be ranked: no cell has assays that were tested on the same chromosomes of "
+            "a fold."
+        )
+    best, others = rows.iloc[0], rows["assay"].iloc[1:]
+    certain = np.isfinite(best["low"])
+    rivals = others[rows["rank_low"].iloc[1:] == 1]
+    said = ["No assay is shown to predict expression here."] if _all_unproven(rows) else []
+    interval = (
+        f"95 % interval {number(best['low'])} to {number(best['high'])}"
+        if certain
+        else f"no interval: {best['note']}"
+    )
+    highest = rows["assay"][rows["rank"] == 1]
+    has = "has the highest score" if len(rows) > 1 else "was scored"
+    if len(highest) > 1:
+        has = "and " + listing(highest.iloc[1:], 12) + " share the highest score"
+    said.append(
+        f"{best['assay']} {has}: between its predictions and the observed expression of genes held "
+        f"out from training, Pearson r is {number(best['pearson'])} ({interval}), "
+        f"{scope(rows, cells)}."
+    )
+    if not len(others):
+        said.append("No other assay was scored there, so none is compared.")
+    elif not certain:
+        said.append("Without intervals, no assay can be told apart from another.")
+    elif len(rivals):
+        said.append(
+            "That does not make it the best: at 95 % confidence that could equally be "
+            f"{listing(rivals, 12)}."
+        )
+    elif not _clear(rows):
+        said.append(
+            "It alone may be the best: every other assay is beaten by at least one, though not "
+            f"each by {best['assay']}."
+        )
+    else:
+        said.append("Its lead over every other assay is larger than the uncertainty of that lead.")
+    if best["cell"] != scoring.ALL:
+        said.append(
+            "There is no ranking over all cells: no cell has every assay. This is one of "
+            f"{len(cells)} cells."
+        )
+    return " ".join(said)
+
+
+def _all_unproven(rows: pd.DataFrame) -> bool:
+    return bool((rows["simultaneous_low"] <= 0).all())
+
+
+def _unproven(rows: pd.DataFrame) -> str:
+    """Which assays are not shown to predict, if others are."""
+    names = rows["assay"][rows["simultaneous_low"] <= 0]
+    if not len(names) or _all_unproven(rows):
+        return ""
+    return (
+        f"{len(names)} of {count(len(rows), 'assay')} {'is' if len(names) == 1 else 'are'} not "
+        "shown to predict expression at all, since the simultaneous interval includes 0 or lies "
+        f"below it: {listing(names, 12)}."
+    )
+
+
+def _calls(called: pd.DataFrame) -> str:
+    if called.empty:
+        return ""
+    n = int(called["called"].sum())
+    return (
+        f"Of {count(len(called), 'comparison')} (every score against 0, every pair of assays, in "
+        f"each cell and over all), {n} {'is' if n == 1 else 'are'} called at a false discovery "
+        "rate of 5 % (Benjamini–Hochberg); calls.csv lists them."
+    )
+
+
+def _new_cell(scores: pd.DataFrame, over_all: pd.DataFrame) -> str:
+    """What is known of one more cell, from as many as that takes."""
+    cells = over_all["n_cells"].max() if len(over_all) else 0
+    if cells < ranking.MIN_CELLS:
+        return ""
+    rows = ranking.rank_assays(scores, target=ranking.TARGETS[1])
+    rows = rows[rows["cell"] == scoring.ALL]
+    first, open_to = rows.iloc[0], rows["assay"][rows["rank_low"] == 1]
+    if not np.isfinite(first["low"]):
+        return ""
+    return (
+        f"For a new cell like these {cells}, the interval of {first['assay']} is "
+        f"{number(first['low'])} to {number(first['high'])}; there the best may be "
+        f"{listing(open_to, 12)}."
+    )

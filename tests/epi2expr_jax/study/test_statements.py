@@ -1,0 +1,176 @@
+"""What is said of a run is true: worlds of scores with what must, and what must not, be said."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from epi2expr_jax.scores import ranking
+from epi2expr_jax.scores.comparison import COLUMNS
+from epi2expr_jax.study.statements import statements
+from tests.epi2expr_jax.scores.simulated import failed, scores, world
+
+SHOWN, NONE, UNSURE = "a universal mark of these", "No universal mark", "cannot be told (margin"
+BEST, RIVALS = "larger than the uncertainty of that lead", "that could equally be"
+FEW, NULL = "too few genes to say", "No assay is shown to predict expression here"
+NEW, ONE_MORE = "nothing here speaks of a new cell", "For a new cell like these"
+NO_INTERVAL = "Without intervals, no assay can be told apart"
+AGREE = "Agreement of the cells beyond shared genes"
+
+TWO = world([0.7, 0.5], [0.6, 0.4])
+THREE = world([0.7, 0.5, 0.3], [0.6, 0.4, 0.3], [0.65, 0.5, 0.2])
+TURNED = world([0.7, 0.5, 0.3], [0.4, 0.6, 0.3])
+TWELVE = [0.75 - 0.05 * a for a in range(12)]
+ELEVEN = [list(np.array(TWELVE[:4]) + 0.002 * c) for c in range(11)]
+
+
+def simpler(*rows):
+    """A comparison of models: name, assay, lead and its limits."""
+    table = pd.DataFrame(rows, columns=["model", "assay", "lead", "lead_low", "lead_high"])
+    return table.reindex(columns=COLUMNS).assign(pearson=0.5)
+
+
+OWN = ("cnn", "A", 0.0, 0.0, 0.0)
+
+# Name: scores, options, what is said, what is not.
+WORLDS = {
+    "one cell, one assay": (scores(world([0.6])), {},
+        ["A was scored", "in cell E1", "so none is compared", "With a single cell"],
+        [BEST, "highest"]),
+    "one cell, two assays": (scores(world([0.7, 0.5])), {},
+        ["A has the highest score", BEST, "With a single cell", NEW], [SHOWN, RIVALS]),
+    "one cell, twelve assays": (scores(world(TWELVE)), {},
+        ["A has the highest score", BEST], [SHOWN, NULL]),
+    "two cells, one assay": (scores(world([0.7], [0.6])), {},
+        ["A was scored", "averaged over 2 cells", "Only A was scored"], [SHOWN, "highest"]),
+    "two cells": (scores(TWO), {}, [f"A is {SHOWN} 2 cells", BEST, "it takes 3 assays"], [NONE]),
+    "three cells": (scores(THREE), {}, [f"A is {SHOWN} 3 cells", AGREE], [NONE, ONE_MORE]),
+    "eleven cells": (scores(world(*ELEVEN), K=5), {},
+        [f"A is {SHOWN} 11 cells", ONE_MORE, "ranking_new_cell.csv"], [NEW, NONE]),
+    "five cells that differ": (scores(world(*[[0.6 + 0.1 * c, 0.55] for c in range(5)])), {},
+        ["What holds in a new cell cannot be told: the leads vary"], ["is expected to be"]),
+    "another mark in each cell": (scores(TURNED), {}, [NONE], [SHOWN, "A is"]),
+    "a claim that holds": (scores(THREE), {"claim": "A"}, [f"A is {SHOWN}"], ["candidates"]),
+    "a claim that does not": (scores(THREE), {"claim": "B"}, ["B is not a universal mark"], [NONE]),
+    "a wide margin": (scores(world([0.6, 0.63], [0.6, 0.62]), own=0.001), {"margin": 0.05},
+        ["B, A are each a universal mark", "better by 0.05"], [NONE]),
+    "equal but for noise": (scores(world([0.6, 0.595], [0.6, 0.595]), own=0.05), {},
+        [RIVALS, UNSURE, "In 2 of 2 cells the best assay cannot be told apart"], [BEST, SHOWN]),
+    "exactly equal": (scores(world([0.6, 0.6], [0.6, 0.6]), own=0.0), {},
+        ["A and B share the highest score", RIVALS], ["has the highest", BEST]),
+    "three exactly equal in one cell": (scores(world([0.6] * 3 + [0.1]), own=0.0), {},
+        ["A and B, C share the highest score"], ["has the highest", BEST]),
+    "all null": (scores(world([0.0] * 3, [0.0] * 3), own=0.05), {},
+        [NULL, UNSURE, "better than chance"], [SHOWN, NONE, "not shown to predict expression at"]),
+    "negative": (scores(world([-0.3, -0.5], [-0.3, -0.5])), {},
+        [NULL, "Pearson r is −0.3", "not shown to predict better than chance"], [SHOWN, NONE]),
+    "one of three null": (scores(world([0.7, 0.5, 0.0], [0.6, 0.5, 0.0]), own=0.05), {},
+        ["1 of 3 assays is not shown to predict", "below it: C."], [NULL]),
+    "two of three null": (scores(world([0.7, 0.0, -0.1], [0.6, 0.0, -0.1]), own=0.05), {},
+        ["2 of 3 assays are not shown"], [NULL]),
+    "a failed rival": (failed(scores(THREE), "E2", "B"), {},
+        [UNSURE, "training of B in E2 failed", "a failed training, not a measured score"], [SHOWN]),
+    "a failed best": (failed(scores(THREE), "E2", "A"), {}, ["E2 A (100%)"], ["A is a universal"]),
+    "all failed": (scores(TWO).assign(constant=True, pearson=0.0, spearman=0.0), {},
+        [NULL, "a failed training"], [SHOWN, NONE, BEST]),
+    "a rival that diverged in one cell": (
+        scores({"E1": {"A": 0.7, "B": 0.5}, "E2": {"A": 0.7, "C": 0.5}}), {"diverged": [("E2",
+        "B")]},
+        [UNSURE, "training of B in E2 failed"], [SHOWN]),
+    "a rival that diverged everywhere": (scores(TWO), {"diverged": [("E1", "C"), ("E2", "C")]},
+        [UNSURE, "training of C in E1, C in E2 failed"], [SHOWN]),
+    "a cell where all diverged": (scores(TWO), {"diverged": [("E3", "A"), ("E3", "B")]},
+        ["averaged over 2 of 3 cells", "A in E3"], [SHOWN]),
+    "a diverged mark that the data exclude anyway": (scores(TURNED), {"diverged": [("E1", "C")]},
+        [NONE], [SHOWN]),
+    "a missing track": (scores({"E1": {"A": 0.7, "B": 0.5, "C": 0.3}, "E2": {"A": 0.7, "B": 0.5}}),
+        {}, [SHOWN, "so not compared: C in E2", "E2 lacks C", "averaged over 1 of 2 cells"],
+        [NONE]),
+    "no cell has every assay": (
+        scores({"E1": {"A": 0.7, "B": 0.5}, "E2": {"A": 0.7, "C": 0.5}}), {},
+        ["There is no ranking over all cells", "in cell E1", "not compared: C in E1, B in E2"],
+        [NONE]),
+    "assays never in one cell": (scores({"E1": {"A": 0.7}, "E2": {"B": 0.7}}), {},
+        ["was scored", UNSURE, "was not scored in"], [NONE, BEST]),
+    "folds in common with none": (
+        (lambda t: t[(t.assays == "A") == (t.fold == 0)])(scores(TWO)), {},
+        ["Nothing can be ranked", UNSURE, "tested with both it and"], [BEST, SHOWN, "highest"]),
+    "two chromosomes": (scores(TWO, K=2, folds=2), {},
+        [NO_INTERVAL, "no interval: fewer than 3 chromosomes", UNSURE],
+        [BEST, RIVALS, "95 % interval"]),
+    "three blind chromosomes": (scores(THREE, K=3, blind=True), {"chromosomes": 22},
+        ["on 3 chromosomes", "--cv=chromosomes_5 tests", "same blind chromosomes",
+        "same chromosomes"],
+        [AGREE]),
+    "three chromosomes, all there are": (scores(THREE, K=3, blind=True), {"chromosomes": 3},
+        ["So few chromosomes"], ["--cv=chromosomes_5 tests"]),
+    "22 chromosomes": (scores(THREE, K=22), {"chromosomes": 22}, [AGREE], ["Few data", "So few"]),
+    "few genes, and a clear best": (scores(THREE, n=10), {}, [BEST], [FEW]),
+    "few genes, and none": (scores(world([0.6, 0.59], [0.6, 0.59]), n=10, own=0.1), {},
+        ["Few data: all scores rest on 200 held-out genes on 20 chromosomes", FEW], [BEST]),
+    "two genes a chromosome": (scores(TWO, n=2), {},
+        ["Nothing can be ranked", "no chromosome has 3 held-out genes"], ["single cell", SHOWN]),
+    "one gene a chromosome, one cell": (scores(world([0.7, 0.5]), n=1), {},
+        ["no chromosome has 3 held-out genes"], ["With a single cell"]),
+    "a cell of single genes": (
+        (lambda t: t.assign(n=t.n.where(t.cell != "E3", 1)))(scores(THREE)), {},
+        [UNSURE, "not scored in E3", "E3 is not ranked"], [SHOWN]),
+    "most genes on one chromosome": (
+        (lambda t: t.assign(n=t.n.where(t.chrom != "chr1", 9000)))(scores(TWO)), {},
+        ["worth about", "the intervals may be too short"], []),
+    "one seed": (scores(TWO), {}, ["One seed: training noise is not in the interval"],
+        ["trainings"]),
+    "three seeds": (scores(TWO, seeds=3, training=0.02), {},
+        ["the mean of 3 trainings", "standard deviation between seeds"], ["One seed"]),
+    "new cells, few": (scores(THREE), {"new": ["E1", "E2", "E3"]},
+        ["none was trained on it (each of them)", "further cells takes 5"], [NEW, ONE_MORE]),
+    "new cells, five": (scores(world(*[[0.7, 0.5]] * 5)), {"new": [f"E{c}" for c in range(1, 6)]},
+        ["none was trained on it (each of them)", ONE_MORE], [NEW]),
+    "one new cell of two": (scores(TWO), {"new": ["E2"]}, ["none was trained on it (E2)"], [NEW]),
+    "a simpler model": (scores(TWO), {"compared": simpler(OWN, ("ridge", "A", 0.05, 0.02, 0.08))},
+        ["A simpler model predicts better than cnn: ridge for A (by 0.050"], ["No simple"]),
+    "no simpler model": (scores(TWO), {"compared": simpler(OWN, ("ridge", "A", 0.05, -0.02, 0.1))},
+        ["No simple model is shown to predict better than cnn"], ["A simpler model"]),
+    "the mean of seeds is not simpler": (
+        scores(TWO), {"compared": simpler(OWN, ("cnn, mean of 3 seeds", "A", 0.05, 0.02, 0.08))},
+        [], ["simple"]),
+    "trained on half of the genes": (
+        scores(TWO), {"compared": simpler(OWN, ("ridge",
+        "A", 0.05, 0.02, 0.08)), "train_share": 0.5},
+        ["their leads are not compared"], ["A simpler"]),
+}  # fmt: skip
+
+# What is never said together, in whatever world.
+APART = [
+    (FEW, BEST), (SHOWN, NONE), (SHOWN, UNSURE), (NONE, UNSURE), (SHOWN, NULL), (NEW, ONE_MORE),
+    (NEW, "In one more cell"), (NO_INTERVAL, "95 % interval"), (BEST, RIVALS), (BEST, "share the"),
+    ("With a single cell", "averaged over"), ("One seed", "between seeds"), (NO_INTERVAL, RIVALS),
+]  # fmt: skip
+
+
+def test_there_are_worlds_enough():
+    assert len(WORLDS) >= 40
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_worlds(name):
+    table, options, said, unsaid = WORLDS[name]
+    text = "\n".join(statements(table, **options))
+    for words in said:
+        assert words in text, text
+    for words in unsaid:
+        assert words not in text, text
+    for one, other in APART:
+        assert not (one in text and other in text), text
+    assert not re.search(r"\b(nan|inf|None)\b", text), text
+
+
+def test_calls_are_counted():
+    table = scores(THREE)
+    text = statements(table, called=ranking.calls(table)).calls
+    assert text.startswith("Of 24 comparisons")
+    assert "24 are called" in text
+    assert statements(table, called=ranking.calls(table).iloc[:1]).calls.startswith(
+        "Of 1 comparison ("
+    )

@@ -61,6 +61,7 @@ def evaluate(
     require_claim(margin, claim, dict.fromkeys(run.label for run in ensemble.runs))
     store = ensemble.open_store(store_path)
     asked = {"baselines": as_names(baselines), "groups": groups, "margin": margin, "claim": claim}
+    asked["runs"] = len(ensemble.runs)
     with results.written(run_dir, "evaluate", **asked) as place:
         predictions = predict_held_out(ensemble, store)
         require_usable(scoring.score_table(predictions))  # before minutes of baselines

@@ -11,6 +11,8 @@ import pandas as pd
 
 from epi2expr_jax.errors import InputError, Problem, collect
 from epi2expr_jax.files import is_partial, write_parquet
+from epi2expr_jax.genome import listing
+from epi2expr_jax.inputs.pools import PLUS
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
 from epi2expr_jax.predict.training_store import places
 from epi2expr_jax.study.lookup import Study
@@ -18,9 +20,12 @@ from epi2expr_jax.training import checkpoint, parts
 from epi2expr_jax.training.many_runs import Log
 from epi2expr_jax.training.one_run import QUARANTINED
 
+_GROW = ("cells", "assays", "folds", "seeds")  # fields of a request that say how many runs
+
 
 def asked(study: Study, run_dir: pathlib.Path, resume: bool, command: str) -> dict[str, Any]:
-    """The run card to go on with: a new one, or that of the same request interrupted.
+    """The run card to go on with: a new one, that of the same request interrupted, or that of a
+    finished run of which more is asked.
 
     Nothing is written; see `begin`.
 
@@ -29,7 +34,8 @@ def asked(study: Study, run_dir: pathlib.Path, resume: bool, command: str) -> di
         command: what to run again to get the same, for a new card.
 
     Raises:
-        InputError: if the directory holds a run of another request, or something else.
+        InputError: if the directory holds a run of another request, more is asked of one that
+            has not finished, or less, or the directory holds something else.
     """
     request, store = study.request, study.store
     wanted = {"request": request.as_json(), "store_checksum": store.checksum()}
@@ -37,8 +43,11 @@ def asked(study: Study, run_dir: pathlib.Path, resume: bool, command: str) -> di
     if (run_dir / checkpoint.RUN_CARD).exists():
         card = checkpoint.read_card(run_dir)
         changed = list(_changes(card["request"], wanted["request"]))
+        grows = all(change.split("=")[0] in _GROW for change in changed)
         if card["store_checksum"] != wanted["store_checksum"]:
-            changed.append("the store's contents")
+            changed, grows = [*changed, "the store's contents"], False
+        if changed and grows and resume:
+            return _grown(card, study, run_dir) | wanted | {"command": command}
         if changed or not resume:
             raise InputError(
                 str(run_dir),
@@ -82,6 +91,35 @@ def asked(study: Study, run_dir: pathlib.Path, resume: bool, command: str) -> di
     }
 
 
+def _grown(card: dict[str, Any], study: Study, run_dir: pathlib.Path) -> dict[str, Any]:
+    """The card of a finished run that is to train more; its runs stay as they are.
+
+    Raises:
+        InputError: if it has not finished, or has runs that are not asked for now.
+    """
+    rows = [row for population in card["populations"] for row in population["runs"]]
+    wanted = {run.run_id for run in study.runs}
+    lost = [
+        f"{row['cell']} {PLUS.join(row['assays'])} {row['fold']} seed {row['seed']}"
+        for row in rows
+        if row["run_id"] not in wanted
+    ]
+    with collect() as problems:
+        if card["status"] != "complete":
+            found, expected = "training of another request, not finished", "a finished run to grow"
+            remedy = f"first run the command that began it: {card['command']}"
+            problems.add(str(run_dir), found, expected, remedy)
+        if lost:
+            found = f"a run of another request: {len(lost)} of its {len(rows)} runs are not asked "
+            problems.add(
+                str(run_dir),
+                f"{found}for now ({listing(lost, 3)})",
+                "all of its cells (pools of the same cells), assay sets, folds and seeds, and more",
+                "ask for these too, or name another run directory",
+            )
+    return {**card, "status": "training"}
+
+
 def _changes(before: dict[str, Any], now: dict[str, Any], within: str = "") -> Iterator[str]:
     """Each setting that is another one now, in words."""
     for name in {**before, **now}:
@@ -93,8 +131,9 @@ def _changes(before: dict[str, Any], now: dict[str, Any], within: str = "") -> I
 
 
 def begin(run_dir: pathlib.Path, card: dict[str, Any]) -> None:
-    """Make the run directory and write its card, if it is new."""
-    if not (run_dir / checkpoint.RUN_CARD).exists():
+    """Make the run directory and write its card, if it is new or more is asked than before."""
+    there = (run_dir / checkpoint.RUN_CARD).exists()
+    if not there or checkpoint.read_card(run_dir)["request"] != card["request"]:
         run_dir.mkdir(parents=True, exist_ok=True)
         checkpoint.write_card(run_dir, card)
 

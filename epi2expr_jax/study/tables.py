@@ -202,9 +202,17 @@ def require(run_dir: pathlib.Path) -> None:
     """Refuse a run directory without the tables that a report needs.
 
     Raises:
-        InputError: naming each that is missing or not as its program wrote it.
+        InputError: naming each that is missing or not as its program wrote it; or if the run has
+            grown since it was evaluated.
     """
     with collect() as problems:
+        with problems.part():
+            made = (results.record_of(run_dir, "evaluate") or {}).get("runs")  # none: of older ones
+            rows = [row for part in read_card(run_dir)["populations"] for row in part["runs"]]
+            sound = sum(row["status"] != "quarantined" for row in rows)
+            if made not in (None, sound):
+                found, expected = f"an evaluation of {made} models", f"of all {sound} of the run"
+                problems.add(str(run_dir), found, expected, SCORES.remedy(run_dir))
         for table in NEEDED:
             with problems.part():
                 if table.found(run_dir) is None:

@@ -83,7 +83,9 @@ def train(
 ) -> dict[str, Any]:
     """Train everything the request names, or the share of it that `machine` names.
 
-    The same call resumes an interrupted training, and does nothing for a complete one.
+    The same call resumes an interrupted training, and does nothing for a complete one. A call that
+    asks a complete one for more (cells, assay sets, folds of the same scheme, seeds) trains what is
+    missing; what is there stays as it is, and the result is that of one call for all.
 
     Args:
         run_dir: made if it is not there.

@@ -28,6 +28,35 @@ def test_it_begins_with_what_was_asked_and_typed(small_store, tmp_path, request_
         asked(other, tmp_path / "run", True, "")
 
 
+def test_more_may_be_asked_of_a_finished_run_and_nothing_less(finished, small_store, request_for):
+    request = request_for(small_store, assays=["each", "all"])
+    more = dataclasses.replace(request, seeds=2, assays=["all", "each", "pairs"])
+    card = asked(Study(more), finished, True, "more")
+    assert (card["status"], card["command"]) == ("training", "more")
+    assert card["request"] == more.as_json()
+    old = checkpoint.read_card(finished)
+    assert (old["status"], card["populations"]) == ("complete", old["populations"])
+    cells = small_store.manifest.cells
+    for less, lost in (
+        ({"assays": ["each"]}, "6 of its 24 runs"),
+        ({"folds": ["fold2"], "seeds": 2}, "16 of its 24 runs"),
+        ({"cells": cells[:1]}, f"12 of its 24 runs .*({cells[1]} "),
+        ({"cells": ["pool"]}, "24 of its 24 runs"),  # other pools
+    ):
+        with pytest.raises(InputError, match=f"{lost.replace('(', '[(]')}.*ask for these too"):
+            asked(Study(dataclasses.replace(request, **less)), finished, True, "")
+    with pytest.raises(InputError, match="an empty run directory"):
+        asked(Study(request), finished, False, "")
+
+
+def test_of_an_unfinished_run_no_more_is_asked(small_store, tmp_path, request_for):
+    study = Study(request_for(small_store, folds=["fold1"]))
+    begin(tmp_path / "run", asked(study, tmp_path / "run", True, "what was typed"))
+    more = Study(request_for(small_store, folds=["fold1", "fold2"]))
+    with pytest.raises(InputError, match=r"not finished; .* began it: what was typed"):
+        asked(more, tmp_path / "run", True, "")
+
+
 def test_only_what_was_left_half_written_may_lie_there(small_store, tmp_path, request_for):
     study = Study(request_for(small_store))
     (tmp_path / "run_card.json.1234.partial").touch()

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +16,7 @@ from epi2expr_jax.errors import InputError, OutOfMemory
 from epi2expr_jax.files import only_writer
 from epi2expr_jax.models import REGISTRY
 from epi2expr_jax.predict.held_out import predict_held_out
-from epi2expr_jax.study import lookup
+from epi2expr_jax.study import lookup, tables
 from epi2expr_jax.study.evaluate import evaluate
 from epi2expr_jax.study.lookup import Share
 from epi2expr_jax.study.request import published
@@ -267,6 +268,37 @@ def test_damaged_weights_of_a_finished_run_are_told_and_trained_again(
     assert {name for name, _ in heard.advanced} == {"3-assay"}
     same_weights(run_dir, finished)
     assert (run_dir / "splits.json").read_bytes() == (finished / "splits.json").read_bytes()
+
+
+def test_a_run_that_grows_is_that_of_one_command_for_all(
+    finished, small_store, tmp_path, request_for
+):
+    """Another assay and fold; then by two processes a cell. What was there is not even touched."""
+    run_dir, assays = tmp_path / "run", small_store.manifest.assays
+    one = {"cells": small_store.manifest.cells[:1], "assays": assays[:1], "folds": ["fold1"]}
+    train(request_for(small_store, **one), run_dir)
+    evaluate(run_dir)
+    first = {path: path.read_bytes() for path in run_dir.rglob("best-*/**/*") if path.is_file()}
+    more = {**one, "assays": assays[:2], "folds": ["fold1", "fold3"]}
+    heard = Heard()
+    card = train(request_for(small_store, **more), run_dir, watcher=heard)
+    assert len(heard.advanced) == 2 * 3  # epochs x runs that were missing
+    assert card["request"]["folds"] == ["fold1", "fold3"]
+    with pytest.raises(InputError, match="an evaluation of 1 models; expected of all 4"):
+        tables.require(run_dir)
+    request = request_for(small_store, **{**more, "cells": ["all"]})
+    half = train(request, run_dir, machine=Machine(share=Share(0, 2)))
+    assert half["status"] == "training"
+    train(request, run_dir, machine=Machine(share=Share(1, 2)))
+    assert all(path.read_bytes() == content for path, content in first.items())
+    every, grown = predict.load(finished), predict.load(run_dir)
+    assert len(grown.runs) == 8
+    (member,) = grown.members
+    (same,) = every.select(lambda run: run in grown.runs).members
+    assert same.runs == member.runs
+    jax.tree.map(np.testing.assert_array_equal, same.weights, member.weights)
+    evaluate(run_dir)
+    tables.require(run_dir)
 
 
 def test_a_run_directory_has_one_training_at_a_time(small_store, tmp_path, request_for):

@@ -16,28 +16,27 @@ permutation p and by how much the predicted effect leads) and enrichment.png and
 
 import functools
 import pathlib
-import zlib
 
 import matplotlib
 import pandas as pd
 from absl import flags
 from tqdm import tqdm
 
-from epi2expr_jax.errors import InputError, collect
-from epi2expr_jax.files import read_parquet, write_csv, write_parquet
+from epi2expr_jax.errors import collect
+from epi2expr_jax.files import write_csv, write_parquet
 from epi2expr_jax.interpret.enrichment import EFFECT, enrich
 from epi2expr_jax.interpret.variants import assign_variants
 from epi2expr_jax.program import require, start
 from epi2expr_jax.study import results
 from epi2expr_jax.training.checkpoint import read_card
 from experiments.cli.flags import define_run
+from experiments.cli.given_table import read_table
 from experiments.figures.studies import enrichment_figure
 from experiments.figures.style import STYLE, save_figure
 
 FLAGS = flags.FLAGS
 
 _APART = ("cell", "assay", "assays")  # columns whose values are tested apart
-_TEXT = {"gene_id": str, "chrom": str}
 
 
 def run_enrichment(
@@ -99,24 +98,6 @@ def run_enrichment(
         for note, labels in notes.items()
     ]
     return table, of_groups
-
-
-def read_table(path: pathlib.Path) -> pd.DataFrame:
-    """A table by the end of its file's name.
-
-    Raises:
-        InputError: if it cannot be read.
-    """
-    remedy = "give another file"
-    if path.suffix == ".parquet":
-        return read_parquet(path, "table", remedy)
-    try:
-        comma = ".csv" in path.suffixes
-        return pd.read_csv(path, sep="," if comma else "\t", dtype=_TEXT, low_memory=False)
-    except (OSError, ValueError, EOFError, zlib.error) as error:
-        found = f"no readable table ({str(error).splitlines()[0]})"
-        expected = "Parquet, or delimited text with a header"
-        raise InputError(str(path), found, expected, remedy) from None
 
 
 def describe(table: pd.DataFrame) -> str:

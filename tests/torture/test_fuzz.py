@@ -36,7 +36,7 @@ from epi2expr_jax.training.runs import parse_assay_sets
 from epi2expr_jax.training.splits import read_splits
 from experiments.cli.certificate import read_certificate
 from experiments.cli.edits import named_edits, named_places, to_number
-from experiments.enrichment import read_table
+from experiments.cli.given_table import read_table
 
 SIZES = {"chr1": 10_000, "chr2": 5000}
 EXAMPLES = 10_000 if os.environ.get("EPI2EXPR_TORTURE") == "full" else 12

@@ -1,0 +1,1 @@
+"""CRISPRi screens: measured element-gene pairs, what simple scores say of them, how scores do."""

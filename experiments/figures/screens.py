@@ -1,0 +1,45 @@
+"""Figures of CRISPRi screens."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments.figures.style import BLUE, GREY, WIDTH, number
+
+
+def screen_figure(rows: pd.DataFrame, reference: str, first: str) -> Figure:
+    """Average precision of every score, a panel a subset of pairs, with 95 % intervals.
+
+    Args:
+        rows: with columns of `epi2expr_jax.screens.scoring.COLUMNS`.
+        reference: the score in colour.
+        first: the subset whose order all panels have.
+    """
+    own = rows[rows["pairs"] == first].sort_values("average_precision", ascending=False)
+    order = list(own["score"])
+    subsets = list(dict.fromkeys(rows["pairs"]))
+    columns = 3
+    lines = -(-len(subsets) // columns)
+    figure = Figure((WIDTH, lines * (0.7 + 0.2 * len(order)) + 0.4), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
+    for panel, subset in zip(panels, subsets, strict=False):
+        part = rows[rows["pairs"] == subset].set_index("score").loc[order]
+        y = np.arange(len(order))
+        colours = [BLUE if name == reference else GREY for name in order]
+        panel.axvline(part["regulated"].iloc[0] / part["n"].iloc[0], color=GREY, lw=0.8, ls=":")
+        panel.hlines(y, part["low"], part["high"], colours, lw=2)
+        panel.scatter(part["average_precision"], y, 28, colours)
+        counts = f"{part['n'].iloc[0]:,} pairs, {part['regulated'].iloc[0]:,} regulated"
+        panel.set_title(f"{subset}\n{counts}", fontsize=8)
+        panel.set_xlim(-0.02, 1.02)
+    panels[0].set_ylim(len(order) - 0.4, -0.6)
+    for row in panels[::columns]:
+        row.set_yticks(range(len(order)), order)
+    for panel in panels[len(subsets) :]:
+        panel.remove()
+    best = number(own["average_precision"].iloc[0])
+    figure.supxlabel(
+        f"average precision (best of {first}: {best}); 95 % over chromosomes; dotted: chance",
+        fontsize=9,
+    )
+    return figure

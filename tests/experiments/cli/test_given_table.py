@@ -1,0 +1,27 @@
+"""Tables are read by the end of their name, or refused."""
+
+import gzip
+
+import pandas as pd
+import pytest
+
+from epi2expr_jax.errors import InputError
+from experiments.cli.given_table import read_table
+
+
+def test_parquet_tabs_commas_and_gzip_give_the_same(tmp_path):
+    table = pd.DataFrame({"gene_id": ["1", "2"], "chrom": ["1", "X"], "n": [3, 4]})
+    table.to_parquet(tmp_path / "t.parquet")
+    table.to_csv(tmp_path / "t.csv", index=False)
+    table.to_csv(tmp_path / "t.tsv", sep="\t", index=False)
+    with gzip.open(tmp_path / "t.csv.gz", "wt") as file:
+        table.to_csv(file, index=False)
+    for name in ("t.parquet", "t.csv", "t.tsv", "t.csv.gz"):
+        pd.testing.assert_frame_equal(read_table(tmp_path / name), table)
+
+
+def test_what_is_no_table_is_named(tmp_path):
+    (tmp_path / "t.tsv.gz").write_bytes(b"no gzip")
+    for name in ("t.tsv.gz", "none.csv"):
+        with pytest.raises(InputError, match=name):
+            read_table(tmp_path / name)

@@ -93,10 +93,10 @@ def compare_scores(
 def describe(pairs: Pairs, rows: pd.DataFrame, leads: pd.DataFrame, sizes: pd.DataFrame) -> str:
     """What was counted and found, for the terminal."""
     lines = []
-    for row in counts(pairs).itertuples():
-        name = " ".join(filter(None, (row.study, row.cell))) or "pairs"
+    for row in counts(pairs).to_dict("records"):
+        name = " ".join(filter(None, (row["study"], row["cell"]))) or "pairs"
         lines.append(
-            f"{name}: {row.pairs:,} pairs, {row.regulated:,} regulated, {row.increases:,} "
+            f"{name}: {row['pairs']:,} pairs, {row['regulated']:,} regulated, {row['increases']:,} "
             "significant increases (counted as not regulated)"
         )
     width = max(map(len, rows["score"]))
@@ -105,21 +105,24 @@ def describe(pairs: Pairs, rows: pd.DataFrame, leads: pd.DataFrame, sizes: pd.Da
         share = f"{first.regulated / first.n:.1%}"
         lines.append(f"\n{label}: {first.n:,}, {first.regulated:,} regulated ({share})")
         lines.append(f"{'':<{width}}  average precision     AUROC  precision at 70 % recall")
-        for row in part.itertuples():
+        for row in part.to_dict("records"):
             lines.append(
-                f"{row.score:<{width}}  {number(row.average_precision)} "
-                f"{_interval(row.low, row.high):<16} {number(row.auroc)}  "
-                f"{number(row.precision_at_70)}"
+                f"{row['score']:<{width}}  {number(row['average_precision'])} "
+                f"{_interval(row['low'], row['high']):<16} {number(row['auroc'])}  "
+                f"{number(row['precision_at_70'])}"
             )
     ours = leads[leads["pairs"] == ALL]
     lines.append(f"\nlead of {ours['score'].iloc[0]} in average precision, {ALL}:")
-    for row in ours.itertuples():
+    for row in ours.to_dict("records"):
         lines.append(
-            f"over {row.rival:<{width}}  {number(row.lead)} {_interval(row.low, row.high)}; over "
-            f"pairs {_interval(row.low_pairs, row.high_pairs)}"
+            f"over {row['rival']:<{width}}  {number(row['lead'])} "
+            f"{_interval(row['low'], row['high'])}; over pairs "
+            f"{_interval(row['low_pairs'], row['high_pairs'])}"
         )
     if sizes["n"].iloc[0]:
-        values = ", ".join(f"{row.score} {number(row.spearman, 2)}" for row in sizes.itertuples())
+        values = ", ".join(
+            f"{row['score']} {number(row['spearman'], 2)}" for row in sizes.to_dict("records")
+        )
         lines.append(f"\nrank correlation with the measured loss, regulated pairs: {values}")
         lines.append(
             f"note: {sizes['small'].iloc[0]:.0%} of them change by less than 10 %; a small effect "

@@ -23,7 +23,7 @@ _SIGNAL = re.compile(r"^(.+?)\.RPM(\..+)?$")
 
 def signal_columns(table: pd.DataFrame) -> dict[str, str]:
     """The columns of reads per million in the element, by the mark they count."""
-    found = {name: _SIGNAL.match(str(name)) for name in table}
+    found = {str(name): _SIGNAL.match(str(name)) for name in table}
     return {match[1]: name for name, match in found.items() if match}
 
 

@@ -107,7 +107,8 @@ def jackknife(
         without some group.
 
     Source: the variance is the larger of the plain delete-one jackknife's and Busing et al.'s
-    (1999) for groups of unequal size; K − 1 degrees of freedom.
+    (1999) for groups of unequal size. Degrees of freedom are one less than the number of equal
+    groups that would be as uneven (Kish 1965): one chromosome with most pairs says little.
     """
     K = len(without)
     if K < MIN_GROUPS:
@@ -117,7 +118,8 @@ def jackknife(
     pseudo = odds * whole - (odds - 1) * without
     centre = K * whole - ((1 - share) * without).sum()
     unequal = ((pseudo - centre) ** 2 / (odds - 1)).mean()
-    reach = stats.t.ppf((1 + confidence) / 2, K - 1) * np.sqrt(max(plain, unequal))
+    freedom = max(1.0, 1 / (share**2).sum() - 1)
+    reach = stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(max(plain, unequal))
     return float(whole - reach), float(whole + reach)
 
 
@@ -243,6 +245,6 @@ def sizes(
     rows = []
     for name, values in scores.items():
         varies = len(loss) > 2 and len(set(loss)) > 1 and len(set(values[chosen])) > 1
-        rho = stats.spearmanr(values[chosen], loss).statistic if varies else np.nan
+        rho = stats.spearmanr(values[chosen], loss)[0] if varies else np.nan
         rows.append((name, len(loss), rho, few))
     return pd.DataFrame(rows, columns=pd.Index(SIZES))

@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DEMO := demo
+unexport PYTHONDONTWRITEBYTECODE  # what one process compiled serves those that it starts
 
 .PHONY: demo test check format trials torture parity benchmark clean
 

@@ -1,8 +1,8 @@
 """Strict settings for all tests: types of arrays checked at run time, rank promotion refused."""
 
-import contextlib
 import fcntl
 import functools
+import gc
 import importlib
 import importlib.metadata
 import importlib.util
@@ -29,10 +29,13 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share that of the process
     _cache = tempfile.TemporaryDirectory(prefix="epi2expr-cache-")
     os.environ["XDG_CACHE_HOME"] = _cache.name
     os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{_cache.name}/jax"
-    # Most tests compile longer than they run; JAX 0.10 halves it by an option later versions lack.
-    if importlib.metadata.version("jax") < "0.11" and "EPI2EXPR_TRIALS" not in os.environ:
-        _given = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"{_given} --xla_cpu_use_fusion_emitters=false"
+    # Most tests compile longer than they run: few optimisations here, all under `make trials`.
+    if "EPI2EXPR_TRIALS" not in os.environ:
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+        # JAX 0.10 halves it once more by an option that later versions lack.
+        if importlib.metadata.version("jax") < "0.11":
+            _given = os.environ.get("XLA_FLAGS", "")
+            os.environ["XLA_FLAGS"] = f"{_given} --xla_cpu_use_fusion_emitters=false"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
@@ -47,6 +50,11 @@ if importlib.util.find_spec("beartype"):  # bare accelerator machines do without
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_finish():
+    """What is loaded by now stays: no later collection of garbage need look at it."""
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items):
@@ -71,35 +79,14 @@ def trial_size():
     return lambda small, large: large if full else small
 
 
-@contextlib.contextmanager
-def _compiling(quick):
-    """Programs compiled with few optimisations or with all, here and in processes started here."""
+@pytest.fixture
+def full_compile():
+    """Programs of one test compiled as users have them, for what other software computed."""
     before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", quick)
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(quick))
-            yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
-        jax.clear_caches()  # nothing else shall meet these programs
-
-
-@pytest.fixture(scope="session")
-def compiling(trial_size):
-    """`with compiling():` as in a module of `quick_compile`, for what a session shares."""
-    return lambda: _compiling(trial_size(True, False))
-
-
-@pytest.fixture(scope="module")
-def quick_compile(compiling):
-    """Programs of a module compiled with few optimisations; under `make trials` with all.
-
-    For modules that compile longer than they run and compare within tolerances, or what one program
-    gives with itself.
-    """
-    with compiling():
-        yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+    jax.clear_caches()  # nothing else shall meet these programs
 
 
 @pytest.fixture
@@ -312,13 +299,12 @@ def request_for():
 
 
 @pytest.fixture(scope="session")
-def finished(small_store, request_for, compiling, once, verified_runs):
-    """A run of single assays and one set of all, trained and evaluated; compiled quickly."""
+def finished(small_store, request_for, once, verified_runs):
+    """A run of single assays and one set of all, trained and evaluated."""
     from epi2expr_jax.study import evaluate, train
 
     def make(run_dir):
-        with compiling():
-            train(request_for(small_store, assays=["each", "all"]), run_dir)
-            evaluate(run_dir)
+        train(request_for(small_store, assays=["each", "all"]), run_dir)
+        evaluate(run_dir)
 
     return once("finished", make)

@@ -68,15 +68,16 @@ def shared_units(cube: xr.DataArray) -> tuple[xr.DataArray, int]:
 
     Assays, folds, cells and chromosomes without any such unit are left out.
     """
-    cube = cube.transpose("metric", "assays", *UNIT)
-    has = np.isfinite(cube.values[list(cube["metric"].values).index("n")])
-    assays = np.flatnonzero(has.any(axis=(1, 2, 3, 4)))
-    shared = has[assays].all(axis=0)
+    # In NumPy: a study asks this of every cell, and labels cost more than the work.
+    has = cube.sel(metric="n").notnull().transpose("assays", *UNIT).to_numpy()
+    assays = has.any(axis=(1, 2, 3, 4))
+    has = has[assays]
+    shared = np.asarray(has.all(axis=0))
     dropped = int((has.any(axis=0) & ~shared).sum())
-    kept = [np.flatnonzero(shared.any(axis=tuple({0, 1, 2, 3} - {i}))) for i in range(len(UNIT))]
-    values = np.where(shared, cube.values[:, assays], np.nan)
-    units = cube.isel(assays=assays).copy(data=values)
-    return units.isel(dict(zip(UNIT, kept, strict=True))), dropped
+    kept = [np.unique(places) for places in np.nonzero(shared)]
+    units = xr.DataArray(shared[np.ix_(*kept)], dims=UNIT)
+    chosen = dict(zip(["assays", *UNIT], [np.flatnonzero(assays), *kept], strict=True))
+    return cube.isel(chosen).where(units), dropped
 
 
 def jackknife(

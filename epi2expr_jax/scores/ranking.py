@@ -128,7 +128,7 @@ def _rank_group(
         name: str, contrast: Callable[[np.ndarray], np.ndarray] = lambda values: values
     ) -> tuple[np.ndarray, np.ndarray]:
         mean, error = jackknife(contrast(value[name]), genes)
-        variance = error**2 + training_variance(contrast(_trained(shared, name)), genes)
+        variance = error**2 + _noise(shared, name, contrast, genes)
         if new_cell:
             between = contrast(of_cells[name])
             variance = variance + between.var(axis=0, ddof=1) / len(between)
@@ -174,10 +174,19 @@ def _means(shared: xr.DataArray) -> xr.DataArray:
     return shared.mean(["fold", "seed"]).mean("cell").transpose("metric", "chrom", "assays")
 
 
-def _trained(shared: xr.DataArray, metric: str = "pearson") -> Float[np.ndarray, "F S K A"]:
-    """A score by fold and seed, cells averaged."""
+def _noise(
+    shared: xr.DataArray,
+    metric: str,
+    contrast: Callable[[np.ndarray], np.ndarray],
+    genes: Float[np.ndarray, "K"],
+) -> Float[np.ndarray, "*of"] | float:
+    """`training_variance` of contrasts of a score, cells averaged; 0 for a single seed."""
+    if shared.sizes["seed"] < 2:
+        return 0.0
     scores = shared.sel(metric=metric, drop=True).mean("cell")
-    return scores.transpose("fold", "seed", "chrom", "assays").values
+    return training_variance(
+        contrast(scores.transpose("fold", "seed", "chrom", "assays").values), genes
+    )
 
 
 def _cell_means(shared: xr.DataArray) -> dict[str, Float[np.ndarray, "C A"]]:
@@ -231,7 +240,7 @@ def calls(scores: pd.DataFrame, rate: float = 0.05) -> pd.DataFrame:
             return np.concatenate([values, values[..., first] - values[..., second]], axis=-1)
 
         lead, error = jackknife(compared(pearson), genes)
-        error = np.hypot(error, np.sqrt(training_variance(compared(_trained(shared)), genes)))
+        error = np.hypot(error, np.sqrt(_noise(shared, "pearson", compared, genes)))
         with np.errstate(divide="ignore", invalid="ignore"):
             p = 2 * stats.t.sf(np.abs(lead) / error, len(genes) - 1)
         turned = lead[len(names) :] < 0

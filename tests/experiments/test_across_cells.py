@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from epi2expr_jax.study.evaluate import evaluate
 from epi2expr_jax.study.train import train
@@ -10,7 +9,6 @@ from experiments.across_cells import across_cells, format_summary
 from experiments.verify import verify
 
 
-@pytest.mark.usefixtures("quick_compile")
 def test_pools_are_tested_where_they_were_not_trained(small_store, request_for, tmp_path):
     cells = small_store.manifest.cells
     request = request_for(small_store, cells=["leave_one_out", "pool"], assays=["all"])

@@ -8,7 +8,7 @@ from epi2expr_jax.study.evaluate import evaluate
 
 
 @pytest.mark.trial
-@pytest.mark.usefixtures("quick_compile", "worker_here")
+@pytest.mark.usefixtures("worker_here")
 @pytest.mark.parametrize(("assembly", "held_out"), [("mm10", "chr2"), ("hg38", "chr4")])
 def test_from_sheet_to_ranking(tmp_path, assembly, held_out, trial_size, program):
     if assembly not in trial_size(["mm10"], ["mm10", "hg38"]):

@@ -13,8 +13,6 @@ from epi2expr_jax.study.train import train
 from experiments import attribution as program
 from experiments.attribution import attribute, describe, mean_along
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 @pytest.fixture(scope="module")
 def run_dir(small_store, request_for, tmp_path_factory):

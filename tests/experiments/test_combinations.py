@@ -24,8 +24,6 @@ from epi2expr_jax.training.one_run import TrainConfig
 from experiments import combinations
 from experiments.combinations import combine
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 TWIN = "H3K999ac"
 
 

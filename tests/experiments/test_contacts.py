@@ -84,7 +84,6 @@ def describe(lead):
 
 
 @pytest.mark.trial
-@pytest.mark.usefixtures("quick_compile")
 def test_contacts_help_where_they_mean_something(build, trial_size, tmp_path):
     genes, epochs = trial_size(500, 1500), trial_size(6, 20)
     options = trial_size(SMALL, {"width": 0.25})

@@ -45,7 +45,7 @@ def test_wide_intervals_do_not_hold():
 
 
 @pytest.mark.trial
-@pytest.mark.usefixtures("quick_compile", "worker_here")
+@pytest.mark.usefixtures("worker_here")
 def test_the_whole_chain_from_public_files_to_the_report(
     tmp_path, monkeypatch, trial_size, program
 ):

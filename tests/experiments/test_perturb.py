@@ -17,8 +17,6 @@ from experiments.figures.altered_marks import gene_figure
 from experiments.perturb import format_means, perturb
 from experiments.report import write_report
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 ASSAY = "H3K36me3"
 
 

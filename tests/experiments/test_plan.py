@@ -1,7 +1,3 @@
-import pytest
-
-
-@pytest.mark.usefixtures("quick_compile")
 def test_the_plan_of_a_training(small_store, program):
     done = program(
         "experiments.plan", f"--store={small_store.path}", "--model=promoter_cnn", "--width=0.02",

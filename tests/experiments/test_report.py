@@ -24,8 +24,6 @@ from experiments.figures.style import number
 from experiments.report import write_report
 from tests.experiments.made_up import COMMAND
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory, made_up_run):

@@ -19,8 +19,6 @@ from tornado.websocket import websocket_connect
 from epi2expr_jax.study import tables
 from experiments.report import write_report
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 WIDTHS = {"desk": 1280, "phone": 390}
 SECTIONS = [

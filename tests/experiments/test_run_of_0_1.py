@@ -15,7 +15,10 @@ from experiments.verify import verify
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden" / "run_of_0_1.tar.gz"
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*taken from its own store:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*taken from its own store:UserWarning"),
+    pytest.mark.usefixtures("full_compile"),
+]
 
 
 @pytest.fixture

@@ -13,8 +13,6 @@ from epi2expr_jax.training.one_run import TrainConfig
 from experiments import select as program
 from experiments.select import select
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 @pytest.fixture(scope="module")
 def request_(small_store):

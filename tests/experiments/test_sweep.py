@@ -14,8 +14,6 @@ from epi2expr_jax.training import checkpoint
 from experiments import sweep as program
 from experiments.sweep import format_table, sweep
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 @pytest.fixture
 def request_(small_store, request_for):

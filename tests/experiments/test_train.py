@@ -18,8 +18,6 @@ from experiments import train as train_program
 from experiments.cli.flags import define_training
 from experiments.cli.shares import define_machine
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 def command(store, run_dir, *more):
     return [
@@ -36,7 +34,7 @@ def states(run_dir):
 
 
 @pytest.fixture(scope="module")
-def whole(small_store, tmp_path_factory, quick_compile):
+def whole(small_store, tmp_path_factory):
     """The run directory of a training that nothing disturbed, by the program."""
     run_dir = tmp_path_factory.mktemp("whole") / "run"
     subprocess.run(command(small_store, run_dir), check=True, stdout=subprocess.DEVNULL)

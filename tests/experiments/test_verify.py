@@ -20,8 +20,6 @@ from epi2expr_jax.training import checkpoint
 from experiments.cli.certificate import CERTIFICATE, read_certificate
 from experiments.verify import Verification, verify
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 @pytest.fixture
 def unverified(monkeypatch):

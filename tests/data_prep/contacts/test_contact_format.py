@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from data_prep.build_store import build
 from data_prep.contacts import contact_files
@@ -39,7 +38,6 @@ def read(path):
 FORMAT = ContactFormat("longrange", sniff, read, first_base=1, min_score=1.5)
 
 
-@pytest.mark.usefixtures("quick_compile")
 def test_contacts_of_a_new_format_train_a_chromoformer(build_config, tmp_path, monkeypatch):
     monkeypatch.setitem(contact_files.FORMATS, "longrange", FORMAT)
     data = simulate(tmp_path / "data", genes=60, cells=1, assays=1)

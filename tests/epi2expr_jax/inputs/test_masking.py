@@ -149,7 +149,6 @@ def test_a_masked_run_is_the_same_alone_and_among_all(trained):
     assert len({tuple(log.validation_loss) for log in together.logs}) == 6
 
 
-@pytest.mark.usefixtures("quick_compile")
 def test_training_shows_fresh_subsets_and_validation_always_the_same(trained):
     """A model that does not learn and drops nothing out tells them apart."""
     (log,) = trained(REGIONS, slice(0, 1), learning_rate=1e-30).logs

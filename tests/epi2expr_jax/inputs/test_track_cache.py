@@ -310,7 +310,6 @@ print(peak - before)
 """
 
 
-@pytest.mark.usefixtures("quick_compile")
 def test_peak_memory_stays_under_the_limit():
     """Two epochs over signal of ten times the limit."""
     # Large arrays then come from the system and go back to it, so that memory shows what is held.

@@ -18,8 +18,6 @@ from epi2expr_jax.study.train import train
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.one_run import TrainConfig
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 @pytest.fixture(scope="module")
 def trained(small_store, tmp_path_factory):

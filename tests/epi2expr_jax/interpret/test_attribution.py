@@ -11,8 +11,6 @@ from epi2expr_jax.errors import InputError
 from epi2expr_jax.interpret import attribution
 from tests.epi2expr_jax.untrained import SMALL, WINDOW, ensemble_of
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 TWO_LAYERS = dataclasses.replace(SMALL, regulation_layers=2)
 
 

@@ -1,4 +1,3 @@
-import functools
 import pathlib
 import runpy
 import subprocess
@@ -25,8 +24,6 @@ CONFIGS = {
     "full": CnnConfig(dropout=0.0),
 }
 SMALL = CnnConfig(window_bp=3200, width=0.05)  # 128 bins
-# Where only two of our own results are compared, compiling takes longer than running.
-QUICK = {"xla_backend_optimization_level": 0}
 
 
 def blocks(model):
@@ -55,18 +52,18 @@ def golden_signal(size):
     return map(jnp.asarray, MAKER["signal"](400, CONFIGS[size].assays))
 
 
-def predictor(model, options=None):
+def predictor(model):
     """`predict(x, key=None)`, compiled once a shape; in training mode if there is a key."""
     graph, state = nnx.split(model)
 
-    @functools.partial(jax.jit, compiler_options=options)
+    @jax.jit
     def apply(state, x, key):
         return nnx.merge(graph, state, copy=True)(x, mask=jnp.ones(len(x), bool), key=key)
 
     return lambda x, key=None: apply(state, x, key)
 
 
-def train(model, x, y, mask, key, options=None):
+def train(model, x, y, mask, key):
     """Prediction, loss, model after the pass, and its gradients (as another model)."""
     graph, params, stats = nnx.split(model, nnx.Param, ...)
 
@@ -76,11 +73,12 @@ def train(model, x, y, mask, key, options=None):
         error = losses.masked_mse(prediction=prediction, target=y, mask=mask)
         return error, (prediction, nnx.state(model, nnx.BatchStat))
 
-    step = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=options)
+    step = jax.jit(jax.value_and_grad(loss, has_aux=True))
     (error, (prediction, moved)), gradient = step(params)
     return prediction, error, nnx.merge(graph, params, moved), nnx.merge(graph, gradient, moved)
 
 
+@pytest.mark.usefixtures("full_compile")
 @pytest.mark.parametrize("size", CONFIGS)
 def test_parameters_and_predictions_equal_keras(size):
     model = golden_model(size)
@@ -112,6 +110,7 @@ def test_every_layer_equals_keras():
             np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.usefixtures("full_compile")
 @pytest.mark.parametrize("size", CONFIGS)
 def test_a_training_step_equals_keras(x64, size):
     model = golden_model(size)
@@ -139,8 +138,8 @@ def test_a_partial_batch_equals_the_small_batch_alone(x64):
     x = jnp.asarray(np.random.RandomState(0).standard_normal((8, 128, 1)))
     y = jnp.arange(8.0).at[5:].set(jnp.nan)
     key = jax.random.key(0)
-    partial = train(model, x, y, jnp.arange(8) < 5, key, QUICK)
-    alone = train(model, x[:5], y[:5], jnp.ones(5, bool), key, QUICK)
+    partial = train(model, x, y, jnp.arange(8) < 5, key)
+    alone = train(model, x[:5], y[:5], jnp.ones(5, bool), key)
     np.testing.assert_allclose(partial[0][:5], alone[0], atol=1e-12)
     for one, other in zip(partial[1:], alone[1:], strict=True):
         for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
@@ -150,7 +149,7 @@ def test_a_partial_batch_equals_the_small_batch_alone(x64):
 def test_inference_does_not_depend_on_the_batch():
     model = built(SMALL)
     x = jnp.asarray(np.random.RandomState(0).standard_normal((12, 128, 1)), "float32")
-    predict = predictor(model, QUICK)
+    predict = predictor(model)
     whole = predict(x)
     for size in (1, 4):
         batches = (x[i : i + size] for i in range(0, 12, size))
@@ -163,7 +162,7 @@ def test_dropout_differs_between_keys_and_can_be_turned_off():
     for dropout in (1.0, 0.0):
         config = CnnConfig(window_bp=3200, width=0.05, dropout=dropout)
         model = built(config)
-        predict = predictor(model, QUICK)
+        predict = predictor(model)
         found = [predict(x, jax.random.key(i)) for i in (0, 0, 1)]
         assert (found[0] == found[1]).all()
         assert (found[0] != found[2]).any() == (dropout > 0)
@@ -189,8 +188,8 @@ def test_vmapped_runs_equal_single_ones():
         jax.tree.map(lambda *arrays: jnp.stack(arrays), *(split[part] for split in splits))
         for part in (1, 2)
     )
-    together = jax.jit(jax.vmap(gradient), compiler_options=QUICK)(params, stats, x, keys)
-    single = jax.jit(gradient, compiler_options=QUICK)
+    together = jax.jit(jax.vmap(gradient))(params, stats, x, keys)
+    single = jax.jit(gradient)
     for run, (_, params, stats) in enumerate(splits):
         alone = single(params, stats, x[run], keys[run])
         for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):

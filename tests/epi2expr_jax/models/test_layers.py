@@ -6,8 +6,6 @@ from flax import nnx
 
 from epi2expr_jax.models import layers
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 def normal(seed, shape):
     return jnp.asarray(np.random.RandomState(seed).standard_normal(shape))

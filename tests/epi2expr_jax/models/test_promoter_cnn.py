@@ -1,4 +1,3 @@
-import functools
 import pathlib
 import runpy
 
@@ -23,8 +22,6 @@ CONFIGS = {
     "full": PromoterCnnConfig(dropout=0.0),
 }
 SMALL = PromoterCnnConfig(width=0.05)
-# Where only two of our own results are compared, compiling takes longer than running.
-QUICK = {"xla_backend_optimization_level": 0}
 
 
 def parts(model):
@@ -50,18 +47,18 @@ def golden_signal(size):
     return map(jnp.asarray, MAKER["signal"](60, CONFIGS[size].assays))
 
 
-def predictor(model, options=None):
+def predictor(model):
     """`predict(x, key=None)`, compiled once a shape; in training mode if there is a key."""
     graph, state = nnx.split(model)
 
-    @functools.partial(jax.jit, compiler_options=options)
+    @jax.jit
     def apply(state, x, key):
         return nnx.merge(graph, state)(x, mask=jnp.ones(len(x), bool), key=key)
 
     return lambda x, key=None: apply(state, x, key)
 
 
-def gradients(model, x, y, mask, options=None):
+def gradients(model, x, y, mask):
     """Loss and its gradients, as another model."""
     graph, params = nnx.split(model)
 
@@ -69,10 +66,11 @@ def gradients(model, x, y, mask, options=None):
         prediction = nnx.merge(graph, params)(x, mask=mask, key=jax.random.key(0))
         return losses.masked_mse(prediction=prediction, target=y, mask=mask)
 
-    error, gradient = jax.jit(jax.value_and_grad(loss), compiler_options=options)(params)
+    error, gradient = jax.jit(jax.value_and_grad(loss))(params)
     return error, nnx.merge(graph, gradient)
 
 
+@pytest.mark.usefixtures("full_compile")
 @pytest.mark.parametrize("size", CONFIGS)
 def test_parameters_and_predictions_equal_keras(size):
     model = golden_model(size)
@@ -102,6 +100,7 @@ def test_every_layer_equals_keras():
         np.testing.assert_allclose(x, GOLDEN[f"narrow/layer/{i}"], atol=1e-5, err_msg=f"{i}")
 
 
+@pytest.mark.usefixtures("full_compile")
 @pytest.mark.parametrize("size", CONFIGS)
 def test_gradients_equal_keras(x64, size):
     model = golden_model(size)
@@ -121,8 +120,8 @@ def test_a_partial_batch_equals_the_small_batch_alone(x64):
     model = built(PromoterCnnConfig(width=0.05, dropout=0.0))
     x = jnp.asarray(np.random.RandomState(0).standard_normal((8, 60, 1)))
     y = jnp.arange(8.0).at[5:].set(jnp.nan)
-    partial = gradients(model, x, y, jnp.arange(8) < 5, QUICK)
-    alone = gradients(model, x[:5], y[:5], jnp.ones(5, bool), QUICK)
+    partial = gradients(model, x, y, jnp.arange(8) < 5)
+    alone = gradients(model, x[:5], y[:5], jnp.ones(5, bool))
     for a, b in zip(jax.tree.leaves(partial), jax.tree.leaves(alone), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-12)
 
@@ -130,7 +129,7 @@ def test_a_partial_batch_equals_the_small_batch_alone(x64):
 def test_inference_does_not_depend_on_the_batch():
     model = built(SMALL)
     x = jnp.asarray(np.random.RandomState(0).standard_normal((12, 60, 1)), "float32")
-    predict = predictor(model, QUICK)
+    predict = predictor(model)
     whole = predict(x)
     for size in (1, 4):
         batches = (x[i : i + size] for i in range(0, 12, size))
@@ -141,7 +140,7 @@ def test_inference_does_not_depend_on_the_batch():
 def test_dropout_follows_its_key_and_has_the_published_rates():
     model = built(SMALL)
     x = jnp.ones((4, 60, 1))
-    predict = predictor(model, QUICK)
+    predict = predictor(model)
     first, again, other = (predict(x, jax.random.key(i)) for i in (0, 0, 1))
     assert (first == again).all()
     assert (first != other).any()
@@ -158,8 +157,8 @@ def test_vmapped_runs_equal_single_ones():
     def run(state, key):
         return nnx.merge(graph, state)(x, mask=jnp.ones(4, bool), key=key)
 
-    together = jax.jit(jax.vmap(run), compiler_options=QUICK)(states, keys)
-    single = jax.jit(run, compiler_options=QUICK)
+    together = jax.jit(jax.vmap(run))(states, keys)
+    single = jax.jit(run)
     for model, key, found in zip(models, keys, together, strict=True):
         np.testing.assert_allclose(found, single(nnx.state(model), key), atol=1e-6)
     assert (together[0] != together[1]).all()

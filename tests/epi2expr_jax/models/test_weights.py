@@ -8,8 +8,6 @@ from flax import nnx
 from epi2expr_jax.models import REGISTRY
 from epi2expr_jax.models.weights import draw
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 SMALL = {
     "cnn": {"width": 0.05},
     "promoter_cnn": {"width": 0.05},

@@ -13,8 +13,6 @@ from epi2expr_jax.perturb.edited_signal import EditedSignal
 from tests.epi2expr_jax.perturb.edited_batches import FINE, batch_of, by_edit, signal_of
 from tests.epi2expr_jax.untrained import SMALL, WINDOW
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 def test_edits_act_on_raw_signal_and_share_out_bins(distal_store, rows):
     """A window edited by hand, before merging and transform; half a bin is edited by half."""

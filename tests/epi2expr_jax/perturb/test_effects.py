@@ -10,8 +10,6 @@ from epi2expr_jax import perturb
 from epi2expr_jax.errors import InputError
 from tests.epi2expr_jax.untrained import SMALL, WINDOW, ensemble_of
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 def test_factor_one_and_signal_already_so_change_nothing(distal_store):
     """Bit for bit, in every place; and where there is nothing to lower."""

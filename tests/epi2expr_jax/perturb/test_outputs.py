@@ -5,7 +5,6 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from flax import nnx
 
 from epi2expr_jax import perturb
@@ -14,8 +13,6 @@ from epi2expr_jax.perturb.outputs import extent, predict, survey
 from epi2expr_jax.training.one_run import parts_of
 from tests.epi2expr_jax.perturb.edited_batches import batch_of, signal_of
 from tests.epi2expr_jax.untrained import SMALL, WINDOW, ensemble_of
-
-pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
 def test_rereading_altered_regions_alone_changes_nothing(distal_store):

@@ -11,8 +11,6 @@ from epi2expr_jax.perturb import places
 from epi2expr_jax.perturb.places import Scene
 from tests.epi2expr_jax.perturb.edited_batches import FINE, batch_of, by_edit, signal_of
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 def test_the_original_protocol_by_its_bins(distal_store, rows):
     """Log features times a factor in the original's bins, in the window's copy alone."""

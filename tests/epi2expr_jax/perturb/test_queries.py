@@ -1,14 +1,11 @@
 """Which queries the models of one cell and assay set predict, block by block."""
 
 import numpy as np
-import pytest
 
 from epi2expr_jax import perturb
 from epi2expr_jax.perturb import queries
 from epi2expr_jax.perturb.queries import EditedRuns
 from tests.epi2expr_jax.untrained import WINDOW, ensemble_of
-
-pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
 def test_inputs_unlike_any_trained_on_are_flagged(distal_store):

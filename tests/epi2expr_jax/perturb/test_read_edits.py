@@ -16,8 +16,6 @@ from epi2expr_jax.store.window_store import WindowStore
 from tests.epi2expr_jax.perturb.edited_batches import by_edit, gathered, reader_of, signal_of
 from tests.epi2expr_jax.untrained import SMALL, WINDOW
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 @pytest.mark.parametrize("normalise", ["none", "depth"])
 @pytest.mark.parametrize("config", [SMALL, WINDOW], ids=["chromoformer", "promoter_cnn"])

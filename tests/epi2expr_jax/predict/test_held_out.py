@@ -10,8 +10,6 @@ from epi2expr_jax.training.runs import Run
 from epi2expr_jax.training.targets import TargetScale
 from tests.epi2expr_jax.untrained import WINDOW, ensemble_of
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 @pytest.fixture(scope="module")
 def ensemble(small_store):

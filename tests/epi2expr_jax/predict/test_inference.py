@@ -19,8 +19,6 @@ from epi2expr_jax.training.runs import Run
 from epi2expr_jax.training.targets import LABEL, TargetScale
 from tests.epi2expr_jax.untrained import SMALL, WINDOW, ensemble_of
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 REGIONS = dataclasses.replace(SMALL, resolutions=(2000,))
 
 

@@ -15,8 +15,6 @@ from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.splits import write_splits
 from tests.epi2expr_jax.untrained import WINDOW, ensemble_of
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 @pytest.fixture(scope="module")
 def ensemble(small_store):

@@ -16,8 +16,6 @@ from epi2expr_jax.training.one_run import TrainConfig, Trainer
 from epi2expr_jax.training.runs import Run, plan_runs
 from epi2expr_jax.training.splits import make_folds
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 WINDOWS = PromoterCnnConfig(width=0.1, assays=CHANNELS * 3)
 REGIONS = ChromoformerConfig(
     resolutions=(2000,), embedding=8, embed_ff=8, pairwise_layers=1, pairwise_ff=8,

@@ -7,12 +7,10 @@ import sys
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from epi2expr_jax.study.evaluate import evaluate
 
 
-@pytest.mark.usefixtures("quick_compile")
 def test_evaluation_uses_held_out_genes_alone(finished, small_store, tmp_path):
     run_dir = shutil.copytree(finished, tmp_path / "run")
     ranked = evaluate(run_dir)

@@ -25,8 +25,6 @@ from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.many_runs import Population
 from epi2expr_jax.training.one_run import TrainConfig
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 def test_run_directory_holds_what_it_promises(finished, small_store):
     card = checkpoint.read_card(finished)

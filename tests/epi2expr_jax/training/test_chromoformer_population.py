@@ -14,8 +14,6 @@ from epi2expr_jax.training.runs import Run, plan_batches, plan_runs
 from epi2expr_jax.training.splits import make_folds
 from epi2expr_jax.training.targets import LABEL
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 SMALL = ChromoformerConfig(
     resolutions=(2000,), embedding=8, embed_ff=8, pairwise_layers=1, pairwise_ff=8,
     regulation_layers=2, regulation_heads=2, regulation_width=8, regulation_ff=8, head=8,

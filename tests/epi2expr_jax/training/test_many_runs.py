@@ -26,8 +26,6 @@ from epi2expr_jax.training.runs import Run, RunInputs, plan_runs
 from epi2expr_jax.training.schedules import EarlyStopConfig
 from epi2expr_jax.training.splits import make_folds
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 CONFIG = TrainConfig(epochs=4, batch_size=32)
 EARLY = TrainConfig(
     epochs=40, batch_size=32, learning_rate=0.003, early_stop=EarlyStopConfig(patience=2)

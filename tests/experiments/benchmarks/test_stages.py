@@ -24,7 +24,7 @@ def test_this_machine_is_described():
     assert all(rate["spread"] >= 1 for rate in rates)
 
 
-def test_an_update_on_the_same_device_does_not_differ(quick_compile):
+def test_an_update_on_the_same_device_does_not_differ():
     tasks = [task for task in STAGES["parity"][1](True) if task[0]["model"] == "promoter_cnn"]
     assert "update_difference" not in tasks[0][1]()  # the reference
     (again,) = (measure for of, measure in tasks[1:] if of["precision"] == "float32")

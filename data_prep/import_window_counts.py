@@ -139,7 +139,7 @@ def _import(config: ImportConfig) -> WindowStore:
         files[pathlib.Path(path).name.split(".")[0]].append(path)
     read: dict[str, list] = collections.defaultdict(list)
     pairs = [(cell, path) for cell, paths in files.items() for path in paths]
-    records: dict[str, dict] = {}  # from before it is read: a file that changes meanwhile is another
+    records: dict[str, dict] = {}  # from before they are read, in case they change meanwhile
     with collect() as problems:
         for cell, path in tqdm(pairs, desc="reading counts", unit="file", disable=None):
             with problems.part():

@@ -143,8 +143,7 @@ def _import(config: ImportConfig) -> WindowStore:
         files[pathlib.Path(path).name.split(".")[0]].append(path)
     read: dict[str, list] = collections.defaultdict(list)
     pairs = [(cell, path) for cell, paths in files.items() for path in paths]
-    # From before they are read: a file that changes meanwhile is another.
-    records: dict[str, dict] = {}
+    records: dict[str, dict] = {}  # from before they are read, in case they change meanwhile
     with collect() as problems:
         for cell, path in tqdm(pairs, desc="reading counts", unit="file", disable=None):
             with problems.part():

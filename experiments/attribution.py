@@ -38,7 +38,7 @@ from epi2expr_jax.study import results
 from experiments.cli.flags import define_run, define_store, refuse_without_effect
 from experiments.cli.genes import define_genes, genes_of
 from experiments.figures.altered_marks import profile_figure
-from experiments.figures.style import STYLE, save_figure, unit_of
+from experiments.figures.style import STYLE, save_figure
 
 FLAGS = flags.FLAGS
 
@@ -83,7 +83,7 @@ def attribute(
         write_parquet(place / "profile.parquet", profile)
         write_csv(place / "profile.csv", profile)
         with matplotlib.rc_context(STYLE):
-            save_figure(profile_figure(profile, unit_of(ensemble.target)), place / "profile")
+            save_figure(profile_figure(profile, ensemble.units), place / "profile")
         if tracks != "none":
             write_tracks(found, opened, place, tracks)
     return found

@@ -85,14 +85,14 @@ def perturb(
         write_csv(place / "dose_distance.csv", means)
         located = locate(one_change(table), places, opened, window_bp)
         write_parquet(place / "regions.parquet", place_table(located, assay, opened, window_bp))
-        _draw(means, gene_plots(located, assay, opened, tracks), place)
+        _draw(means, effects.attrs["units"], gene_plots(located, assay, opened, tracks), place)
     return means
 
 
-def _draw(means: pd.DataFrame, plots: Sequence[GenePlot], out: pathlib.Path) -> None:
+def _draw(means: pd.DataFrame, unit: str, plots: Sequence[GenePlot], out: pathlib.Path) -> None:
     (out / "tracks").mkdir()
     with matplotlib.rc_context(STYLE):
-        drawn = effect_figures(means)
+        drawn = effect_figures(means, unit)
         drawn |= {f"tracks/{as_name(plot.gene['gene_id'])}": gene_figure(plot) for plot in plots}
         for name, figure in drawn.items():
             save_figure(figure, out / name)

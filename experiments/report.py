@@ -38,6 +38,7 @@ from epi2expr_jax.scores.comparison import compare_models
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study import results, statements, tables
 from epi2expr_jax.training import checkpoint
+from epi2expr_jax.units import DEFAULT_UNIT, unit_words
 from experiments.cli.certificate import Certificate, read_certificate
 from experiments.cli.flags import define_run
 from experiments.figures.altered_marks import one_change
@@ -114,7 +115,7 @@ def _write(
     runs = _runs(card)
     with matplotlib.rc_context(STYLE):
         cells = _cells(card, runs, ranked)
-        figures = page_figures(run_dir, card["target"], cells, runs, content)
+        figures = page_figures(run_dir, _unit(card), cells, runs, content)
         _export(place / "report", figures, content)
         images = {name: data_uri(figure) for name, figure in figures.items()}
         page = _page(run_dir, card, content, runs, images, certificate)
@@ -159,6 +160,14 @@ def _swept(folder: pathlib.Path) -> pd.DataFrame:
         path = str(folder / tables.SWEEP.path)
         raise InputError(path, "no such file", "a finished sweep", "run experiments.sweep")
     return tables.SWEEP.read(folder)
+
+
+def _expression_unit(card: dict[str, Any]) -> str:
+    return card["store"].get("expression_unit", DEFAULT_UNIT)
+
+
+def _unit(card: dict[str, Any]) -> str:
+    return unit_of(card["target"], _expression_unit(card))
 
 
 def _runs(card: dict[str, Any]) -> pd.DataFrame:
@@ -255,7 +264,8 @@ def _page(
         said=statements.of_run(run_dir),
         scope=statements.scope(rows, cells),
         figures=figures,
-        unit=unit_of(card["target"]),
+        unit=_unit(card),
+        linear=unit_words(_expression_unit(card)),
         tables={name: table.to_dict("records") for name, table in content.items()},
         needed=NEEDED,
         best_rows=_best(content).to_dict("records"),

@@ -71,7 +71,7 @@ class PooledDataset(Dataset):
     Attributes:
         cells, assays: the pools' names, and the assays.
         genes: the gene table once for each of a pool's cells, `[m x G]` rows.
-        expression: `[pools, m x G]` RPKM.
+        expression: `[pools, m x G]`, in the store's unit.
         labels: `[pools, m x G]` class of each gene where the store was given one.
     """
 

@@ -185,7 +185,7 @@ def occlusion(
             "regions": ((*labels, "region"), lost[..., len(edges) :]),
         },
         coords={"model": models, "gene": ids, "assay": assays, "bin": edges + bp / 2},
-        attrs={"units": "log2(RPKM + 1)"},
+        attrs={"units": ensemble.units},
     )
 
 

@@ -131,7 +131,7 @@ def run(
             "factor": ("edit", [step[0].factor for step in steps]),
         },
         attrs={
-            "units": "log2(RPKM + 1)",
+            "units": ensemble.units,
             "space": steps[0][0].space,
             "train_share": ensemble.card.get("request", {}).get("train_share", 1.0),
         },

@@ -20,12 +20,13 @@ from epi2expr_jax.inputs.track_cache import TrackCache
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
 from epi2expr_jax.models.config import ModelConfig, Reads
 from epi2expr_jax.names import as_names, find_genes, known_names
-from epi2expr_jax.predict.inference import on_scale, predict_runs
+from epi2expr_jax.predict.inference import on_scale, predict_runs, unit_on
 from epi2expr_jax.predict.training_store import find_store
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training.runs import Run
 from epi2expr_jax.training.splits import Fold
 from epi2expr_jax.training.targets import TargetScale
+from epi2expr_jax.units import DEFAULT_UNIT, unit_words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +86,16 @@ class Ensemble:
         request = self.card.get("request", {})
         return request.get("train_config", {}).get("masked", False)
 
+    @property
+    def expression_unit(self) -> str:
+        """The unit of the expression trained on, one of `units.EXPRESSION_UNITS`."""
+        return self.card.get("store", {}).get("expression_unit", DEFAULT_UNIT)
+
+    @property
+    def units(self) -> str:
+        """What the models predict on the scale `log2`, in words."""
+        return unit_on("log2", self.target, self.expression_unit)
+
     def only(self, assays: str | Sequence[str]) -> "Ensemble":
         """The models of one assay set.
 
@@ -132,7 +143,8 @@ class Ensemble:
             genes: ids or symbols; every gene of the store by default.
             include_seen: also predict training and validation genes (validation chose the
                 weights, so it counts as seen).
-            scale: `log2` for log2(RPKM + 1); `raw` for the target's own scale.
+            scale: `log2` for log2(RPKM + 1), or whatever the unit of the training store;
+                `linear`, or that unit's name, for RPKM itself; `raw` for the target's own scale.
             cell: whose signal to predict from, another than a model was trained on if you like; by
                 default each model's own. A model of a pool of cells needs it.
             present: of masked-mark models, the assays to predict from; all by default.
@@ -143,10 +155,13 @@ class Ensemble:
             seed. Average over `run` as your question asks.
 
         Raises:
-            InputError: for unknown genes, genes that every model saw, `present` assays that some
-                model does not read, or a store of another unit or assembly than the models were
-                trained on.
+            InputError: for an unknown scale, unknown genes, genes that every model saw, `present`
+                assays that some model does not read, or a store of another unit or assembly than
+                the models were trained on.
         """
+        unit = self.expression_unit
+        scale = "linear" if scale.upper() == unit_words(unit).upper() else scale
+        units = unit_on(scale, self.target, unit)
         if present is not None:
             present = as_names(present)
             self._require_present(present)
@@ -175,7 +190,7 @@ class Ensemble:
                 "seed": ("run", [run.seed for run in self.runs]),
             },
             name="expression",
-            attrs={"units": "log2(RPKM + 1)" if scale == "log2" else self.target},
+            attrs={"units": units},
         )
 
     def select(self, keep: Callable[[Run], bool]) -> "Ensemble":

@@ -1,7 +1,7 @@
 """Predict with many runs, a chunk at a time, each run only for the genes asked of it."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,23 +9,51 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
+from epi2expr_jax.errors import InputError, nearest
 from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.track_cache import TrackCache
 from epi2expr_jax.models.config import ModelConfig
 from epi2expr_jax.training.many_runs import Lanes
 from epi2expr_jax.training.one_run import parts_of, predict_genes
 from epi2expr_jax.training.runs import Run
-from epi2expr_jax.training.targets import TargetScale
+from epi2expr_jax.training.targets import LABEL, TargetScale
+from epi2expr_jax.units import log2_of, unit_words
 
 # Genes a batch, measured on two cores: regions are read fastest while they stay in cache.
 _WINDOW_BATCH, _REGION_BATCH = 256, 64
 
 
+# What outputs may be given as: log2(expression + 1); expression; the target's own scale.
+SCALES: Mapping[str, Callable[[TargetScale, np.ndarray], np.ndarray]] = {
+    "log2": TargetScale.raw_to_log2,
+    "linear": TargetScale.raw_to_linear,
+    "raw": lambda _, raw: raw,
+}
+
+
 def on_scale(target: TargetScale, standardised: np.ndarray, scale: str) -> np.ndarray:
-    """A model's outputs, of any shape, as log2(RPKM + 1) (`log2`) or on the target's own scale
-    (`raw`)."""
-    raw = target.unstandardise(standardised.astype(np.float64))
-    return target.raw_to_log2(raw) if scale == "log2" else raw
+    """A model's outputs, of any shape, on one of `SCALES`."""
+    return SCALES[scale](target, target.unstandardise(standardised.astype(np.float64)))
+
+
+def unit_on(scale: str, target: str, unit: str) -> str:
+    """What outputs are on a scale, in words.
+
+    Args:
+        target: what was trained on, see `training.targets`.
+        unit: of expression.
+
+    Raises:
+        InputError: for an unknown scale, or one that a classifier does not have.
+    """
+    words: dict[str, str] = {"log2": log2_of(unit), "linear": unit_words(unit), "raw": target}
+    if target == LABEL:
+        words = dict.fromkeys(("log2", "raw"), "probability of being expressed")
+    where, remedy = f"scale={scale!r}", nearest(scale, words) or "choose one of these"
+    if scale not in words:
+        meant = ", ".join(f"{name} ({what})" for name, what in words.items())
+        raise InputError(where, f"no scale of {target} models", meant, remedy)
+    return words[scale]
 
 
 def predict_runs(

@@ -21,8 +21,8 @@ ALL = "all"  # the row that aggregates the cells; the group of all genes
 
 BLOCK_GENES = 1 << 16  # padded genes scored at once: bounds memory
 MOST_GROUPS = 12
-# RPKM from which a gene counts as expressed, where predictions say nothing else.
-EXPRESSED_RPKM = 1.0
+# From which a gene counts as expressed, in the unit of expression, unless there are labels.
+EXPRESSED = 1.0
 
 
 def score_table(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -83,7 +83,7 @@ def gene_groups(
     Args:
         genes, column: take the groups from this column of a gene table (its `gene_id` names the
             genes). By default: `expressed` where the observed value of that cell is at least 1
-            RPKM (or the label 1), else `silent`.
+            of the unit of expression (or the label 1), else `silent`.
 
     Raises:
         InputError: if there is no such column, it has numbers or too many values, or lacks genes.
@@ -91,7 +91,7 @@ def gene_groups(
     if column is None:
         observed = predictions["observed"].to_numpy()
         labelled = bool(np.isin(observed, (0, 1)).all())
-        least = 1.0 if labelled else np.log2(EXPRESSED_RPKM + 1)
+        least = 1.0 if labelled else np.log2(EXPRESSED + 1)
         names = np.where(observed >= least, "expressed", "silent")
         return pd.Series(names, index=predictions.index)
     if genes is None or column not in genes:

@@ -28,7 +28,7 @@ from epi2expr_jax.training.runs import (
     plan_runs,
 )
 from epi2expr_jax.training.splits import Fold, make_folds, select_folds
-from epi2expr_jax.training.targets import TargetScale
+from epi2expr_jax.training.targets import LABEL, TargetScale
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +85,13 @@ class Study:
     def __init__(self, request: TrainRequest):
         self.request = request
         self.store = WindowStore.open(request.store)
-        self.pools = parse_cells(request.cells, self.store.manifest.cells)
+        manifest = self.store.manifest
+        if not (manifest.expression_unit or (manifest.given_labels and request.target == LABEL)):
+            found, remedy = "a store without expression", "build one with --expression"
+            if manifest.given_labels:
+                found, remedy = "a store of labels alone", "train with --task=classification"
+            raise InputError(str(self.store.path), found, "expression, to train on", remedy)
+        self.pools = parse_cells(request.cells, manifest.cells)
         self._every_fold = self._scheme()
         self.folds: list[Fold] = select_folds(self._every_fold, request.folds)
         self.left_out = ""

@@ -68,8 +68,8 @@ class TrainRequest:
             test, swapped; chromosomes_K: K groups of equal size, each tested once.
         blind: blind chromosomes of monte_carlo_5; empty: those of the store.
         split_seed: seed of the draws of monte_carlo_5.
-        target: log2: log2(RPKM + 1); minmax: RPKM scaled to 0-1; label, in Python, with
-            classification alone.
+        target: log2: log2(expression + 1); minmax: expression scaled to 0-1; label, in Python,
+            with classification alone.
         seeds: how many seeds a run is repeated with.
         train_share: share of its fold's training genes that a run trains on, drawn again for every
             seed. With 0.5 and several seeds, the spread between seeds includes which genes were

@@ -77,6 +77,7 @@ def asked(study: Study, run_dir: pathlib.Path, resume: bool, command: str) -> di
             "assembly": store.manifest.assembly,
             "left_out": store.manifest.left_out,
             "groups": store.manifest.groups,
+            "expression_unit": store.manifest.expression_unit,
         },
         "model": request.model,
         "target": request.target,

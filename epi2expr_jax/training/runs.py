@@ -104,12 +104,12 @@ def plan_runs(
         key = run.cell, run.fold
         if key not in scales:
             cell = dataset.cells.index(run.cell)
-            rpkm = dataset.expression[cell]
+            values = dataset.expression[cell]
             label = None if dataset.labels is None else dataset.labels[cell]
             where = f"cell {run.cell}, fold {run.fold}"
-            fitted = rpkm if target == LABEL else rpkm[masks[run.fold]["train"]]
+            fitted = values if target == LABEL else values[masks[run.fold]["train"]]
             scale = scales[key] = TargetScale.fit(target, fitted, where)
-            observed = scale.observed(rpkm, label)
+            observed = scale.observed(values, label)
             targets[key] = scale.standardise(observed).astype(np.float32)
     inputs = RunInputs(
         target=np.stack([targets[run.cell, run.fold] for run in runs]),

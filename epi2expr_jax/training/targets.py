@@ -1,4 +1,7 @@
-"""What the loss sees of expression: RPKM to a standardised target, and back."""
+"""What the loss sees of expression: values to a standardised target, and back.
+
+Expression is in the store's unit throughout: RPKM, TPM or another.
+"""
 
 import dataclasses
 
@@ -14,12 +17,12 @@ LABEL = "label"  # the target of classification
 
 @dataclasses.dataclass(frozen=True)
 class TargetScale:
-    """From RPKM to what one run is trained on, and back. Statistics of its training genes only.
+    """From expression to what one run is trained on, and back, by its training genes only.
 
-    `minmax` is RPKM scaled to 0-1 within the cell; `log2` is log2(RPKM + 1). The loss is taken on
-    the standardised target, so that thresholds mean the same for every cell and target.
-    `label` is whether a gene is expressed: 0 or 1, as given with the store, or RPKM at or above the
-    median of the cell's genes (`low`); the model's output are log odds.
+    `minmax` is expression scaled to 0-1 within the cell; `log2` is log2(expression + 1). The loss
+    is taken on the standardised target, so that thresholds mean the same for every cell and target.
+    `label` is whether a gene is expressed: 0 or 1, as given with the store, or expression at or
+    above the median of the cell's genes (`low`); the model's output are log odds.
     """
 
     kind: str
@@ -29,35 +32,35 @@ class TargetScale:
     deviation: float
 
     @classmethod
-    def fit(cls, kind: str, rpkm: Float[np.ndarray, " G"], where: str) -> "TargetScale":
-        """Fit to the RPKM of the training genes (for `label`: of all the study's genes).
+    def fit(cls, kind: str, values: Float[np.ndarray, " G"], where: str) -> "TargetScale":
+        """Fit to the expression of the training genes (for `label`: of all the study's genes).
 
         Raises:
             InputError: for an unknown kind, or if all genes are expressed alike.
         """
         if kind not in (*TARGETS, LABEL):
             raise InputError("--target", kind, " or ".join(TARGETS), "choose one of these")
-        rpkm = rpkm.astype(np.float64)
-        if not rpkm.max() > rpkm.min():
+        values = values.astype(np.float64)
+        if not values.max() > values.min():
             raise InputError(
                 where,
-                f"the same expression ({rpkm.min():g} RPKM) in all {len(rpkm)} training genes",
+                f"the same expression ({values.min():g}) in all {len(values)} training genes",
                 "expression that differs between genes",
                 "check the expression table, or leave this cell out",
             )
         if kind == LABEL:
-            return cls(kind, float(np.median(rpkm)), float(rpkm.max()), 0.0, 1.0)
-        scale = cls(kind, float(rpkm.min()), float(rpkm.max()), 0.0, 1.0)
-        raw = scale.to_raw(rpkm)
+            return cls(kind, float(np.median(values)), float(values.max()), 0.0, 1.0)
+        scale = cls(kind, float(values.min()), float(values.max()), 0.0, 1.0)
+        raw = scale.to_raw(values)
         return dataclasses.replace(scale, mean=float(raw.mean()), deviation=float(raw.std()))
 
-    def to_raw(self, rpkm: np.ndarray) -> np.ndarray:
-        """RPKM on the target's own scale: 0-1, log2(RPKM + 1), or the label."""
+    def to_raw(self, values: np.ndarray) -> np.ndarray:
+        """Expression on the target's own scale: 0-1, log2(expression + 1), or the label."""
         if self.kind == "log2":
-            return np.log2(rpkm + 1)
+            return np.log2(values + 1)
         if self.kind == LABEL:
-            return (rpkm >= self.low).astype(float)
-        return (rpkm - self.low) / (self.high - self.low)
+            return (values >= self.low).astype(float)
+        return (values - self.low) / (self.high - self.low)
 
     def standardise(self, raw: np.ndarray) -> np.ndarray:
         """The target's own scale as the loss sees it: mean 0 and deviation 1 in training."""
@@ -70,18 +73,22 @@ class TargetScale:
         return prediction * self.deviation + self.mean
 
     def raw_to_log2(self, raw: np.ndarray) -> np.ndarray:
-        """The target's own scale as log2(RPKM + 1); RPKM predicted below 0 counts as 0.
+        """The target's own scale as log2(expression + 1); what is predicted below 0 counts as 0.
 
         Labels and probabilities stay what they are.
         """
-        if self.kind in ("log2", LABEL):
-            return raw
-        return np.log2(np.maximum(raw * (self.high - self.low) + self.low, 0) + 1)
+        return raw if self.kind in ("log2", LABEL) else np.log2(self.raw_to_linear(raw) + 1)
+
+    def raw_to_linear(self, raw: np.ndarray) -> np.ndarray:
+        """The target's own scale as expression; what is predicted below 0 counts as 0."""
+        if self.kind == "log2":
+            return np.maximum(np.exp2(raw) - 1, 0)
+        return np.maximum(raw * (self.high - self.low) + self.low, 0)
 
     def observed(
-        self, rpkm: Float[np.ndarray, " G"], label: Bool[np.ndarray, " G"] | None
+        self, values: Float[np.ndarray, " G"], label: Bool[np.ndarray, " G"] | None
     ) -> Float[np.ndarray, " G"]:
-        """What was observed, on the target's own scale: a given label, or made of RPKM."""
+        """What was observed, on the target's own scale: a given label, or made of expression."""
         if self.kind == LABEL and label is not None:
             return label.astype(float)
-        return self.to_raw(rpkm.astype(np.float64))
+        return self.to_raw(values.astype(np.float64))

@@ -18,18 +18,22 @@ def one_change(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["change"] == table["change"].iloc[0]]
 
 
-def effect_figures(means: pd.DataFrame) -> dict[str, Figure]:
-    """The figures of a table of mean effects (`epi2expr_jax.perturb.mean_effects`), by name."""
+def effect_figures(means: pd.DataFrame, unit: str) -> dict[str, Figure]:
+    """The figures of a table of mean effects (`epi2expr_jax.perturb.mean_effects`), by name.
+
+    Args:
+        unit: of the effects, in words.
+    """
     drawn: dict[str, Figure] = {}
     scaled = means[means["factor"].notna()]
     if scaled["factor"].nunique() > 1:
-        drawn["dose"] = dose_figure(scaled)
+        drawn["dose"] = dose_figure(scaled, unit)
     if means["distance"].nunique() > 1:
-        drawn["distance"] = distance_figure(one_change(means))
+        drawn["distance"] = distance_figure(one_change(means), unit)
     return drawn
 
 
-def dose_figure(means: pd.DataFrame) -> Figure:
+def dose_figure(means: pd.DataFrame, unit: str) -> Figure:
     """Mean effect against the factor, a panel a cell and a line a place, with 95 % intervals.
 
     Args:
@@ -61,11 +65,11 @@ def dose_figure(means: pd.DataFrame) -> Figure:
     drop_panels(panels, len(models), columns)
     panels[0].legend(fontsize=7, frameon=False)
     figure.supxlabel("signal multiplied by", fontsize=9)
-    figure.supylabel("change of log2(RPKM + 1)", fontsize=9)
+    figure.supylabel(f"change of {unit}", fontsize=9)
     return figure
 
 
-def distance_figure(means: pd.DataFrame) -> Figure:
+def distance_figure(means: pd.DataFrame, unit: str) -> Figure:
     """Mean effect of one change by distance to the TSS, a line a model.
 
     Args:
@@ -85,7 +89,7 @@ def distance_figure(means: pd.DataFrame) -> Figure:
     axes.axhline(0, color=GREY, lw=0.8)
     axes.axvline(0, color=GREY, lw=0.8, ls=":")
     axes.set_xlabel("distance to the TSS along the strand, kb")
-    axes.set_ylabel(f"effect of {means['change'].iloc[0]}, log2(RPKM + 1)")
+    axes.set_ylabel(f"effect of {means['change'].iloc[0]}, {unit}")
     axes.legend(fontsize=7, frameon=False)
     return figure
 

@@ -16,7 +16,7 @@ from experiments.figures.studies import (
     shapley_figure,
     sweep_figure,
 )
-from experiments.figures.style import heat_map, ranking_figure, unit_of
+from experiments.figures.style import heat_map, ranking_figure
 from experiments.figures.training import MOST_CURVES, learning_curves, prediction_figure
 
 
@@ -27,7 +27,7 @@ def headline(ranked: pd.DataFrame) -> pd.DataFrame:
 
 def page_figures(
     run_dir: pathlib.Path,
-    target: str,
+    unit: str,
     cells: list[str],
     runs: pd.DataFrame,
     content: dict[str, pd.DataFrame],
@@ -36,12 +36,12 @@ def page_figures(
 
     Args:
         run_dir: holds history.parquet and predictions.parquet.
-        target: what was trained on, see `training.targets`.
+        unit: of what is predicted, in words.
         cells: where models were tested.
         runs: columns run_id and assay.
         content: the page's tables by name; all names are there, some tables may be empty.
     """
-    unit, ranked = unit_of(target), content["ranking"]
+    ranked = content["ranking"]
     rows = headline(ranked)
     assays = list(dict.fromkeys([*rows["assay"], *ranked["assay"], *runs["assay"]]))
     grid = ranked[ranked["cell"] != scoring.ALL].pivot(
@@ -70,7 +70,7 @@ def page_figures(
         if len(content[name]):
             figures[name] = draw(content[name])
     if len(content["effects"]):
-        drawn = effect_figures(content["effects"])
+        drawn = effect_figures(content["effects"], unit)
         figures |= {f"effects_{name}": figure for name, figure in drawn.items()}
     if len(content["quality"]):
         figures["quality"] = quality_figure(content["quality"])

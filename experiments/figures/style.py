@@ -18,6 +18,7 @@ from scipy.cluster import hierarchy
 from epi2expr_jax.files import whole
 from epi2expr_jax.study.statements import number
 from epi2expr_jax.training.targets import LABEL
+from epi2expr_jax.units import DEFAULT_UNIT, log2_of
 
 MANY_NUMBERS = 2000  # above, a heat map goes without numbers in its cells
 _TREE = 0.6  # inches, of a dendrogram
@@ -34,9 +35,9 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def unit_of(target: str) -> str:
-    """What is predicted and observed, in the words of an axis."""
-    return "expressed (0 or 1)" if target == LABEL else "log2(RPKM + 1)"
+def unit_of(target: str, unit: str = DEFAULT_UNIT) -> str:
+    """What is predicted and observed, in the words of an axis; `unit` is that of expression."""
+    return "expressed (0 or 1)" if target == LABEL else log2_of(unit)
 
 
 def wrap(label: str, width: int = 30) -> str:

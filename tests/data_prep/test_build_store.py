@@ -20,7 +20,13 @@ from data_prep.formats.bin_means import interval_means
 from data_prep.formats.track_sheet import read_sheet
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import only_writer
+from epi2expr_jax.inputs.dataset import load_dataset
+from epi2expr_jax.models.promoter_cnn import PromoterCnnConfig
 from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.study.lookup import Study
+from epi2expr_jax.study.request import TrainRequest
+from epi2expr_jax.training.one_run import TrainConfig
+from epi2expr_jax.training.runs import Run, plan_runs
 
 # But for the program that is killed, which starts workers as it always does.
 pytestmark = pytest.mark.usefixtures("worker_here")
@@ -49,6 +55,38 @@ def test_expression_and_genes_join(small_store, roadmap):
     assert small_store.verify() == []
     with xr.open_zarr(small_store.path) as opened:
         assert opened.sizes["gene"] == len(small_store.genes) == 220
+
+
+def test_expression_is_optional_and_may_be_labels(small_store, build_config, tmp_path, capsys):
+    bare = build(build_config(tmp_path / "bare.zarr", expression="", chromosomes="1,2,3"))
+    said = "no expression: a store to predict from, not to train on"
+    assert said in capsys.readouterr().out
+    assert not bare.manifest.expression_unit
+    known = small_store.genes
+    rows = known.index[known.chrom.isin(["chr1", "chr2", "chr3"])]
+    assert bare.genes.gene_id.tolist() == known.gene_id[rows].tolist()
+    pair = (bare.manifest.cells, bare.manifest.assays)
+    np.testing.assert_array_equal(
+        bare.read_signal(*pair), small_store.read_signal(*pair)[:, :, rows]
+    )
+    labels = pd.DataFrame({"name": known.name[rows], **dict.fromkeys(pair[0], 1)})
+    labels.iloc[::3, 1:] = 0
+    labels.to_csv(tmp_path / "labels.csv", sep=";", index=False)
+    config = build_config(
+        tmp_path / "labels.zarr", expression=str(tmp_path / "labels.csv"), expression_unit="label"
+    )
+    labelled = build(config)
+    given = labels.set_index("name").loc[labelled.genes.name, pair[0]]
+    np.testing.assert_array_equal(labelled.read_labels(pair[0]), given.to_numpy().T == 1)
+    request = TrainRequest(str(labelled.path), cv="chromosomes_3", target="label",
+                           train_config=TrainConfig(task="classification"))  # fmt: skip
+    assert Study(request).runs
+    with pytest.raises(InputError, match="a store of labels alone"):
+        Study(TrainRequest(str(labelled.path), cv="chromosomes_3"))
+    data = load_dataset(labelled, PromoterCnnConfig(), pair[0], pair[1][:1])
+    runs = [Run(pair[0][0], (pair[1][0],), fold.name, 0) for fold in Study(request).folds]
+    inputs, _ = plan_runs(data, runs, Study(request).folds, "label")
+    np.testing.assert_array_equal(inputs.target[0], given[pair[0][0]])
 
 
 def test_a_complete_store_is_left_alone(small_store, build_config):

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from epi2expr_jax.inputs.transforms import TRANSFORMS
-from epi2expr_jax.units import UNIT_TRANSFORM, transform_of
+from epi2expr_jax.units import EXPRESSION_UNITS, UNIT_TRANSFORM, log2_of, transform_of, unit_words
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,13 @@ def test_an_unknown_unit_is_never_guessed():
 def test_the_table_cannot_be_changed():
     with pytest.raises(TypeError):
         UNIT_TRANSFORM["depth"] = "none"  # type: ignore[index]
+
+
+def test_expression_has_words_for_every_unit():
+    words = ["RPKM", "FPKM", "TPM", "CPM", "expression", "expression"]
+    assert [unit_words(unit) for unit in (*EXPRESSION_UNITS, "")] == words
+    assert log2_of("CPM") == "log2(CPM + 1)"
+    assert log2_of("none") == log2_of("") == "log2(expression + 1)"
 
 
 def test_units_are_known_without_jax():

@@ -8,6 +8,9 @@ import pytest
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.masking import CHANNELS
 from epi2expr_jax.predict.ensemble import Member, gene_rows, other_store
+from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.study.lookup import Study
+from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.training.runs import Run
 from epi2expr_jax.training.targets import TargetScale
 from tests.epi2expr_jax.untrained import WINDOW, ensemble_of
@@ -120,6 +123,39 @@ def test_scales_are_each_models_own(ensemble, everything, small_store):
     expected = np.log2(np.maximum((standard * 0.1 + 0.2) * 100, 0) + 1)
     np.testing.assert_allclose(log2[1], expected, atol=1e-4)
     np.testing.assert_allclose(log2[0], everything[0], atol=1e-6)
+
+
+def test_a_scale_is_a_name_that_is_known(ensemble, everything, small_store):
+    known = everything.to_numpy()
+    linear = ensemble.predict(small_store, scale="linear")
+    np.testing.assert_allclose(linear, np.maximum(2**known - 1, 0), rtol=1e-5, atol=1e-5)
+    assert linear.attrs["units"] == "RPKM"
+    np.testing.assert_array_equal(ensemble.predict(small_store, scale="rpkm"), linear)
+    in_tpm = dataclasses.replace(ensemble, card={"store": {"expression_unit": "TPM"}})
+    found = in_tpm.predict(small_store, scale="tpm")
+    np.testing.assert_array_equal(found, linear)
+    assert (found.attrs["units"], in_tpm.units) == ("TPM", "log2(TPM + 1)")
+    for scale, near in (("rpkm", "choose one"), ("log", "did you mean log2?"), ("", "choose one")):
+        with pytest.raises(InputError) as caught:
+            in_tpm.predict(small_store, scale=scale)
+        (problem,) = caught.value.problems
+        assert problem.expected == "log2 (log2(TPM + 1)), linear (TPM), raw (log2)"
+        assert near in problem.remedy
+    labelled = dataclasses.replace(ensemble, target="label")
+    assert labelled.units == "probability of being expressed"
+    with pytest.raises(InputError, match="no scale of label models"):
+        labelled.predict(small_store, scale="linear")
+
+
+def test_a_store_without_expression_is_predicted_from(ensemble, everything, small_store, tmp_path):
+    manifest = dataclasses.replace(small_store.manifest, expression_unit="")
+    bare = WindowStore.create(tmp_path / "bare.zarr", manifest, small_store.genes, None)
+    for cell, assay in manifest.tracks:
+        means, coverage, *_ = small_store.slabs.read(cell, assay)
+        bare.write_slab(cell, assay, means, coverage, [])
+    np.testing.assert_array_equal(ensemble.predict(bare.path), everything)
+    with pytest.raises(InputError, match="a store without expression"):
+        Study(TrainRequest(str(bare.path), cv="chromosomes_3"))
 
 
 def test_chosen_runs_keep_their_weights(ensemble, everything, small_store):

@@ -1,4 +1,6 @@
 import dataclasses
+import hashlib
+import json
 import subprocess
 import sys
 
@@ -6,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorstore as ts
+import xarray as xr
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.store.resume import resume
@@ -48,6 +51,40 @@ def test_round_trip(store):
     np.testing.assert_array_equal(back.read_expression(["c2"])[0], EXPRESSION[1])
     np.testing.assert_array_equal(back.slabs.part("coverage", "c2", "m1"), slab(1)[1])
     assert back.verify() == []
+
+
+def test_the_unit_of_expression_is_kept(store, tmp_path):
+    """Stores from before it, which hold RPKM, keep their checksum."""
+    other = dataclasses.replace(MANIFEST, expression_unit="TPM")
+    in_tpm = fill(WindowStore.create(tmp_path / "tpm.zarr", other, GENES, EXPRESSION))
+    assert WindowStore.open(in_tpm.path).manifest.expression_unit == "TPM"
+    with xr.open_zarr(in_tpm.path) as opened:
+        assert opened.expression.attrs["units"] == "TPM"
+    assert in_tpm.checksum() != store.checksum()
+    content = dataclasses.asdict(store.manifest)
+    for name in ("version", "tables_sha256", "blacklist", "expression_unit"):
+        del content[name]
+    sums = [[*pair, store.slab_record(*pair)["sha256"]] for pair in MANIFEST.tracks]
+    text = json.dumps([content, sums], sort_keys=True)
+    assert store.checksum() == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_a_store_may_hold_no_expression_or_labels_alone(tmp_path):
+    without = dataclasses.replace(MANIFEST, expression_unit="")
+    bare = fill(WindowStore.create(tmp_path / "bare.zarr", without, GENES, None))
+    labels = EXPRESSION > 0.5
+    labelled = fill(
+        WindowStore.create(tmp_path / "labels.zarr", without, GENES, None, labels=labels)
+    )
+    for path in (bare.path, labelled.path):
+        store = WindowStore.open(path)
+        assert store.verify() == []
+        assert not (path / "expression").exists()
+        np.testing.assert_array_equal(store.read_signal(["c2"], ["m2"])[0, 0], slab(2)[0])
+    with pytest.raises(InputError, match="no expression: the store was built to predict from"):
+        WindowStore.open(bare.path).read_expression(["c1"])
+    np.testing.assert_array_equal(store.read_labels(["c2"]), labels[1:])
+    np.testing.assert_array_equal(store.read_expression(["c2"]), labels[1:].astype(float))
 
 
 def test_every_open_of_a_process_shares_one_context(store, monkeypatch):

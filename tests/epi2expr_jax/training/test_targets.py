@@ -54,6 +54,6 @@ def test_expression_that_does_not_differ_is_refused_with_a_remedy():
         TargetScale.fit("minmax", np.full(7, 2.5), "cell E003, fold fold1")
     (problem,) = caught.value.problems
     assert problem.where == "cell E003, fold fold1"
-    assert problem.found == "the same expression (2.5 RPKM) in all 7 training genes"
+    assert problem.found == "the same expression (2.5) in all 7 training genes"
     assert problem.expected == "expression that differs between genes"
     assert "leave this cell out" in problem.remedy

@@ -15,6 +15,8 @@ from experiments.figures.altered_marks import (
     profile_figure,
 )
 
+UNIT = "log2(TPM + 1)"
+
 
 def means(factors=(0.0, 0.5, 1.0), cells=("E003",)):
     """Of two places, the further one twice as strong."""
@@ -36,15 +38,16 @@ def test_one_change_is_the_lowest_factor_or_the_first():
 
 
 def test_only_what_varies_is_drawn():
-    assert list(effect_figures(means())) == ["dose", "distance"]
-    assert list(effect_figures(means(factors=[0.0]))) == ["distance"]
+    assert list(effect_figures(means(), UNIT)) == ["dose", "distance"]
+    assert list(effect_figures(means(factors=[0.0]), UNIT)) == ["distance"]
     one_place = means()[lambda table: table["distance"] > 0]
-    assert list(effect_figures(one_place)) == ["dose"]
-    assert effect_figures(one_place.assign(factor=np.nan)) == {}
+    assert list(effect_figures(one_place, UNIT)) == ["dose"]
+    assert effect_figures(one_place.assign(factor=np.nan), UNIT) == {}
 
 
 def test_a_dose_is_a_line_a_place_the_strongest_first():
-    figure = dose_figure(means(cells=("E003", "E116")))
+    figure = dose_figure(means(cells=("E003", "E116")), UNIT)
+    assert figure.get_supylabel() == "change of log2(TPM + 1)"
     assert [panel.get_title() for panel in figure.axes] == ["E003 DNase", "E116 DNase"]
     strong, weak, zero = figure.axes[0].lines
     assert (strong.get_label(), weak.get_label()) == ("+3..+5 kb", "-5..-3 kb")
@@ -56,12 +59,12 @@ def test_a_dose_is_a_line_a_place_the_strongest_first():
 
 
 def test_distances_are_in_kb_with_their_intervals():
-    (axes,) = distance_figure(means(factors=[0.0])).axes
+    (axes,) = distance_figure(means(factors=[0.0]), UNIT).axes
     ((line, _, (bars,)),) = axes.containers
     assert line.get_xydata().tolist() == [[-4, -1], [4, -2]]
     ends = [segment[:, 1] for segment in bars.get_segments()]
     np.testing.assert_allclose(ends, [[-1.1, -0.7], [-2.1, -1.7]])
-    assert axes.get_ylabel() == "effect of x0, log2(RPKM + 1)"
+    assert axes.get_ylabel() == "effect of x0, log2(TPM + 1)"
     assert axes.get_legend().get_texts()[0].get_text() == "E003 DNase"
 
 

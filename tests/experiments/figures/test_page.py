@@ -22,7 +22,7 @@ def drawn(made_up_run, tmp_path):
         empty = dict.fromkeys((*STUDIES, "effects", "models", "sweep"), pd.DataFrame())
         with matplotlib.rc_context(STYLE):
             all_tables = {**empty, "ranking": ranked, **tables}
-            return page_figures(tmp_path / "run", "log2", ["E003"], runs, all_tables)
+            return page_figures(tmp_path / "run", "log2(TPM + 1)", ["E003"], runs, all_tables)
 
     return draw
 

@@ -39,6 +39,7 @@ def test_numbers_are_rounded_and_have_a_true_minus(value, digits, shown):
 def test_units_are_those_of_the_target():
     assert unit_of(LABEL) == "expressed (0 or 1)"
     assert unit_of("minmax") == unit_of("log2") == "log2(RPKM + 1)"
+    assert (unit_of("log2", "TPM"), unit_of(LABEL, "TPM")) == ("log2(TPM + 1)", unit_of(LABEL))
 
 
 def test_long_labels_break_after_a_plus():

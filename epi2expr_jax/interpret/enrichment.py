@@ -28,7 +28,7 @@ from scipy import stats
 
 from epi2expr_jax.errors import collect
 from epi2expr_jax.interpret.conditional_logit import Fit, GenePlaces
-from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, NO_INTERVAL, jackknife
+from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, jackknife, no_interval
 
 EFFECT = "predicted effect"
 COLUMNS = [
@@ -128,7 +128,7 @@ def enrich(
             "n_genes": len(data.chrom),
             "n_regions": int(data.at_risk.sum()),
             "n_chromosomes": K,
-            "note": np.where(np.isnan(error), _FEW if K >= MIN_CHROMOSOMES else NO_INTERVAL, ""),
+            "note": np.where(np.isnan(error), no_interval(genes) or _FEW, ""),
         }
         parts.append(pd.DataFrame(part, columns=pd.Index(COLUMNS)))
     return pd.concat(parts, ignore_index=True)

@@ -16,8 +16,8 @@ from scipy import stats
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.scores.intervals import (
-    MIN_CHROMOSOMES,
     jackknife,
+    no_interval,
     require_usable,
     score_cube,
     shared_units,
@@ -48,7 +48,7 @@ def score_across_cells(predictions: pd.DataFrame, confidence: float = 0.95) -> p
         `lead`, by how much the model exceeds it, paired by chromosome; `deviation`, Pearson r of
         the predicted and observed deviation from the mean over cells. `seen` says whether the model
         was trained on that cell (on other chromosomes). Intervals by chromosome jackknife-t for one
-        row each, NaN for fewer than three chromosomes.
+        row each, NaN where `intervals.no_interval` says why.
 
     Raises:
         InputError: for fewer than two tested cells, or predictions that cannot be scored.
@@ -130,7 +130,9 @@ def _means(part: pd.DataFrame) -> xr.DataArray:
 def _interval_row(means: xr.DataArray, confidence: float) -> dict[str, float]:
     genes = means.sel(metric="n").values.mean(axis=1)
     K = len(genes)
-    reach = stats.t.isf((1 - confidence) / 2, K - 1) if K >= MIN_CHROMOSOMES else np.nan
+    reach = np.full(4, stats.t.isf((1 - confidence) / 2, max(1, K - 1)))
+    if no_interval(genes, correlation=True):
+        reach[:3] = np.nan  # leads hardly depend on how many genes there are
     pearson = means.sel(metric="pearson")
     columns = {side: pearson.sel(assays=side).values if side in pearson["assays"] else
                np.full(K, np.nan) for side in _SIDES}  # fmt: skip

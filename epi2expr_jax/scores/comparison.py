@@ -4,7 +4,7 @@ As in `ranking`, scores are taken within one model and one chromosome, and chrom
 of uncertainty; models are paired by chromosome, so what makes a chromosome hard cancels out.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pandas as pd
@@ -12,11 +12,12 @@ from scipy import stats
 
 from epi2expr_jax.genome import listing
 from epi2expr_jax.scores.intervals import (
-    MIN_CHROMOSOMES,
-    jackknife,
+    chromosome_means,
+    estimate,
+    no_interval,
     score_cube,
     shared_units,
-    training_variance,
+    training_scores,
     weighted_mean,
 )
 from epi2expr_jax.scores.table import ALL
@@ -37,8 +38,8 @@ def compare_models(tables: Mapping[str, pd.DataFrame], confidence: float = 0.95)
         One row an assay set that all models read, and model, with columns `COLUMNS`; the assay
         "all" averages over those sets. `lead` is by how much the model's Pearson r exceeds the
         first model's, paired by chromosome; the intervals of all leads hold together (Bonferroni),
-        those of scores for one row each. They are NaN for fewer than three chromosomes, and apply
-        to these cells.
+        those of scores for one row each. They are NaN where `intervals.no_interval` says why, and
+        apply to these cells.
     """
     shared_sets = set.intersection(*(set(scores["assays"]) for scores in tables.values()))
     kept = {name: t[t["assays"].isin(list(shared_sets))] for name, t in tables.items()}
@@ -67,38 +68,90 @@ def _compare(
     shared, _ = shared_units(score_cube(pd.concat(stacked)))
     if not shared.size or shared.sizes["assays"] < len(names):
         return []
-    means = shared.mean(["fold", "seed"]).mean("cell").transpose("metric", "chrom", "assays")
-    means = means.sel(assays=names)
+    shared = shared.sel(assays=names)
+    means = chromosome_means(shared)
     pearson, genes = means.sel(metric="pearson").values, means.sel(metric="n").values.mean(axis=1)
     K = len(genes)
     tails = (1 - confidence) / 2 / np.array([1, leads])
-    reach, joint = stats.t.isf(tails, K - 1) if K >= MIN_CHROMOSOMES else (np.nan, np.nan)
-    trained = shared.sel(metric="pearson", drop=True).mean("cell").sel(assays=names)
-    trained = trained.transpose("fold", "seed", "chrom", "assays").values
-
-    def estimate(contrast: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        mean, spread = jackknife(contrast(pearson), genes)
-        return mean, np.hypot(spread, np.sqrt(training_variance(contrast(trained), genes)))
-
-    score, error = estimate(lambda values: values)
-    lead, lead_error = estimate(lambda values: values - values[..., :1])
+    trained = training_scores(shared)
+    score, error, degrees = estimate(pearson, trained, genes)
+    reach = np.nan if no_interval(genes, correlation=True) else stats.t.isf(tails[0], degrees)
+    reach = reach * error
+    paired = [values - values[..., :1] for values in (pearson, trained)]
+    lead, lead_error, degrees = estimate(*paired, genes)
+    joint = stats.t.isf(tails[1], degrees) * lead_error
     auc = weighted_mean(means.sel(metric="auc").values, genes)
     return [
         {
             "assay": label,
             "model": name,
             "pearson": score[i],
-            "low": score[i] - reach * error[i],
-            "high": score[i] + reach * error[i],
+            "low": score[i] - reach[i],
+            "high": score[i] + reach[i],
             "lead": lead[i],
-            "lead_low": lead[i] - joint * lead_error[i],
-            "lead_high": lead[i] + joint * lead_error[i],
+            "lead_low": lead[i] - joint[i],
+            "lead_high": lead[i] + joint[i],
             "auc": auc[i],
             "n_genes": round(genes.sum()),
             "n_chromosomes": K,
         }
         for i, name in enumerate(names)
     ]
+
+
+def calls(scores: pd.DataFrame, rate: float = 0.05) -> pd.DataFrame:
+    """Which assays predict at all, and which predicts better than which.
+
+    All p-values, two-sided from the chromosome jackknife-t, go into one Benjamini–Hochberg
+    correction (1995): of all calls together a share of at most `rate` is expected to be false.
+
+    Args:
+        scores: from `score_table`.
+
+    Returns:
+        One row a cell ("all" first), assay and `other`, which is another assay, or empty where the
+        score is compared with 0: `lead`, `p`, `q` and whether it is `called`. The better assay
+        comes first. NaN and no call where `intervals.no_interval` says why.
+    """
+    cube = score_cube(scores)
+    rows = []
+    for cell in (ALL, *cube["cell"].values):
+        shared, _ = shared_units(cube if cell == ALL else cube.sel(cell=[cell]))
+        if not shared.size:
+            continue
+        means = chromosome_means(shared)
+        pearson, genes = means.sel(metric="pearson").values, means.sel(metric="n").values.mean(1)
+        names = means["assays"].values.astype(str)
+        first, second = np.triu_indices(len(names), 1)
+
+        def compared(values: np.ndarray, first=first, second=second) -> np.ndarray:
+            return np.concatenate([values, values[..., first] - values[..., second]], axis=-1)
+
+        lead, error, degrees = estimate(compared(pearson), compared(training_scores(shared)), genes)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            p = 2 * stats.t.sf(np.abs(lead) / error, degrees)
+        turned = lead[len(names) :] < 0
+        pairs = np.where(turned, names[second], names[first])
+        others = np.where(turned, names[first], names[second])
+        lead[len(names) :] = np.abs(lead[len(names) :])
+        rows.append(
+            pd.DataFrame(
+                {
+                    "cell": str(cell),
+                    "assay": np.concatenate([names, pairs]),
+                    "other": [""] * len(names) + others.tolist(),
+                    "lead": lead,
+                    "p": p,
+                }
+            )
+        )
+    columns = ["cell", "assay", "other", "lead", "p"]
+    table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame({}, columns=columns)
+    known = table["p"].notna()
+    table["q"] = np.nan
+    if known.any():
+        table.loc[known, "q"] = stats.false_discovery_control(table.loc[known, "p"])
+    return table.assign(called=table["q"] <= rate)
 
 
 def simpler_model(table: pd.DataFrame, simple: Collection[str], train_share: float = 1.0) -> str:

@@ -32,19 +32,21 @@ from scipy import stats
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.genome import listing, sort_chromosomes
 from epi2expr_jax.scores.intervals import (
-    MIN_CHROMOSOMES,
     MIN_GENES,
-    NO_INTERVAL,
+    TOO_FEW_GENES,
     UNIT,
-    jackknife,
+    chromosome_means,
+    estimate,
+    no_interval,
     score_cube,
     shared_units,
-    training_variance,
+    training_scores,
     weighted_mean,
 )
 from epi2expr_jax.scores.table import ALL, METRICS
 
 FEW_CHROMOSOMES = 10
+SUPPOSED_SD = 0.01  # of a score between trainings, where nobody knows
 MIN_CELLS = 5  # for a statement on a new one
 TARGETS = ("these cells", "a new cell")
 
@@ -76,9 +78,9 @@ def rank_assays(
         hold for the assay alone, `simultaneous_low`, `simultaneous_high` for all assays of the
         cell together, all four on Pearson r; `rank_low`, `rank_high` bound the ranks of all assays
         together, from simultaneous intervals of the pairwise differences (Mogstad et al. 2024).
-        Intervals are NaN, and `note` says why, for fewer than three chromosomes; they are not cut
-        at 1. r2, mse, auc and pearson_raw are means without intervals. `constant_share`: of the
-        scores, how many are 0 because the prediction is constant.
+        Intervals are NaN where `note` says why (`intervals.no_interval`), not cut at 1. r2,
+        mse, auc and pearson_raw are means without. `constant_share`: of the scores, how many are 0
+        because the prediction is constant.
 
     Raises:
         InputError: if confidence is not between 0 and 1, the target is unknown, or there are too
@@ -115,43 +117,49 @@ def _rank_group(
     cell: str, shared: xr.DataArray, confidence: float, new_cell: bool = False
 ) -> pd.DataFrame:
     """The rows of one cell, or of all of them."""
-    means = _means(shared)
+    means = chromosome_means(shared)
     value = dict(zip(means["metric"].values, means.values, strict=True))  # each [K, A]
     genes = value["n"].mean(axis=1)
     K, A = value["pearson"].shape
     tail, pairs = (1 - confidence) / 2, max(1, A * (A - 1) // 2)
     of_cells = _cell_means(shared) if new_cell else {}
-    degrees = min(K, len(of_cells["pearson"])) - 1 if new_cell else K - 1
-    reach, joint, pairwise = stats.t.isf(tail / np.array([1, A, pairs]), degrees)
+    note = no_interval(genes, correlation=True)
 
-    def estimate(
-        name: str, contrast: Callable[[np.ndarray], np.ndarray] = lambda values: values
-    ) -> tuple[np.ndarray, np.ndarray]:
-        mean, error = jackknife(contrast(value[name]), genes)
-        variance = error**2 + _noise(shared, name, contrast, genes)
+    def mean_and_reach(
+        name: str, *parts: int, contrast: Callable[[np.ndarray], np.ndarray] = lambda values: values
+    ) -> list[np.ndarray]:
+        """The mean, and half the width of its interval, one of so many that hold together."""
+        mean, error, degrees = estimate(
+            contrast(value[name]), contrast(training_scores(shared, name)), genes
+        )
         if new_cell:
             between = contrast(of_cells[name])
-            variance = variance + between.var(axis=0, ddof=1) / len(between)
-        return mean, np.sqrt(variance)
+            error = np.hypot(error, np.sqrt(between.var(axis=0, ddof=1) / len(between)))
+            degrees = np.minimum(degrees, len(between) - 1)
+        return [mean, *(stats.t.isf(tail / part, degrees) * error for part in parts)]
 
-    pearson, error = estimate("pearson")
-    rho, rho_error = estimate("spearman")
+    pearson, reach, joint = mean_and_reach("pearson", 1, A)
+    rho, rho_reach = mean_and_reach("spearman", 1)
+    if note:  # fewer genes make correlations lower, and leads hardly
+        reach, joint, rho_reach = (np.full(A, np.nan) for _ in range(3))
     # [A, A]: by how much the first assay beats the second, paired by chromosome.
-    lead, lead_error = estimate("pearson", _pairwise)
-    beats = lead - pairwise * lead_error > 0  # NaN beats nothing
+    lead, lead_reach = mean_and_reach(
+        "pearson", pairs, contrast=lambda r: r[..., :, None] - r[..., None, :]
+    )
+    beats = lead - lead_reach > 0  # NaN beats nothing
     table = pd.DataFrame(
         {
             "cell": cell,
             "assay": means["assays"].values.astype(str),
             "rank": stats.rankdata(-pearson, method="min").astype(int),
             "pearson": pearson,
-            "low": pearson - reach * error,
-            "high": pearson + reach * error,
-            "simultaneous_low": pearson - joint * error,
-            "simultaneous_high": pearson + joint * error,
+            "low": pearson - reach,
+            "high": pearson + reach,
+            "simultaneous_low": pearson - joint,
+            "simultaneous_high": pearson + joint,
             "spearman": rho,
-            "spearman_low": rho - reach * rho_error,
-            "spearman_high": rho + reach * rho_error,
+            "spearman_low": rho - rho_reach,
+            "spearman_high": rho + rho_reach,
             **{name: weighted_mean(value[name], genes) for name in METRICS[2:]},
             "n_genes": round(genes.sum()),
             "n_chromosomes": K,
@@ -161,32 +169,11 @@ def _rank_group(
             "training_sd": _training_sd(shared),
             "rank_low": 1 + beats.sum(axis=0),
             "rank_high": A - beats.sum(axis=1),
-            "note": "" if K >= MIN_CHROMOSOMES else NO_INTERVAL,
+            "note": note,
         },
         columns=pd.Index(COLUMNS),
     )
     return table.sort_values(["rank", "assay"])
-
-
-def _means(shared: xr.DataArray) -> xr.DataArray:
-    """`[metric, chrom, assays]`: folds and seeds first, then cells, so that every cell counts the
-    same on a chromosome."""
-    return shared.mean(["fold", "seed"]).mean("cell").transpose("metric", "chrom", "assays")
-
-
-def _noise(
-    shared: xr.DataArray,
-    metric: str,
-    contrast: Callable[[np.ndarray], np.ndarray],
-    genes: Float[np.ndarray, "K"],
-) -> Float[np.ndarray, "*of"] | float:
-    """`training_variance` of contrasts of a score, cells averaged; 0 for a single seed."""
-    if shared.sizes["seed"] < 2:
-        return 0.0
-    scores = shared.sel(metric=metric, drop=True).mean("cell")
-    return training_variance(
-        contrast(scores.transpose("fold", "seed", "chrom", "assays").values), genes
-    )
 
 
 def _cell_means(shared: xr.DataArray) -> dict[str, Float[np.ndarray, "C A"]]:
@@ -197,10 +184,6 @@ def _cell_means(shared: xr.DataArray) -> dict[str, Float[np.ndarray, "C A"]]:
     return {name: average.sel(metric=name).values for name in ("pearson", "spearman")}
 
 
-def _pairwise(values: Float[np.ndarray, "*n A"]) -> Float[np.ndarray, "*n A A"]:
-    return values[..., :, None] - values[..., None, :]
-
-
 def _training_sd(shared: xr.DataArray) -> np.ndarray | float:
     """Standard deviation between seeds of an assay's score, within cell; NaN for a single seed."""
     if shared.sizes["seed"] < 2:
@@ -209,62 +192,6 @@ def _training_sd(shared: xr.DataArray) -> np.ndarray | float:
     weights = genes.mean(["cell", "assays", "fold", "seed"]).fillna(0)
     by_seed = pearson.mean("fold").weighted(weights).mean("chrom")  # [cell, assays, seed]
     return np.sqrt(by_seed.var("seed", ddof=1).mean("cell").values)
-
-
-def calls(scores: pd.DataFrame, rate: float = 0.05) -> pd.DataFrame:
-    """Which assays predict at all, and which predicts better than which.
-
-    All p-values, two-sided from the chromosome jackknife-t, go into one Benjamini–Hochberg
-    correction (1995): of all calls together a share of at most `rate` is expected to be false.
-
-    Args:
-        scores: from `score_table`.
-
-    Returns:
-        One row a cell ("all" first), assay and `other`, which is another assay, or empty where the
-        score is compared with 0: `lead`, `p`, `q` and whether it is `called`. The better assay
-        comes first. NaN and no call for fewer than three chromosomes.
-    """
-    cube = score_cube(scores)
-    rows = []
-    for cell in (ALL, *cube["cell"].values):
-        shared, _ = shared_units(cube if cell == ALL else cube.sel(cell=[cell]))
-        if not shared.size:
-            continue
-        means = _means(shared)
-        pearson, genes = means.sel(metric="pearson").values, means.sel(metric="n").values.mean(1)
-        names = means["assays"].values.astype(str)
-        first, second = np.triu_indices(len(names), 1)
-
-        def compared(values: np.ndarray, first=first, second=second) -> np.ndarray:
-            return np.concatenate([values, values[..., first] - values[..., second]], axis=-1)
-
-        lead, error = jackknife(compared(pearson), genes)
-        error = np.hypot(error, np.sqrt(_noise(shared, "pearson", compared, genes)))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            p = 2 * stats.t.sf(np.abs(lead) / error, len(genes) - 1)
-        turned = lead[len(names) :] < 0
-        pairs = np.where(turned, names[second], names[first])
-        others = np.where(turned, names[first], names[second])
-        lead[len(names) :] = np.abs(lead[len(names) :])
-        rows.append(
-            pd.DataFrame(
-                {
-                    "cell": str(cell),
-                    "assay": np.concatenate([names, pairs]),
-                    "other": [""] * len(names) + others.tolist(),
-                    "lead": lead,
-                    "p": p,
-                }
-            )
-        )
-    columns = ["cell", "assay", "other", "lead", "p"]
-    table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame({}, columns=columns)
-    known = table["p"].notna()
-    table["q"] = np.nan
-    if known.any():
-        table.loc[known, "q"] = stats.false_discovery_control(table.loc[known, "p"])
-    return table.assign(called=table["q"] <= rate)
 
 
 def caveats(
@@ -280,15 +207,7 @@ def caveats(
     cube, ranking = score_cube(scores), rank_assays(scores) if ranking is None else ranking
     common = ranking["n_cells"].max() if len(ranking) else 0
     notes = [_target_note(cells, sorted(set(cells) & set(new)), common)]
-    seeds = len(set(scores["seed"]))
-    if seeds == 1:
-        notes.append("One seed: training noise is not in the interval.")
-    else:
-        spread = ranking["training_sd"].median()
-        notes.append(
-            f"The intervals are of the mean of {seeds} trainings; the score of a single one varies "
-            f"by {spread:.3f} (standard deviation between seeds, median over assays)."
-        )
+    notes += _seed_notes(ranking, len(set(scores["seed"]))) + _shrinkage_notes(ranking)
     notes += _fold_notes(scores)
     notes += _chromosome_notes(scores, cube) + _hole_notes(scores, cube, set(ranking["cell"]))
     return notes + _constant_notes(ranking) + _tie_notes(ranking)
@@ -307,6 +226,42 @@ def _target_note(cells: list[str], new: list[str], common: int | np.integer) -> 
     return f"{target}; nothing here speaks of a new cell."
 
 
+def _seed_notes(ranking: pd.DataFrame, seeds: int) -> list[str]:
+    """What is known of the noise of training, and how many seeds this ranking needs."""
+    rows = ranking[ranking["cell"] == ranking["cell"].iloc[0]] if len(ranking) else ranking
+    apart = rows["rank_high"].to_numpy()[:-1] < rows["rank_low"].to_numpy()[1:]
+    lead = np.min(-np.diff(rows["pearson"])[apart], initial=np.inf)  # the least of neighbours
+    spread = ranking["training_sd"].median() if seeds > 1 else SUPPOSED_SD
+    told = (
+        "One seed: how far scores owe to the chance of training is unknown, and training noise is "
+        "not in the interval; --seeds=2 shows it."
+    )
+    if seeds > 1:
+        told = (
+            f"The intervals are of the mean of {seeds} trainings; the score of a single one varies "
+            f"by {spread:.3f} (standard deviation between seeds, median over assays)."
+        )
+    if apart.any() and np.isfinite(spread):
+        # Twice the standard deviation of the difference between two means of so many trainings.
+        needed = _count(max(1, int(np.ceil(8 * (spread / lead) ** 2))), "seed")
+        told += " With that" if seeds > 1 else f" With a standard deviation of {spread:g}"
+        told += f", keeping neighbours in order that lead by {lead:.3f} or more takes {needed}."
+    return [told]
+
+
+def _shrinkage_notes(ranking: pd.DataFrame) -> list[str]:
+    """How much lower r is for being taken on few genes a chromosome."""
+    for best in ranking.head(1).to_dict("records"):
+        if best["note"] == TOO_FEW_GENES:
+            r, genes = best["pearson"], best["n_genes"] / best["n_chromosomes"]
+            likely = r * (1 + (1 - r**2) / (2 * max(1, genes - 1)))
+            return [
+                f"Scores have no intervals: {TOO_FEW_GENES}. r is lower there than on many genes: "
+                f"{r:.2f} would be about {likely:.2f}."
+            ]
+    return []
+
+
 def _chromosome_notes(scores: pd.DataFrame, cube: xr.DataArray) -> list[str]:
     """How many chromosomes and genes the intervals rest on."""
     tested = sort_chromosomes(cube["chrom"].values.astype(str))
@@ -314,16 +269,10 @@ def _chromosome_notes(scores: pd.DataFrame, cube: xr.DataArray) -> list[str]:
     genes = n.mean(["assays", "fold", "seed"]).mean("cell").values
     rest = f"{_count(len(tested), 'chromosome')} and {_count(round(genes.sum()), 'gene')}"
     notes = [f"The intervals rest on {rest}."]
-    if len(tested) < MIN_CHROMOSOMES:
-        notes.append(f"There is no interval: {NO_INTERVAL}.")
+    if why := no_interval(genes):
+        notes.append(f"There is no interval: {why}.")
     elif len(tested) < FEW_CHROMOSOMES:
         notes.append(f"So few make intervals wide: t has {len(tested) - 1} degrees of freedom.")
-    effective = genes.sum() ** 2 / max(1, (genes**2).sum())
-    if effective < len(tested) / 2:
-        notes.append(
-            f"Most genes lie on few of them, which are worth about {effective:.1f} of equal size: "
-            "the intervals may be too short."
-        )
     by_fold = n.notnull().any(["cell", "assays", "seed"])
     if by_fold.sizes["fold"] > 1 and by_fold.all() and len(tested) < FEW_CHROMOSOMES:
         notes.append(

@@ -23,7 +23,7 @@ from scipy import special, stats
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.masking import every_subset
-from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, NO_INTERVAL, jackknife, usable
+from epi2expr_jax.scores.intervals import jackknife, no_interval, usable
 from epi2expr_jax.scores.table import ALL
 
 INTERVALS = ["low", "high", "simultaneous_low", "simultaneous_high", "n_chromosomes", "note"]
@@ -131,7 +131,9 @@ def _intervals(
         mean - joint * error,
         mean + joint * error,
     ]
-    note = "" if K >= MIN_CHROMOSOMES else NO_INTERVAL
+    note = no_interval(genes, correlation=True)
+    if note:
+        error = np.full_like(error, np.nan)
     columns = dict(zip(INTERVALS, [*bounds, K, note], strict=True))
     return pd.DataFrame({name: mean, **columns})
 

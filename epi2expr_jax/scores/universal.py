@@ -25,13 +25,7 @@ from scipy import stats
 
 from epi2expr_jax.errors import collect, nearest
 from epi2expr_jax.genome import listing
-from epi2expr_jax.scores.intervals import (
-    MIN_CHROMOSOMES,
-    MIN_GENES,
-    jackknife,
-    score_cube,
-    training_variance,
-)
+from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, MIN_GENES, estimate, score_cube
 
 MARGIN = 0.01  # of Pearson r
 LEAST_CELLS = 5  # to say anything of a new one
@@ -107,9 +101,9 @@ def _mean(
     values, there = values[..., kept], there[..., kept]
     weights = np.where(there, genes[..., kept], 0).sum(axis=(0, 1)) / there.sum(axis=(0, 1))
     by_chromosome = np.where(there, values, 0).sum(axis=(0, 1)) / there.sum(axis=(0, 1))
-    mean, error = jackknife(by_chromosome[:, None], weights)
-    spread = np.hypot(error[0], np.sqrt(training_variance(values[..., None], weights)[0]))
-    return float(mean[0]), float(spread), len(weights) - 1.0
+    found = estimate(by_chromosome[:, None], values[..., None], weights)
+    mean, error, degrees = (float(part[0]) for part in found)
+    return mean, error, degrees
 
 
 @dataclasses.dataclass(frozen=True)
@@ -304,6 +298,6 @@ def _doubts(
     usable = found.scored & ~found.failed
     apart = rivals[:, a] & usable[:, [a]] & usable & ~np.isfinite(low[:, a])
     if apart.any():
-        shared = f"fewer than {MIN_CHROMOSOMES} chromosomes of a fold were tested with both it and"
-        reasons.append(f"{shared} {listing(_named(found, apart), 8)}")
+        few = f"fewer than {MIN_CHROMOSOMES} chromosomes of a fold, or too uneven ones, were tested"
+        reasons.append(f"{few} with both it and {listing(_named(found, apart), 8)}")
     return "; ".join(reasons)

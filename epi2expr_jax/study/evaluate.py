@@ -15,7 +15,7 @@ from epi2expr_jax.predict.loading import load
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.scores.agreement import score_against_quality, track_quality
-from epi2expr_jax.scores.comparison import compare_models
+from epi2expr_jax.scores.comparison import calls, compare_models
 from epi2expr_jax.scores.intervals import require_usable
 from epi2expr_jax.scores.universal import MARGIN, require_claim
 from epi2expr_jax.store.window_store import WindowStore
@@ -93,7 +93,7 @@ def score(
     """
     scores = scoring.score_table(predictions)
     found = {tables.SCORES: scores, tables.RANKING: ranking.rank_assays(scores)}
-    found[tables.CALLS] = ranking.calls(scores)
+    found[tables.CALLS] = calls(scores)
     by_group = scoring.score_groups(predictions, scoring.gene_groups(predictions, genes, groups))
     parts = [
         ranking.rank_assays(part.drop(columns="group")).assign(group=name)

@@ -20,6 +20,7 @@ from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.scores.agreement import agreement
 from epi2expr_jax.scores.comparison import simpler_model
+from epi2expr_jax.scores.intervals import TOO_FEW_GENES
 from epi2expr_jax.scores.universal import MARGIN, verdict
 from epi2expr_jax.study import results, tables
 from epi2expr_jax.training.checkpoint import read_card
@@ -116,7 +117,7 @@ def statements(
 
     Args:
         scores: from `scores.table.score_table`.
-        called: from `ranking.calls`.
+        called: from `comparison.calls`.
         compared: from `comparison.compare_models`, the run's own model first.
         train_share: of its training genes that each run was given.
         margin, claim, diverged: see `universal.verdict`.
@@ -217,7 +218,7 @@ def _answer(rows: pd.DataFrame, cells: list[str]) -> str:
     )
     if not len(others):
         said.append("No other assay was scored there, so none is compared.")
-    elif not certain:
+    elif not certain and best["note"] != TOO_FEW_GENES:
         said.append("Without intervals, no assay can be told apart from another.")
     elif len(rivals):
         said.append(

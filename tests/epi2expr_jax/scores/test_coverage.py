@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from epi2expr_jax.scores import ranking
+from epi2expr_jax.scores import comparison, ranking
 from epi2expr_jax.scores.intervals import jackknife, score_cube, shared_units
 
 # Protein-coding genes of the Roadmap RPKM matrix on hg19's autosomes.
@@ -180,7 +180,7 @@ def test_intervals_for_a_new_cell_cover(C, trial_size):
 
 def simulated_calls(rng, count, rho, genes):
     for pearson in studies(rng, count, rho, genes):
-        yield ranking.calls(scores_of(pearson, genes))
+        yield comparison.calls(scores_of(pearson, genes))
 
 
 @pytest.mark.trial

@@ -109,7 +109,7 @@ def test_too_little_to_score_is_said_or_gives_empty_tables(few):
     ranked = ranking.rank_assays(scores)
     assert ranked.empty
     assert list(ranked) == ranking.COLUMNS
-    called = ranking.calls(scores)
+    called = comparison.calls(scores)
     assert called.empty
     assert {"cell", "assay", "other", "lead", "p", "q", "called"} == set(called)
     assert any("without weight" in note for note in ranking.caveats(scores))

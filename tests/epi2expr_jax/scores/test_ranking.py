@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.scores import ranking
+from epi2expr_jax.scores import comparison, ranking
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.scores.intervals import MIN_GENES, score_cube, shared_units
 from tests.epi2expr_jax.scores.simulated import simulated
@@ -99,7 +99,7 @@ def test_calls_are_corrected_together():
         ("E003", name): {f"chr{k}": float(r) for k, r in enumerate(r + rng.normal(0, 0.02, 12), 1)}
         for name, r in levels.items()
     }
-    table = ranking.calls(scores_of(pearson))
+    table = comparison.calls(scores_of(pearson))
     one = table[table["cell"] == "E003"].set_index(["assay", "other"])
     assert len(one) == 4 + 6  # against 0, and against each other
     called = set(one.index[one["called"]])
@@ -206,7 +206,8 @@ def test_caveats_say_what_the_intervals_rest_on():
     # Each fold its own chromosomes: nothing to say about blind ones.
     assert "blind" not in "\n".join(ranking.caveats(once.assign(fold=["f0", "f1", "f2"])))
     lopsided = scores_of({("E003", "a"): r}, n={"chr3": 1000, "chr7": 3, "chr20": 3})
-    assert "intervals may be too short" in "\n".join(ranking.caveats(lopsided))
+    assert "worth 1.0 of equal size" in "\n".join(ranking.caveats(lopsided))
+    assert ranking.rank_assays(lopsided).low.isna().all()
 
 
 def shrunk(genes, by):

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores.comparison import COLUMNS
 from epi2expr_jax.study.statements import statements
 from tests.epi2expr_jax.scores.simulated import failed, scores, world
@@ -168,9 +167,9 @@ def test_worlds(name):
 
 def test_calls_are_counted():
     table = scores(THREE)
-    text = statements(table, called=ranking.calls(table)).calls
+    text = statements(table, called=comparison.calls(table)).calls
     assert text.startswith("Of 24 comparisons")
     assert "24 are called" in text
-    assert statements(table, called=ranking.calls(table).iloc[:1]).calls.startswith(
+    assert statements(table, called=comparison.calls(table).iloc[:1]).calls.startswith(
         "Of 1 comparison ("
     )

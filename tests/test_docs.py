@@ -193,12 +193,14 @@ def test_the_readme_lists_every_command():
     rows = re.findall(
         r"^\| `((?:data_prep|experiments)\.\w+)` \|", (ROOT / "README.md").read_text(), re.M
     )
-    programs = {
-        f"{name}.{path.stem}"
+    texts = {
+        f"{name}.{path.stem}": path.read_text()
         for name in ("data_prep", "experiments")
         for path in (ROOT / name).glob("*.py")
-        if re.search(r"^def run\(", path.read_text(), re.M)
     }
+    programs = {name for name, text in texts.items() if re.search(r"^def run\(", text, re.M)}
+    for name in programs:  # as `python -m` runs it
+        assert texts[name].endswith('if __name__ == "__main__":\n    run()\n'), name
     assert sorted(rows) == sorted(programs)
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     named = {target.removesuffix(":run") for target in scripts.values()}

@@ -85,6 +85,16 @@ class WindowSpec:
         width = self.window_bp // stored.bin_bp
         return slice(start, start + width), self.bin_bp // stored.bin_bp
 
+    def nearest_in(self, stored: "WindowSpec") -> "WindowSpec":
+        """The window nearest to this one, not wider, that a stored one can be read as."""
+        bin_bp = stored.bin_bp * max(1, round(self.bin_bp / stored.bin_bp))
+        most = min(self.window_bp, stored.window_bp)
+        for window_bp in range(most // bin_bp * bin_bp, 0, -bin_bp):
+            # As many stored bins are left out on one side as on the other.
+            if window_bp % 2 == 0 and (stored.window_bp - window_bp) % (2 * stored.bin_bp) == 0:
+                return WindowSpec(window_bp, bin_bp)
+        return stored
+
 
 def chromosome_key(name: str) -> tuple:
     """Sort key that puts chr2 before chr10, and X, Y, M after the numbers."""

@@ -8,8 +8,14 @@ The run directory then predicts like a trained one, from a store of read depth:
 
     load("runs/published").predict(store, include_seen=True)
 
-Published training watched the group it held out, so these weights have seen every gene. Needs
-PyTorch (pip install 'epi2expr_jax[convert]'); a file's pickle may hold weights, but no code.
+Published training watched the group it held out, so these weights have seen every gene. A
+classifier predicts the softmax of its two outputs, the probability that a gene is expressed, as it
+was trained; the original's demo takes a sigmoid of them, which gives other numbers.
+
+Weights are read bare or under net, state_dict, model_state_dict or model (as Lightning saves them),
+with or without what wrappers put before their names (module., _orig_mod., net.). A pickled model is
+not read: save its state_dict(). Needs PyTorch (pip install 'epi2expr_jax[convert]'); a file's
+pickle may hold weights, but no code.
 """
 
 import contextlib
@@ -24,6 +30,7 @@ from typing import Any, cast
 
 import jax
 import numpy as np
+import pandas as pd
 from absl import flags
 
 from epi2expr_jax.errors import InputError, collect
@@ -45,6 +52,7 @@ from experiments.cli.flags import command_line, define_run, refuse_without_effec
 FLAGS = flags.FLAGS
 
 _NAME = "published"  # of the one population
+_CONTAINERS = ("net", "state_dict", "model_state_dict", "model")  # of weights, in a checkpoint
 # Published files hold scores and labels with the weights, as NumPy pickles them.
 _NUMPY = (
     "numpy.dtype",
@@ -128,14 +136,17 @@ class _Skipped:
 
 
 def read_checkpoint(path: pathlib.Path) -> StateDict:
-    """The weights of a PyTorch file, name → array: its `net`, or all of it.
+    """The weights of a PyTorch file, name → array: those in one of `_CONTAINERS`, or all of it.
 
     Raises:
         InputError: without PyTorch; for a file that is not a checkpoint, or whose pickle names
             anything but weights; naming all values that are not tensors.
     """
     torch = _torch()
-    where, expected = str(path), "weights by name, alone or under `net`, as PyTorch saves them"
+    where, expected = (
+        str(path),
+        "weights by name, as torch.save(model.state_dict(), FILE) saves them",
+    )
     allowed = [(_Skipped, name) for name in _NUMPY]
     try:
         with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(allowed):
@@ -145,12 +156,22 @@ def read_checkpoint(path: pathlib.Path) -> StateDict:
         raise InputError(where, found, expected, "check --checkpoint") from None
     except Exception as error:  # whatever a stream of wrong bytes makes the unpickler raise
         named = re.search(r"GLOBAL (\S+)", str(error))
-        found = f"a pickle that names {named[1]}" if named else "no checkpoint, or a damaged one"
-        remedy = "do not trust it: this is how code is hidden in a checkpoint" if named else (
-            "download it again, and compare its size"
-        )  # fmt: skip
+        if named:
+            found = f"a pickle that names {named[1]}: a whole model, or code hidden in a checkpoint"
+            remedy = (
+                "do not open it unless you trust who made it; then load it with the model's own "
+                "code, and save its weights alone: torch.save(model.state_dict(), FILE)"
+            )
+        elif "TorchScript" in str(error):
+            found = "a TorchScript archive, which holds code"
+            remedy = "if you trust it: torch.save(torch.jit.load(OLD).state_dict(), FILE)"
+        else:
+            found = "no checkpoint, or a damaged one"
+            remedy = "download it again, and compare its size"
         raise InputError(where, found, expected, remedy) from None
-    net = content.get("net", content) if isinstance(content, Mapping) else content
+    net = content
+    while isinstance(net, Mapping) and (under := [name for name in _CONTAINERS if name in net]):
+        net = net[under[0]]
     if not isinstance(net, Mapping):
         found = f"a {type(net).__name__}"
         raise InputError(where, found, expected, "save the model's state_dict()")
@@ -189,7 +210,7 @@ def write_run(
     # Stacked on the axis of runs, of which there is one; no genes are counted here.
     weights = {"params": jax.tree.map(lambda leaf: leaf[None], params), "stats": {}}
     checkpoint.save(out / folder, weights)
-    write_splits(out / "splits.json", cv, 0, [fold], [])
+    write_splits(out / "splits.json", cv, 0, [fold], pd.DataFrame(columns=["gene_id", "chrom"]))
     card = {
         "request": {},
         "store_checksum": "unknown",

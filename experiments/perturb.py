@@ -5,6 +5,7 @@
     python -m experiments.perturb --run=runs/cnn --assay=H3K9me3 --where=chr1:1000000-1002000
     python -m experiments.perturb --run=runs/cnn --assay=H3K27ac --where=peaks.bed --factors=0,2
     python -m experiments.perturb --run=runs/cnn --assay=H3K27ac --edits=remove_peak,swap:@E005
+    python -m experiments.perturb --run=runs/pairs --assay=H3K27ac+H3K4me3 --factors=0
     python -m experiments.perturb --run=runs/distal --assay=H3K4me3 --where=original_distal
 
 --where and --edits take comma lists, see below. The original_* places follow the
@@ -29,6 +30,7 @@ from absl import flags
 from tqdm import tqdm
 
 from epi2expr_jax.files import as_name, write_csv, write_parquet
+from epi2expr_jax.inputs.pools import PLUS
 from epi2expr_jax.interpret.located import GenePlot, gene_plots, locate, place_table
 from epi2expr_jax.perturb.edits import forms
 from epi2expr_jax.perturb.effects import run as run_edits
@@ -61,6 +63,7 @@ def perturb(
     """Predict every edit, write tables and plots; return mean effects by place and change.
 
     Args:
+        assay: the mark; marks joined by + are altered together, and the first is drawn.
         where, kinds: as --where and --edits name them.
         factors: of the kind `scale`.
         tracks: of how many genes to draw the mark and the effects.
@@ -83,9 +86,9 @@ def perturb(
         means = mean_effects(effects)
         write_parquet(place / "dose_distance.parquet", means)
         write_csv(place / "dose_distance.csv", means)
-        located = locate(one_change(table), places, opened, window_bp)
-        write_parquet(place / "regions.parquet", place_table(located, assay, opened, window_bp))
-        _draw(means, effects.attrs["units"], gene_plots(located, assay, opened, tracks), place)
+        located, drawn = locate(one_change(table), places, opened, window_bp), assay.split(PLUS)[0]
+        write_parquet(place / "regions.parquet", place_table(located, drawn, opened, window_bp))
+        _draw(means, effects.attrs["units"], gene_plots(located, drawn, opened, tracks), place)
     return means
 
 
@@ -124,7 +127,7 @@ def format_means(means: pd.DataFrame) -> str:
 
 
 def define_perturbation() -> None:
-    flags.DEFINE_string("assay", None, "The mark to alter.")
+    flags.DEFINE_string("assay", None, "The mark to alter; marks joined by + are altered together.")
     presets = ", ".join(f"{name} ({preset.help})" for name, preset in PRESETS.items())
     flags.DEFINE_list("where", ["promoter"], f"Where: {presets}, chr:start-end, or a BED file.")
     flags.DEFINE_list("edits", ["scale"], f"scale (by each of --factors), {forms()}.")

@@ -53,6 +53,7 @@ from epi2expr_jax.scores.shapley import rank_correlation
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study import results, tables
 from epi2expr_jax.study.evaluate import quality, score
+from epi2expr_jax.study.lookup import hold_out
 from epi2expr_jax.study.tables import Table
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.runs import Run, drawn
@@ -140,6 +141,7 @@ class Verification:
             counts = collections.Counter(self.store.genes.chrom)
             blind = asked["blind"] or self.store.manifest.blind
             made = make_folds(asked["cv"], counts, blind=blind, seed=asked["split_seed"])
+            made = hold_out(made, self.store, asked.get("test_genes", ()))
             strange = [fold.name for fold in self.folds if fold not in made]
             _require(not strange, f"{listing(strange)}: not as {asked['cv']} makes them")
         return f"{len(self.folds)} folds, disjoint, as {asked['cv']} makes them"
@@ -159,7 +161,7 @@ class Verification:
     def _genes(self, fold: Fold, part: str, row: dict) -> str:
         """Of a pool of cells, each gene stands once for each cell."""
         genes, known = self.store.genes, self.store.manifest.cells
-        of_part = genes.gene_id[genes.chrom.isin(getattr(fold, part))].tolist()
+        of_part = genes.gene_id[fold.masks(genes)[part]].tolist()
         of_part *= len(cells_of(row["cell"], known))
         share = self.card["request"].get("train_share", 1)
         if part == "train":

@@ -93,7 +93,8 @@ def _integrate(
         piece, node = step // _NODES, step % _NODES
         share = ((piece + nodes[node]) / pieces).astype(jnp.float32)
         factor = (weight[node] / pieces).astype(jnp.float32)
-        return jax.tree.map(lambda a, b: a + factor * b, total, gradient(share))
+        # Where x64 is on, a gradient may be wider than the total.
+        return jax.tree.map(lambda a, b: a + (factor * b).astype(a.dtype), total, gradient(share))
 
     zero = jax.tree.map(jnp.zeros_like, features)
     total = lax.fori_loop(0, pieces * _NODES, add, zero)

@@ -33,6 +33,7 @@ _OLDER_NAMES = (
 )
 
 
+_HEAD = "fc_head.0.weight"  # in all ages, once
 _STAGES = {
     "embed": "embed",
     "pairwise": "pairwise_interaction",
@@ -130,14 +131,17 @@ def to_torch(
 
 
 def _newest_names(state: Mapping[str, Any], where: str) -> StateDict:
-    """The arrays by the newest names.
+    """The arrays by the newest names, without what wrappers (such as DataParallel) put before them.
 
     Raises:
         InputError: for what is not an array of numbers, and for two keys of one meaning.
     """
+    bare = {str(name).replace("_orig_mod.", ""): array for name, array in state.items()}
+    before = [name.removesuffix(_HEAD) for name in bare if name.endswith(f".{_HEAD}")]
+    wrapper = before[0] if len(before) == 1 else ""
     pairs = []
-    for old, array in state.items():
-        name = str(old)
+    for old, array in bare.items():
+        name = old.removeprefix(wrapper)
         for pattern, newest in _OLDER_NAMES:
             name = re.sub(pattern, newest, name)
         pairs.append((name, np.asarray(array)))

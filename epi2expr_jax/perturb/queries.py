@@ -80,7 +80,7 @@ class EditedRuns:
         self.dataset = ensemble.dataset(store, self.config, [cell], assays)
         self.reader = EditReader(store, self.dataset, self.config, cell, assays, steps, rows)
         self.present = np.ones(len(assays), bool) if ensemble.masked else None
-        masks = [ensemble.folds[run.fold].masks(store.genes.chrom) for run in member.runs]
+        masks = [ensemble.folds[run.fold].masks(store.genes) for run in member.runs]
         self.trained_on = np.stack([mask["train"] for mask in masks])
 
     def predict(self, progress: Callable[[int], object]) -> dict[str, np.ndarray]:

@@ -58,7 +58,6 @@ def predict_baselines(
         InputError: naming every unknown baseline.
     """
     names = known_names(names, BASELINES, "--baselines", "baseline")
-    chrom = store.genes.chrom.to_numpy()
     known = store.manifest.cells
     expression, labels = store.read_expression(known), store.read_labels(known)
     tables = []
@@ -82,7 +81,7 @@ def predict_baselines(
         label = None if labels is None else labels[c]
         made: dict[tuple[str, str], np.ndarray] = {}
         for _, run, scale in group:
-            masks = ensemble.folds[run.fold].masks(chrom)
+            masks = ensemble.folds[run.fold].masks(store.genes)
             observed = scale.observed(expression[c], label)
             for name in names:
                 if (name, run.fold) not in made:  # the same for all seeds

@@ -1,5 +1,6 @@
 """The trained runs of a run directory, and what they predict of genes they never saw."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -27,6 +28,10 @@ from epi2expr_jax.training.runs import Run
 from epi2expr_jax.training.splits import Fold
 from epi2expr_jax.training.targets import TargetScale
 from epi2expr_jax.units import DEFAULT_UNIT, unit_words
+
+# How a gene is new to a model, the strictest first.
+NOVELTY = ("held-out chromosome", "held out by name", "new gene on a seen chromosome", "seen")
+NEW_GENE, SEEN = NOVELTY[2:]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +178,7 @@ class Ensemble:
         if cell is not None:
             known_names(cell, store.manifest.cells, str(store.path), "cell")
         if not include_seen:
-            self.require_unseen(store.genes.iloc[rows])
+            self.require_unseen(store, rows)
         arrays = [
             self._predict_member(member, store, rows, include_seen, scale, cell, present)
             for member in self.members
@@ -208,12 +213,42 @@ class Ensemble:
         include_seen: bool,
         runs: Sequence[Run] | None = None,
     ) -> Bool[np.ndarray, "R G"]:
-        """Which genes of `rows [G]` each run may predict, `[R G]`: those it never saw, or all."""
+        """Which genes of `rows [G]` each run may predict, `[R G]`: those it never saw, or all.
+
+        A gene that no training store held is predicted by all runs, if they trained on other genes
+        of its chromosome; else by those that did not.
+        """
         runs = self.runs if runs is None else runs
         if include_seen:
             return np.ones((len(runs), len(rows)), bool)
-        chrom = store.genes.chrom.to_numpy()[rows]
-        return np.stack([self.folds[run.fold].masks(chrom)["test"] for run in runs])
+        genes, new = store.genes.iloc[rows], self.novelty(store, rows) == NEW_GENE
+        folds = [self.folds[run.fold] for run in runs]
+        return np.stack([fold.masks(genes)["test"] | fold.named(genes) | new for fold in folds])
+
+    def novelty(self, store: WindowStore, rows: Int[np.ndarray, " G"]) -> np.ndarray:
+        """How genes of `rows [G]` are new to some of the models: one of `NOVELTY` each, `[G]`.
+
+        Whether a gene was in the training store is known where that is found; else every gene is
+        taken to have been in it.
+        """
+        genes = store.genes.iloc[rows]
+        folds = [self.folds[name] for name in dict.fromkeys(run.fold for run in self.runs)]
+        none = np.zeros(len(genes), bool)
+        by_chromosome = np.any([none, *(fold.masks(genes)["test"] for fold in folds)], axis=0)
+        by_name = np.any([none, *(fold.named(genes) for fold in folds)], axis=0)
+        known = self._training_genes(store)
+        new = none if known is None else ~genes.gene_id.isin(known).to_numpy()
+        return np.select([by_chromosome, by_name, new], NOVELTY[:-1], NOVELTY[-1])
+
+    def _training_genes(self, store: WindowStore) -> pd.Series | None:
+        """Ids of the genes of the training store; None if it is not found, or this one."""
+        if "store" not in self.card:
+            return None
+        with contextlib.suppress(InputError):
+            path = find_store(self.run_dir, self.card)
+            if not path.samefile(store.path):
+                return self.open_store(path).genes.gene_id
+        return None
 
     def chosen(
         self,
@@ -229,19 +264,19 @@ class Ensemble:
         Raises:
             InputError: for unknown genes, or named genes that every model saw.
         """
-        rows = gene_rows(store, genes)
+        rows = pd.unique(gene_rows(store, genes))  # a gene may be named by id and by symbol
         if genes is None:
             rows = rows[self.wanted(store, rows, include_seen).any(0)]
         elif not include_seen:
-            self.require_unseen(store.genes.iloc[rows])
+            self.require_unseen(store, rows)
         return rows, self.wanted(store, rows, include_seen)
 
-    def require_unseen(self, genes: pd.DataFrame) -> None:
+    def require_unseen(self, store: WindowStore, rows: Int[np.ndarray, " G"]) -> None:
         """Refuse genes that every model saw, naming them."""
-        used = {run.fold for run in self.runs}
-        tested = {chrom for name in used for chrom in self.folds[name].test}
-        seen = genes[~genes.chrom.isin(tested)]
+        seen = store.genes.iloc[rows[self.novelty(store, rows) == SEEN]]
         if len(seen):
+            used = {run.fold for run in self.runs}
+            tested = {chrom for name in used for chrom in self.folds[name].test}
             raise InputError(
                 "genes",
                 f"{len(seen)} genes that every model saw in training or validation "

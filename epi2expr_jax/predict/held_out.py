@@ -73,7 +73,7 @@ def held_out_in(ensemble: Ensemble, store: WindowStore, cell: str | None) -> lis
     chrom = genes.chrom.to_numpy()
     tables = []
     for run, scale, predicted in zip(ensemble.runs, scales, raw, strict=True):
-        held_out = ensemble.folds[run.fold].masks(chrom)["test"]
+        held_out = ensemble.folds[run.fold].masks(genes)["test"]
         rows = genes.index.to_numpy()[held_out]
         where = cells.index(cell or run.cell)
         label = None if labels is None else labels[where, rows]

@@ -61,7 +61,7 @@ def subset_scores(
     (member,) = ensemble.members
     runs, assays = member.runs, member.runs[0].assays
     chrom = store.genes.chrom.to_numpy()
-    wanted = np.stack([ensemble.folds[run.fold].masks(chrom)["test"] for run in runs])
+    wanted = np.stack([ensemble.folds[run.fold].masks(store.genes)["test"] for run in runs])
     if not wanted.any(1).all():
         raise too_few(0)
     tested = sort_chromosomes(np.unique(chrom[wanted.any(0)]))

@@ -1,6 +1,7 @@
 """What a request asks for: runs, folds, data and programs; and which share one process takes."""
 
 import collections
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Sequence
@@ -8,13 +9,15 @@ from typing import Any
 
 import pandas as pd
 
-from epi2expr_jax.errors import InputError
+from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.dataset import Dataset, load_dataset
 from epi2expr_jax.inputs.masking import CHANNELS
 from epi2expr_jax.inputs.pools import PooledDataset, parse_cells
 from epi2expr_jax.inputs.track_cache import TrackCache
 from epi2expr_jax.models import REGISTRY
+from epi2expr_jax.models.config import WindowModelConfig
+from epi2expr_jax.names import find_genes
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.training.many_runs import pairs_of
@@ -66,6 +69,47 @@ class Group:
     cache: TrackCache
 
 
+def hold_out(folds: Sequence[Fold], store: WindowStore, names: Sequence[str]) -> list[Fold]:
+    """Folds in which genes are held out by name.
+
+    Raises:
+        InputError: for unknown genes, or naming each fold that has no other genes to train on or to
+            be chosen by.
+    """
+    if not names:
+        return list(folds)
+    genes = store.genes
+    ids = tuple(genes.gene_id.iloc[find_genes(genes, names, str(store.path))])
+    folds = [dataclasses.replace(fold, held_out=ids) for fold in folds]
+    with collect() as problems:
+        for fold in folds:
+            for part, mask in fold.masks(genes).items():
+                if not mask.any():
+                    found = f"no other gene for the {part} part of {fold.name}"
+                    problems.add("--test_genes", found, "at least one", "hold out fewer")
+    return folds
+
+
+def fitting_flags(store: WindowStore, model: str) -> str:
+    """Flags of the model of one window nearest to a published one that a store serves.
+
+    Args:
+        model: preferred to the others.
+
+    Returns:
+        Nothing if there is none.
+    """
+    for name in dict.fromkeys([model, *REGISTRY]):
+        made: Any = REGISTRY[name]
+        if issubclass(made, WindowModelConfig):
+            spec = made().window.nearest_in(store.manifest.window)
+            with contextlib.suppress(InputError):  # too few bins for its pooling
+                made(window_bp=spec.window_bp, bin_bp=spec.bin_bp)
+                bins = f"--model_window_bp={spec.window_bp} --model_bin_bp={spec.bin_bp}"
+                return f"--model={name} {bins}"
+    return ""
+
+
 class Study:
     """A request, looked up in its store.
 
@@ -106,7 +150,8 @@ class Study:
         """All folds of the request's scheme, those not asked for included."""
         request, counts = self.request, collections.Counter(self.store.genes.chrom)
         blind = request.blind or self.store.manifest.blind
-        return make_folds(request.cv, counts, blind=blind, seed=request.split_seed)
+        folds = make_folds(request.cv, counts, blind=blind, seed=request.split_seed)
+        return hold_out(folds, self.store, request.test_genes)
 
     def _pairs(self) -> list[tuple[str, tuple[str, ...]]]:
         """Cells with the assay sets to train on there.
@@ -202,7 +247,8 @@ class Study:
         """The configuration of each model that the runs need.
 
         Raises:
-            InputError: if the options of the request make no such model.
+            InputError: if the options of the request make no such model, or the store does not
+                serve its window.
         """
         return [self._model(assays) for assays in sorted({len(run.assays) for run in self.runs})]
 
@@ -211,4 +257,12 @@ class Study:
         options: dict[str, Any] = {"assays": assays * CHANNELS if config.masked else assays}
         if any(field.name == "task" for field in dataclasses.fields(made)):
             options["task"] = config.task
-        return made(**{**options, **self.request.model_options})
+        model = made(**{**options, **self.request.model_options})
+        try:
+            model.window.crop_and_merge(self.store.manifest.window)
+        except InputError as error:
+            (problem,) = error.problems
+            serves = fitting_flags(self.store, self.request.model)
+            remedy = problem.remedy + (f"; this store serves {serves}" if serves else "")
+            raise InputError.of(dataclasses.replace(problem, remedy=remedy)) from None
+        return model

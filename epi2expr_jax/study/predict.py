@@ -1,4 +1,4 @@
-"""What a run predicts of genes, as a table."""
+"""What a run predicts of genes, as a table: a row a model and gene, or a row a gene."""
 
 import os
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from epi2expr_jax.predict.ensemble import SEEN, Ensemble, gene_rows
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.store.window_store import WindowStore
 
@@ -33,8 +34,57 @@ def predict(
     """
     ensemble = load(run_dir)
     opened = WindowStore.open(store) if store else ensemble.open_store()
-    if genes is None and not how.get("include_seen"):
-        tested = {chrom for run in ensemble.runs for chrom in ensemble.folds[run.fold].test}
-        genes = opened.genes.gene_id[opened.genes.chrom.isin(tested)].tolist() or None
-    predicted = ensemble.predict(opened, genes, **how)
+    ids = _chosen(ensemble, opened, genes, how).gene_id.tolist()
+    predicted = ensemble.predict(opened, ids or None, **how)
     return predicted.to_dataframe().dropna(subset="expression").reset_index()
+
+
+def predict_genes(
+    ensemble: Ensemble, store: WindowStore, genes: str | Sequence[str] | None = None, **how: Any
+) -> pd.DataFrame:
+    """As `predict`, of a loaded run and an open store; a row a gene and kind of model.
+
+    Returns:
+        In the order of the genes: gene_id, symbol, chrom, tss (0-based); novelty, one of
+        `ensemble.NOVELTY`; cell, whose signal was read; trained_on and assays, of the models; mean
+        and spread (standard deviation of two or more) over the models that predict the gene, and
+        how many they are; and for each model a column FOLD/SEED, NaN where it does not predict.
+
+    Raises:
+        InputError: as `Ensemble.predict`.
+    """
+    chosen = _chosen(ensemble, store, genes, how)
+    predicted = ensemble.predict(store, chosen.gene_id.tolist() or None, **how).to_numpy()
+    rows = chosen.index.to_numpy()
+    novelty = ensemble.novelty(store, rows)
+    if how.get("include_seen"):  # then a gene counts as seen where any of the models saw it
+        novelty[~ensemble.wanted(store, rows, False).all(axis=0)] = SEEN
+    table = chosen.reset_index(drop=True)[["gene_id", "name", "chrom", "tss"]]
+    table = table.rename(columns={"name": "symbol"}).assign(novelty=novelty)
+    kinds: dict[tuple[str, str], list[int]] = {}
+    for index, run in enumerate(ensemble.runs):
+        kinds.setdefault((run.cell, run.label), []).append(index)
+    parts = []
+    for (cell, assays), own in kinds.items():
+        named = {f"{ensemble.runs[i].fold}/{ensemble.runs[i].seed}": predicted[i] for i in own}
+        values = pd.DataFrame(named)
+        part = table.assign(
+            cell=how.get("cell") or cell,
+            trained_on=cell,
+            assays=assays,
+            mean=values.mean(axis=1),
+            spread=values.std(axis=1),
+            models=values.notna().sum(axis=1),
+        )
+        parts.append(part.join(values)[values.notna().any(axis=1)])
+    return pd.concat(parts).sort_index(kind="stable").reset_index(drop=True)
+
+
+def _chosen(
+    ensemble: Ensemble, store: WindowStore, genes: str | Sequence[str] | None, how: dict[str, Any]
+) -> pd.DataFrame:
+    """Rows of the gene table, each once; by default of what some model may predict."""
+    rows = pd.unique(gene_rows(store, genes))  # a gene may be named by id and by symbol
+    if genes is None and not how.get("include_seen"):
+        rows = rows[ensemble.novelty(store, rows) != SEEN]
+    return store.genes.iloc[rows]

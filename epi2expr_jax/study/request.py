@@ -15,7 +15,7 @@ from epi2expr_jax.training.targets import LABEL
 
 SCHEDULES = ("plateau", "decay")
 DECAY: float = ChromoformerConfig.TRAINING["decay"]["decay"]
-_NAMED = ("cells", "assays", "folds", "blind")  # fields that are names
+_NAMED = ("cells", "assays", "folds", "blind", "test_genes")  # fields that are names
 _AS_PUBLISHED = TrainConfig()  # known by identity: the published training of whichever model
 
 
@@ -67,6 +67,9 @@ class TrainRequest:
             others validate; chromoformer_4: four published groups, halves of which validate and
             test, swapped; chromosomes_K: K groups of equal size, each tested once.
         blind: blind chromosomes of monte_carlo_5; empty: those of the store.
+        test_genes: ids or symbols of genes that no run trains on or is chosen by, wherever they lie
+            (their neighbours are trained on). experiments.predict predicts them;
+            experiments.evaluate scores chromosomes that are held out.
         split_seed: seed of the draws of monte_carlo_5.
         target: log2: log2(expression + 1); minmax: expression scaled to 0-1; label, in Python,
             with classification alone.
@@ -89,6 +92,7 @@ class TrainRequest:
     folds: str | Sequence[str] = dataclasses.field(default_factory=lambda: ["all"])
     cv: str = "monte_carlo_5"
     blind: str | Sequence[str] = dataclasses.field(default_factory=list)
+    test_genes: str | Sequence[str] = dataclasses.field(default_factory=list)
     split_seed: int = 0
     target: str = "log2"
     seeds: int = 1
@@ -122,4 +126,7 @@ class TrainRequest:
         """As the run card keeps it, and compares it on resuming."""
         # A store is known by its checksum, not by where it lies today.
         name = os.path.basename(os.path.normpath(self.store))
-        return json.loads(json.dumps({**dataclasses.asdict(self), "store": name}))
+        fields = {**dataclasses.asdict(self), "store": name}
+        if not self.test_genes:
+            del fields["test_genes"]  # requests from before it compare as the same
+        return json.loads(json.dumps(fields))

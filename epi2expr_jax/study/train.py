@@ -119,8 +119,8 @@ def train(
         trainings = [_Training(group, run_dir, machine, watcher) for group in groups]
         # All that can be refused has been.
         run_card.begin(run_dir, card)
-        chrom = list(study.store.genes.chrom)
-        write_splits(run_dir / "splits.json", request.cv, request.split_seed, study.folds, chrom)
+        genes, seed = study.store.genes, request.split_seed
+        write_splits(run_dir / "splits.json", request.cv, seed, study.folds, genes)
         for training in trainings:
             training.run()
         missing = run_card.finish(study, run_dir, card, time.time() - started)

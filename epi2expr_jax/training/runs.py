@@ -96,8 +96,7 @@ def plan_runs(
         train_share: of a fold's training genes, drawn for each seed and shared by runs that differ
             only in assays.
     """
-    chrom = dataset.genes.chrom.to_numpy()
-    masks = {fold.name: fold.masks(chrom) for fold in folds}
+    masks = {fold.name: fold.masks(dataset.genes) for fold in folds}
     scales: dict[tuple[str, str], TargetScale] = {}
     targets: dict[tuple[str, str], np.ndarray] = {}
     for run in runs:
@@ -190,7 +189,7 @@ def plan_batches(
         (store.regions(cell).by_gene(len(chrom), most)[0] >= 0).sum(1)
         for cell in store.manifest.regions_sha256
     ]
-    masks = [fold.masks(chrom) for fold in folds]
+    masks = [fold.masks(store.genes) for fold in folds]
 
     def plan(part: str) -> BatchPlan:
         parts = (own[mask[part]] for own in counts for mask in masks)

@@ -19,7 +19,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float
+import pandas as pd
+from jaxtyping import Bool, Float
 
 from epi2expr_jax.errors import InputError, collect, nearest
 from epi2expr_jax.files import read_json, write_json
@@ -34,17 +35,27 @@ _DRAWS = 5
 
 @dataclasses.dataclass(frozen=True)
 class Fold:
-    """One division of the chromosomes: disjoint, each part sorted, none empty."""
+    """One division of the chromosomes: disjoint, each part sorted, none empty.
+
+    Attributes:
+        held_out: ids of genes that are in neither train nor validation, wherever they lie.
+    """
 
     name: str
     train: tuple[str, ...]
     validation: tuple[str, ...]
     test: tuple[str, ...]
+    held_out: tuple[str, ...] = ()
 
-    def masks(self, chrom: Iterable[str]) -> dict[str, np.ndarray]:
-        """For each part, `[G]`: which genes, given their chromosomes, belong to it."""
-        chrom = np.asarray(list(chrom))
-        return {part: np.isin(chrom, getattr(self, part)) for part in PARTS}
+    def masks(self, genes: pd.DataFrame) -> dict[str, np.ndarray]:
+        """For each part, `[G]`: which genes, by columns `chrom` and `gene_id`, belong to it."""
+        chrom, others = np.asarray(list(genes.chrom)), ~self.named(genes)
+        masks = {part: np.isin(chrom, getattr(self, part)) for part in PARTS}
+        return {part: mask & others if part != "test" else mask for part, mask in masks.items()}
+
+    def named(self, genes: pd.DataFrame) -> Bool[np.ndarray, " G"]:
+        """Which genes are held out by name."""
+        return genes.gene_id.isin(self.held_out).to_numpy()
 
 
 def make_folds(
@@ -212,13 +223,13 @@ def digest(genes: Iterable[str]) -> str:
 
 
 def write_splits(
-    path: pathlib.Path, scheme: str, seed: int, folds: Sequence[Fold], chrom: Iterable[str]
+    path: pathlib.Path, scheme: str, seed: int, folds: Sequence[Fold], genes: pd.DataFrame
 ) -> None:
-    """Freeze the folds, with the genes each part holds, as `splits.json`."""
+    """Freeze the folds, with how many genes each part holds, as `splits.json`."""
     rows = [
         {
             **dataclasses.asdict(fold),
-            "genes": {part: int(mask.sum()) for part, mask in fold.masks(chrom).items()},
+            "genes": {part: int(mask.sum()) for part, mask in fold.masks(genes).items()},
         }
         for fold in folds
     ]
@@ -235,7 +246,8 @@ def read_splits(path: pathlib.Path) -> list[Fold]:
     content = read_json(path, "list of folds", remedy)
     try:
         return [
-            Fold(row["name"], *(tuple(row[part]) for part in PARTS)) for row in content["folds"]
+            Fold(row["name"], *(tuple(row[p]) for p in PARTS), held_out=(*row.get("held_out", ()),))
+            for row in content["folds"]
         ]
     except (KeyError, TypeError):
         found, expected = "folds without name or chromosomes", f"name, {', '.join(PARTS)} of each"

@@ -11,6 +11,7 @@ from data_prep.formats.bed import read_bed
 from epi2expr_jax import perturb
 from epi2expr_jax.errors import InputError, collect, nearest
 from epi2expr_jax.genome import listing
+from epi2expr_jax.inputs.pools import PLUS
 from epi2expr_jax.perturb.edits import Edit, parse
 from epi2expr_jax.perturb.places import PRESETS, Place
 from epi2expr_jax.store.window_store import WindowStore
@@ -21,13 +22,16 @@ _INTERVAL = re.compile(r"([^:]+):([\d,]+)-([\d,]+)")
 
 def named_edits(
     assay: str, places: Sequence[Place], space: str, kinds: Sequence[str], factors: Sequence[float]
-) -> list[Edit]:
+) -> list[tuple[Edit, ...]]:
     """Every kind of edit at every place; `scale` without a factor by each of `factors`.
+
+    Args:
+        assay: the mark; marks joined by + are altered together.
 
     Raises:
         InputError: naming every text that does not name an edit.
     """
-    edits: list[Edit] = []
+    edits: list[tuple[Edit, ...]] = []
     with collect() as problems:
         for text in kinds:
             if not text.strip():
@@ -36,7 +40,9 @@ def named_edits(
             written = [f"scale:{float(f)!r}" for f in factors] if text == "scale" else [text]
             for place, one in itertools.product(places, written):
                 with problems.part():
-                    edits.append(parse(one, assay, place, space))
+                    edits.append(
+                        tuple(parse(one, mark, place, space) for mark in assay.split(PLUS))
+                    )
     return list(dict.fromkeys(edits))
 
 

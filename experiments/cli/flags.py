@@ -23,6 +23,7 @@ from epi2expr_jax.training.losses import LOSSES
 from epi2expr_jax.training.one_run import PRECISIONS, TrainConfig
 from epi2expr_jax.training.schedules import EarlyStopConfig, PlateauConfig
 from epi2expr_jax.training.targets import LABEL, TARGETS
+from experiments.cli.genes import names_in
 
 FLAGS = flags.FLAGS
 
@@ -67,7 +68,8 @@ def define_field(
     elif kind in _DEFINE:
         _DEFINE[kind](flag, default, text, **bounds)
     else:
-        define = flags.DEFINE_string if kind is str else flags.DEFINE_list
+        text_alone = kind is str or isinstance(default, str)
+        define = flags.DEFINE_string if text_alone else flags.DEFINE_list
         define(flag, default, text)
 
 
@@ -110,6 +112,7 @@ def define_training() -> None:
     }
     for name in _SAME[1:]:
         define_field(TrainRequest, name, more=examples.get(name, ""), **limits.get(name, {}))
+    define_field(TrainRequest, "test_genes", more="A comma list, or a file.", default="")
     define_field(TrainConfig, "masked", more="--masked --assays=all.")
     define_field(TrainConfig, "task", choices=LOSSES)
     flags.DEFINE_enum(
@@ -164,6 +167,8 @@ def request_of_flags(*, needs_run: bool = True) -> TrainRequest:
                 expected = "bins in bp, such as 2000,500,100"
                 problems.add("--resolutions", repr(text), expected, "correct it")
     same: dict[str, Any] = {name: FLAGS[name].value for name in _SAME}
+    if FLAGS.test_genes:
+        same["test_genes"] = names_in(FLAGS.test_genes, "--test_genes")
     if FLAGS.task == "classification":
         same["target"] = LABEL
     return TrainRequest(

@@ -1,6 +1,7 @@
 """--genes: which genes a trained run is asked about."""
 
 import pathlib
+import re
 
 import numpy as np
 from absl import flags
@@ -13,12 +14,14 @@ from epi2expr_jax.store.window_store import WindowStore
 
 def define_genes() -> None:
     flags.DEFINE_string(
-        "genes", "", "expressed, silent, a comma list of ids or a file of them; default: all."
+        "genes",
+        "",
+        "expressed, silent, a comma list of ids or symbols, or a file of them; default: all.",
     )
 
 
 def genes_of(text: str, ensemble: Ensemble, store: WindowStore) -> list[str] | None:
-    """The ids --genes asks for, each once; None for every held-out gene.
+    """The names --genes asks for, each once; None for every held-out gene.
 
     Raises:
         InputError: for a file that cannot be read or has no id in it.
@@ -34,8 +37,17 @@ def genes_of(text: str, ensemble: Ensemble, store: WindowStore) -> list[str] | N
         chosen = (labels if text == "expressed" else ~labels).any(axis=0)
         tested = ensemble.wanted(store, np.arange(len(store.genes)), False).any(axis=0)
         return store.genes.gene_id.to_numpy()[np.asarray(chosen & tested)].tolist()
+    return names_in(text, "--genes")
+
+
+def names_in(text: str, flag: str) -> list[str]:
+    """Names of genes, each once: those of a file, or a comma list.
+
+    Raises:
+        InputError: for a file that cannot be read or has no name in it.
+    """
     is_file = "," not in text and pathlib.Path(text).exists()
-    ids = list(dict.fromkeys(read_text(text).split() if is_file else text.split(",")))
-    if not ids:
-        raise InputError(f"--genes={text}", "no gene", "ids of genes", "add some")
-    return ids
+    names = re.split(r"[\s,;]+", read_text(text) if is_file else text)
+    if not any(names):
+        raise InputError(f"{flag}={text}", "no gene", "ids or symbols of genes", "add some")
+    return list(dict.fromkeys(name for name in names if name))

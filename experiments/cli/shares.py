@@ -68,7 +68,7 @@ def machine_of_flags(alone: str = "") -> Machine:
         if by_hand:
             jax.distributed.initialize(FLAGS.distributed, process.count, process.index)
         else:
-            jax.distributed.initialize()
+            _meet()
         share = Share(jax.process_index(), jax.process_count())
     return Machine(
         devices=FLAGS.devices,
@@ -78,6 +78,25 @@ def machine_of_flags(alone: str = "") -> Machine:
         resume=FLAGS.resume,
         share=share,
     )
+
+
+def _meet() -> None:
+    """Meet the other processes of this job.
+
+    Raises:
+        InputError: if this is not a job whose processes know of each other.
+    """
+    try:
+        jax.distributed.initialize()
+    except ValueError as error:  # JAX found no address to meet at
+        raise InputError(
+            "--distributed=auto",
+            f"a process that no cluster started ({error})",
+            "a job of SLURM (srun), Open MPI (mpirun), Kubernetes or a TPU pod, which tells each "
+            "process where to meet the others",
+            "start it by srun, leave the flag out for one process, or give "
+            "--distributed=HOST:PORT --process=I/N to each",
+        ) from None
 
 
 def _share(flag: str, text: str) -> Share:

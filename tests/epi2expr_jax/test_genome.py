@@ -31,6 +31,17 @@ def test_refused_window_names_one_that_fits():
         WindowSpec(10_000, 30)
 
 
+@pytest.mark.parametrize(
+    ("stored", "window_bp", "bin_bp"),
+    [((10_000, 100), 10_000, 100), ((39_800, 200), 9_800, 200), ((6_000, 50), 6_000, 50),
+     ((10_200, 150), 9_900, 150), ((2_000, 2_000), 2_000, 2_000)],
+)  # fmt: skip
+def test_the_nearest_window_that_a_stored_one_can_be_read_as(stored, window_bp, bin_bp):
+    nearest = WindowSpec(10_000, 25).nearest_in(WindowSpec(*stored))
+    assert nearest == WindowSpec(window_bp, bin_bp)
+    nearest.crop_and_merge(WindowSpec(*stored))
+
+
 def test_crop_and_merge():
     stored = WindowSpec(40_000, 25)
     assert WindowSpec(40_000, 25).crop_and_merge(stored) == (slice(0, 1600), 1)

@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 import tarfile
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -198,8 +199,15 @@ def test_a_checkpoint_as_it_is_published(torch, store, tmp_path, convert):
     assert [*read] == [*state]
     for name, array in state.items():
         np.testing.assert_array_equal(read[name], array)
-    torch.save(tensors(torch, state), tmp_path / "bare.pt")
-    assert [*read_checkpoint(tmp_path / "bare.pt")] == [*state]
+    for name, content in (
+        ("bare", tensors(torch, state)),
+        ("model", {"model_state_dict": tensors(torch, state), "epoch": 3}),
+        ("lightning", {"state_dict": tensors(torch, state), "hyper_parameters": {"lr": 1e-3},
+                       "pytorch-lightning_version": "2.4.0", "callbacks": {}}),
+        ("nested", {"model": {"state_dict": tensors(torch, state)}}),
+    ):  # fmt: skip
+        torch.save(content, tmp_path / f"{name}.pt")
+        assert [*read_checkpoint(tmp_path / f"{name}.pt")] == [*state]
 
     out = tmp_path / "run"
     done = convert(f"--checkpoint={path}", f"--out={out}", "--cell=E003", "--fold=1",
@@ -240,6 +248,18 @@ def test_a_pickle_that_calls_code_is_refused(torch, tmp_path, key, convert):
                    "--cell=E003", "--assays=m1")  # fmt: skip
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
     assert not target.exists()
+
+
+@pytest.mark.peers
+def test_whole_models_are_told_how_to_save_their_weights(torch, tmp_path):
+    torch.save(torch.nn.Linear(2, 1), tmp_path / "model.pt")
+    with pytest.raises(InputError, match=r"names torch\.nn\.modules\.linear\.Linear: a whole") as e:
+        read_checkpoint(tmp_path / "model.pt")
+    assert "torch.save(model.state_dict(), FILE)" in e.value.problems[0].remedy
+    with warnings.catch_warnings(action="ignore"):
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 1)), tmp_path / "script.pt")
+    with pytest.raises(InputError, match="a TorchScript archive"):
+        read_checkpoint(tmp_path / "script.pt")
 
 
 @pytest.mark.peers

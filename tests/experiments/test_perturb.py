@@ -7,8 +7,10 @@ from matplotlib.patches import Arc
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.interpret.located import contacts_of, gene_plots, locate, place_table
-from epi2expr_jax.perturb.edits import KINDS, Edit, Kind
-from epi2expr_jax.perturb.places import distal_bins, pcre
+from epi2expr_jax.perturb.edits import KINDS, Edit, Kind, scale
+from epi2expr_jax.perturb.effects import run as run_edits
+from epi2expr_jax.perturb.places import distal_bins, pcre, promoter
+from epi2expr_jax.predict.loading import load
 from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.study.train import train
 from epi2expr_jax.training.one_run import TrainConfig
@@ -152,6 +154,24 @@ def test_other_edits_than_scaling(run_dir, distal_store, tmp_path):
 def ceiling(assay, place, level, space="raw"):
     change = f"at most {level:g}"
     return Edit(assay, place, "ceiling", change, times=0.0, mix=1.0, amount=level, space=space)
+
+
+def test_several_marks_are_altered_at_once(finished, small_store, tmp_path):
+    """Joined by +: by the models that read them all, as in Python."""
+    first, _, third = small_store.manifest.assays
+    genes = small_store.genes.name[:4].tolist()
+    found = perturb(
+        finished, f"{first}+{third}", ["promoter"], [0.0], genes=",".join(genes), out=tmp_path
+    )
+    edit = tuple(scale(assay, promoter(), 0.0) for assay in (first, third))
+    expected = run_edits(load(finished), small_store, [edit], genes)
+    assert set(found.mark) == {f"{first} & {third}"}
+    effects = expected.effect.to_numpy()[..., 0]
+    for cell in small_store.manifest.cells:
+        own = effects[(expected.cell == cell).to_numpy()]
+        mean = np.nanmean(np.nanmean(own, axis=0))
+        assert found[found.cell == cell].effect.item() == pytest.approx(mean, abs=1e-6)
+    assert abs(effects[np.isfinite(effects)]).max() > 0
 
 
 def test_a_new_edit_needs_a_line_of_the_registry(

@@ -88,6 +88,10 @@ COMMANDS = (
     _of("evaluate, classes", "experiments.evaluate --run=classes", "classes small.zarr"),
     _of("evaluate, shared", "experiments.evaluate --run=shared", "shared small.zarr"),
     _of("verify", "experiments.verify --run=run", "run small.zarr"),
+    _of("predict", "experiments.predict --run=run --genes=expressed --out=predicted.parquet",
+        "run small.zarr"),
+    _of("predict, elsewhere", "experiments.predict --run=run --store=distal.zarr --cell=E003",
+        "run small.zarr distal.zarr"),
     _of("perturb", "experiments.perturb --run=run --assay=H3K4me1 --factors=0,2 --tracks=1",
         "run small.zarr"),
     _of("perturb, places", "experiments.perturb --run=run --assay=H3K4me1 --factors=0 --tracks=0 "

@@ -60,3 +60,19 @@ def test_shares_of_a_linear_model_are_signal_times_weight():
         np.testing.assert_allclose(difference, total, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(residual, 0, atol=1e-5)
         assert regions.shape == (3, 2, 0)
+
+
+def test_shares_come_where_x64_is_on():
+    """With weights of double precision, as are drawn there."""
+    values = np.random.default_rng(0).normal(size=(2, 5, 4)).astype(np.float32)
+    with jax.enable_x64(True):
+        config = LinearConfig(400, 100, assays=2)
+        params, stats = fresh_weights(config, jax.random.key(0))
+        params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), params)
+        weights = {"params": params, "stats": stats}
+        signal, index = WindowSignal(jnp.asarray(values)), jnp.array([3, 0, 0])
+        own = integrate(parts_of(config)[0], BatchPlan(3), weights, signal, index, 1e-3)
+        promoter = np.asarray(own[0])
+    weight = np.asarray(nnx.to_pure_dict(params)["dense"]["kernel"]).reshape(4, 2).T
+    expected = np.moveaxis(values[:, [3, 0, 0]], 0, 1) * weight
+    np.testing.assert_allclose(promoter, expected, rtol=1e-4, atol=1e-6)

@@ -107,6 +107,16 @@ def test_older_layouts_are_the_same_weights(state, older):
     assert_same(params, from_torch(state, "file.pt", **TOLD)[1])
 
 
+@pytest.mark.parametrize("before", ["module.", "net.", "model.module._orig_mod."])
+def test_what_wrappers_put_before_names_does_not_count(state, before):
+    wrapped = {f"{before}{name}": array for name, array in state.items()}
+    assert_same(from_torch(wrapped, "a.pt", **TOLD), from_torch(state, "a.pt", **TOLD))
+    compiled = {re.sub(r"^(embed)\.", r"\1._orig_mod.", name): a for name, a in state.items()}
+    assert_same(from_torch(compiled, "a.pt", **TOLD), from_torch(state, "a.pt", **TOLD))
+    with pytest.raises(InputError, match=r"loss\.weight: found .*nothing of that name"):
+        from_torch({"loss.weight": np.ones(2), **wrapped}, "a.pt", **TOLD)
+
+
 def test_names_of_the_older_layouts():
     """Some of them in full, as published files have them."""
     oldest = set(oldest_layout(shapes()))

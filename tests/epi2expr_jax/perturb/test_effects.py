@@ -37,8 +37,8 @@ def test_before_is_the_prediction_and_only_unseen_models_predict(distal_store):
     expected = ensemble.predict(distal_store, genes)
     np.testing.assert_allclose(found.before, expected, atol=1e-5)
     np.testing.assert_array_equal(np.isnan(found.after[..., 0]), np.isnan(expected))
-    chrom = distal_store.genes.set_index("gene_id").chrom[genes].to_numpy()
-    tested = np.stack([ensemble.folds[f].masks(chrom)["test"] for f in found.fold.to_numpy()])
+    table = distal_store.genes.set_index("gene_id").loc[genes].reset_index()
+    tested = np.stack([ensemble.folds[f].masks(table)["test"] for f in found.fold.to_numpy()])
     np.testing.assert_array_equal(found.before.notnull(), tested)
     seen = perturb.run(
         ensemble, distal_store, [perturb.scale(assays[1], perturb.promoter(), 2)], genes[:5],

@@ -26,7 +26,7 @@ def ensemble_of(store, kind="log2", seeds=1):
     for c, cell in enumerate(cells):
         rpkm = store.read_expression(cells)[c]
         for fold in folds.values():
-            train = fold.masks(store.genes.chrom)["train"]
+            train = fold.masks(store.genes)["train"]
             for seed in range(seeds):
                 runs.append(Run(cell, tuple(assays[:2]), fold.name, seed))
                 fitted = rpkm if kind == "label" else rpkm[train]
@@ -58,7 +58,7 @@ def test_the_linear_one_is_least_squares_on_mean_signal(predictions, small_store
     data = load_dataset(small_store, PromoterCnnConfig(), [cells[0]], assays)
     x = np.stack([data.track(cells[0], assay).values.mean(1) for assay in assays], 1)
     y = np.log2(small_store.read_expression(cells)[0].astype(float) + 1)
-    masks = fold.masks(small_store.genes.chrom)
+    masks = fold.masks(small_store.genes)
     expected = LinearRegression().fit(x[masks["train"]], y[masks["train"]]).predict(x)
     own = predictions[(predictions.model == "linear") & (predictions.cell == cells[0])]
     own = own[(own.fold == fold.name) & (own.seed == 0)]
@@ -70,7 +70,7 @@ def test_test_genes_have_no_say(small_store, predictions, monkeypatch):
     """Expression of the test genes may be anything: predictions stay."""
     every = ensemble_of(small_store)
     ensemble = every.select(lambda run: run == every.runs[0])
-    test = ensemble.folds[every.runs[0].fold].masks(small_store.genes.chrom)["test"]
+    test = ensemble.folds[every.runs[0].fold].masks(small_store.genes)["test"]
     read = type(small_store).read_expression
 
     def disturbed(self, cells):

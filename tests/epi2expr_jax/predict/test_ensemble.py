@@ -1,13 +1,21 @@
 """Ensembles predict what their models never saw, on the scale asked for; all else is refused."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.masking import CHANNELS
-from epi2expr_jax.predict.ensemble import Member, gene_rows, other_store
+from epi2expr_jax.predict.ensemble import (
+    NEW_GENE,
+    NOVELTY,
+    SEEN,
+    Member,
+    gene_rows,
+    other_store,
+)
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study.lookup import Study
 from epi2expr_jax.study.request import TrainRequest
@@ -15,6 +23,7 @@ from epi2expr_jax.training.runs import Run
 from epi2expr_jax.training.targets import TargetScale
 from tests.epi2expr_jax.untrained import WINDOW, ensemble_of
 
+HELD = "ENSG00000099999"
 FOLDS = ("fold1", "fold2", "fold3")
 
 
@@ -106,6 +115,28 @@ def test_names_are_taken_alike_wherever_they_are_given(ensemble, everything, mas
     assert [problem.found for problem in caught.value.problems] == [
         "unknown cell nobody", "unknown assay CTCF",
     ]  # fmt: skip
+
+
+def test_genes_that_no_training_store_held_are_new(small_store, tmp_path):
+    """On chromosomes that every model saw; in the training store itself no gene is new."""
+    shutil.copytree(small_store.path, tmp_path / "other")
+    one = ensemble_of(small_store, WINDOW, small_store.manifest.assays[:1], ("fold1",))
+    card = {"store": {"path": str(small_store.path)}, "store_checksum": small_store.checksum()}
+    folds = {"fold1": dataclasses.replace(one.folds["fold1"], held_out=(HELD,))}
+    one = dataclasses.replace(one, card=card, folds=folds)
+    genes, tested = small_store.genes.copy(), one.folds["fold1"].test
+    seen = genes.index[~genes.chrom.isin(tested)][:2]
+    genes.loc[seen, "gene_id"] = ["NEW1", HELD]
+    other = WindowStore(tmp_path / "other", small_store.manifest, genes)
+    rows = np.array([*seen, *genes.index[genes.chrom.isin(tested)][:1], seen[1] + 1])
+    assert one.novelty(other, rows).tolist() == [NEW_GENE, NOVELTY[1], NOVELTY[0], SEEN]
+    expected = ensemble_of(small_store, WINDOW, small_store.manifest.assays[:1], ("fold1",))
+    expected = expected.predict(small_store, include_seen=True).to_numpy()[:, rows[:3]]
+    found = one.predict(other, genes.gene_id[rows[:3]].tolist())
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert one.novelty(small_store, rows).tolist() == [SEEN, SEEN, NOVELTY[0], SEEN]
+    moved = dataclasses.replace(one, card={**card, "store": {"path": str(tmp_path / "gone")}})
+    assert moved.novelty(other, rows[:1]).tolist() == [SEEN]  # nobody knows
 
 
 def test_scales_are_each_models_own(ensemble, everything, small_store):

@@ -1,5 +1,7 @@
 """What a request asks for: kinds of assay sets, holes in the store, nonsense."""
 
+import dataclasses
+
 import pytest
 
 from epi2expr_jax.errors import InputError, nearest
@@ -76,6 +78,28 @@ def test_an_unknown_cell_is_refused_with_the_nearest(holed):
     store, cell, _ = holed
     with pytest.raises(InputError, match=f"did you mean {cell}"):
         study(store, cells=[cell.lower()])
+
+
+def test_genes_held_out_by_name_must_be_known_and_leave_some(small_store):
+    genes, request = small_store.genes, TrainRequest(str(small_store.path), cv="chromosomes_3")
+    with pytest.raises(InputError, match="1 unknown genes"):
+        Study(dataclasses.replace(request, test_genes="nobody"))
+    (first, *_) = Study(request).folds
+    every = genes.gene_id[genes.chrom.isin(first.validation)].tolist()
+    with pytest.raises(InputError, match="no other gene for the validation part of fold1"):
+        Study(dataclasses.replace(request, test_genes=every))
+    assert "test_genes" not in request.as_json()  # as cards of older versions
+
+
+def test_where_the_store_does_not_serve_a_model_the_flags_that_fit_are_named(small_store):
+    """6 kb in bins of 50 bp: too few for the published cnn, which pools 128 bins into one."""
+    with pytest.raises(InputError, match="at least as wide") as caught:
+        Study(TrainRequest(str(small_store.path), cv="chromosomes_3")).models()
+    flags = "--model=promoter_cnn --model_window_bp=6000 --model_bin_bp=100"
+    assert caught.value.problems[0].remedy.endswith(f"; this store serves {flags}")
+    request = TrainRequest(str(small_store.path), "promoter_cnn", cv="chromosomes_3")
+    window = {"window_bp": 6000, "bin_bp": 100}
+    assert Study(dataclasses.replace(request, model_options=window)).models()
 
 
 def test_cells_that_lack_a_track_are_left_out_of_kinds_of_sets(holed):

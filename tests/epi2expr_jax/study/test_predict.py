@@ -5,7 +5,7 @@ import pytest
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.predict.loading import load
-from epi2expr_jax.study.predict import predict
+from epi2expr_jax.study.predict import predict, predict_genes
 from epi2expr_jax.study.train import train
 
 
@@ -30,6 +30,27 @@ def test_genes_that_every_model_saw_are_left_out(small_store, tmp_path, request_
     assert table.groupby("run").gene.agg(set).tolist() == [set(unseen)] * 2
     with pytest.raises(InputError, match="every model saw"):
         predict(tmp_path / "run", small_store.genes.gene_id.tolist())
+
+
+def test_a_row_a_gene_is_the_mean_over_folds_and_seeds(finished, small_store):
+    ensemble, genes = load(finished), small_store.genes
+    asked = [genes.name[9], genes.gene_id[2], genes.gene_id[9]]  # the first twice
+    table = predict_genes(ensemble, small_store, asked, include_seen=True)
+    assert table.gene_id.tolist() == [genes.gene_id[9]] * 8 + [genes.gene_id[2]] * 8
+    assert set(table.novelty) == {"seen"}  # by some of the models asked
+    array = ensemble.predict(small_store, include_seen=True)
+    for row in table.itertuples():
+        own = array.sel(gene=row.gene_id)
+        own = own[(own.cell == row.trained_on).to_numpy() & (own.assays == row.assays).to_numpy()]
+        assert (row.symbol, row.models) == (genes.set_index("gene_id").name[row.gene_id], 3)
+        assert np.isclose(row.mean, own.mean())
+        assert np.isclose(row.spread, np.std(own.to_numpy(), ddof=1))
+    assert [*table.columns][-3:] == ["fold1/0", "fold2/0", "fold3/0"]
+    unseen = predict_genes(ensemble, small_store)
+    assert len(unseen) == len(genes) * 8
+    assert set(unseen.novelty) == {"held-out chromosome"}
+    assert unseen.models.eq(1).all()  # of three folds, two saw the gene
+    assert unseen.spread.isna().all()
 
 
 def test_other_stores_and_options_are_handed_on(finished, small_store):

@@ -18,7 +18,7 @@ from epi2expr_jax.models import REGISTRY
 from epi2expr_jax.predict.held_out import predict_held_out
 from epi2expr_jax.study import lookup, tables
 from epi2expr_jax.study.evaluate import evaluate
-from epi2expr_jax.study.lookup import Share
+from epi2expr_jax.study.lookup import Share, Study
 from epi2expr_jax.study.request import published
 from epi2expr_jax.study.train import Machine, Watcher, train
 from epi2expr_jax.training import checkpoint
@@ -64,13 +64,25 @@ def test_loaded_models_predict_only_what_they_never_saw(finished, small_store):
 
 
 def test_genes_that_every_model_saw_are_refused(small_store, tmp_path, request_for):
-    request = request_for(small_store, folds=["fold2"], cells=small_store.manifest.cells[:1])
+    """But not those that were held out by name, here by symbol."""
+    genes, cells = small_store.genes, small_store.manifest.cells[:1]
+    (fold,) = Study(request_for(small_store, folds=["fold2"])).folds
+    held = genes[genes.chrom.isin(fold.train)].iloc[[4, 9]]
+    request = request_for(small_store, folds=["fold2"], cells=cells, test_genes=held.name.tolist())
     train(request, tmp_path / "run")
     ensemble = predict.load(tmp_path / "run")
-    seen = small_store.genes[~small_store.genes.chrom.isin(ensemble.folds["fold2"].test)]
+    assert ensemble.folds["fold2"] == dataclasses.replace(fold, held_out=(*held.gene_id,))
+    found = ensemble.predict(small_store, held.gene_id.tolist())
+    assert np.isfinite(found).all()
+    assert ensemble.novelty(small_store, held.index.to_numpy()).tolist() == ["held out by name"] * 2
+    seen = genes[~genes.chrom.isin(fold.test) & ~genes.gene_id.isin(held.gene_id)]
     with pytest.raises(InputError, match="every model saw"):
         ensemble.predict(small_store, genes=seen.gene_id.tolist()[:3])
-    assert predict_held_out(ensemble, small_store).fold.unique().tolist() == ["fold2"]
+    scored = predict_held_out(ensemble, small_store)
+    assert scored.fold.unique().tolist() == ["fold2"]
+    assert set(scored.chrom) == set(fold.test)
+    with pytest.raises(InputError, match=r"a run of another request \(test_genes="):
+        train(dataclasses.replace(request, test_genes=[]), tmp_path / "run")
 
 
 def test_cutting_the_population_changes_nothing(finished, small_store, tmp_path, request_for):

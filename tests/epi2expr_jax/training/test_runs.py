@@ -58,13 +58,12 @@ def test_runs_that_differ_only_in_assays_share_their_order(small_store):
     folds = make_folds("chromosomes_3", small_store.genes.chrom.value_counts().to_dict())
     runs = [Run(c, (a,), f.name, 0) for c in cells for a in assays for f in folds]
     inputs, scales = plan_runs(data, runs, folds, "log2")
-    chrom = data.genes.chrom.to_numpy()
     order, model = np.asarray(inputs.order_key), np.asarray(inputs.model_key)
     assert len(np.unique(model, axis=0)) == len(runs)
     assert len(np.unique(order, axis=0)) == len(cells) * len(folds)
     for i, run in enumerate(runs):
         np.testing.assert_array_equal(
-            inputs.train[i], next(f for f in folds if f.name == run.fold).masks(chrom)["train"]
+            inputs.train[i], next(f for f in folds if f.name == run.fold).masks(data.genes)["train"]
         )
         rpkm = data.expression[data.cells.index(run.cell)].astype(float)
         expected = scales[i].standardise(np.log2(rpkm + 1))
@@ -113,7 +112,7 @@ def test_plans_serve_every_cell_and_fold(distal_store):
         for fold in folds:
             for cell in cells:
                 contacts = np.asarray(data.signal(cell, assays).n_contacts())
-                ranked = np.sort(contacts[fold.masks(chrom)[part]])
+                ranked = np.sort(contacts[fold.masks(store.genes)[part]])
                 first = ranked[::-1][:: -(-len(ranked) // 4)]
                 needed[: len(first)] = np.maximum(needed[: len(first)], first)
         assert plan.slots == tuple(needed)

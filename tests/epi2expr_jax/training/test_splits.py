@@ -1,8 +1,18 @@
+import dataclasses
+
+import pandas as pd
 import pytest
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.roadmap import AUTOSOMES, BLIND_CHROMOSOMES, CHROMOFORMER_GROUPS
-from epi2expr_jax.training.splits import PARTS, make_folds, read_splits, select_folds, write_splits
+from epi2expr_jax.training.splits import (
+    PARTS,
+    Fold,
+    make_folds,
+    read_splits,
+    select_folds,
+    write_splits,
+)
 
 # Protein-coding genes per human autosome, roughly: only their unevenness matters.
 COUNTS = dict(
@@ -13,6 +23,7 @@ COUNTS = dict(
         strict=True,
     )
 )  # fmt: skip
+GENES = pd.DataFrame({"gene_id": ["g0", "g1", "g2"], "chrom": [*COUNTS][:3]})
 
 
 def check_parts(folds, counts):
@@ -101,7 +112,8 @@ def test_chromosomes_outside_the_groups_are_named():
 
 def test_frozen_splits_come_back(tmp_path):
     folds = make_folds("chromosomes_4", COUNTS)
-    write_splits(tmp_path / "splits.json", "chromosomes_4", 0, folds, list(COUNTS))
+    folds[0] = dataclasses.replace(folds[0], held_out=("g0", "g2"))
+    write_splits(tmp_path / "splits.json", "chromosomes_4", 0, folds, GENES)
     assert read_splits(tmp_path / "splits.json") == folds
     assert select_folds(folds, ["fold2"]) == [folds[1]]
     with pytest.raises(InputError, match="fold9"):
@@ -110,8 +122,21 @@ def test_frozen_splits_come_back(tmp_path):
 
 def test_masks_follow_chromosomes():
     fold = make_folds("chromosomes_5", COUNTS)[0]
-    masks = fold.masks(["chr1", "chr2", "chrZ"])
+    masks = fold.masks(GENES.assign(chrom=["chr1", "chr2", "chrZ"]))
     assert sum(mask.astype(int) for mask in masks.values()).tolist() == [1, 1, 0]
+
+
+def test_genes_held_out_by_name_are_neither_trained_on_nor_validate():
+    fold = Fold("f", ("chr1",), ("chr2",), ("chr3",), held_out=("g0", "g4"))
+    genes = pd.DataFrame(
+        {"gene_id": ["g0", "g1", "g2", "g3", "g4", "g5"],
+         "chrom": ["chr1", "chr1", "chr2", "chr3", "chr3", "chr2"]}
+    )  # fmt: skip
+    masks = fold.masks(genes)
+    assert masks["train"].tolist() == [False, True, False, False, False, False]
+    assert masks["validation"].tolist() == [False, False, True, False, False, True]
+    assert masks["test"].tolist() == [False, False, False, True, True, False]
+    assert fold.named(genes).tolist() == [True, False, False, False, True, False]
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,15 @@ def test_an_interval_ends_within_its_chromosome(end):
 
 def test_edits_and_factors_given_twice_count_once():
     found = named_edits("DNase", [promoter()], "raw", ["remove_peak"] * 2 + ["scale"], (0, 0, 0.5))
-    assert [edit.change for edit in found] == ["without peak", "x0", "x0.5"]
+    assert [edit.change for (edit,) in found] == ["without peak", "x0", "x0.5"]
+
+
+def test_marks_joined_by_plus_are_altered_together():
+    found = named_edits("DNase+K4", [promoter()], "raw", ["scale", "shift:10"], [0.5])
+    assert [[(edit.assay, edit.change) for edit in step] for step in found] == [
+        [("DNase", "x0.5"), ("K4", "x0.5")],
+        [("DNase", "shifted +10 bp"), ("K4", "shifted +10 bp")],
+    ]
 
 
 def test_intervals_come_from_the_command_line_or_a_bed_file(tmp_path):
@@ -108,12 +116,13 @@ def test_every_kind_of_edit_at_every_place():
     changes = ["x0", "x0.5", "without peak", "= 2.5", "shifted -500 bp", "from E114 DNase",
                "from E114"]  # fmt: skip
     of_place = {place.name: [] for place in spots}
-    for edit in edits:
+    for (edit,) in edits:
         assert (edit.assay, edit.space) == ("H3K27ac", "raw")
         of_place[edit.place.name].append(edit.change)
     assert of_place == {"promoter": changes, "chr1:10-20": changes}
-    assert (edits[0].times, edits[1].times) == (0.0, 0.5)
-    assert [edit.times for edit in named_edits("K4", spots[:1], "raw", ["scale:2"], [0.5])] == [2.0]
+    assert [edit.times for (edit,) in edits[:2]] == [0.0, 0.5]
+    ((one,),) = named_edits("K4", spots[:1], "raw", ["scale:2"], [0.5])
+    assert one.times == 2.0
 
 
 def test_all_that_is_no_edit_is_named_once():

@@ -8,7 +8,7 @@ from absl import flags
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.training.runs import Run
-from experiments.cli.genes import define_genes, genes_of
+from experiments.cli.genes import define_genes, genes_of, names_in
 
 RPKM = {"E003": [0.0, 1.0, 5.0, 9.0], "E116": [8.0, 0.0, 7.0, 1.0]}
 
@@ -38,6 +38,8 @@ def test_ids_come_from_the_command_line_or_a_file(tmp_path):
     ids.write_text("g2\ng0\n")
     for text in ("g2,g0", str(ids)):
         assert genes_of(text, ensemble_of("E003"), store_of()) == ["g2", "g0"]
+    ids.write_text("g2,TP53;g0\n\ng2\tBRCA1")
+    assert names_in(str(ids), "--test_genes") == ["g2", "TP53", "g0", "BRCA1"]
     assert genes_of("no_such_file", ensemble_of("E003"), store_of()) == ["no_such_file"]
 
 

@@ -62,6 +62,16 @@ def test_a_process_that_joins_others_gets_its_share(given, monkeypatch):
     assert met == [("host:1234", 2, 1), ()]
 
 
+def test_a_process_that_no_cluster_started_is_told_how_to_be(given, monkeypatch):
+    def alone():
+        raise ValueError("coordinator_address should be defined.")  # as JAX 0.10 does
+
+    monkeypatch.setattr(jax.distributed, "initialize", alone)
+    given("--distributed=auto")
+    with pytest.raises(InputError, match=r"no cluster started .*start it by srun, leave the flag"):
+        machine_of_flags()
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

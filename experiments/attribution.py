@@ -10,8 +10,8 @@ another, which takes longer and does not add up. Only models that never saw a ge
 
 Writes into DIR/attribution (or --out): shares.zarr (shares by model, gene, assay and bin; open it
 with xarray), profile.csv and .parquet (mean share by assay and distance to the TSS along the
-strand, with intervals over chromosomes), profile.png, and with --tracks a file for each model and
-assay: the mean share of the genes whose window covers a base.
+strand, with intervals of models retrained on other genes), profile.png, and with --tracks a file
+for each model and assay: the mean share of the genes whose window covers a base.
 """
 
 import gzip
@@ -24,15 +24,14 @@ import pandas as pd
 import xarray as xr
 from absl import flags
 from jaxtyping import Float, Int
-from scipy import stats
 from tqdm import tqdm
 
 from data_prep.formats.bigwig import create_bigwig
 from epi2expr_jax.files import as_name, read_parquet, whole, write_csv, write_parquet
 from epi2expr_jax.interpret import attribution
+from epi2expr_jax.perturb.summary import NEEDED, reach_of_mean
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.program import require, start
-from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, jackknife
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study import results
 from experiments.cli.flags import define_run, define_store, refuse_without_effect
@@ -79,7 +78,7 @@ def attribute(
                 )
         # Format 3 has no text of fixed length.
         found.to_zarr(place / "shares.zarr", zarr_format=2, consolidated=True)
-        profile = mean_profile(found, opened)
+        profile = mean_profile(found)
         write_parquet(place / "profile.parquet", profile)
         write_csv(place / "profile.csv", profile)
         with matplotlib.rc_context(STYLE):
@@ -89,25 +88,27 @@ def attribute(
     return found
 
 
-def mean_profile(found: xr.Dataset, store: WindowStore) -> pd.DataFrame:
-    """Mean share over genes, with a 95 % chromosome jackknife-t.
+def mean_profile(found: xr.Dataset) -> pd.DataFrame:
+    """Mean share over genes, with a 95 % interval of models retrained on other genes.
+
+    Genes that one model explains share its errors, so neither genes nor chromosomes count as
+    independent: the rule is that of `perturb.mean_effects`.
 
     Returns:
-        Columns distance (bp from the TSS along the strand), share, low, high, model,
-        assay, genes;
-        NaN intervals for fewer than three chromosomes.
+        Columns distance (bp from the TSS along the strand), share, low, high (NaN for too few
+        models to say: see `perturb.summary.NEEDED`), model, assay, genes.
     """
-    chrom = store.genes.set_index("gene_id").chrom.loc[found.gene.to_numpy()].to_numpy()
     rows = []
-    for model, assay, values, known in _explained(found):
-        of_chrom = pd.DataFrame(values).groupby(chrom[known])
-        means, genes = of_chrom.mean().to_numpy(), of_chrom.size().to_numpy(float)
-        mean, error = jackknife(means, genes)
-        enough = len(genes) >= MIN_CHROMOSOMES
-        reach = stats.t.isf(0.025, len(genes) - 1) * error if enough else np.nan * error
+    for model, assay, values, _ in _explained(found):
+        own = found.isel(run=np.flatnonzero(found.of_model.to_numpy() == model))
+        reach = reach_of_mean(
+            own.of_run.sel(assay=assay).to_numpy(), own.explained.to_numpy(),
+            own.fold.to_numpy(), found.overlap, found.attrs["train_share"],
+        )  # fmt: skip
+        mean = values.mean(axis=0)
         columns = {"distance": found.bin.to_numpy(), "share": mean}
         columns |= {"low": mean - reach, "high": mean + reach}
-        rows.append(pd.DataFrame(columns).assign(model=model, assay=assay, genes=int(genes.sum())))
+        rows.append(pd.DataFrame(columns).assign(model=model, assay=assay, genes=len(values)))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -201,6 +202,8 @@ def describe(found: xr.Dataset, profile: pd.DataFrame, method: str) -> str:
             f"{model:<28}{assay:<12}{heaviest['genes']:>7}   "
             f"{heaviest['distance'] / 1000:+.2f} kb {heaviest['share']:+.4f}"
         )
+    if profile["low"].isna().all():
+        lines.append(f"no intervals: they take {NEEDED}")
     if method == "gradients":
         largest = float(np.abs(found.residual).max())
         lines.append(f"shares miss each difference by at most {largest:.1e}")

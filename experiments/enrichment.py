@@ -37,6 +37,10 @@ from experiments.figures.style import STYLE, save_figure
 FLAGS = flags.FLAGS
 
 _APART = ("cell", "assay", "assays")  # columns whose values are tested apart
+_LIMITS = (
+    "matched p-values hold where variants and effects follow distance and signal smoothly; they "
+    "are too small where both follow bands of distance, thresholds of signal, or kinds of genes"
+)
 
 
 def run_enrichment(
@@ -135,7 +139,7 @@ def main() -> None:
         seed=FLAGS.seed,
     )
     print(describe(table))
-    for note in notes:
+    for note in [*notes, _LIMITS]:
         print(f"note: {note}")
     print(f"{run_dir}/enrichment.csv, enrichment.png")
 

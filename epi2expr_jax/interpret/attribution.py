@@ -29,6 +29,7 @@ from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.device_tracks import Signal
 from epi2expr_jax.interpret.gradients import integrate
+from epi2expr_jax.perturb.effects import overlap_of
 from epi2expr_jax.predict.ensemble import Ensemble, Member
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training.one_run import parts_of
@@ -60,7 +61,8 @@ def integrated_gradients(
         target's units: `promoter [model, gene, assay, bin]` in the model's finest bins along the
         strand (coarser resolutions spread evenly; `bin` is the middle, bp from the TSS), `regions
         [model, gene, assay, region]` for models that read regions, `difference [model, gene]`
-        between the two predictions, and `residual`, by how much the shares miss it.
+        between the two predictions, and `residual`, by how much the shares miss it; and how models
+        differ (`_of_runs`).
         NaN for assays a model does not read, and genes none of its runs may predict.
 
     Raises:
@@ -87,6 +89,7 @@ def integrated_gradients(
         "residual": np.zeros(shape),
     }
     count = np.zeros(shape)
+    of_run = np.zeros((len(member.runs), len(assays), bins))
     graph = parts_of(config)[0]
     for work in _work(ensemble, member, store, rows, chosen):
         unit = member.scales[work.run].deviation
@@ -94,6 +97,7 @@ def integrated_gradients(
         promoter, regions, difference, residual = (unit * work.unpadded(part) for part in own)
         where = work.key, work.genes[:, None], [assays.index(name) for name in work.assays]
         total["promoter"][where] += promoter
+        of_run[work.run, where[-1]] += promoter.sum(axis=0)
         total["regions"][(*where, slice(regions.shape[2]))] += regions
         total["difference"][work.key, work.genes] += difference
         total["residual"][work.key, work.genes] += residual
@@ -111,15 +115,17 @@ def integrated_gradients(
     labels = ("model", "gene", "assay")
     middle = (np.arange(bins) + 0.5) * config.window.bin_bp - config.window.window_bp / 2
     dims = {"promoter": (*labels, "bin"), "regions": (*labels, "region")}
+    of_run /= np.maximum(1, chosen.sum(axis=1))[:, None, None]
     return xr.Dataset(
-        {name: (dims.get(name, labels[:2]), values) for name, values in means.items()},
+        {name: (dims.get(name, labels[:2]), values) for name, values in means.items()}
+        | _of_runs(ensemble, store, of_run, chosen),
         coords={
             "model": _models(member),
             "gene": store.genes.gene_id.to_numpy()[rows],
             "assay": assays,
             "bin": middle,
         },
-        attrs={"units": ensemble.target},
+        attrs={"units": ensemble.target, "train_share": _share(ensemble)},
     )
 
 
@@ -160,8 +166,10 @@ def occlusion(
     edges = np.arange(-half, half, bp)
     stretches = [perturb.span(int(edge), int(edge) + bp) for edge in edges]
     assays, models = _assays(member), _models(member)
-    rows, _ = ensemble.chosen(store, genes)
+    rows, chosen = ensemble.chosen(store, genes)
     lost = np.full((len(models), len(rows), len(assays), len(edges) + most), np.nan)
+    of_run = np.zeros((len(member.runs), len(assays), len(edges)))
+    number_of = {run.run_id: number for number, run in enumerate(member.runs)}
     ids = store.genes.gene_id.to_numpy()[rows].tolist()
     for a, assay in enumerate(assays):
         # Bound early: the next turn's assay is another.
@@ -173,7 +181,11 @@ def occlusion(
             have = int((np.stack(number) >= 0).sum(-1).max())
         places = [*stretches, *(perturb.pcre(rank) for rank in range(have))]
         edits = [perturb.scale(assay, place, 0) for place in places]
-        found = perturb.summarise(perturb.run(readers, store, edits, ids, progress=progress))
+        runs = perturb.run(readers, store, edits, ids, progress=progress)
+        at = [number_of[name] for name in runs.run.to_numpy()]
+        mean = runs.effect[..., : len(edges)].mean("gene").fillna(0)
+        of_run[at, a] = -mean.to_numpy()
+        found = perturb.summarise(runs)
         for name, effect in zip(found.model.to_numpy(), found.effect.to_numpy(), strict=True):
             at = models.index(name)
             lost[at, :, a, : len(places)] = -effect
@@ -183,9 +195,10 @@ def occlusion(
         {
             "promoter": ((*labels, "bin"), lost[..., : len(edges)]),
             "regions": ((*labels, "region"), lost[..., len(edges) :]),
+            **_of_runs(ensemble, store, of_run, chosen),
         },
         coords={"model": models, "gene": ids, "assay": assays, "bin": edges + bp / 2},
-        attrs={"units": ensemble.units},
+        attrs={"units": ensemble.units, "train_share": _share(ensemble)},
     )
 
 
@@ -232,6 +245,31 @@ def attention_rollout(
         },
         name="rollout",
     )
+
+
+def _share(ensemble: Ensemble) -> float:
+    return ensemble.card.get("request", {}).get("train_share", 1.0)
+
+
+def _of_runs(
+    ensemble: Ensemble,
+    store: WindowStore,
+    of_run: Float[np.ndarray, "R A W"],
+    predicted: Bool[np.ndarray, "R G"],
+) -> dict[str, xr.DataArray]:
+    """What tells how much models differ: `of_run [run assay bin]`, each run's mean over the genes
+    it explains; `explained [run gene]`; and `overlap` of the folds (see `splits.overlap`)."""
+    runs = ensemble.runs
+    axes = {
+        "run": [run.run_id for run in runs],
+        "fold": ("run", [run.fold for run in runs]),
+        "of_model": ("run", [f"{run.cell} {run.label}" for run in runs]),
+    }
+    return {
+        "of_run": xr.DataArray(of_run, axes, ("run", "assay", "bin")),
+        "explained": xr.DataArray(predicted, axes, ("run", "gene")),
+        "overlap": overlap_of(ensemble, store),
+    }
 
 
 def _one_shape(ensemble: Ensemble) -> tuple[Member]:

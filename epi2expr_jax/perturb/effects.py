@@ -97,8 +97,6 @@ def run(
             "check the places, their assembly, and the genes",
         )
     runs, table = ensemble.runs, store.genes.iloc[rows]
-    counts = {str(chrom): int(n) for chrom, n in store.genes.chrom.value_counts().items()}
-    folds = [ensemble.folds[name] for name in dict.fromkeys(run.fold for run in runs)]
     dims = ("run", "gene", "edit")
     return xr.Dataset(
         {
@@ -107,15 +105,9 @@ def run(
             "effect": (dims, out["after"] - out["before"][..., None]),
             "changed": (dims, out["changed"]),
             "outside": (dims, out["outside"]),
-            "overlap": (
-                ("of", "trained", "also"),
-                overlap(folds, counts),
-            ),
+            "overlap": overlap_of(ensemble, store),
         },
         coords={
-            "of": ["genes", "chromosomes"],
-            "trained": [fold.name for fold in folds],
-            "also": [fold.name for fold in folds],
             "run": [run.run_id for run in runs],
             "cell": ("run", [run.cell for run in runs]),
             "assays": ("run", [run.label for run in runs]),
@@ -136,6 +128,14 @@ def run(
             "train_share": ensemble.card.get("request", {}).get("train_share", 1.0),
         },
     )
+
+
+def overlap_of(ensemble: Ensemble, store: WindowStore) -> xr.DataArray:
+    """How much of their training genes the folds of an ensemble share, `[of trained also]`."""
+    counts = {str(chrom): int(n) for chrom, n in store.genes.chrom.value_counts().items()}
+    names = list(dict.fromkeys(run.fold for run in ensemble.runs))
+    axes = {"of": ["genes", "chromosomes"], "trained": names, "also": names}
+    return xr.DataArray(overlap([ensemble.folds[name] for name in names], counts), axes, [*axes])
 
 
 def _readers(ensemble: Ensemble, store: WindowStore, steps: Sequence[tuple[Edit, ...]]) -> Ensemble:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy import stats
 
 LEAST_MODELS = 3  # folds, or seeds of one fold, for an interval
@@ -46,7 +46,8 @@ def summarise(effects: xr.Dataset, level: float = 0.95) -> xr.Dataset:
             if used.any():
                 part = by_fold.only(used, here)
                 same = np.ones(part.effect.shape[:2])  # every fold predicts the gene
-                reach[here] = _reach(part, part.effect, same, level, effects)
+                share = effects.attrs["train_share"]
+                reach[here] = _reach(part, part.effect, same, level, share)
         mean["low"], mean["high"] = mean.effect - reach, mean.effect + reach
         mean["models"] = count
         mean["changed"], mean["outside"] = own.changed.any("run"), own.outside.any("run")
@@ -74,13 +75,11 @@ def mean_effects(effects: xr.Dataset, level: float = 0.95) -> pd.DataFrame:
         count = own.before.notnull().sum("run").to_numpy()
         known = count > 0
         mean = own.effect.sum("run").to_numpy()[known] / count[known, None]
-        by_fold = _by_fold(own)
-        used = np.any(by_fold.seeds, axis=1)
-        part = by_fold.only(used, np.flatnonzero(known))
-        there = part.seeds > 0
-        weights = there.sum(axis=1).astype(float)
-        of_fold = np.where(there[..., None], part.effect, 0).sum(axis=1) / weights[:, None]
-        reach = _reach(part, of_fold[:, None], weights[:, None], level, effects)[0]
+        predicted = own.before.notnull().to_numpy()
+        of_run = np.where(predicted[..., None], own.effect.to_numpy(), 0).sum(axis=1)
+        of_run /= np.maximum(1, predicted.sum(axis=1))[:, None]
+        fold, share = own.fold.to_numpy(), effects.attrs["train_share"]
+        reach = reach_of_mean(of_run, predicted, fold, effects.overlap, share, level)
         table = pd.DataFrame(
             {
                 "cell": cell,
@@ -92,8 +91,8 @@ def mean_effects(effects: xr.Dataset, level: float = 0.95) -> pd.DataFrame:
                 "factor": own.factor.to_numpy(),
                 "effect": mean.mean(axis=0),
                 "genes": int(known.sum()),
-                "folds": int(used.sum()),
-                "seeds": part.most_seeds,
+                "folds": len(set(fold[predicted.any(axis=1)])),
+                "seeds": max(predicted[fold == name].sum(axis=0).max() for name in fold),
                 "changed": own.changed.any("run").to_numpy()[known].mean(axis=0),
                 "outside": own.outside.any("run").to_numpy()[known].mean(axis=0),
             }
@@ -109,15 +108,16 @@ class _ByFold:
     """The runs of a model by fold, F of them.
 
     Attributes:
-        effect: `[F G E]`, mean over seeds; NaN where the fold does not predict the gene.
+        effect: `[F n E]` of n genes, or of their mean, over seeds; NaN where the fold does not
+            predict the gene.
         seeds: `[F G]`, how many runs of the fold predict it.
-        runs: `[F]`, each `[S G E]`: the effects of its seeds.
+        runs: `[F]`, each `[S n E]`: the effects of its seeds.
         overlap: `[2 F F]`, see `splits.overlap`.
     """
 
-    effect: Float[np.ndarray, "F G E"]
+    effect: Float[np.ndarray, "F n E"]
     seeds: Int[np.ndarray, "F G"]
-    runs: tuple[Float[np.ndarray, "S G E"], ...]
+    runs: tuple[Float[np.ndarray, "S n E"], ...]
     overlap: Float[np.ndarray, "2 F F"]
 
     @property
@@ -152,8 +152,38 @@ def _by_fold(own: xr.Dataset) -> _ByFold:
     return _ByFold(effect, seeds, runs, overlap)
 
 
+def reach_of_mean(
+    of_run: Float[np.ndarray, "R E"],
+    predicted: Bool[np.ndarray, "R G"],
+    fold: np.ndarray,
+    overlap: xr.DataArray,
+    share: float,
+    level: float = 0.95,
+) -> Float[np.ndarray, "E"]:
+    """Half the width of the interval of a mean over genes, for models retrained on other genes.
+
+    Args:
+        of_run: mean over the genes that a run predicts; 0 where it predicts none.
+        predicted: which genes a run predicts.
+        fold: of each run, its name.
+        overlap: see `splits.overlap`.
+        share: of the training genes that each run was given.
+
+    Returns:
+        `[E]`, in the unit of the means; NaN for too few models.
+    """
+    names = [n for n in dict.fromkeys(fold.tolist()) if predicted[fold == n].any()]
+    runs = [np.flatnonzero((fold == name) & predicted.any(axis=1)) for name in names]
+    of_fold = np.array([of_run[own].mean(axis=0) for own in runs])
+    seeds = np.array([predicted[own].sum(axis=0) for own in runs])
+    common = overlap.sel(trained=names, also=names).to_numpy()
+    part = _ByFold(of_fold[:, None], seeds, tuple(of_run[own][:, None] for own in runs), common)
+    weights = (seeds > 0).sum(axis=1).astype(float)[:, None]
+    return _reach(part, of_fold[:, None], weights, level, share)[0]
+
+
 def _reach(
-    part: _ByFold, values: np.ndarray, weights: np.ndarray, level: float, effects: xr.Dataset
+    part: _ByFold, values: np.ndarray, weights: np.ndarray, level: float, share: float
 ) -> np.ndarray:
     """Half the width of the interval of a mean over folds, `[n E]`; NaN for too few models.
 
@@ -170,7 +200,6 @@ def _reach(
         values: `[J n E]` by fold, of n genes or means.
         weights: `[J n]`, of the folds in the mean.
     """
-    share = effects.attrs["train_share"]
     nothing = np.full(values.shape[1:], np.nan)
     if len(values) >= LEAST_MODELS:
         tested_alone = (part.seeds > 0).sum(axis=0).max(initial=0) == 1
@@ -180,8 +209,6 @@ def _reach(
         common = max(one[off].mean() / np.diag(one).mean() for one in part.overlap)
     elif len(values) == 1 and share < 1 and len(part.runs[0]) >= LEAST_MODELS:
         values = part.runs[0]
-        if values.shape[1] != weights.shape[1]:  # the mean over genes
-            values = np.nanmean(values, axis=1, keepdims=True)
         weights, common = np.ones(values.shape[:2]), share
     else:
         return nothing

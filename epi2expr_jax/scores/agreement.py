@@ -6,11 +6,13 @@ predicted by other models.
 """
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy import stats
 
 from epi2expr_jax.scores.intervals import score_cube, shared_units, weighted_mean
@@ -20,6 +22,9 @@ from epi2expr_jax.store.window_store import WindowStore
 PEAK_SHARE = 0.05  # of the windows, taken for those with signal
 LEAST_FOLDS = 4  # of a number for agreement
 LEAST_ASSAYS = 3
+LEAST_CELLS = 3  # of a p-value
+PERMUTATIONS = 1000
+_MEASURES = ["depth", "signal_to_noise"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,29 +172,61 @@ def score_against_quality(scores: pd.DataFrame, quality: pd.DataFrame) -> pd.Dat
     return table.merge(quality, on=["cell", "assay"])
 
 
-def quality_correlations(table: pd.DataFrame, least: int = 5) -> pd.DataFrame:
-    """Does an assay predict better where it was measured better? Rank correlation over tracks.
+def quality_correlations(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Does an assay predict better in the cells where it was measured better?
+
+    Tracks of a cell are not independent: cells differ as a whole, in how deep they were sequenced
+    and in how well they can be predicted. p is therefore of permutations of whole cells, all of
+    them or `PERMUTATIONS` at random; with three cells it is 1/6 or more.
 
     Args:
         table: from `score_against_quality`.
-        least: fewer tracks are not correlated.
+        seed: of the permutations.
 
     Returns:
-        Columns assay ("all": over all tracks, within assay by its mean), measure, rho, p
-        (two-sided, of tracks taken as independent, which cells of one tissue are not), tracks.
+        Columns assay ("all": over all tracks, within assay by its mean), measure, rho (Spearman), p
+        (two-sided; NaN for fewer than three cells), tracks and cells.
     """
+    log = {name: np.log(table[name].where(table[name] > 0)) for name in _MEASURES}
+    table = table.assign(**log).replace([np.inf, -np.inf], np.nan)
     rows = []
-    centred = table.copy()
-    for name in ("pearson", "depth", "signal_to_noise"):
-        values = table[name].replace([np.inf, -np.inf], np.nan)
-        if name != "pearson":
-            values = values.where(values > 0).map(np.log)
-        centred[name] = values - values.groupby(table["assay"]).transform("mean")
-    for assay, part in [(ALL, centred), *table.groupby("assay")]:
-        for measure in ("depth", "signal_to_noise"):
-            whole = part[["pearson", measure]].replace([np.inf, -np.inf], np.nan).dropna()
-            if len(whole) < least or whole[measure].nunique() < 2:
+    for assay, part in [(ALL, table), *table.groupby("assay")]:
+        for measure in _MEASURES:
+            grids = (part.dropna(subset=[measure]).pivot(index="cell", columns="assay", values=name)
+                     for name in ("pearson", measure))  # fmt: skip
+            score, quality = (grid.sub(grid.mean()).to_numpy() for grid in grids)
+            C, there = len(score), np.isfinite(score)
+            if C < 2 or np.ptp(quality[there]) == 0 or np.ptp(score[there]) == 0:
                 continue
-            rho, p = stats.spearmanr(whole["pearson"], whole[measure])
-            rows.append((assay, measure, rho, p, len(whole)))
-    return pd.DataFrame(rows, columns=pd.Index(["assay", "measure", "rho", "p", "tracks"]))
+            drawn = _rank_correlations(score, quality, _orders(C, seed))
+            rho, p = drawn[0], np.nan
+            if C >= LEAST_CELLS:
+                p = np.mean(np.abs(drawn) >= abs(rho) - 1e-9)
+            rows.append((assay, measure, rho, p, int(there.sum()), C))
+    columns = ["assay", "measure", "rho", "p", "tracks", "cells"]
+    return pd.DataFrame(rows, columns=pd.Index(columns))
+
+
+def _orders(C: int, seed: int) -> Int[np.ndarray, "P C"]:
+    """All orders of so few cells, or some of those of more; the first is the one they have."""
+    if math.factorial(C) <= PERMUTATIONS:
+        return np.array(list(itertools.permutations(range(C))))
+    random = np.random.default_rng(seed)
+    return np.array([np.arange(C), *(random.permutation(C) for _ in range(PERMUTATIONS - 1))])
+
+
+def _rank_correlations(
+    score: Float[np.ndarray, "C A"],
+    quality: Float[np.ndarray, "C A"],
+    orders: Int[np.ndarray, "P C"],
+) -> Float[np.ndarray, "P"]:
+    """Correlation of ranks with the cells of `quality` in each order, over the tracks that have
+    both; 0 where one does not vary."""
+    x, y = (stats.rankdata(values, nan_policy="omit", axis=None) for values in (score, quality))
+    x, y = np.broadcast_arrays(x.reshape(score.shape), y.reshape(score.shape)[orders])
+    both = np.isfinite(x) & np.isfinite(y)
+    x, y = (np.where(both, values, 0).reshape(len(orders), -1) for values in (x, y))
+    n, both = both.sum(axis=(1, 2)), both.reshape(len(orders), -1)
+    x, y = (v - both * (v.sum(axis=1) / np.maximum(1, n))[:, None] for v in (x, y))
+    size = np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
+    return np.where(size > 0, (x * y).sum(axis=1) / np.where(size > 0, size, 1), 0)

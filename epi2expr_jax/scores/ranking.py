@@ -232,10 +232,7 @@ def _seed_notes(ranking: pd.DataFrame, seeds: int) -> list[str]:
     apart = rows["rank_high"].to_numpy()[:-1] < rows["rank_low"].to_numpy()[1:]
     lead = np.min(-np.diff(rows["pearson"])[apart], initial=np.inf)  # the least of neighbours
     spread = ranking["training_sd"].median() if seeds > 1 else SUPPOSED_SD
-    told = (
-        "One seed: how far scores owe to the chance of training is unknown, and training noise is "
-        "not in the interval; --seeds=2 shows it."
-    )
+    told = "One seed: training noise is not in the interval; its size is unknown (try --seeds=2)."
     if seeds > 1:
         told = (
             f"The intervals are of the mean of {seeds} trainings; the score of a single one varies "

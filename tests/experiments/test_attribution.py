@@ -1,17 +1,19 @@
 """The program that explains predictions: what it writes, and tracks that a browser can show."""
 
 import gzip
+import json
 
 import numpy as np
 import pandas as pd
 import pyBigWig
 import pytest
 import xarray as xr
+from scipy import stats
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.study.train import train
 from experiments import attribution as program
-from experiments.attribution import attribute, describe, mean_along
+from experiments.attribution import attribute, describe, mean_along, mean_profile
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,17 @@ def test_shares_profiles_and_tracks_agree(run_dir, small_store):
     own = profile[(profile.model == model) & (profile.assay == assay)]
     shares = found.promoter.sel(model=model, assay=assay)
     np.testing.assert_allclose(own.share, shares.mean("gene"), rtol=1e-5, atol=1e-9)
-    assert (own.low < own.share).all()
+    # By hand: three folds, which have no training gene in common.
+    folds = json.loads((run_dir / "splits.json").read_text())["folds"]
+    parts = [shares[genes.chrom.isin(fold["test"]).to_numpy()] for fold in folds]
+    n = np.array([len(part) for part in parts])
+    means, weight = np.array([part.mean("gene") for part in parts]), (n / n.sum())[:, None]
+    uneven = (weight**2).sum()
+    spread = (weight * (means - weight.T @ means) ** 2).sum(axis=0) / (1 - uneven)
+    reach = stats.t.isf(0.025, 2) * np.sqrt(spread * uneven)
+    np.testing.assert_allclose(own.high - own.share, reach, rtol=1e-4)
+    one = found.isel(run=found.fold.to_numpy() == "fold1")
+    assert "no intervals: they take 3 folds" in describe(found, mean_profile(one), "gradients")
     assert (own.genes == len(genes)).all()
     assert "miss each difference by at most" in describe(found, profile, "gradients")
     # A browser shows each gene's shares where its window lies.

@@ -92,6 +92,7 @@ def test_without_background_and_from_the_command_line(run_dir, capsys):
             delattr(program.FLAGS, name)
     shown = capsys.readouterr().out
     assert "nearest to the TSS" in shown
+    assert "too small where both follow bands of distance, thresholds of signal" in shown
     assert f"{run_dir}/enrichment.csv" in shown
 
 

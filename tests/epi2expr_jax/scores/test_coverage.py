@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from epi2expr_jax.scores import comparison, ranking
-from epi2expr_jax.scores.intervals import jackknife, score_cube, shared_units
+from epi2expr_jax.scores.intervals import estimate, jackknife, score_cube, shared_units
 
 # Protein-coding genes of the Roadmap RPKM matrix on hg19's autosomes.
 AUTOSOMES = np.array([2010, 1241, 1047, 752, 862, 1016, 894, 721, 795, 756, 1294, 1035, 323, 641,
@@ -143,10 +143,55 @@ def test_intervals_cover_and_naive_ones_do_not(K, C, trial_size):
             assert of_cells < 0.9
 
 
-def of_a_new_cell(scores):
+ONE_LARGE = np.r_[4400.0, np.full(21, 1100 / 21)].round()
+ONE_LARGER = np.r_[800.0, np.full(21, 200.0)]
+
+
+@pytest.mark.trial
+@pytest.mark.parametrize(
+    ("genes", "given"),
+    [(np.full(22, 4.0), False), (np.full(22, 10.0), False), (np.full(5, 10.0), False),
+     (np.full(22, 40.0), True), (np.full(5, 40.0), True), (ONE_LARGE, False), (ONE_LARGER, True)],
+    ids=["4", "10", "5 of 10", "40", "5 of 40", "80 %", "16 %"],
+)  # fmt: skip
+def test_intervals_of_few_genes_cover_or_are_none(genes, given, trial_size):
+    rng, truth = np.random.default_rng(len(genes)), np.array([[0.6, 0.5]])
+    inside, leads = [], []
+    for pearson in studies(rng, trial_size(12, 1000), truth, genes):
+        ranked = of_all(scores_of(pearson, genes)).sort_values("assay")
+        assert ranked.low.notna().all() == ranked.high.notna().all() == given
+        inside.append(((ranked.low <= truth[0]) & (truth[0] <= ranked.high)).to_list())
+        leads.append(ranked.rank_low.iloc[0] == 1)
+    print(f"{genes.mean():.0f} genes a chromosome: {np.mean(inside, axis=0)}, {np.mean(leads):.3f}")
+    assert np.mean(leads) >= (0.95 if len(leads) >= 900 else 0.8)
+    if given:
+        assert np.mean(inside) >= (0.93 if len(leads) >= 900 else 0.75)
+
+
+@pytest.mark.trial
+@pytest.mark.parametrize("noise", [(0.05, 0.0), (0.02, 0.02), (0.005, 0.02)])
+@pytest.mark.parametrize(("K", "F"), [(22, 5), (14, 3)])
+def test_intervals_with_the_noise_of_training_cover(K, F, noise, trial_size):
+    """Of chromosomes that differ, and folds of few seeds whose models do, two a fold."""
+    rng, inside = np.random.default_rng(K), []
+    genes = AUTOSOMES[:K]
+    for _ in range(trial_size(20, 1000)):
+        chromosome = noise[0] * rng.standard_normal(K)
+        values = np.where(
+            (np.arange(K) % F == np.arange(F)[:, None])[:, None],
+            chromosome + noise[1] * rng.standard_normal((F, 2, 1)),
+            np.nan,
+        )[..., None]
+        mean, error, degrees = estimate(np.nanmean(values, axis=(0, 1)), values, genes)
+        inside.append(abs(mean[0]) <= stats.t.isf(0.025, degrees[0]) * error[0])
+    print(f"{K} chromosomes, {F} folds, {noise}: {np.mean(inside):.3f}")
+    assert np.mean(inside) >= (0.93 if len(inside) >= 900 else 0.75)
+
+
+def of_all(scores, new_cell=False):
     """What `rank_assays` says of all cells together, without what it says of each."""
     shared, _ = shared_units(score_cube(scores))
-    return ranking._rank_group("all", shared, 0.95, True)
+    return ranking._rank_group("all", shared, 0.95, new_cell)
 
 
 @pytest.mark.trial
@@ -159,7 +204,7 @@ def test_intervals_for_a_new_cell_cover(C, trial_size):
     for i in range(count):
         rho = 0.5 + 0.06 * rng.standard_normal((C, 2))
         scores = scores_of(study(rng, 1, rho, GENES[K] // 4)[0], GENES[K] // 4)
-        ranked = of_a_new_cell(scores)
+        ranked = of_all(scores, True)
         if i == 0:
             whole = ranking.rank_assays(scores, target="a new cell")
             pd.testing.assert_frame_equal(ranked, whole[whole.cell == "all"])

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from epi2expr_jax.scores.comparison import COLUMNS
+from epi2expr_jax.scores.comparison import COLUMNS, calls
 from epi2expr_jax.study.statements import statements
 from tests.epi2expr_jax.scores.simulated import failed, scores, world
 
@@ -117,7 +117,7 @@ WORLDS = {
         [UNSURE, "not scored in E3", "E3 is not ranked"], [SHOWN]),
     "most genes on one chromosome": (
         (lambda t: t.assign(n=t.n.where(t.chrom != "chr1", 9000)))(scores(TWO)), {},
-        ["worth about", "the intervals may be too short"], []),
+        ["worth 1.5 of equal size", "There is no interval"], [BEST]),
     "one seed": (scores(TWO), {}, ["One seed: training noise is not in the interval"],
         ["trainings"]),
     "three seeds": (scores(TWO, seeds=3, training=0.02), {},
@@ -167,9 +167,7 @@ def test_worlds(name):
 
 def test_calls_are_counted():
     table = scores(THREE)
-    text = statements(table, called=comparison.calls(table)).calls
+    text = statements(table, called=calls(table)).calls
     assert text.startswith("Of 24 comparisons")
     assert "24 are called" in text
-    assert statements(table, called=comparison.calls(table).iloc[:1]).calls.startswith(
-        "Of 1 comparison ("
-    )
+    assert statements(table, called=calls(table).iloc[:1]).calls.startswith("Of 1 comparison (")

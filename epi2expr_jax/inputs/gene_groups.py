@@ -143,5 +143,6 @@ def _as_groups(
     both = both.sort_values(["at", "r"], ascending=[True, False]).drop_duplicates("at")
     at, other = both["at"].to_numpy(), both["other"].to_numpy()
     names = [f"copies {number + 1}" for number in pd.factorize(component[at])[0]]
-    found = {"gene": ids[at], "group": np.array(names, object), "chrom": chrom[at], "nearest": ids[other]}
+    group = np.array(names, object)  # names even where there are none
+    found = {"gene": ids[at], "group": group, "chrom": chrom[at], "nearest": ids[other]}
     return pd.DataFrame({**found, "r": both["r"].to_numpy()}, columns=pd.Index(COLUMNS))

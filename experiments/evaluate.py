@@ -8,8 +8,9 @@ a run and chromosome), ranking.csv (cell, assay, pearson, low, high, spearman, â
 aggregates); baselines.csv (the model compared with simple ones on the same folds), groups.csv (the
 ranking among expressed and silent genes, or by --groups), calls.csv (who beats whom, corrected by
 Benjamini-Hochberg), quality.csv (scores, depth and signal-to-noise of the tracks) and, with five
-cells or more, ranking_new_cell.csv. Scores are of log2(RPKM + 1), within fold and chromosome,
-never pooled over models.
+cells or more, ranking_new_cell.csv; where a gene is the copy of one on another chromosome
+(copies.csv, or --gene_groups), ranking_without_copies.csv and the like. Scores are of
+log2(RPKM + 1), within fold and chromosome, never pooled over models.
 """
 
 import functools
@@ -62,6 +63,9 @@ def define_evaluation() -> None:
         f"Simple models on the same folds: {', '.join(BASELINES)} (boosting takes seconds a run); "
         "empty: none.",
     )
+    flags.DEFINE_string(
+        "gene_groups", "", "CSV of columns gene and group: genes that a model may know from others."
+    )
     flags.DEFINE_float(
         "margin", MARGIN, "Pearson r by which a universal mark may be worse than another."
     )
@@ -75,8 +79,9 @@ def main() -> None:
     run_dir = pathlib.Path(FLAGS.run)
     show = functools.partial(tqdm, desc="baselines", unit="set", disable=None)
     ranked = evaluate(
-        run_dir, FLAGS.store, FLAGS.baselines, FLAGS.groups, FLAGS.margin, FLAGS.claim, show
-    )
+        run_dir, FLAGS.store, FLAGS.baselines, FLAGS.groups, FLAGS.margin, FLAGS.claim, show,
+        FLAGS.gene_groups,
+    )  # fmt: skip
     print(format_ranking(ranked))
     compared = tables.BASELINES.read(run_dir)
     if len(compared):

@@ -54,6 +54,9 @@ STUDIES = {
     "baselines": tables.BASELINES,
     "groups": tables.GROUPS,
     "calls": tables.CALLS,
+    "copies": tables.COPIES,
+    "ranking_without_copies": tables.WITHOUT,
+    "baselines_without_copies": tables.BASELINES_WITHOUT,
     "quality": tables.QUALITY,
     "ranking_new_cell": tables.NEW_CELL,
     "subsets": tables.SUBSETS,
@@ -64,6 +67,7 @@ STUDIES = {
 }
 WORST_GENES = 15
 MOST_EFFECTS = 20
+MOST_COPIES = 20
 
 
 def write_report(
@@ -274,6 +278,7 @@ def _page(
         altered=_altered(content["effects"]),
         certificate=certificate,
         most_curves=MOST_CURVES,
+        most_copies=MOST_COPIES,
         most_panels=MOST_PANELS,
     )
 

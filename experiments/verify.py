@@ -15,6 +15,7 @@ Checks, and writes to DIR/verify.json:
                   checkpoints predict them now
     scores        scores, rankings, groups and calls follow from the predictions; the comparison
                   with baselines follows from theirs, which are not fitted again
+    copies        genes that are like others in signal are those of the store
     quality       depth and signal-to-noise of the tracks are those of the store
     combinations  the scores of all subsets, and Shapley values, come out again
     across_cells  tests in other cells come out again
@@ -29,7 +30,6 @@ the report takes it for void once one of them differs. The old one is removed be
 checked.
 """
 
-import collections
 import dataclasses
 import functools
 import pathlib
@@ -52,12 +52,12 @@ from epi2expr_jax.program import require, start
 from epi2expr_jax.scores.shapley import rank_correlation
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study import results, tables
-from epi2expr_jax.study.evaluate import quality, score
-from epi2expr_jax.study.lookup import hold_out
+from epi2expr_jax.study.evaluate import alike_genes, leaked_genes, quality, score
+from epi2expr_jax.study.lookup import folds_of
 from epi2expr_jax.study.tables import Table
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.runs import Run, drawn
-from epi2expr_jax.training.splits import PARTS, Fold, digest, make_folds, read_splits
+from epi2expr_jax.training.splits import PARTS, Fold, digest, read_splits
 from experiments.across_cells import score_everywhere
 from experiments.cli.certificate import CERTIFICATE, Claim, store_now
 from experiments.cli.flags import define_run, define_store
@@ -108,7 +108,7 @@ class Verification:
         """Every claim, one after the other; of studies those whose results are there."""
         checks: list[Callable[[], str]] = [
             self.splits, self.training, self.history, self.of_store, self.weights, self.results,
-            self.predictions, self.scores, self.quality,
+            self.predictions, self.scores, self.copies, self.quality,
         ]  # fmt: skip
         studies = [self.combinations, self.across_cells, self.perturb]
         there = {table.claim for table in tables.TABLES if self._there(table)}
@@ -138,10 +138,10 @@ class Verification:
         _require(same, "splits.json is not the file that training wrote")
         asked = self.card["request"]
         if asked["cv"]:
-            counts = collections.Counter(self.store.genes.chrom)
-            blind = asked["blind"] or self.store.manifest.blind
-            made = make_folds(asked["cv"], counts, blind=blind, seed=asked["split_seed"])
-            made = hold_out(made, self.store, asked.get("test_genes", ()))
+            made = folds_of(
+                self.store, asked["cv"], asked["blind"], asked["split_seed"],
+                asked.get("test_genes", ()), tables.GENE_GROUPS.read(self.run_dir),
+            )  # fmt: skip
             strange = [fold.name for fold in self.folds if fold not in made]
             _require(not strange, f"{listing(strange)}: not as {asked['cv']} makes them")
         return f"{len(self.folds)} folds, disjoint, as {asked['cv']} makes them"
@@ -251,7 +251,9 @@ class Verification:
             results.record_of(self.run_dir, "evaluate"),
         )
         groups = None if record is None else record.get("groups")
-        again = score(self.card["model"], predictions, made, self.store.genes, groups)
+        alike, genes = self._written(tables.COPIES), self.store.genes
+        leaked = leaked_genes(self.folds, genes, alike)
+        again = score(self.card["model"], predictions, made, genes, groups, leaked)
         aside = "; baselines were not fitted again" if len(made) else ""
         if record is None and set(self._written(tables.GROUPS)["group"]) - {"expressed", "silent"}:
             del again[tables.GROUPS]
@@ -272,6 +274,17 @@ class Verification:
                         differ[table] = table.difference(self._written(table), content)
         each = ", ".join(f"{table.path} by {most}" for table, most in differ.items())
         return f"made again from the predictions, they differ: {each}{aside}"
+
+    def copies(self) -> str:
+        """Whether the genes that are said to be alike are those of the store's signal."""
+        record = results.record_of(self.run_dir, "evaluate") or {}
+        if self.quick or "gene_groups" not in record:  # which older versions did not look for
+            return "not looked for"
+        written = self._written(tables.COPIES)
+        named = written.loc[written["r"].isna(), ["gene", "group"]]
+        again = alike_genes(self.store, self.folds, named)
+        differ = tables.COPIES.difference(written, again)
+        return f"{len(written)} genes, {len(named)} named by a table; they differ by {differ}"
 
     def quality(self) -> str:
         """Whether the tracks' depth and signal-to-noise are those of the store."""

@@ -18,6 +18,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from epi2expr_jax.inputs.device_tracks import WindowSignal
+from epi2expr_jax.inputs.pools import cells_of
 from epi2expr_jax.models.config import WindowModelConfig
 from epi2expr_jax.names import known_names
 from epi2expr_jax.predict.ensemble import Ensemble
@@ -28,6 +29,7 @@ from epi2expr_jax.training.targets import LABEL, TargetScale
 PARTS = 20  # of a window; 500 bp of 10 kb
 PENALTIES = np.logspace(-1, 5, 25)  # of standardised features
 TREES, TREE_RATE = 300, 0.05
+MEAN_OF_CELLS = "mean of the training cells"
 _TINY = 1e-9
 
 
@@ -214,6 +216,34 @@ BASELINES: dict[str, Baseline] = {
     "ridge": _penalised,
     "boosting": _boosting,
 }
+
+
+def mean_of_training_cells(
+    ensemble: Ensemble, store: WindowStore, predictions: pd.DataFrame
+) -> pd.DataFrame:
+    """What genes express on average in the cells that a model was trained on: for models that are
+    tested in other cells. It needs no epigenome (Schreiber et al., Genome Biol 2020).
+
+    Args:
+        predictions: of the models, as from `held_out.predict_held_out`.
+
+    Returns:
+        The same rows with this prediction, and `model`.
+    """
+    known = store.manifest.cells
+    expression, labels = store.read_expression(known), store.read_labels(known)
+    scales = [scale for member in ensemble.members for scale in member.scales]
+    rows = pd.Index(store.genes.gene_id).get_indexer(pd.Index(predictions["gene_id"]))
+    means = np.empty((2, len(predictions)))
+    places = predictions.groupby("run_id").indices
+    for run, scale in zip(ensemble.runs, scales, strict=True):
+        cells = [known.index(cell) for cell in cells_of(run.cell, known)]
+        given = [None if labels is None else labels[c] for c in cells]
+        raw = [scale.observed(expression[c], label) for c, label in zip(cells, given, strict=True)]
+        at = places.get(run.run_id, [])
+        for mean, values in zip(means, (raw, map(scale.raw_to_log2, raw)), strict=True):
+            mean[at] = np.mean([*values], axis=0)[rows[at]]
+    return predictions.assign(predicted_raw=means[0], predicted=means[1], model=MEAN_OF_CELLS)
 
 
 def mean_of_seeds(predictions: pd.DataFrame) -> pd.DataFrame:

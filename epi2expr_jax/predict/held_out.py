@@ -57,6 +57,17 @@ def tested_cells(trained_on: Iterable[str], known: Sequence[str]) -> dict[str, d
     }
 
 
+def new_cells(trained_on: Iterable[str], known: Sequence[str]) -> set[str]:
+    """The cells, by their names in tables, whose models were trained on other cells alone."""
+    tested = tested_cells(trained_on, known)
+    return {
+        label
+        for name, cells in tested.items()
+        for cell, label in cells.items()
+        if cell not in cells_of(name, known)
+    }
+
+
 def has_tracks(store: WindowStore, cell: str, run: Run) -> bool:
     """Whether a cell has all the tracks that a run reads."""
     return all((cell, assay) in set(map(tuple, store.manifest.tracks)) for assay in run.assays)

@@ -74,6 +74,14 @@ def _loaded(
             scales = [TargetScale(**row["target_scale"]) for row in population["runs"]]
             every = Member(model_config, tuple(runs), tuple(scales), weights)
             parts.setdefault(model_config, []).append(every.only(keep))
+    if not parts:
+        runs = sum(len(population["runs"]) for population in card["populations"])
+        raise InputError(
+            str(run_dir),
+            f"{runs} runs, all quarantined: their loss was not finite",
+            "a run that was trained to its end",
+            "train again with a smaller --learning_rate",
+        )
     members = [_joined(own) for own in parts.values()]
     splits = run_dir / "splits.json"
     checkpoint.require_unchanged(splits, card.get("splits_sha256"))

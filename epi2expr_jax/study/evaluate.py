@@ -2,24 +2,31 @@
 
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import write_csv, write_parquet
+from epi2expr_jax.inputs.gene_groups import read_groups, signal_copies
 from epi2expr_jax.names import as_names
-from epi2expr_jax.predict.baselines import mean_of_seeds, predict_baselines
-from epi2expr_jax.predict.held_out import predict_held_out
+from epi2expr_jax.predict.baselines import (
+    mean_of_seeds,
+    mean_of_training_cells,
+    predict_baselines,
+)
+from epi2expr_jax.predict.held_out import new_cells, predict_held_out
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.scores.agreement import score_against_quality, track_quality
 from epi2expr_jax.scores.comparison import calls, compare_models
-from epi2expr_jax.scores.intervals import require_usable
+from epi2expr_jax.scores.intervals import require_usable, usable
 from epi2expr_jax.scores.universal import MARGIN, require_claim
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study import results, tables
+from epi2expr_jax.training.splits import Fold
 
 
 def evaluate(
@@ -30,6 +37,7 @@ def evaluate(
     margin: float = MARGIN,
     claim: str | None = None,
     show: Callable[[Iterable], Iterable] = iter,
+    gene_groups: str | os.PathLike = "",
 ) -> pd.DataFrame:
     """Write predictions, scores and the ranking of a finished run into its directory, as one.
 
@@ -40,6 +48,9 @@ def evaluate(
         groups: column of the gene table to rank within; by default expressed and silent genes.
         margin, claim: of the statement on a universal mark (see `scores.universal.verdict`); they
             are kept for the report.
+        gene_groups: a table of genes that are alike (see `inputs.gene_groups.read_groups`), besides
+            the copies that are seen in the signal. If a model was trained on genes that are like
+            its test genes, all is scored without these, too.
         show: goes through the fits of the baselines, showing how far it is.
 
     Returns:
@@ -61,12 +72,20 @@ def evaluate(
     require_claim(margin, claim, dict.fromkeys(run.label for run in ensemble.runs))
     store = ensemble.open_store(store_path)
     asked = {"baselines": as_names(baselines), "groups": groups, "margin": margin, "claim": claim}
-    asked["runs"] = len(ensemble.runs)
+    asked |= {"runs": len(ensemble.runs), "gene_groups": str(gene_groups)}
+    named = read_groups(gene_groups, store.genes) if gene_groups else pd.DataFrame()
     with results.written(run_dir, "evaluate", **asked) as place:
         predictions = predict_held_out(ensemble, store)
         require_usable(scoring.score_table(predictions))  # before minutes of baselines
         made = predict_baselines(ensemble, store, baselines, show) if baselines else pd.DataFrame()
-        found = score(ensemble.card["model"], predictions, made, store.genes, groups)
+        new = new_cells((run.cell for run in ensemble.runs), store.manifest.cells)
+        if made.empty and new >= set(predictions["cell"]):
+            made = mean_of_training_cells(ensemble, store, predictions)
+        alike = alike_genes(store, ensemble.folds.values(), named)
+        leaked = leaked_genes(ensemble.folds.values(), store.genes, alike)
+        found = score(ensemble.card["model"], predictions, made, store.genes, groups, leaked)
+        if len(alike):
+            found[tables.COPIES] = alike
         found[tables.QUALITY] = quality(store, found[tables.SCORES])
         found[tables.PREDICTIONS] = predictions
         if len(made):
@@ -83,6 +102,7 @@ def score(
     made: pd.DataFrame,
     genes: pd.DataFrame,
     groups: str | None = None,
+    leaked: Mapping[str, Collection[str]] | None = None,
 ) -> dict[tables.Table, pd.DataFrame]:
     """Every table that follows from predictions, which `experiments.verify` makes again.
 
@@ -90,6 +110,7 @@ def score(
         model: its name.
         made: predictions of baselines; may be empty.
         genes, groups: the gene table, and its column to rank within.
+        leaked: by fold, the test genes that are like a gene trained on.
     """
     scores = scoring.score_table(predictions)
     found = {tables.SCORES: scores, tables.RANKING: ranking.rank_assays(scores)}
@@ -103,7 +124,64 @@ def score(
     if ranking.cells_in_common(scores) >= ranking.MIN_CELLS:
         ranked = ranking.rank_assays(scores, target="a new cell")
         found[tables.NEW_CELL] = ranked[ranked["cell"] == scoring.ALL]
-    # The model, the mean of its seeds, the baselines.
+    models = _models(model, scores, predictions, made)
+    if len(models) > 1:
+        found[tables.BASELINES] = compare_models(models)
+    kept = _kept(predictions, leaked or {})
+    if not kept.all() and usable(part := scoring.score_table(predictions[kept])).any():
+        found[tables.WITHOUT] = ranking.rank_assays(part)
+        if len(models) > 1:
+            made = made[_kept(made, leaked or {})] if len(made) else made
+            models = _models(model, part, predictions[kept], made)
+            found[tables.BASELINES_WITHOUT] = compare_models(models)
+    return found
+
+
+def alike_genes(store: WindowStore, folds: Iterable[Fold], named: pd.DataFrame) -> pd.DataFrame:
+    """Genes that a model may know from others.
+
+    Args:
+        named: columns gene and group, besides what is seen in the signal; may be empty.
+
+    Returns:
+        Columns `gene_groups.COLUMNS` (nearest is empty, r NaN for the named ones) and `leaked`: of
+        how many folds it is a test gene that is like a training or validation gene.
+    """
+    seen = signal_copies(store)
+    if len(named):
+        chrom = named["gene"].map(store.genes.set_index("gene_id")["chrom"])
+        named = named.assign(chrom=chrom, nearest="", r=np.nan)
+        seen = pd.concat([seen, named], ignore_index=True) if len(seen) else named
+    times = np.zeros(len(seen), int)
+    for genes in leaked_genes(folds, store.genes, seen).values():
+        times += seen["gene"].isin(genes).to_numpy()
+    return seen.assign(leaked=times)
+
+
+def leaked_genes(
+    folds: Iterable[Fold], genes: pd.DataFrame, alike: pd.DataFrame
+) -> dict[str, set[str]]:
+    """By fold, the test genes that are like a gene it trains on or validates by.
+
+    Args:
+        genes: the gene table of the store.
+        alike: columns gene and group; may be empty.
+    """
+    return {} if alike.empty else {fold.name: fold.leaked(genes, alike) for fold in folds}
+
+
+def _kept(predictions: pd.DataFrame, leaked: Mapping[str, Collection[str]]) -> np.ndarray:
+    """Which predictions are of genes unlike all that were trained on."""
+    kept = np.ones(len(predictions), bool)
+    for fold, genes in leaked.items():
+        kept &= ~((predictions["fold"] == fold) & predictions["gene_id"].isin(genes)).to_numpy()
+    return kept
+
+
+def _models(
+    model: str, scores: pd.DataFrame, predictions: pd.DataFrame, made: pd.DataFrame
+) -> dict[str, pd.DataFrame]:
+    """Scores of the model, of the mean of its seeds, and of the baselines."""
     models = {model: scores}
     if scores["seed"].nunique() > 1:
         name = f"{model}, mean of {scores['seed'].nunique()} seeds"
@@ -111,9 +189,7 @@ def score(
     if len(made):
         for name, part in made.groupby("model", sort=False):
             models[str(name)] = scoring.score_table(part)
-    if len(models) > 1:
-        found[tables.BASELINES] = compare_models(models)
-    return found
+    return models
 
 
 def quality(store: WindowStore, scores: pd.DataFrame) -> pd.DataFrame:

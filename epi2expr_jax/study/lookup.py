@@ -12,6 +12,7 @@ import pandas as pd
 from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.dataset import Dataset, load_dataset
+from epi2expr_jax.inputs.gene_groups import read_groups
 from epi2expr_jax.inputs.masking import CHANNELS
 from epi2expr_jax.inputs.pools import PooledDataset, parse_cells
 from epi2expr_jax.inputs.track_cache import TrackCache
@@ -30,7 +31,7 @@ from epi2expr_jax.training.runs import (
     plan_batches,
     plan_runs,
 )
-from epi2expr_jax.training.splits import Fold, make_folds, select_folds
+from epi2expr_jax.training.splits import Fold, make_folds, select_folds, without_groups
 from epi2expr_jax.training.targets import LABEL, TargetScale
 
 
@@ -90,6 +91,27 @@ def hold_out(folds: Sequence[Fold], store: WindowStore, names: Sequence[str]) ->
     return folds
 
 
+def folds_of(
+    store: WindowStore,
+    scheme: str,
+    blind: Iterable[str],
+    seed: int,
+    test_genes: Sequence[str],
+    groups: pd.DataFrame,
+) -> list[Fold]:
+    """All folds of a scheme over the genes of a store.
+
+    Args:
+        blind: as in `make_folds`; empty: those of the store.
+        test_genes: names of genes that are held out.
+        groups: columns gene and group, see `without_groups`; may be empty.
+    """
+    counts = collections.Counter(store.genes.chrom)
+    blind = list(blind) or store.manifest.blind
+    folds = hold_out(make_folds(scheme, counts, blind=blind, seed=seed), store, test_genes)
+    return without_groups(folds, store.genes, groups) if len(groups) else folds
+
+
 def fitting_flags(store: WindowStore, model: str) -> str:
     """Flags of the model of one window nearest to a published one that a store serves.
 
@@ -117,6 +139,7 @@ class Study:
         runs: all runs, those of one cell and assay together.
         pools: the cells of each name that a run's `cell` may have; most often one.
         folds: those asked for.
+        gene_groups: genes and their groups, if the request names a table of them.
         left_out: what the store has no tracks for, in words; empty if it has them all.
 
     Cells may lack assays. Where all cells and a kind of set (`each`, `pairs`, …) are asked for,
@@ -136,7 +159,13 @@ class Study:
                 found, remedy = "a store of labels alone", "train with --task=classification"
             raise InputError(str(self.store.path), found, "expression, to train on", remedy)
         self.pools = parse_cells(request.cells, manifest.cells)
-        self._every_fold = self._scheme()
+        self.gene_groups = pd.DataFrame()
+        if request.gene_groups:
+            self.gene_groups = read_groups(request.gene_groups, self.store.genes)
+        self._every_fold = folds_of(
+            self.store, request.cv, request.blind, request.split_seed, request.test_genes,
+            self.gene_groups,
+        )  # fmt: skip
         self.folds: list[Fold] = select_folds(self._every_fold, request.folds)
         self.left_out = ""
         self.runs = [
@@ -145,13 +174,6 @@ class Study:
             for fold in self.folds
             for seed in range(request.seeds)
         ]
-
-    def _scheme(self) -> list[Fold]:
-        """All folds of the request's scheme, those not asked for included."""
-        request, counts = self.request, collections.Counter(self.store.genes.chrom)
-        blind = request.blind or self.store.manifest.blind
-        folds = make_folds(request.cv, counts, blind=blind, seed=request.split_seed)
-        return hold_out(folds, self.store, request.test_genes)
 
     def _pairs(self) -> list[tuple[str, tuple[str, ...]]]:
         """Cells with the assay sets to train on there.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from epi2expr_jax.errors import InputError, collect, nearest
+from epi2expr_jax.files import sha256
 from epi2expr_jax.inputs.dataset import InputConfig
 from epi2expr_jax.models import ChromoformerConfig, model_named
 from epi2expr_jax.names import as_names
@@ -71,6 +72,8 @@ class TrainRequest:
             (their neighbours are trained on). experiments.predict predicts them;
             experiments.evaluate scores chromosomes that are held out.
         split_seed: seed of the draws of monte_carlo_5.
+        gene_groups: CSV of columns gene and group, such as paralogs or families: genes that share a
+            group with a test gene of a fold are left out of its training and validation.
         target: log2: log2(expression + 1); minmax: expression scaled to 0-1; label, in Python,
             with classification alone.
         seeds: how many seeds a run is repeated with.
@@ -94,6 +97,7 @@ class TrainRequest:
     blind: str | Sequence[str] = dataclasses.field(default_factory=list)
     test_genes: str | Sequence[str] = dataclasses.field(default_factory=list)
     split_seed: int = 0
+    gene_groups: str = ""
     target: str = "log2"
     seeds: int = 1
     train_share: float = 1.0
@@ -129,4 +133,8 @@ class TrainRequest:
         fields = {**dataclasses.asdict(self), "store": name}
         if not self.test_genes:
             del fields["test_genes"]  # requests from before it compare as the same
+        if self.gene_groups:
+            fields["gene_groups"] = sha256(self.gene_groups)
+        else:
+            del fields["gene_groups"]
         return json.loads(json.dumps(fields))

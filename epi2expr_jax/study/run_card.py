@@ -197,6 +197,11 @@ def finish(study: Study, run_dir: pathlib.Path, card: dict[str, Any], seconds: f
         "status": "complete",
         "splits_sha256": checkpoint.files_sha256(run_dir / "splits.json"),
         "history_sha256": checkpoint.files_sha256(run_dir / "history.parquet"),
+        **(
+            {"gene_groups_sha256": checkpoint.files_sha256(run_dir / "gene_groups.csv")}
+            if len(study.gene_groups)
+            else {}
+        ),
         "populations": populations,
         "seconds": card["seconds"] + seconds,
     }

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from epi2expr_jax.genome import listing
-from epi2expr_jax.predict.baselines import BASELINES
-from epi2expr_jax.predict.held_out import tested_cells
+from epi2expr_jax.predict.baselines import BASELINES, MEAN_OF_CELLS
+from epi2expr_jax.predict.held_out import new_cells, tested_cells
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.scores.agreement import agreement
@@ -42,7 +42,9 @@ class Statements:
         universal, agreement: whether one mark is best in all cells; whether cells agree.
         calls: how many comparisons are called.
         new_cell: what holds in a new cell.
+        copies: which genes models may know from others, and what is left without them.
         simpler: whether something simpler predicts better.
+        beyond_mean: whether a model of a new cell tells more than the mean of its training cells.
         notes: what else to know.
     """
 
@@ -53,7 +55,9 @@ class Statements:
     agreement: str
     calls: str
     new_cell: str
+    copies: str
     simpler: str
+    beyond_mean: str
     notes: tuple[str, ...]
 
     def __iter__(self) -> Iterator[str]:
@@ -73,16 +77,13 @@ def of_run(run_dir: pathlib.Path) -> Statements:
         tables.SCORES.read(run_dir),
         called=tables.CALLS.read(run_dir),
         compared=tables.BASELINES.read(run_dir),
+        copies=tables.COPIES.read(run_dir),
+        without=tables.WITHOUT.read(run_dir),
         train_share=card.get("request", {}).get("train_share", 1.0),
         margin=asked.get("margin", MARGIN),
         claim=asked.get("claim"),
         diverged=_diverged(card, tested),
-        new={
-            label
-            for name, cells in tested.items()
-            for cell, label in cells.items()
-            if cell not in name.split("+") and cell != name
-        },
+        new=new_cells((run["cell"] for run in _runs(card)), card["store"]["cells"]),
         chromosomes=sum(len(getattr(fold, part)) for part in PARTS),
     )
 
@@ -106,6 +107,8 @@ def statements(
     *,
     called: pd.DataFrame = NO_TABLE,
     compared: pd.DataFrame = NO_TABLE,
+    copies: pd.DataFrame = NO_TABLE,
+    without: pd.DataFrame = NO_TABLE,
     train_share: float = 1.0,
     margin: float = MARGIN,
     claim: str | None = None,
@@ -119,6 +122,8 @@ def statements(
         scores: from `scores.table.score_table`.
         called: from `comparison.calls`.
         compared: from `comparison.compare_models`, the run's own model first.
+        copies: from `inputs.gene_groups`: genes that are alike.
+        without: from `ranking.rank_assays`, of the test genes that are like none trained on.
         train_share: of its training genes that each run was given.
         margin, claim, diverged: see `universal.verdict`.
         new: cells whose models were trained on other cells alone.
@@ -135,7 +140,9 @@ def statements(
         agreement=str(agreement(scores)),
         calls=_calls(called),
         new_cell=_new_cell(scores, rows),
+        copies=_copies(rows, copies, without),
         simpler=simpler_model(compared, BASELINES, train_share) if len(compared) else "",
+        beyond_mean=_beyond_mean(compared),
         notes=tuple(ranking.caveats(scores, ranked, new)),
     )
 
@@ -282,3 +289,53 @@ def _new_cell(scores: pd.DataFrame, over_all: pd.DataFrame) -> str:
         f"{number(first['low'])} to {number(first['high'])}; there the best may be "
         f"{listing(open_to, 12)}."
     )
+
+
+def _copies(rows: pd.DataFrame, copies: pd.DataFrame, without: pd.DataFrame) -> str:
+    """Which genes are alike, and what the scores are without those that a model so knew."""
+    if copies.empty:
+        return ""
+    names = copies.groupby("group", sort=False)["gene"].agg(" = ".join)
+    said = (
+        f"{count(len(copies), 'gene')} in {count(len(names), 'group')} may be known from others on "
+        f"another chromosome, as copies or relatives ({listing(names)}; copies.csv)."
+    )
+    lost = int((copies["leaked"] > 0).sum())
+    if not lost:
+        return f"{said} No model was tested on a gene that is like one it was trained on."
+    if without.empty:
+        return f"{said} Without the {count(lost, 'test gene')} like one trained on, none is left."
+    both = rows.merge(without, on=["cell", "assay"], suffixes=("", "_without"))
+    said += f" Without the {count(lost, 'test gene')} like one trained on, "
+    gone = both[(both["low"] > 0) & ~(both["low_without"] > 0)]["assay"]
+    first = both.iloc[0]
+    said += (
+        f"r of {first['assay']} is {number(first['pearson_without'])} "
+        f"({number(first['low_without'])} to {number(first['high_without'])}) instead of "
+        f"{number(first['pearson'])}"
+    )
+    least = both.iloc[(both["pearson"] - both["pearson_without"]).argmax()]
+    if least["assay"] != first["assay"]:
+        said += (
+            f", that of {least['assay']} {number(least['pearson_without'])} "
+            f"({number(least['low_without'])} to {number(least['high_without'])}) instead of "
+            f"{number(least['pearson'])}"
+        )
+    if len(gone):
+        said += f"; no longer above 0: {listing(gone, 12)}"
+    return f"{said} (ranking_without_copies.csv)."
+
+
+def _beyond_mean(compared: pd.DataFrame) -> str:
+    """Whether models tell more of a new cell than what genes express in the training cells."""
+    rows = compared[compared["model"] == MEAN_OF_CELLS] if len(compared) else compared
+    if rows.empty:
+        return ""
+    own, mean = compared["model"].iloc[0], f"the {MEAN_OF_CELLS}, which needs no epigenome"
+    better, worse = (
+        listing(rows["assay"][which], 12) for which in (rows["lead_low"] > 0, rows["lead_high"] < 0)
+    )
+    said = [f"{mean}, predicts better than {own} for {better}"] if better else []
+    said += [f"{own} predicts better than {mean}, for {worse}"] if worse else []
+    either = "; ".join(said) or f"{own} and {mean}, cannot be told apart"
+    return f"In cells new to the models: {either}."

@@ -154,6 +154,7 @@ _SCORES = [*scoring.METRICS, "n", "constant", "constant_observed"]
 
 CARD = Table("run_card.json", "train", "training")
 SPLITS = Table("splits.json", "train", "splits")
+GENE_GROUPS = _of("gene_groups.csv", "train", "splits", "gene group", "")
 HISTORY = _of("history.parquet", "train", "history", "run_id epoch", "train_loss validation_loss")
 PREDICTIONS = _of("predictions.parquet", "evaluate", "predictions", _GENE, scoring.VALUES)
 SCORES = _of("metrics.parquet", "evaluate", "scores", " ".join([*scoring.RUN, "chrom"]), _SCORES)
@@ -163,6 +164,9 @@ GROUPS = _of("groups.csv", "evaluate", "scores", "group cell assay", ranking.COL
 CALLS = _of("calls.csv", "evaluate", "scores", "cell assay other", "lead p q called")
 OF_BASELINES = _of("baselines.parquet", "evaluate", "scores", f"{_GENE} model", scoring.VALUES)
 BASELINES = _of("baselines.csv", "evaluate", "scores", "assay model", comparison.COLUMNS)
+COPIES = _of("copies.csv", "evaluate", "copies", "gene group chrom nearest", "r leaked")
+WITHOUT = dataclasses.replace(RANKING, path="ranking_without_copies.csv")
+BASELINES_WITHOUT = dataclasses.replace(BASELINES, path="baselines_without_copies.csv")
 QUALITY = _of("quality.csv", "evaluate", "quality", "cell assay", "pearson depth signal_to_noise")
 SUBSETS = _of(
     "subsets.csv", "combinations", "combinations", "cell subset", f"size pearson {_INTERVALS}"
@@ -191,8 +195,9 @@ MEAN_EFFECTS = _of(
 SWEEP = _of("sweep.csv", "sweep", "", "assay", ["window_bp", *comparison.COLUMNS])  # of no run
 
 TABLES = (
-    CARD, SPLITS, HISTORY,
-    PREDICTIONS, SCORES, RANKING, NEW_CELL, GROUPS, CALLS, OF_BASELINES, BASELINES, QUALITY,
+    CARD, SPLITS, GENE_GROUPS, HISTORY,
+    PREDICTIONS, SCORES, RANKING, NEW_CELL, GROUPS, CALLS, OF_BASELINES, BASELINES, COPIES, WITHOUT,
+    BASELINES_WITHOUT, QUALITY,
     SUBSETS, SHAPLEY, AGREEMENT_SUBSETS, AGREEMENT, ACROSS, EFFECTS, MEAN_EFFECTS,
 )  # fmt: skip
 NEEDED = (SPLITS, HISTORY, PREDICTIONS, SCORES, RANKING)  # to report anything at all

@@ -15,7 +15,7 @@ import numpy as np
 
 from epi2expr_jax.ending import saving
 from epi2expr_jax.errors import InputError, OutOfMemory, Problem
-from epi2expr_jax.files import only_writer
+from epi2expr_jax.files import only_writer, write_csv
 from epi2expr_jax.study import run_card
 from epi2expr_jax.study.lookup import Group, Share, Study
 from epi2expr_jax.study.request import TrainRequest
@@ -121,6 +121,8 @@ def train(
         run_card.begin(run_dir, card)
         genes, seed = study.store.genes, request.split_seed
         write_splits(run_dir / "splits.json", request.cv, seed, study.folds, genes)
+        if len(study.gene_groups):
+            write_csv(run_dir / "gene_groups.csv", study.gene_groups)
         for training in trainings:
             training.run()
         missing = run_card.finish(study, run_dir, card, time.time() - started)

@@ -27,6 +27,7 @@ from epi2expr_jax.training.one_run import (
     FINISHED,
     RUNNING,
     STATUS_NAMES,
+    STOPPED,
     EpochRecord,
     RunState,
     Trainer,
@@ -153,6 +154,8 @@ class Log:
     @property
     def status_name(self) -> str:
         """How the run stands, in words."""
+        if self.status == STOPPED and self.validation_loss[0] == self.best:
+            return "never improved"
         return STATUS_NAMES[self.status]
 
 

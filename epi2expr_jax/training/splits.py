@@ -57,6 +57,19 @@ class Fold:
         """Which genes are held out by name."""
         return genes.gene_id.isin(self.held_out).to_numpy()
 
+    def leaked(self, genes: pd.DataFrame, groups: pd.DataFrame) -> set[str]:
+        """Test genes that share a group with a gene that is trained on or validates.
+
+        Args:
+            genes: the gene table of the store.
+            groups: columns gene and group.
+        """
+        masks = self.masks(genes)
+        seen = genes["gene_id"][masks["train"] | masks["validation"]]
+        known = groups["group"][groups["gene"].isin(seen)]
+        tested = groups["gene"].isin(genes["gene_id"][masks["test"]])
+        return set(groups["gene"][tested & groups["group"].isin(known)])
+
 
 def make_folds(
     scheme: str, gene_counts: Mapping[str, int], *, blind: Iterable[str] = (), seed: int = 0
@@ -99,6 +112,33 @@ def make_folds(
                     "or add genes",
                 )
     return folds
+
+
+def without_groups(folds: Iterable[Fold], genes: pd.DataFrame, groups: pd.DataFrame) -> list[Fold]:
+    """The same folds; training and validation genes that share a group with a test gene of the fold
+    are held out. Test chromosomes stay whole.
+
+    Args:
+        genes: the gene table of the store.
+        groups: columns gene and group.
+
+    Raises:
+        InputError: naming every fold and part that would be empty.
+    """
+    made = []
+    with collect() as problems:
+        for fold in folds:
+            tested = genes["gene_id"][fold.masks(genes)["test"]]
+            known = groups["group"][groups["gene"].isin(tested)]
+            alike = set(groups["gene"][groups["group"].isin(known)]) - set(tested)
+            more = tuple(gene for gene in genes["gene_id"] if gene in alike - set(fold.held_out))
+            made.append(dataclasses.replace(fold, held_out=(*fold.held_out, *more)))
+            for part, mask in made[-1].masks(genes).items():
+                if not mask.any():
+                    found = f"no gene for its {part} part: all share a group with a test gene"
+                    expected, remedy = "smaller groups", "group only genes that are much alike"
+                    problems.add(f"fold {fold.name}", found, expected, remedy)
+    return made
 
 
 def _fold(name: str, train: Iterable[str], validation: Iterable[str], test: Iterable[str]) -> Fold:

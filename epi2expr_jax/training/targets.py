@@ -22,7 +22,8 @@ class TargetScale:
     `minmax` is expression scaled to 0-1 within the cell; `log2` is log2(expression + 1). The loss
     is taken on the standardised target, so that thresholds mean the same for every cell and target.
     `label` is whether a gene is expressed: 0 or 1, as given with the store, or expression at or
-    above the median of the cell's genes (`low`); the model's output are log odds.
+    above the median of the cell's genes (`low`), above it where half of them have none; the
+    model's output are log odds.
     """
 
     kind: str
@@ -49,7 +50,9 @@ class TargetScale:
                 "check the expression table, or leave this cell out",
             )
         if kind == LABEL:
-            return cls(kind, float(np.median(values)), float(values.max()), 0.0, 1.0)
+            median = np.median(values)
+            low = median if median > values.min() else values[values > median].min()
+            return cls(kind, float(low), float(values.max()), 0.0, 1.0)
         scale = cls(kind, float(values.min()), float(values.max()), 0.0, 1.0)
         raw = scale.to_raw(values)
         return dataclasses.replace(scale, mean=float(raw.mean()), deviation=float(raw.std()))

@@ -32,8 +32,8 @@ _DEFINE = {bool: flags.DEFINE_boolean, int: flags.DEFINE_integer, float: flags.D
 
 
 # Fields of `TrainRequest` that are flags of the same name.
-_SAME = ("store", "model", "cells", "assays", "folds", "cv", "blind", "split_seed", "target",
-         "seeds", "train_share")  # fmt: skip
+_SAME = ("store", "model", "cells", "assays", "folds", "cv", "blind", "split_seed", "gene_groups",
+         "target", "seeds", "train_share")  # fmt: skip
 # Fields of `TrainConfig` whose default depends on the model and the schedule, and lower bounds.
 _PUBLISHED = {"epochs": 1, "batch_size": 1, "learning_rate": None, "weight_decay": None}
 

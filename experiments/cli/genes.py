@@ -10,6 +10,7 @@ from data_prep.formats.text import read_text
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.predict.ensemble import Ensemble
 from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.training.targets import LABEL, TargetScale
 
 
 def define_genes() -> None:
@@ -33,7 +34,8 @@ def genes_of(text: str, ensemble: Ensemble, store: WindowStore) -> list[str] | N
         labels = store.read_labels(cells)
         if labels is None:
             rpkm = store.read_expression(cells)
-            labels = rpkm >= np.median(rpkm, axis=1, keepdims=True)
+            pairs = zip(cells, rpkm, strict=True)
+            labels = np.stack([TargetScale.fit(LABEL, y, c).to_raw(y) > 0 for c, y in pairs])
         chosen = (labels if text == "expressed" else ~labels).any(axis=0)
         tested = ensemble.wanted(store, np.arange(len(store.genes)), False).any(axis=0)
         return store.genes.gene_id.to_numpy()[np.asarray(chosen & tested)].tolist()

@@ -41,20 +41,25 @@ class MadeUpRun:
     target: str = "log2"
     epochs: int = 14
     quarantined: tuple = ()  # (cell, assay) pairs
+    asked: tuple = ("all",)  # of --cells
+    copied: int = 0  # genes that have a copy on another chromosome, which models know from it
+    gene_groups: str = ""
 
     def write(self, folder: pathlib.Path) -> pd.DataFrame:
         """Train and evaluate; the ranking. Nothing is learned, and nothing predicted."""
         store = self._store(folder.with_name(f"{folder.name}.zarr"))
         request = TrainRequest(
             store=str(store.path), model="promoter_cnn", model_options={"width": 0.02},
-            assays=list(self.assays), cv=self.cv, folds=list(self.folds), target=self.target,
-            train_config=TrainConfig(epochs=self.epochs),
+            cells=list(self.asked), assays=list(self.assays), cv=self.cv, folds=list(self.folds),
+            target=self.target, train_config=TrainConfig(epochs=self.epochs),
+            gene_groups=self.gene_groups,
         )  # fmt: skip
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(_Training, "run", lambda own: self._train(own))
             patch.setattr(
-                Ensemble, "predict", lambda own, store, genes, **_: self._predict(own, store, genes)
-            )
+                Ensemble, "predict",
+                lambda own, store, genes, cell=None, **_: self._predict(own, store, genes, cell),
+            )  # fmt: skip
             card = train(request, folder, command=COMMAND)
             checkpoint.write_card(folder, card | {"seconds": 3730.0})
             return evaluate(folder)
@@ -86,11 +91,19 @@ class MadeUpRun:
             left_out={"not on the chosen chromosomes": 868, "no expression": 12},
         )  # fmt: skip
         level = np.minimum(random.gamma(1.2, 2, (len(self.cells), len(chrom))), 13)
+        own, copies = self._copies(len(chrom))
+        level[:, copies] = level[:, own]
         store = WindowStore.create(path, manifest, genes, 2**level - 1)
         signal = random.random((len(chrom), 60), np.float32)
+        signal[copies] = signal[own]
         for cell, assay in tracks:
             store.write_slab(cell, assay, signal, np.ones(len(chrom)), [])
         return store
+
+    def _copies(self, genes: int) -> tuple[np.ndarray, np.ndarray]:
+        """Genes, and their copies: half of all genes away, which is another chromosome."""
+        own = np.arange(self.copied) * (genes // 2 // max(1, self.copied))
+        return own, own + genes // 2
 
     def _train(self, training) -> None:
         """Stands for a population's training: it leaves logs, and weights of zeros."""
@@ -124,7 +137,7 @@ class MadeUpRun:
             QUARANTINED if failed else status, 3 if failed else -1,
         )  # fmt: skip
 
-    def _predict(self, ensemble, store, genes) -> xr.DataArray:
+    def _predict(self, ensemble, store, genes, cell) -> xr.DataArray:
         """Stands for `Ensemble.predict`, on the target's own scale."""
         random = np.random.default_rng(1)
         rows = store.genes.gene_id.isin(genes).to_numpy()
@@ -132,9 +145,15 @@ class MadeUpRun:
         found = []
         for run, scale in zip(ensemble.runs, scales, strict=True):
             skill = self.assays[run.label]
-            level = np.log2(store.read_expression([run.cell])[0, rows] + 1)
+            level = np.log2(store.read_expression([cell or run.cell])[0, rows] + 1)
             noise = random.normal(0, level.std(), len(level))
             predicted = skill * (skill * (level - 2) + np.sqrt(1 - skill**2) * noise)
             predicted = 2 + (predicted if skill else 0.1 * noise)
+            seen = ensemble.folds[run.fold].masks(store.genes)["train"]
+            for one, other in zip(*self._copies(len(rows)), strict=True):
+                for gene, copy in ((one, other), (other, one)):
+                    if seen[copy] and rows[gene]:
+                        at = rows[:gene].sum()
+                        predicted[at] = level[at]
             found.append(scale.to_raw(2**predicted - 1))
         return xr.DataArray(np.array(found), dims=["run", "gene"])

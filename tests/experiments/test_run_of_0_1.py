@@ -48,6 +48,7 @@ def test_the_run_predicts_what_it_predicted(run):
 def test_the_run_is_verified_and_evaluated_as_before(run):
     claims = {claim.name: claim for claim in verify(run)}
     assert claims.pop("results").holds is None, "it left no records of results"
+    assert claims.pop("copies").holds is None, "it looked for none"
     assert all(claim.holds for claim in claims.values()), claims
     ranking = pd.read_csv(run / "ranking.csv")
     evaluate(run)

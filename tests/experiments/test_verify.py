@@ -41,7 +41,7 @@ def test_an_honest_run_holds(run_dir):
     claims = verify(run_dir)
     assert [claim.name for claim in claims] == [
         "splits", "training", "history", "store", "weights", "results", "predictions", "scores",
-        "quality",
+        "copies", "quality",
     ]  # fmt: skip
     assert all(claim.holds for claim in claims)
     written = json.loads((run_dir / "verify.json").read_text())

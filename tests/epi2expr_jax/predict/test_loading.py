@@ -32,7 +32,7 @@ def save(ensemble, small_store, tmp_path):
         run_dir = tmp_path / "run"
         run_dir.mkdir()
         folds = list(ensemble.folds.values())
-        write_splits(run_dir / "splits.json", "chromosomes_3", 0, folds, small_store.genes.chrom)
+        write_splits(run_dir / "splits.json", "chromosomes_3", 0, folds, small_store.genes)
         populations = []
         for number, rows in enumerate(parts):
             weights = jax.tree.map(lambda leaf, rows=rows: leaf[list(rows)], member.weights)
@@ -87,6 +87,11 @@ def test_quarantined_runs_are_left_out(save, ensemble, small_store):
     assert found.runs == [ensemble.runs[i] for i in (0, 2, 4)]
     expected = ensemble.select(lambda run: run.seed == 0)
     np.testing.assert_array_equal(found.predict(small_store), expected.predict(small_store))
+
+
+def test_a_run_of_which_nothing_is_left_is_refused(save):
+    with pytest.raises(InputError, match=r"2 runs, all quarantined.*--learning_rate"):
+        load(save([0, 1], quarantined=(0, 1)))
 
 
 def test_weights_that_came_from_elsewhere_read_depth(save, small_store):

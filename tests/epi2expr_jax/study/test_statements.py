@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from epi2expr_jax.predict.baselines import MEAN_OF_CELLS
 from epi2expr_jax.scores.comparison import COLUMNS, calls
 from epi2expr_jax.study.statements import statements
 from tests.epi2expr_jax.scores.simulated import failed, scores, world
@@ -28,6 +29,17 @@ def simpler(*rows):
     """A comparison of models: name, assay, lead and its limits."""
     table = pd.DataFrame(rows, columns=["model", "assay", "lead", "lead_low", "lead_high"])
     return table.reindex(columns=COLUMNS).assign(pearson=0.5)
+
+
+def alike(leaked):
+    """Two genes that are alike, tested where the other is trained on in so many folds."""
+    return pd.DataFrame({"gene": ["G1", "G2"], "group": "copies 1", "leaked": leaked})
+
+
+def simple_rank(r, low):
+    """What is left of A without them."""
+    row = ("all", "A", r, low, 2 * r - low, 1000)
+    return pd.DataFrame([row], columns=["cell", "assay", "pearson", "low", "high", "n_genes"])
 
 
 OWN = ("cnn", "A", 0.0, 0.0, 0.0)
@@ -117,8 +129,9 @@ WORLDS = {
         [UNSURE, "not scored in E3", "E3 is not ranked"], [SHOWN]),
     "most genes on one chromosome": (
         (lambda t: t.assign(n=t.n.where(t.chrom != "chr1", 9000)))(scores(TWO)), {},
-        ["worth 1.5 of equal size", "There is no interval"], [BEST]),
-    "one seed": (scores(TWO), {}, ["One seed: training noise is not in the interval"],
+        ["no interval: most genes lie on few of 20 chromosomes", NO_INTERVAL, UNSURE],
+        [BEST, RIVALS]),
+    "one seed": (scores(TWO), {}, ["One seed", "training noise is not in the interval"],
         ["trainings"]),
     "three seeds": (scores(TWO, seeds=3, training=0.02), {},
         ["the mean of 3 trainings", "standard deviation between seeds"], ["One seed"]),
@@ -131,6 +144,20 @@ WORLDS = {
         ["A simpler model predicts better than cnn: ridge for A (by 0.050"], ["No simple"]),
     "no simpler model": (scores(TWO), {"compared": simpler(OWN, ("ridge", "A", 0.05, -0.02, 0.1))},
         ["No simple model is shown to predict better than cnn"], ["A simpler model"]),
+    "new cells: the mean of others is better": (
+        scores(TWO), {"compared": simpler(OWN, (MEAN_OF_CELLS, "A", 0.05, 0.02, 0.08))},
+        ["In cells new to the models: the mean of the training cells, which needs no epigenome, "
+         "predicts better than cnn for A."], ["simple", "cnn predicts"]),
+    "new cells: nobody is better": (
+        scores(TWO), {"compared": simpler(OWN, (MEAN_OF_CELLS, "A", 0.05, -0.02, 0.08))},
+        ["cannot be told apart."], ["simple", "predicts better than cnn"]),
+    "copies, and none tested": (scores(TWO), {"copies": alike(0)},
+        ["2 genes in 1 group", "G1 = G2", "No model was tested on a gene"], ["Without the"]),
+    "copies that made a mark": (
+        scores(TWO), {"copies": alike(1), "without": simple_rank(0.02, -0.03)},
+        ["Without the 2 test genes", "r of A is 0.020 (−0.030 to", "no longer above 0: A"], []),
+    "copies, and nothing else": (scores(TWO), {"copies": alike(1)},
+        ["none is left"], ["No model was tested"]),
     "the mean of seeds is not simpler": (
         scores(TWO), {"compared": simpler(OWN, ("cnn, mean of 3 seeds", "A", 0.05, 0.02, 0.08))},
         [], ["simple"]),

@@ -198,6 +198,12 @@ def test_early_stopping_ends_runs_one_by_one(study, early_trainer):
         assert np.argmin(log.validation_loss) == log.epochs - 3
 
 
+def test_a_run_whose_first_epoch_was_its_best_never_improved():
+    for losses, name in (([0.5, 0.6, 0.7], "never improved"), ([0.5, 0.4, 0.7], "stopped early")):
+        assert Log(losses, losses, [0.1] * 3, STOPPED).status_name == name
+    assert Log([0.5], [0.5], [0.1], FINISHED).status_name == "finished"
+
+
 def test_runs_that_end_leave_and_waiting_ones_take_their_lanes(study, early_trainer):
     """Two chunks of two lanes for ten runs: always full while runs wait, and the same results."""
     runs = study[2][:10]

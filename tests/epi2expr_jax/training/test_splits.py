@@ -11,6 +11,7 @@ from epi2expr_jax.training.splits import (
     make_folds,
     read_splits,
     select_folds,
+    without_groups,
     write_splits,
 )
 
@@ -137,6 +138,29 @@ def test_genes_held_out_by_name_are_neither_trained_on_nor_validate():
     assert masks["validation"].tolist() == [False, False, True, False, False, True]
     assert masks["test"].tolist() == [False, False, False, True, True, False]
     assert fold.named(genes).tolist() == [True, False, False, False, True, False]
+
+
+SIX = pd.DataFrame({"gene_id": list("abcdef"), "chrom": ["1", "1", "2", "2", "3", "3"]})
+FOLD = Fold("f", train=("1",), validation=("2",), test=("3",))
+
+
+def test_genes_that_are_like_a_test_gene_are_left_out():
+    rows = [("a", "x"), ("e", "x"), ("b", "y"), ("c", "y"), ("d", "z"), ("f", "z"), ("f", "x")]
+    groups = pd.DataFrame(rows, columns=["gene", "group"])
+    assert FOLD.leaked(SIX, groups) == {"e", "f"}
+    (fold,) = without_groups([FOLD], SIX, groups)
+    assert fold.held_out == ("a", "d")
+    assert not fold.leaked(SIX, groups)
+    left = {part: "".join(SIX.gene_id[mask]) for part, mask in fold.masks(SIX).items()}
+    assert left == {"train": "b", "validation": "c", "test": "ef"}
+    (both,) = without_groups([dataclasses.replace(FOLD, held_out=("d", "f"))], SIX, groups)
+    assert both.held_out == ("d", "f", "a")
+
+
+def test_groups_that_leave_a_part_empty_are_refused():
+    groups = pd.DataFrame({"gene": ["a", "b", "e"], "group": "x"})
+    with pytest.raises(InputError, match=r"fold f.*no gene for its train part"):
+        without_groups([FOLD], SIX, groups)
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,12 @@ def test_a_label_is_given_or_told_by_the_median():
     assert scale.raw_to_log2(labels).tolist() == labels.tolist()
 
 
+def test_where_most_genes_are_silent_the_others_are_labelled():
+    rpkm = np.array([0.0] * 6 + [0.5, 1, 2, 3])
+    scale = TargetScale.fit(LABEL, rpkm, "here")
+    assert scale.observed(rpkm, None).tolist() == (rpkm > 0).tolist()
+
+
 def test_only_labels_are_taken_as_given():
     rpkm = np.array([0.0, 1, 3])
     scale = TargetScale.fit("log2", rpkm, "here")

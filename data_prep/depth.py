@@ -7,12 +7,12 @@
 
 What Chromoformer reads (Lee et al. 2022), made from public alignments: depth as `bedtools
 genomecov` counts it. Reads are tagAlign or BED (gzipped or not) or BAM (pip install
-'epi2expr_jax[depth]'), in any order; of a BAM every mapped record counts, from its first base to
-its last, except deletions. A read that passes its chromosome's end is cut there, and reads on
-chromosomes that the assembly lacks are left out and counted. Each file becomes OUT/NAME.depth.bw,
-in which every base is listed, uncovered ones as 0. OUT/NAME.depth.bw.json says what it was made of,
-and its checksum: a rerun skips results that are as they were made, of the same file for the same
-assembly.
+'epi2expr_jax[depth]'), whatever their names, in any order; of a BAM every mapped record counts,
+from its first base to its last, except deletions. A read that passes its chromosome's end is cut
+there, and reads on chromosomes that the assembly lacks are left out and counted. Each file becomes
+OUT/NAME.depth.bw, in which every base is listed, uncovered ones as 0. OUT/NAME.depth.bw.json says
+what it was made of, and its checksum: a rerun skips results that are as they were made, of the same
+file for the same assembly.
 
 Memory: 0.4 GB, and some 130 bytes for each read of the chromosome with most (0.8 GB in all for 40
 million reads of a human genome).
@@ -20,11 +20,14 @@ Disk while it runs: 8 bytes a read, and the result.
 """
 
 import contextlib
+import csv
 import dataclasses
 import functools
+import io
 import pathlib
 import tempfile
 from collections.abc import Iterator, Sequence
+from typing import IO, cast
 
 import numpy as np
 import pandas as pd
@@ -34,6 +37,8 @@ from tqdm import tqdm
 
 from data_prep.formats.assembly import load_assembly
 from data_prep.formats.bigwig import BigWigWriter, create_bigwig
+from data_prep.formats.foreign import opened_as
+from data_prep.formats.text import NO_RECORDS, is_header
 from data_prep.work.conversion import conversion_from_flags, convert, define_conversion
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import opened
@@ -162,17 +167,19 @@ def _batches(path: pathlib.Path) -> Iterator[pd.DataFrame]:
     Raises:
         InputError: if the file is missing or cut short, or naming a line that is not a read.
     """
-    if path.suffix == ".bam":
-        yield from _bam_batches(path)
-        return
     seen, expected = 0, "tagAlign or BED: chrom, start and end between tabs"
     # Of positions that are none NumPy warns; pandas refuses them.
-    with opened(path, expected) as file, np.errstate(invalid="ignore"):
+    with opened_as(path, expected, "a BAM") as file, np.errstate(invalid="ignore"):
+        if cast(io.BufferedReader, file).peek(4).startswith(b"BAM\1"):
+            yield from _bam_batches(path)
+            return
         try:
+            if (top := _lines_before_reads(file)) is None:
+                return
             with pd.read_csv(
                 file, sep="\t", header=None, usecols=[0, 1, 2], names=["chrom", "start", "end"],
                 dtype={"chrom": "category", "start": np.int64, "end": np.int64}, comment="#",
-                chunksize=_READS,
+                chunksize=_READS, quoting=csv.QUOTE_NONE, skiprows=top,
             ) as parts:  # fmt: skip
                 for part in parts:
                     _require_reads(path, part)
@@ -184,6 +191,20 @@ def _batches(path: pathlib.Path) -> Iterator[pd.DataFrame]:
             found = f"no readable reads after the first {seen:,} ({error})"
             remedy = "download it again, or give another file"
             raise InputError(str(path), found, expected, remedy) from None
+
+
+def _lines_before_reads(file: IO[bytes]) -> int | None:
+    """How many lines of a browser, comments or a header are before the reads; None: no reads.
+
+    The file is left at its beginning.
+    """
+    for count, line in enumerate(file):
+        fields = line.decode(errors="replace").split("\t")
+        no_record = fields[0].startswith(NO_RECORDS) or not line.strip()
+        if not (no_record or (count == 0 and is_header(fields[1:3]))):
+            file.seek(0)
+            return count
+    return None
 
 
 def _require_reads(path: pathlib.Path, part: pd.DataFrame) -> None:

@@ -2,15 +2,20 @@
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from data_prep.formats.text import read_text
+from data_prep.formats.text import NO_RECORDS, read_text
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.genome import listing
 
+_BROWSER = NO_RECORDS[1:]
+_P_VALUE = re.compile(r"(p|q|adj)[^a-z]*val|fdr|pvalue|qvalue", re.IGNORECASE)
+_LEAST_P = 1e-300
 COLUMNS = ["bait_chrom", "bait_start", "bait_end", "chrom", "start", "end", "score"]
 MOST_RECORDS = 20  # that a message names
 
@@ -24,7 +29,8 @@ class ContactFormat:
         sniff: says whether a file is of this format, from its path and its first lines that are
             not empty.
         read: gives a row a contact, the bait first: `COLUMNS` as the file has them, unchecked, and
-            `record`, which tells the user where in the file a row is ("line 3").
+            `record`, which tells the user where in the file a row is ("line 3"). Where the user
+            names the column of the score, that is its second argument.
         first_base: the number of a chromosome's first base: 0 where intervals are half-open, 1
             where they include their end.
         min_score: a contact is kept if its score is above this, unless the user gives another.
@@ -33,7 +39,7 @@ class ContactFormat:
 
     what: str
     sniff: Callable[[pathlib.Path, list[str]], bool]
-    read: Callable[[pathlib.Path], pd.DataFrame]
+    read: Callable[..., pd.DataFrame]
     first_base: int
     min_score: float
     files: Callable[[pathlib.Path], list[pathlib.Path]] = lambda path: [path]
@@ -46,7 +52,9 @@ def split_lines(path: pathlib.Path) -> list[tuple[int, list[str]]]:
         InputError: if the file cannot be read.
     """
     lines = enumerate(read_text(path).splitlines(), start=1)
-    numbered = [(number, line) for number, line in lines if line.strip()]
+    numbered = [
+        (number, line) for number, line in lines if line.strip() and not line.startswith(_BROWSER)
+    ]
     # The last line is not a comment; names of fragments may hold blanks.
     separator = "\t" if numbered and "\t" in numbered[-1][1] else None
     return [(number, line.split(separator)) for number, line in numbered]
@@ -80,3 +88,43 @@ def pick_columns(
     }
     columns["record"] = [f"line {number}" for number, _ in rows]
     return pd.DataFrame(columns, dtype=object)
+
+
+def score_place(path: pathlib.Path, header: Sequence[str], asked: str, otherwise: int = -1) -> int:
+    """Which field holds the score.
+
+    Args:
+        path: the file, for messages.
+        header: names of the columns; empty if it has none.
+        asked: the name of the column, whatever its case, or its number from 1; or empty: the one
+            that is named score, or the only one that is named like it.
+        otherwise: where it is without a header.
+
+    Raises:
+        InputError: if there is no such column, or the header names none that is a score.
+    """
+    names = [name.strip().lower() for name in header]
+    if asked.lower() in names:
+        return names.index(asked.lower())
+    if asked.isdecimal() and int(asked) > 0:
+        return int(asked) - 1
+    if not asked and "score" in names:
+        return names.index("score")
+    if not asked and not names and otherwise >= 0:
+        return otherwise
+    raise InputError(
+        f"{path}, header",
+        f"columns {listing(header, most=40)}, without {asked or 'score'}",
+        "a column of scores",
+        "name it: --score_column=NAME (or its number, from 1); of p and q values -log10 is taken",
+        kind="unknown_score",
+    )
+
+
+def as_scores(name: str, texts: pd.Series) -> pd.Series:
+    """Scores as text, of which higher are better: of a column of p or q values -log10 of them."""
+    if not _P_VALUE.search(name):
+        return texts
+    values = pd.to_numeric(texts, errors="coerce").astype(np.float64)
+    scores = -np.log10(values.clip(lower=_LEAST_P).where(values.between(0, 1)))
+    return pd.Series([str(score) for score in scores], texts.index, dtype=object)

@@ -85,17 +85,21 @@ def read_contacts(
     chrom_sizes: dict[str, int],
     min_score: float | None,
     problems: Problems,
+    score_column: str = "",
 ) -> dict[str, ContactFile]:
     """Read the contacts of cells, and check everything that needs no genes.
 
     Args:
         source: one file for all cells, or a sheet: a `.csv` with the columns `cell`, `path`
-            (relative to the sheet) and maybe `min_score`. Cells not in `cells` are ignored.
+            (relative to the sheet) and maybe `min_score` and `score_column`. Cells not in `cells`
+            are ignored.
         cells: the cells that need contacts.
         chrom_sizes: length of each chromosome of the assembly, in bp; `1` and `chr1` match.
         min_score: the score to lie above; None: the format's own. A sheet's has precedence.
         problems: takes every problem of every file; those of its contacts by their lines. The
             files that can be read are returned, without their bad contacts.
+        score_column: name or number of the column of scores; empty: as the format has it. A
+            sheet's has precedence.
 
     Returns:
         A file for each cell that has a usable one; cells that share a file share the object.
@@ -105,13 +109,14 @@ def read_contacts(
     """
     path = pathlib.Path(source)
     if path.suffix.lower() == ".csv":
-        wanted = _read_sheet(path, cells, min_score)
+        wanted = _read_sheet(path, cells, min_score, score_column)
     else:
-        wanted = dict.fromkeys(cells, (path, min_score))
-    files: dict[tuple[pathlib.Path, float | None], ContactFile] = {}
+        wanted = dict.fromkeys(cells, (path, min_score, score_column))
+    files: dict[tuple[pathlib.Path, float | None, str], ContactFile] = {}
     for key in dict.fromkeys(wanted.values()):
         with problems.part():
-            files[key] = read_contact_file(*key, chrom_sizes, problems)
+            name, least, column = key
+            files[key] = read_contact_file(name, least, chrom_sizes, problems, column)
     usable = {key: file for key, file in files.items() if len(file.table)}
     return {cell: usable[wanted[cell]] for cell in cells if wanted[cell] in usable}
 
@@ -158,7 +163,7 @@ def _link_file(
     with_tss = contacts["bait"].isin(owners["bait"])
     owners["gene"] = pd.Index(genes["gene_id"]).get_indexer(pd.Index(owners["gene_id"]))
     owners = owners.loc[owners["gene"] >= 0, ["gene", "bait"]]
-    dropped: dict[str, int] = {}
+    dropped = dict(file.left_out)
     for why, wrong in (
         ("contacts whose bait holds no TSS", ~with_tss),
         ("contacts of genes that are not stored", ~contacts["bait"].isin(owners["bait"])),
@@ -209,7 +214,8 @@ def _link_file(
         # Other TSSs of the same genes, from another annotation, give other contacts.
         "kept_sha256": hashlib.sha256(table.to_csv(index=False).encode()).hexdigest(),
     }
-    return CellContacts(table, source, len(genes), len(file.table), dropped)
+    read = len(file.table) + sum(file.left_out.values())
+    return CellContacts(table, source, len(genes), read, dropped)
 
 
 def _owners(contacts: pd.DataFrame, tss: pd.DataFrame) -> pd.DataFrame:
@@ -222,16 +228,16 @@ def _owners(contacts: pd.DataFrame, tss: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read_sheet(
-    sheet: pathlib.Path, cells: Sequence[str], min_score: float | None
-) -> dict[str, tuple[pathlib.Path, float | None]]:
-    """The file of each cell, and the score its contacts must lie above if that is said."""
+    sheet: pathlib.Path, cells: Sequence[str], min_score: float | None, score_column: str
+) -> dict[str, tuple[pathlib.Path, float | None, str]]:
+    """The file of each cell, the score its contacts must lie above, and the column of scores."""
     lines = read_delimited(sheet)
     header = next(lines)[1]
-    if not {"cell", "path"} <= set(header) <= {"cell", "path", "min_score"}:
+    if not {"cell", "path"} <= set(header) <= {"cell", "path", "min_score", "score_column"}:
         raise InputError(
             f"{sheet}, header",
             f"columns {listing(header)}",
-            "cell, path, and maybe min_score",
+            "cell, path, and maybe min_score and score_column",
             "name the columns so; a file of contacts must not be named .csv",
         )
     wanted = {}
@@ -250,7 +256,8 @@ def _read_sheet(
             if found:
                 expected = "each cell once, its file, and a number as min_score"
                 problems.add(f"{sheet}, line {number}", found, expected, "correct the line")
-            wanted[row["cell"]] = sheet.parent / row["path"], score
+            column = row.get("score_column", "") or score_column
+            wanted[row["cell"]] = sheet.parent / row["path"], score, column
         without = [cell for cell in cells if cell not in wanted]
         if without:
             problems.add(

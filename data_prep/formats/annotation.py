@@ -17,11 +17,12 @@ from data_prep.formats.gtf import (
     gtf_extents,
     looks_like_gtf,
 )
-from data_prep.formats.text import MOST_LINES, read_delimited
+from data_prep.formats.text import MOST_LINES, position, read_delimited
 from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.genome import (
     GENE_COLUMNS,
     GENE_DETAILS,
+    bare_chromosome,
     check_gene_table,
     gene_order,
     listing,
@@ -53,7 +54,10 @@ def read_genes(
         (0-based, int64) and `strand`; and of the gene, as far as the annotation says it, `start`,
         `end` (0-based, half-open, NA if not) and `biotype` (empty if not).
         `attrs["off_assembly"]` counts the genes left out because the assembly lacks their
-        chromosome, by chromosome.
+        chromosome, by chromosome; `attrs["left_out"]` others, by reason, with some of them in
+        words: without an id or a strand, and copies. Of an id that a GTF has in several places the
+        copy on a numbered chromosome or X is kept rather than one on Y or elsewhere; of several
+        such the first in the file.
 
     Raises:
         InputError: with all problems of the annotation.
@@ -66,11 +70,11 @@ def read_genes(
         genes = _place_tss(whole, tss)
         if tss == "canonical":
             genes = _place_tss(gtf_extents(path, "canonical"), tss)
-            own = whole.drop_duplicates("gene_id").set_index("gene_id")[[*GENE_DETAILS]]
-            genes = genes.drop(columns=[*GENE_DETAILS]).join(own, on="gene_id")
-    else:
-        genes = _read_table(path, tss)
-    return _on_assembly(genes, chrom_sizes, str(path))
+            place = ["gene_id", "chrom", "strand"]
+            own = whole.drop_duplicates(place).set_index(place)[[*GENE_DETAILS]]
+            genes = genes.drop(columns=[*GENE_DETAILS]).join(own, on=place)
+        return _on_assembly(genes, chrom_sizes, str(path), copies=True)
+    return _on_assembly(_read_table(path, tss), chrom_sizes, str(path))
 
 
 def read_tss(
@@ -100,9 +104,8 @@ def read_tss(
         transcripts["gene_id"] = transcripts["gene_id"].map(strip_version)
         transcripts["chrom"] = transcripts["chrom"].map(spelling)
         # The others are of genes that lie off the assembly, or were not asked for.
-        wanted = transcripts["gene_id"].isin(genes["gene_id"]) & transcripts["chrom"].notna()
-        transcripts = transcripts[wanted]
-        found = pd.concat([found, transcripts[columns]])
+        place = ["gene_id", "chrom", "strand"]
+        found = pd.concat([found, transcripts.merge(genes[place], on=place)[columns]])
     found = found.drop_duplicates(ignore_index=True)
     order = gene_order(list(found["chrom"]), list(found["tss"]))
     return found.iloc[order].reset_index(drop=True)
@@ -147,7 +150,9 @@ def _place_tss(extents: pd.DataFrame, rule: str) -> pd.DataFrame:
     return extents.assign(tss=extents["start"].where(~downstream, last).astype(np.int64))
 
 
-def _on_assembly(genes: pd.DataFrame, chrom_sizes: dict[str, int], where: str) -> pd.DataFrame:
+def _on_assembly(
+    genes: pd.DataFrame, chrom_sizes: dict[str, int], where: str, copies: bool = False
+) -> pd.DataFrame:
     """Gene ids without versions, chromosomes as the assembly spells them, in genome order."""
     spelling = match_chromosomes(genes["chrom"].unique(), chrom_sizes)
     elsewhere = genes.loc[~genes["chrom"].isin(list(spelling)), "chrom"]
@@ -156,24 +161,55 @@ def _on_assembly(genes: pd.DataFrame, chrom_sizes: dict[str, int], where: str) -
             where,
             f"{len(genes)} genes, on {listing(elsewhere.unique()) or 'no chromosome'}",
             f"genes on the assembly's chromosomes ({listing(chrom_sizes)})",
-            "give the --assembly the annotation belongs to",
+            "give the --assembly the annotation belongs to, or --aliases of its names",
         )
-    gene_id = genes["gene_id"].map(strip_version)
+    listed = genes["gene_id"]
+    gene_id = listed.map(strip_version)
     genes = genes.assign(
         gene_id=gene_id, name=genes["name"].where(genes["name"] != "", gene_id)
     ).drop(index=elsewhere.index)
     genes["chrom"] = [spelling[chrom] for chrom in genes["chrom"]]
-    # The same record twice is harmless; two TSSs of one gene are not, and are reported.
     genes = genes.reindex(columns=[*GENE_COLUMNS, *GENE_DETAILS])
     known = genes["biotype"].astype(object)
     genes = genes.assign(biotype=known.where(known.notna(), ""))
     genes = genes.astype({"start": "Int64", "end": "Int64"})
-    genes = genes.drop_duplicates([*GENE_COLUMNS], ignore_index=True)
+    left_out: dict[str, list[str]] = {}
+
+    def leave_out(wrong: pd.Series, why: str) -> pd.DataFrame:
+        some = genes[wrong]
+        if len(some):
+            places = some["chrom"] + ":" + some["tss"].astype(str)
+            left_out[why] = (listed[some.index] + " at " + places).to_list()
+        return genes[~wrong]
+
+    genes = leave_out(genes["gene_id"] == "", "without an id")
+    genes = leave_out(genes["strand"].isin(["", ".", "?"]), "without a strand")
+    # The same record twice is harmless.
+    genes = genes.drop_duplicates([*GENE_COLUMNS])
+    if copies:
+        rank = genes["chrom"].map(bare_chromosome).map(_rank)
+        again = genes.loc[rank.sort_values(kind="stable").index].duplicated("gene_id")
+        genes = leave_out(again.reindex(genes.index), "copies of a gene, elsewhere")
+    if genes.empty:
+        raise InputError(
+            where,
+            "; ".join(
+                f"{len(some)} genes {why} ({listing(some)})" for why, some in left_out.items()
+            ),
+            "genes with an id and a strand",
+            "add them, or give another annotation",
+        )
     check_gene_table(genes, chrom_sizes, where)
     order = gene_order(list(genes["chrom"]), list(genes["tss"]))
     genes = genes.iloc[order].reset_index(drop=True)
     genes.attrs["off_assembly"] = elsewhere.value_counts().to_dict()
+    genes.attrs["left_out"] = left_out
     return genes
+
+
+def _rank(bare: str) -> int:
+    """Which of several copies of a gene is the gene: those of a lower rank are not."""
+    return 0 if bare.isdecimal() or bare == "X" else 1 if bare in ("Y", "M") or len(bare) < 4 else 2
 
 
 def _read_table(path: pathlib.Path, rule: str) -> pd.DataFrame:
@@ -203,16 +239,17 @@ def _read_table(path: pathlib.Path, rule: str) -> pd.DataFrame:
         for number, fields in lines:
             record = dict(zip(header, fields, strict=True))
             where = f"{path}, line {number}"
-            numbers = [record[name] for name in positions]
+            numbers = [at for name in positions if (at := position(record[name])) is not None]
             if not record["gene_id"] or not record["chrom"]:
                 problems.add(where, "an empty field", "a gene_id and a chrom", CORRECT_LINE)
-            if not all(text.isdecimal() for text in numbers):
-                found = ", ".join(map(repr, numbers))
+            if len(numbers) < len(positions):
+                found = ", ".join(repr(record[name]) for name in positions)
                 expected = f"whole numbers as {' and '.join(positions)}"
                 problems.add(where, found, expected, CORRECT_LINE)
-            elif positions == ["start", "end"] and int(numbers[0]) >= int(numbers[1]):
-                problems.add(where, "-".join(numbers), "a start below its end", CORRECT_LINE)
-            records.append(record)
+            elif len(numbers) == 2 and numbers[0] >= numbers[1]:
+                found = f"{numbers[0]}-{numbers[1]}"
+                problems.add(where, found, "a start below its end", CORRECT_LINE)
+            records.append(record | dict(zip(positions, numbers, strict=False)))
     genes = pd.DataFrame(records, columns=header)
     genes[positions] = genes[positions].astype(np.int64)
     if "name" not in header:

@@ -7,14 +7,16 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Integer
 
-from data_prep.formats.text import MOST_LINES, is_number
+from data_prep.formats.text import MOST_LINES, NO_RECORDS, is_header, position, read_text
 from epi2expr_jax.errors import InputError, collect
-from epi2expr_jax.files import read_bytes, sha256
+from epi2expr_jax.files import sha256
 from epi2expr_jax.genome import match_chromosomes
 
 
 def read_bed(path: str | pathlib.Path, chrom_sizes: dict[str, int]) -> pd.DataFrame:
     """The intervals of a BED file (may be gzipped), on the chromosomes of the assembly.
+
+    Lines of a browser (`track`, `browser`), comments and a header are left out.
 
     Returns:
         Columns `chrom` (spelled as the assembly does), `start` and `end` (0-based, half-open, bp),
@@ -24,21 +26,22 @@ def read_bed(path: str | pathlib.Path, chrom_sizes: dict[str, int]) -> pd.DataFr
         InputError: if the file cannot be read, naming the malformed lines, or if none is on the
             assembly.
     """
-    text = read_bytes(path, "a BED").decode(errors="replace")
     rows = []
     with collect(most=MOST_LINES) as problems:
-        for number, line in enumerate(text.splitlines(), start=1):
+        for number, line in enumerate(read_text(path, "a BED").splitlines(), start=1):
             fields = line.split()
-            if not fields or line.startswith(("#", "track", "browser")):
+            if not fields or line.startswith(NO_RECORDS):
                 continue
-            whole = len(fields) >= 3 and is_number(fields[1]) and is_number(fields[2])
-            if not whole or int(fields[1]) >= int(fields[2]):
+            start, end = (position(field) for field in [*fields[1:3], "", ""][:2])
+            if not rows and not problems and start is end is None and is_header(fields[1:3]):
+                continue
+            if start is None or end is None or start >= end:
                 remedy = "give a BED of chrom<tab>start<tab>end (.gz)"
                 where = f"{path}, line {number}"
                 problems.add(where, repr(line), "chrom, start < end", remedy)
             else:
                 name = fields[3] if fields[3:] else ""
-                rows.append((fields[0], int(fields[1]), int(fields[2]), name))
+                rows.append((fields[0], start, end, name))
     spelling = match_chromosomes({row[0] for row in rows}, chrom_sizes)
     known = [
         (spelling[chrom], first, end, name) for chrom, first, end, name in rows if chrom in spelling

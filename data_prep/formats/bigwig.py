@@ -12,7 +12,7 @@ import numpy as np
 import pyBigWig
 
 from data_prep.formats.assembly import recognise_assembly
-from data_prep.formats.track_sheet import is_url
+from data_prep.formats.foreign import is_url, recognise
 from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.files import whole
 from epi2expr_jax.genome import listing, match_chromosomes
@@ -38,12 +38,6 @@ _INDEX = np.dtype([("magic", "<u4"), ("skip", "V44")])
 _NODE = np.dtype([("leaf", "?"), ("skip", "V1"), ("count", "<u2")])
 _BLOCK = np.dtype([("bounds", "V16"), ("offset", "<u8"), ("size", "<u8")])
 _BRANCH = np.dtype([("bounds", "V16"), ("offset", "<u8")])
-_OTHER_FORMATS = {
-    bytes.fromhex("888ffc26"): "a big-endian bigWig",
-    bytes.fromhex("ebf28987"): "a bigBed",
-    b"\x1f\x8b": "a gzip file",
-    b"<": "an HTML or XML page, perhaps of a failed download",
-}
 
 
 @contextlib.contextmanager
@@ -213,9 +207,13 @@ def require_whole(path: str | pathlib.Path) -> None:
         reason, remedy = error.strerror or str(error), "check the path in the track sheet"
         raise refused(reason, remedy, "missing_file") from None
     if not head.startswith(_MAGIC):
-        guesses = [what for magic, what in _OTHER_FORMATS.items() if head.startswith(magic)]
-        found = guesses[0] if guesses else f"first bytes {head[:8]!r}" if head else "an empty file"
         remedy = "point the track sheet at the bigWig, or download it again"
+        if known := recognise(head):
+            found, remedy = known[0], known[1].replace("FILE", pathlib.Path(path).name)
+        elif head.startswith(b"\x1f\x8b"):
+            found = "a gzip file"
+        else:
+            found = f"first bytes {head[:8]!r}" if head else "an empty file"
         raise refused(f"no bigWig: {found}", remedy, "no_bigwig")
     remedy = "download or copy the file again, and compare its size and checksum"
     if tail != _MAGIC:

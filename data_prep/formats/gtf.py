@@ -1,16 +1,15 @@
 """GTF files, and where pyensembl keeps Ensembl's: the extents of genes and of transcripts.
 
-pyensembl indexes a GTF into an SQLite database. Asked for a whole `Genome` it also makes up one
-transcript for each gene of a GTF that lists only genes, which took 46 of 48 s on GENCODE v10;
-its `Database`, told which records to index, takes 1.5 s. The result is kept as a small Parquet
-table under the user's cache folder, by the GTF's checksum, so that this is paid once.
+A GTF is read line by line. (pyensembl's database refuses an id that occurs twice, joins exons on
+several contigs to one gene, and took 40 s for the genes of 2.5 million lines where this takes 9.)
+The result is kept as a small Parquet table under the user's cache folder, by the GTF's checksum, so
+that this is paid once.
 """
 
-import contextlib
 import os
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -18,23 +17,19 @@ import pyensembl
 from absl import logging
 
 from data_prep.formats.assembly import recognise_assembly
-from data_prep.formats.text import MOST_LINES
+from data_prep.formats.foreign import opened_as
+from data_prep.formats.text import MOST_LINES, NO_RECORDS
 from epi2expr_jax.errors import InputError, collect
-from epi2expr_jax.files import (
-    opened,
-    read_parquet,
-    scratch,
-    sha256,
-    write_parquet,
-    write_text,
-)
+from epi2expr_jax.files import read_parquet, sha256, write_parquet, write_text
 from epi2expr_jax.genome import listing
 
 ENSEMBL_RELEASE = 75  # the last on GRCh37 (hg19), which the Roadmap tracks refer to
 CORRECT_LINE = "correct the line, or leave it out"
 
 _EXTENT_COLUMNS = ["gene_id", "name", "chrom", "start", "end", "strand", "biotype"]
-_CACHE_FORMAT = 3  # raise when the cached table's columns or meaning change
+_OF_TRANSCRIPTS = {b"transcript", b"exon", b"CDS"}
+_NO_RECORDS = tuple(start.encode() for start in NO_RECORDS)
+_CACHE_FORMAT = 4  # raise when the cached table's columns or meaning change
 
 
 def ensembl_gtf(chrom_sizes: dict[str, int]) -> pathlib.Path:
@@ -59,17 +54,18 @@ def ensembl_gtf(chrom_sizes: dict[str, int]) -> pathlib.Path:
     return path
 
 
-def _gtf_lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
+def _lines(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
     """The numbered records of a GTF, or of any text file."""
-    with opened(path, "a GTF or a gene table") as file:
+    with opened_as(path, "a GTF or a gene table") as file:
         for number, line in enumerate(file, start=1):
-            if line.strip() and not line.startswith(b"#"):
-                yield number, line.decode(errors="replace").rstrip("\r\n")
+            if not line.startswith(_NO_RECORDS) and line.strip():
+                yield number, line
 
 
 def looks_like_gtf(path: pathlib.Path) -> bool:
-    first = next(_gtf_lines(path), (0, ""))[1].split("\t")
-    return len(first) == 9 and first[3].isdecimal() and first[4].isdecimal()
+    """Whether the first record of a file is one of a GTF."""
+    first = next(_lines(path), (0, b""))[1].split(b"\t", 8)
+    return len(first) == 9 and first[3].isdigit() and first[4].isdigit()
 
 
 def gtf_extents(path: pathlib.Path, kind: str) -> pd.DataFrame:
@@ -82,23 +78,21 @@ def gtf_extents(path: pathlib.Path, kind: str) -> pd.DataFrame:
 
     Returns:
         Columns `gene_id` (as in the file), `name`, `chrom`, `start`, `end` (0-based, half-open),
-        `strand` and `biotype`: of a gene, such as protein_coding, as far as the GTF says it.
+        `strand` and `biotype`: of a gene, such as protein_coding, as far as the GTF says it. An id
+        that the file has on several contigs, or on both strands, has a row for each; so have
+        several records of a gene that differ.
 
     Raises:
-        InputError: naming the malformed lines; or if `kind` is `canonical` and the GTF lists no
-            transcripts.
+        InputError: naming the malformed lines; if the GTF has no genes, transcripts or exons; or
+            if `kind` is `canonical` and it lists no transcripts.
     """
     cached = _cache_folder() / f"{sha256(path)}.{kind}.v{_CACHE_FORMAT}.parquet"
     known = _from_cache(cached)
     if known is not None:
         return known
-    logging.info("indexing %s with pyensembl, once", path)
-    # A folder of its own: two builds that start together must not write one database.
-    with scratch("epi2expr-annotation-") as folder:
-        extents = _READERS[kind](path, folder)
-    extents = extents.reindex(columns=_EXTENT_COLUMNS).assign(start=extents["start"] - 1)
-    if not ((extents["start"] >= 0) & (extents["start"] < extents["end"])).all():
-        raise _malformed(path, "a start below 1, or an end before the start")
+    logging.info("indexing %s, once", path)
+    extents = _READERS[kind](path)
+    extents = extents[_EXTENT_COLUMNS].drop_duplicates(ignore_index=True)
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
         write_parquet(cached, extents)
@@ -129,17 +123,10 @@ def _sum_file(cached: pathlib.Path) -> pathlib.Path:
 
 def coding_ids(path: pathlib.Path) -> set[str] | None:
     """Ids of a GTF's protein-coding genes, as in the file; None if it does not say which are."""
-    found: set[str] = set()
-    typed = False
-    for _, line in _gtf_lines(path):
-        fields = line.split("\t")
-        if len(fields) == 9 and fields[2] == "gene":
-            gene = re.search(r'gene_id "([^"]*)"', fields[8])
-            kind = re.search(r'gene_(?:bio)?type "([^"]*)"', fields[8])
-            typed |= kind is not None
-            if gene and kind and kind[1] == "protein_coding":
-                found.add(gene[1])
-    return found if typed else None
+    genes = gtf_extents(path, "gene")
+    if (genes["biotype"] == "").all():
+        return None
+    return set(genes.loc[genes["biotype"] == "protein_coding", "gene_id"])
 
 
 def _cache_folder() -> pathlib.Path:
@@ -147,50 +134,136 @@ def _cache_folder() -> pathlib.Path:
     return pathlib.Path(root) / "epi2expr_jax" / "annotation"
 
 
-def _gene_extents(path: pathlib.Path, folder: str) -> pd.DataFrame:
-    # Old GTFs list exons alone; then pyensembl joins them to genes, which takes longer.
-    records = {"gene"} if _has_record(path, {"gene"}) else {"gene", "exon", "CDS"}
-    with _index(path, folder, records) as database:
-        return _query(database, "gene", ["gene_id"])
+def _records(
+    path: pathlib.Path, kinds: set[bytes]
+) -> Iterator[tuple[bytes, str, int, int, str, bytes]]:
+    """Kind, chromosome, start, end (0-based, half-open), strand and attributes of such records.
+
+    Raises:
+        InputError: after the last of them, naming the malformed lines.
+    """
+    with collect(most=MOST_LINES) as problems:
+        for number, line in _lines(path):
+            fields = line.split(b"\t", 8)
+            if len(fields) == 9 and fields[2] not in kinds:
+                continue
+            if wrong := _fault(fields):
+                problems.add(f"{path}, line {number}", *wrong, CORRECT_LINE)
+                continue
+            chrom, _, kind, start, end, _, strand, _, attributes = fields
+            place = chrom.decode(errors="replace"), int(start) - 1, int(end)
+            yield kind, *place, strand.decode(), attributes
 
 
-def _canonical_extents(path: pathlib.Path, folder: str) -> pd.DataFrame:
-    if not _has_record(path, {"transcript", "exon", "CDS"}):
+def _fault(fields: list[bytes]) -> tuple[str, str] | None:
+    """What is wrong with a record, and what is expected; None if it is sound."""
+    if len(fields) < 9:
+        return f"{len(fields)} fields", "the 9 of a GTF"
+    start, end, strand = fields[3], fields[4], fields[6]
+    if not (start.isdigit() and end.isdigit() and 0 < int(start) <= int(end)):
+        found = b"-".join((start, end)).decode(errors="replace")
+        return found, "a start of 1 or more, and an end not before it"
+    if strand not in (b"+", b"-", b".", b"?"):
+        return f"strand {strand.decode(errors='replace')!r}", "+, - or ."
+    return None if b"gene_id" in fields[8] else ("no gene_id", 'gene_id "…" in the last field')
+
+
+def _reads(*names: str) -> Callable[[bytes], str]:
+    """Reads the first of these attributes that a record has; empty if it has none."""
+    word = "|".join(names)
+    find = re.compile(rf'(?:^|[;\s])(?:{word})[ =]+"?([^";]*)'.encode()).search
+
+    def read(attributes: bytes) -> str:
+        found = find(attributes)
+        return found[1].strip().decode(errors="replace") if found else ""
+
+    return read
+
+
+_IDS = re.compile(rb'gene_id "([^"]+)"; transcript_id "([^"]+)"')  # as most begin
+_gene_id, _transcript_id = _reads("gene_id"), _reads("transcript_id")
+_name, _biotype = _reads("gene_name"), _reads("gene_biotype", "gene_type")
+_DETAILS = _name, _biotype, _reads("transcript_biotype")
+
+
+def _listed(path: pathlib.Path, kind: bytes) -> pd.DataFrame:
+    """The records of one kind, as `gtf_extents` returns them."""
+    rows = [
+        (_gene_id(text), _name(text), chrom, start, end, strand, _biotype(text))
+        for _, chrom, start, end, strand, text in _records(path, {kind})
+    ]
+    return pd.DataFrame(rows, columns=_EXTENT_COLUMNS).astype({"start": np.int64, "end": np.int64})
+
+
+def _joined(path: pathlib.Path) -> pd.DataFrame:
+    """Transcripts, joined from their records, exons and CDS: of each one row a contig and strand.
+
+    Returns:
+        `_EXTENT_COLUMNS`, `transcript_id`, `transcript_biotype`, `spliced_bp` and `coding_bp`.
+    """
+    found: dict[tuple, list] = {}
+    for kind, chrom, start, end, strand, text in _records(path, _OF_TRANSCRIPTS):
+        ids = _IDS.match(text)
+        key = ids.groups() if ids else (_gene_id(text).encode(), _transcript_id(text).encode())
+        own = found.get(key := (*key, chrom, strand))
+        if own is None:
+            own = found[key] = [start, end, 0, 0, text]
+        elif start < own[0]:
+            own[0] = start
+        if end > own[1]:
+            own[1] = end
+        if kind != b"transcript":
+            own[2 if kind == b"exon" else 3] += end - start
+    rows = [
+        (_gene_id(text), _transcript_id(text), *place, *own, *(read(text) for read in _DETAILS))
+        for (_, _, *place), (*own, text) in found.items()
+    ]
+    columns = ["gene_id", "transcript_id", "chrom", "strand", "start", "end"]
+    columns += ["spliced_bp", "coding_bp", "name", "biotype", "transcript_biotype"]
+    return pd.DataFrame(rows, columns=columns).astype({"start": np.int64, "end": np.int64})
+
+
+def _gene_extents(path: pathlib.Path) -> pd.DataFrame:
+    genes = _listed(path, b"gene")
+    if len(genes):
+        return genes
+    # Old GTFs, and UCSC's, list no genes.
+    transcripts = _joined(path)
+    if transcripts.empty:
+        raise InputError(
+            str(path),
+            "no gene",
+            "records of genes, transcripts or exons",
+            "give a complete GTF, or a table gene_id,chrom,tss,strand",
+        )
+    rule = {"start": "min", "end": "max", "name": "first", "biotype": "first"}
+    genes = transcripts.groupby(["gene_id", "chrom", "strand"], sort=False)
+    return genes.agg(rule).reset_index()
+
+
+def _canonical_extents(path: pathlib.Path) -> pd.DataFrame:
+    transcripts = _joined(path)
+    if transcripts.empty:
         raise InputError(
             str(path),
             "no transcripts",
             "transcript, exon and CDS records, to choose the canonical transcript",
             "give --tss=gene_5p, or a complete GTF",
         )
-    with _index(path, folder, {"transcript", "exon", "CDS"}) as database:
-        transcripts = _query(
-            database, "transcript", ["gene_id", "transcript_id", "transcript_biotype"]
-        )
-        coding_bp = _lengths(database, "CDS")
-        spliced_bp = _lengths(database, "exon")
-    ids, biotype = transcripts["transcript_id"], transcripts["transcript_biotype"]
     # A transcript subject to nonsense-mediated decay has a CDS, too, but makes no protein.
-    coding = biotype.isin(["protein_coding", ""])
-    transcripts["coding_bp"] = coding_bp.reindex(ids).fillna(0).to_numpy() * coding
-    spliced = spliced_bp.reindex(ids).to_numpy()
-    genomic = (transcripts["end"] - transcripts["start"] + 1).to_numpy()
-    transcripts["spliced_bp"] = np.where(np.isnan(spliced), genomic, spliced)
+    transcripts["coding_bp"] *= transcripts["transcript_biotype"].isin(["protein_coding", ""])
+    spliced, genomic = transcripts["spliced_bp"], transcripts["end"] - transcripts["start"]
+    transcripts["spliced_bp"] = spliced.where(spliced > 0, genomic)
     return (
         transcripts.sort_values("transcript_id")  # breaks ties, always in the same way
         .sort_values(["coding_bp", "spliced_bp"], ascending=False, kind="stable")
-        .drop_duplicates("gene_id")
+        .drop_duplicates(["gene_id", "chrom", "strand"])
     )
 
 
-def _transcript_extents(path: pathlib.Path, folder: str) -> pd.DataFrame:
-    if not _has_record(path, {"transcript", "exon"}):
-        return pd.DataFrame({name: [] for name in _EXTENT_COLUMNS}).astype(
-            {"start": np.int64, "end": np.int64}
-        )
-    # As for genes: where there are exons alone, pyensembl joins them to transcripts.
-    records = {"transcript"} if _has_record(path, {"transcript"}) else {"transcript", "exon"}
-    with _index(path, folder, records) as database:
-        return _query(database, "transcript", ["gene_id"])
+def _transcript_extents(path: pathlib.Path) -> pd.DataFrame:
+    transcripts = _listed(path, b"transcript")
+    return transcripts if len(transcripts) else _joined(path)
 
 
 _READERS = {
@@ -198,74 +271,3 @@ _READERS = {
     "canonical": _canonical_extents,
     "transcript": _transcript_extents,
 }
-
-
-def _has_record(path: pathlib.Path, kinds: set[str]) -> bool:
-    return any(not kinds.isdisjoint(line.split("\t", 3)[2:3]) for _, line in _gtf_lines(path))
-
-
-@contextlib.contextmanager
-def _index(path: pathlib.Path, folder: str, records: set[str]) -> Iterator[pyensembl.Database]:
-    """The records of these kinds, in an SQLite database inside `folder`."""
-    database = pyensembl.Database(
-        gtf_path=str(path.absolute()),
-        cache_directory_path=folder,
-        restrict_gtf_columns={
-            *("seqname", "source", "feature", "start", "end", "strand"),
-            *("gene_id", "gene_name", "transcript_id", "transcript_biotype"),
-            *("gene_biotype", "gene_type"),
-        },
-        restrict_gtf_features=records,
-    )
-    try:
-        database.connect_or_create()
-    except Exception as error:  # whatever the parser and SQLite raise on a malformed GTF
-        raise _malformed(path, str(error)) from error
-    with database:
-        yield database
-
-
-def _query(database: pyensembl.Database, record: str, ids: list[str]) -> pd.DataFrame:
-    """These columns and the extents (1-based, closed, as in the GTF); what it lacks is empty."""
-    sources = {name: name for name in (*ids, "start", "end", "strand")}
-    sources |= {"name": "gene_name", "chrom": "seqname"}
-    known = database.columns(record)
-    # GENCODE's word for what Ensembl calls biotype.
-    sources["biotype"] = "gene_biotype" if "gene_biotype" in known else "gene_type"
-    terms = (column if column in known else "''" for column in sources.values())
-    rows = database.run_sql_query(f"SELECT {', '.join(terms)} FROM {record}")
-    return pd.DataFrame(rows, columns=list(sources)).astype({"start": np.int64, "end": np.int64})
-
-
-def _lengths(database: pyensembl.Database, record: str) -> pd.Series:
-    """Summed length in bp of the records of a kind, by transcript."""
-    if not database.columns(record):
-        return pd.Series(dtype=np.float64)
-    query = f"SELECT transcript_id, SUM(end - start + 1) FROM {record} GROUP BY transcript_id"
-    return pd.Series(dict(database.run_sql_query(query)), dtype=np.float64)
-
-
-def _malformed(path: pathlib.Path, reason: str) -> InputError:
-    """The error of a GTF that cannot be indexed; raised where its malformed lines can be named."""
-    with collect(most=MOST_LINES) as problems:
-        for number, line in _gtf_lines(path):
-            fields = line.split("\t")
-            where = f"{path}, line {number}"
-            if len(fields) != 9:
-                problems.add(where, f"{len(fields)} fields", "the 9 of a GTF", CORRECT_LINE)
-                continue
-            start, end = fields[3:5]
-            if not (start.isdecimal() and end.isdecimal() and 1 <= int(start) <= int(end)):
-                expected = "a start of 1 or more, and an end not before it"
-                problems.add(where, f"{start}-{end}", expected, CORRECT_LINE)
-            elif fields[6] not in ("+", "-"):
-                problems.add(where, f"strand {fields[6]!r}", "+ or -", CORRECT_LINE)
-            elif 'gene_id "' not in fields[8]:
-                expected = 'gene_id "…" in the last field'
-                problems.add(where, "no gene_id", expected, CORRECT_LINE)
-    return InputError(
-        str(path),
-        f"a GTF that cannot be indexed ({reason})",
-        "gene_id on every line, and each gene and transcript once",
-        "correct the GTF, or give a table gene_id,chrom,tss,strand instead",
-    )

@@ -1,58 +1,85 @@
 """Text files, plain or gzipped, and the delimited tables in them, with line numbers."""
 
+import collections
 import csv
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from data_prep.formats.foreign import opened_as
 from epi2expr_jax.errors import InputError, collect
-from epi2expr_jax.files import read_bytes
 
 MOST_LINES = 20  # that the errors of a file name; a file with more bad lines has one fault
+NO_RECORDS = ("#", "track ", "track\t", "browser ", "browser\t")  # how such lines of a BED begin
 
 
 def read_delimited(path: str | pathlib.Path) -> Iterator[tuple[int, list[str]]]:
-    """The lines of a table with a header: line number and fields, the header first.
-
-    Tab-separated if the header has a tab, else comma-separated; gzipped or not, as its first
-    bytes say. Empty lines are ignored; so is a line that begins with `#` before the header.
+    """The lines of a table with a header: line number and fields, the header first; `read_rows`.
 
     Raises:
         InputError: if the file cannot be read, or naming the lines that do not have as many fields
-            as the header. One empty field too many is allowed.
+            as the header.
     """
-    lines = enumerate(read_text(path).splitlines(), start=1)
-    numbered = [(number, line) for number, line in lines if line.strip()]
-    while numbered and numbered[0][1].startswith("#"):
-        numbered.pop(0)
+    numbered = read_rows(path)
     if not numbered:
         raise InputError(str(path), "no header", "a table with a header line", "give another file")
-    separator = "\t" if "\t" in numbered[0][1] else ","
+    header = numbered[0][1]
+    counts = collections.Counter(len(row) for _, row in numbered[1:])
+    remedy = "correct the line"
+    if set(counts) == {len(header) + 1}:
+        remedy = "name the first column in the header: every line has one field more"
+    with collect(most=MOST_LINES) as problems:
+        for number, row in numbered[1:]:
+            if len(row) != len(header):
+                expected = f"{len(header)} fields, as in the header"
+                problems.add(f"{path}, line {number}", f"{len(row)} fields", expected, remedy)
+    yield from numbered
+
+
+def read_rows(
+    path: str | pathlib.Path, what: str = "a text file, plain or gzipped"
+) -> list[tuple[int, list[str]]]:
+    """The lines of a table: line number and fields without blanks around them, the header first.
+
+    Fields end at tabs if the header has a tab; else at semicolons if it has more of them than of
+    commas, as spreadsheets of many countries write; else at commas. Lines without a field are
+    left out, and those that begin with `#` before the header; but the last of these is the header
+    if it has as many fields as the line after it. Empty fields beyond the last that the header
+    names are left out.
+
+    Args:
+        what: the kind of table expected, for the error.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
+    lines = enumerate(read_text(path, what).splitlines(), start=1)
+    numbered = [(number, line) for number, line in lines if line.strip()]
+    comment = None
+    while numbered and numbered[0][1].startswith("#"):
+        comment = numbered.pop(0)
+    if not numbered:
+        return []
+    first = numbered[0][1]
+    separator = "\t" if "\t" in first else ";" if first.count(";") > first.count(",") else ","
+    if comment and comment[1].count(separator) == first.count(separator) > 0:
+        numbered.insert(0, (comment[0], comment[1].lstrip("# ")))
     # Line by line, so that a stray quotation mark cannot swallow the lines after it.
     try:
-        rows = [next(csv.reader([line], delimiter=separator)) for _, line in numbered]
+        rows = [
+            (number, [field.strip() for field in next(csv.reader([line], delimiter=separator))])
+            for number, line in numbered
+        ]
     except csv.Error as error:
         found = f"no table ({error})"
         raise InputError(str(path), found, "delimited text", "give another file") from None
-    fields = [[field.strip() for field in row] for row in rows]
-    header = fields[0]
-    if len(header) > 1 and not header[-1]:
-        header.pop()
-    wrong = []
-    for (number, _), row in zip(numbered[1:], fields[1:], strict=True):
-        if len(row) == len(header) + 1 and not row[-1]:
+    rows = [(number, row) for number, row in rows if any(row)]
+    named = len(rows[0][1]) if rows else 0
+    while named > 1 and not rows[0][1][named - 1]:
+        named -= 1
+    for _, row in rows:
+        while len(row) > named and not row[-1]:
             row.pop()
-        if len(row) != len(header):
-            wrong.append((number, len(row)))
-    remedy = "correct the line"
-    if len(wrong) == len(fields) - 1 and {count for _, count in wrong} == {len(header) + 1}:
-        remedy = "name the first column in the header: every line has one field more"
-    with collect(most=MOST_LINES) as problems:
-        for number, count in wrong:
-            expected = f"{len(header)} fields, as in the header"
-            problems.add(f"{path}, line {number}", f"{count} fields", expected, remedy)
-    yield numbered[0][0], header
-    for (number, _), row in zip(numbered[1:], fields[1:], strict=True):
-        yield number, row
+    return rows
 
 
 def is_number(text: str) -> bool:
@@ -60,15 +87,33 @@ def is_number(text: str) -> bool:
     return text.isdecimal() and len(text) <= 18
 
 
-def read_text(path: str | pathlib.Path) -> str:
+def position(text: str) -> int | None:
+    """A whole number that a position may be, also as other programs write it (`100.0`); or None."""
+    whole, point, rest = text.partition(".")
+    return int(whole) if is_number(whole) and (not point or rest.strip("0") == "") else None
+
+
+def is_header(fields: Sequence[str]) -> bool:
+    """Whether fields that should be positions are words, as in a header that is not marked."""
+    return bool(fields) and all(field.strip()[:1].isalpha() for field in fields)
+
+
+def read_text(path: str | pathlib.Path, what: str = "a text file, plain or gzipped") -> str:
     """The text of a file, unpacked if it is gzipped.
 
+    Args:
+        what: the kind of file expected, for the error.
+
     Raises:
-        InputError: if it cannot be read, unpacked or decoded.
+        InputError: if it cannot be read, unpacked or decoded, or is recognised as another kind.
     """
-    expected = "a text file, plain or gzipped"
+    with opened_as(path, what) as file:
+        content = file.read()
     try:
-        return read_bytes(path, expected).decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        found, remedy = f"text that is not UTF-8 ({error})", "save or download the file again"
-        raise InputError(str(path), found, expected, remedy) from None
+        remedy = (
+            "save it as UTF-8 (of Latin letters: iconv -f LATIN1 -t UTF-8), or download it again"
+        )
+        found = f"text that is not UTF-8 ({error})"
+        raise InputError(str(path), found, what, remedy) from None

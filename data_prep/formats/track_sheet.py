@@ -16,6 +16,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+from data_prep.formats.foreign import is_url
+from data_prep.formats.text import read_rows
 from epi2expr_jax.errors import InputError, Problems, collect
 from epi2expr_jax.files import whole
 from epi2expr_jax.genome import listing
@@ -129,11 +131,6 @@ class TrackSheet:
         return TrackSheet(self.where, kept)
 
 
-def is_url(location: str | pathlib.Path) -> bool:
-    """Whether a location is a URL, not a path."""
-    return re.match(r"(https?|ftp)://", str(location)) is not None
-
-
 def shipped_sheets() -> dict[str, pathlib.Path]:
     """The sheets that come with the package, by name."""
     return {path.stem: path for path in sorted(_SHEETS.glob("*.csv"))}
@@ -238,21 +235,10 @@ class _Row:
 
 def _read_rows(path: pathlib.Path, problems: Problems) -> Iterator[_Row]:
     """The rows of the sheet but those of another width than the header."""
-    try:
-        # utf-8-sig: spreadsheets put a byte order mark before the first column's name.
-        lines = csv.reader(path.read_text(encoding="utf-8-sig").splitlines(), strict=True)
-        numbered = [(lines.line_num, [field.strip() for field in line]) for line in lines]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        shipped = ", ".join(shipped_sheets())
-        raise InputError(
-            str(path),
-            f"no readable CSV ({getattr(error, 'strerror', None) or error})",
-            "a track sheet",
-            f"give the path of a CSV, or one of the shipped sheets: {shipped}",
-        ) from None
-    numbered = [(number, line) for number, line in numbered if any(line)]
-    header = numbered[0][1] if numbered else []
-    _check_header(path, header)
+    shipped = ", ".join(shipped_sheets())
+    numbered = read_rows(path, f"a track sheet: a CSV, or one of the shipped ones: {shipped}")
+    start, header = numbered[0] if numbered else (1, [])
+    _check_header(f"{path}, line {start}", header)
     if len(numbered) == 1:
         problems.add(str(path), "no track", "a row for each track", "add the rows")
     for number, line in numbered[1:]:
@@ -264,8 +250,7 @@ def _read_rows(path: pathlib.Path, problems: Problems) -> Iterator[_Row]:
         yield _Row(path, number, {name: field for name, field in pairs if field})
 
 
-def _check_header(path: pathlib.Path, header: list[str]) -> None:
-    where = f"{path}, line 1"
+def _check_header(where: str, header: list[str]) -> None:
     expected = f"columns {','.join(_REQUIRED)} and path or url, and maybe others of {_OPTIONAL}"
     missing = [name for name in _REQUIRED if name not in header]
     if not {"path", "url"} & set(header):

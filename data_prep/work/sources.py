@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from absl import flags
 
-from data_prep.formats.track_sheet import Track, TrackSheet, is_url
+from data_prep.formats.foreign import is_url
+from data_prep.formats.track_sheet import Track, TrackSheet
 from data_prep.work.transfer import Download, Limits
 from epi2expr_jax.errors import InputError, collect
 

@@ -78,9 +78,39 @@ def test_reads_of_any_order_in_batches(tmp_path, monkeypatch, name):
     assert {path.name for path in tmp_path.iterdir()} == {name, "a.bw"}
 
 
+READS = [
+    'chr1\t10\t60\t"II@\t37\t+',
+    "chr1\t20\t70\tIIII",
+    "chr1\t100\t150\tI#",
+    'chr1\t200\t250\t"I',
+]
+
+
+@pytest.mark.parametrize(
+    "top", ["", 'track name="reads"\nbrowser position chr1\n', "# x\n", "chrom\tstart\tend\n"]
+)
+def test_every_line_that_is_a_read_counts(tmp_path, top):
+    # A quotation mark that opens a name must not swallow the lines up to the next.
+    path = tmp_path / "reads.txt"
+    path.write_bytes(gzip.compress(f"{top}{chr(10).join(READS)}\n".encode()))
+    assert write_depth(path, tmp_path / "a.bw", SIZES).reads == 4
+    assert bases(tmp_path / "a.bw")["chr1"].sum() == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [(b"CRAM\3", "a CRAM"), (b"@SQ\tSN:chr1\n", "a SAM"), (b"track name=x\n", "no reads")],
+)
+def test_other_files_than_reads_are_named(tmp_path, content, found):
+    path = tmp_path / "reads.bed"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"found {found}"):
+        write_depth(path, tmp_path / "a.bw", SIZES)
+
+
 def test_mapped_records_of_a_bam_count_all_but_deletions(tmp_path):
     pysam = pytest.importorskip("pysam")
-    path = tmp_path / "a.bam"
+    path = tmp_path / "a.BAM"
     header = {"SQ": [{"SN": chrom, "LN": size} for chrom, size in SIZES.items()]}
     expected = {chrom: np.zeros(size) for chrom, size in SIZES.items()}
     with pysam.AlignmentFile(str(path), "wb", header=header) as file:
@@ -120,7 +150,7 @@ def test_bad_files_are_named(tmp_path):
         ("far.bed", "no readable reads"),
         ("cut.tagAlign.gz", "a damaged gzip file"),
         ("torn.tagAlign.gz", "a damaged gzip file"),
-        ("words.bed", "no readable reads"),
+        ("words.bed", "no reads"),
         ("turned.bed", r"turned.bed, read 2: found chr1:30-20"),
         ("other.bed", "scaffold_9 alone"),
         ("absent.bed", "No such file"),
@@ -145,7 +175,7 @@ def test_a_damaged_bam_is_named_and_pysam_says_nothing(tmp_path, capfd):
     whole = path.read_bytes()
     capfd.readouterr()
     for content in (b"", whole[:40], whole[:-40], whole[:-28], whole[:30] + b"?" + whole[31:],
-                    whole[:150] + b"?" + whole[151:], gzip.compress(b"chr1\t0\t9\n")):  # fmt: skip
+                    whole[:150] + b"?" + whole[151:]):  # fmt: skip
         path.write_bytes(content)
         with pytest.raises(InputError, match=r"a\.bam: found"):
             write_depth(path, tmp_path / "a.bw", SIZES)

@@ -5,7 +5,14 @@ import pandas as pd
 
 from data_prep.build_store import build
 from data_prep.contacts import contact_files
-from data_prep.contacts.contact_format import COLUMNS, ContactFormat, pick_columns, split_lines
+from data_prep.contacts.contact_format import (
+    COLUMNS,
+    ContactFormat,
+    as_scores,
+    pick_columns,
+    score_place,
+    split_lines,
+)
 from data_prep.formats.assembly import load_assembly
 from data_prep.simulate import simulate
 from epi2expr_jax.errors import collect
@@ -29,7 +36,7 @@ def read(path):
     """longrange, of a genome browser: bait, then other end and score; 1-based, end included."""
     rows = []
     for number, (chrom, start, end, other) in split_lines(path):
-        place, score = other.split(",")
+        place, score = other.split(";")
         chrom2, bounds = place.split(":")
         rows.append((chrom, start, end, chrom2, *bounds.split("-"), score, f"line {number}"))
     return pd.DataFrame(rows, columns=[*COLUMNS, "record"])
@@ -47,7 +54,7 @@ def test_contacts_of_a_new_format_train_a_chromoformer(build_config, tmp_path, m
     new.write_text(
         "".join(
             f"{row[1]}\t{row.start1 + 1}\t{row.end1}\t"
-            f"{row.chrom2}:{row.start2 + 1}-{row.end2},{row.score}\n"
+            f"{row.chrom2}:{row.start2 + 1}-{row.end2};{row.score}\n"
             for row in table.itertuples()
         )
     )
@@ -101,3 +108,16 @@ def test_columns_are_picked_by_place_and_short_lines_named(tmp_path):
     (problem,) = problems_of(pick_columns, tmp_path, [(7, ["a"]), *rows], range(7), "letters")
     assert problem.where == f"{tmp_path}, line 7"
     assert problem.expected == "at least 7: letters"
+
+
+def test_scores_are_found_by_name_number_or_place(tmp_path):
+    names = ["a", "Score", "q_value"]
+    assert [score_place(tmp_path, names, asked) for asked in ("", "Q_VALUE", "1")] == [1, 2, 0]
+    assert score_place(tmp_path, [], "", otherwise=7) == 7
+    for header, asked in (([], ""), (["a"], ""), (["a"], "b"), (["a"], "0")):
+        (problem,) = problems_of(score_place, tmp_path, header, asked)
+        assert problem.kind == "unknown_score"
+    assert as_scores("padj_value", pd.Series(["0.01", "0", "7", "?"])).tolist() == [
+        *("2.0", "300.0", "nan", "nan")
+    ]
+    assert as_scores("reads", pd.Series(["0.01", "7"])).tolist() == ["0.01", "7"]

@@ -153,7 +153,8 @@ def test_gencode_v10_is_read_whole(shared_data):
         (["gene_id,chrom,tss,strand", "A,chr1,-5,+", ",chr1,1,+"], "line 3: found an empty field"),
         (["gene_id,chrom,start,end,strand", "A,chr1,9,9,+"], "line 2: found 9-9"),
         (["gene_id,chrom,tss,strand", "A,chr1,5"], "line 2: found 3 fields"),
-        (["gene_id,chrom,tss,strand", "A,chr1,5,."], "strand ['.'] (A)"),
+        (["gene_id,chrom,tss,strand", "A,chr1,5,."], "1 genes without a strand (A at chr1:5)"),
+        (["gene_id,chrom,tss,strand", "A,chr1,5,x"], "strand ['x'] (A)"),
         (["gene_id,chrom,tss,strand", "A,chr1,10000,+"], "off the end of their chromosome (A)"),
         (["gene_id,chrom,tss,strand", "A,chr7,5,+"], "1 genes, on chr7"),
         (["gene_id,chrom,tss,strand", "ENSG1.1,1,5,+", "ENSG1.2,1,6,+"], "listed twice (ENSG1)"),
@@ -173,6 +174,51 @@ def test_a_column_named_twice_is_refused(write):
 def test_only_ensembl_ids_carry_versions(write):
     lines = ["gene_id,chrom,tss,strand", "AT1.1,chr1,5,+", "AT1.2,chr1,6,+"]
     assert tss(write(lines, "genes.csv")) == {"AT1.1": 5, "AT1.2": 6}
+
+
+def left_out(path, rule="gene_5p") -> dict[str, list[str]]:
+    return read_genes(path, tss=rule, chrom_sizes=SIZES).attrs["left_out"]
+
+
+COPIES = "copies of a gene, elsewhere"
+
+
+def test_of_a_gene_in_several_places_the_copy_on_a_main_chromosome_or_the_first_is_kept(write):
+    # As UCSC writes refGene: exons alone, one id on two contigs.
+    here = transcript("T", [(101, 200), (301, 400)], [(151, 200)])
+    there = [line.replace("chr1", "chr2") for line in transcript("T_dup1", [(7, 20)], [(9, 12)])]
+    path = write([*here[1:], *there[1:]])
+    assert tss(path) == tss(path, "canonical") == {"ENSG01": 100}
+    assert left_out(path) == left_out(path, "canonical") == {COPIES: ["ENSG01 at chr2:6"]}
+    assert all_tss(path) == [("ENSG01", "chr1", 100)]
+    # Both strands of one contig are two places.
+    path = write([*here[1:], *[line.replace("+", "-") for line in there[1:]]])
+    assert left_out(path) == {COPIES: ["ENSG01 at chr2:19"]}
+    # PAR: the copy on Y, and alternative contigs, give way to the one on X, whatever comes first.
+    sizes = {"chrX": 900, "chrY": 900, "chr6_alt1": 900}
+    lines = [record("gene", at, 90, "+", "A", chrom=chrom)
+             for at, chrom in ((5, "chr6_alt1"), (7, "chrY"), (9, "chrX"))]  # fmt: skip
+    assert tss(write(lines), sizes=sizes) == {"A": 8}
+    assert tss(write(lines[:2]), sizes=sizes) == {"A": 6}
+
+
+def test_of_two_versions_of_a_gene_the_first_is_kept_and_the_other_named(write):
+    lines = [record("gene", at, 900, "+", f"ENSG00000000001.{version}")
+             for at, version in ((101, "12_4"), (301, "13_2"))]  # fmt: skip
+    path = write([*lines, record("gene", 9, 20, ".", "B"), record("gene", 9, 20, "+", "")])
+    assert tss(path) == {"ENSG00000000001": 100}
+    assert left_out(path) == {
+        "without an id": [" at chr1:8"],
+        "without a strand": ["B at chr1:8"],
+        COPIES: ["ENSG00000000001.13_2 at chr1:300"],
+    }
+
+
+def test_transcripts_alone_make_genes(write):
+    lines = transcript("T1", [(101, 200)], []) + transcript("T2", [(151, 400)], [])
+    records = [line for line in lines if "\ttranscript\t" in line]
+    genes = read_genes(write(records), chrom_sizes=SIZES)
+    assert genes[["gene_id", "start", "end", "tss"]].values.tolist() == [["ENSG01", 100, 400, 100]]
 
 
 def test_the_same_record_twice_is_harmless(write):

@@ -5,6 +5,7 @@ import pandas as pd
 import pyensembl
 import pytest
 
+from data_prep.formats import gtf
 from data_prep.formats.assembly import load_assembly
 from data_prep.formats.gtf import coding_ids, ensembl_gtf, gtf_extents, looks_like_gtf
 from epi2expr_jax.errors import InputError
@@ -49,10 +50,10 @@ def test_a_gtf_is_indexed_once(write, cache, monkeypatch):
     assert len(list(cache.rglob("*.parquet"))) == 1
     assert not list(cache.rglob("*.partial*"))
 
-    def no_second_time(**_):
+    def no_second_time(*_):
         raise AssertionError("indexed again")
 
-    monkeypatch.setattr(pyensembl, "Database", no_second_time)
+    monkeypatch.setattr(gtf, "_records", no_second_time)
     assert gtf_extents(write(GENES), "gene").equals(first)
     with pytest.raises(AssertionError, match="indexed again"):
         gtf_extents(write(GENES[:2]), "gene")
@@ -156,7 +157,7 @@ def test_malformed_lines_are_named(write):
         *GENES,
         "chr1\ttoo short",
         record("gene", "x", 20, "+", "ENSG05"),
-        record("gene", 10, 20, ".", "ENSG06"),
+        record("gene", 10, 20, "x", "ENSG06"),
         record("gene", 10, 20, "+", "ENSG07").replace("gene_id", "id"),
     ]
     found = problems(gtf_extents, write(lines), "gene")
@@ -165,8 +166,7 @@ def test_malformed_lines_are_named(write):
         "found x-20; expected a start of 1 or more, and an end not before it; correct the line"
         in found[1]
     )
-    (problem,) = problems(gtf_extents, write([*GENES, GENES[0]]), "gene")
-    assert "repeated values" in problem
+    assert extents(write([*GENES, GENES[0]])) == extents(write(GENES))
     for start, end in ((30, 20), (0, 20), ("²", 20)):
         lines = [*GENES, record("gene", start, end, "+", "ENSG05")]
         (problem,) = problems(gtf_extents, write(lines), "gene")

@@ -2,7 +2,7 @@ import gzip
 
 import pytest
 
-from data_prep.formats.text import is_number, read_delimited, read_text
+from data_prep.formats.text import is_number, read_delimited, read_rows, read_text
 from epi2expr_jax.errors import InputError
 
 TABLE = "gene\tE1\tE2\nA\t1.5\t2\nB\t0\t3\n"
@@ -35,6 +35,9 @@ def problems(path) -> list[str]:
         "\ufeff" + TABLE,
         TABLE.replace("A\t", '"A"\t').replace("gene", '"gene"'),
         TABLE.replace("2\n", "2\t\n"),
+        TABLE.replace("\t", ",").replace("\n", ",,\n"),
+        TABLE.replace("\t", ";"),
+        "#" + TABLE,
         gzip.compress(TABLE.encode(), mtime=0),
     ],
 )
@@ -51,13 +54,19 @@ def test_lines_are_counted_as_an_editor_counts_them(write):
     ]
 
 
+def test_a_comment_of_as_many_fields_is_the_header(write):
+    assert read_rows(write("#a\tb c\n# gene\tE1\nA\t1\n")) == [(2, ["gene", "E1"]), (3, ["A", "1"])]
+    assert read_rows(write("# made, by hand\ngene\tE1\n")) == [(2, ["gene", "E1"])]
+    assert read_rows(write("# by hand\ngenes\nA\n")) == [(2, ["genes"]), (3, ["A"])]
+
+
 def test_gzip_is_recognised_by_content(write):
     assert read_text(write(gzip.compress(TABLE.encode()))) == read_text(write(TABLE)) == TABLE
 
 
 def cut_and_damaged() -> list[bytes]:
     packed = gzip.compress(TABLE.encode() * 100)
-    return [packed[:-20], packed[:10] + b"\xff" * 20, b"\xff\xfegene"]
+    return [packed[:-20], packed[:10] + b"\xff" * 20, b"gene\xff"]
 
 
 FOUND = ["a damaged gzip file", "a damaged gzip file", "text that is not UTF-8"]
@@ -81,7 +90,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_a_row_with_another_number_of_fields_is_named(write):
-    found = problems(write(TABLE + "C\t1\nD\t1\t2\t3\nE\t1\t2\t\t\n"))
+    found = problems(write(TABLE + "C\t1\nD\t1\t2\t3\nE\t1\t\t2\t\n"))
     assert [problem.split(":")[0].rpartition(" ")[2] for problem in found] == ["4", "5", "6"]
     assert "line 4: found 2 fields; expected 3 fields, as in the header; correct" in found[0]
     many = problems(write(TABLE + "C\n" * 50))

@@ -142,7 +142,7 @@ def test_an_empty_or_unreadable_sheet_is_refused(write, tmp_path):
     assert "roadmap_pvalue" in problems(tmp_path / "absent.csv")[0]
     binary = tmp_path / "binary.csv"
     binary.write_bytes(b"\x1f\x8b\xff\xfe")
-    assert "no readable CSV" in problems(binary)[0]
+    assert "a damaged gzip file" in problems(binary)[0]
 
 
 def test_a_byte_order_mark_and_spaces_do_no_harm(write):

@@ -242,7 +242,7 @@ class Ensemble:
 
     def _training_genes(self, store: WindowStore) -> pd.Series | None:
         """Ids of the genes of the training store; None if it is not found, or this one."""
-        if "store" not in self.card:
+        if "path" not in self.card.get("store", {}):
             return None
         with contextlib.suppress(InputError):
             path = find_store(self.run_dir, self.card)

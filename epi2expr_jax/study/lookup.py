@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -122,9 +122,9 @@ def fitting_flags(store: WindowStore, model: str) -> str:
         Nothing if there is none.
     """
     for name in dict.fromkeys([model, *REGISTRY]):
-        made: Any = REGISTRY[name]
+        made = REGISTRY[name]
         if issubclass(made, WindowModelConfig):
-            spec = made().window.nearest_in(store.manifest.window)
+            spec = cast(Any, made)().window.nearest_in(store.manifest.window)
             with contextlib.suppress(InputError):  # too few bins for its pooling
                 made(window_bp=spec.window_bp, bin_bp=spec.bin_bp)
                 bins = f"--model_window_bp={spec.window_bp} --model_bin_bp={spec.bin_bp}"

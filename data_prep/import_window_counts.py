@@ -26,7 +26,7 @@ from data_prep.formats.annotation import digest_genes, read_genes
 from data_prep.formats.assembly import load_assembly
 from data_prep.formats.expression import read_expression
 from epi2expr_jax.errors import InputError, collect, describe
-from epi2expr_jax.files import file_record, only_writer, opened
+from epi2expr_jax.files import file_record, numbers, only_writer, opened
 from epi2expr_jax.genome import (
     gene_order,
     listing,
@@ -102,13 +102,13 @@ def read_counts(path: str, assays: int) -> tuple[list[str], Float32[np.ndarray, 
     if table.shape[1] != assays + 1:
         found = f"{table.shape[1] - 1} counts a line"
         raise wrong(found, f"{assays}, one for each of --assays", "name the marks by --assays")
-    parts = table[0].str.extract(r"^([^_]+)_.*?_?(\d+)$")
-    numbers = table.drop(columns=0).apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
-    bad = parts.isna().any(axis=1).to_numpy()
+    parts = table[0].str.extract(r"^([^_]+)_.*?_?([0-9]+)$")
+    counts = table.drop(columns=0).apply(numbers).to_numpy(np.float32)
+    bad = (parts.isna().any(axis=1) | (parts[1].str.len() > 9)).to_numpy()
     if bad.any():
         rows = listing(f"line {i + 1}: {table[0][i]!r}" for i in np.flatnonzero(bad))
         raise wrong(f"{bad.sum()} lines without gene and bin ({rows})", "GENE_symbol_bin", "check")
-    bad = ~(np.isfinite(numbers) & (numbers >= 0)).all(axis=1)
+    bad = ~(np.isfinite(counts) & (counts >= 0)).all(axis=1)
     if bad.any():
         rows = listing(f"line {i + 1}" for i in np.flatnonzero(bad))
         found = f"{bad.sum()} lines with a count that is negative or no number ({rows})"
@@ -124,7 +124,7 @@ def read_counts(path: str, assays: int) -> tuple[list[str], Float32[np.ndarray, 
     if len(broken):
         found = f"bins missing or out of order ({listing(broken)})"
         raise wrong(found, f"bins 1 to {bins[0]} of every gene", "sort or complete the file")
-    return ids, numbers.reshape(len(ids), bins[0], assays)
+    return ids, counts.reshape(len(ids), bins[0], assays)
 
 
 def import_store(config: ImportConfig) -> WindowStore:

@@ -318,6 +318,12 @@ def read_csv(
     return table
 
 
+def numbers(column: pd.Series) -> pd.Series:
+    """A column of a user's table as numbers; what is none is NaN, and what is too large infinite."""
+    # Whole numbers of hundreds of digits come from pandas as Python's, which it cannot convert.
+    return pd.to_numeric(column.astype(str) if column.dtype == object else column, errors="coerce")
+
+
 def sha256(path: str | pathlib.Path) -> str:
     """The checksum of a file's bytes."""
     with open(path, "rb") as file:

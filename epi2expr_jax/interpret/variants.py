@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from epi2expr_jax.errors import InputError, Problems, collect
+from epi2expr_jax.files import numbers
 from epi2expr_jax.genome import bare_chromosome, listing, strip_version
 
 PLACE_COLUMNS = ["gene_id", "chrom", "start", "end", "effect", "distance", "signal"]
@@ -117,7 +118,7 @@ def _mapped(values: pd.Series, function: Callable[[str], str]) -> pd.Series:
 
 def _position(pairs: pd.DataFrame) -> pd.Series:
     column = "pos" if "pos" in pairs else "end"
-    return pd.to_numeric(pairs[column], errors="coerce") - (column == "end")
+    return numbers(pairs[column]) - (column == "end")
 
 
 def _keys_of(name: str, pairs: pd.DataFrame, codes: pd.MultiIndex, notes: list[str]) -> np.ndarray:
@@ -169,7 +170,7 @@ def _check(
             unnamed = table[["gene_id", "chrom"]].isna().any(axis=1)
             if unnamed.any():
                 _at(problems, name, rows[unnamed], "without gene or chromosome", "both")
-            position = pd.to_numeric(_position(table), errors="coerce")
+            position = _position(table)
             wrong = ~(position.between(0, _POSITIONS - 1) & (position % 1 == 0))
             if wrong.any():
                 expected = "whole positions, 0-based `pos` or 1-based `end`"
@@ -182,7 +183,7 @@ def _check_places(problems: Problems, places: pd.DataFrame) -> None:
         gene_id=_mapped(places["gene_id"], strip_version),
         chrom=_mapped(places["chrom"], bare_chromosome),
     )
-    bounds = places[["start", "end"]].apply(pd.to_numeric, errors="coerce")
+    bounds = places[["start", "end"]].apply(numbers)
     text = [name for name in _MEASURES if not pd.api.types.is_numeric_dtype(places[name])]
     if text:
         problems.add("regions", f"text in columns {text}", "numbers", "correct the table")

@@ -123,6 +123,11 @@ def test_tables_come_back(tmp_path):
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "table.parquet"), table)
 
 
+def test_columns_of_users_are_numbers_whatever_their_size():
+    column = pd.Series([1, "x", 10**400, None, "2.5"], dtype=object)
+    assert files.numbers(column).fillna(-1).tolist() == [1, -1, np.inf, -1, 2.5]
+
+
 def test_the_checksum_is_that_of_the_bytes(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

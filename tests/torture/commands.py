@@ -56,7 +56,7 @@ COMMANDS = (
     ),
     _of("doctor", f"data_prep.doctor {_SMALL} --json=doctor.json", "data"),
     _of("build_store", f"data_prep.build_store {_SMALL}", "data"),
-    _of("build_store, regions", f"data_prep.build_store {_ROADMAP} --store=distal.zarr {_WIDE}",
+    _of("build_store regions", f"data_prep.build_store {_ROADMAP} --store=distal.zarr {_WIDE}",
         "data"),
     _of("download", "data_prep.download --tracks=data/urls.csv --out=tracks --attempts=3 "
         "--timeout_s=5", "data"),
@@ -71,22 +71,22 @@ COMMANDS = (
         + _MARKS, "counts"),
     _of("plan", f"experiments.plan {_CNN} --assays=all", "small.zarr"),
     _of("train", f"{_TRAIN} {_CNN} --run=run --assays=each", "small.zarr", True),
-    _of("train, streaming", f"{_TRAIN} {_CNN} --run=stream --assays=all --data_gib=0.0001",
+    _of("train streaming", f"{_TRAIN} {_CNN} --run=stream --assays=all --data_gib=0.0001",
         "small.zarr", True),
-    _of("train, masked", f"{_TRAIN} {_CNN} --run=masked --masked --assays=all", "small.zarr", True),
-    _of("train, pools", f"{_TRAIN} {_CNN} --run=cells --cells=leave_one_out --assays=all",
+    _of("train masked", f"{_TRAIN} {_CNN} --run=masked --masked --assays=all", "small.zarr", True),
+    _of("train pools", f"{_TRAIN} {_CNN} --run=cells --cells=leave_one_out --assays=all",
         "small.zarr", True),
-    _of("train, classes", f"{_TRAIN} {_CNN} --run=classes --task=classification --assays=all",
+    _of("train classes", f"{_TRAIN} {_CNN} --run=classes --task=classification --assays=all",
         "small.zarr", True),
-    _of("train, regions", f"{_TRAIN} {_DISTAL} --run=distal --assays=all --cells=E003 "
+    _of("train regions", f"{_TRAIN} {_DISTAL} --run=distal --assays=all --cells=E003 "
         "--folds=fold1", "distal.zarr", True),
-    _of("train, a share", f"{_TRAIN} {_CNN} --run=shared --assays=all --share=0/2", "small.zarr",
+    _of("train a share", f"{_TRAIN} {_CNN} --run=shared --assays=all --share=0/2", "small.zarr",
         True),
-    _of("train, the rest", f"{_TRAIN} {_CNN} --run=shared --assays=all --share=1/2",
+    _of("train the rest", f"{_TRAIN} {_CNN} --run=shared --assays=all --share=1/2",
         "small.zarr shared", True),
     _of("evaluate", "experiments.evaluate --run=run", "run small.zarr"),
-    _of("evaluate, classes", "experiments.evaluate --run=classes", "classes small.zarr"),
-    _of("evaluate, shared", "experiments.evaluate --run=shared", "shared small.zarr"),
+    _of("evaluate classes", "experiments.evaluate --run=classes", "classes small.zarr"),
+    _of("evaluate shared", "experiments.evaluate --run=shared", "shared small.zarr"),
     _of("verify", "experiments.verify --run=run", "run small.zarr"),
     _of("predict", "experiments.predict --run=run --genes=expressed --out=predicted.parquet",
         "run small.zarr"),
@@ -94,10 +94,10 @@ COMMANDS = (
         "run small.zarr distal.zarr"),
     _of("perturb", "experiments.perturb --run=run --assay=H3K4me1 --factors=0,2 --tracks=1",
         "run small.zarr"),
-    _of("perturb, places", "experiments.perturb --run=run --assay=H3K4me1 --factors=0 --tracks=0 "
+    _of("perturb places", "experiments.perturb --run=run --assay=H3K4me1 --factors=0 --tracks=0 "
         "--where=data/places.bed --out=placed", "run small.zarr data"),
     _of("attribution", "experiments.attribution --run=run", "run small.zarr"),
-    _of("attribution, regions", "experiments.attribution --run=distal --tracks=bigwig",
+    _of("attribution regions", "experiments.attribution --run=distal --tracks=bigwig",
         "distal distal.zarr"),
     _of("combinations", "experiments.combinations --run=masked", "masked small.zarr"),
     _of("across_cells", "experiments.across_cells --run=cells", "cells small.zarr"),
@@ -105,16 +105,16 @@ COMMANDS = (
         "--eqtls=eqtl/eqtls.tsv.gz --background=eqtl/tested.parquet --assembly=genome "
         "--permutations=19", "run eqtl"),
     _of("report", "experiments.report --run=run", "run small.zarr"),
-    _of("report, compare", "experiments.report --run=run --compare=shared",
+    _of("report compare", "experiments.report --run=run --compare=shared",
         "run shared small.zarr"),
     _of("sweep", "experiments.sweep --store=distal.zarr --model=promoter_cnn --width=0.02 "
         f"{_TINY} --run=sweep --assays=all --cells=E003 --windows=6000,20000", "distal.zarr", True),
     _of("select", f"experiments.select {_CNN} --run=select --cells=E003 --most=1", "small.zarr",
         True),
-    _of("convert, out", "experiments.convert --run=distal --out=mine.pt", "distal"),
-    _of("convert, in", "experiments.convert --checkpoint=mine.pt --out=published --cell=E003 "
+    _of("convert out", "experiments.convert --run=distal --out=mine.pt", "distal"),
+    _of("convert in", "experiments.convert --checkpoint=mine.pt --out=published --cell=E003 "
         f"{_MARKS}", "mine.pt"),
     # No command predicts with published weights; Python does.
-    _of("predict, imported", "tests.torture.outcome published npy.zarr predicted.csv",
+    _of("predict imported", "tests.torture.outcome published npy.zarr predicted.csv",
         "published npy.zarr"),
 )  # fmt: skip

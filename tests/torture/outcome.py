@@ -43,7 +43,7 @@ def _digest(path: pathlib.Path, folder: pathlib.Path) -> str:
     if path.suffix == ".svg":
         content = re.sub(rb"<dc:date>.*?</dc:date>", b"", content)
     # The folder, and that of the command whose results it was given.
-    content = re.sub(re.escape(str(folder.parent)).encode() + rb"/\w+", b".", content)
+    content = re.sub(re.escape(str(folder.parent)).encode() + rb"/[\w.]+", b".", content)
     return hashlib.sha256(content).hexdigest()
 
 

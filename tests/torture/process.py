@@ -97,7 +97,9 @@ class Ended:
 class Child:
     """A started command."""
 
-    def __init__(self, pid: int, log: pathlib.Path):
+    def __init__(self, pid: int, log: pathlib.Path, said: int):
+        self.said = open(said, "rb", buffering=0)  # noqa: SIM115 -- until it has ended
+        os.set_blocking(said, False)
         self.pid, self.log, self.began, self.ended = pid, log, time.monotonic(), None
         self._used, self._moved = 0.0, self.began
 
@@ -105,10 +107,14 @@ class Child:
         """How it ended, if it has."""
         if self.ended is None:
             pid, status, used = os.wait4(self.pid, os.WNOHANG)
+            while part := self.said.read(1 << 16):
+                with open(self.log, "ab") as log:
+                    log.write(part)
             if pid:
                 code = os.waitstatus_to_exitcode(status)
                 seconds = time.monotonic() - self.began
                 self.ended = Ended(code, seconds, used.ru_utime + used.ru_stime)
+                self.said.close()
         return self.ended
 
     def stuck(self, limit: float) -> bool:
@@ -158,13 +164,15 @@ def start(
         anew: a new interpreter, which imports everything itself, under this environment.
     """
     require_untouched()
+    said, saying = os.pipe()  # not into the file itself, whose size a limit is of, too
     pid = os.fork()
     if pid:
-        return Child(pid, log)
+        os.close(saying)
+        return Child(pid, log, said)
     try:
         os.setsid()
         os.chdir(folder)
-        _redirect(log, closed_pipe)
+        _redirect(saying, closed_pipe)
         os.environ.update(environment)
         tempfile.tempdir = None
         for kind, value in (limits or {}).items():
@@ -179,8 +187,7 @@ def start(
     raise Become(module, arguments)
 
 
-def _redirect(log: pathlib.Path, closed_pipe: bool) -> None:
-    handle = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
+def _redirect(handle: int, closed_pipe: bool) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(handle, 1)
     os.dup2(handle, 2)

@@ -124,6 +124,14 @@ FILES = {
     "pickle": ("(dp0\nS'chr1:5-9'\np1\n(lp2\nS'a'\np3\nas.", "pickle", load_plain),
 }  # fmt: skip
 
+# What once ended in a traceback.
+FOUND = {
+    "window counts": [
+        b"a_A_1,1,2\na_A_2,3," + b"9" * 400 + b"\n",
+        b"a_A_1,1,2\na_A_" + b"9" * 400 + b",3,4\n",
+    ],
+}
+
 _STORE = types.SimpleNamespace(
     manifest=types.SimpleNamespace(chrom_sizes=SIZES, assembly="toy"),
     genes=pd.DataFrame({"chrom": ["chr1"], "gene_id": ["a"], "tss": [100], "strand": ["+"]}),
@@ -224,6 +232,8 @@ def test_a_file_is_read_or_refused(name, tmp_path):
         place.write_bytes(content)
         _tried(read, place)
 
+    for content in FOUND.get(name, ()):
+        try_one = example(content)(try_one)
     try_one()
 
 

@@ -64,7 +64,8 @@ class Workshop:
         self.base.mkdir(parents=True)
         for command in self.commands:
             # Elsewhere than what is kept, so that no trial finds a store by its absolute path.
-            places = [self.folder / "once", self.folder / "twice"]
+            kept = self.after(command)
+            places = [self.folder / f"{kept.name}.{time}" for time in ("once", "twice")]
             self._gather(command, self.before(command))
             for place in places:
                 self.copy(command, place)
@@ -86,12 +87,13 @@ class Workshop:
                 yield weighed
                 one.weights = _last(weighed)
             shutil.rmtree(places[1])
-            self.after(command).parent.mkdir(exist_ok=True)
-            places[0].rename(self.after(command))
+            kept.parent.mkdir(exist_ok=True)
+            places[0].rename(kept)
             one.made = [*found[0]]
-            one.results = {k: v for k, v in found[0].items() if found[1].get(k) == v}
+            same = {k: v for k, v in found[0].items() if found[1].get(k) == v}
+            one.results = {k: v for k, v in same.items() if not _BY_LOT.search(k)}
             self.undisturbed[command.name] = one
-            vary = sorted(found[0].keys() - one.results.keys())
+            vary = sorted(found[0].keys() - same.keys())
             if vary := [name for name in vary if not _BY_LOT.search(name)]:
                 print(f"{command.name}: two undisturbed runs differ in {', '.join(vary)}")
 

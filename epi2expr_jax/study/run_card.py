@@ -146,7 +146,10 @@ def reopen_damaged(run_dir: pathlib.Path, card: dict[str, Any]) -> list[Problem]
         What has changed; of nothing, nothing is done.
     """
     written = {part["weights"]: part.get("weights_sha256") for part in card["populations"]}
-    written["splits.json"] = card.get("splits_sha256")
+    written |= {
+        "splits.json": card.get("splits_sha256"),
+        "history.parquet": card.get("history_sha256"),  # cards of older versions lack it
+    }
     problems = collect()
     for name, checksum in written.items():
         with problems.part():

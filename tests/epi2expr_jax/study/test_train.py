@@ -270,14 +270,16 @@ def test_damaged_weights_of_a_finished_run_are_told_and_trained_again(
     (weights,) = run_dir.glob("checkpoints/3-assay/*/best-*/d")
     flip(max(weights.iterdir(), key=lambda path: path.stat().st_size))
     flip(run_dir / "splits.json")
+    flip(run_dir / "history.parquet")
     with pytest.raises(InputError, match=r"best-00000\d: found damage \(it has another checksum"):
         predict.load(run_dir)
     heard = Heard()
-    with pytest.warns(UserWarning, match=r"made again: .*(best-00000\d|splits.json): damage"):
+    with pytest.warns(UserWarning, match=r"made again: .*(best-00000\d|splits.json|history.parquet): damage"):
         train(request_for(small_store, assays=["each", "all"]), run_dir, watcher=heard)
     assert {name for name, _ in heard.advanced} == {"3-assay"}
     same_weights(run_dir, finished)
-    assert (run_dir / "splits.json").read_bytes() == (finished / "splits.json").read_bytes()
+    for name in ("splits.json", "history.parquet"):
+        assert (run_dir / name).read_bytes() == (finished / name).read_bytes()
 
 
 def test_a_run_that_grows_is_that_of_one_command_for_all(

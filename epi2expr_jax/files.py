@@ -319,7 +319,7 @@ def read_csv(
 
 
 def numbers(column: pd.Series) -> pd.Series:
-    """A column of a user's table as numbers; what is none is NaN, and what is too large infinite."""
+    """A column of somebody's table as numbers; what is none is NaN, what is too large infinite."""
     # Whole numbers of hundreds of digits come from pandas as Python's, which it cannot convert.
     return pd.to_numeric(column.astype(str) if column.dtype == object else column, errors="coerce")
 

@@ -73,6 +73,7 @@ def known_flags() -> set[str]:
         found |= set(re.findall(r"FLAGS\.(\w+)", text))
         if re.search(r"DEFINE_|define_", text):
             found |= set(re.findall(r"\"(\w+)\"", text))
+    found |= set(re.findall(r"\"--(\w+)\"", (ROOT / "tests/torture/__main__.py").read_text()))
     return {f"--{prefix}{name}" for name in found for prefix in ("", "no")}
 
 

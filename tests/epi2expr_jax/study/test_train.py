@@ -274,7 +274,8 @@ def test_damaged_weights_of_a_finished_run_are_told_and_trained_again(
     with pytest.raises(InputError, match=r"best-00000\d: found damage \(it has another checksum"):
         predict.load(run_dir)
     heard = Heard()
-    with pytest.warns(UserWarning, match=r"made again: .*(best-00000\d|splits.json|history.parquet): damage"):
+    damaged = r"made again: .*(best-00000\d|splits.json|history.parquet): damage"
+    with pytest.warns(UserWarning, match=damaged):
         train(request_for(small_store, assays=["each", "all"]), run_dir, watcher=heard)
     assert {name for name, _ in heard.advanced} == {"3-assay"}
     same_weights(run_dir, finished)

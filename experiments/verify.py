@@ -65,7 +65,8 @@ from experiments.combinations import score_subsets
 
 FLAGS = flags.FLAGS
 
-# Columns whose rule changed after version 0.1: of leads, and with several seeds of all intervals.
+# Columns whose rule changed after version 0.1: of leads; with several seeds, or where scores get no
+# interval any more, of all intervals.
 LEADS = ["lead_low", "lead_high"]
 OF_SEEDS = [
     *("low", "high", "simultaneous_low", "simultaneous_high", "spearman_low", "spearman_high"),
@@ -259,9 +260,10 @@ class Verification:
             del again[tables.GROUPS]
             aside += "; groups not checked: version 0.1 did not record which"
         if record is None:  # version 0.1 wrote none
-            several = predictions["seed"].nunique() > 1
-            aside += f"; intervals of {'all' if several else 'leads'} not checked (earlier rules)"
-            earlier = [*LEADS, *(OF_SEEDS if several else ())]
+            none = again[tables.RANKING]["low"].isna().any()
+            changed = predictions["seed"].nunique() > 1 or none
+            aside += f"; intervals of {'all' if changed else 'leads'} not checked (earlier rules)"
+            earlier = [*LEADS, *(("note", *OF_SEEDS) if changed else ())]
             again = {
                 table: content.drop(columns=content.columns.intersection(earlier))
                 for table, content in again.items()

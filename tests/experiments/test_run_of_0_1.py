@@ -1,6 +1,7 @@
 """A store and a run that version 0.1 made (golden/make_run_of_0_1.py) serve as before."""
 
 import pathlib
+import re
 import tarfile
 
 import numpy as np
@@ -52,4 +53,7 @@ def test_the_run_is_verified_and_evaluated_as_before(run):
     assert all(claim.holds for claim in claims.values()), claims
     ranking = pd.read_csv(run / "ranking.csv")
     evaluate(run)
-    pd.testing.assert_frame_equal(pd.read_csv(run / "ranking.csv"), ranking, atol=1e-5)
+    again = pd.read_csv(run / "ranking.csv")
+    assert again["low"].isna().all(), "so few genes a chromosome get no interval any more"
+    kept = [name for name in again if not re.search("low|high|note", name)]
+    pd.testing.assert_frame_equal(again[kept], ranking[kept], atol=1e-5)

@@ -69,7 +69,7 @@ def test_each_round_chooses_by_validation_loss(selected, small_store):
     else:
         assert len(order) == 2
     np.testing.assert_array_equal(table.pearson.notna(), table.chosen)
-    assert (chosen.low < chosen.pearson).all()
+    assert chosen.low.isna().all(), "five genes a chromosome are too few for an interval"
     assert len(pd.read_csv(out / "selection.csv")) == len(table)
 
 

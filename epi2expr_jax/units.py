@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 # The unit of a track decides its transform: -log10 p and fold change have long tails and may be
-# treated alike; depth and counts are read as ln(x + 1), Chromoformer's choice.
+# treated alike; depth and counts are read as ln(x + 1), Chromoformer's choice. The last are of
+# deepTools: coverage scaled by its sequencing depth is read like depth, a log2 ratio as it is.
 UNIT_TRANSFORM: Mapping[str, str] = MappingProxyType(
     {
         "pvalue": "arcsinh",
@@ -12,6 +13,8 @@ UNIT_TRANSFORM: Mapping[str, str] = MappingProxyType(
         "depth": "log1p",
         "counts": "log1p",
         "none": "none",
+        **dict.fromkeys(("cpm", "rpgc", "bpm", "rpkm"), "log1p"),
+        "log2_ratio": "none",
     }
 )
 

@@ -27,10 +27,17 @@ from epi2expr_jax.genome import (
 from epi2expr_jax.program import require
 from epi2expr_jax.roadmap import BLIND_CHROMOSOMES
 from epi2expr_jax.store.manifest import Manifest
+from epi2expr_jax.units import UNIT_TRANSFORM
 
 FLAGS = flags.FLAGS
 
-_OF_CONTACTS = ("min_contact_score", "max_contacts", "max_pcre_bp", "trans_contacts")
+_OF_CONTACTS = (
+    "min_contact_score",
+    "score_column",
+    "max_contacts",
+    "max_pcre_bp",
+    "trans_contacts",
+)
 
 
 def define_flags() -> None:
@@ -39,7 +46,7 @@ def define_flags() -> None:
         "tracks",
         None,
         "Track sheet: CSV with the columns cell, assay, path or url, and optionally sha256, unit "
-        "(pvalue, fold_change, depth, counts, none), replicate, group. Paths are relative to it.",
+        f"({', '.join(UNIT_TRANSFORM)}), replicate, group. Paths are relative to it.",
     )
     flags.DEFINE_string(
         "expression",
@@ -87,6 +94,12 @@ def define_flags() -> None:
         "A contact's score must be above this. Default: "
         + ", ".join(f"{kind.min_score:g} for {name}" for name, kind in FORMATS.items())
         + ".",
+    )
+    flags.DEFINE_string(
+        "score_column",
+        "",
+        "Name or number (from 1) of the column of contact scores; of p and q values -log10 is "
+        "taken. Empty: as the format has it.",
     )
     flags.DEFINE_integer("max_contacts", 8, "The best contacts a gene keeps.", lower_bound=1)
     flags.DEFINE_integer(
@@ -147,6 +160,7 @@ class BuildConfig:
     tss: str = "gene_5p"
     interactions: str = ""
     min_contact_score: float | None = None
+    score_column: str = ""
     max_contacts: int = 8
     max_pcre_bp: int = 40_000
     trans_contacts: bool = False
@@ -290,6 +304,7 @@ def gather_inputs(config: BuildConfig, problems: Problems) -> BuildInputs | None
                 assembly.chrom_sizes,
                 config.min_contact_score,
                 problems,
+                config.score_column,
             )
     if assembly is None or sheet is None or not cells:
         return None
@@ -303,6 +318,7 @@ def gather_inputs(config: BuildConfig, problems: Problems) -> BuildInputs | None
     chosen = annotated[annotated.chrom.isin(chromosomes)]
     genes, values, left_out = candidates(annotated, read.table, cells, chromosomes)
     left_out |= odd
+    left_out |= {why: len(some) for why, some in annotated.attrs.get("left_out", {}).items()}
     if genes.empty and both and chromosomes:
         problems.add(
             " and ".join(filter(None, [config.genes or "Ensembl 75", config.expression])),

@@ -19,6 +19,7 @@ from epi2expr_jax.files import sha256
 from epi2expr_jax.genome import listing, match_chromosomes, sort_chromosomes
 from epi2expr_jax.units import UNIT_TRANSFORM
 
+_ROUNDING = 1e-6  # below 0, of programs that subtract or smooth
 _MOST_WITHOUT_TSS = 0.2  # share of the contacts; annotations of other releases lack some TSSs
 _MOST_WITHOUT_EXPRESSION = 0.05  # share of the genes; GENCODE 10 and Roadmap's matrix: 0.011
 
@@ -87,7 +88,7 @@ def check_track(track: Track, inputs: BuildInputs) -> None:
                 if UNIT_TRANSFORM[track.unit] != "log1p":
                     continue
                 lowest = _lowest(source.location, needed)
-                if lowest < 0:
+                if lowest < -_ROUNDING:
                     problems.add(
                         source.location,
                         f"negative signal (lowest {lowest:g})",

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+import re
 
 import bioframe
 
@@ -12,6 +13,10 @@ from epi2expr_jax.genome import bare_chromosome, listing, match_chromosomes, sor
 
 # Their lengths come with bioframe, so no network is needed. Any other genome is a FILE.chrom.sizes.
 SHIPPED_ASSEMBLIES = ("hg19", "hg38", "mm10", "mm39")
+
+
+_ARM = re.compile(r"\d+[A-DLR]?")
+_ROMAN = re.compile(r"[IVX]+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +57,9 @@ def select_chromosomes(assembly: Assembly, spec: str = "autosomes") -> list[str]
 
     Args:
         assembly: where the chromosomes are looked up.
-        spec: `autosomes` (the numbered chromosomes), `all`, or a list such as `chr1,2,chrX`
-            (`1` and `chr1` are the same chromosome).
+        spec: `autosomes` (the numbered chromosomes, arms such as 2L among them; else those with
+            Roman numbers), `all`, or a list such as `chr1,2,chrX` (`1` and `chr1` are the same
+            chromosome).
 
     Raises:
         InputError: naming every chromosome that the assembly does not have.
@@ -62,7 +68,12 @@ def select_chromosomes(assembly: Assembly, spec: str = "autosomes") -> list[str]
     if spec == "all":
         return sort_chromosomes(names)
     if spec == "autosomes":
-        numbered = [name for name in names if bare_chromosome(name).isdecimal()]
+        numbered = [name for name in names if _ARM.fullmatch(bare_chromosome(name))]
+        if not numbered:
+            roman = [name for name in names if _ROMAN.fullmatch(bare_chromosome(name))]
+            # Of few chromosomes X is that of sex, as in worms; of many the tenth, as in yeast.
+            tenth = any(bare_chromosome(name) == "IX" for name in names)
+            numbered = [name for name in roman if tenth or bare_chromosome(name) != "X"]
         if not numbered:
             raise InputError(
                 f"--chromosomes=autosomes on {assembly.name}",

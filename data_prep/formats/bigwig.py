@@ -188,7 +188,7 @@ def require_whole(path: str | pathlib.Path) -> None:
     not read; a damaged block of it is found by its own checksum when it is.
 
     Raises:
-        InputError: if the file is missing, not a bigWig, cut short or damaged.
+        InputError: if the file is missing, not a bigWig, empty, cut short or damaged.
     """
 
     def refused(found: str, remedy: str, kind: str = "") -> InputError:
@@ -202,6 +202,7 @@ def require_whole(path: str | pathlib.Path) -> None:
             size = file.seek(0, 2)
             file.seek(max(size - 4, 0))
             tail = file.read(4)
+            empty = head.startswith(_MAGIC) and tail == _MAGIC and _is_empty(file, head)
             outside = _outside(file, head, size) if head.startswith(_MAGIC) else ""
     except OSError as error:
         reason, remedy = error.strerror or str(error), "check the path in the track sheet"
@@ -219,9 +220,19 @@ def require_whole(path: str | pathlib.Path) -> None:
     if tail != _MAGIC:
         found = "a truncated bigWig: {:,} bytes that do not end in the closing mark 26fc8f88"
         raise refused(found.format(size), remedy, "truncated")
+    if empty:
+        remedy = "make or download the track again; if its signal is 0 everywhere, leave it out"
+        raise refused("an empty bigWig: no base has a value", remedy, "empty_bigwig")
     if outside:
         found = f"a damaged bigWig: {outside} does not lie within its {size:,} bytes"
         raise refused(found, remedy, "truncated")
+
+
+def _is_empty(file: IO[bytes], head: bytes) -> bool:
+    """Whether the summary of a bigWig says that no base has a value; old files have none."""
+    summary = _HEADER.unpack(head)[9] if len(head) == _HEADER.size else 0
+    covered = _at(file, summary, np.dtype("<u8")) if summary else ()
+    return len(covered) == 1 and covered[0] == 0
 
 
 def _outside(file: IO[bytes], head: bytes, size: int) -> str:

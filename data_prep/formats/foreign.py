@@ -114,9 +114,10 @@ def opened_as(path: str | pathlib.Path, what: str, *reads: str) -> Iterator[IO[b
         InputError: if it is a URL, cannot be opened, is damaged, or is recognised as another kind
             of file, with how to turn that into what is read.
     """
-    if is_url(path):
-        remedy = f"download it first: curl -LO {path}"
-        raise InputError(str(path), "a URL", f"{what}, as a local file", remedy)
+    url = re.sub(r"^(\w+):/+", r"\1://", str(path))  # which a path has one slash of
+    if is_url(url):
+        remedy = f"download it first: curl -LO {url}"
+        raise InputError(url, "a URL", f"{what}, as a local file", remedy)
     with opened(path, what) as file:
         require_none_other(path, cast(io.BufferedReader, file).peek(4096), what, *reads)
         yield file

@@ -1,7 +1,8 @@
 """GTF files, and where pyensembl keeps Ensembl's: the extents of genes and of transcripts.
 
-A GTF is read line by line. (pyensembl's database refuses an id that occurs twice, joins exons on
-several contigs to one gene, and took 40 s for the genes of 2.5 million lines where this takes 9.)
+A GTF is read line by line. (pyensembl's database refuses an id that occurs twice and joins exons on
+several contigs to one gene. Of 2.5 million lines, 60,000 genes, it took 57 s of CPU time for the
+canonical transcripts; this takes 17, and 5 for the genes.)
 The result is kept as a small Parquet table under the user's cache folder, by the GTF's checksum, so
 that this is paid once.
 """

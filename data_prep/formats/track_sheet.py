@@ -224,7 +224,7 @@ class _Row:
 
     @property
     def unit(self) -> str:
-        return self.fields.get("unit", DEFAULT_UNIT)
+        return self.fields.get("unit", DEFAULT_UNIT).lower()
 
     @property
     def file(self) -> pathlib.Path | None:
@@ -348,7 +348,8 @@ def _check_mixtures(rows: list[_Row], problems: Problems) -> None:
     for column, default in (("unit", DEFAULT_UNIT), ("group", "")):
         lines: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
         for row in rows:
-            lines[row.fields["assay"]][row.fields.get(column, default)].append(row.line)
+            value = row.unit if column == "unit" else row.fields.get(column, default)
+            lines[row.fields["assay"]][value].append(row.line)
         for assay, values in lines.items():
             if len(values) > 1:
                 found = " and ".join(

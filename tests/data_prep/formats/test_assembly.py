@@ -2,6 +2,7 @@ import pytest
 
 from data_prep.formats.assembly import (
     SHIPPED_ASSEMBLIES,
+    Assembly,
     load_assembly,
     recognise_assembly,
     select_chromosomes,
@@ -50,8 +51,29 @@ def test_a_file_of_lengths_may_be_a_fasta_index(tmp_path):
     assembly = load_assembly(path)
     assert assembly.name == "fly"
     assert assembly.chrom_sizes == {"2L": 23513712, "X": 23542271}
+    assert select_chromosomes(assembly) == ["2L"]
+
+
+@pytest.mark.parametrize(
+    ("names", "autosomes"),
+    [
+        (
+            "chr2L chr2R chr3L chr3R chr4 chrX chrY chrM chrUn_1 2RHet",
+            "chr2L chr2R chr3L chr3R chr4",
+        ),
+        ("I II III IV V X MtDNA", "I II III IV V"),
+        ("chrI chrII chrIX chrX chrM", "chrI chrII chrIX chrX"),
+        ("1A 1B 1D Un", "1A 1B 1D"),
+    ],
+)
+def test_autosomes_of_other_genomes(names, autosomes):
+    sizes = dict.fromkeys(names.split(), 9)
+    assert set(select_chromosomes(Assembly("x", sizes))) == set(autosomes.split())
+
+
+def test_a_genome_of_other_names_has_no_known_autosomes():
     with pytest.raises(InputError, match="no numbered chromosome"):
-        select_chromosomes(assembly)
+        select_chromosomes(Assembly("x", {"X": 9, "scaffold_1": 9}))
 
 
 def test_every_bad_line_of_a_file_is_named(tmp_path):

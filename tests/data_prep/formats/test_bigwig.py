@@ -6,11 +6,12 @@ import subprocess
 import sys
 
 import numpy as np
+import pyBigWig
 import pytest
 
 from data_prep.formats import bigwig
 from data_prep.formats.assembly import load_assembly
-from data_prep.formats.bigwig import check_bigwig, open_bigwig
+from data_prep.formats.bigwig import check_bigwig, open_bigwig, require_whole
 from data_prep.formats.bin_means import window_means
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.genome import WindowSpec
@@ -139,3 +140,11 @@ def test_a_bigwig_of_another_assembly_is_named(tmp_path):
 def test_lengths_of_no_known_assembly(track):
     (problem,) = problems_of(check_bigwig, track, {"chr1": 999, "chr2": 300}, ["chr1", "chr2"])
     assert "another assembly: chr1 of 1,000 bp" in problem.found
+
+
+def test_an_empty_bigwig_is_refused(tmp_path):
+    path = tmp_path / "empty.bw"
+    with pyBigWig.open(str(path), "w") as file:
+        file.addHeader([("chr1", 1000)])
+    with pytest.raises(InputError, match="found an empty bigWig: no base has a value"):
+        require_whole(path)

@@ -138,7 +138,7 @@ def _on_assembly(
             f"{path}, {listing(rows['record'], MOST_RECORDS)}",
             f"no contact on a chromosome of the assembly, but on {listing(sorted(names))}",
             f"chromosomes of the assembly ({listing(chrom_sizes)})",
-            "give the --assembly of the contacts, or --aliases of its names",
+            "give the --assembly of the contacts, or write its names",
         )
     left_out = {
         "contacts without one of their ends": int(one_ended.sum()),

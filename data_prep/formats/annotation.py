@@ -161,7 +161,7 @@ def _on_assembly(
             where,
             f"{len(genes)} genes, on {listing(elsewhere.unique()) or 'no chromosome'}",
             f"genes on the assembly's chromosomes ({listing(chrom_sizes)})",
-            "give the --assembly the annotation belongs to, or --aliases of its names",
+            "give the --assembly the annotation belongs to, or write its names",
         )
     listed = genes["gene_id"]
     gene_id = listed.map(strip_version)

@@ -325,10 +325,11 @@ def test_results_that_are_replaced_while_they_are_read_are_refused(study, tmp_pa
     run_dir = shutil.copytree(study[0], tmp_path / "run")
     page = (run_dir / "report.html").read_bytes()
 
-    def meanwhile(*_):
+    def meanwhile(*_):  # the last thing that it does
         (run_dir / "calls.csv").write_text("another evaluation\n")
 
-    monkeypatch.setattr(report, "_export", meanwhile)
+    monkeypatch.setattr(report, "_export", lambda *_: None)
+    monkeypatch.setattr(report, "write_text", meanwhile)
     with pytest.raises(InputError, match=r"changed while they were read \(calls\.csv\)"):
         write_report(run_dir)
     assert (run_dir / "report.html").read_bytes() == page

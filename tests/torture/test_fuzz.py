@@ -126,6 +126,9 @@ FILES = {
 
 # What once ended in a traceback.
 FOUND = {
+    "GTF": [GTF.replace("\t1100\t", "\t\t", 1).encode()],
+    "canonical GTF": [GTF.replace("\t1100\t", "\t\t").encode()],
+    "gene table": [b"gene_id,chrom,tss,strand\na,chr1," + b"9" * 20 + b",+\n"],
     "window counts": [
         b"a_A_1,1,2\na_A_2,3," + b"9" * 400 + b"\n",
         b"a_A_1,1,2\na_A_" + b"9" * 400 + b",3,4\n",

@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import pandas as pd
 
-from data_prep.formats.text import MOST_LINES, read_text
+from data_prep.formats.text import MOST_LINES, read_text, separator_of
 from epi2expr_jax.errors import InputError, Problem, Problems, collect
 from epi2expr_jax.genome import listing, strip_version
 from epi2expr_jax.units import DEFAULT_UNIT, EXPRESSION_UNITS, unit_words
@@ -143,7 +143,10 @@ class _Lines:
         if not lines:
             found, expected = "no header", "a table with a header line"
             raise InputError(str(path), found, expected, "give another file")
-        separator = _separator(lines[0][1], lines[-1][1])
+        (_, top), (_, last) = lines[0], lines[-1]  # a header of one name has no separator
+        separator = (
+            separator_of(top) or separator_of(last) or (" " if " " in last.strip() else "\t")
+        )
         fields = [_fields(line, separator) for _, line in lines]
         above = [name.strip() for name in _fields(comments[-1][1:], separator)] if comments else []
         if len(above) == len(fields[0]) > 1 and not any(map(_is_name, fields[0][1:])):
@@ -166,15 +169,6 @@ class _Lines:
         if self.decimal == ",":
             text = text.str.replace(",", ".")
         return np.asarray(pd.to_numeric(text, errors="coerce"), np.float64)
-
-
-def _separator(header: str, line: str) -> str:
-    for text in (header, line):  # a header of one name has none
-        if "\t" in text:
-            return "\t"
-        if (found := max(";,", key=text.count)) in text:
-            return found
-    return " " if " " in line.strip() else "\t"
 
 
 def _fields(line: str, separator: str) -> list[str]:

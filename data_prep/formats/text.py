@@ -60,7 +60,7 @@ def read_rows(
     if not numbered:
         return []
     first = numbered[0][1]
-    separator = "\t" if "\t" in first else ";" if first.count(";") > first.count(",") else ","
+    separator = separator_of(first) or ","
     if comment and comment[1].count(separator) == first.count(separator) > 0:
         numbered.insert(0, (comment[0], comment[1].lstrip("# ")))
     # Line by line, so that a stray quotation mark cannot swallow the lines after it.
@@ -80,6 +80,13 @@ def read_rows(
         while len(row) > named and not row[-1]:
             row.pop()
     return rows
+
+
+def separator_of(line: str) -> str:
+    """What ends the fields of a line: a tab, else a semicolon or comma; empty without any."""
+    if "\t" in line:
+        return "\t"
+    return ";" if line.count(";") > line.count(",") else "," if "," in line else ""
 
 
 def is_number(text: str) -> bool:

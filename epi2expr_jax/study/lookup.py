@@ -21,7 +21,6 @@ from epi2expr_jax.models.config import WindowModelConfig
 from epi2expr_jax.names import find_genes
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study.request import TrainRequest
-from epi2expr_jax.training.many_runs import pairs_of
 from epi2expr_jax.training.one_run import Trainer
 from epi2expr_jax.training.runs import (
     ASSAY_SETS,
@@ -234,7 +233,7 @@ class Study:
             own = [run for run in runs if len(self.pools[run.cell]) == size]
             tracks = self._data(own)
             data[size] = tracks, TrackCache(tracks, data_limit)
-            data[size][1].check([pair for run in own for pair in pairs_of(run)], show)
+            data[size][1].check([pair for run in own for pair in run.tracks], show)
         return [
             self._group(own, size, assays, *data[size])
             for (size, assays), own in sorted(by_shape.items())

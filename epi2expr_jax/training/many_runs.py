@@ -22,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from epi2expr_jax.errors import OutOfMemory
 from epi2expr_jax.inputs.device_tracks import signal_of
-from epi2expr_jax.inputs.track_cache import Pair, TrackCache
+from epi2expr_jax.inputs.track_cache import TrackCache
 from epi2expr_jax.training.one_run import (
     FINISHED,
     RUNNING,
@@ -78,8 +78,8 @@ class Lanes:
         def of_lane(lane: int, device: int) -> tuple[tuple, Any]:
             here = runs[device * self.width : (device + 1) * self.width]
             run, place = here[lane], self.devices[device]
-            beside = [pair for other in here for pair in pairs_of(other)]
-            return tuple(cache.get(pairs_of(run), place, beside)), cache.regions(run.cell, place)
+            beside = [pair for other in here for pair in other.tracks]
+            return tuple(cache.get(run.tracks, place, beside)), cache.regions(run.cell, place)
 
         lanes = [[of_lane(w, d) for d in range(len(self.devices))] for w in range(self.width)]
         return tuple(jax.tree.map(self._global, *parts) for parts in lanes)
@@ -109,11 +109,6 @@ class Lanes:
         return jax.shard_map(
             on_device, mesh=self.mesh, in_specs=_OVER_RUNS, out_specs=_OVER_RUNS, check_vma=False
         )(stacked, tracks)
-
-
-def pairs_of(run: Run) -> list[Pair]:
-    """The tracks a run reads, in the order of its channels."""
-    return [(run.cell, assay) for assay in run.assays]
 
 
 # Compiled once for a trainer and its lanes, however many runs there are.
@@ -196,7 +191,7 @@ class Population:
         self.inputs = inputs
         self.cache = cache
         self.lanes = lanes or Lanes.default()
-        self._streams = cache.streams(pair for run in self.runs for pair in pairs_of(run))
+        self._streams = cache.streams(pair for run in self.runs for pair in run.tracks)
         self.chunks_at_once = max(1, (at_once or len(self.runs)) // self.lanes.count)
         self.chunks_at_once += at_once is None  # the last chunk need not be full
         states, self.logs = saved or ({}, [Log() for _ in self.runs])
@@ -277,9 +272,9 @@ class Population:
             chunk.state, record = _epoch(
                 self.trainer, self.lanes, chunk.state, chunk.inputs, tracks
             )
-        keep = [pair for run in reading for pair in pairs_of(run)]
+        keep = [pair for run in reading for pair in run.tracks]
         for lane, run in enumerate(self._reading(following)):
-            self.cache.read_ahead(pairs_of(run), self.lanes.device(lane), keep)
+            self.cache.read_ahead(run.tracks, self.lanes.device(lane), keep)
         return record
 
     def _reading(self, chunk: _Chunk) -> list[Run]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.track_cache import TrackCache, device_memory
-from epi2expr_jax.training.many_runs import Lanes, Population, pairs_of
+from epi2expr_jax.training.many_runs import Lanes, Population
 from epi2expr_jax.training.one_run import Trainer
 from epi2expr_jax.training.runs import Run, RunInputs
 
@@ -83,7 +83,7 @@ def plan_memory(
     lanes, memory = lanes or Lanes.default(), memory or device_memory()
     state = trainer.init(np.zeros(2, np.uint32))
     state_bytes = _bytes(state)
-    pairs = {pair for run in runs for pair in pairs_of(run)}
+    pairs = {pair for run in runs for pair in run.tracks}
     chunk_bytes = lanes.width * state_bytes
     chunks = int(memory * _STATES) // chunk_bytes
     if not chunks and not at_once:

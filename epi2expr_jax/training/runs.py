@@ -49,6 +49,11 @@ class Run:
         return "+".join(self.assays)
 
     @property
+    def tracks(self) -> list[tuple[str, str]]:
+        """Cell and assay of each track it reads, in the order of its channels."""
+        return [(self.cell, assay) for assay in self.assays]
+
+    @property
     def run_id(self) -> str:
         """A name made of what the run is, never of its place among others."""
         return _digest(self.cell, self.label, self.fold, self.seed).hex()[:12]

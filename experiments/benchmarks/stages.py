@@ -24,7 +24,7 @@ from epi2expr_jax.models import REGISTRY, ChromoformerConfig
 from epi2expr_jax.models.chromoformer_torch import to_torch
 from epi2expr_jax.models.cnn import CnnConfig
 from epi2expr_jax.predict.inference import predict_runs
-from epi2expr_jax.training.many_runs import Lanes, Population, pairs_of
+from epi2expr_jax.training.many_runs import Lanes, Population
 from epi2expr_jax.training.one_run import PRECISIONS
 from epi2expr_jax.training.parts import Parts
 from experiments.benchmarks import chromoformer, cnn
@@ -215,7 +215,7 @@ def _updated(
     trained, _ = _runs(model, 1, precision, small, (8, 2))
     trainer, run, data = trained.trainer, trained.runs[0], trained.cache.data
     state = trainer.init(trained.inputs.model_key[0])
-    tracks = [data.track(*pair) for pair in pairs_of(run)]
+    tracks = [data.track(*pair) for pair in run.tracks]
     inputs = jax.tree.map(lambda x: x[0], trained.inputs)
     given = jax.device_put((state, inputs, tracks, data.regions(run.cell)), where)
     epoch = jax.jit(lambda s, i, t, r: trainer.train_epoch(s, i, signal_of(t, r)))

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from epi2expr_jax.errors import Problem, collect
-from epi2expr_jax.files import read_json, write_json
+from epi2expr_jax.files import is_partial, read_json, write_json
 from epi2expr_jax.training import checkpoint
 
 _NUMBER = "-" + 6 * "[0-9]"  # of a part, in the names of its files
@@ -59,8 +59,10 @@ class Parts:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         for leftover in [*folder.glob("*orbax-checkpoint-tmp*"), *folder.glob(f"*{_NUMBER}.*")]:
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)  # of a save that was killed
+            if leftover.is_dir():  # of a save that was killed
+                shutil.rmtree(leftover, ignore_errors=True)
+            elif is_partial(leftover):
+                leftover.unlink()
         numbers = [int(path.stem.split("-")[1]) for path in folder.glob(f"*{_NUMBER}.json")]
         self._number = max(numbers, default=0)
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")

@@ -41,6 +41,7 @@ def test_what_a_killed_save_left_is_never_taken_for_whole(tmp_path):
     write_json(folder / "state-000002.json", rows(1)[0])
     (folder / "state-000002.0a1b2c3d.partial").mkdir()
     (folder / "state-000002.orbax-checkpoint-tmp-123").mkdir()  # as older versions did
+    (folder / "state-000003.json.0a1b2c3d.partial.json").write_text("[{")
     ((part,), _) = read_parts(tmp_path, "state")
     assert part.path.name == "state-000001"
     again = Parts(folder)

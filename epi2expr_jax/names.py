@@ -3,7 +3,7 @@
 A string is one name, never its letters.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -46,31 +46,39 @@ def known_names(
     return names
 
 
-def find_genes(
-    genes: pd.DataFrame, given: str | Iterable[str], where: str
-) -> Int[np.ndarray, " G"]:
-    """Rows `[G]` of named genes in a gene table, in the order given.
+def rows_of_genes(genes: pd.DataFrame, names: Sequence[str]) -> Int[np.ndarray, " G"]:
+    """Rows `[G]` of genes named by their id, with or without Ensembl's version, or by a symbol
+    that one gene alone has; -1 for any other name.
 
     Args:
         genes: with columns `gene_id` and `name`.
-        given: ids, with or without Ensembl's version, or symbols, as in `name`.
+    """
+    ids = {gene_id: row for row, gene_id in enumerate(genes["gene_id"])}
+    alone = ~genes["name"].duplicated(keep=False).to_numpy()
+    symbols = {name: row for row, name in enumerate(genes["name"]) if alone[row]}
+    found = [ids.get(n, ids.get(strip_version(n), symbols.get(n, -1))) for n in names]
+    return np.array(found, np.intp)
+
+
+def find_genes(
+    genes: pd.DataFrame, given: str | Iterable[str], where: str
+) -> Int[np.ndarray, " G"]:
+    """Rows `[G]` of named genes in a gene table, in the order given; see `rows_of_genes`.
+
+    Args:
         where: the table, for messages.
 
     Raises:
         InputError: naming every unknown gene, and every symbol of several genes with their ids.
     """
-    names, ids = as_names(given), pd.Index(genes.gene_id)
-    rows = ids.get_indexer(pd.Index(names, dtype=object))
-    for at in np.flatnonzero(rows < 0):
-        rows[at] = ids.get_indexer(pd.Index([strip_version(names[at])]))[0]
+    names, ids = as_names(given), genes["gene_id"].to_numpy()
+    rows = rows_of_genes(genes, names)
     symbols = genes.groupby("name").indices if (rows < 0).any() else {}
     with collect() as problems:
         unknown = []
         for at in np.flatnonzero(rows < 0):
-            found = symbols.get(names[at], ())
-            if len(found) == 1:
-                rows[at] = found[0]
-            elif len(found):
+            found = symbols.get(names[at])
+            if found is not None:
                 of = f"the symbol of {len(found)} genes ({listing(ids[found])})"
                 problems.add(f"{where}: {names[at]}", of, "one gene", "name it by its id")
             else:

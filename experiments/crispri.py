@@ -8,11 +8,13 @@
 startTSS, measuredGeneEnsemblId, Regulated, perhaps Dataset, EffectSize, Significant and signal in
 the element (H3K27ac.RPM, DHS.RPM, …): the public table of Gschwind et al. (2025) as it is. Labels
 are the table's own. Distance, each signal, activity, activity × distance and the columns you name
-are compared by average precision, AUROC and precision at 70 % recall, with 95 % intervals over
-chromosomes: on all pairs, without significant increases, in each study, and by distance to the TSS.
+are compared by average precision and AUROC, each with a 95 % interval over chromosomes, and by
+precision at 70 % recall: on all pairs, without significant increases, in each study, and by
+distance to the TSS.
 
 Writes into --out crispri.csv (scores), crispri_leads.csv (paired differences from activity ×
-distance), crispri_sizes.csv (rank correlation with the measured loss), crispri.png and .svg.
+distance, or from distance without signal), crispri_sizes.csv (rank correlation with the measured
+loss), crispri.png and .svg.
 """
 
 import pathlib
@@ -24,7 +26,7 @@ import pandas as pd
 from absl import flags
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.files import write_csv
+from epi2expr_jax.files import numbers, write_csv
 from epi2expr_jax.program import require, start
 from epi2expr_jax.screens import scoring
 from epi2expr_jax.screens.pairs import Pairs, counts, read_pairs
@@ -68,8 +70,11 @@ def compare_scores(
     if weight:
         if weight not in table:
             raise InputError("--weight", f"no column {weight}", "a column of --pairs", "correct it")
-        own = pd.to_numeric(table[weight], errors="coerce").to_numpy(float)
+        own = numbers(table[weight]).to_numpy(float)
         weights = np.where(regulated & np.isfinite(own), own, 1.0)
+        if not weights[regulated].any():
+            found = "no regulated pair that counts"
+            raise InputError(f"column {weight}", found, "chances above 0", "name another column")
         if not ((weights >= 0) & (weights <= 1)).all():
             raise InputError(
                 f"column {weight}", "values below 0 or above 1", "chances", "correct it"
@@ -79,7 +84,7 @@ def compare_scores(
         subsets[UNRAISED] = ~table["increase"].to_numpy(bool)
     studies = sorted(set(table["study"]))
     if len(studies) > 1:
-        subsets |= {name: (table["study"] == name).to_numpy() for name in studies}
+        subsets |= {f"study {name}": (table["study"] == name).to_numpy() for name in studies}
     subsets |= scoring.distance_bins(table["distance"].to_numpy(float), regulated)
     scored = [
         scoring.Scored(label, table, scores, chosen, weights, seed)
@@ -112,7 +117,8 @@ def describe(pairs: Pairs, rows: pd.DataFrame, leads: pd.DataFrame, sizes: pd.Da
                 f"{number(row['precision_at_70'])}"
             )
     ours = leads[leads["pairs"] == ALL]
-    lines.append(f"\nlead of {ours['score'].iloc[0]} in average precision, {ALL}:")
+    if len(ours):
+        lines.append(f"\nlead of {ours['score'].iloc[0]} in average precision, {ALL}:")
     for row in ours.to_dict("records"):
         lines.append(
             f"over {row['rival']:<{width}}  {number(row['lead'])} "
@@ -229,7 +235,7 @@ def define_flags() -> None:
         "",
         "Column by which regulated pairs count, such as direct_vs_indirect_negative.",
     )
-    flags.DEFINE_integer("seed", 0, "Of the random groups of pairs.")
+    flags.DEFINE_integer("seed", 0, "Of the random groups of pairs.", lower_bound=0)
 
 
 def run() -> None:

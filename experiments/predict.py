@@ -6,11 +6,13 @@
 
 Writes --out, a CSV or Parquet file by its ending: a row a gene and kind of model (the cell it was
 trained on and the assays it reads), with the gene's id and symbol, the mean over folds and seeds,
-their spread (standard deviation) and every model's prediction, in log2(RPKM + 1).
+their spread (standard deviation) and every model's prediction, in log2(x + 1) of the unit of the
+expression trained on (RPKM usually).
 
-The column novelty says why a model may predict the gene: its chromosome was held out; it was held
-out by name (--test_genes of experiments.train); or it is a new gene, in no training store, on a
-chromosome whose other genes every model trained on, so that the test is less strict. Genes that
+The column novelty says why a model may predict the gene: its chromosome was held out; it was left
+out of training (--test_genes or --gene_groups of experiments.train); or it is a new gene, in no
+training store, whose chromosome no model was tested on: models may have trained on its neighbours,
+so that the test is less strict. Where models differ, the least strict reason stands. Genes that
 every model saw are refused, unless --include_seen asks for them.
 """
 

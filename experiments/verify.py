@@ -15,7 +15,8 @@ Checks, and writes to DIR/verify.json:
                   checkpoints predict them now
     scores        scores, rankings, groups and calls follow from the predictions; the comparison
                   with baselines follows from theirs, which are not fitted again
-    copies        genes that are like others in signal are those of the store
+    copies        genes that are like others in signal are those of the store; those that a table
+                  named are taken as they were written
     quality       depth and signal-to-noise of the tracks are those of the store
     combinations  the scores of all subsets, and Shapley values, come out again
     across_cells  tests in other cells come out again
@@ -52,7 +53,7 @@ from epi2expr_jax.program import require, start
 from epi2expr_jax.scores.shapley import rank_correlation
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study import results, tables
-from epi2expr_jax.study.evaluate import alike_genes, leaked_genes, quality, score
+from epi2expr_jax.study.evaluate import alike_genes, leaked_genes, of_older_rules, quality, score
 from epi2expr_jax.study.lookup import folds_of
 from epi2expr_jax.study.tables import Table
 from epi2expr_jax.training import checkpoint
@@ -65,13 +66,6 @@ from experiments.combinations import score_subsets
 
 FLAGS = flags.FLAGS
 
-# Columns whose rule changed after version 0.1: of leads; with several seeds, or where scores get no
-# interval any more, of all intervals.
-LEADS = ["lead_low", "lead_high"]
-OF_SEEDS = [
-    *("low", "high", "simultaneous_low", "simultaneous_high", "spearman_low", "spearman_high"),
-    *("rank_low", "rank_high", "p", "q", "called"),
-]
 NOT_EVALUATED = "not evaluated yet"
 NOT_AGAIN = "not predicted again (--quick)"
 
@@ -260,14 +254,8 @@ class Verification:
             del again[tables.GROUPS]
             aside += "; groups not checked: version 0.1 did not record which"
         if record is None:  # version 0.1 wrote none
-            none = again[tables.RANKING]["low"].isna().any()
-            changed = predictions["seed"].nunique() > 1 or none
-            aside += f"; intervals of {'all' if changed else 'leads'} not checked (earlier rules)"
-            earlier = [*LEADS, *(("note", *OF_SEEDS) if changed else ())]
-            again = {
-                table: content.drop(columns=content.columns.intersection(earlier))
-                for table, content in again.items()
-            }
+            again, which = of_older_rules(again, self._written(tables.RANKING))
+            aside += f"; intervals of {which} not checked (earlier rules)"
         differ = {}
         with collect() as problems:
             for table, content in again.items():
@@ -280,8 +268,10 @@ class Verification:
     def copies(self) -> str:
         """Whether the genes that are said to be alike are those of the store's signal."""
         record = results.record_of(self.run_dir, "evaluate") or {}
-        if self.quick or "gene_groups" not in record:  # which older versions did not look for
-            return "not looked for"
+        if "gene_groups" not in record:
+            return "not looked for: the evaluation is of an older version"
+        if self.quick:
+            return "not computed again (--quick)"
         written = self._written(tables.COPIES)
         named = written.loc[written["r"].isna(), ["gene", "group"]]
         again = alike_genes(self.store, self.folds, named)

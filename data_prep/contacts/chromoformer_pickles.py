@@ -9,7 +9,7 @@ import pathlib
 
 import pandas as pd
 
-from data_prep.contacts.contact_format import COLUMNS, ContactFormat
+from data_prep.contacts.contact_format import COLUMNS, ContactFormat, no_column
 from data_prep.contacts.plain_pickle import load_plain
 from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.genome import listing
@@ -31,7 +31,8 @@ def _files(path: pathlib.Path) -> list[pathlib.Path]:
     return [path, path.with_name(path.name.replace("frag2neighbors", "pair2score"))]
 
 
-def _read(path: pathlib.Path) -> pd.DataFrame:
+def _read(path: pathlib.Path, score_column: str = "") -> pd.DataFrame:
+    no_column(path, score_column, "Chromoformer's pickles")
     neighbours, scores = map(_load_dict, _files(path))
     pairs, strange = [], []
     for fragment, others in neighbours.items():

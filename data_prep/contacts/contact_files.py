@@ -70,7 +70,7 @@ def read_contact_file(
     """
     name = _recognise(path)
     kind = FORMATS[name]
-    rows = kind.read(path, score_column) if score_column else kind.read(path)
+    rows = kind.read(path, score_column)
     if rows.empty:
         raise InputError(str(path), "no contact", "a file of contacts", "give another file")
     rows, left_out = _on_assembly(path, rows, chrom_sizes)

@@ -14,7 +14,12 @@ from epi2expr_jax.errors import InputError
 from epi2expr_jax.genome import listing
 
 _BROWSER = NO_RECORDS[1:]
-_P_VALUE = re.compile(r"(p|q|adj)[^a-z]*val|fdr|pvalue|qvalue", re.IGNORECASE)
+# Names of columns of p or q values, also within others (`P_val`, `padj`, `Q-Value_Bias`), unless
+# their logarithm was taken already (`-log10(Q-value)`).
+_P_VALUE = re.compile(
+    r"(p|q|adj)[^a-z]*val|fdr|(?<![a-z])(p|q|p[^a-z]*adj(ust(ed)?)?)(?![a-z])", re.I
+)
+_LOGARITHM = re.compile("log", re.I)
 _LEAST_P = 1e-300
 COLUMNS = ["bait_chrom", "bait_start", "bait_end", "chrom", "start", "end", "score"]
 MOST_RECORDS = 20  # that a message names
@@ -29,8 +34,9 @@ class ContactFormat:
         sniff: says whether a file is of this format, from its path and its first lines that are
             not empty.
         read: gives a row a contact, the bait first: `COLUMNS` as the file has them, unchecked, and
-            `record`, which tells the user where in the file a row is ("line 3"). Where the user
-            names the column of the score, that is its second argument.
+            `record`, which tells the user where in the file a row is ("line 3"). Its second
+            argument is the column of the score that the user names, or empty; a format whose scores
+            are not in a column refuses one (`no_column`).
         first_base: the number of a chromosome's first base: 0 where intervals are half-open, 1
             where they include their end.
         min_score: a contact is kept if its score is above this, unless the user gives another.
@@ -39,7 +45,7 @@ class ContactFormat:
 
     what: str
     sniff: Callable[[pathlib.Path, list[str]], bool]
-    read: Callable[..., pd.DataFrame]
+    read: Callable[[pathlib.Path, str], pd.DataFrame]
     first_base: int
     min_score: float
     files: Callable[[pathlib.Path], list[pathlib.Path]] = lambda path: [path]
@@ -121,9 +127,17 @@ def score_place(path: pathlib.Path, header: Sequence[str], asked: str, otherwise
     )
 
 
+def no_column(path: pathlib.Path, asked: str, what: str) -> None:
+    """Refuse a column of scores that the user names for a format without such columns."""
+    if asked:
+        expected = "a table with a header"
+        raise InputError(str(path), f"--score_column={asked} for {what}", expected, "leave it out")
+
+
 def as_scores(name: str, texts: pd.Series) -> pd.Series:
-    """Scores as text, of which higher are better: of a column of p or q values -log10 of them."""
-    if not _P_VALUE.search(name):
+    """Scores as text, of which higher are better: of a column of p or q values -log10 of them,
+    unless its name says that it is a logarithm."""
+    if _LOGARITHM.search(name) or not _P_VALUE.search(name):
         return texts
     values = pd.to_numeric(texts, errors="coerce").astype(np.float64)
     scores = -np.log10(values.clip(lower=_LEAST_P).where(values.between(0, 1)))

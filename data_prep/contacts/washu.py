@@ -9,7 +9,7 @@ import re
 
 import pandas as pd
 
-from data_prep.contacts.contact_format import COLUMNS, ContactFormat, split_lines
+from data_prep.contacts.contact_format import COLUMNS, ContactFormat, no_column, split_lines
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.genome import listing
 
@@ -27,7 +27,8 @@ def _split(line: str) -> tuple[str, ...] | None:
     return found.groups()[: len(COLUMNS)] if found else None
 
 
-def _read(path: pathlib.Path) -> pd.DataFrame:
+def _read(path: pathlib.Path, score_column: str = "") -> pd.DataFrame:
+    no_column(path, score_column, "WashU's pairs")
     rows, wrong = [], []
     for number, fields in split_lines(path):
         record = f"line {number}"

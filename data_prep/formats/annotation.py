@@ -73,6 +73,8 @@ def read_genes(
             place = ["gene_id", "chrom", "strand"]
             own = whole.drop_duplicates(place).set_index(place)[[*GENE_DETAILS]]
             genes = genes.drop(columns=[*GENE_DETAILS]).join(own, on=place)
+            # Of a gene with several records the first counts, and not the transcripts of others.
+            genes = genes[(genes["start"] <= genes["tss"]) & (genes["tss"] < genes["end"])]
         return _on_assembly(genes, chrom_sizes, str(path), copies=True)
     return _on_assembly(_read_table(path, tss), chrom_sizes, str(path))
 
@@ -105,7 +107,9 @@ def read_tss(
         transcripts["chrom"] = transcripts["chrom"].map(spelling)
         # The others are of genes that lie off the assembly, or were not asked for.
         place = ["gene_id", "chrom", "strand"]
-        found = pd.concat([found, transcripts.merge(genes[place], on=place)[columns]])
+        both = transcripts.merge(genes[[*place, "start", "end"]], on=place, suffixes=("", "_gene"))
+        inside = (both["start_gene"] <= both["tss"]) & (both["tss"] < both["end_gene"])
+        found = pd.concat([found, both.loc[inside, columns]])
     found = found.drop_duplicates(ignore_index=True)
     order = gene_order(list(found["chrom"]), list(found["tss"]))
     return found.iloc[order].reset_index(drop=True)

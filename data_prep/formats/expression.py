@@ -159,8 +159,11 @@ class _Lines:
             found, expected = f"{len(rows)} genes", f"{' '.join(size[:1])}, as its second line says"
             raise InputError(str(path), found, expected, "download or save the file again")
         read = cls(comments, header, numbers, rows, gct)
+        if header[0] == "" and first:
+            read.notes = ("the header names one column less than the lines have: genes come first",)
         if separator != "," and _has_decimal_commas(rows):
-            read.decimal, read.notes = ",", ("commas in numbers are decimal commas",)
+            read.decimal = ","
+            read.notes = (*read.notes, "commas in numbers are decimal commas")
         return read
 
     def column(self, texts: Sequence[str]) -> np.ndarray:
@@ -329,7 +332,8 @@ def _unit(path: str | pathlib.Path, comments: list[str], asked: str) -> tuple[st
     if len(found) == 1:
         (unit,) = found
         return unit, f"unit of expression: {unit}, as the table says"
-    why = "assumed: the table does not say; --expression_unit gives another"
+    said = f"says several ({listing(sorted(found))})" if found else "does not say"
+    why = f"assumed: the table {said}; --expression_unit gives another"
     return DEFAULT_UNIT, f"unit of expression: {DEFAULT_UNIT}, {why}"
 
 

@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import read_csv
-from epi2expr_jax.genome import strip_version
+from epi2expr_jax.names import rows_of_genes
 from epi2expr_jax.store.window_store import WindowStore
 
 COLUMNS = ["gene", "group", "chrom", "nearest", "r"]
@@ -47,10 +47,9 @@ def read_groups(path: str | os.PathLike, genes: pd.DataFrame) -> pd.DataFrame:
     if (empty := (table == "").any(axis=1).to_numpy()).any():
         found = f"{empty.sum()} rows without gene or group (row {empty.argmax() + 2} first)"
         raise InputError(str(path), found, "both in every row", "complete or delete them")
-    symbols = genes.drop_duplicates("name", keep=False).set_index("name")["gene_id"]
-    ids = {**symbols, **dict(zip(genes["gene_id"], genes["gene_id"], strict=True))}
-    table["gene"] = table["gene"].map(strip_version).map(ids)
-    known = table.dropna().drop_duplicates(ignore_index=True)
+    rows = rows_of_genes(genes, table["gene"].tolist())
+    table["gene"] = genes["gene_id"].to_numpy()[rows]
+    known = table[rows >= 0].drop_duplicates(ignore_index=True)
     if known.empty:
         found = f"none of its {len(table)} genes is in the store"
         raise InputError(str(path), found, "ids or symbols of the store's genes", "correct them")

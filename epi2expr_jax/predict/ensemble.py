@@ -29,9 +29,10 @@ from epi2expr_jax.training.splits import Fold
 from epi2expr_jax.training.targets import TargetScale
 from epi2expr_jax.units import DEFAULT_UNIT, unit_words
 
-# How a gene is new to a model, the strictest first.
-NOVELTY = ("held-out chromosome", "held out by name", "new gene on a seen chromosome", "seen")
+# Why models may predict a gene: the less strict counts, where they differ. The strictest first.
+NOVELTY = ("held-out chromosome", "left out of training", "new gene", "seen")
 NEW_GENE, SEEN = NOVELTY[2:]
+_PLACE = ["chrom", "tss", "strand"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,8 +216,8 @@ class Ensemble:
     ) -> Bool[np.ndarray, "R G"]:
         """Which genes of `rows [G]` each run may predict, `[R G]`: those it never saw, or all.
 
-        A gene that no training store held is predicted by all runs, if they trained on other genes
-        of its chromosome; else by those that did not.
+        A gene in no training store is predicted by the runs that test its chromosome; if none does,
+        by all.
         """
         runs = self.runs if runs is None else runs
         if include_seen:
@@ -226,28 +227,34 @@ class Ensemble:
         return np.stack([fold.masks(genes)["test"] | fold.named(genes) | new for fold in folds])
 
     def novelty(self, store: WindowStore, rows: Int[np.ndarray, " G"]) -> np.ndarray:
-        """How genes of `rows [G]` are new to some of the models: one of `NOVELTY` each, `[G]`.
+        """Why models may predict genes of `rows [G]`: one of `NOVELTY` each, `[G]`; of several
+        reasons, each of some models, the least strict.
 
-        Whether a gene was in the training store is known where that is found; else every gene is
-        taken to have been in it.
+        Whether a gene was in the training store, by its id or its place, is known where that is
+        found; else every gene is taken to have been in it.
         """
         genes = store.genes.iloc[rows]
         folds = [self.folds[name] for name in dict.fromkeys(run.fold for run in self.runs)]
         none = np.zeros(len(genes), bool)
-        by_chromosome = np.any([none, *(fold.masks(genes)["test"] for fold in folds)], axis=0)
-        by_name = np.any([none, *(fold.named(genes) for fold in folds)], axis=0)
-        known = self._training_genes(store)
-        new = none if known is None else ~genes.gene_id.isin(known).to_numpy()
-        return np.select([by_chromosome, by_name, new], NOVELTY[:-1], NOVELTY[-1])
+        tests = [fold.masks(genes)["test"] for fold in folds]
+        named = [fold.named(genes) & ~test for fold, test in zip(folds, tests, strict=True)]
+        by_chromosome, left_out = (np.any([none, *masks], axis=0) for masks in (tests, named))
+        known, new = self._training_genes(store), none
+        if known is not None:
+            there = pd.MultiIndex.from_frame(known[_PLACE])
+            new = ~genes["gene_id"].isin(known["gene_id"]).to_numpy()
+            new &= ~pd.MultiIndex.from_frame(genes[_PLACE]).isin(there)
+        reasons = {1: left_out, 0: by_chromosome, 2: new}
+        return np.select([*reasons.values()], [NOVELTY[i] for i in reasons], SEEN)
 
-    def _training_genes(self, store: WindowStore) -> pd.Series | None:
-        """Ids of the genes of the training store; None if it is not found, or this one."""
+    def _training_genes(self, store: WindowStore) -> pd.DataFrame | None:
+        """The genes of the training store; None if it is not found, or this one."""
         if "path" not in self.card.get("store", {}):
             return None
         with contextlib.suppress(InputError):
             path = find_store(self.run_dir, self.card)
             if not path.samefile(store.path):
-                return self.open_store(path).genes.gene_id
+                return self.open_store(path).genes
         return None
 
     def chosen(

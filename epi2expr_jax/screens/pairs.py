@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from epi2expr_jax.errors import InputError, collect
+from epi2expr_jax.files import numbers
 from epi2expr_jax.genome import listing, strip_version
 
 # Our name -> names by which it goes in tables of screens.
@@ -62,7 +63,8 @@ def read_pairs(given: pd.DataFrame, where: str, power: tuple[str, float] | None 
         InputError: naming all that is missing or makes no sense.
     """
     found = {name: next((n for n in known if n in given), None) for name, known in NAMES.items()}
-    table = given.rename(columns={theirs: ours for ours, theirs in found.items() if theirs})
+    named = {ours: given[theirs] for ours, theirs in found.items() if theirs}
+    table = given.assign(**named).reset_index(drop=True)
     with collect() as problems:
         for name in NEEDED:
             if not found[name]:
@@ -71,19 +73,25 @@ def read_pairs(given: pd.DataFrame, where: str, power: tuple[str, float] | None 
         if not found["distance"] and not found["tss"]:
             names = [*NAMES["distance"], *NAMES["tss"]]
             problems.add(where, "no distance", f"a column {' or '.join(names)}", "add it")
-        if power and power[0] not in given:
+        if power and power[0] not in table:
             problems.add("--power", f"no column {power[0]}", listing(given.columns), "correct it")
+        if power and not np.isfinite(power[1]):
+            problems.add("--power", f"{power[1]} as the least", "a finite number", "correct it")
     with collect() as problems:
-        for name in {"start", "end", "distance", "tss", "change"} & set(table):
-            numbers = pd.to_numeric(table[name], errors="coerce")
-            wrong = numbers.isna() & table[name].notna()
+        for name in ("start", "end", "distance", "tss", "change"):
+            if name not in table:
+                continue
+            values = numbers(table[name])
+            wrong = values.isna() & table[name].notna()
             if name in ("start", "end"):
-                wrong |= numbers.isna()
+                wrong |= ~np.isfinite(values)
             if wrong.any():
                 bad = table.loc[wrong, name].iloc[0]
                 problems.add(where, f"{bad!r} in column {found[name]}", "numbers", "correct it")
-            table[name] = numbers
-        for name in {"regulated", "significant"} & set(table):
+            table[name] = values
+        for name in ("regulated", "significant"):
+            if name not in table:
+                continue
             truth = table[name].astype(str).str.strip().str.lower().map(_TRUTH)
             wrong = truth.isna() & table[name].notna()
             if wrong.any():
@@ -101,10 +109,11 @@ def read_pairs(given: pd.DataFrame, where: str, power: tuple[str, float] | None 
     table["distance"] = table["distance"].abs()
     blank = pd.Series("", index=table.index)
     for name in ("study", "cell", "gene"):
-        table[name] = table[name].astype(str) if name in table else blank
-    table["gene_id"] = table["gene_id"].astype(str).map(strip_version)
+        table[name] = table[name].fillna("").astype(str) if name in table else blank
+    table["gene_id"] = table["gene_id"].fillna("").astype(str).map(strip_version)
     table["change"] = table.get("change", np.nan)
-    raised = table["significant"].eq(True) if "significant" in table else blank.eq("never")
+    table["significant"] = table.get("significant", False)
+    raised = table["significant"].eq(True)
     table["increase"] = raised & (table["change"] > 0)
     notes = []
 
@@ -114,11 +123,14 @@ def read_pairs(given: pd.DataFrame, where: str, power: tuple[str, float] | None 
             notes.append(f"{which.sum():,} pairs left out: {why}")
             table = table[~which]
 
-    drop(table["regulated"].isna() | table["distance"].isna(), "no label or no distance")
+    drop(table["regulated"].isna() | ~np.isfinite(table["distance"]), "no label or no distance")
+    drop(table["chrom"].isna() | (table["gene_id"] == ""), "no chromosome or no gene")
     table["regulated"] = table["regulated"].astype(bool)
+    labels = table.groupby(_OF_A_PAIR)["regulated"].transform("nunique")
+    drop(labels > 1, "listed with both labels in one study")
     drop(table.duplicated(_OF_A_PAIR), "listed twice in one study")
     if power:
-        known = pd.to_numeric(table[power[0]], errors="coerce")
+        known = numbers(table[power[0]])
         drop(~table["regulated"] & (known < power[1]), f"{power[0]} below {power[1]:g}")
         if known.isna().any():
             notes.append(f"{known.isna().sum():,} pairs of unknown {power[0]} kept")

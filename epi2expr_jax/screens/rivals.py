@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import numbers
 from epi2expr_jax.names import known_names
 
 NEAREST_BP = 1000  # distances are at least this in a power
@@ -22,9 +23,14 @@ _SIGNAL = re.compile(r"^(.+?)\.RPM(\..+)?$")
 
 
 def signal_columns(table: pd.DataFrame) -> dict[str, str]:
-    """The columns of reads per million in the element, by the mark they count."""
-    found = {str(name): _SIGNAL.match(str(name)) for name in table}
-    return {match[1]: name for name, match in found.items() if match}
+    """The columns of reads per million in the element, by the mark they count; where a mark has
+    several, the one of the shortest name by the mark, the others by their own names."""
+    found: dict[str, str] = {}
+    for name in sorted(map(str, table), key=len):
+        if match := _SIGNAL.match(name):
+            found[match[1] if match[1] not in found else name] = name
+    order = list(map(str, table))
+    return dict(sorted(found.items(), key=lambda item: order.index(item[1])))
 
 
 def rivals(
@@ -54,6 +60,8 @@ def rivals(
         InputError: for columns the table lacks, or that are not numbers.
     """
     notes: list[str] = []
+    if not (np.isfinite(gamma) and gamma >= 0):
+        raise InputError("--gamma", f"{gamma}", "0 or more, finite", "correct it")
     marks = signal_columns(table)
     if not activity:
         wanted = (("H3K27ac",), ("DHS", "DNase"))
@@ -61,27 +69,27 @@ def rivals(
     given = [*activity, *([contact] if contact else []), *others]
     known_names(given, table.columns, "columns of the pairs", "column")
 
-    def numbers(column: str) -> Float[np.ndarray, " N"]:
-        try:
-            values = pd.to_numeric(table[column]).to_numpy(float)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"column {column}", str(error), "numbers", "name another") from None
+    def values_of(column: str) -> Float[np.ndarray, " N"]:
+        values = numbers(table[column]).to_numpy(float)
         missing = ~np.isfinite(values)
+        if (strange := missing & table[column].notna().to_numpy()).any():
+            found = f"{table[column].iloc[strange.argmax()]!r} in column {column}"
+            raise InputError("pairs", found, "numbers", "name another column")
         if missing.all():
-            raise InputError(f"column {column}", "no number", "a score", "name another")
+            raise InputError("pairs", f"no number in column {column}", "a score", "name another")
+        lowest = values[~missing].min()
         if missing.any():
-            lowest = values[~missing].min()
             notes.append(f"{missing.sum():,} pairs lack {column}: they count as {lowest:g}")
-        return np.where(missing, values[~missing].min(), values)
+        return np.where(missing, lowest, values)
 
     distance = table["distance"].to_numpy(float)
     made = {DISTANCE: -distance}
     for mark, column in marks.items():
-        made[mark] = numbers(column)
+        made[mark] = values_of(column)
     if "H3K27ac" in marks:
         made["H3K27ac / distance"] = made["H3K27ac"] / np.maximum(distance, 1)
     if activity:
-        signal = np.prod([np.maximum(numbers(name), 0) for name in activity], axis=0)
+        signal = np.prod([np.maximum(values_of(name), 0) for name in activity], axis=0)
         signal = signal ** (1 / len(activity))
         named = " and ".join(_mark(name) for name in activity)
         made["activity"] = signal
@@ -91,10 +99,13 @@ def rivals(
             f"distance at least {NEAREST_BP} bp"
         )
     if contact:
-        made["contact"] = numbers(contact)
+        made["contact"] = values_of(contact)
         if activity:
             made["activity × contact"] = made["activity"] * np.maximum(made["contact"], 0)
-    made.update({name: numbers(name) for name in others})
+    if taken := sorted(set(others) & set(made)):
+        found = f"columns that have the name of another score ({', '.join(taken)})"
+        raise InputError("--scores", found, "names of their own", "rename them in the table")
+    made.update({name: values_of(name) for name in others})
     return made, list(dict.fromkeys(notes))
 
 

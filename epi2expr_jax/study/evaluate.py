@@ -28,6 +28,12 @@ from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study import results, tables
 from epi2expr_jax.training.splits import Fold
 
+_LEADS = ["lead_low", "lead_high"]
+_INTERVALS = [
+    *("low", "high", "simultaneous_low", "simultaneous_high", "spearman_low", "spearman_high"),
+    *("rank_low", "rank_high", "p", "q", "called"),
+]
+
 
 def evaluate(
     run_dir: str | os.PathLike,
@@ -135,6 +141,28 @@ def score(
             models = _models(model, part, predictions[kept], made)
             found[tables.BASELINES_WITHOUT] = compare_models(models)
     return found
+
+
+def of_older_rules(
+    made: dict[tables.Table, pd.DataFrame], ranked: pd.DataFrame
+) -> tuple[dict[tables.Table, pd.DataFrame], str]:
+    """Tables made again, without the columns whose rule has changed since version 0.1.
+
+    Args:
+        made: from `score`.
+        ranked: the ranking as it was written then.
+
+    Returns:
+        The tables, and the intervals of what are not in them: of leads; with several seeds, or
+        where scores get no interval any more, which the note says, of all.
+    """
+    now = made[tables.RANKING]
+    notes = [set(table["note"].dropna()) - {""} for table in (ranked, now)]
+    which = "all" if now["training_sd"].notna().any() or notes[0] != notes[1] else "leads"
+    gone = [*_LEADS, *(("note", *_INTERVALS) if which == "all" else ())]
+    kept = {table: content.drop(columns=content.columns.intersection(gone))
+            for table, content in made.items()}  # fmt: skip
+    return kept, which
 
 
 def alike_genes(store: WindowStore, folds: Iterable[Fold], named: pd.DataFrame) -> pd.DataFrame:

@@ -54,7 +54,7 @@ class Fold:
         return {part: mask & others if part != "test" else mask for part, mask in masks.items()}
 
     def named(self, genes: pd.DataFrame) -> Bool[np.ndarray, " G"]:
-        """Which genes are held out by name."""
+        """Which genes are left out of training: named by the user, or like a test gene."""
         return genes.gene_id.isin(self.held_out).to_numpy()
 
     def leaked(self, genes: pd.DataFrame, groups: pd.DataFrame) -> set[str]:

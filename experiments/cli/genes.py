@@ -17,7 +17,8 @@ def define_genes() -> None:
     flags.DEFINE_string(
         "genes",
         "",
-        "expressed, silent, a comma list of ids or symbols, or a file of them; default: all.",
+        "expressed, silent, a comma list of ids or symbols, or a file of them; default: every gene "
+        "that some model never saw.",
     )
 
 

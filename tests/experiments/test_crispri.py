@@ -41,7 +41,9 @@ def test_scores_of_public_screens(shared_data, tmp_path):
 def test_tables_words_and_figure(screens, tmp_path):
     said = score_screens(screens, tmp_path, others=["raw"])
     rows = pd.read_csv(tmp_path / "crispri.csv")
-    assert {"all pairs", "without significant increases", "first", "second"} <= set(rows["pairs"])
+    assert {"all pairs", "without significant increases", "study first", "study second"} <= set(
+        rows["pairs"]
+    )
     leads = pd.read_csv(tmp_path / "crispri_leads.csv")
     assert set(leads["score"]) == {"activity × distance"}
     lead = leads.set_index(["pairs", "rival"]).loc[("all pairs", "distance")]
@@ -63,6 +65,15 @@ def test_weights_count_regulated_pairs_alone(screens):
     # All regulated pairs count half: AUROC, a mean over both kinds, stays; precision falls.
     np.testing.assert_allclose(weighted["auroc"], plain["auroc"])
     assert (weighted["average_precision"] < plain["average_precision"]).all()
+
+
+def test_distance_alone_has_no_rival(screens, tmp_path):
+    table = read_table(screens)
+    plain = tmp_path / "plain.csv"
+    table.drop(columns=["H3K27ac.RPM", "DHS.RPM"]).to_csv(plain, index=False)
+    said = score_screens(plain, tmp_path / "out")
+    assert "lead of" not in said
+    assert "distance " in said
 
 
 def test_flags_that_make_no_sense_leave_nothing_behind(screens, tmp_path):

@@ -81,6 +81,13 @@ def test_sound_contacts_are_returned_whatever_is_wrong_with_others(write):
     assert [problem.where for problem in problems.found] == [f"{path}, line 5"]
 
 
+def test_a_column_of_scores_is_refused_where_there_is_none(write, tmp_path):
+    pairs = write("chr1,1000,2000\tchr1,50000,55000\t3.5\n")
+    for path in (pairs, pickles(tmp_path, CONTACTS)):
+        (problem,) = problems_of(read_contact_file, path, None, SIZES, Problems(), "reads")
+        assert problem.found.startswith("--score_column=reads for ")
+
+
 def test_contacts_of_another_assembly_are_refused(write):
     (problem,) = problems_of(read, write(bedpe([(BAIT, ("chr7", 1, 2), 9)])))
     assert problem.found == "no contact on a chromosome of the assembly, but on chr7"

@@ -32,7 +32,7 @@ def sniff(path, lines):
     return path.suffix == ".longrange"
 
 
-def read(path):
+def read(path, score_column):
     """longrange, of a genome browser: bait, then other end and score; 1-based, end included."""
     rows = []
     for number, (chrom, start, end, other) in split_lines(path):
@@ -120,4 +120,7 @@ def test_scores_are_found_by_name_number_or_place(tmp_path):
     assert as_scores("padj_value", pd.Series(["0.01", "0", "7", "?"])).tolist() == [
         *("2.0", "300.0", "nan", "nan")
     ]
-    assert as_scores("reads", pd.Series(["0.01", "7"])).tolist() == ["0.01", "7"]
+    for name in ("padj", "p", "q", "p.adjust", "adj_p", "FDR", "P_val", "Q-Value_Bias", "qvalue"):
+        assert as_scores(name, pd.Series(["0.01"])).tolist() == ["2.0"], name
+    for name in ("reads", "-log10(Q-value)", "neglog10_pvalue", "minusLog10FDR", "score", "pseudo"):
+        assert as_scores(name, pd.Series(["0.01", "7"])).tolist() == ["0.01", "7"], name

@@ -142,7 +142,7 @@ def test_versions_are_stripped_and_lines_kept(write):
         ("x.txt", "# FPKM, featureCounts", "auto", "FPKM", "as the table says"),
         ("x.txt", "# CPMs", "auto", "CPM", "as the table says"),
         ("x.txt", "", "auto", "RPKM", "assumed: the table does not say"),
-        ("rpkm_and_tpm.txt", "", "auto", "RPKM", "assumed: the table does not say"),
+        ("rpkm_and_tpm.txt", "", "auto", "RPKM", "assumed: the table says several (RPKM, TPM)"),
         ("outpmost.txt", "", "auto", "RPKM", "assumed: the table does not say"),
         ("rpkm.txt", "", "TPM", "TPM", "as --expression_unit says; the table says RPKM"),
         ("x.txt", "", "none", "none", "as --expression_unit says"),

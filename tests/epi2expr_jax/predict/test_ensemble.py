@@ -127,6 +127,9 @@ def test_genes_that_no_training_store_held_are_new(small_store, tmp_path):
     genes, tested = small_store.genes.copy(), one.folds["fold1"].test
     seen = genes.index[~genes.chrom.isin(tested)][:2]
     genes.loc[seen, "gene_id"] = ["NEW1", HELD]
+    renamed = WindowStore(tmp_path / "other", small_store.manifest, genes)
+    assert one.novelty(renamed, seen.to_numpy()[:1]).tolist() == [SEEN]  # by its place
+    genes.loc[seen[0], "tss"] += 7
     other = WindowStore(tmp_path / "other", small_store.manifest, genes)
     rows = np.array([*seen, *genes.index[genes.chrom.isin(tested)][:1], seen[1] + 1])
     assert one.novelty(other, rows).tolist() == [NEW_GENE, NOVELTY[1], NOVELTY[0], SEEN]
@@ -135,6 +138,13 @@ def test_genes_that_no_training_store_held_are_new(small_store, tmp_path):
     found = one.predict(other, genes.gene_id[rows[:3]].tolist())
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert one.novelty(small_store, rows).tolist() == [SEEN, SEEN, NOVELTY[0], SEEN]
+    # Held out whole by one fold, left out by name of another: the less strict reason stands.
+    tested_gene = genes.gene_id[rows[2]]
+    both = dict(folds, fold2=dataclasses.replace(folds["fold1"], name="fold2", test=(),
+                                                 held_out=(tested_gene,)))  # fmt: skip
+    two = ensemble_of(small_store, WINDOW, small_store.manifest.assays[:1], ("fold1", "fold2"))
+    two = dataclasses.replace(two, card=card, folds=both)
+    assert two.novelty(small_store, rows[2:3]).tolist() == [NOVELTY[1]]
     moved = dataclasses.replace(one, card={**card, "store": {"path": str(tmp_path / "gone")}})
     assert moved.novelty(other, rows[:1]).tolist() == [SEEN]  # nobody knows
 

@@ -30,7 +30,8 @@ def test_public_columns_and_ours_give_the_same(table):
             "distanceToTSS": "distance",
         }
     )
-    pd.testing.assert_frame_equal(read_pairs(ours, "ours").table, public)
+    read = read_pairs(ours, "ours").table
+    pd.testing.assert_frame_equal(read, public[list(read)])
     assert public["increase"].sum() == (table.Significant & (table.EffectSize > 0)).sum()
 
 
@@ -72,6 +73,33 @@ def test_what_is_left_out_is_counted(table):
     assert counts(read)["pairs"].sum() == 99
 
 
+def test_what_cannot_be_placed_or_contradicts_itself_is_left_out(table):
+    odd = table.copy()
+    odd.loc[0, "chrom"] = None
+    odd.loc[1, "measuredGeneEnsemblId"] = None
+    odd.loc[2, "distanceToTSS"] = np.inf
+    odd.loc[3, "Dataset"] = None
+    other = odd.iloc[4:5].assign(Regulated=~odd.Regulated[4])
+    read = read_pairs(pd.concat([odd, other], ignore_index=True), "screens")
+    assert len(read.table) == 96
+    assert read.notes == (
+        "1 pairs left out: no label or no distance",
+        "2 pairs left out: no chromosome or no gene",
+        "2 pairs left out: listed with both labels in one study",
+    )
+    assert set(read.table["study"]) == {"", "first", "second"}
+
+
+def test_columns_keep_their_own_names_too(table):
+    """Whoever names a column names it as in the file, also where it has another of our names."""
+    twice = table.assign(start=7, power=table.EffectSize.abs())
+    read = read_pairs(twice, "screens", ("power", 0.0)).table
+    assert (read["start"] == table["chromStart"]).all()
+    assert (read["EffectSize"] == read["change"]).all()
+    with pytest.raises(InputError, match="a finite number"):
+        read_pairs(twice, "screens", ("power", float("nan")))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -79,6 +107,7 @@ def test_what_is_left_out_is_counted(table):
         (lambda t: t.drop(columns="distanceToTSS"), "distanceToTSS or distance"),
         (lambda t: t.assign(Regulated="perhaps"), "'perhaps' in column Regulated"),
         (lambda t: t.assign(chromStart="x"), "'x' in column chromStart"),
+        (lambda t: t.assign(chromStart=10**400), "in column chromStart"),
         (lambda t: t.assign(chromEnd=t.chromStart), "start below end"),
         (lambda t: t.assign(Regulated=False), "0 regulated of 100 pairs"),
     ],

@@ -47,6 +47,13 @@ def test_contact_and_other_columns(table):
     assert "1 pairs lack hic: they count as 0.5" in notes
 
 
+def test_a_mark_with_two_columns_is_scored_twice(table):
+    scores, _ = rivals(table.assign(**{"DHS.RPM.expandedRegion": [0.0, 0.0, 9.0]}))
+    np.testing.assert_allclose(scores["DHS"], [1, 4, 0])
+    np.testing.assert_allclose(scores["DHS.RPM.expandedRegion"], [0, 0, 9])
+    np.testing.assert_allclose(scores["activity"], [2, 6, 0])
+
+
 def test_without_signal_there_is_distance(table):
     scores, _ = rivals(table[["distance"]])
     assert list(scores) == ["distance"]
@@ -56,6 +63,10 @@ def test_without_signal_there_is_distance(table):
 def test_columns_that_make_no_sense_are_refused(table):
     with pytest.raises(InputError, match="unknown column hci"):
         rivals(table, contact="hci")
+    with pytest.raises(InputError, match="name of another score"):
+        rivals(table, others=["distance"])
+    with pytest.raises(InputError, match="0 or more, finite"):
+        rivals(table, gamma=float("nan"))
     with pytest.raises(InputError, match="column other"):
         rivals(table.assign(other=["a", "b", "c"]), others=["other"])
     with pytest.raises(InputError, match="no number"):

@@ -152,7 +152,7 @@ WORLDS = {
         scores(TWO), {"compared": simpler(OWN, (MEAN_OF_CELLS, "A", 0.05, -0.02, 0.08))},
         ["cannot be told apart."], ["simple", "predicts better than cnn"]),
     "copies, and none tested": (scores(TWO), {"copies": alike(0)},
-        ["2 genes in 1 group", "G1 = G2", "No model was tested on a gene"], ["Without the"]),
+        ["2 genes in 1 group", "(G1, G2;", "No model was tested on a gene"], ["Without the"]),
     "copies that made a mark": (
         scores(TWO), {"copies": alike(1), "without": simple_rank(0.02, -0.03)},
         ["Without the 2 test genes", "r of A is 0.020 (−0.030 to", "no longer above 0: A"], []),

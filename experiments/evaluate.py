@@ -8,9 +8,10 @@ a run and chromosome), ranking.csv (cell, assay, pearson, low, high, spearman, â
 aggregates); baselines.csv (the model compared with simple ones on the same folds), groups.csv (the
 ranking among expressed and silent genes, or by --groups), calls.csv (who beats whom, corrected by
 Benjamini-Hochberg), quality.csv (scores, depth and signal-to-noise of the tracks) and, with five
-cells or more, ranking_new_cell.csv; where a gene is the copy of one on another chromosome
-(copies.csv, or --gene_groups), ranking_without_copies.csv and the like. Scores are of
-log2(RPKM + 1), within fold and chromosome, never pooled over models.
+cells or more, ranking_new_cell.csv; copies.csv where genes are like others, in signal or by
+--gene_groups; where a test gene is like one trained on, ranking_without_copies.csv and
+baselines_without_copies.csv. Scores are of log2(RPKM + 1), or the unit of the expression trained
+on, within fold and chromosome, never pooled over models.
 """
 
 import functools

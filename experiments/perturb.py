@@ -12,10 +12,10 @@
 published protocol: it multiplies what the model reads, not the signal, and leaves regions alone.
 Intervals are 0-based, end not included. Only models that never saw a gene predict it.
 
-Writes into DIR/perturb (or --out): effects.parquet (model, gene, edit: before, after, effect, the
-interval over 3 or more models, whether the edit changed anything, and whether the edited signal
-is outside the range trained on), dose_distance.csv and .parquet (mean effects over genes with
-intervals), regions.parquet (for experiments.enrichment), and plots: dose response, effect by
+Writes into DIR/perturb (or --out): effects.parquet (model, gene, edit: before, after, effect, its
+interval where the models can tell one, whether the edit changed anything, and whether the edited
+signal is outside the range trained on), dose_distance.csv and .parquet (mean effects over genes
+with intervals), regions.parquet (for experiments.enrichment), and plots: dose response, effect by
 distance to the TSS, and in tracks/ the genes with the largest effects, with the mark, the edits and
 their contacts. The run's report shows them. Models predict; they do not prove that a cell would do
 the same.

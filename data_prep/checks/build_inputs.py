@@ -86,7 +86,8 @@ def define_flags() -> None:
         "",
         "Promoter contacts, whose other ends become regions of the store: "
         + ", ".join(kind.what for kind in FORMATS.values())
-        + ", or a .csv with the columns cell, path and optionally min_score. Empty: none.",
+        + ", or a .csv with the columns cell, path and perhaps min_score and score_column. "
+        "Empty: none.",
     )
     flags.DEFINE_float(
         "min_contact_score",

@@ -38,7 +38,8 @@ _OF_GENES = re.compile(
 _SAID = re.compile(rf"(?<![a-z])({'|'.join(EXPRESSION_UNITS[:-1])})s?(?![a-z])", re.I)
 _DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 _GCT = "#1."  # how its first line begins
-# Of all 56 cells of the Roadmap log2(RPKM + 1) is at most 17.7, and RPKM at least 26,000.
+# Of all 56 cells of the Roadmap log2(RPKM + 1) is at most 17.7, and the highest RPKM of each at
+# least 26,000.
 _LOG_MAXIMUM = 25
 _LEAST_GENES = 20  # to tell a logarithm by its values
 _NO_LOGARITHM = "values before a logarithm was taken: log2(x + 1) is taken in training"
@@ -87,7 +88,7 @@ def read_expression(
 
     Returns:
         The table with every line, those without a gene too: which to drop is for
-        `join_expression`.
+        `checks.join_expression.each_gene_once`.
 
     Raises:
         InputError: if the file cannot be read, or its header does not tell which column is which,

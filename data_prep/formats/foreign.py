@@ -1,6 +1,6 @@
 """Files of another kind than is asked for: what they are, and how to turn them into what is read.
 
-Every reader of text, reads and tracks opens its files here, so that each names them alike.
+The readers of public files open them here, so that each names such files alike.
 """
 
 import contextlib

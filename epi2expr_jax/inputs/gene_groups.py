@@ -19,8 +19,7 @@ from epi2expr_jax.names import rows_of_genes
 from epi2expr_jax.store.window_store import WindowStore
 
 COLUMNS = ["gene", "group", "chrom", "nearest", "r"]
-# How near copies are: 1 - r, in that of a gene's nearest usually. On real tracks (H1, E123) and
-# planted ones the nearest of unrelated genes is no nearer than 0.1, of one track alone.
+# How near copies are: 1 - r, as a share of the median 1 - r to a gene's nearest other gene.
 NEAR = 0.05
 SAME = 1e-4  # 1 - r, whatever is usual
 LEAST_BINS = 20  # above a row's lowest, in all tracks: rows of less signal are alike by chance

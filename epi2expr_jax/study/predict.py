@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from epi2expr_jax.predict.ensemble import SEEN, Ensemble, gene_rows
+from epi2expr_jax.predict.ensemble import SEEN, Ensemble
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.store.window_store import WindowStore
 
@@ -84,7 +84,5 @@ def _chosen(
     ensemble: Ensemble, store: WindowStore, genes: str | Sequence[str] | None, how: dict[str, Any]
 ) -> pd.DataFrame:
     """Rows of the gene table, each once; by default of what some model may predict."""
-    rows = pd.unique(gene_rows(store, genes))  # a gene may be named by id and by symbol
-    if genes is None and not how.get("include_seen"):
-        rows = rows[ensemble.novelty(store, rows) != SEEN]
+    rows, _ = ensemble.chosen(store, genes, bool(how.get("include_seen")))
     return store.genes.iloc[rows]

@@ -79,7 +79,7 @@ class TrainRequest:
         seeds: how many seeds a run is repeated with.
         train_share: share of its fold's training genes that a run trains on, drawn again for every
             seed. With 0.5 and several seeds, the spread between seeds includes which genes were
-            seen, which makes the intervals of altered marks valid (see experiments.perturb).
+            seen, on which the intervals of altered marks rest (see `perturb.summary`).
         input_config: how signal is transformed.
         train_config: how every run is trained; by default as `published`.
 

@@ -305,7 +305,7 @@ def page() -> str:
         "",
         "## Files of another kind",
         "",
-        "Any reader that is given one of these says what it is, and what to do.",
+        "The readers of the sections above, given one of these, say what it is, and what to do.",
         "",
         "| file | what to do |",
         "|---|---|",

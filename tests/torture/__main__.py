@@ -1,6 +1,6 @@
 """Inject faults into every command, and see that nothing is lost and nothing silently wrong.
 
-    python -m tests.torture                           some 1,500 trials, an hour on two cores
+    python -m tests.torture                           of 1,600 trials, what an hour allows
     python -m tests.torture --trials=100 --seed=3
     python -m tests.torture --minutes=20                   as many as that
     python -m tests.torture --commands=train,evaluate --faults="bit flipped,KILL"

@@ -202,6 +202,23 @@ def test_of_a_gene_in_several_places_the_copy_on_a_main_chromosome_or_the_first_
     assert tss(write(lines[:2]), sizes=sizes) == {"A": 6}
 
 
+def test_of_a_gene_with_two_records_the_transcripts_of_the_first_count_alone(write):
+    near, far = ([(101, 200)], [(121, 180)]), ([(5001, 5900)], [(5101, 5800)])
+    lines = [
+        record("gene", 101, 200, "+", "ENSG01"),
+        *transcript("T1", *near),
+        record("gene", 5001, 5900, "+", "ENSG01"),
+        *transcript("T2", *far),  # the longer CDS
+    ]
+    path = write(lines)
+    assert tss(path) == {"ENSG01": 100}
+    assert left_out(path) == {COPIES: ["ENSG01 at chr1:5000"]}
+    assert all_tss(path) == [("ENSG01", "chr1", 100)]
+    # Its canonical transcript is not the gene's that is kept: no TSS is guessed.
+    (problem,) = problems(path, "canonical")
+    assert "0 genes" in problem
+
+
 def test_of_two_versions_of_a_gene_the_first_is_kept_and_the_other_named(write):
     lines = [record("gene", at, 900, "+", f"ENSG00000000001.{version}")
              for at, version in ((101, "12_4"), (301, "13_2"))]  # fmt: skip

@@ -14,14 +14,17 @@ def test_parquet_tabs_commas_and_gzip_give_the_same(tmp_path):
     table.to_parquet(tmp_path / "t.parquet")
     table.to_csv(tmp_path / "t.csv", index=False)
     table.to_csv(tmp_path / "t.tsv", sep="\t", index=False)
+    table.to_csv(tmp_path / "semicolons.csv", sep=";", index=False)
     with gzip.open(tmp_path / "t.csv.gz", "wt") as file:
         table.to_csv(file, index=False)
-    for name in ("t.parquet", "t.csv", "t.tsv", "t.csv.gz"):
+    for name in ("t.parquet", "t.csv", "t.tsv", "t.csv.gz", "semicolons.csv"):
         pd.testing.assert_frame_equal(read_table(tmp_path / name), table)
 
 
 def test_what_is_no_table_is_named(tmp_path):
     (tmp_path / "t.tsv.gz").write_bytes(b"no gzip")
-    for name in ("t.tsv.gz", "none.csv"):
+    (tmp_path / "t.xlsx").write_bytes(b"PK\x03\x04 xl/workbook.xml")
+    (tmp_path / "empty.csv").write_bytes(b"")
+    for name in ("t.tsv.gz", "none.csv", "t.xlsx", "empty.csv"):
         with pytest.raises(InputError, match=name):
             read_table(tmp_path / name)

@@ -30,7 +30,7 @@ from epi2expr_jax.files import numbers, write_csv
 from epi2expr_jax.program import require, start
 from epi2expr_jax.screens import scoring
 from epi2expr_jax.screens.pairs import Pairs, counts, read_pairs
-from epi2expr_jax.screens.rivals import GAMMA, best_known, rivals
+from epi2expr_jax.screens.rivals import GAMMA, reference_score, rivals
 from epi2expr_jax.study import results
 from experiments.cli.given_table import read_table
 from experiments.figures.screens import screen_figure
@@ -171,7 +171,7 @@ def score_screens(
     scores, notes = rivals(
         pairs.table, activity=activity, contact=contact, others=others, gamma=gamma
     )
-    reference = best_known(scores)
+    reference = reference_score(scores)
     rows, leads = compare_scores(pairs, scores, reference=reference, weight=weight, seed=seed)
     sizes = scoring.sizes(pairs.table, scores)
     with results.written(out, "crispri", pairs=path.name, power=power, weight=weight) as place:

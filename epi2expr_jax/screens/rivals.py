@@ -114,6 +114,6 @@ def _mark(column: str) -> str:
     return match[1] if match else column
 
 
-def best_known(scores: Mapping[str, object]) -> str:
+def reference_score(scores: Mapping[str, object]) -> str:
     """The simple score that others are compared with: activity × distance, or distance."""
     return next(name for name in ("activity × distance", DISTANCE) if name in scores)

@@ -18,6 +18,8 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from scipy import stats
 
+from epi2expr_jax.scores.intervals import effective_number
+
 RECALL = 0.7  # at which precision is given
 BINS = (0, 10_000, 40_000, 100_000, 250_000)  # bp from the TSS; the last has no end
 FEWEST = 20  # pairs found regulated, in a bin of its own
@@ -90,7 +92,7 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
 
 
-def jackknife(
+def leave_out_interval(
     whole: float,
     without: Float[np.ndarray, " K"],
     share: Float[np.ndarray, " K"],
@@ -118,7 +120,7 @@ def jackknife(
     pseudo = odds * whole - (odds - 1) * without
     centre = K * whole - ((1 - share) * without).sum()
     unequal = ((pseudo - centre) ** 2 / (odds - 1)).mean()
-    freedom = max(1.0, 1 / (share**2).sum() - 1)
+    freedom = max(1.0, effective_number(share) - 1)
     reach = stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(max(plain, unequal))
     return float(whole - reach), float(whole + reach)
 
@@ -168,8 +170,8 @@ class Scored:
         """Low and high over chromosomes, and over pairs, of a statistic with its replicates."""
         K, whole, without = self._K, float(values[0]), values[1:]
         return (
-            *jackknife(whole, without[:K], self._share[:K]),
-            *jackknife(whole, without[K:], self._share[K:]),
+            *leave_out_interval(whole, without[:K], self._share[:K]),
+            *leave_out_interval(whole, without[K:], self._share[K:]),
         )
 
     def rows(self) -> pd.DataFrame:

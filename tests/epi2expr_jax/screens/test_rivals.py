@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.screens.rivals import best_known, rivals
+from epi2expr_jax.screens.rivals import reference_score, rivals
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_signals_activity_and_distance(table):
     for name, values in expected.items():
         np.testing.assert_allclose(scores[name], values, err_msg=name)
     assert "geometric mean of H3K27ac and DHS" in notes[0]
-    assert best_known(scores) == "activity × distance"
+    assert reference_score(scores) == "activity × distance"
 
 
 def test_contact_and_other_columns(table):
@@ -57,7 +57,7 @@ def test_a_mark_with_two_columns_is_scored_twice(table):
 def test_without_signal_there_is_distance(table):
     scores, _ = rivals(table[["distance"]])
     assert list(scores) == ["distance"]
-    assert best_known(scores) == "distance"
+    assert reference_score(scores) == "distance"
 
 
 def test_columns_that_make_no_sense_are_refused(table):

@@ -38,10 +38,10 @@ def test_a_score_of_all_ties_has_the_precision_of_chance():
 def test_a_mean_over_equal_groups_has_the_interval_of_student():
     values = np.array([1.0, 2, 4, 7, 11, 5])
     without = (values.sum() - values) / 5
-    low, high = scoring.jackknife(values.mean(), without, np.full(6, 1 / 6))
+    low, high = scoring.leave_out_interval(values.mean(), without, np.full(6, 1 / 6))
     expected = stats.t.interval(0.95, 5, values.mean(), stats.sem(values))
     assert (low, high) == pytest.approx(expected)
-    assert np.isnan(scoring.jackknife(1.0, np.ones(4), np.full(4, 0.25))).all()
+    assert np.isnan(scoring.leave_out_interval(1.0, np.ones(4), np.full(4, 0.25))).all()
 
 
 def test_rows_and_leads_of_a_subset():

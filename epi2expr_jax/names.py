@@ -51,11 +51,12 @@ def rows_of_genes(genes: pd.DataFrame, names: Sequence[str]) -> Int[np.ndarray, 
     that one gene alone has; -1 for any other name.
 
     Args:
-        genes: with columns `gene_id` and `name`.
+        genes: with columns `gene_id` and perhaps `name`.
     """
     ids = {gene_id: row for row, gene_id in enumerate(genes["gene_id"])}
-    alone = ~genes["name"].duplicated(keep=False).to_numpy()
-    symbols = {name: row for row, name in enumerate(genes["name"]) if alone[row]}
+    names_of = genes.get("name", pd.Series(dtype=object))  # tables made by hand may lack it
+    alone = ~names_of.duplicated(keep=False).to_numpy()
+    symbols = {name: row for row, name in enumerate(names_of) if alone[row]}
     found = [ids.get(n, ids.get(strip_version(n), symbols.get(n, -1))) for n in names]
     return np.array(found, np.intp)
 
@@ -73,7 +74,7 @@ def find_genes(
     """
     names, ids = as_names(given), genes["gene_id"].to_numpy()
     rows = rows_of_genes(genes, names)
-    symbols = genes.groupby("name").indices if (rows < 0).any() else {}
+    symbols = genes.groupby("name").indices if (rows < 0).any() and "name" in genes else {}
     with collect() as problems:
         unknown = []
         for at in np.flatnonzero(rows < 0):

@@ -47,3 +47,10 @@ def test_symbols_of_several_genes_and_unknown_ones_are_listed_together():
     assert "ENSG00000000003, ENSG00000000005" in several.found
     assert unknown.found == "2 unknown genes (brca2, ENSG9)"
     assert unknown.remedy == "did you mean BRCA1?"
+
+
+def test_a_table_without_symbols_is_searched_by_id():
+    alone = GENES.drop(columns="name")
+    assert find_genes(alone, "ENSG00000141510.17", "a.zarr").tolist() == [0]
+    with pytest.raises(InputError, match="1 unknown genes"):
+        find_genes(alone, "TP53", "a.zarr")

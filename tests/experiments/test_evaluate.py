@@ -103,7 +103,7 @@ def test_copied_genes_are_found_and_scored_without(made_up_run, tmp_path):
     lost = (copies["leaked"] > 0).sum()
     assert 200 < lost == every["n_genes"] - without["n_genes"]
     said = statements.of_run(run_dir).copies
-    assert said.startswith("424 genes in 212 groups may be known from others")
+    assert said.startswith("424 genes in 212 groups are like others")
     assert f"Without the {lost} test genes like one trained on, r of H3K9me3 is" in said
     assert "no longer above 0: H3K9me3" in said
     checks = Verification(run_dir)

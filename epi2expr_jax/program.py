@@ -17,6 +17,7 @@ from epi2expr_jax.errors import InputError, collect, exit_on_bad_input
 
 _HELP = "see --help"
 _HANDLES = 128  # a training with its store, checkpoints and threads has some 60 files open
+_MEMORY = 4 << 30  # bytes; evaluating the demo takes 3.2 GiB of addresses, its plan 3.4
 
 
 def start(main: Callable[[], None], *definitions: Callable[[], None]) -> None:
@@ -55,19 +56,26 @@ def start(main: Callable[[], None], *definitions: Callable[[], None]) -> None:
         return rest
 
     with ending.in_time(), _ends_where_nobody_reads(), exit_on_bad_input():
-        _require_handles()
+        _require_limits()
         try:
             app.run(lambda _: main(), flags_parser=parse)
         finally:
             sys.stdout.flush()  # here a full disk or a closed pipe is still reported in words
 
 
-def _require_handles() -> None:
-    """Refuse a limit of open files under which libraries fail midway, and not in words."""
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if limit != resource.RLIM_INFINITY and limit < _HANDLES:
-        found = f"a limit of {limit} (ulimit -n)"
-        raise InputError("open files", found, f"{_HANDLES} or more", "ulimit -n 1024")
+def _require_limits() -> None:
+    """Refuse limits under which libraries fail midway, not in words: XLA aborts the process."""
+    with collect() as problems:
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if limit != resource.RLIM_INFINITY and limit < _HANDLES:
+            found = f"a limit of {limit} (ulimit -n)"
+            problems.add("open files", found, f"{_HANDLES} or more", "ulimit -n 1024")
+        for letter, kind in (("v", resource.RLIMIT_AS), ("d", resource.RLIMIT_DATA)):
+            limit = resource.getrlimit(kind)[0]
+            if limit != resource.RLIM_INFINITY and limit < _MEMORY:
+                found = f"a limit of {limit >> 20} MiB (ulimit -{letter})"
+                remedy = f"ulimit -{letter} unlimited, or ask the cluster for more memory"
+                problems.add("memory", found, f"{_MEMORY >> 20} MiB or more", remedy)
 
 
 @contextlib.contextmanager

@@ -289,7 +289,7 @@ class Ensemble:
                 f"{len(seen)} genes that every model saw in training or validation "
                 f"({listing(seen.gene_id)})",
                 f"genes on held-out chromosomes ({listing(sorted(tested), 30) or 'none'})",
-                "leave them out, or pass include_seen=True and do not call it a test",
+                "leave them out, or give include_seen (--include_seen) and do not call it a test",
             )
 
     def _require_present(self, present: Sequence[str]) -> None:

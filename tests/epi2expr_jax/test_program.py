@@ -91,11 +91,15 @@ def test_bad_input_is_told_without_a_traceback():
     assert "Traceback" not in done.stderr
 
 
-def test_a_limit_of_few_open_files_is_told_at_the_start():
-    limited = ["sh", "-c", 'ulimit -n 40; exec "$@"', "sh", *COMMAND]
+def test_limits_under_which_libraries_abort_are_told_at_the_start():
+    limits = "ulimit -n 40; ulimit -d 1048576; ulimit -v 2097152"
+    limited = ["sh", "-c", f'{limits}; exec "$@"', "sh", *COMMAND]
     done = subprocess.run(limited, capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout) == (2, "")
     assert "found:    a limit of 40 (ulimit -n)\n" in done.stderr
+    assert "found:    a limit of 1024 MiB (ulimit -d)\n" in done.stderr
+    assert "found:    a limit of 2048 MiB (ulimit -v)\n" in done.stderr
+    assert done.stderr.count("expected: 4096 MiB or more\n") == 2
 
 
 def test_a_closed_pipe_ends_it_in_silence():

@@ -114,7 +114,6 @@ COMMANDS = (
     _of("convert out", "experiments.convert --run=distal --out=mine.pt", "distal"),
     _of("convert in", "experiments.convert --checkpoint=mine.pt --out=published --cell=E003 "
         f"{_MARKS}", "mine.pt"),
-    # No command predicts with published weights; Python does.
-    _of("predict imported", "tests.torture.outcome published npy.zarr predicted.csv",
-        "published npy.zarr"),
+    _of("predict imported", "experiments.predict --run=published --store=npy.zarr --include_seen "
+        "--out=predicted.csv", "published npy.zarr"),
 )  # fmt: skip

@@ -55,24 +55,15 @@ def _steady(content):
 
 
 def run() -> None:
-    """As a program: what a run, or every run below a folder, has learned.
-
-    With a store and a file, writes what it predicts there; else prints a digest of the weights.
-    """
+    """As a program: print a digest of what a run, or every run below a folder, has learned."""
     import jax
     import numpy as np
 
     from epi2expr_jax.errors import exit_on_bad_input
-    from epi2expr_jax.files import write_csv
     from epi2expr_jax.predict.loading import load
 
-    folder, *more = sys.argv[1:]
+    (folder,) = sys.argv[1:]
     with exit_on_bad_input():
-        if more:
-            store, place = more
-            predicted = load(folder).predict(store, include_seen=True)
-            write_csv(place, predicted.to_series().rename("predicted").reset_index())
-            return
         digest = hashlib.sha256()
         for card in sorted(pathlib.Path(folder).rglob("run_card.json")):
             for member in load(card.parent).members:

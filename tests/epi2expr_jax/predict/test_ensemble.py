@@ -88,7 +88,7 @@ def test_genes_that_are_unknown_or_seen_by_all_are_refused(ensemble, small_store
     seen = genes[~genes.chrom.isin(ensemble.folds["fold2"].test)].gene_id.tolist()[:3]
     with pytest.raises(InputError, match="3 genes that every model saw") as caught:
         one.predict(small_store, genes=seen)
-    assert "pass include_seen=True" in caught.value.problems[0].remedy
+    assert "include_seen (--include_seen)" in caught.value.problems[0].remedy
     assert one.predict(small_store, genes=seen, include_seen=True).notnull().all()
 
 

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import scipy
 from jaxtyping import Float
-from scipy.special import ndtr
 
 from epi2expr_jax.roadmap import AUTOSOMES
 
@@ -344,7 +344,7 @@ def best_prediction(readings: Readings, genes: int, scope: str) -> Float[np.ndar
     mean = MEAN + SPREAD * FIDELITY * t
     sd = SPREAD * np.sqrt(FIDELITY**2 / precision + 1 - FIDELITY**2)
     density = np.exp(-0.5 * (mean / sd) ** 2) / math.sqrt(2 * math.pi)
-    return mean * ndtr(mean / sd) + sd * density
+    return mean * scipy.special.ndtr(mean / sd) + sd * density
 
 
 def pearson_within(x: Float[np.ndarray, "G"], y: Float[np.ndarray, "G"], chrom: pd.Series) -> float:

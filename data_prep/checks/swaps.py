@@ -17,8 +17,8 @@ import dataclasses
 from collections.abc import Collection, Sequence
 
 import numpy as np
+import scipy
 from jaxtyping import Float
-from scipy.stats import rankdata
 
 from epi2expr_jax.errors import Problem
 
@@ -194,7 +194,7 @@ def _margin(panel: Panel) -> float:
 
 def _standard_ranks(values: Float[np.ndarray, "N G"]) -> Float[np.ndarray, "N G"]:
     """Ranks of each row with mean 0 and variance 1; a row without any difference is NaN."""
-    ranks = rankdata(values, axis=1, nan_policy="omit")
+    ranks = scipy.stats.rankdata(values, axis=1, nan_policy="omit")
     ranks = ranks - _mean(ranks.T)[:, None]
     spread = np.sqrt(_mean((ranks**2).T))[:, None]
     return np.divide(ranks, spread, out=np.full(ranks.shape, np.nan), where=spread > 0)

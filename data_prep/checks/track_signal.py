@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import scipy
 from jaxtyping import Float
-from scipy.stats import skew
 
 from data_prep.checks.build_inputs import BuildInputs
 from data_prep.checks.swaps import EXPRESSION, LEAST_GENES, Panel, look_alikes
@@ -104,7 +104,7 @@ def read_sample(track: Track, genes: pd.DataFrame, window: WindowSpec) -> Readin
         at_highest=(top, top / max(signal.size, 1)),
         p99=float(p99),
         tail=float(p999 / p95),
-        skew=float(skew(signal)) if varied else np.nan,
+        skew=float(scipy.stats.skew(signal)) if varied else np.nan,
         seconds=seconds,
     )
 

@@ -19,7 +19,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import bioframe
 import pandas as pd
 from absl import logging
 
@@ -220,6 +219,8 @@ def _link_file(
 
 def _owners(contacts: pd.DataFrame, tss: pd.DataFrame) -> pd.DataFrame:
     """Which gene has a TSS in which bait: columns `gene_id`, `bait`, each pair once."""
+    import bioframe  # it loads matplotlib
+
     baits = contacts.drop_duplicates("bait")[[*_BAIT, "bait"]]
     baits.columns = [*_OTHER_END, "bait"]
     points = tss.assign(start=tss["tss"], end=tss["tss"] + 1)[[*_OTHER_END, "gene_id"]]

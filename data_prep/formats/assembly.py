@@ -5,8 +5,6 @@ import functools
 import pathlib
 import re
 
-import bioframe
-
 from data_prep.formats.text import MOST_LINES, is_number, read_text
 from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.genome import bare_chromosome, listing, match_chromosomes, sort_chromosomes
@@ -111,6 +109,8 @@ def recognise_assembly(chrom_sizes: dict[str, int]) -> str | None:
 
 @functools.cache
 def _shipped_sizes(name: str) -> tuple[tuple[str, int], ...]:
+    import bioframe  # it loads matplotlib
+
     sizes = bioframe.assembly_info(name).chromsizes
     return tuple((str(chrom), int(length)) for chrom, length in sizes.items())
 

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+import scipy
 from jaxtyping import Float, Int
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import read_csv
@@ -133,8 +132,8 @@ def _as_groups(
 ) -> pd.DataFrame:
     """The genes of some pairs, those that are linked in one group."""
     size = len(genes)
-    linked = coo_array((np.ones(len(pairs)), pairs.T), (size, size))
-    component = connected_components(linked, directed=False)[1]
+    linked = scipy.sparse.coo_array((np.ones(len(pairs)), pairs.T), (size, size))
+    component = scipy.sparse.csgraph.connected_components(linked, directed=False)[1]
     ids, chrom = genes["gene_id"].to_numpy(), genes["chrom"].to_numpy()
     one = np.concatenate([pairs, pairs[:, ::-1]])
     both = pd.DataFrame({"at": one[:, 0], "other": one[:, 1], "r": np.tile(r, 2)})

@@ -13,8 +13,8 @@ import dataclasses
 
 import numpy as np
 import pandas as pd
+import scipy
 from jaxtyping import Bool, Float, Int
-from scipy import interpolate, special, stats
 
 from epi2expr_jax.genome import sort_chromosomes
 
@@ -103,7 +103,7 @@ class GenePlaces:
             return self.at_risk[..., None].astype(float)
         basis = np.zeros((*self.share.shape, len(inner) + 1))
         knots = np.r_[inner[:1].repeat(2), inner, inner[-1:].repeat(2)]
-        basis[self.at_risk] = interpolate.BSpline.design_matrix(values, knots, 2).toarray()
+        basis[self.at_risk] = scipy.interpolate.BSpline.design_matrix(values, knots, 2).toarray()
         return basis
 
 
@@ -178,14 +178,14 @@ class Fit:
 
 def _normal_scores(values: np.ndarray) -> np.ndarray:
     """Ranks as quantiles of a normal distribution: whatever the unit, the tails are spread out."""
-    return special.ndtri((stats.rankdata(values) - 0.5) / len(values))
+    return scipy.special.ndtri((scipy.stats.rankdata(values) - 0.5) / len(values))
 
 
 def _chances(
     data: GenePlaces, basis: Float[np.ndarray, "G N Q"], theta: Float[np.ndarray, " Q"]
 ) -> Float[np.ndarray, "G N"]:
     """Where a variant of each gene lies, by the conditional logit."""
-    return special.softmax(data.exposure + basis @ theta, axis=1)
+    return scipy.special.softmax(data.exposure + basis @ theta, axis=1)
 
 
 def _moments(

@@ -23,8 +23,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
+import scipy
 from jaxtyping import Bool, Float
-from scipy import stats
 
 from epi2expr_jax.errors import collect
 from epi2expr_jax.interpret.conditional_logit import Fit, GenePlaces
@@ -106,7 +106,7 @@ def enrich(
     exceeding = _permute(data, fits, permutations, seed, reading)
     genes = np.diff(np.r_[data.starts, len(data.chrom)]).astype(float)
     K = len(genes)
-    reach = stats.t.isf((1 - confidence) / 2, K - 1) if K >= MIN_CHROMOSOMES else np.nan
+    reach = scipy.stats.t.isf((1 - confidence) / 2, K - 1) if K >= MIN_CHROMOSOMES else np.nan
     parts = []
     for matched, fit, k in zip((False, True), fits, exceeding, strict=True):
         ratio, error = fit.log_ratio, _error(genes, fit.log_ratio, fit.left_out)
@@ -140,8 +140,8 @@ def _top(
     """1 for the places of each gene that score highest, 0 for others; ties share the rank."""
     score = np.where(at_risk, score, -np.inf)
     room = np.maximum(1, np.round(top * at_risk.sum(1, keepdims=True)))
-    above = stats.rankdata(-score, method="min", axis=1) - 1
-    tied = stats.rankdata(-score, method="max", axis=1) - above
+    above = scipy.stats.rankdata(-score, method="min", axis=1) - 1
+    tied = scipy.stats.rankdata(-score, method="max", axis=1) - above
     return np.where(at_risk, np.clip((room - above) / tied, 0, 1), 0)
 
 

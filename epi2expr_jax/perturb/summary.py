@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+import scipy
 import xarray as xr
 from jaxtyping import Bool, Float, Int
-from scipy import stats
 
 LEAST_MODELS = 3  # folds, or seeds of one fold, for an interval
 NEEDED = (
@@ -219,7 +219,9 @@ def _reach(
     mean = (weights * values).sum(axis=0)
     uneven = (weights**2).sum(axis=0)  # 1 / J where all folds weigh the same
     spread = (weights * (values - mean) ** 2).sum(axis=0) / (1 - uneven)
-    reach = stats.t.isf((1 - level) / 2, J - 1) * np.sqrt(spread * (uneven + common / (1 - common)))
+    reach = scipy.stats.t.isf((1 - level) / 2, J - 1) * np.sqrt(
+        spread * (uneven + common / (1 - common))
+    )
     return np.where(uneven <= 1 / (LEAST_MODELS - 1), reach, np.nan)
 
 

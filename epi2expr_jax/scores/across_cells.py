@@ -11,8 +11,8 @@ Test genes lie on chromosomes that the model saw in no cell.
 
 import numpy as np
 import pandas as pd
+import scipy
 import xarray as xr
-from scipy import stats
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.scores.intervals import (
@@ -130,7 +130,7 @@ def _means(part: pd.DataFrame) -> xr.DataArray:
 def _interval_row(means: xr.DataArray, confidence: float) -> dict[str, float]:
     genes = means.sel(metric="n").values.mean(axis=1)
     K = len(genes)
-    reach = np.full(4, stats.t.isf((1 - confidence) / 2, max(1, K - 1)))
+    reach = np.full(4, scipy.stats.t.isf((1 - confidence) / 2, max(1, K - 1)))
     if no_interval(genes, correlation=True):
         reach[:3] = np.nan  # leads hardly depend on how many genes there are
     pearson = means.sel(metric="pearson")

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
+import scipy
 from jaxtyping import Float, Int
-from scipy import stats
 
 from epi2expr_jax.scores.intervals import score_cube, shared_units, weighted_mean
 from epi2expr_jax.scores.table import ALL
@@ -88,7 +88,7 @@ def agreement(scores: pd.DataFrame, confidence: float = 0.95) -> Agreement:
         return none(f"it takes {LEAST_FOLDS} folds that test every cell")
     between, within = _covariances(by_fold)
     without = np.array([_covariances(np.delete(by_fold, f, axis=2)) for f in range(F)])
-    t2 = stats.t.isf((1 - confidence) / 2, F - 1) ** 2
+    t2 = scipy.stats.t.isf((1 - confidence) / 2, F - 1) ** 2
     # Pseudo-values have F times, and their mean's covariance 1/F of, this covariance.
     vb, c, vw = (np.cov(without.T) * (F - 1) ** 2 / F)[[0, 0, 1], [0, 1, 1]] * t2
     a, b, rest = within**2 - vw, between * within - c, between**2 - vb
@@ -222,7 +222,9 @@ def _rank_correlations(
 ) -> Float[np.ndarray, "P"]:
     """Correlation of ranks with the cells of `quality` in each order, over the tracks that have
     both; 0 where one does not vary."""
-    x, y = (stats.rankdata(values, nan_policy="omit", axis=None) for values in (score, quality))
+    x, y = (
+        scipy.stats.rankdata(values, nan_policy="omit", axis=None) for values in (score, quality)
+    )
     x, y = np.broadcast_arrays(x.reshape(score.shape), y.reshape(score.shape)[orders])
     both = np.isfinite(x) & np.isfinite(y)
     x, y = (np.where(both, values, 0).reshape(len(orders), -1) for values in (x, y))

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from epi2expr_jax.genome import listing
 from epi2expr_jax.scores.intervals import (
@@ -75,11 +75,11 @@ def _compare(
     tails = (1 - confidence) / 2 / np.array([1, leads])
     trained = training_scores(shared)
     score, error, degrees = estimate(pearson, trained, genes)
-    reach = np.nan if no_interval(genes, correlation=True) else stats.t.isf(tails[0], degrees)
+    reach = np.nan if no_interval(genes, correlation=True) else scipy.stats.t.isf(tails[0], degrees)
     reach = reach * error
     paired = [values - values[..., :1] for values in (pearson, trained)]
     lead, lead_error, degrees = estimate(*paired, genes)
-    joint = stats.t.isf(tails[1], degrees) * lead_error
+    joint = scipy.stats.t.isf(tails[1], degrees) * lead_error
     auc = weighted_mean(means.sel(metric="auc").values, genes)
     return [
         {
@@ -129,7 +129,7 @@ def calls(scores: pd.DataFrame, rate: float = 0.05) -> pd.DataFrame:
 
         lead, error, degrees = estimate(compared(pearson), compared(training_scores(shared)), genes)
         with np.errstate(divide="ignore", invalid="ignore"):
-            p = 2 * stats.t.sf(np.abs(lead) / error, degrees)
+            p = 2 * scipy.stats.t.sf(np.abs(lead) / error, degrees)
         turned = lead[len(names) :] < 0
         pairs = np.where(turned, names[second], names[first])
         others = np.where(turned, names[first], names[second])
@@ -150,7 +150,7 @@ def calls(scores: pd.DataFrame, rate: float = 0.05) -> pd.DataFrame:
     known = table["p"].notna()
     table["q"] = np.nan
     if known.any():
-        table.loc[known, "q"] = stats.false_discovery_control(table.loc[known, "p"])
+        table.loc[known, "q"] = scipy.stats.false_discovery_control(table.loc[known, "p"])
     return table.assign(called=table["q"] <= rate)
 
 

@@ -25,9 +25,9 @@ from collections.abc import Callable, Collection
 
 import numpy as np
 import pandas as pd
+import scipy
 import xarray as xr
 from jaxtyping import Float
-from scipy import stats
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.genome import listing, sort_chromosomes
@@ -136,7 +136,7 @@ def _rank_group(
             between = contrast(of_cells[name])
             error = np.hypot(error, np.sqrt(between.var(axis=0, ddof=1) / len(between)))
             degrees = np.minimum(degrees, len(between) - 1)
-        return [mean, *(stats.t.isf(tail / part, degrees) * error for part in parts)]
+        return [mean, *(scipy.stats.t.isf(tail / part, degrees) * error for part in parts)]
 
     pearson, reach, joint = mean_and_reach("pearson", 1, A)
     rho, rho_reach = mean_and_reach("spearman", 1)
@@ -151,7 +151,7 @@ def _rank_group(
         {
             "cell": cell,
             "assay": means["assays"].values.astype(str),
-            "rank": stats.rankdata(-pearson, method="min").astype(int),
+            "rank": scipy.stats.rankdata(-pearson, method="min").astype(int),
             "pearson": pearson,
             "low": pearson - reach,
             "high": pearson + reach,

@@ -17,9 +17,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+import scipy
 import xarray as xr
 from jaxtyping import Float
-from scipy import special, stats
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.masking import every_subset
@@ -49,7 +49,7 @@ def shapley_values(scores: Float[np.ndarray, "K S"]) -> Float[np.ndarray, "K A"]
         )
     present = every_subset(assays)
     others = present.sum(1, keepdims=True) - present
-    weight = 1 / (assays * special.comb(assays - 1, others))
+    weight = 1 / (assays * scipy.special.comb(assays - 1, others))
     return scores @ np.where(present, weight, -weight)
 
 
@@ -124,7 +124,7 @@ def _intervals(
     """Means over chromosomes, with intervals for each and for all of them."""
     mean, error = jackknife(values, genes)
     K, X = values.shape
-    reach, joint = stats.t.isf((1 - confidence) / 2 / np.array([1, X]), K - 1)
+    reach, joint = scipy.stats.t.isf((1 - confidence) / 2 / np.array([1, X]), K - 1)
     bounds = [
         mean - reach * error,
         mean + reach * error,
@@ -191,8 +191,8 @@ def rank_correlation(compared: pd.DataFrame) -> pd.DataFrame:
             {
                 "cell": cell,
                 "subsets": len(part),
-                "spearman": stats.spearmanr(masked, trained)[0] if enough else np.nan,
-                "pearson": stats.pearsonr(masked, trained)[0] if enough else np.nan,
+                "spearman": scipy.stats.spearmanr(masked, trained)[0] if enough else np.nan,
+                "pearson": scipy.stats.pearsonr(masked, trained)[0] if enough else np.nan,
                 "difference": gap.mean(),
                 "largest": np.abs(gap).max(),
             }

@@ -20,8 +20,8 @@ from collections.abc import Collection, Iterable
 
 import numpy as np
 import pandas as pd
+import scipy
 from jaxtyping import Bool, Float
-from scipy import stats
 
 from epi2expr_jax.errors import collect, nearest
 from epi2expr_jax.genome import listing
@@ -161,10 +161,10 @@ def verdict(
     level = 1 - confidence
     own = level if claim else level / A
     with np.errstate(invalid="ignore"):
-        low = found.lead - stats.t.isf(own, found.degrees) * found.error
-        high = found.lead + stats.t.isf(level / (C * (A - 1)), found.degrees) * found.error
+        low = found.lead - scipy.stats.t.isf(own, found.degrees) * found.error
+        high = found.lead + scipy.stats.t.isf(level / (C * (A - 1)), found.degrees) * found.error
         at = np.arange(A)
-        r_low = found.r - stats.t.isf(own, found.degrees[:, at, at]) * found.r_error
+        r_low = found.r - scipy.stats.t.isf(own, found.degrees[:, at, at]) * found.r_error
     others = np.not_equal.outer(at, at)
     rivals = np.asarray(found.scored[:, None, :] & found.scored[:, :, None] & others)  # [C A A]
     ahead = np.where(rivals, low > -margin, True).all(axis=2)  # [C A]; NaN is not ahead
@@ -246,7 +246,7 @@ def _of_a_new_cell(found: Leads, name: str, margin: float, level: float) -> bool
     """Whether the lead in one more cell, drawn like these, would be above minus the margin."""
     lead, A = _others(found, name), len(found.assays)
     C = len(lead)
-    reach = stats.t.isf(level / (A * (A - 1)), C - 1) * np.sqrt(1 + 1 / C)
+    reach = scipy.stats.t.isf(level / (A * (A - 1)), C - 1) * np.sqrt(1 + 1 / C)
     return bool((lead.mean(axis=0) - reach * lead.std(axis=0, ddof=1) > -margin).all())
 
 

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+import scipy
 from jaxtyping import Bool, Float
-from scipy import stats
 
 from epi2expr_jax.scores.intervals import effective_number
 
@@ -121,7 +121,7 @@ def leave_out_interval(
     centre = K * whole - ((1 - share) * without).sum()
     unequal = ((pseudo - centre) ** 2 / (odds - 1)).mean()
     freedom = max(1.0, effective_number(share) - 1)
-    reach = stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(max(plain, unequal))
+    reach = scipy.stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(max(plain, unequal))
     return float(whole - reach), float(whole + reach)
 
 
@@ -247,6 +247,6 @@ def sizes(
     rows = []
     for name, values in scores.items():
         varies = len(loss) > 2 and len(set(loss)) > 1 and len(set(values[chosen])) > 1
-        rho = stats.spearmanr(values[chosen], loss)[0] if varies else np.nan
+        rho = scipy.stats.spearmanr(values[chosen], loss)[0] if varies else np.nan
         rows.append((name, len(loss), rho, few))
     return pd.DataFrame(rows, columns=pd.Index(SIZES))

@@ -6,8 +6,8 @@ Expression is in the store's unit throughout: RPKM, TPM or another.
 import dataclasses
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float
-from scipy import special
 
 from epi2expr_jax.errors import InputError
 
@@ -72,7 +72,7 @@ class TargetScale:
     def unstandardise(self, prediction: np.ndarray) -> np.ndarray:
         """A model's output on the target's own scale; log odds become a probability."""
         if self.kind == LABEL:
-            return special.expit(prediction)
+            return scipy.special.expit(prediction)
         return prediction * self.deviation + self.mean
 
     def raw_to_log2(self, raw: np.ndarray) -> np.ndarray:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from scipy.cluster import hierarchy
 
 from epi2expr_jax.files import whole
 from epi2expr_jax.study.statements import number
@@ -163,8 +163,8 @@ class _Tree:
         if len(grid) < 3:
             return None
         filled = grid.T.fillna(grid.mean(axis=1)).T.fillna(0).to_numpy(float)
-        tree = hierarchy.dendrogram(
-            hierarchy.linkage(filled, "average", optimal_ordering=True), no_plot=True
+        tree = scipy.cluster.hierarchy.dendrogram(
+            scipy.cluster.hierarchy.linkage(filled, "average", optimal_ordering=True), no_plot=True
         )
         leaves, last = tree["leaves"], len(grid) - 1
         # SciPy puts leaves at 5, 15, 25, ...

@@ -40,7 +40,8 @@ def test_the_program_refuses_to_download_nothing(tmp_path, command_line):
 
 
 def test_no_command_of_data_prep_loads_jax():
-    """Machines that download and build have no accelerator, and need none."""
+    """Machines that download and build have no accelerator, and need none; nor what takes long to
+    load before a command does anything."""
     script = """
 import importlib, pkgutil, runpy, sys
 import data_prep
@@ -51,7 +52,8 @@ except SystemExit:
     pass
 for module in pkgutil.iter_modules(data_prep.__path__, "data_prep."):
     importlib.import_module(module.name)
-    assert "jax" not in sys.modules, module.name
+    loaded = {"jax", "scipy.stats", "matplotlib", "sklearn"} & {*sys.modules}
+    assert not loaded, (module.name, loaded)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

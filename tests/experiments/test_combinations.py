@@ -93,8 +93,8 @@ def runs(planted, trial_size, tmp_path_factory):
     """A masked-mark run, and one of models trained on each subset alone, both evaluated."""
     folder = tmp_path_factory.mktemp("runs")
     alone = trial_size(["each", "all"], ["each", "pairs", "leave_one_out", "all"])
-    train(request_for(planted.store, ["all"], trial_size(25, 60), masked=True), folder / "masked")
-    train(request_for(planted.store, alone, 8), folder / "alone")
+    train(request_for(planted.store, ["all"], trial_size(12, 60), masked=True), folder / "masked")
+    train(request_for(planted.store, alone, trial_size(5, 8)), folder / "alone")
     for name in ("masked", "alone"):
         evaluate(folder / name)
     return folder

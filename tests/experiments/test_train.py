@@ -135,23 +135,33 @@ def free_port():
         return free.getsockname()[1]
 
 
-@pytest.mark.parametrize("how", ["share", "distributed"])
-def test_two_processes_share_the_runs(whole, small_store, tmp_path, how, same_weights):
+def test_two_processes_share_the_runs(whole, small_store, tmp_path, same_weights):
     """Each trains its half at its own pace, the last one closes the run."""
-    run_dir, port = tmp_path / "run", free_port()
-    flags = {
-        "share": "--share={}/2",
-        "distributed": f"--distributed=localhost:{port} --process={{}}/2",
-    }[how]
+    run_dir = tmp_path / "run"
+    place = f"--distributed=localhost:{free_port()}"
     both = [
         subprocess.Popen(
-            command(small_store, run_dir, *flags.format(i).split()),
+            command(small_store, run_dir, place, f"--process={i}/2"),
             stdout=subprocess.PIPE, text=True,
         )
         for i in range(2)
     ]  # fmt: skip
     said = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
+    _shared(said, run_dir, whole, same_weights)
+
+
+def test_shares_trained_one_after_the_other_are_the_run(
+    whole, small_store, tmp_path, same_weights, program
+):
+    run_dir = tmp_path / "run"
+    shares = [command(small_store, run_dir, f"--share={i}/2")[2:] for i in range(2)]
+    done = [program(*share) for share in shares]
+    assert [each.returncode for each in done] == [0, 0], done
+    _shared([each.stdout for each in done], run_dir, whole, same_weights)
+
+
+def _shared(said, run_dir, whole, same_weights):
     assert all(": 9 runs" in text for text in said)  # 18 runs in all
     same_weights(run_dir, whole)
     history = pd.read_parquet(run_dir / "history.parquet")

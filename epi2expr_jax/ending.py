@@ -34,7 +34,7 @@ def while_importing() -> None:
     alone.
     """
     name = os.path.basename(sys.argv[0]) if sys.argv else ""
-    begins = name == "-m" or name.startswith("epi2expr-")
+    begins = name in ("-m", "__main__.py") or name.startswith("epi2expr")
     if begins and multiprocessing.parent_process() is None:
         for number in _SAID:
             if signal.getsignal(number) is not signal.SIG_IGN:

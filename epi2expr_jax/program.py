@@ -10,7 +10,8 @@ import contextlib
 import os
 import resource
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from epi2expr_jax import ending
 from epi2expr_jax.errors import InputError, collect, exit_on_bad_input
@@ -33,34 +34,82 @@ def start(main: Callable[[], None], *definitions: Callable[[], None]) -> None:
     from absl import app, flags, logging  # the library itself does without absl
 
     FLAGS = flags.FLAGS
-    # absl looks for both under the name of the script, which an installed command does not share.
-    sys.modules["__main__"].__doc__ = sys.modules[main.__module__].__doc__
     before = set(FLAGS)
     for define in definitions:
         define()
-    for name in set(FLAGS) - before:
+    if _alone:
+        _parse([_alone[-1].program, *_alone[-1].arguments])
+        return
+    # absl looks for both under the name of the script, which an installed command does not share.
+    sys.modules["__main__"].__doc__ = sys.modules[main.__module__].__doc__
+    _own.clear()
+    _own.update(set(FLAGS) - before)
+    for name in _own:
         FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
     # Orbax and pyensembl report every step at INFO.
     FLAGS.verbosity = logging.WARNING
-
-    def parse(argv: list[str]) -> list[str]:
-        try:
-            rest = FLAGS(argv)
-        except flags.Error as error:
-            raise InputError("command line", str(error), "flags of this program", _HELP) from None
-        except SystemExit:
-            raise SystemExit(0) from None  # absl leaves with 1 after --help
-        if rest[1:]:
-            found = f"unexpected arguments: {' '.join(rest[1:])}"
-            raise InputError("command line", found, "flags alone, as --NAME=VALUE", _HELP)
-        return rest
-
     with ending.in_time(), _ends_where_nobody_reads(), exit_on_bad_input():
         _require_limits()
         try:
-            app.run(lambda _: main(), flags_parser=parse)
+            app.run(lambda _: main(), flags_parser=_parse)
         finally:
             sys.stdout.flush()  # here a full disk or a closed pipe is still reported in words
+
+
+def _parse(argv: list[str]) -> list[str]:
+    from absl import flags
+
+    try:
+        rest = flags.FLAGS(argv)
+    except flags.Error as error:
+        raise InputError("command line", str(error), "flags of this program", _HELP) from None
+    except SystemExit:
+        raise SystemExit(0) from None  # absl leaves with 1 after --help
+    if rest[1:]:
+        found = f"unexpected arguments: {' '.join(rest[1:])}"
+        raise InputError("command line", found, "flags alone, as --NAME=VALUE", _HELP)
+    return rest
+
+
+class _Alone(NamedTuple):
+    """A command line to read, of a program that shall not begin."""
+
+    program: str
+    arguments: Sequence[str]
+
+
+_alone: list[_Alone] = []
+_own: set[str] = set()  # names of the flags of the program that runs
+
+
+@contextlib.contextmanager
+def flags_alone(run: Callable[[], None], arguments: Sequence[str]) -> Iterator[None]:
+    """Read the flags of another program, which does not begin; within, `absl.flags.FLAGS` has them.
+
+    Args:
+        run: the program's, which calls `start`.
+        arguments: its command line.
+
+    Raises:
+        InputError: for what the program does not take.
+    """
+    from absl import app, flags, logging  # noqa: F401, with the flags that they define for all
+
+    FLAGS = flags.FLAGS
+    own = {name: FLAGS[name] for name in _own if name in FLAGS}  # both may have an --out
+    for name in own:
+        delattr(FLAGS, name)
+    known = set(FLAGS)
+    _alone.append(_Alone(run.__module__, arguments))
+    try:
+        run()
+        yield
+    finally:
+        _alone.pop()
+        for name in set(FLAGS) - known:
+            delattr(FLAGS, name)
+        for name, flag in own.items():
+            FLAGS[name] = flag
 
 
 def _require_limits() -> None:

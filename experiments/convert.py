@@ -21,6 +21,7 @@ pickle may hold weights, but no code.
 import contextlib
 import dataclasses
 import importlib
+import io
 import pathlib
 import re
 import time
@@ -298,7 +299,11 @@ def export_run(
     state = to_torch(config, params, mean=scale.mean, deviation=scale.deviation)
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole(out) as place:
-        torch.save({"net": {name: torch.from_numpy(array) for name, array in state.items()}}, place)
+        written = io.BytesIO()  # its own writer of files says nothing of a full disk
+        torch.save(
+            {"net": {name: torch.from_numpy(array) for name, array in state.items()}}, written
+        )
+        place.write_bytes(written.getvalue())
     run, inputs = member.runs[i], ensemble.input_config
     known = ensemble.signal.transforms if ensemble.signal else {}
     transforms = {known.get(assay, inputs.transform): None for assay in run.assays}

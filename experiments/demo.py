@@ -2,62 +2,30 @@
 
     python -m experiments.demo --out=demo
 
-Makes a small synthetic Roadmap whose truth is known, builds its window store, trains one small
-promoter CNN for every cell x assay x fold, ranks the assays, verifies the run, writes the report,
-and compares the ranking with the planted truth. Run again, it goes on where it stopped.
+Carries out the study `demo` (experiments/studies/demo.toml, see experiments.study): makes a small
+synthetic Roadmap whose truth is known, builds its window store, trains one small promoter CNN for
+every cell x assay x fold, ranks the assays, verifies the run and writes the report. Then it
+compares the ranking with the planted truth. Run again, it goes on where it stopped.
 """
 
 import pathlib
-import subprocess
-import sys
-import time
 
 import pandas as pd
 from absl import flags
 
-from epi2expr_jax.ending import sparing_children
-from epi2expr_jax.files import read_json
+from epi2expr_jax.files import only_writer, read_json
 from epi2expr_jax.program import start
 from epi2expr_jax.scores.table import ALL
 from epi2expr_jax.study import tables
+from experiments.cli.study_file import read_study
+from experiments.study import carry_out
 
 FLAGS = flags.FLAGS
 
-# Smaller than the defaults in every respect, so that two cores do it in minutes; all of these are
-# any user's flags.
-SIMULATE = ("--genes=1500", "--cells=3", "--seed=0")
-TRAIN = (
-    "--model=promoter_cnn",
-    "--width=0.125",
-    "--cv=chromosomes_5",
-    "--epochs=8",
-    "--batch_size=64",
-    "--checkpoint_every=4",
-)
 MODEL_WINDOW = "6000"  # what promoter_cnn sees, in bp
 
 LEAST_CORRELATION = 0.9
 WIDEST_NULL = 0.15
-
-
-def commands(out: pathlib.Path) -> list[list[str]]:
-    """The commands of the demo."""
-    data, store, run = out / "data", out / "store.zarr", out / "run"
-    return [
-        ["data_prep.simulate", f"--out={data}", *SIMULATE],
-        [
-            "data_prep.build_store",
-            f"--tracks={data}/tracks.csv",
-            f"--expression={data}/RPKM.pc.gz",
-            f"--genes={data}/genes.gtf.gz",
-            f"--assembly={data}/genome.chrom.sizes",
-            f"--store={store}",
-        ],
-        ["experiments.train", f"--store={store}", f"--run={run}", *TRAIN],
-        ["experiments.evaluate", f"--run={run}"],
-        ["experiments.verify", f"--run={run}"],
-        ["experiments.report", f"--run={run}"],
-    ]
 
 
 def compare_with_truth(ranking: pd.DataFrame, truth: dict) -> tuple[list[str], bool]:
@@ -86,29 +54,25 @@ def compare_with_truth(ranking: pd.DataFrame, truth: dict) -> tuple[list[str], b
     return lines, bool(holds)
 
 
-def demo(out: pathlib.Path) -> bool:
-    """Run the commands and compare; returns whether the truth was recovered."""
-    started = time.time()
-    steps = commands(out)
-    for number, command in enumerate(steps, 1):
-        print(f"\n[{number}/{len(steps)}] python -m {' '.join(command)}", flush=True)
-        with sparing_children():
-            subprocess.run([sys.executable, "-m", *command], check=True)
+def demo(out: pathlib.Path, study: str = "demo") -> bool:
+    """Carry the study out and compare; returns whether every check held and the truth was found.
+
+    Args:
+        study: its file, or the name of one that ships.
+    """
+    held = carry_out(read_study(study, str(out)))
     ranking = tables.RANKING.read(out / "run")
     truth = read_json(out / "data" / "truth.json", "planted truth", "simulate again")
     lines, holds = compare_with_truth(ranking, truth)
     print("\n" + "\n".join(lines))
-    print(f"report: {out}/run/report.html ({time.time() - started:.0f} s in all)")
-    return holds
+    return held and holds
 
 
 def main() -> None:
-    try:
-        holds = demo(pathlib.Path(FLAGS.out))
-    except subprocess.CalledProcessError as error:
-        raise SystemExit(error.returncode) from None
-    if not holds:
-        raise SystemExit("the ranking does not recover the planted truth")
+    out = pathlib.Path(FLAGS.out)
+    with only_writer(out):
+        if not demo(out):
+            raise SystemExit("the ranking does not recover the planted truth, or a check failed")
 
 
 def define_flags() -> None:

@@ -128,7 +128,8 @@ def train(
         missing = run_card.finish(study, run_dir, card, time.time() - started)
     if missing:
         watcher.says(
-            f"{run_dir}: this share is done; {missing} runs are not, of other processes or damaged"
+            f"{run_dir}: this share is done; {missing} runs are not, of other processes or "
+            "damaged: if none is at them, start their shares again"
         )
     return card
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.program import start
+from epi2expr_jax.program import flags_alone, start
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -120,3 +120,30 @@ def test_a_full_disk_under_what_it_prints_is_told():
     assert done.returncode == 2
     assert b"No space left on device" in done.stderr
     assert b"Exception ignored" not in done.stderr
+
+
+def ask_another():
+    """A program that reads the flags of the one above, and has one of the same name."""
+    from absl import flags
+
+    with flags_alone(program, ["--seeds=8"]):
+        print("within", flags.FLAGS.seeds)
+    try:
+        with flags_alone(program, ["--sed=8"]):
+            print("read")
+    except InputError as error:
+        print(error.problems[0].found)
+    print("again", flags.FLAGS.seeds)
+
+
+def asking():
+    start(ask_another, define)
+
+
+def test_flags_of_another_program_are_read_without_beginning_it():
+    script = "from tests.epi2expr_jax.test_program import asking; asking()"
+    command = [sys.executable, "-c", script, "--seeds=2"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    within, refused, again = done.stdout.splitlines()
+    assert (within, again) == ("within 8", "again 2")
+    assert refused.startswith("Unknown command line flag 'sed'. Did you mean: seeds")

@@ -7,10 +7,29 @@ import types
 import pandas as pd
 import pytest
 
-from experiments import demo
+from experiments import demo, study
 from experiments.demo import compare_with_truth
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+SMALL = """
+[simulate]
+genes = 300
+cells = 1
+assays = 7
+[store]
+tracks = "{out}/data/tracks.csv"
+expression = "{out}/data/RPKM.pc.gz"
+genes = "{out}/data/genes.gtf.gz"
+assembly = "{out}/data/genome.chrom.sizes"
+[train.cnn]
+run = "{out}/run"
+model = "promoter_cnn"
+width = 0.1
+cv = "chromosomes_3"
+epochs = 8
+batch_size = 16
+checkpoint_every = 8
+"""
 TRUTH = {"oracle": {"6000": {"all": {"a": 0.9, "b": 0.6, "c": 0.3, "d": 0.0, "e": 0.0}}}}
 
 
@@ -51,26 +70,18 @@ def test_the_whole_chain_from_public_files_to_the_report(
 ):
     """The demo's own commands; small here, as they stand under `make trials`."""
 
-    def run(command, check):
+    def run(command, cwd, env):
         """In this process, which has all loaded."""
         done = program(*command[2:])
         assert done.returncode == 0, done.stderr
         return done
 
-    here = types.SimpleNamespace(run=run, CalledProcessError=subprocess.CalledProcessError)
-    monkeypatch.setattr(demo, "subprocess", trial_size(here, subprocess))
-    monkeypatch.setattr(
-        demo,
-        "SIMULATE",
-        trial_size(("--genes=300", "--cells=1", "--assays=7", "--seed=0"), demo.SIMULATE),
-    )
-    small = (
-        "--model=promoter_cnn", "--width=0.1", "--cv=chromosomes_3", "--epochs=8",
-        "--batch_size=16", "--checkpoint_every=8",
-    )  # fmt: skip
-    monkeypatch.setattr(demo, "TRAIN", trial_size(small, demo.TRAIN))
+    here = types.SimpleNamespace(run=run)
+    monkeypatch.setattr(study, "subprocess", trial_size(here, subprocess))
+    (tmp_path / "small.toml").write_text(SMALL)
+    monkeypatch.chdir(tmp_path)
     out = tmp_path / "demo"
-    holds = demo.demo(out)
+    holds = demo.demo(out, trial_size("small.toml", "demo"))
     ranked = pd.read_csv(out / "run" / "ranking.csv")
     truth = json.loads((out / "data" / "truth.json").read_text())
     oracle = pd.Series(truth["oracle"][demo.MODEL_WINDOW]["all"])

@@ -169,7 +169,9 @@ class Workshop:
         if found := bad(child.ended, child.text()):
             return found
         if child.ended.status == 0:
-            return (yield from self.compared(command, place, target))
+            outcome = yield from self.compared(command, place, target)
+            unfinished = outcome.kind == "silent" and "start their shares again" in child.text()
+            return Outcome("refused") if unfinished else outcome
         if refused(child):
             return Outcome("refused")
         return Outcome("traceback", f"status {child.ended.status}: {child.text()[-300:]}")

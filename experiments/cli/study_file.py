@@ -1,0 +1,270 @@
+"""A study file: which commands a study is, in what order, with which flags."""
+
+import dataclasses
+import pathlib
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from epi2expr_jax.errors import InputError, Problems, collect, nearest
+from epi2expr_jax.files import as_name, read_bytes
+
+SHIPPED = pathlib.Path(__file__).parent.parent / "studies"
+_OF_A_RUN = ("across_cells", "attribution", "combinations", "enrichment", "perturb", "predict")
+_OF_A_STORE = ("select", "sweep")
+_TO_A_STORE = ("simulate", "download", "depth", "store")
+_SECTIONS = ("out", *_TO_A_STORE, "train", "evaluate", *_OF_A_RUN, *_OF_A_STORE, "report")
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One command of a study.
+
+    Attributes:
+        name: of this step, unique in its study.
+        module: the program.
+        arguments: its flags.
+        needs: steps whose results it reads.
+        makes: what is there when it is done, relative to the study's folder.
+        reads: files of the user's that it reads, relative to the same.
+        run: the training that it makes or asks, if one.
+    """
+
+    name: str
+    module: str
+    arguments: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    makes: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    run: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyFile:
+    """A study as its file says.
+
+    Attributes:
+        source: the file.
+        folder: where its commands run; its paths are relative to it.
+        out: folder of everything that is made, relative to `folder`.
+        steps: the commands, in an order in which each finds what it needs.
+        tracks: the sheet of the tracks, or of the alignments that they are made of, as the file
+            names it.
+        store: the store, relative to `folder`.
+        runs: the names of the trainings.
+    """
+
+    source: pathlib.Path
+    folder: pathlib.Path
+    out: str
+    steps: tuple[Step, ...]
+    tracks: str
+    store: str
+    runs: tuple[str, ...]
+
+
+def find_study(name: str) -> tuple[pathlib.Path, pathlib.Path]:
+    """The file of a study, and the folder that its paths are relative to.
+
+    Args:
+        name: a path, or the name of a study that ships: then its paths are relative to the folder
+            one stands in.
+
+    Raises:
+        InputError: if there is neither.
+    """
+    path = pathlib.Path(name)
+    if path.is_file():
+        return path, path.resolve().parent
+    shipped = {file.stem: file for file in sorted(SHIPPED.glob("*.toml"))}
+    if name in shipped:
+        return shipped[name], pathlib.Path.cwd()
+    remedy = nearest(name, shipped) or "check the path"
+    raise InputError(name, "no such file", f"a study file, or {', '.join(shipped)}", remedy)
+
+
+def read_study(name: str, out: str = "") -> StudyFile:
+    """Read a study file.
+
+    Args:
+        name: as of `find_study`.
+        out: the folder of everything that is made, in place of the one that the file says.
+
+    Raises:
+        InputError: if it is no TOML, or naming every section and run that makes no sense. Flags are
+            not looked at: the commands know them.
+    """
+    source, folder = find_study(name)
+    try:
+        content = tomllib.loads(read_bytes(source, "a study file").decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(str(source), str(error), "TOML", "correct the file") from None
+    with collect() as problems:
+        _check_sections(source, content, problems)
+    out = out or str(content.get("out", source.stem))
+    content = _filled(content, out)
+    store, runs = f"{out}/store.zarr", _runs(content["train"])
+    places = {name: str(flags.pop("run", f"{out}/runs/{name}")) for name, flags in runs.items()}
+    steps = list(_to_store(content, folder, out, store))
+    for run, flags in runs.items():
+        place = places[run]
+        trained, ranked = (f"{place}/run_card.json",), (f"{place}/ranking.csv",)
+        arguments = _flags({"store": store, "run": place, **flags})
+        steps.append(
+            Step(f"train {run}", "experiments.train", arguments, ("store",), trained, run=run)
+        )
+        arguments, needs = _flags({"run": place, **content.get("evaluate", {})}), (f"train {run}",)
+        steps.append(
+            Step(f"evaluate {run}", "experiments.evaluate", arguments, needs, ranked, run=run)
+        )
+    steps += _questions(content, out, store, places)
+    for run, place in places.items():
+        arguments, needs = (f"--run={place}",), (f"evaluate {run}",)
+        made = (f"{place}/verify.json",)
+        steps.append(Step(f"verify {run}", "experiments.verify", arguments, needs, made, run=run))
+    steps += _reports(content, runs, places, steps)
+    tracks = str(content.get("depth", content["store"])["tracks"])
+    return StudyFile(source, folder, out, tuple(steps), tracks, store, tuple(runs))
+
+
+def _check_sections(source: pathlib.Path, content: Mapping[str, Any], problems: Problems) -> None:
+    for name in content.keys() - set(_SECTIONS):
+        remedy = nearest(name, _SECTIONS) or "take it out"
+        problems.add(str(source), f"a section {name}", f"some of {', '.join(_SECTIONS)}", remedy)
+    for name in (*_TO_A_STORE, "train", "evaluate", "report"):
+        if not isinstance(content.get(name, {}), dict):
+            problems.add(str(source), f"{name} = {content[name]!r}", f"[{name}] with its flags",
+                         "make it a table")  # fmt: skip
+            return
+    if "tracks" not in content.get("store", {}):
+        problems.add(str(source), "no tracks", "[store] with tracks = ...", "name the track sheet")
+    named = _runs(content.get("train", {}))
+    if not named:
+        problems.add(str(source), "no training", "[train.NAME] for each model", "add one")
+    for section in (*_OF_A_RUN, *_OF_A_STORE):
+        for table in _tables(content, section):
+            if not isinstance(table, dict):
+                found, expected = f"{section} = {table!r}", f"[[{section}]] with its flags"
+                problems.add(str(source), found, expected, "make it a table")
+            elif named and section in _OF_A_RUN and table.get("run") not in named:
+                run = str(table.get("run", ""))
+                where, expected = f"{source}, [[{section}]]", f"a training: {', '.join(named)}"
+                remedy = nearest(run, named) or "run = NAME says of which training"
+                problems.add(where, f"run = {run!r}" if run else "no run", expected, remedy)
+
+
+def _tables(content: Mapping[str, Any], section: str) -> list[Any]:
+    """The tables of a section that may be there once, `[perturb]`, or often, `[[perturb]]`."""
+    given = content.get(section, [])
+    return given if isinstance(given, list) else [given]
+
+
+def _runs(train: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The flags of each training: what stands in `[train]` holds for all."""
+    shared = {key: value for key, value in train.items() if not isinstance(value, dict)}
+    return {name: {**shared, **value} for name, value in train.items() if isinstance(value, dict)}
+
+
+def _flags(given: Mapping[str, Any]) -> tuple[str, ...]:
+    """Flags as they are typed: `true` is --flag, `false` --noflag, a list is joined by commas."""
+    typed = []
+    for key, value in given.items():
+        if isinstance(value, bool):
+            typed.append(f"--{key}" if value else f"--no{key}")
+        elif isinstance(value, list):
+            typed.append(f"--{key}={','.join(map(str, value))}")
+        else:
+            typed.append(f"--{key}={value}")
+    return tuple(typed)
+
+
+def _to_store(
+    content: Mapping[str, Any], folder: pathlib.Path, out: str, store: str
+) -> Iterator[Step]:
+    before: tuple[str, ...] = ()
+    if "simulate" in content:
+        arguments = _flags({"out": f"{out}/data", **content["simulate"]})
+        yields = (f"{out}/data/truth.json",)
+        yield Step("simulate", "data_prep.simulate", arguments, (), yields)
+        before = ("simulate",)
+    if "download" in content:
+        arguments = _flags({"out": f"{out}/files", **content["download"]})
+        yields = (f"{out}/files/downloads.lock.json",)
+        yield Step("download", "data_prep.download", arguments, (), yields)
+        before = (*before, "download")
+    if "depth" in content:
+        arguments = _flags({"out": f"{out}/depth", **content["depth"]})
+        yields = (f"{out}/depth/tracks.depth.csv",)
+        yield Step("depth", "data_prep.depth", arguments, before, yields)
+        before = (*before, "depth")
+    given = {"store": store, **content["store"]}
+    files = (str(value) for value in content["store"].values())
+    reads = tuple(name for name in files if not name.startswith(out) and (folder / name).is_file())
+    # It checks all that data_prep.doctor does before it begins.
+    arguments, yields = _flags(given), (f"{store}/zarr.json",)
+    yield Step("store", "data_prep.build_store", arguments, before, yields, reads)
+
+
+def _questions(
+    content: Mapping[str, Any], out: str, store: str, places: Mapping[str, str]
+) -> Iterator[Step]:
+    """What is asked beyond the ranking."""
+    asked: set[tuple[str, str]] = set()
+    for section in _OF_A_RUN:
+        for table in _tables(content, section):
+            run = table["run"]
+            given = {**table, "run": places[run]}
+            name = f"{section} {run}"
+            if (section, run) in asked:  # the first one is where the report looks for it
+                words = _flags({key: table[key] for key in table if key != "run"})
+                label = as_name("_".join(word.partition("=")[2] or word for word in words))
+                given.setdefault("out", f"{places[run]}/{section}_{label}")
+                name = f"{name} {label}"
+            asked.add((section, run))
+            needs = (f"evaluate {run}",)
+            yield Step(name, f"experiments.{section}", _flags(given), needs, run=run)
+    for section in _OF_A_STORE:
+        for number, table in enumerate(_tables(content, section), 1):
+            place = f"{out}/{section}{number if number > 1 else ''}"
+            given = {"store": store, "run": place, **table}
+            name = f"{section} {number}"
+            yield Step(name, f"experiments.{section}", _flags(given), ("store",))
+
+
+def _reports(
+    content: Mapping[str, Any],
+    runs: Mapping[str, Mapping[str, Any]],
+    places: Mapping[str, str],
+    before: Sequence[Step],
+) -> Iterator[Step]:
+    """A page for the runs of one kind of folds, led by the first of them."""
+    by_folds: dict[tuple[str, ...], list[str]] = {}
+    for run, flags in runs.items():
+        same = tuple(str(flags.get(key, "")) for key in ("cv", "cells", "folds", "blind"))
+        by_folds.setdefault(same, []).append(run)
+    sweeps = [step for step in before if step.module == "experiments.sweep"][:1]
+    for first, *others in by_folds.values():
+        given: dict[str, Any] = {"run": places[first]}
+        needs = [step.name for step in before if step.run == first]
+        if others:
+            given["compare"] = [places[other] for other in others]
+            needs += [f"verify {other}" for other in others]
+        for step in sweeps:
+            given["sweep"] = _place(step)
+            needs.append(step.name)
+        arguments = _flags(given | content.get("report", {}))
+        yields = (f"{places[first]}/report.html",)
+        yield Step(f"report {first}", "experiments.report", arguments, tuple(needs), yields)
+
+
+def _place(step: Step) -> str:
+    return next(word for word in step.arguments if word.startswith("--run=")).partition("=")[2]
+
+
+def _filled(content: Any, out: str) -> Any:
+    """`{out}` in texts, wherever they stand."""
+    if isinstance(content, dict):
+        return {key: _filled(value, out) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_filled(value, out) for value in content]
+    return content.replace("{out}", out) if isinstance(content, str) else content

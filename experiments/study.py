@@ -1,0 +1,242 @@
+"""A whole study from one file: build, train, evaluate, alter, verify, and a page that compares.
+
+    python -m experiments.study STUDY.toml --dry_run     what it will do, and what that takes
+    python -m experiments.study STUDY.toml
+    python -m experiments.study --study=demo             one that ships: demo, approach_1, …
+    epi2expr study STUDY.toml
+
+A study file names the inputs of a store, the models to train, and what to ask of them; the keys are
+the flags of the commands that do it (data_prep.build_store, experiments.train, …; each has --help).
+experiments/studies/demo.toml is the shortest. Its paths are relative to the file; of a study that
+ships, to the folder one stands in.
+
+All flags are checked before anything begins. Interrupted or changed, run it again: what is done is
+left, what was under way goes on, and what depends on a change is done again.
+"""
+
+import contextlib
+import importlib
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from absl import flags
+
+from data_prep.formats.track_sheet import read_sheet, shipped_sheets
+from epi2expr_jax.ending import sparing_children
+from epi2expr_jax.errors import InputError, collect
+from epi2expr_jax.files import only_writer, read_json, write_json
+from epi2expr_jax.inputs.pools import parse_cells
+from epi2expr_jax.program import flags_alone, require, start
+from epi2expr_jax.study.request import TrainRequest
+from epi2expr_jax.training.runs import parse_assay_sets
+from experiments.cli.flags import request_of_flags
+from experiments.cli.study_file import Step, StudyFile, read_study
+
+FLAGS = flags.FLAGS
+
+_CODE = pathlib.Path(__file__).resolve().parent.parent
+_GB = {"bigwig": 0.43, "gz": 0.23}  # of a Roadmap track and of its alignments, see docs/inputs.md
+# Measured gene-steps a second on two cores and on one H100, see BUILD_NOTES.md.
+_PACE = {"cnn": (770, 333_800), "chromoformer": (569, 84_200)}
+_GENES = 19_000  # protein-coding, of chromosomes that are used; until there is a store
+
+
+def check(study: StudyFile) -> dict[str, TrainRequest]:
+    """Have every command read its flags; returns what each training is asked for.
+
+    Raises:
+        InputError: naming every flag that a command does not take.
+    """
+    requests = {}
+    with collect() as problems:
+        for step in study.steps:
+            with problems.part(), _at(study, step):
+                program = importlib.import_module(step.module)
+                with flags_alone(program.run, step.arguments):
+                    if step.module == "experiments.train":
+                        requests[step.name] = request_of_flags()
+    return requests
+
+
+@contextlib.contextmanager
+def _at(study: StudyFile, step: Step) -> Iterator[None]:
+    """Problems within name the step."""
+    try:
+        yield
+    except InputError as error:
+        with collect() as problems:
+            for one in error.problems:
+                where = f"{study.source}, {step.name}: {one.where}"
+                problems.add(where, one.found, one.expected, one.remedy)
+
+
+def plan(study: StudyFile, requests: dict[str, TrainRequest]) -> list[str]:
+    """Cells, assays, folds, models, downloads and the work of training, in words.
+
+    Upper limits: most trainings stop early, and cells are counted as if they had every assay.
+    """
+    tracks = study.tracks
+    if tracks not in shipped_sheets():
+        tracks = study.folder / tracks
+        if not tracks.exists():
+            return ["  cells and assays: those of the track sheet, which is yet to be made"]
+    sheet = read_sheet(tracks)
+    sources = [source.location for track in sheet.tracks for source in track.sources]
+    remote = [place for place in sources if not pathlib.Path(place).exists()]
+    lines = [f"  {len(sheet.cells)} cells, {len(sheet.assays)} assays, {len(sheet.tracks)} tracks"]
+    if remote:
+        size = sum(_GB.get(place.rpartition(".")[2].lower(), _GB["bigwig"]) for place in remote)
+        lines.append(f"  to download: {len(remote)} files, about {size:.0f} GB")
+    for name, request in requests.items():
+        pools = parse_cells(request.cells, sheet.cells)
+        sets = parse_assay_sets(request.assays, sheet.assays)
+        folds = _folds(request)
+        models = len(pools) * len(sets) * folds * request.seeds
+        epochs = request.train_config.epochs
+        steps = models * epochs * _GENES * request.train_share
+        lines += [
+            f"  {name}: {len(pools)} cells × {len(sets)} sets of assays × {folds} folds × "
+            f"{request.seeds} seeds = {models:,} models of {request.model}",
+            f"    at most {epochs} epochs, {_rounded(steps)} gene-steps for {_GENES:,} genes"
+            + _time(steps, request),
+        ]
+    return lines
+
+
+def _folds(request: TrainRequest) -> int:
+    if list(request.folds) != ["all"]:
+        return len(request.folds)
+    return 8 if request.cv == "chromoformer_4" else int(request.cv.rpartition("_")[2])
+
+
+def _time(steps: float, request: TrainRequest) -> str:
+    if request.model not in _PACE or request.model_options.get("width", 1) != 1:
+        return "; experiments.plan says how long, once there is a store"
+    here, device = (steps / pace / 3600 for pace in _PACE[request.model])
+    return f": {_rounded(here)} h at the pace of two cores, {_rounded(device)} h of one H100"
+
+
+def _rounded(number: float) -> str:
+    return f"{float(f'{number:.2g}'):,.10g}"
+
+
+class _Journal:
+    """What was done, by which command line and from which files."""
+
+    def __init__(self, study: StudyFile):
+        self.study = study
+        self.path = study.folder / study.out / "study.json"
+        self.done: dict[str, Any] = {}
+        if self.path.exists():
+            self.done = read_json(self.path, "what a study has done", "delete it: steps go on")
+
+    def _state(self, step: Step) -> dict[str, Any]:
+        read = {}
+        for name in step.reads:
+            with contextlib.suppress(FileNotFoundError):  # the command itself says so
+                found = (self.study.folder / name).stat()
+                read[name] = [found.st_size, found.st_mtime_ns]
+        return {"arguments": list(step.arguments), "read": read}
+
+    def holds(self, step: Step) -> bool:
+        there = all((self.study.folder / name).exists() for name in step.makes)
+        return there and self.done.get(step.name) == self._state(step)
+
+    def begin(self, step: Step) -> None:
+        if self.done.pop(step.name, None):
+            self._write()
+
+    def end(self, step: Step) -> None:
+        self.done[step.name] = self._state(step)
+        self._write()
+
+    def _write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.path, self.done)
+
+
+def to_do(study: StudyFile) -> list[tuple[Step, bool]]:
+    """The steps, and whether each has yet to be done."""
+    journal, again, steps = _Journal(study), set(), []
+    for step in study.steps:
+        due = bool(again & set(step.needs)) or not journal.holds(step)
+        if due:
+            again.add(step.name)
+        steps.append((step, due))
+    return steps
+
+
+def carry_out(study: StudyFile) -> bool:
+    """Do what is left to do; returns whether every check held.
+
+    Raises:
+        SystemExit: with the status of a command that failed.
+    """
+    began, journal, held = time.monotonic(), _Journal(study), True
+    environment = {**os.environ, "PYTHONPATH": _path()}
+    steps = to_do(study)
+    for number, (step, due) in enumerate(steps, 1):
+        print(f"\n[{number}/{len(steps)}] {_typed(step)}", flush=True)
+        if not due:
+            print("done before")
+            continue
+        journal.begin(step)
+        command = [sys.executable, "-m", step.module, *step.arguments]
+        with sparing_children():
+            status = subprocess.run(command, cwd=study.folder, env=environment).returncode
+        if status == 1 and step.module == "experiments.verify":
+            held = False  # the page says so, too
+            continue
+        if status:
+            raise SystemExit(status)
+        journal.end(step)
+    pages = [name for step in study.steps for name in step.makes if name.endswith(".html")]
+    print(f"\n{', '.join(pages)} ({time.monotonic() - began:.0f} s in all)")
+    return held
+
+
+def _path() -> str:
+    """Commands run in the folder of the study, where a checkout would not be found."""
+    return os.pathsep.join([str(_CODE), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def _typed(step: Step) -> str:
+    return f"python -m {step.module} {' '.join(step.arguments)}"
+
+
+def main() -> None:
+    require("study")
+    study = read_study(FLAGS.study, FLAGS.out)
+    dry = FLAGS.dry_run
+    requests = check(study)
+    print(f"{study.source} → {study.folder / study.out}")
+    print("\n".join(plan(study, requests)))
+    if dry:
+        for step, due in to_do(study):
+            print(f"{'to do' if due else 'done':<6} {_typed(step)}")
+        return
+    with only_writer(study.folder / study.out):
+        if not carry_out(study):
+            raise SystemExit("a check did not hold: see what experiments.verify said above")
+
+
+def define_study() -> None:
+    """The flags of this program."""
+    flags.DEFINE_string("study", None, "A study file, or the name of one that ships.")
+    flags.DEFINE_string("out", "", "Folder of all that is made; default: as the file says.")
+    flags.DEFINE_boolean("dry_run", False, "Say what would be done, and do nothing.")
+
+
+def run() -> None:
+    if sys.argv[1:] and not sys.argv[1].startswith("-"):
+        sys.argv[1] = f"--study={sys.argv[1]}"
+    start(main, define_study)
+
+
+if __name__ == "__main__":
+    run()

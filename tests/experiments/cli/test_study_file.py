@@ -1,0 +1,110 @@
+"""Study files: the commands that a file stands for, and files that make no sense."""
+
+import pytest
+
+from epi2expr_jax.errors import InputError
+from experiments.cli.study_file import SHIPPED, find_study, read_study
+
+TEXT = """
+out = "mine"
+[download]
+sources = ["rpkm", "gencode_v10"]
+[store]
+tracks = "tracks.csv"
+expression = "{out}/files/rpkm.gz"
+[train]
+cv = "chromosomes_5"
+[train.cnn]
+model = "cnn"
+[train.near]
+model = "chromoformer"
+no_pcre = true
+balance_contacts = false
+[evaluate]
+baselines = ["ridge", "linear"]
+[[perturb]]
+run = "cnn"
+assay = "H3K4me3"
+[[perturb]]
+run = "cnn"
+assay = "DNase"
+factors = [0, 2]
+[sweep]
+windows = [2000, 6000]
+"""
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(text):
+        path = tmp_path / "mine.toml"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def test_a_file_is_commands_in_an_order_in_which_each_finds_what_it_needs(written, tmp_path):
+    (tmp_path / "tracks.csv").write_text("cell,assay,path\n")
+    study = read_study(written(TEXT))
+    typed = {step.name: " ".join([step.module, *step.arguments]) for step in study.steps}
+    assert typed == {
+        "download": "data_prep.download --out=mine/files --sources=rpkm,gencode_v10",
+        "store": "data_prep.build_store --store=mine/store.zarr --tracks=tracks.csv "
+        "--expression=mine/files/rpkm.gz",
+        "train cnn": "experiments.train --store=mine/store.zarr --run=mine/runs/cnn "
+        "--cv=chromosomes_5 --model=cnn",
+        "evaluate cnn": "experiments.evaluate --run=mine/runs/cnn --baselines=ridge,linear",
+        "train near": "experiments.train --store=mine/store.zarr --run=mine/runs/near "
+        "--cv=chromosomes_5 --model=chromoformer --no_pcre --nobalance_contacts",
+        "evaluate near": "experiments.evaluate --run=mine/runs/near --baselines=ridge,linear",
+        "perturb cnn": "experiments.perturb --run=mine/runs/cnn --assay=H3K4me3",
+        "perturb cnn DNase_0,2": "experiments.perturb --run=mine/runs/cnn --assay=DNase "
+        "--factors=0,2 --out=mine/runs/cnn/perturb_DNase_0,2",
+        "sweep 1": "experiments.sweep --store=mine/store.zarr --run=mine/sweep --windows=2000,6000",
+        "verify cnn": "experiments.verify --run=mine/runs/cnn",
+        "verify near": "experiments.verify --run=mine/runs/near",
+        "report cnn": "experiments.report --run=mine/runs/cnn --compare=mine/runs/near "
+        "--sweep=mine/sweep",
+    }
+    done = set()
+    for step in study.steps:
+        assert done >= {*step.needs}, step
+        done.add(step.name)
+    steps = {step.name: step for step in study.steps}
+    assert steps["store"].reads == ("tracks.csv",)
+    assert {"verify near", "sweep 1", "perturb cnn"} <= {*steps["report cnn"].needs}
+    assert steps["perturb cnn"].needs == ("evaluate cnn",)
+    other = read_study(written(TEXT), "there")
+    assert "--store=there/store.zarr" in other.steps[1].arguments
+
+
+@pytest.mark.parametrize(
+    ("change", "remedy"),
+    [
+        (("[evaluate]", "[evalute]"), "did you mean evaluate"),
+        (('[[perturb]]\nrun = "cnn"', '[[perturb]]\nrun = "cn"'), "did you mean cnn"),
+        (('[[perturb]]\nrun = "cnn"', "[[perturb]]"), "run = NAME says"),
+        (('tracks = "tracks.csv"', ""), "name the track sheet"),
+        (('[train.cnn]\nmodel = "cnn"\n[train.near]', "[train.cells]"), "did you mean|run = NAME"),
+        (("[sweep]", "[sweep"), "correct the file"),
+        (('out = "mine"', 'out = "mine"\ndepth = 3'), "make it a table"),
+        (('out = "mine"', 'out = "mine"\nattribution = 3'), "make it a table"),
+    ],
+)
+def test_what_makes_no_sense_is_named(written, change, remedy):
+    assert change[0] in TEXT
+    with pytest.raises(InputError, match=remedy):
+        read_study(written(TEXT.replace(*change)))
+
+
+def test_a_file_without_training_is_refused(written):
+    with pytest.raises(InputError, match=r"\[train.NAME\] for each model"):
+        read_study(written('[store]\ntracks = "x.csv"\n'))
+
+
+def test_studies_that_ship_are_found_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_study("demo") == (SHIPPED / "demo.toml", tmp_path)
+    with pytest.raises(InputError, match="did you mean demo"):
+        find_study("dmo")

@@ -67,7 +67,7 @@ data_prep.gtf: data_prep.formats.gtf
 data_prep.inputs: data_prep.checks.build_inputs
 data_prep.interactions: data_prep.contacts.link_genes
 data_prep.needs: data_prep.checks.needs
-data_prep.plain_pickle: data_prep.contacts.plain_pickle
+data_prep.plain_pickle: data_prep.contacts.chromoformer_pickles
 data_prep.program: epi2expr_jax.program
 data_prep.suspicions: data_prep.checks.track_signal
 data_prep.swaps: data_prep.checks.swaps

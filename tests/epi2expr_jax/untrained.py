@@ -45,6 +45,11 @@ def ensemble_of(store, config, assays, folds=("fold1", "fold2"), seeds=1, **inpu
 
 
 def built(config, seed=0):
-    """One model, drawn whole as training draws it: its own making compiles a program an array."""
-    graph, state = nnx.split(nnx.eval_shape(lambda: config.build(rngs=nnx.Rngs(seed))))
-    return nnx.merge(graph, jax.tree.map(jnp.asarray, draw(state, jax.random.key(seed))))
+    """One model, drawn as training draws it: its own making compiles a program an array."""
+
+    def made():
+        return config.build(rngs=nnx.Rngs(seed))
+
+    graph, state = nnx.split(nnx.eval_shape(made))
+    drawn = draw(state, jax.random.key(seed), lambda: nnx.state(made()))
+    return nnx.merge(graph, jax.tree.map(jnp.asarray, drawn))

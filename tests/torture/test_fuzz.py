@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from data_prep.contacts.chromoformer_meta import read_metadata
+from data_prep.contacts.chromoformer_pickles import load_plain
 from data_prep.contacts.contact_files import read_contact_file
-from data_prep.contacts.plain_pickle import load_plain
 from data_prep.formats.annotation import read_genes
 from data_prep.formats.assembly import load_assembly
 from data_prep.formats.bed import read_bed

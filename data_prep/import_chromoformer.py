@@ -29,7 +29,7 @@ from data_prep.contacts.chromoformer_arrays import (
 )
 from data_prep.contacts.chromoformer_meta import NAME, Metadata, read_metadata
 from data_prep.formats.annotation import digest_genes
-from data_prep.formats.assembly import Assembly, load_assembly
+from data_prep.formats.assembly import Assembly, define_assembly, load_assembly
 from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.files import only_writer
 from epi2expr_jax.genome import WindowSpec, listing, match_chromosomes, sort_chromosomes
@@ -62,7 +62,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("store", None, "Folder of the window store to make.")
     flags.DEFINE_list("assays", list(MARKS), "The marks of the arrays, in their order.")
-    flags.DEFINE_string("assembly", "hg19", "hg19, hg38, mm10, mm39, or a FILE.chrom.sizes.")
+    define_assembly("hg19")
     flags.DEFINE_integer("bin_bp", 100, "Width of a bin of the promoter windows, in bp.")
     flags.DEFINE_integer(
         "max_contacts",
@@ -81,6 +81,7 @@ class ImportConfig:
     store: str
     assays: tuple[str, ...] = MARKS
     assembly: str = "hg19"
+    aliases: str = ""
     bin_bp: int = 100
     max_contacts: int | None = None
 
@@ -150,7 +151,7 @@ def read_request(config: ImportConfig) -> tuple[Metadata, Manifest]:
             WindowSpec(PROMOTER_BP, config.bin_bp)
         with problems.part():
             _check_assays(config.assays)
-        assembly = load_assembly(config.assembly)
+        assembly = load_assembly(config.assembly, config.aliases)
         meta = read_metadata(config.meta, assembly.chrom_sizes, config.max_contacts)
         if len(meta.cells) > 1 and "{eid}" not in config.npy_dir:
             found = f"one place for the arrays of {listing(meta.cells)}"

@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from data_prep.checks.build_inputs import define_expression_unit
 from data_prep.checks.join_expression import each_gene_once
-from data_prep.formats.annotation import digest_genes, read_genes
-from data_prep.formats.assembly import load_assembly
+from data_prep.formats.annotation import digest_genes, read_genes, require_said
+from data_prep.formats.assembly import define_assembly, load_assembly
 from data_prep.formats.expression import read_expression
 from epi2expr_jax.errors import InputError, collect, describe
 from epi2expr_jax.files import file_record, numbers, only_writer, opened
@@ -53,7 +53,7 @@ def define_flags() -> None:
     flags.DEFINE_string("genes", None, "GTF or table of genes: chromosome, TSS and strand.")
     flags.DEFINE_string("store", None, "Folder of the window store to make.")
     flags.DEFINE_list("assays", list(MARKS), "The marks of the columns, in their order.")
-    flags.DEFINE_string("assembly", "hg19", "hg19, hg38, mm10, mm39, or a FILE.chrom.sizes.")
+    define_assembly("hg19")
     flags.DEFINE_integer("bin_bp", 100, "Width of a bin, in bp.", lower_bound=1)
 
 
@@ -67,6 +67,7 @@ class ImportConfig:
     store: str
     assays: tuple[str, ...] = MARKS
     assembly: str = "hg19"
+    aliases: str = ""
     bin_bp: int = 100
     expression_unit: str = "auto"
 
@@ -162,7 +163,8 @@ def _import(config: ImportConfig) -> WindowStore:
         with problems.part():
             unit = config.expression_unit
             expressed = read_expression(config.expression, list(files), problems, unit)
-        assembly = load_assembly(config.assembly)
+        assembly = load_assembly(config.assembly, config.aliases)
+        require_said(config.genes, assembly.chrom_sizes)
         annotated = read_genes(config.genes, chrom_sizes=assembly.chrom_sizes)
 
     expressed, odd = each_gene_once(expressed, annotated, config.expression)

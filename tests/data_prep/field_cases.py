@@ -55,6 +55,7 @@ KINDS = {
     "reads": ("Reads (`data_prep.depth`)", "reads.bed"),
     "contacts": ("Promoter contacts (`--interactions`)", "contacts.txt"),
     "sizes": ("Assembly (`--assembly`)", "toy.chrom.sizes"),
+    "aliases": ("Other names of chromosomes (`--aliases`)", "chromAlias.txt"),
 }
 
 
@@ -120,6 +121,8 @@ COUNTED = "the others read; it is left out and counted"
 ANNOTATION = (
     ("GENCODE: gene records, versions in ids", READ, _gtf(A, B), BOTH),
     ("Ensembl: chromosomes without chr", READ, _gtf(A[3:], B[3:]), BOTH),
+    ("chromosomes named as NCBI does (`NC_000021.8`)", READ, _gtf(_gene(101, "ENSG01.1", "NC_000021.8")), ONE),
+    ("such names of another assembly", "refused", _gtf(_gene(101, "ENSG01.1", "NC_000021.9")), "genes, on NC_000021.9"),
     ("gzip under another name", READ, gzip.compress(_gtf(A, B).encode()), BOTH),
     ("comments, track and browser lines", READ, _gtf("#!x", "track name=x", "browser x", A), ONE),
     ("lines end in CR LF", READ, _gtf(A, B).replace("\n", "\r\n"), BOTH),
@@ -205,6 +208,7 @@ BED = (
     ("a quotation mark in a name", READ, BED_TEXT.replace("x", '"x'), BED_ROWS),
     ("positions such as 10.0", READ, BED_TEXT.replace("10", "10.0"), BED_ROWS),
     ("chromosomes without chr", READ, BED_TEXT.replace("chr", ""), BED_ROWS),
+    ("chromosomes named as NCBI does (`NC_000021.8`)", READ, BED_TEXT.replace("chr2", "NC_000021.8"), [BED_ROWS[0], ("chr21", 20, 70)]),
     ("an interval on an unknown contig", "the others read; it is left out", BED_TEXT + "GL000192.1\t1\t9\n", BED_ROWS),
     ("gzip under another name", READ, gzip.compress(BED_TEXT.encode()), BED_ROWS),
     ("an interval beyond its chromosome", "refused: another assembly", "chr2\t1\t9999\n", "off the chromosome's end"),
@@ -238,6 +242,7 @@ CONTACT_FILES = (
     ("positions such as 1000.0", READ, BARE.replace("000\t", "000.0\t"), PAIRS),
     ("positions such as 5e+04", READ, BARE.replace("50000", "5e+04"), PAIRS),
     ("chromosomes without chr", READ, BARE.replace("chr", ""), PAIRS),
+    ("chromosomes named as NCBI does (`NC_000021.8`)", READ, "\t".join(["NC_000021.8", "1", "9"] * 2 + ["x", "5\n"]), [("chr21", 1, 9) * 2 + (5.0,)]),
     ("gzip under another name", READ, gzip.compress(BARE.encode()), PAIRS),
     ("CHiCAGO's .ibed", "read, counted from 1", ibed(CONTACTS), PAIRS),
     ("WashU's text", READ, WASHU, PAIRS),
@@ -263,6 +268,21 @@ SIZES_FILES = (
     ("a chromosome twice", "refused, by line", SIZES_TEXT + "chr1\t5\n", "line 3: found chr1 a second time"),
     ("a length that is not a number", "refused, by line", SIZES_TEXT + "chr3\tx\n", "line 3"),
 )  # fmt: skip
+NAMES = {
+    "NC_1.1": "chr1",
+    "1": "chr1",
+    "chr1": "chr1",
+    "NC_2.1": "chr2",
+    "2": "chr2",
+    "chr2": "chr2",
+}
+ALIASES = (
+    ("UCSC's chromAlias.txt", READ, "# ucsc\tassembly\trefseq\nchr1\t1\tNC_1.1\nchr2\t2\tNC_2.1\nchr9\t9\t\n", NAMES),
+    ("UCSC's old chromAlias.txt", READ, "1\tchr1\tensembl,assembly\nNC_1.1\tchr1\trefseq\n2\tchr2\tensembl\nNC_2.1\tchr2\trefseq\n", NAMES),
+    ("between commas", READ, "alias,chrom\nNC_1.1,chr1\n1,chr1\nNC_2.1,chr2\n2,chr2\n", NAMES),
+    ("one name of two chromosomes", "refused", "a\tchr1\na\tchr2\n", "a, chr1, chr2 as one chromosome"),
+    ("no chromosome of the assembly", "refused", "a\tb\n", "no chromosome of the assembly"),
+)  # fmt: skip
 BIGWIG = (
     ("an empty file", "refused", b"", "an empty file"),
     ("a bigWig cut short", "refused", b"\x26\xfc\x8f\x88" + bytes(80), "a truncated bigWig"),
@@ -278,6 +298,7 @@ _TABLES = {
     "reads": READS,
     "contacts": CONTACT_FILES,
     "sizes": SIZES_FILES,
+    "aliases": ALIASES,
 }
 CASES = [Case(kind, *row) for kind, rows in _TABLES.items() for row in rows]
 

@@ -13,9 +13,12 @@ from data_prep.formats.bigwig import require_whole
 from data_prep.formats.expression import read_expression
 from data_prep.formats.track_sheet import read_sheet
 from epi2expr_jax.errors import InputError, collect
+from epi2expr_jax.genome import use_aliases
 from tests.data_prep.field_cases import CASES, FOREIGN, KINDS, PAGE, Case, page
 
-SIZES = {"chr1": 1_000_000, "chr2": 200_000, "chrX": 900, "chrY": 900, "chr1_alt": 900}
+# chr21 is that of hg19.
+SIZES = {"chr1": 1_000_000, "chr2": 200_000, "chr21": 48_129_895}
+SIZES |= {"chrX": 900, "chrY": 900, "chr1_alt": 900}
 
 
 def annotation(path):
@@ -53,6 +56,15 @@ def sizes(path):
     return load_assembly(path).chrom_sizes
 
 
+def aliases(path):
+    sizes = path.with_name("toy.chrom.sizes")
+    sizes.write_text("chr1\t1000\nchr2\t300\n")
+    try:
+        return load_assembly(sizes, str(path)).aliases
+    finally:
+        use_aliases({})
+
+
 READERS = {
     "annotation": annotation,
     "expression": expression,
@@ -62,6 +74,7 @@ READERS = {
     "reads": reads,
     "contacts": contacts,
     "sizes": sizes,
+    "aliases": aliases,
 }
 
 

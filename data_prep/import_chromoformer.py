@@ -21,6 +21,7 @@ from absl import flags
 from jaxtyping import Float32
 from tqdm import tqdm
 
+from data_prep.checks.next_command import print_next
 from data_prep.contacts.chromoformer_arrays import (
     bin_means,
     changed_at,
@@ -289,6 +290,7 @@ def main() -> None:
         f"{len(store.genes)} genes x {manifest.window.bins} bins, {touched} regions, "
         f"checksum {store.checksum()[:12]}"
     )
+    print_next(store)
 
 
 def run() -> None:

@@ -292,9 +292,7 @@ def gather_inputs(config: BuildConfig, problems: Problems) -> BuildInputs | None
         sheet = localise(read_sound_rows(config.tracks, problems), config.download_folder)
     cells = sheet.cells if sheet else ()
     with problems.part("assembly"):
-        files = [file.location for track in sheet.tracks for file in track.sources] if sheet else []
-        name = config.assembly or assembly_of(files) or said_assembly(config.genes) or UNKNOWN
-        assembly = load_assembly(name, config.aliases)
+        assembly = _assembly(config, sheet)
     if assembly:
         with problems.part("chromosomes"):
             chromosomes = select_chromosomes(assembly, config.chromosomes)
@@ -365,6 +363,20 @@ def gather_inputs(config: BuildConfig, problems: Problems) -> BuildInputs | None
         interactions=interactions,
         blacklist=blacklist,
     )
+
+
+def _assembly(config: BuildConfig, sheet: TrackSheet | None) -> Assembly:
+    """As --assembly says; else as the tracks do, or else the annotation, where they are there."""
+    name, why = config.assembly, ""
+    tracks = sheet.tracks if sheet and not name else ()
+    if not name:
+        name = assembly_of([file.location for track in tracks for file in track.sources])
+        why = "as the lengths of the tracks' chromosomes say"
+    if not name:
+        name, why = said_assembly(config.genes), "as the annotation says"
+    if not name:
+        name, why = UNKNOWN, "the default"
+    return dataclasses.replace(load_assembly(name, config.aliases), why=why)
 
 
 def _blind(text: str, chromosomes: list[str]) -> list[str]:

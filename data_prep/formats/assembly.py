@@ -46,11 +46,13 @@ class Assembly:
         name: `hg19`, …, or the name of the chrom.sizes file.
         chrom_sizes: length of every chromosome, in bp.
         aliases: names that stand for others, as `genome.use_aliases` takes them.
+        why: it is this one, in words, if nobody named it.
     """
 
     name: str
     chrom_sizes: dict[str, int]
     aliases: dict[str, str] = dataclasses.field(default_factory=dict)
+    why: str = ""
 
 
 def define_assembly(default: str | None, more: str = "", *, required: bool = False) -> None:

@@ -13,11 +13,10 @@ from typing import Any
 
 from data_prep.formats.foreign import recognise
 from tests.data_prep.contact_texts import BAIT, CONTACTS, bedpe, ibed
+from tests.data_prep.field_imports import ALIASES, COUNT_FILES, CUT, META_FILES, READ
 from tests.data_prep.gtf_lines import record, transcript
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "what_we_read.md"
-READ = "read"
-CUT = gzip.compress(b"chr1\t10\t60\n" * 500, mtime=0)[:-20]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +54,8 @@ KINDS = {
     "reads": ("Reads (`data_prep.depth`)", "reads.bed"),
     "contacts": ("Promoter contacts (`--interactions`)", "contacts.txt"),
     "sizes": ("Assembly (`--assembly`)", "toy.chrom.sizes"),
+    "counts": ("Window counts (`data_prep.import_window_counts`)", "E1.train.csv"),
+    "meta": ("Chromoformer's metadata (`data_prep.import_chromoformer`)", "meta.csv"),
     "aliases": ("Other names of chromosomes (`--aliases`)", "chromAlias.txt"),
 }
 
@@ -268,21 +269,6 @@ SIZES_FILES = (
     ("a chromosome twice", "refused, by line", SIZES_TEXT + "chr1\t5\n", "line 3: found chr1 a second time"),
     ("a length that is not a number", "refused, by line", SIZES_TEXT + "chr3\tx\n", "line 3"),
 )  # fmt: skip
-NAMES = {
-    "NC_1.1": "chr1",
-    "1": "chr1",
-    "chr1": "chr1",
-    "NC_2.1": "chr2",
-    "2": "chr2",
-    "chr2": "chr2",
-}
-ALIASES = (
-    ("UCSC's chromAlias.txt", READ, "# ucsc\tassembly\trefseq\nchr1\t1\tNC_1.1\nchr2\t2\tNC_2.1\nchr9\t9\t\n", NAMES),
-    ("UCSC's old chromAlias.txt", READ, "1\tchr1\tensembl,assembly\nNC_1.1\tchr1\trefseq\n2\tchr2\tensembl\nNC_2.1\tchr2\trefseq\n", NAMES),
-    ("between commas", READ, "alias,chrom\nNC_1.1,chr1\n1,chr1\nNC_2.1,chr2\n2,chr2\n", NAMES),
-    ("one name of two chromosomes", "refused", "a\tchr1\na\tchr2\n", "a, chr1, chr2 as one chromosome"),
-    ("no chromosome of the assembly", "refused", "a\tb\n", "no chromosome of the assembly"),
-)  # fmt: skip
 BIGWIG = (
     ("an empty file", "refused", b"", "an empty file"),
     ("a bigWig cut short", "refused", b"\x26\xfc\x8f\x88" + bytes(80), "a truncated bigWig"),
@@ -298,6 +284,8 @@ _TABLES = {
     "reads": READS,
     "contacts": CONTACT_FILES,
     "sizes": SIZES_FILES,
+    "counts": COUNT_FILES,
+    "meta": META_FILES,
     "aliases": ALIASES,
 }
 CASES = [Case(kind, *row) for kind, rows in _TABLES.items() for row in rows]

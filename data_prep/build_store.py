@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 from data_prep.checks.build_inputs import BuildConfig, BuildInputs, define_flags
 from data_prep.checks.needs import store_folder
+from data_prep.checks.next_command import print_next
 from data_prep.checks.track_files import (
     check_track,
     compare_files,
@@ -53,7 +54,7 @@ from data_prep.work.sources import (
 from data_prep.work.transfer import Limits, fetch
 from epi2expr_jax.errors import InputError, Problems, collect, describe
 from epi2expr_jax.files import file_record, only_writer, read_parquet, sha256, write_parquet
-from epi2expr_jax.genome import WindowSpec, listing, window_bounds
+from epi2expr_jax.genome import WindowSpec, listing, window_bounds, with_aliases
 from epi2expr_jax.program import start
 from epi2expr_jax.store import markers
 from epi2expr_jax.store.manifest import Manifest
@@ -114,7 +115,7 @@ def _build(
                     print(f"going on: {done} of {len(tracks)} tracks are done")
                 cluster.run_each(
                     client,
-                    build_slab,
+                    functools.partial(with_aliases, inputs.assembly.aliases, build_slab),
                     todo,
                     "building tracks",
                     str(path.absolute()),
@@ -224,7 +225,7 @@ def _least_coverage(inputs: BuildInputs, manifest: Manifest, client: Client) -> 
     tracks = inputs.sheet.tracks
     cluster.run_each(
         client,
-        record_coverage,
+        functools.partial(with_aliases, inputs.assembly.aliases, record_coverage),
         [track for track in tracks if _measured(folder, track) is None],
         "measuring coverage",
         str(folder.absolute()),
@@ -361,6 +362,7 @@ def main() -> None:
         f"{store.manifest.window.bins} bins, checksum {store.checksum()[:12]}"
         + (", verified" if config.verify else "")
     )
+    print_next(store)
 
 
 def run() -> None:

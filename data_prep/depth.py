@@ -27,7 +27,7 @@ import io
 import pathlib
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -35,14 +35,14 @@ from absl import flags
 from jaxtyping import Float64, Int64, Integer
 from tqdm import tqdm
 
-from data_prep.formats.assembly import load_assembly
+from data_prep.formats.assembly import define_assembly, load_assembly
 from data_prep.formats.bigwig import BigWigWriter, create_bigwig
 from data_prep.formats.foreign import opened_as
 from data_prep.formats.text import NO_RECORDS, is_header
 from data_prep.work.conversion import conversion_from_flags, convert, define_conversion
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import opened
-from epi2expr_jax.genome import listing, match_chromosomes
+from epi2expr_jax.genome import find_chromosomes, listing, with_aliases
 from epi2expr_jax.program import start
 
 FLAGS = flags.FLAGS
@@ -118,7 +118,7 @@ def write_depth(
             desc=source.name, unit=" reads", unit_scale=True, leave=False, disable=hidden
         ) as bar:
             for part in _batches(source):
-                spelling = match_chromosomes(part["chrom"].unique().tolist(), chrom_sizes)
+                spelling = find_chromosomes(part["chrom"].unique().tolist(), chrom_sizes)
                 for chrom, own in part.groupby("chrom", sort=False, observed=True):
                     if chrom not in spelling:
                         elsewhere[str(chrom)] = elsewhere.get(str(chrom), 0) + len(own)
@@ -293,10 +293,12 @@ def _blocks(start: int, cigar: Sequence[tuple[int, int]]) -> Iterator[tuple[int,
 
 
 def main() -> None:
-    sizes = load_assembly(FLAGS.assembly).chrom_sizes
-    settings = {"chrom_sizes": [list(size) for size in sizes.items()]}  # their order counts
+    assembly = load_assembly(FLAGS.assembly, FLAGS.aliases)
+    sizes, aliases = assembly.chrom_sizes, assembly.aliases
+    settings: dict[str, Any] = {"chrom_sizes": [*map(list, sizes.items())]}  # their order counts
+    settings |= {"aliases": aliases} if aliases else {}
     conversion = conversion_from_flags("reads", ".depth.bw", settings, unit="depth")
-    make = functools.partial(write_depth, chrom_sizes=sizes)
+    make = functools.partial(with_aliases, aliases, write_depth, chrom_sizes=sizes)
     made = convert(conversion, make, FLAGS.workers)
     for target, counted in made.items():
         left = sum(counted.elsewhere.values())
@@ -308,9 +310,7 @@ def main() -> None:
 
 def define_depth() -> None:
     define_conversion("reads", "tagAlign, BED or BAM files")
-    flags.DEFINE_string(
-        "assembly", None, "hg19, hg38, mm10, or a file of chromosome lengths.", required=True
-    )
+    define_assembly(None, required=True)
 
 
 def run() -> None:

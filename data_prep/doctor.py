@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from data_prep.checks.build_inputs import BuildConfig, BuildInputs, define_flags, gather_inputs
 from data_prep.checks.needs import Needs
+from data_prep.checks.next_command import build_command
 from data_prep.checks.track_files import (
     check_files,
     file_warnings,
@@ -127,6 +128,7 @@ def main() -> None:
     if found.errors:
         raise InputError.of(found.errors)
     print("go: no problem found" if not found.warnings else "go: no error found; see the warnings")
+    print(f"next: {build_command()}")
 
 
 def run() -> None:

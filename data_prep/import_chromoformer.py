@@ -21,6 +21,7 @@ from absl import flags
 from jaxtyping import Float32
 from tqdm import tqdm
 
+from data_prep.checks.next_command import print_next
 from data_prep.contacts.chromoformer_arrays import (
     bin_means,
     changed_at,
@@ -29,16 +30,17 @@ from data_prep.contacts.chromoformer_arrays import (
 )
 from data_prep.contacts.chromoformer_meta import NAME, Metadata, read_metadata
 from data_prep.formats.annotation import digest_genes
-from data_prep.formats.assembly import Assembly, load_assembly
+from data_prep.formats.assembly import Assembly, define_assembly, load_assembly
 from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.files import only_writer
 from epi2expr_jax.genome import WindowSpec, listing, match_chromosomes, sort_chromosomes
 from epi2expr_jax.program import require, start
 from epi2expr_jax.roadmap import BLIND_CHROMOSOMES
 from epi2expr_jax.store.manifest import Manifest
-from epi2expr_jax.store.regions import REGION_BIN_BP, Regions
+from epi2expr_jax.store.regions import CONTACT_COLUMNS, REGION_BIN_BP, Regions
 from epi2expr_jax.store.resume import resume
 from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.units import DEFAULT_UNIT
 
 FLAGS = flags.FLAGS
 
@@ -52,8 +54,8 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "meta",
         None,
-        "Metadata CSV: gene_id, expression, eid, label, chrom, start, end, strand, neighbors, "
-        "scores.",
+        "Metadata CSV: gene_id, eid, chrom, start, end, strand, expression or label or both, and "
+        "maybe neighbors and scores.",
     )
     flags.DEFINE_string(
         "npy_dir",
@@ -62,12 +64,18 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("store", None, "Folder of the window store to make.")
     flags.DEFINE_list("assays", list(MARKS), "The marks of the arrays, in their order.")
-    flags.DEFINE_string("assembly", "hg19", "hg19, hg38, mm10, mm39, or a FILE.chrom.sizes.")
+    define_assembly("hg19")
     flags.DEFINE_integer("bin_bp", 100, "Width of a bin of the promoter windows, in bp.")
     flags.DEFINE_integer(
         "max_contacts",
         None,
         "Keep at most this many contacts of a gene, the first ones. Default: all.",
+        lower_bound=1,
+    )
+    flags.DEFINE_integer(
+        "max_pcre_bp",
+        None,
+        "Leave out contacts that are wider, in bp: chromoformer reads up to 40000. Default: none.",
         lower_bound=1,
     )
 
@@ -81,8 +89,10 @@ class ImportConfig:
     store: str
     assays: tuple[str, ...] = MARKS
     assembly: str = "hg19"
+    aliases: str = ""
     bin_bp: int = 100
     max_contacts: int | None = None
+    max_pcre_bp: int | None = None
 
     @classmethod
     def from_flags(cls) -> "ImportConfig":
@@ -135,7 +145,8 @@ def _import(config: ImportConfig, meta: Metadata, manifest: Manifest) -> WindowS
                 covered = np.ones(len(meta.genes), np.float32)
                 for a, assay in enumerate(config.assays):
                     if store.slab_record(cell, assay) is None:
-                        store.write_slab(cell, assay, means[a], covered, [source], regions[a])
+                        own = regions[a] if meta.contacts else None
+                        store.write_slab(cell, assay, means[a], covered, [source], own)
     return WindowStore.open(path)
 
 
@@ -150,8 +161,10 @@ def read_request(config: ImportConfig) -> tuple[Metadata, Manifest]:
             WindowSpec(PROMOTER_BP, config.bin_bp)
         with problems.part():
             _check_assays(config.assays)
-        assembly = load_assembly(config.assembly)
-        meta = read_metadata(config.meta, assembly.chrom_sizes, config.max_contacts)
+        assembly = load_assembly(config.assembly, config.aliases)
+        meta = read_metadata(
+            config.meta, assembly.chrom_sizes, config.max_contacts, config.max_pcre_bp
+        )
         if len(meta.cells) > 1 and "{eid}" not in config.npy_dir:
             found = f"one place for the arrays of {listing(meta.cells)}"
             remedy = "write for example --npy_dir=data/{eid}"
@@ -170,13 +183,14 @@ def _check_assays(assays: tuple[str, ...]) -> None:
 
 def _manifest(config: ImportConfig, assembly: Assembly, meta: Metadata) -> Manifest:
     chromosomes = sort_chromosomes(meta.genes.chrom)
-    candidates = digest_genes(meta.genes, meta.expression.tobytes() + meta.labels.tobytes())
+    known = [part.tobytes() for part in (meta.expression, meta.labels) if part is not None]
+    candidates = digest_genes(meta.genes, b"".join(known))
     contacts = {
         "name": pathlib.Path(config.meta).name,
         "format": "chromoformer_meta",
         "sha256": meta.sha256,
         "min_score": None,
-        "max_width_bp": None,
+        "max_width_bp": config.max_pcre_bp,
         "max_contacts": config.max_contacts,
         "trans": True,
     }
@@ -195,10 +209,11 @@ def _manifest(config: ImportConfig, assembly: Assembly, meta: Metadata) -> Manif
         min_covered=0.0,
         tss="given",
         candidates_sha256=candidates,
-        contacts=dict.fromkeys(meta.cells, contacts),
+        contacts=dict.fromkeys(meta.contacts, contacts),
         region_bin_bp=REGION_BIN_BP,
-        given_labels=True,
-        left_out={"not in every cell": meta.left_out},
+        given_labels=meta.labels is not None,
+        expression_unit=DEFAULT_UNIT if meta.expression is not None else "",
+        left_out=meta.left_out,
     )
 
 
@@ -215,7 +230,8 @@ def read_cell(
         InputError: naming the files that are missing, and those of each kind of mistake.
     """
     genes, assays = meta.genes, len(config.assays)
-    regions = Regions.from_contacts(meta.contacts[cell], genes)
+    none = pd.DataFrame(columns=list(CONTACT_COLUMNS))
+    regions = Regions.from_contacts(meta.contacts.get(cell, none), genes)
     means = np.empty((assays, len(genes), PROMOTER_BP // config.bin_bp), np.float32)
     signal = np.empty((assays, regions.bins), np.float32)
     # Two genes may share a promoter, and a pCRE may be one: a file can have several places.
@@ -263,7 +279,8 @@ def _require_same_sources(store: WindowStore, config: ImportConfig, meta: Metada
             records = [store.slab_record(cell, assay) for assay in config.assays]
             before = [record["sources"][0] for record in records if record]
             source = config.arrays(cell)
-            names = {*_promoter_files(store.genes), *_region_files(store.regions(cell).table)}
+            names = set(_promoter_files(store.genes))
+            names |= set(_region_files(store.regions(cell).table) if meta.contacts else ())
             size, changed = size_on_disk(source, names), changed_at(source, names)
             same = all(record["bytes"] == size for record in before)
             # To read all arrays again on each resume would take as long as to import them.
@@ -282,12 +299,14 @@ def _require_same_sources(store: WindowStore, config: ImportConfig, meta: Metada
 def main() -> None:
     store = import_store(ImportConfig.from_flags())
     manifest = store.manifest
-    touched = sum(len(store.regions(cell).table) for cell in manifest.cells)
+    touched = sum(len(store.regions(cell).table) for cell in manifest.contacts)
     print(
         f"{store.path}: {len(manifest.cells)} cells x {len(manifest.assays)} assays x "
         f"{len(store.genes)} genes x {manifest.window.bins} bins, {touched} regions, "
-        f"checksum {store.checksum()[:12]}"
+        f"checksum {store.checksum()[:12]}; left out: "
+        + ", ".join(f"{count} {why}" for why, count in manifest.left_out.items())
     )
+    print_next(store)
 
 
 def run() -> None:

@@ -12,7 +12,9 @@ same command run again does only what is missing.
 
 import collections
 import dataclasses
+import io
 import pathlib
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -22,11 +24,14 @@ from tqdm import tqdm
 
 from data_prep.checks.build_inputs import define_expression_unit
 from data_prep.checks.join_expression import each_gene_once
-from data_prep.formats.annotation import digest_genes, read_genes
-from data_prep.formats.assembly import load_assembly
+from data_prep.checks.next_command import print_next
+from data_prep.formats.annotation import digest_genes, read_genes, require_said
+from data_prep.formats.assembly import define_assembly, load_assembly
 from data_prep.formats.expression import read_expression
+from data_prep.formats.foreign import opened_as
+from data_prep.formats.text import is_header, separator_of
 from epi2expr_jax.errors import InputError, collect, describe
-from epi2expr_jax.files import file_record, numbers, only_writer, opened
+from epi2expr_jax.files import file_record, numbers, only_writer
 from epi2expr_jax.genome import (
     gene_order,
     listing,
@@ -53,7 +58,7 @@ def define_flags() -> None:
     flags.DEFINE_string("genes", None, "GTF or table of genes: chromosome, TSS and strand.")
     flags.DEFINE_string("store", None, "Folder of the window store to make.")
     flags.DEFINE_list("assays", list(MARKS), "The marks of the columns, in their order.")
-    flags.DEFINE_string("assembly", "hg19", "hg19, hg38, mm10, mm39, or a FILE.chrom.sizes.")
+    define_assembly("hg19")
     flags.DEFINE_integer("bin_bp", 100, "Width of a bin, in bp.", lower_bound=1)
 
 
@@ -67,6 +72,7 @@ class ImportConfig:
     store: str
     assays: tuple[str, ...] = MARKS
     assembly: str = "hg19"
+    aliases: str = ""
     bin_bp: int = 100
     expression_unit: str = "auto"
 
@@ -93,12 +99,31 @@ def read_counts(path: str, assays: int) -> tuple[list[str], Float32[np.ndarray, 
     def wrong(found: str, expected: str, remedy: str) -> InputError:
         return InputError(path, found, expected, remedy)
 
-    with opened(path, "a CSV of counts") as file:
+    with opened_as(path, "a CSV of counts") as file:
+        top = cast(io.BufferedReader, file).peek(4096).decode("utf-8-sig", "replace").splitlines()
+        skipped = 0  # comments, and a header
+        while top[skipped:] and (top[skipped][:1] == "#" or is_header(_fields(top[skipped])[1:])):
+            skipped += 1
+        separator = separator_of("".join(top[skipped : skipped + 1])) or ","
         try:
-            table = pd.read_csv(file, header=None, dtype={0: str})
+            table = pd.read_csv(
+                file, sep=separator, header=None, dtype={0: str}, skiprows=skipped,
+                skipinitialspace=True,
+            )  # fmt: skip
         except ValueError as error:
             found = f"a file that cannot be read ({error})"
             raise wrong(found, "a CSV of counts", "check it") from None
+    if table.shape[1] > assays + 1 and table.iloc[:, -1].isna().all():
+        table = table.iloc[:, :-1]  # lines that end in a separator
+    table[0] = table[0].str.strip()
+    if _is_deepchromes(table):
+        raise wrong(
+            "DeepChrome's own layout (gene, bin, counts, label)",
+            "GENE_symbol_bin and the counts",
+            f"write it so, in the order {','.join(MARKS)}: awk -F, '{{printf "
+            f'"ENSG%011d__%d,%s,%s,%s,%s,%s\\n",$1,$2,$5,$6,$7,$3,$4}}\' {pathlib.Path(path).name} '
+            "> CELL.csv",
+        )
     if table.shape[1] != assays + 1:
         found = f"{table.shape[1] - 1} counts a line"
         raise wrong(found, f"{assays}, one for each of --assays", "name the marks by --assays")
@@ -106,11 +131,11 @@ def read_counts(path: str, assays: int) -> tuple[list[str], Float32[np.ndarray, 
     counts = table.drop(columns=0).apply(numbers).to_numpy(np.float32)
     bad = (parts.isna().any(axis=1) | (parts[1].str.len() > 9)).to_numpy()
     if bad.any():
-        rows = listing(f"line {i + 1}: {table[0][i]!r}" for i in np.flatnonzero(bad))
+        rows = listing(f"line {i + 1 + skipped}: {table[0][i]!r}" for i in np.flatnonzero(bad))
         raise wrong(f"{bad.sum()} lines without gene and bin ({rows})", "GENE_symbol_bin", "check")
     bad = ~(np.isfinite(counts) & (counts >= 0)).all(axis=1)
     if bad.any():
-        rows = listing(f"line {i + 1}" for i in np.flatnonzero(bad))
+        rows = listing(f"line {i + 1 + skipped}" for i in np.flatnonzero(bad))
         found = f"{bad.sum()} lines with a count that is negative or no number ({rows})"
         raise wrong(found, "counts of 0 or more", "correct the file")
     gene, number = parts[0].to_numpy(str), parts[1].to_numpy(int)
@@ -125,6 +150,18 @@ def read_counts(path: str, assays: int) -> tuple[list[str], Float32[np.ndarray, 
         found = f"bins missing or out of order ({listing(broken)})"
         raise wrong(found, f"bins 1 to {bins[0]} of every gene", "sort or complete the file")
     return ids, counts.reshape(len(ids), bins[0], assays)
+
+
+def _fields(line: str) -> list[str]:
+    return line.split(separator_of(line) or ",")
+
+
+def _is_deepchromes(table: pd.DataFrame) -> bool:
+    """Whether lines are as in DeepChrome's published files: 000003,1,4,3,0,8,4,0."""
+    if table.shape[1] != len(MARKS) + 3:
+        return False
+    label = table.iloc[:, -1].isin([0, 1]).all()
+    return bool(label and table[0].astype(str).str.fullmatch(r"\d+").all() and table[1][0] == 1)
 
 
 def import_store(config: ImportConfig) -> WindowStore:
@@ -162,7 +199,8 @@ def _import(config: ImportConfig) -> WindowStore:
         with problems.part():
             unit = config.expression_unit
             expressed = read_expression(config.expression, list(files), problems, unit)
-        assembly = load_assembly(config.assembly)
+        assembly = load_assembly(config.assembly, config.aliases)
+        require_said(config.genes, assembly.chrom_sizes)
         annotated = read_genes(config.genes, chrom_sizes=assembly.chrom_sizes)
 
     expressed, odd = each_gene_once(expressed, annotated, config.expression)
@@ -241,6 +279,7 @@ def main() -> None:
         f"{len(store.genes)} genes x {manifest.window.bins} bins; left out: "
         + ", ".join(f"{n} {why}" for why, n in manifest.left_out.items())
     )
+    print_next(store)
 
 
 def run() -> None:

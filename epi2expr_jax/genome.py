@@ -5,17 +5,24 @@ Positions are 0-based, intervals half-open, lengths in bp. A gene's window is
 """
 
 import dataclasses
+import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from epi2expr_jax.errors import InputError, collect
 
+T = TypeVar("T")
 GENE_COLUMNS = ("gene_id", "name", "chrom", "tss", "strand")
 # What an annotation may say besides, for readers: the gene's extent (0-based, half-open) and kind.
 GENE_DETAILS = ("start", "end", "biotype")
+# Assemblies known by name, whose lengths and names bioframe ships; hs1 is T2T-CHM13.
+ASSEMBLIES = ("hg19", "hg38", "mm10", "mm39", "hs1")
+_ACCESSION = re.compile(r"(?:NC_|CM|CP)\d{6}\.\d+")
+_aliases: dict[str, str] = {}  # see `use_aliases`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,9 +114,39 @@ def sort_chromosomes(names: Iterable[str]) -> list[str]:
     return sorted(set(names), key=chromosome_key)
 
 
+def use_aliases(names: Mapping[str, str]) -> None:
+    """Take some names of chromosomes for others, in this process, in place of those before."""
+    _aliases.clear()
+    _aliases.update(names)
+
+
+def with_aliases(names: Mapping[str, str], work: Callable[..., T], *args: Any, **more: Any) -> T:
+    """`work(*args, **more)` after `use_aliases(names)`: for another process."""
+    use_aliases(names)
+    return work(*args, **more)
+
+
+@functools.cache
+def accessions() -> dict[str, tuple[str, str, int]]:
+    """Assembly, chromosome and length in bp of NCBI's names of chromosomes: `NC_000001.10`, …"""
+    import bioframe  # takes a second, and most files have no such name
+
+    return {
+        alias: (assembly, str(chrom), int(info.chromsizes[chrom]))
+        for assembly in ASSEMBLIES
+        for info in [bioframe.assembly_info(assembly)]
+        for alias, chrom in info.alias_dict.items()
+        if _ACCESSION.fullmatch(alias)
+    }
+
+
 def bare_chromosome(name: str) -> str:
-    """`chr1` and `1` both as `1`; the mitochondrion as `M`."""
-    bare = re.sub(r"^chr", "", name, flags=re.IGNORECASE)
+    """`chr1` and `1` both as `1`, as `NC_000001.10` and what `use_aliases` was told; the
+    mitochondrion as `M`."""
+    known = _aliases.get(name, name)
+    if _ACCESSION.fullmatch(known):
+        _, known, _ = accessions().get(known, ("", known, 0))
+    bare = re.sub(r"^chr", "", known, flags=re.IGNORECASE)
     return "M" if bare.upper() in {"M", "MT"} else bare
 
 
@@ -120,6 +157,22 @@ def match_chromosomes(wanted: Iterable[str], available: Iterable[str]) -> dict[s
     exact = set(available)
     pairs = {name: name if name in exact else by_bare.get(bare_chromosome(name)) for name in wanted}
     return {name: spelling for name, spelling in pairs.items() if spelling is not None}
+
+
+def find_chromosomes(names: Iterable[str], chrom_sizes: Mapping[str, int]) -> dict[str, str]:
+    """How an assembly spells the names of chromosomes in a file; those it lacks are left out.
+
+    An accession of NCBI is of one assembly alone: it is no chromosome of another length.
+
+    Args:
+        chrom_sizes: length of each chromosome of the assembly, in bp.
+    """
+    return {
+        name: spelling
+        for name, spelling in match_chromosomes(names, chrom_sizes).items()
+        if not _ACCESSION.fullmatch(name)
+        or accessions().get(name, ("", "", chrom_sizes[spelling]))[2] == chrom_sizes[spelling]
+    }
 
 
 def strip_version(gene_id: str) -> str:

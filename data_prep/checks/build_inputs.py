@@ -10,9 +10,17 @@ from absl import flags
 from data_prep.checks.join_expression import candidates, each_gene_once
 from data_prep.contacts.contact_files import FORMATS
 from data_prep.contacts.link_genes import CellContacts, ContactRule, link_genes, read_contacts
-from data_prep.formats.annotation import TSS_RULES, digest_genes, read_genes, read_tss
-from data_prep.formats.assembly import Assembly, load_assembly, select_chromosomes
+from data_prep.formats.annotation import (
+    TSS_RULES,
+    digest_genes,
+    read_genes,
+    read_tss,
+    require_said,
+    said_assembly,
+)
+from data_prep.formats.assembly import Assembly, define_assembly, load_assembly, select_chromosomes
 from data_prep.formats.bed import bed_record, read_bed
+from data_prep.formats.bigwig import assembly_of
 from data_prep.formats.expression import TABLE_UNITS, Expression, read_expression
 from data_prep.formats.track_sheet import TrackSheet, read_sound_rows
 from data_prep.work.sources import localise
@@ -31,6 +39,7 @@ from epi2expr_jax.units import UNIT_TRANSFORM
 
 FLAGS = flags.FLAGS
 
+UNKNOWN = "hg19"  # the assembly where neither tracks nor genes are there to say: Roadmap's
 _OF_CONTACTS = (
     "min_contact_score",
     "score_column",
@@ -70,7 +79,7 @@ def define_flags() -> None:
         lower_bound=0.0,
         upper_bound=1.0,
     )
-    flags.DEFINE_string("assembly", "hg19", "hg19, hg38, mm10, mm39, or a FILE.chrom.sizes.")
+    define_assembly("", "Empty: what the lengths of the tracks' chromosomes say.")
     flags.DEFINE_string(
         "chromosomes", "autosomes", "Store the genes of: autosomes, all, or a comma list."
     )
@@ -155,7 +164,8 @@ class BuildConfig:
     window_bp: int = 10_000
     bin_bp: int = 25
     min_covered: float = 0.0
-    assembly: str = "hg19"
+    assembly: str = ""
+    aliases: str = ""
     chromosomes: str = "autosomes"
     blind: str = "auto"
     tss: str = "gene_5p"
@@ -278,21 +288,23 @@ def gather_inputs(config: BuildConfig, problems: Problems) -> BuildInputs | None
     blind: list[str] = []
     with problems.part("window"):
         window = WindowSpec(config.window_bp, config.bin_bp)
+    with problems.part("sheet"):
+        sheet = localise(read_sound_rows(config.tracks, problems), config.download_folder)
+    cells = sheet.cells if sheet else ()
     with problems.part("assembly"):
-        assembly = load_assembly(config.assembly)
+        assembly = _assembly(config, sheet)
     if assembly:
         with problems.part("chromosomes"):
             chromosomes = select_chromosomes(assembly, config.chromosomes)
         with problems.part("blind"):
             blind = _blind(config.blind, chromosomes)
         with problems.part("annotation"):
+            require_said(config.genes, assembly.chrom_sizes)
+        with problems.part("annotation"):
             annotated = read_genes(config.genes, tss=config.tss, chrom_sizes=assembly.chrom_sizes)
         if config.blacklist:
             with problems.part("blacklist"):
                 blacklist = read_bed(config.blacklist, assembly.chrom_sizes)
-    with problems.part("sheet"):
-        sheet = localise(read_sound_rows(config.tracks, problems), config.download_folder)
-    cells = sheet.cells if sheet else ()
     if config.expression:
         with problems.part("expression"):
             unit = config.expression_unit
@@ -351,6 +363,20 @@ def gather_inputs(config: BuildConfig, problems: Problems) -> BuildInputs | None
         interactions=interactions,
         blacklist=blacklist,
     )
+
+
+def _assembly(config: BuildConfig, sheet: TrackSheet | None) -> Assembly:
+    """As --assembly says; else as the tracks do, or else the annotation, where they are there."""
+    name, why = config.assembly, ""
+    tracks = sheet.tracks if sheet and not name else ()
+    if not name:
+        name = assembly_of([file.location for track in tracks for file in track.sources])
+        why = "as the lengths of the tracks' chromosomes say"
+    if not name:
+        name, why = said_assembly(config.genes), "as the annotation says"
+    if not name:
+        name, why = UNKNOWN, "the default"
+    return dataclasses.replace(load_assembly(name, config.aliases), why=why)
 
 
 def _blind(text: str, chromosomes: list[str]) -> list[str]:

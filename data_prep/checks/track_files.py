@@ -236,10 +236,14 @@ def _warn_of_contacts(inputs: BuildInputs, warnings: Problems) -> None:
 
 def summary(inputs: BuildInputs) -> str:
     """What a build of these inputs will hold, in a few lines."""
-    sheet = inputs.sheet
+    sheet, assembly, chosen = inputs.sheet, inputs.assembly, inputs.chromosomes
+    others = [name for name in sort_chromosomes(assembly.chrom_sizes) if name not in chosen]
     lines = [
         f"{len(sheet.tracks)} tracks: {len(sheet.cells)} cells x {len(sheet.assays)} assays, "
-        f"assembly {inputs.assembly.name}",
+        f"assembly {assembly.name}"
+        + (f", {assembly.why} (--assembly names another)" if assembly.why else ""),
+        f"chromosomes: {listing(chosen)} (--chromosomes={inputs.config.chromosomes})"
+        + (f", not {listing(others)}" if others else ""),
         f"{len(inputs.genes)} genes on {inputs.genes.chrom.nunique()} chromosomes, windows of "
         f"{inputs.window.window_bp} bp in bins of {inputs.window.bin_bp} bp",
         f"at most {store_bytes(inputs) / 1e6:.0f} MB on disk",

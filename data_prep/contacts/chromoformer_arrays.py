@@ -35,9 +35,9 @@ def read_arrays(
     Raises:
         InputError: after the last of them, naming all that are missing or of each kind of mistake.
     """
-    seen = set()
+    seen = set[str]()
     wrong: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for name, content in _contents(source, widths):
+    for name, content in _contents(source, _also_named(widths)):
         mistake = None
         if name in seen:
             mistake = "the same name again", "each array once in the archive"
@@ -61,6 +61,12 @@ def read_arrays(
             )
 
 
+def _also_named(names: Collection[str]) -> dict[str, str]:
+    """The names that files may have, with `chr` or without, and the name that each stands for."""
+    bare = {name.removeprefix("chr"): name for name in names}
+    return {f"chr{other}": name for other, name in bare.items()} | bare | {n: n for n in names}
+
+
 def bin_means(bases: Real[np.ndarray, "A bp"], bin_bp: int) -> Float32[np.ndarray, "A bin"]:
     """Means over bins of `bin_bp`, the last one over the bases that remain; summed in float64."""
     first = np.arange(0, bases.shape[1], bin_bp)
@@ -79,17 +85,17 @@ def changed_at(source: pathlib.Path, names: Collection[str]) -> int:
 
 
 def _states(source: pathlib.Path, names: Collection[str]) -> list[os.stat_result]:
-    files = [source / name for name in names] if source.is_dir() else [source]
+    files = [source / name for name in _also_named(names)] if source.is_dir() else [source]
     return [file.stat() for file in files if file.exists()]
 
 
-def _contents(source: pathlib.Path, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
-    """Those of the files that are there, with their contents."""
+def _contents(source: pathlib.Path, names: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
+    """What each of the files that are there stands for, and its contents."""
     try:
         if source.is_dir():
             for name in sorted(names):
                 if (source / name).is_file():
-                    yield name, (source / name).read_bytes()
+                    yield names[name], (source / name).read_bytes()
             return
         # From front to back, since a packed archive cannot be entered in the middle. Nothing is
         # unpacked to disk, so no member can land elsewhere; links are not followed.
@@ -98,7 +104,7 @@ def _contents(source: pathlib.Path, names: Collection[str]) -> Iterator[tuple[st
                 name = pathlib.PurePosixPath(member.name).name
                 file = archive.extractfile(member) if member.isreg() and name in names else None
                 if file:
-                    yield name, file.read()
+                    yield names[name], file.read()
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         raise InputError(
             str(source),

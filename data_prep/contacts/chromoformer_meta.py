@@ -4,13 +4,16 @@
 
 `start` is the TSS, 0-based, and `end` the base after it. `neighbors` are the gene's pCREs as
 `chrom:start-end`, best first, and `scores` their scores, both separated by semicolons; a gene
-without contacts leaves both empty. `split`, the authors' fold, is not read.
+without contacts leaves both empty. `split`, the authors' fold, is not read. Of `expression` and
+`label` one is enough; without `neighbors` and `scores` there are no contacts.
 """
 
+import collections
 import dataclasses
+import functools
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -18,13 +21,14 @@ import pandas as pd
 from data_prep.formats.text import MOST_LINES, is_number, read_delimited
 from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.files import sha256
-from epi2expr_jax.genome import gene_order, listing, strip_version
+from epi2expr_jax.genome import find_chromosomes, gene_order, listing, strip_version
 from epi2expr_jax.store.regions import CONTACT_COLUMNS
 
 # Cells and assays become folders and flag values, where "all" and "each" have a meaning.
 NAME = re.compile(r"(?!(all|each)$)[A-Za-z0-9][A-Za-z0-9._-]*", re.IGNORECASE)
 
-_COLUMNS = ("gene_id", "expression", "eid", "label", "chrom", "start", "end", "strand")
+_COLUMNS = ("gene_id", "eid", "chrom", "start", "end", "strand")
+_KNOWN_OF_GENES = ("expression", "label")
 _CONTACTS = ("neighbors", "scores")
 _PLACE = ("chrom", "tss", "strand")
 _INTERVAL = re.compile(r"([^:]+):(\d{1,18})-(\d{1,18})")
@@ -37,30 +41,36 @@ class Metadata:
     Attributes:
         cells: in order of first appearance.
         genes: the gene table, `[G]` rows in genome order.
-        expression: `[C, G]` RPKM, float32.
-        labels: `[C, G]` bool, as given.
-        contacts: cell to its contacts table, each gene's contacts in the order of the file.
-        left_out: how many genes only some of the cells have.
+        expression: `[C, G]` RPKM, float32; None if the file has none.
+        labels: `[C, G]` bool, as given; None if the file has none.
+        contacts: cell to its contacts table, each gene's contacts in the order of the file; empty
+            if the file names none.
+        left_out: why and how many genes, or contacts, are not in it.
         sha256: of the file.
     """
 
     cells: list[str]
     genes: pd.DataFrame
-    expression: np.ndarray
-    labels: np.ndarray
+    expression: np.ndarray | None
+    labels: np.ndarray | None
     contacts: dict[str, pd.DataFrame]
-    left_out: int
+    left_out: dict[str, int]
     sha256: str
 
 
 def read_metadata(
-    path: str | pathlib.Path, chrom_sizes: Mapping[str, int], max_contacts: int | None = None
+    path: str | pathlib.Path,
+    chrom_sizes: Mapping[str, int],
+    max_contacts: int | None = None,
+    max_pcre_bp: int | None = None,
 ) -> Metadata:
     """Read the metadata.
 
     Args:
-        chrom_sizes: length of each chromosome of the assembly, in bp.
+        chrom_sizes: length of each chromosome of the assembly, in bp; `1` and `chr1` match.
         max_contacts: how many contacts of a gene to keep, the first ones; None keeps all.
+        max_pcre_bp: width in bp beyond which contacts are left out; None keeps all. Of those that
+            a gene lists twice the first counts.
 
     Raises:
         InputError: naming every malformed line (up to a number), every gene that is listed twice
@@ -68,30 +78,50 @@ def read_metadata(
     """
     lines = read_delimited(path)
     header = next(lines)[1]
-    missing = [name for name in (*_COLUMNS, *_CONTACTS) if name not in header]
+    missing = [name for name in _COLUMNS if name not in header]
+    if not set(_KNOWN_OF_GENES) & set(header):
+        missing.append(" or ".join(_KNOWN_OF_GENES))
     if missing:
         raise InputError(
             f"{path}, header",
             f"no column {', '.join(missing)}",
-            f"the columns {', '.join((*_COLUMNS, *_CONTACTS))}",
+            f"the columns {', '.join((*_COLUMNS, *_KNOWN_OF_GENES, *_CONTACTS))}",
             "give the metadata CSV of Chromoformer",
         )
+    has = {name: name in header for name in _KNOWN_OF_GENES}
+    has["contacts"] = any(name in header for name in _CONTACTS)
+    otherwise = {"expression": "0", "label": "0", "neighbors": "", "scores": ""}
+    spell = functools.cache(lambda name: find_chromosomes([name], chrom_sizes).get(name, name))
+    dropped: collections.Counter[str] = collections.Counter()
     rows, contacts = [], []
     with collect() as problems:
         with problems.part(), collect(most=MOST_LINES) as in_lines:
             for number, fields in lines:
-                record = dict(zip(header, fields, strict=True))
+                record = otherwise | dict(zip(header, fields, strict=True))
                 with in_lines.part():
-                    row, own = _read_line(f"{path}, line {number}", record, chrom_sizes)
+                    row, own = _read_line(f"{path}, line {number}", record, chrom_sizes, spell)
                     rows.append(row)
-                    contacts += [(row[0], row[1], *contact) for contact in own[:max_contacts]]
+                    once = dict.fromkeys(contact[:3] for contact in own)
+                    dropped["contacts listed twice"] += len(own) - len(once)
+                    kept = {contact[:3]: contact for contact in reversed(own)}
+                    own = [kept[place] for place in once]
+                    fit = [c for c in own if max_pcre_bp is None or c[2] - c[1] <= max_pcre_bp]
+                    dropped[f"contacts wider than {max_pcre_bp} bp"] += len(own) - len(fit)
+                    contacts += [(*row[:2], *contact) for contact in fit[:max_contacts]]
         table = pd.DataFrame(rows, columns=["cell", "gene_id", "expression", "label", *_PLACE])
         _check_genes(str(path), table)
     links = pd.DataFrame(contacts, columns=["cell", *CONTACT_COLUMNS])
-    return _join(str(path), table, links, sha256(path))
+    return _join(str(path), table, links, has, +dropped, sha256(path))
 
 
-def _join(where: str, table: pd.DataFrame, links: pd.DataFrame, sha256: str) -> Metadata:
+def _join(
+    where: str,
+    table: pd.DataFrame,
+    links: pd.DataFrame,
+    has: Mapping[str, bool],
+    dropped: Mapping[str, int],
+    sha256: str,
+) -> Metadata:
     """Keep the genes that all cells have, in genome order."""
     cells = list(dict.fromkeys(table.cell))
     first = table.drop_duplicates("gene_id")
@@ -108,32 +138,39 @@ def _join(where: str, table: pd.DataFrame, links: pd.DataFrame, sha256: str) -> 
     genes = genes.assign(name=genes.gene_id)[["gene_id", "name", *_PLACE]]
     rows = table.set_index(["cell", "gene_id"])
 
-    def by_cell(column: str, dtype: type) -> np.ndarray:
+    def by_cell(column: str, dtype: type) -> np.ndarray | None:
+        if not has[column]:
+            return None
         return rows[column].unstack().loc[cells, genes.gene_id].to_numpy(dtype)
 
+    named = cells if has["contacts"] else []
     return Metadata(
         cells=cells,
         genes=genes,
         expression=by_cell("expression", np.float32),
         labels=by_cell("label", bool),
-        contacts={cell: links.loc[links.cell == cell, list(CONTACT_COLUMNS)] for cell in cells},
-        left_out=int((~everywhere).sum()),
+        contacts={cell: links.loc[links.cell == cell, list(CONTACT_COLUMNS)] for cell in named},
+        left_out={"not in every cell": int((~everywhere).sum()), **dropped},
         sha256=sha256,
     )
 
 
 def _read_line(
-    where: str, record: dict[str, str], chrom_sizes: Mapping[str, int]
+    where: str,
+    record: dict[str, str],
+    chrom_sizes: Mapping[str, int],
+    spell: Callable[[str], str],
 ) -> tuple[tuple, list[tuple]]:
     """One line: cell, gene_id, expression, label, chrom, tss, strand; and its contacts.
 
     Raises:
         InputError: with all problems of the line.
     """
-    start, end, chrom, rpkm = (record[name] for name in ("start", "end", "chrom", "expression"))
+    start, end, rpkm = (record[name] for name in ("start", "end", "expression"))
+    chrom = spell(record["chrom"])
     tss = int(start) if is_number(start) else -1
     size = chrom_sizes.get(chrom, -1)
-    contacts = list(_contacts(record))
+    contacts = [(spell(chrom), *more) for chrom, *more in _contacts(record)]
     checks = (
         (record["gene_id"] != "", "no gene_id", "one in every line"),
         (NAME.fullmatch(record["eid"]), f"eid {record['eid']!r}", "a name such as E003"),
@@ -179,8 +216,6 @@ def _contact_checks(
         if not start < end <= chrom_sizes.get(chrom, -1)
     ]
     yield not off, f"neighbors {listing(off)}", "intervals on the assembly, start below end"
-    twice = sorted({text for text in neighbors if neighbors.count(text) > 1})
-    yield not twice, f"neighbors listed twice ({listing(twice)})", "each once"
     yield bool(np.isfinite(scores).all()), f"scores {record['scores']!r}", "finite numbers"
     falling = not (np.diff(scores) > 0).any()
     yield falling, f"scores {record['scores']!r} that rise", "the best contact first"

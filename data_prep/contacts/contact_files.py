@@ -12,7 +12,7 @@ from data_prep.contacts import bedpe, chromoformer_pickles, ibed, washu
 from data_prep.contacts.contact_format import COLUMNS, MOST_RECORDS, ContactFormat
 from data_prep.formats.foreign import opened_as
 from epi2expr_jax.errors import InputError, Problems
-from epi2expr_jax.genome import listing, match_chromosomes
+from epi2expr_jax.genome import find_chromosomes, listing
 
 # A file is of the first format that recognises it. The name is kept in the manifest.
 FORMATS: dict[str, ContactFormat] = {
@@ -129,7 +129,7 @@ def _on_assembly(
     """
     chroms = [rows[name] for name in ("bait_chrom", "chrom")]
     one_ended = (chroms[0] == ".") | (chroms[1] == ".")
-    known = match_chromosomes({*chroms[0], *chroms[1]}, chrom_sizes)
+    known = find_chromosomes({*chroms[0], *chroms[1]}, chrom_sizes)
     elsewhere = ~one_ended & ~(chroms[0].isin(list(known)) & chroms[1].isin(list(known)))
     kept = rows[~one_ended & ~elsewhere]
     if kept.empty:
@@ -175,7 +175,7 @@ def _check(
     table = pd.DataFrame(index=rows.index)
     for side, columns in (("baits", COLUMNS[:3]), ("other ends", COLUMNS[3:6])):
         chrom, start, end = columns
-        spelling = match_chromosomes(rows[chrom].unique(), chrom_sizes)
+        spelling = find_chromosomes(rows[chrom].unique(), chrom_sizes)
         table[chrom] = rows[chrom].map(spelling)
         length = table[chrom].map(chrom_sizes)
         low, high = (pd.to_numeric(rows[name], errors="coerce") for name in (start, end))

@@ -5,11 +5,14 @@ GTF positions are 1-based and closed; here everything is 0-based and half-open, 
 """
 
 import hashlib
+import itertools
 import pathlib
 
 import numpy as np
 import pandas as pd
 
+from data_prep.formats.assembly import named_assembly, recognise_assembly
+from data_prep.formats.foreign import opened_as
 from data_prep.formats.gtf import (
     CORRECT_LINE,
     coding_ids,
@@ -24,9 +27,9 @@ from epi2expr_jax.genome import (
     GENE_DETAILS,
     bare_chromosome,
     check_gene_table,
+    find_chromosomes,
     gene_order,
     listing,
-    match_chromosomes,
     strip_version,
 )
 
@@ -79,6 +82,32 @@ def read_genes(
     return _on_assembly(_read_table(path, tss), chrom_sizes, str(path))
 
 
+def said_assembly(source: str | pathlib.Path | None) -> str | None:
+    """The assembly that the first comments of a GTF name; None if they name none that is known."""
+    if not source:
+        return None
+    with opened_as(source, "a GTF or a gene table") as file:
+        top = itertools.takewhile(lambda line: line.startswith(b"#"), file)
+        return named_assembly(b" ".join(top).decode(errors="replace"))
+
+
+def require_said(source: str | pathlib.Path | None, chrom_sizes: dict[str, int]) -> None:
+    """Check that the first comments of a GTF do not name another assembly.
+
+    Raises:
+        InputError: if they do.
+    """
+    said, ours = said_assembly(source), recognise_assembly(chrom_sizes)
+    if said and ours and said != ours:
+        raise InputError(
+            str(source),
+            f"genes of {said}, as its comments say",
+            f"genes of {ours}",
+            f"give the annotation of {ours}; if its comments are wrong, leave them out",
+            kind="other_assembly",
+        )
+
+
 def read_tss(
     source: str | pathlib.Path | None, genes: pd.DataFrame, *, chrom_sizes: dict[str, int]
 ) -> pd.DataFrame:
@@ -102,7 +131,7 @@ def read_tss(
     path = _annotation_file(source, chrom_sizes)
     if looks_like_gtf(path):
         transcripts = _place_tss(gtf_extents(path, "transcript"), "gene_5p")
-        spelling = match_chromosomes(transcripts["chrom"].unique(), chrom_sizes)
+        spelling = find_chromosomes(transcripts["chrom"].unique(), chrom_sizes)
         transcripts["gene_id"] = transcripts["gene_id"].map(strip_version)
         transcripts["chrom"] = transcripts["chrom"].map(spelling)
         # The others are of genes that lie off the assembly, or were not asked for.
@@ -158,7 +187,7 @@ def _on_assembly(
     genes: pd.DataFrame, chrom_sizes: dict[str, int], where: str, copies: bool = False
 ) -> pd.DataFrame:
     """Gene ids without versions, chromosomes as the assembly spells them, in genome order."""
-    spelling = match_chromosomes(genes["chrom"].unique(), chrom_sizes)
+    spelling = find_chromosomes(genes["chrom"].unique(), chrom_sizes)
     elsewhere = genes.loc[~genes["chrom"].isin(list(spelling)), "chrom"]
     if len(elsewhere) == len(genes):
         raise InputError(

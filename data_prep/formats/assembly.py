@@ -5,14 +5,34 @@ import functools
 import pathlib
 import re
 
-from data_prep.formats.text import MOST_LINES, is_number, read_text
+from absl import flags
+
+from data_prep.formats.text import MOST_LINES, is_number, read_text, separator_of
 from epi2expr_jax.errors import InputError, collect
-from epi2expr_jax.genome import bare_chromosome, listing, match_chromosomes, sort_chromosomes
+from epi2expr_jax.genome import (
+    ASSEMBLIES,
+    bare_chromosome,
+    listing,
+    match_chromosomes,
+    sort_chromosomes,
+    use_aliases,
+)
 
-# Their lengths come with bioframe, so no network is needed. Any other genome is a FILE.chrom.sizes.
-SHIPPED_ASSEMBLIES = ("hg19", "hg38", "mm10", "mm39")
-
-
+# What else the assemblies are called, also with a patch (`GRCh38.p14`).
+_CALLED = {
+    "hg19": r"hg19|GRCh37|b37|hs37d5",
+    "hg38": r"hg38|GRCh38",
+    "mm10": r"mm10|GRCm38",
+    "mm39": r"mm39|GRCm39",
+    "hs1": r"hs1|(?:T2T[-_])?CHM13(?:v2(?:\.0)?)?",
+}
+_WORD = re.compile(
+    "|".join(rf"(?P<{name}>\b(?:{words})(?:\.?p\d+)?\b)" for name, words in _CALLED.items()), re.I
+)
+# What UCSC's old chromAlias.txt names besides, in its third column.
+_SOURCES = re.compile(
+    r"((ensembl|genbank|refseq|assembly|ncbi|ucsc|gencode|insdc),?)+|source|alias|chrom", re.I
+)
 _ARM = re.compile(r"\d+[A-DLR]?")
 _ROMAN = re.compile(r"[IVX]+")
 
@@ -24,30 +44,65 @@ class Assembly:
     Attributes:
         name: `hg19`, …, or the name of the chrom.sizes file.
         chrom_sizes: length of every chromosome, in bp.
+        aliases: names that stand for others, as `genome.use_aliases` takes them.
+        why: it is this one, in words, if nobody named it.
     """
 
     name: str
     chrom_sizes: dict[str, int]
+    aliases: dict[str, str] = dataclasses.field(default_factory=dict)
+    why: str = ""
 
 
-def load_assembly(name_or_path: str | pathlib.Path) -> Assembly:
+def define_assembly(default: str | None, more: str = "", *, required: bool = False) -> None:
+    """`--assembly` and `--aliases`."""
+    flags.DEFINE_string(
+        "assembly",
+        default,
+        f"{', '.join(ASSEMBLIES)} (T2T-CHM13), or a FILE.chrom.sizes. {more}".strip(),
+        required=required,
+    )
+    flags.DEFINE_string(
+        "aliases",
+        "",
+        "Table of names of chromosomes between tabs, those of a chromosome in a line, such as "
+        "UCSC's chromAlias.txt: for files that name them neither as the assembly does, with or "
+        "without chr, nor as NCBI (NC_000001.10).",
+    )
+
+
+def load_assembly(name_or_path: str | pathlib.Path, aliases: str = "") -> Assembly:
     """An assembly by name, or from a file of `chromosome<tab>length` lines (UCSC chrom.sizes).
+
+    Args:
+        aliases: a file of other names, as for --aliases, which this process uses from now on.
 
     Raises:
         InputError: if the name is unknown and no such file exists, or naming every bad line.
     """
     name = str(name_or_path)
-    if name in SHIPPED_ASSEMBLIES:
-        return Assembly(name, dict(_shipped_sizes(name)))
-    path = pathlib.Path(name)
-    if not path.is_file():
+    path, known = pathlib.Path(name), _WORD.fullmatch(name)
+    if path.is_file():
+        name, sizes = path.name.removesuffix(".chrom.sizes"), _read_sizes(path)
+    elif known and known.lastgroup:
+        name, sizes = known.lastgroup, dict(_shipped_sizes(known.lastgroup))
+    else:
         raise InputError(
             "assembly",
             repr(name),
-            f"one of {', '.join(SHIPPED_ASSEMBLIES)}, or a file of chromosome lengths",
+            f"one of {', '.join(ASSEMBLIES)}, or a file of chromosome lengths",
             "give --assembly=FILE.chrom.sizes with lines of name<tab>length",
         )
-    return Assembly(path.name.removesuffix(".chrom.sizes"), _read_sizes(path))
+    use_aliases({})
+    also = _read_aliases(pathlib.Path(aliases), sizes) if aliases else {}
+    use_aliases(also)
+    return Assembly(name, sizes, also)
+
+
+def named_assembly(text: str) -> str | None:
+    """The assembly of `ASSEMBLIES` that a text names, the last one; None if it names none."""
+    names = [found.lastgroup for found in _WORD.finditer(text)]
+    return names[-1] if names else None
 
 
 def select_chromosomes(assembly: Assembly, spec: str = "autosomes") -> list[str]:
@@ -94,12 +149,12 @@ def select_chromosomes(assembly: Assembly, spec: str = "autosomes") -> list[str]
 
 
 def recognise_assembly(chrom_sizes: dict[str, int]) -> str | None:
-    """The shipped assembly whose lengths these are, or None.
+    """Which of `ASSEMBLIES` has these lengths, or None.
 
     The mitochondrion is left out: UCSC's hg19 and Ensembl's GRCh37 differ in it alone.
     """
     lengths = {bare_chromosome(name): length for name, length in chrom_sizes.items()}
-    for name in SHIPPED_ASSEMBLIES:
+    for name in ASSEMBLIES:
         known = {bare_chromosome(chrom): size for chrom, size in _shipped_sizes(name)}
         shared = (lengths.keys() & known.keys()) - {"M"}
         if shared and all(lengths[chrom] == known[chrom] for chrom in shared):
@@ -134,3 +189,32 @@ def _read_sizes(path: pathlib.Path) -> dict[str, int]:
         if not sizes and not problems:
             problems.add(str(path), "no chromosome", "name<tab>length lines", remedy)
     return sizes
+
+
+def _read_aliases(path: pathlib.Path, chrom_sizes: dict[str, int]) -> dict[str, str]:
+    """Other names of the chromosomes of an assembly, and how it spells them.
+
+    Lines that share a name are of one chromosome. Words that say where a name is from are none.
+    """
+    groups: dict[str, set[str]] = {}
+    for line in read_text(path, "a table of names").splitlines():
+        fields = {field.strip() for field in line.split(separator_of(line) or None)}
+        names = {name for name in fields if name and not _SOURCES.fullmatch(name)}
+        if line.startswith("#") or len(names) < 2:
+            continue
+        names = names.union(*(groups[name] for name in names if name in groups))
+        groups |= dict.fromkeys(names, names)
+    aliases: dict[str, str] = {}
+    remedy = "give names of one chromosome in a line, between tabs"
+    with collect(most=MOST_LINES) as problems:
+        for names in {id(group): group for group in groups.values()}.values():
+            own = set(match_chromosomes(names, chrom_sizes).values())
+            if len(own) > 1:
+                expected = "each of one chromosome of the assembly"
+                found = f"{listing(sorted(names))} as one chromosome"
+                problems.add(str(path), found, expected, remedy)
+            aliases |= dict.fromkeys(names, *own) if len(own) == 1 else {}
+        if not aliases and not problems:
+            expected = f"chromosomes of the assembly ({listing(chrom_sizes)}) and other names"
+            problems.add(str(path), "no chromosome of the assembly", expected, remedy)
+    return aliases

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Integer
 from data_prep.formats.text import MOST_LINES, NO_RECORDS, is_header, position, read_text
 from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.files import sha256
-from epi2expr_jax.genome import match_chromosomes
+from epi2expr_jax.genome import find_chromosomes, match_chromosomes
 
 
 def read_bed(path: str | pathlib.Path, chrom_sizes: dict[str, int]) -> pd.DataFrame:
@@ -42,7 +42,7 @@ def read_bed(path: str | pathlib.Path, chrom_sizes: dict[str, int]) -> pd.DataFr
             else:
                 name = fields[3] if fields[3:] else ""
                 rows.append((fields[0], start, end, name))
-    spelling = match_chromosomes({row[0] for row in rows}, chrom_sizes)
+    spelling = find_chromosomes({row[0] for row in rows}, chrom_sizes)
     known = [
         (spelling[chrom], first, end, name) for chrom, first, end, name in rows if chrom in spelling
     ]

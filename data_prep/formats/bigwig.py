@@ -1,5 +1,6 @@
 """bigWig files: opened, created, and looked into: is this file what it should be?"""
 
+import collections
 import contextlib
 import os
 import pathlib
@@ -15,8 +16,9 @@ from data_prep.formats.assembly import recognise_assembly
 from data_prep.formats.foreign import is_url, recognise
 from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.files import whole
-from epi2expr_jax.genome import listing, match_chromosomes
+from epi2expr_jax.genome import ASSEMBLIES, listing, match_chromosomes
 
+_ASKED = 16  # tracks that are asked for their assembly
 _ENTRY_BYTES = 16  # of a bigWig: 12 before they are compressed, and their share of the index
 _CHROMOSOME_BYTES = 64  # its name and length
 _MARGIN_BYTES = 1 << 20  # for what is written at the end, and what others write meanwhile
@@ -174,11 +176,42 @@ def check_bigwig(
                 + (f"{known}, by its chromosome lengths; " if known else "")
                 + listing((f"{chrom} of {length:,} bp" for chrom, length, _ in wrong), most=3),
                 listing((f"{chrom} of {length:,} bp" for chrom, _, length in wrong), most=3),
-                f"give --assembly={known}"
+                f"give --assembly={known}, or tracks of one assembly"
                 if known
                 else "use a track of that assembly, or give that of the track",
                 kind="other_assembly",
             )
+
+
+def assembly_of(paths: Sequence[str]) -> str | None:
+    """The assembly that most of some tracks are of, by the lengths of their chromosomes.
+
+    Args:
+        paths: bigWig files; those that are not there, or damaged, say nothing.
+
+    Returns:
+        One of `genome.ASSEMBLIES`; None if no track says anything.
+
+    Raises:
+        InputError: if they are of none of these.
+    """
+    headers = []
+    for path in paths[:: max(1, len(paths) // _ASKED)]:
+        with contextlib.suppress(InputError), open_bigwig(path) as file:
+            headers.append((path, file.chroms()))
+    said = collections.Counter(recognise_assembly(header) for _, header in headers)
+    known = said.most_common(1)[0][0] if said else None
+    if said and known is None:
+        path, header = headers[0]
+        raise InputError(
+            "--assembly",
+            f"none, and tracks of an unknown one ({pathlib.Path(path).name}: "
+            + listing((f"{chrom} of {length:,} bp" for chrom, length in header.items()), most=3)
+            + ")",
+            f"lengths of {', '.join(ASSEMBLIES)}, or --assembly",
+            "give --assembly=FILE.chrom.sizes with lines of name<tab>length",
+        )
+    return known
 
 
 def require_whole(path: str | pathlib.Path) -> None:

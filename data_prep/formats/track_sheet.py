@@ -167,7 +167,7 @@ def read_sheet(path: str | pathlib.Path) -> TrackSheet:
 
 
 def read_sound_rows(path: str | pathlib.Path, problems: Problems) -> TrackSheet:
-    """The tracks of all rows that are sound; `problems` takes what is wrong with the others.
+    """The tracks of rows that are sound, or but for their unit; `problems` takes what is wrong.
 
     Raises:
         InputError: if the sheet cannot be read.
@@ -177,6 +177,10 @@ def read_sound_rows(path: str | pathlib.Path, problems: Problems) -> TrackSheet:
     path = pathlib.Path(path)
     rows: dict[tuple[str, str], list[_Row]] = defaultdict(list)
     for row in _read_rows(path, problems):
+        if row.given_unit not in UNIT_TRANSFORM:
+            found, expected = f"unit {row.given_unit!r}", f"one of {', '.join(UNIT_TRANSFORM)}"
+            remedy = "name the unit of the signal, which decides its transform"
+            problems.add(row.where, found, expected, remedy)
         with problems.part():
             _check_row(row)
             rows[row.fields["cell"], row.fields["assay"]].append(row)
@@ -223,8 +227,13 @@ class _Row:
         return f"{self.sheet}, line {self.line}"
 
     @property
-    def unit(self) -> str:
+    def given_unit(self) -> str:
         return self.fields.get("unit", DEFAULT_UNIT).lower()
+
+    @property
+    def unit(self) -> str:
+        """`none` in place of an unknown one, which is a problem: its file can be looked into."""
+        return self.given_unit if self.given_unit in UNIT_TRANSFORM else "none"
 
     @property
     def file(self) -> pathlib.Path | None:
@@ -286,9 +295,6 @@ def _check_row(row: _Row) -> None:
         replicate = fields.get("replicate", "")
         if replicate and not _NAME.fullmatch(replicate):
             refuse(f"replicate {replicate!r}", plain, "rename it: names become file names")
-        if row.unit not in UNIT_TRANSFORM:
-            remedy = "name the unit of the signal, which decides its transform"
-            refuse(f"unit {row.unit!r}", f"one of {', '.join(UNIT_TRANSFORM)}", remedy)
         if not re.fullmatch("[0-9a-fA-F]{64}", fields.get("sha256", "0" * 64)):
             remedy = "paste the output of `sha256sum FILE`, or leave the field empty"
             refuse(f"sha256 {fields['sha256']!r}", "64 hexadecimal digits", remedy)
@@ -348,6 +354,8 @@ def _check_mixtures(rows: list[_Row], problems: Problems) -> None:
     for column, default in (("unit", DEFAULT_UNIT), ("group", "")):
         lines: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
         for row in rows:
+            if column == "unit" and row.unit != row.given_unit:
+                continue  # named already
             value = row.unit if column == "unit" else row.fields.get(column, default)
             lines[row.fields["assay"]][value].append(row.line)
         for assay, values in lines.items():

@@ -13,11 +13,10 @@ from typing import Any
 
 from data_prep.formats.foreign import recognise
 from tests.data_prep.contact_texts import BAIT, CONTACTS, bedpe, ibed
+from tests.data_prep.field_imports import ALIASES, COUNT_FILES, CUT, META_FILES, READ
 from tests.data_prep.gtf_lines import record, transcript
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "what_we_read.md"
-READ = "read"
-CUT = gzip.compress(b"chr1\t10\t60\n" * 500, mtime=0)[:-20]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +54,9 @@ KINDS = {
     "reads": ("Reads (`data_prep.depth`)", "reads.bed"),
     "contacts": ("Promoter contacts (`--interactions`)", "contacts.txt"),
     "sizes": ("Assembly (`--assembly`)", "toy.chrom.sizes"),
+    "counts": ("Window counts (`data_prep.import_window_counts`)", "E1.train.csv"),
+    "meta": ("Chromoformer's metadata (`data_prep.import_chromoformer`)", "meta.csv"),
+    "aliases": ("Other names of chromosomes (`--aliases`)", "chromAlias.txt"),
 }
 
 
@@ -120,6 +122,8 @@ COUNTED = "the others read; it is left out and counted"
 ANNOTATION = (
     ("GENCODE: gene records, versions in ids", READ, _gtf(A, B), BOTH),
     ("Ensembl: chromosomes without chr", READ, _gtf(A[3:], B[3:]), BOTH),
+    ("chromosomes named as NCBI does (`NC_000021.8`)", READ, _gtf(_gene(101, "ENSG01.1", "NC_000021.8")), ONE),
+    ("such names of another assembly", "refused", _gtf(_gene(101, "ENSG01.1", "NC_000021.9")), "genes, on NC_000021.9"),
     ("gzip under another name", READ, gzip.compress(_gtf(A, B).encode()), BOTH),
     ("comments, track and browser lines", READ, _gtf("#!x", "track name=x", "browser x", A), ONE),
     ("lines end in CR LF", READ, _gtf(A, B).replace("\n", "\r\n"), BOTH),
@@ -205,6 +209,7 @@ BED = (
     ("a quotation mark in a name", READ, BED_TEXT.replace("x", '"x'), BED_ROWS),
     ("positions such as 10.0", READ, BED_TEXT.replace("10", "10.0"), BED_ROWS),
     ("chromosomes without chr", READ, BED_TEXT.replace("chr", ""), BED_ROWS),
+    ("chromosomes named as NCBI does (`NC_000021.8`)", READ, BED_TEXT.replace("chr2", "NC_000021.8"), [BED_ROWS[0], ("chr21", 20, 70)]),
     ("an interval on an unknown contig", "the others read; it is left out", BED_TEXT + "GL000192.1\t1\t9\n", BED_ROWS),
     ("gzip under another name", READ, gzip.compress(BED_TEXT.encode()), BED_ROWS),
     ("an interval beyond its chromosome", "refused: another assembly", "chr2\t1\t9999\n", "off the chromosome's end"),
@@ -238,6 +243,7 @@ CONTACT_FILES = (
     ("positions such as 1000.0", READ, BARE.replace("000\t", "000.0\t"), PAIRS),
     ("positions such as 5e+04", READ, BARE.replace("50000", "5e+04"), PAIRS),
     ("chromosomes without chr", READ, BARE.replace("chr", ""), PAIRS),
+    ("chromosomes named as NCBI does (`NC_000021.8`)", READ, "\t".join(["NC_000021.8", "1", "9"] * 2 + ["x", "5\n"]), [("chr21", 1, 9) * 2 + (5.0,)]),
     ("gzip under another name", READ, gzip.compress(BARE.encode()), PAIRS),
     ("CHiCAGO's .ibed", "read, counted from 1", ibed(CONTACTS), PAIRS),
     ("WashU's text", READ, WASHU, PAIRS),
@@ -278,6 +284,9 @@ _TABLES = {
     "reads": READS,
     "contacts": CONTACT_FILES,
     "sizes": SIZES_FILES,
+    "counts": COUNT_FILES,
+    "meta": META_FILES,
+    "aliases": ALIASES,
 }
 CASES = [Case(kind, *row) for kind, rows in _TABLES.items() for row in rows]
 

@@ -4,6 +4,7 @@ import pathlib
 
 import pytest
 
+from data_prep.contacts.chromoformer_meta import read_metadata
 from data_prep.contacts.contact_files import read_contact_file
 from data_prep.depth import write_depth
 from data_prep.formats.annotation import read_genes
@@ -12,10 +13,14 @@ from data_prep.formats.bed import read_bed
 from data_prep.formats.bigwig import require_whole
 from data_prep.formats.expression import read_expression
 from data_prep.formats.track_sheet import read_sheet
+from data_prep.import_window_counts import read_counts
 from epi2expr_jax.errors import InputError, collect
+from epi2expr_jax.genome import use_aliases
 from tests.data_prep.field_cases import CASES, FOREIGN, KINDS, PAGE, Case, page
 
-SIZES = {"chr1": 1_000_000, "chr2": 200_000, "chrX": 900, "chrY": 900, "chr1_alt": 900}
+# chr21 is that of hg19.
+SIZES = {"chr1": 1_000_000, "chr2": 200_000, "chr21": 48_129_895}
+SIZES |= {"chrX": 900, "chrY": 900, "chr1_alt": 900}
 
 
 def annotation(path):
@@ -53,6 +58,31 @@ def sizes(path):
     return load_assembly(path).chrom_sizes
 
 
+def counts(path):
+    ids, table = read_counts(str(path), 2)
+    return dict(zip(ids, table.tolist(), strict=True))
+
+
+def meta(path):
+    found = read_metadata(path, SIZES)
+    place = ["chrom", "start", "end", "score"]
+    return {
+        "genes": found.genes[["gene_id", "chrom", "tss", "strand"]].values.tolist(),
+        "expression": None if found.expression is None else found.expression.tolist(),
+        "labels": None if found.labels is None else found.labels.tolist(),
+        "contacts": found.contacts["E1"][place].values.tolist() if found.contacts else [],
+    }
+
+
+def aliases(path):
+    sizes = path.with_name("toy.chrom.sizes")
+    sizes.write_text("chr1\t1000\nchr2\t300\n")
+    try:
+        return load_assembly(sizes, str(path)).aliases
+    finally:
+        use_aliases({})
+
+
 READERS = {
     "annotation": annotation,
     "expression": expression,
@@ -62,6 +92,9 @@ READERS = {
     "reads": reads,
     "contacts": contacts,
     "sizes": sizes,
+    "counts": counts,
+    "meta": meta,
+    "aliases": aliases,
 }
 
 

@@ -144,6 +144,23 @@ def test_finer_bins_and_fewer_contacts(prepared):
     assert store.regions("E1").by_gene(3, 2)[0].tolist() == [[0, -1], [1, -1], [-1, -1]]
 
 
+def test_labels_alone_of_chromosomes_without_chr(prepared, tmp_path):
+    whole = import_store(prepared)
+    meta = pd.read_csv(prepared.meta).drop(columns=["expression", "neighbors", "scores"])
+    meta.assign(chrom="1").to_csv(tmp_path / "bare.csv", index=False)
+    for cell in ("E1", "E2"):
+        for file in (tmp_path / cell).iterdir():
+            file.rename(file.with_name(file.name.removeprefix("chr")))
+    asked = change(prepared, meta=str(tmp_path / "bare.csv"), store=str(tmp_path / "bare.zarr"))
+    store = import_store(asked)
+    assert store.manifest.expression_unit == ""
+    assert store.manifest.contacts == {}
+    cells = store.manifest.cells
+    assert (store.read_labels(cells) == whole.read_labels(cells)).all()
+    assert (store.read_signal(cells, ["m2"]) == whole.read_signal(cells, ["m2"])).all()
+    assert import_store(asked).checksum() == store.checksum()
+
+
 def test_archive_and_folder_give_the_same_store(prepared, tmp_path):
     folder = import_store(prepared)
     for cell in ("E1", "E2"):

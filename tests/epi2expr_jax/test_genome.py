@@ -6,11 +6,14 @@ from epi2expr_jax.errors import InputError
 from epi2expr_jax.genome import (
     WindowSpec,
     check_gene_table,
+    find_chromosomes,
     gene_order,
     match_chromosomes,
     sort_chromosomes,
     strip_version,
+    use_aliases,
     window_bounds,
+    with_aliases,
 )
 
 
@@ -76,6 +79,27 @@ def test_chromosome_names_and_order():
     assert match_chromosomes(["chr1", "2", "MT", "chr9"], ["1", "chr2", "chrM"]) == {
         "chr1": "1", "2": "chr2", "MT": "chrM",
     }  # fmt: skip
+
+
+def test_accessions_of_ncbi_are_of_one_assembly():
+    hg19 = {"chr1": 249_250_621, "2": 243_199_373, "chrX": 155_270_560}
+    names = ["NC_000001.10", "NC_000002.11", "NC_000023.10", "CM000663.1"]
+    assert find_chromosomes(names, hg19) == dict(
+        zip(names, ["chr1", "2", "chrX", "chr1"], strict=True)
+    )
+    others = ["NC_000001.11", "CM000663.2", "NC_060925.1", "NC_000067.7", "NC_000001.9"]
+    assert find_chromosomes(others, hg19) == {}
+    assert find_chromosomes(["NC_060946.1"], {"22": 51_324_926}) == {"NC_060946.1": "22"}  # hs1
+    assert match_chromosomes(["chr19", "X"], ["NC_000085.7", "NC_000086.8"]) == {
+        "chr19": "NC_000085.7", "X": "NC_000086.8",
+    }  # fmt: skip
+
+
+def test_names_stand_for_others_when_told_so():
+    seen = with_aliases({"lg1": "chr1"}, match_chromosomes, ["lg1", "lg2"], available=["1", "2"])
+    assert seen == {"lg1": "1"}
+    use_aliases({})
+    assert match_chromosomes(["lg1"], ["1"]) == {}
 
 
 def test_only_ensembl_ids_lose_their_version():

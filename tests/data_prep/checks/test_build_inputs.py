@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 
 from data_prep.checks.build_inputs import BuildConfig, define_flags, gather_inputs
+from data_prep.checks.track_files import check_files
+from data_prep.formats.bin_means import track_means
 from epi2expr_jax.errors import InputError, Problems
 from epi2expr_jax.genome import WindowSpec
+from tests.data_prep.tracks import write_track
 
 
 def gathered(config):
@@ -87,6 +90,62 @@ def test_each_problem_has_the_name_of_its_input(study):
     ]
     assert inputs.window == WindowSpec(10_000, 25)
     assert len(inputs.genes) == 0
+
+
+HG38, HG19 = {"chr21": 46_709_983}, {"chr21": 48_129_895}  # UCSC's chrom.sizes
+
+
+def of_lengths(study, **lengths):
+    """Tracks of these lengths; genes that lie on chr21 of several assemblies."""
+    for name, sizes in lengths.items():
+        write_track(study.folder / f"{name.replace('_', '-')}.bw", sizes, [(*sizes, 0, 9000, 1.0)])
+    text = "gene_id,chrom,tss,strand\nA,chr21,3000,+\nB,21,6000,-\n"
+    (study.folder / "genes.csv").write_text(text)
+
+
+def test_the_assembly_is_what_the_tracks_are_of(study):
+    of_lengths(study, E1_M=HG38, E1_N={"NC_000021.9": 46_709_983}, E2_M=HG19)
+    inputs = sound(study.config(assembly="", chromosomes="21"))
+    assert inputs.assembly.name == "hg38"
+    assert inputs.genes.gene_id.tolist() == ["A", "B"]
+    problems = Problems()
+    check_files(inputs, problems)
+    (problem,) = problems.found
+    assert problem.where.endswith("E2-M.bw")
+    assert "another assembly: hg19" in problem.found
+
+
+def test_tracks_of_no_known_assembly_need_one(study):
+    _, (problem,) = gathered(study.config(assembly=""))
+    assert "unknown one (E1-M.bw: chr1 of 10,000 bp, chr2 of 5,000 bp" in problem.found
+    assert "--assembly=FILE.chrom.sizes" in problem.remedy
+
+
+def test_genes_of_another_assembly_are_named(study):
+    of_lengths(study, E1_M=HG38, E1_N=HG38, E2_M=HG38)
+    gtf = study.folder / "genes.gtf"
+    record = '21\tx\tgene\t3001\t5000\t.\t+\t.\tgene_id "A"; gene_name "A";\n'
+    gtf.write_text("##description: human genome (GRCh37), version 19\n" + record)
+    changes = {"genes": str(gtf), "chromosomes": "21"}
+    _, (problem,) = gathered(study.config(assembly="", **changes))
+    assert "genes of hg19, as its comments say" in problem.found
+    assert problem.expected == "genes of hg38"
+    for name in ("E1-M", "E1-N", "E2-M"):
+        (study.folder / f"{name}.bw").unlink()
+    study.sheet(path=[""] * 3, url=[f"http://x/{i}.bw" for i in range(3)])
+    assert sound(study.config(assembly="", **changes)).assembly.name == "hg19"
+
+
+def test_other_names_of_chromosomes_are_those_of_a_table(study):
+    path = study.track("E1-N.bw", 2, {"chr1": "LG1", "chr2": "LG2", "chr3": "LG3"}.__getitem__)
+    (study.folder / "names.txt").write_text("# a\tb\nLG1\tchr1\nLG2\tchr2\nLG3\tchr3\n")
+    inputs = sound(study.config(aliases=str(study.folder / "names.txt")))
+    problems = Problems()
+    assert len(check_files(inputs, problems)) == 3
+    assert problems.found == []
+    (track,) = [track for track in inputs.sheet.tracks if track.sources[0].location.endswith(path)]
+    means, _ = track_means(track.sources, ["chr1"], [3000], WindowSpec(200, 100))
+    assert means.tolist() == [[18, 18]]  # twice 9 around the TSS of A
 
 
 def test_without_tracks_or_an_assembly_there_are_no_inputs(study):

@@ -51,6 +51,21 @@ def test_all_problems_of_all_inputs_are_listed_at_once(study):
         assert part in text
 
 
+def test_a_file_is_looked_into_whatever_its_unit(study):
+    study.sheet(unit=["reads", "pvalue", "pvalue"])
+    (study.folder / "E1-M.bw").write_text("no bigWig")
+    unit, track = problems_of(examine, study.config())
+    assert (unit.where, unit.found) == (f"{study.folder / 'tracks.csv'}, line 2", "unit 'reads'")
+    assert track.where.endswith("E1-M.bw")
+
+
+def test_a_summary_names_the_chromosomes_that_are_left_out(study):
+    sizes = study.folder / "more.chrom.sizes"
+    sizes.write_text("chr1\t10000\nchr2\t5000\nchr3\t4000\nchrX\t9\nchrM\t9\n")
+    text = summary(gather_inputs(study.config(assembly=str(sizes)), Problems()))
+    assert "chr3 (--chromosomes=autosomes), not chrM, chrX\n" in text
+
+
 def test_bad_tracks_are_told_apart(study):
     first = study.folder / "E1-M.bw"
     whole = first.read_bytes()
@@ -172,6 +187,7 @@ def test_a_summary_counts_what_a_build_will_hold(study, inputs):
     bedpe.write_text("chr1\t2000\t4000\tchr1\t8000\t8250\tx\t2.5\n")
     assert summary(inputs(interactions=str(bedpe))).splitlines() == [
         "3 tracks: 2 cells x 2 assays, assembly toy",
+        "chromosomes: chr1, chr2, chr3 (--chromosomes=autosomes)",
         "3 genes on 2 chromosomes, windows of 4000 bp in bins of 100 bp",
         "at most 0 MB on disk",
         "unit of expression: RPKM, as the table says",

@@ -47,7 +47,7 @@ def test_genes_that_all_cells_have_in_genome_order(write):
     assert meta.expression.dtype == np.float32
     np.testing.assert_array_equal(meta.expression, [[1.5, 0.5], [3.5, 4.5]])
     np.testing.assert_array_equal(meta.labels, [[True, False], [False, True]])
-    assert meta.left_out == 1
+    assert meta.left_out == {"not in every cell": 1}
     assert meta.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -59,6 +59,54 @@ def test_contacts_keep_the_order_of_the_file(write):
     assert contacts(meta, "E2") == [first, second, other]
     assert contacts(meta, "E1") == [("b", "chr1", 1, 2, -1.0)]
     assert contacts(read_metadata(write(ROWS), SIZES, 1), "E2") == [first, other]
+
+
+def test_contacts_listed_twice_or_too_wide_are_left_out_and_counted(write):
+    twice = [
+        "a",
+        1,
+        "E1",
+        1,
+        "chr1",
+        50,
+        51,
+        "+",
+        "chr1:5-9;chr1:6-99;chr1:5-9;chr2:6-8",
+        "4;3;2;1",
+    ]
+    meta = read_metadata(write([twice]), SIZES, max_contacts=2, max_pcre_bp=50)
+    assert contacts(meta, "E1") == [("a", "chr1", 5, 9, 4.0), ("a", "chr2", 6, 8, 1.0)]
+    assert meta.left_out == {
+        "not in every cell": 0, "contacts listed twice": 1, "contacts wider than 50 bp": 1,
+    }  # fmt: skip
+
+
+def test_chromosomes_may_lack_chr(write):
+    bare = [["1" if v == "chr1" else v.replace("chr", "") if isinstance(v, str) else v for v in row]
+            for row in ROWS]  # fmt: skip
+    meta, same = read_metadata(write(bare), SIZES), read_metadata(write(ROWS), SIZES)
+    assert meta.genes.equals(same.genes)
+    assert contacts(meta, "E2") == contacts(same, "E2")
+
+
+@pytest.mark.parametrize(
+    ("lacking", "expression", "labels", "cells"),
+    [
+        (["neighbors", "scores"], True, True, []),
+        (["expression"], False, True, ["E1"]),
+        (["label", "neighbors", "scores"], True, False, []),
+    ],
+)
+def test_what_a_file_need_not_have(tmp_path, lacking, expression, labels, cells):
+    row = dict(zip(META_HEADER, ["a", 1.5, "E1", 1, "chr1", 50, 51, "+", "", ""], strict=True))
+    kept = [name for name in META_HEADER if name not in lacking]
+    path = tmp_path / "meta.csv"
+    path.write_text(f"{','.join(kept)}\n{','.join(str(row[name]) for name in kept)}\n")
+    meta = read_metadata(path, SIZES)
+    assert [*meta.contacts] == cells
+    assert (meta.expression is not None, meta.labels is not None) == (expression, labels)
+    assert not expression or meta.expression.tolist() == [[1.5]]
+    assert not labels or meta.labels.tolist() == [[True]]
 
 
 def test_all_bad_lines_are_named_at_once(write):
@@ -76,7 +124,6 @@ def test_all_bad_lines_are_named_at_once(write):
         ("neighbors", "chr1:5-9", "1 neighbors, 2 scores"),
         ("neighbors", "chr1:5-9;chr2", "neighbors 'chr2'"),
         ("neighbors", "chr1:9-9;chr2:6-1001", "neighbors chr1:9-9, chr2:6-1001"),
-        ("neighbors", "chr1:5-9;chr1:5-9", "twice (chr1:5-9)"),
         ("scores", "2;nan", "scores '2;nan'"),
         ("scores", "1;2", "scores '1;2' that rise"),
     ]
@@ -101,7 +148,10 @@ def test_files_without_a_gene_to_keep_are_refused(write, tmp_path):
     assert "no gene that all of E2, E1 have" in problems(write(ROWS[2:4]))[0]
     path.write_text("gene_id,eid\na,E1\n")
     (problem,) = problems(path)
-    assert f"{path}, header: found no column expression, label, chrom" in problem
+    assert (
+        f"{path}, header: found no column chrom, start, end, strand, expression or label;"
+        in problem
+    )
     assert "give the metadata CSV of Chromoformer" in problem
 
 

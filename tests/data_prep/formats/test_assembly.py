@@ -1,9 +1,10 @@
 import pytest
 
 from data_prep.formats.assembly import (
-    SHIPPED_ASSEMBLIES,
+    ASSEMBLIES,
     Assembly,
     load_assembly,
+    named_assembly,
     recognise_assembly,
     select_chromosomes,
 )
@@ -97,10 +98,32 @@ def test_an_unknown_name_is_refused():
         load_assembly("hg17")
 
 
-@pytest.mark.parametrize("name", SHIPPED_ASSEMBLIES)
+@pytest.mark.parametrize("name", ASSEMBLIES)
 def test_an_assembly_is_recognised_by_its_lengths(name):
     sizes = load_assembly(name).chrom_sizes
     assert recognise_assembly(sizes) == name
     assert recognise_assembly({"1": sizes["chr1"], "MT": 1}) == name
     assert recognise_assembly({"chr1": sizes["chr1"] + 1}) is None
     assert recognise_assembly({"chrM": sizes["chrM"]}) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("GRCh38.p14", "hg38"),
+        ("grch37", "hg19"),
+        ("T2T-CHM13v2.0", "hs1"),
+        ("GRCm39", "mm39"),
+        ("##description: genome (GRCh38), version 44, mapped to GRCh37 by gencode-backmap", "hg19"),
+        ("#!genome-build GRCm38.p6", "mm10"),
+        ("hg191 mm100 sub37", None),
+    ],
+)  # fmt: skip
+def test_assemblies_have_other_names(text, name):
+    assert named_assembly(text) == name
+    if name and " " not in text:
+        assert load_assembly(text) == load_assembly(name)
+
+
+def test_t2t_is_known_by_its_lengths():
+    assert recognise_assembly({"1": 248_387_328, "NC_060946.1": 51_324_926}) == "hs1"

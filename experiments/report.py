@@ -36,7 +36,7 @@ from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.scores.agreement import best_assays, quality_correlations
 from epi2expr_jax.scores.comparison import compare_models
 from epi2expr_jax.store.window_store import WindowStore
-from epi2expr_jax.study import results, statements, tables
+from epi2expr_jax.study import results, sentences, statements, tables
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.units import DEFAULT_UNIT, unit_words
 from experiments.cli.certificate import Certificate, read_certificate
@@ -53,7 +53,10 @@ FLAGS = flags.FLAGS
 STUDIES = {
     "baselines": tables.BASELINES,
     "groups": tables.GROUPS,
+    "parts": tables.PARTS,
     "calls": tables.CALLS,
+    "added": tables.ADDED,
+    "ranking_own": tables.OWN,
     "copies": tables.COPIES,
     "ranking_without_copies": tables.WITHOUT,
     "baselines_without_copies": tables.BASELINES_WITHOUT,
@@ -249,7 +252,7 @@ def _page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": statements.number, "duration": duration, "listing": listing}
+    environment.filters |= {"number": sentences.number, "duration": duration, "listing": listing}
     kinds, cells = card["store"]["groups"], _cells(card, runs, content["ranking"])
     return environment.get_template("report.html.j2").render(
         name=run_dir.resolve().name,

@@ -248,7 +248,8 @@ class Verification:
         groups = None if record is None else record.get("groups")
         alike, genes = self._written(tables.COPIES), self.store.genes
         leaked = leaked_genes(self.folds, genes, alike)
-        again = score(self.card["model"], predictions, made, genes, groups, leaked)
+        known = self._written(tables.COVARIATES)
+        again = score(self.card["model"], predictions, made, genes, groups, leaked, known)
         aside = "; baselines were not fitted again" if len(made) else ""
         if record is None and set(self._written(tables.GROUPS)["group"]) - {"expressed", "silent"}:
             del again[tables.GROUPS]

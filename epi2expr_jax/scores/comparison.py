@@ -24,6 +24,7 @@ from epi2expr_jax.scores.table import ALL
 
 COLUMNS = ["assay", "model", "pearson", "low", "high", "lead", "lead_low", "lead_high", "auc",
            "n_genes", "n_chromosomes"]  # fmt: skip
+ADDED = ["assay", "r2_without", "r2", "added", "low", "high", "n_genes", "n_chromosomes"]
 
 
 def compare_models(tables: Mapping[str, pd.DataFrame], confidence: float = 0.95) -> pd.DataFrame:
@@ -52,6 +53,28 @@ def compare_models(tables: Mapping[str, pd.DataFrame], confidence: float = 0.95)
     for label, group in groups:
         rows += _compare(label, group, confidence, leads)
     return pd.DataFrame(rows, columns=pd.Index(COLUMNS))
+
+
+def added_value(without: pd.DataFrame, both: pd.DataFrame) -> pd.DataFrame:
+    """What assays add to what is known of genes without them: nested out-of-fold ΔR².
+
+    Args:
+        without, both: scores of one kind of model on the same folds, without and with the assays.
+
+    Returns:
+        One row an assay set with columns `ADDED`, the one that adds most first: `added` is by how
+        much R² rises, paired by chromosome; the intervals of all hold together.
+    """
+    tables = {"without": without, "both": both}
+    # What is compared goes by the name of Pearson r there.
+    table = compare_models({name: t.assign(pearson=t["r2"]) for name, t in tables.items()})
+    table = table[table["assay"] != ALL]
+    first = table[table["model"] == "without"].set_index("assay")["pearson"]
+    rows = table[table["model"] == "both"].rename(
+        columns={"pearson": "r2", "lead": "added", "low": "_", "high": "__"}
+    ).rename(columns={"lead_low": "low", "lead_high": "high"})  # fmt: skip
+    rows["r2_without"] = rows["assay"].map(first)
+    return rows.sort_values("added", ascending=False, kind="stable")[ADDED]
 
 
 def _compare(

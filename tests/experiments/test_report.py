@@ -62,7 +62,7 @@ def test_page_loads_nothing(study):
     page = study[1]
     assert not re.search(r"(src|href|action|data)\s*=\s*[\"']?\s*(https?:)?//", page, re.IGNORECASE)
     assert not re.search(r"<(script|link|iframe|object)|@import|url\(", page, re.IGNORECASE)
-    assert len(figures(page)) == len(re.findall("<img ", page)) == 5
+    assert len(figures(page)) == len(re.findall("<img ", page)) == 6
     assert all(re.findall(r'<img [^>]*alt="[^"]{20,}"', page))
     for svg in figures(page):
         links = re.findall(r'href="([^"]*)"', svg)
@@ -120,9 +120,9 @@ def test_a_clear_winner_is_called_one(tmp_path, page_of):
 
 
 def test_heat_map_shows_holes(study, tmp_path, page_of):
-    assert 'pattern id="' in figures(study[1])[2]
+    assert 'pattern id="' in figures(study[1])[3]
     whole = page_of(tmp_path / "run", cells=("E003", "E116"), assays={"DNase": 0.6})
-    assert "pattern" not in figures(whole)[2]
+    assert "pattern" not in figures(whole)[3]
 
 
 def test_made_tells_card_folds_and_failures(study):

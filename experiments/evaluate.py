@@ -6,9 +6,9 @@
 Writes into the run directory: predictions.parquet (held-out genes only), metrics.parquet (one row
 a run and chromosome), ranking.csv (cell, assay, pearson, low, high, spearman, …; cell "all"
 aggregates); baselines.csv (the model compared with simple ones on the same folds), groups.csv (the
-ranking among expressed and silent genes, or by --groups), parts.csv (the ranking by two questions
-apart: is a gene on, and how much do those express that are), added.csv (what assays add to what
-needs no epigenome, covariates.parquet), calls.csv (who beats whom, corrected by
+ranking among expressed and silent genes and by class, or by --groups), parts.csv (the ranking by
+two questions apart: is a gene on, and how much do those express that are), added.csv (what assays
+add to what needs no epigenome, covariates.parquet), calls.csv (who beats whom, corrected by
 Benjamini-Hochberg), quality.csv (scores, depth and signal-to-noise of the tracks); with two cells
 or more, ranking_own.csv (of what is a cell's own: deviations from the mean of the cells), with five
 or more, ranking_new_cell.csv; copies.csv where genes are like others, in signal or by
@@ -59,8 +59,12 @@ def format_baselines(table: pd.DataFrame) -> str:
 
 def define_evaluation() -> None:
     flags.DEFINE_string(
-        "groups", None, "Column of the gene table to rank within; default: expressed, silent."
+        "groups",
+        None,
+        "Column of the gene table, or of --covariates, to rank within; default: expressed, silent, "
+        "and every column of classes, such as biotype.",
     )
+    flags.DEFINE_alias("by", "groups")
     flags.DEFINE_list(
         "baselines",
         ["linear", "ridge"],

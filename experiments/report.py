@@ -280,6 +280,7 @@ def _page(
         abroad=_abroad(content["across_cells"]),
         altered=_altered(content["effects"]),
         certificate=certificate,
+        by_expression=scoring.BY_EXPRESSION,
         most_curves=MOST_CURVES,
         most_copies=MOST_COPIES,
         most_panels=MOST_PANELS,

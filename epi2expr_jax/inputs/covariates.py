@@ -13,6 +13,7 @@ from epi2expr_jax.genome import listing
 from epi2expr_jax.names import rows_of_genes
 
 LENGTH = "gene length"  # in bp, where the store holds gene ends
+BIOTYPE = "biotype"
 KEYS = ("gene", "gene_id")
 UNKNOWN = "unknown"
 
@@ -60,20 +61,29 @@ def covariates_of(genes: pd.DataFrame, given: pd.DataFrame) -> pd.DataFrame:
     """All that is known of each gene of a store.
 
     Args:
-        genes: its gene table; where it holds `start` and `end`, the length of a gene is known.
+        genes: its gene table; where it holds `start` and `end`, the length of a gene is known,
+            where it holds different biotypes, these.
         given: from `read_covariates`, or from here; may be empty.
 
     Returns:
-        One row a gene: gene_id, `LENGTH` where known of any gene, and the columns given; NaN where
-        a gene has none.
+        One row a gene: gene_id, `LENGTH` and `BIOTYPE` where known of any gene, and the columns
+        given: numbers, NaN where a gene has none, and classes as text, `UNKNOWN` where it has none.
     """
     known = genes[["gene_id"]].reset_index(drop=True)
     if {"start", "end"} <= set(genes):
         length = (genes["end"] - genes["start"]).astype("Float64").to_numpy(float, na_value=np.nan)
         if np.isfinite(length).any():
             known[LENGTH] = length
-            given = given.drop(columns=LENGTH, errors="ignore")
-    return known.merge(given, on="gene_id", how="left") if len(given) else known
+    if BIOTYPE in genes and genes[BIOTYPE].nunique() > 1:
+        known[BIOTYPE] = genes[BIOTYPE].to_numpy()
+    if len(given):
+        more = given.columns.difference(known.columns.drop("gene_id"), sort=False)
+        known = known.merge(given[more], on="gene_id", how="left")
+    for name in known.columns.drop("gene_id"):
+        if is_bool_dtype(known[name]) or not is_numeric_dtype(known[name]):
+            there = known[name].notna() & (known[name] != "")
+            known[name] = known[name].astype(str).where(there, UNKNOWN)
+    return known
 
 
 def gene_features(known: pd.DataFrame) -> Float[np.ndarray, "G F"]:

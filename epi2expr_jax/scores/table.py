@@ -25,6 +25,7 @@ BLOCK_GENES = 1 << 16  # padded genes scored at once: bounds memory
 MOST_GROUPS = 12
 # From which a gene counts as expressed, in the unit of expression, unless there are labels.
 EXPRESSED = 1.0
+BY_EXPRESSION = ("expressed", "silent")
 ON = (EXPRESSED, 0.5, 2.0)  # the first for the answer, the others show what the choice does to it
 PARTS = {"on": "auc", "level": "spearman"}  # and by which score each is ranked
 
@@ -94,7 +95,7 @@ def gene_groups(
     """
     if column is None:
         least = 1.0 if labelled(predictions) else np.log2(EXPRESSED + 1)
-        names = np.where(predictions["observed"] >= least, "expressed", "silent")
+        names = np.where(predictions["observed"] >= least, *BY_EXPRESSION)
         return pd.Series(names, index=predictions.index)
     if genes is None or column not in genes:
         there = [] if genes is None else list(genes.columns)
@@ -102,7 +103,7 @@ def gene_groups(
         raise InputError("--groups", found, f"one of {', '.join(there)}", "choose another column")
     values = genes.set_index("gene_id")[column]
     with collect() as problems:
-        if pd.api.types.is_numeric_dtype(values) or values.nunique() > MOST_GROUPS:
+        if values.nunique() > MOST_GROUPS:
             problems.add(
                 f"--groups={column}",
                 f"{values.nunique()} different values ({listing(values.unique())})",
@@ -116,6 +117,21 @@ def gene_groups(
                 f"--groups={column}", f"no group of {lacking}", "one a gene", "complete it"
             )
     return names.astype(str)
+
+
+def class_columns(known: pd.DataFrame) -> list[str]:
+    """Columns that sort genes into classes, few enough to rank within each.
+
+    Args:
+        known: of genes, as from `inputs.covariates.covariates_of`.
+    """
+    texts = known.columns.drop("gene_id", errors="ignore")
+    return [
+        str(name)
+        for name in texts
+        if not pd.api.types.is_numeric_dtype(known[name])
+        and 1 < known[name].nunique() <= MOST_GROUPS
+    ]
 
 
 def score_groups(predictions: pd.DataFrame, groups: pd.Series) -> pd.DataFrame:

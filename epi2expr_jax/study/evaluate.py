@@ -58,7 +58,8 @@ def evaluate(
         store_path: where the store lies now; by default where training read it.
         baselines: simple models to compare with (see `epi2expr_jax.predict.baselines`; they need
             scikit-learn).
-        groups: column of the gene table to rank within; by default expressed and silent genes.
+        groups: column of the gene table, or of `covariates`, to rank within; by default expressed
+            and silent genes, and the classes that these tables have, such as biotypes.
         margin, claim: of the statement on a universal mark (see `scores.universal.verdict`); they
             are kept for the report.
         gene_groups: a table of genes that are alike (see `inputs.gene_groups.read_groups`), besides
@@ -130,14 +131,21 @@ def score(
     Args:
         model: its name.
         made: predictions of baselines; may be empty.
-        genes, groups: the gene table, and its column to rank within.
+        genes, groups: the gene table, and the column of it or of `known` to rank within.
         leaked: by fold, the test genes that are like a gene trained on.
         known: of genes without any epigenome, as from `covariates_of`; may be empty.
     """
     scores = scoring.score_table(predictions)
     found = {tables.SCORES: scores, tables.RANKING: ranking.rank_assays(scores)}
     found[tables.CALLS] = calls(scores)
-    by_group = scoring.score_groups(predictions, scoring.gene_groups(predictions, genes, groups))
+    named = genes
+    if len(known):
+        named = genes.drop(columns=known.columns.drop("gene_id"), errors="ignore")
+        named = named.merge(known, on="gene_id", how="left")
+    by_group = scoring.score_groups(predictions, scoring.gene_groups(predictions, named, groups))
+    for name in scoring.class_columns(known) if groups is None else ():
+        of_class = f"{name}: " + scoring.gene_groups(predictions, named, name)
+        by_group = pd.concat([by_group, scoring.score_groups(predictions, of_class)])
     parts = [
         ranking.rank_assays(part.drop(columns="group")).assign(group=name)
         for name, part in by_group.groupby("group")

@@ -1,5 +1,5 @@
-"""Sentences on what is asked besides the ranking: by part of the question, and compared with what
-needs no epigenome.
+"""Sentences on what is asked besides the ranking: by part of the question, by class of genes, and
+compared with what needs no epigenome.
 
 `study.statements` puts them where they belong.
 """
@@ -10,9 +10,10 @@ import pandas as pd
 from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.covariates import numeric, without_value
 from epi2expr_jax.predict.baselines import MEAN_OF_CELLS, MEAN_OF_OTHERS
-from epi2expr_jax.scores.table import ON
+from epi2expr_jax.scores.table import BY_EXPRESSION, ON
 from epi2expr_jax.units import log2_of, unit_words
 
+MOST_CLASSES = 4
 _CHANCE = {"on": 0.5, "level": 0.0}
 
 
@@ -87,6 +88,32 @@ def _highest(rows: pd.DataFrame, score: str, chance: float, more: str = "") -> s
     if not (rows["simultaneous_low"] > chance).any():
         said += f"; none is shown to do better than chance ({chance:g})"
     return f"{said}."
+
+
+def by_class(groups: pd.DataFrame, cell: str) -> str:
+    """Which assay has the highest score in each class of genes.
+
+    Args:
+        groups: from `ranking.rank_assays`, told apart by a column `group`.
+        cell: whose rows to tell, or "all".
+    """
+    if len(groups):
+        groups = groups[(groups["cell"] == cell) & ~groups["group"].isin(BY_EXPRESSION)]
+    if groups.empty:
+        return ""
+    rows = groups.rename(columns={"pearson": "score"}).sort_values(["rank", "assay"])
+    parts = sorted(rows.groupby("group"), key=lambda part: -part[1]["n_genes"].iloc[0])
+    said = [
+        f"{name} ({count(int(part['n_genes'].iloc[0]), 'gene')}): "
+        f"{_highest(part, 'Pearson r', 0.0)}"
+        for name, part in parts[:MOST_CLASSES]
+    ]
+    left = len(parts) - MOST_CLASSES
+    more = f" {left} more: groups.csv." if left > 0 else ""
+    return (
+        f"By class of genes (intervals and ranks within each). {' '.join(said)}{more} "
+        "Compare assays within a class; classes differ in how much there is to explain."
+    )
 
 
 def added(table: pd.DataFrame, covariates: pd.DataFrame) -> str:

@@ -44,6 +44,7 @@ class Statements:
         answer: which assay has the highest score, and whether that makes it the best.
         parts: which assays tell whether a gene is on, and how much it expresses; told with the
             answer where these are different assays.
+        classes: which assay is best in each class of genes.
         unproven: which assays are not shown to predict at all.
         universal, agreement: whether one mark is best in all cells; whether cells agree.
         calls: how many comparisons are called.
@@ -58,6 +59,7 @@ class Statements:
     few: str
     answer: str
     parts: str
+    classes: str
     unproven: str
     universal: str
     agreement: str
@@ -85,6 +87,7 @@ def of_run(run_dir: pathlib.Path) -> Statements:
     return statements(
         tables.SCORES.read(run_dir),
         parts=tables.PARTS.read(run_dir),
+        groups=tables.GROUPS.read(run_dir),
         unit=card["store"].get("expression_unit", DEFAULT_UNIT),
         called=tables.CALLS.read(run_dir),
         compared=tables.BASELINES.read(run_dir),
@@ -120,6 +123,7 @@ def statements(
     scores: pd.DataFrame,
     *,
     parts: pd.DataFrame = NO_TABLE,
+    groups: pd.DataFrame = NO_TABLE,
     unit: str = DEFAULT_UNIT,
     called: pd.DataFrame = NO_TABLE,
     compared: pd.DataFrame = NO_TABLE,
@@ -140,6 +144,7 @@ def statements(
     Args:
         scores: from `scores.table.score_table`.
         parts: from `ranking.rank_parts`.
+        groups: from `ranking.rank_assays`, told apart by a column `group`.
         unit: of expression.
         called: from `comparison.calls`.
         compared: from `comparison.compare_models`, the run's own model first.
@@ -156,13 +161,15 @@ def statements(
     ranked = ranking.rank_assays(scores)
     rows = ranked[ranked["cell"] == ranked["cell"].iloc[0]] if len(ranked) else ranked
     cells = sorted({*scores["cell"], *(cell for cell, _ in diverged)})
-    answer, by_part, differ = _answer(rows, cells), "", False
+    answer, by_part, differ, classes = _answer(rows, cells), "", False, ""
     if len(rows):
+        classes = sentences.by_class(groups, rows["cell"].iloc[0])
         by_part, differ = sentences.by_part(parts, rows["cell"].iloc[0], unit)
     return Statements(
         few=_few(rows, chromosomes),
         answer=f"{answer} {by_part}" if differ else answer,
         parts="" if differ else by_part,
+        classes=classes,
         unproven=_unproven(rows),
         universal=verdict(scores, margin, claim, diverged=diverged).words,
         agreement=str(agreement(scores)),

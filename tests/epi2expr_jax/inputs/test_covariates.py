@@ -41,7 +41,9 @@ def test_ids_and_symbols_and_the_length_of_genes(tmp_path):
     assert np.isnan(known[LENGTH][2])
     assert known["half_life"].tolist()[1] == 2.5
     assert known["kind"].tolist()[:2] == ["poor", "rich"]
-    assert known["kind"].isna().tolist() == [False, False, True, True]
+    assert known["kind"].tolist()[2:] == ["unknown"] * 2
+    kinds = covariates_of(GENES.assign(biotype=["lincRNA", "", "miRNA", "miRNA"]), given)
+    assert kinds["biotype"].tolist() == ["lincRNA", "unknown", "miRNA", "miRNA"]
     assert without_value(known) == 2  # half-life, or both
     pd.testing.assert_frame_equal(covariates_of(GENES, known), known)
     bare = covariates_of(GENES.drop(columns=["start", "end"]), pd.DataFrame())

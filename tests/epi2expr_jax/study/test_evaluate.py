@@ -17,7 +17,7 @@ from experiments.verify import Verification
 def test_evaluation_uses_held_out_genes_alone(finished, small_store, tmp_path):
     run_dir = shutil.copytree(finished, tmp_path / "run")
     genes = small_store.genes["gene_id"]
-    table = pd.DataFrame({"gene": genes, "cpg": range(len(genes))})
+    table = pd.DataFrame({"gene": genes, "cpg": range(len(genes)), "rich": genes.index % 2 == 0})
     table.to_csv(tmp_path / "genes.csv", index=False)
     ranked = evaluate(run_dir, covariates=tmp_path / "genes.csv")
     predictions = pd.read_parquet(run_dir / "predictions.parquet")
@@ -37,7 +37,18 @@ def test_evaluation_uses_held_out_genes_alone(finished, small_store, tmp_path):
     assert set(table.assay) == {*small_store.manifest.assays, "+".join(small_store.manifest.assays)}
     assert len(ranked) == len(table)
     groups = pd.read_csv(run_dir / "groups.csv")
-    assert {"expressed", "silent"} <= set(groups.group)
+    assert set(groups.group) == {"expressed", "silent", "rich: True", "rich: False"}
+    class_of = dict(zip(genes, genes.index % 2 == 0, strict=True))
+    own = predictions[predictions.gene_id.map(class_of)]
+    row = groups[(groups.group == "rich: True") & (groups.cell == "all")].iloc[0]
+    own = own[own.assays == row.assay]
+    by_chrom = own.groupby(["cell", "chrom"]).agg(n=("gene_id", "size"))
+    by_chrom["r"] = own.groupby(["cell", "chrom"])[["observed", "predicted"]].apply(
+        lambda part: part.corr(numeric_only=True).iloc[0, 1]
+    )
+    means = by_chrom[by_chrom.n >= 3].fillna(0).groupby("chrom").mean()
+    assert row.n_genes == means.n.sum()
+    assert row.pearson == pytest.approx(np.average(means.r, weights=means.n), abs=1e-4)
     parts = pd.read_csv(run_dir / "parts.csv")
     assert set(parts.part) == {"on", "level"}
     assert len(parts) == 2 * 3 * len(ranked)

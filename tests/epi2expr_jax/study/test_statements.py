@@ -55,6 +55,19 @@ def taken_apart(on, level):
     return table
 
 
+def by_class(**scores):
+    """Scores of A and B in classes of genes."""
+    rows = [
+        (name.replace("_", ": "), "all", assay, r, rank, 500)
+        for name, of in scores.items()
+        for assay, r, rank in zip("AB", of, pd.Series(of).rank(ascending=False), strict=True)
+    ]
+    names = ["group", "cell", "assay", "pearson", "rank", "n_genes"]
+    table = pd.DataFrame(rows, columns=pd.Index(names)).assign(note="")
+    table = table.assign(low=table.pearson - 0.01, high=table.pearson + 0.01)
+    return table.assign(simultaneous_low=table.low, rank_low=table["rank"], rank_high=table["rank"])
+
+
 OWN = ("cnn", "A", 0.0, 0.0, 0.0)
 
 # Name: scores, options, what is said, what is not.
@@ -171,6 +184,14 @@ WORLDS = {
         ["Without the 2 test genes", "r of A is 0.020 (−0.030 to", "no longer above 0: A"], []),
     "copies, and nothing else": (scores(TWO), {"copies": alike(1)},
         ["none is left"], ["No model was tested"]),
+    "classes of genes": (
+        scores(TWO), {"groups": by_class(cpg_rich=[0.7, 0.3], cpg_poor=[0.2, 0.4],
+        expressed=[0.5, 0.1])},
+        ["cpg: rich (500 genes): A has the highest Pearson r, 0.700 (0.690 to 0.710). ",
+         "cpg: poor (500 genes): B has", "Compare assays within a class"], ["expressed ("]),
+    "genes by expression alone": (
+        scores(TWO), {"groups": by_class(expressed=[0.5, 0.1], silent=[0.1, 0.2])},
+        [], ["By class"]),
     "another assay for each part": (scores(TWO), {"parts": taken_apart([0.9, 0.8], [0.3, 0.6])},
         ["A has the highest score", "Is a gene on (expression of at least 1 RPKM)? A has the "
          "highest AUC, 0.900", "B has the highest Spearman rho, 0.600",

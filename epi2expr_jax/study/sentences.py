@@ -146,6 +146,35 @@ def added(table: pd.DataFrame, covariates: pd.DataFrame) -> str:
     )
 
 
+def interaction(table: pd.DataFrame, model: str, other: str) -> str:
+    """Whether one approach gains more over another from some assays than from others.
+
+    Args:
+        table: from `comparison.interactions`.
+        model, other: names of the approach that gains, and of the other.
+    """
+    if table.empty:
+        return ""
+    asked = f"Does {model} gain more over {other} from some assays than from others?"
+    if not np.isfinite(table["low"]).any():
+        return f"{asked} That cannot be told: there is too little data for intervals."
+    shown = table[table["low"] > 0]
+    pairs = count(len(table), "pair") + " of assays"
+    if shown.empty:
+        return f"{asked} Of {pairs}, none is shown to differ."
+    said = [
+        f"{number(row['difference'])} more ({number(row['low'])} to {number(row['high'])}) from "
+        f"{row['assay']} (r {row['gain']:+.3f}) than from {row['other']} ({row['gain_other']:+.3f})"
+        for row in shown.head(3).to_dict("records")
+    ]
+    said = "; ".join(said).replace("-", "−")
+    verb = "is" if len(shown) == 1 else "are"
+    return (
+        f"{asked} Of {pairs} {len(shown)} {verb} shown to differ, their intervals taken together: "
+        f"{said}."
+    )
+
+
 def beyond_mean(compared: pd.DataFrame, own: pd.DataFrame) -> str:
     """Whether models tell more of a cell than the mean of other cells, and what is its own.
 

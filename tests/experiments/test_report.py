@@ -366,3 +366,25 @@ def test_what_was_verified_is_told_claim_by_claim(study, tmp_path, monkeypatch):
     text = plain(write_report(run_dir).read_text())
     assert "not as it is now: run_card.json changed since it was verified" in text
     assert "splits holds" not in text
+
+
+def test_an_approach_is_compared_with_another_mark_by_mark(tmp_path, page_of, made_up_run):
+    one = {"DNase": 0.5, "H3K4me3": 0.5, "H3K9me3": 0.0}
+    page_of(tmp_path / "wide", assays=one | {"DNase": 0.8})
+    made_up_run(("E003",), one).write(tmp_path / "narrow")
+    page = write_report(tmp_path / "wide", against=tmp_path / "narrow").read_text()
+    text = plain(page)
+    assert "Does wide gain more over narrow from some assays than from others?" in text
+    assert "more (" in text
+    assert "from DNase (r +0.3" in text
+    card = checkpoint.read_card(tmp_path / "narrow")
+    fewer = [part | {"runs": part["runs"][1:]} for part in card["populations"]]
+    for change, what in (
+        ({"populations": fewer}, "another set of cells and assays"),
+        ({"target": "minmax"}, "another target"),
+        ({"signal": {"transforms": {}}}, "another transform of signal"),
+        ({"request": card["request"] | {"train_share": 0.5}}, "another share of training genes"),
+    ):
+        checkpoint.write_card(tmp_path / "narrow", card | change)
+        with pytest.raises(InputError, match=what):
+            write_report(tmp_path / "wide", against=tmp_path / "narrow")

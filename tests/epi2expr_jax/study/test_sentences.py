@@ -105,3 +105,21 @@ def test_what_is_a_cells_own():
     )
     assert sentences.beyond_mean(lead.iloc[:1], own) == ""
     assert sentences.beyond_mean(lead, own.iloc[:0]).endswith("predicts better than cnn for A.")
+
+
+def gains(*limits):
+    rows = [("A", "B", 0.12, -0.01, 0.13, low, high) for low, high in limits]
+    names = ["assay", "other", "gain", "gain_other", "difference", "low", "high"]
+    return pd.DataFrame(rows, columns=pd.Index(names))
+
+
+def test_who_gains_from_what():
+    text = sentences.interaction(gains((0.1, 0.16), (-0.1, 0.36)), "chromoformer", "cnn")
+    assert text == (
+        "Does chromoformer gain more over cnn from some assays than from others? Of 2 pairs of "
+        "assays 1 is shown to differ, their intervals taken together: 0.130 more (0.100 to 0.160) "
+        "from A (r +0.120) than from B (−0.010)."
+    )
+    assert "none is shown to differ" in sentences.interaction(gains((-0.1, 0.2)), "a", "b")
+    assert "cannot be told" in sentences.interaction(gains((np.nan, np.nan)), "a", "b")
+    assert sentences.interaction(gains(), "a", "b") == ""

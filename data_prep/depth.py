@@ -4,6 +4,8 @@
     python -m data_prep.depth --reads='alignments/*.tagAlign.gz' --assembly=hg19 --out=depth
     python -m data_prep.depth --reads=sample.bam --assembly=hg38 --out=depth
     python -m data_prep.depth --tracks=roadmap_alignments --assembly=hg19 --out=depth --workers=2
+    python -m data_prep.depth --tracks=roadmap_alignments --assembly=hg19 --out=equal \\
+                              --keep_reads=10000000
 
 What Chromoformer reads (Lee et al. 2022), made from public alignments: depth as `bedtools
 genomecov` counts it. Reads are tagAlign or BED (gzipped or not) or BAM (pip install
@@ -13,6 +15,11 @@ there, and reads on chromosomes that the assembly lacks are left out and counted
 OUT/NAME.depth.bw, in which every base is listed, uncovered ones as 0. OUT/NAME.depth.bw.json says
 what it was made of, and its checksum: a rerun skips results that are as they were made, of the same
 file for the same assembly.
+
+Marks sequenced deeper predict better for that alone. --keep_reads thins each file to about so many
+reads, each kept with the same probability (binomial, seeded by --thin_seed), so that tracks are of
+equal depth; equal depth is not equal quality. Files of fewer reads are refused, and so is signal:
+p-values and fold change cannot be thinned.
 
 Memory: 0.4 GB, and some 130 bytes for each read of the chromosome with most (0.8 GB in all for 40
 million reads of a human genome).
@@ -37,7 +44,7 @@ from tqdm import tqdm
 
 from data_prep.formats.assembly import define_assembly, load_assembly
 from data_prep.formats.bigwig import BigWigWriter, create_bigwig
-from data_prep.formats.foreign import opened_as
+from data_prep.formats.foreign import opened_as, recognise
 from data_prep.formats.text import NO_RECORDS, is_header
 from data_prep.work.conversion import conversion_from_flags, convert, define_conversion
 from epi2expr_jax.errors import InputError
@@ -57,7 +64,8 @@ class Counted:
     """What became of a file's reads.
 
     Attributes:
-        reads: how many were counted; of a BAM with deletions, how many pieces.
+        reads: how many were counted; of a BAM with deletions, how many pieces (which are thinned
+            like reads).
         elsewhere: how many lie on chromosomes that the assembly lacks, by chromosome.
     """
 
@@ -96,6 +104,8 @@ def write_depth(
     target: pathlib.Path,
     chrom_sizes: dict[str, int],
     *,
+    keep_reads: int = 0,
+    thin_seed: int = 0,
     progress: bool = False,
 ) -> Counted:
     """Write the depth of a file of reads as a bigWig, whole or not at all.
@@ -104,11 +114,16 @@ def write_depth(
         source: tagAlign, BED or BAM.
         target: where the result goes; what stands there is replaced.
         chrom_sizes: of the assembly, in bp.
+        keep_reads: about how many reads to keep, each with the same probability; 0: all.
+        thin_seed: of the draw.
         progress: show it.
 
     Raises:
-        InputError: if the reads cannot be read, or none of them lies on the assembly.
+        InputError: if the reads cannot be read, none of them lies on the assembly, or there are
+            fewer than should be kept; if a bigWig is to be thinned.
     """
+    if keep_reads:
+        _require_no_signal(source)
     elsewhere: dict[str, int] = {}
     number = {chrom: i for i, chrom in enumerate(chrom_sizes)}
     counts = np.zeros(len(chrom_sizes), np.int64)
@@ -136,15 +151,34 @@ def write_depth(
                 f"reads on chromosomes of the assembly ({listing(chrom_sizes)})",
                 "check --assembly",
             )
+        total = int(counts.sum())
+        if keep_reads > total:
+            found, expected = f"{total:,} reads", f"at least the {keep_reads:,} of --keep_reads"
+            remedy = "give the number that the file of fewest reads has, or leave this file out"
+            raise InputError(str(source), found, expected, remedy)
+        kept = 0
         with create_bigwig(target, chrom_sizes) as file:
             for chrom, size in tqdm(
                 chrom_sizes.items(), f"depth of {source.name}", leave=False, disable=hidden
             ):
                 path = pathlib.Path(spill, str(number[chrom]))
                 held = np.fromfile(path, np.int32) if path.exists() else np.zeros(0, np.int32)
-                intervals = depth_of(held[::2], held[1::2], size)
-                _add(file, chrom, *intervals)
-    return Counted(int(counts.sum()), elsewhere)
+                reads = held.reshape(-1, 2)
+                if keep_reads:
+                    random = np.random.default_rng([thin_seed, number[chrom]])
+                    reads = reads[random.random(len(reads)) < keep_reads / total]
+                kept += len(reads)
+                _add(file, chrom, *depth_of(reads[:, 0], reads[:, 1], size))
+    return Counted(kept, elsewhere)
+
+
+def _require_no_signal(source: pathlib.Path) -> None:
+    with opened(source, "reads") as file:
+        known = recognise(cast(io.BufferedReader, file).peek(4096))
+    if known and "bigWig" in known[0]:
+        found = f"{known[0]}: signal, such as p-values or fold change, cannot be thinned"
+        remedy = "give the alignments that it was made of"
+        raise InputError(str(source), found, "reads: tagAlign, BED or BAM", remedy)
 
 
 def _spill(target: pathlib.Path) -> contextlib.AbstractContextManager[str]:
@@ -297,8 +331,10 @@ def main() -> None:
     sizes, aliases = assembly.chrom_sizes, assembly.aliases
     settings: dict[str, Any] = {"chrom_sizes": [*map(list, sizes.items())]}  # their order counts
     settings |= {"aliases": aliases} if aliases else {}
-    conversion = conversion_from_flags("reads", ".depth.bw", settings, unit="depth")
-    make = functools.partial(with_aliases, aliases, write_depth, chrom_sizes=sizes)
+    thinned = {"keep_reads": FLAGS.keep_reads, "thin_seed": FLAGS.thin_seed}
+    thinned = thinned if FLAGS.keep_reads else {}
+    conversion = conversion_from_flags("reads", ".depth.bw", settings | thinned, unit="depth")
+    make = functools.partial(with_aliases, aliases, write_depth, chrom_sizes=sizes, **thinned)
     made = convert(conversion, make, FLAGS.workers)
     for target, counted in made.items():
         left = sum(counted.elsewhere.values())
@@ -311,6 +347,10 @@ def main() -> None:
 def define_depth() -> None:
     define_conversion("reads", "tagAlign, BED or BAM files")
     define_assembly(None, required=True)
+    flags.DEFINE_integer(
+        "keep_reads", 0, "Thin each file to about so many reads, for equal depth. 0: all.", 0
+    )
+    flags.DEFINE_integer("thin_seed", 0, "Of the reads that --keep_reads draws.", 0)
 
 
 def run() -> None:

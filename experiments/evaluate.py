@@ -6,9 +6,12 @@
 Writes into the run directory: predictions.parquet (held-out genes only), metrics.parquet (one row
 a run and chromosome), ranking.csv (cell, assay, pearson, low, high, spearman, …; cell "all"
 aggregates); baselines.csv (the model compared with simple ones on the same folds), groups.csv (the
-ranking among expressed and silent genes, or by --groups), calls.csv (who beats whom, corrected by
-Benjamini-Hochberg), quality.csv (scores, depth and signal-to-noise of the tracks) and, with five
-cells or more, ranking_new_cell.csv; copies.csv where genes are like others, in signal or by
+ranking among expressed and silent genes and by class, or by --groups), parts.csv (the ranking by
+two questions apart: is a gene on, and how much do those express that are), added.csv (what assays
+add to what needs no epigenome, covariates.parquet), calls.csv (who beats whom, corrected by
+Benjamini-Hochberg), quality.csv (scores, depth and signal-to-noise of the tracks); with two cells
+or more, ranking_own.csv (of what is a cell's own: deviations from the mean of the cells), with five
+or more, ranking_new_cell.csv; copies.csv where genes are like others, in signal or by
 --gene_groups; where a test gene is like one trained on, ranking_without_copies.csv and
 baselines_without_copies.csv. Scores are of log2(RPKM + 1), or the unit of the expression trained
 on, within fold and chromosome, never pooled over models.
@@ -56,8 +59,12 @@ def format_baselines(table: pd.DataFrame) -> str:
 
 def define_evaluation() -> None:
     flags.DEFINE_string(
-        "groups", None, "Column of the gene table to rank within; default: expressed, silent."
+        "groups",
+        None,
+        "Column of the gene table, or of --covariates, to rank within; default: expressed, silent, "
+        "and every column of classes, such as biotype.",
     )
+    flags.DEFINE_alias("by", "groups")
     flags.DEFINE_list(
         "baselines",
         ["linear", "ridge"],
@@ -66,6 +73,12 @@ def define_evaluation() -> None:
     )
     flags.DEFINE_string(
         "gene_groups", "", "CSV of columns gene and group: genes that a model may know from others."
+    )
+    flags.DEFINE_string(
+        "covariates",
+        "",
+        "CSV of genes (column gene or gene_id: id or symbol) with what is known of them without an "
+        "epigenome, such as CpG content or half-life. Gene length is taken from the store.",
     )
     flags.DEFINE_float(
         "margin", MARGIN, "Pearson r by which a universal mark may be worse than another."
@@ -81,7 +94,7 @@ def main() -> None:
     show = functools.partial(tqdm, desc="baselines", unit="set", disable=None)
     ranked = evaluate(
         run_dir, FLAGS.store, FLAGS.baselines, FLAGS.groups, FLAGS.margin, FLAGS.claim, show,
-        FLAGS.gene_groups,
+        FLAGS.gene_groups, FLAGS.covariates,
     )  # fmt: skip
     print(format_ranking(ranked))
     compared = tables.BASELINES.read(run_dir)

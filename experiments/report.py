@@ -2,6 +2,7 @@
 
     python -m experiments.report --run=runs/cnn
     python -m experiments.report --run=runs/chromoformer --compare=runs/cnn,runs/promoter_only
+    python -m experiments.report --run=runs/chromoformer --against=runs/cnn
     python -m experiments.report --run=runs/cnn --sweep=runs/sweep
 
 Which assay predicts expression best and how sure that is, every cell and assay, learning curves,
@@ -34,9 +35,9 @@ from epi2expr_jax.program import require, start
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.scores.agreement import best_assays, quality_correlations
-from epi2expr_jax.scores.comparison import compare_models
+from epi2expr_jax.scores.comparison import compare_models, interactions
 from epi2expr_jax.store.window_store import WindowStore
-from epi2expr_jax.study import results, statements, tables
+from epi2expr_jax.study import results, sentences, statements, tables
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.units import DEFAULT_UNIT, unit_words
 from experiments.cli.certificate import Certificate, read_certificate
@@ -53,7 +54,10 @@ FLAGS = flags.FLAGS
 STUDIES = {
     "baselines": tables.BASELINES,
     "groups": tables.GROUPS,
+    "parts": tables.PARTS,
     "calls": tables.CALLS,
+    "added": tables.ADDED,
+    "ranking_own": tables.OWN,
     "copies": tables.COPIES,
     "ranking_without_copies": tables.WITHOUT,
     "baselines_without_copies": tables.BASELINES_WITHOUT,
@@ -71,13 +75,18 @@ MOST_COPIES = 20
 
 
 def write_report(
-    run_dir: pathlib.Path, compare: Sequence[pathlib.Path] = (), sweep: pathlib.Path | None = None
+    run_dir: pathlib.Path,
+    compare: Sequence[pathlib.Path] = (),
+    sweep: pathlib.Path | None = None,
+    against: pathlib.Path | None = None,
 ) -> pathlib.Path:
     """Write report.html of an evaluated run, whole or not at all; returns its path.
 
     Args:
         compare: further evaluated runs on the same store and folds, to compare it with in a table.
         sweep: a folder of experiments.sweep, to show its curves.
+        against: an evaluated run of another approach, on the same store, cells, assays, folds and
+            target: from which assays does this run gain more?
 
     Raises:
         InputError: naming every file that is missing, if runs cannot be compared, if nothing can
@@ -85,8 +94,9 @@ def write_report(
     """
     with results.written(run_dir, "report") as place, contextlib.ExitStack() as steady:
         # Within, so that nothing is published of tables that were replaced while they were read.
-        card, *_ = [steady.enter_context(tables.steady(each)) for each in (run_dir, *compare)]
-        _write(place, run_dir, card, compare, sweep)
+        others = [*compare, *([against] if against else [])]
+        card, *_ = [steady.enter_context(tables.steady(each)) for each in (run_dir, *others)]
+        _write(place, run_dir, card, compare, sweep, against)
     return run_dir / "report.html"
 
 
@@ -96,9 +106,10 @@ def _write(
     card: dict[str, Any],
     compare: Sequence[pathlib.Path],
     sweep: pathlib.Path | None,
+    against: pathlib.Path | None,
 ) -> None:
     with collect() as problems:
-        for folder in (run_dir, *compare):
+        for folder in (run_dir, *compare, *([against] if against else [])):
             with problems.part():
                 tables.require(folder)
     certificate = read_certificate(run_dir)
@@ -113,6 +124,14 @@ def _write(
         )
     content = {name: table.read(run_dir) for name, table in STUDIES.items()}
     content["models"] = _compared(run_dir, compare) if compare else pd.DataFrame()
+    gained, content["interactions"] = "", pd.DataFrame()
+    if against:
+        _require_same([run_dir, against], closely=True)
+        content["interactions"] = interactions(tables.SCORES.read(against), scores)
+        names = card["model"], checkpoint.read_card(against)["model"]
+        if names[0] == names[1]:
+            names = run_dir.resolve().name, against.resolve().name
+        gained = sentences.interaction(content["interactions"], *names)
     content["sweep"] = pd.DataFrame() if sweep is None else _swept(sweep)
     content["ranking"] = ranked
     content["worst_genes"] = worst_genes(run_dir, headline(ranked), _names(run_dir, card))
@@ -122,7 +141,7 @@ def _write(
         figures = page_figures(run_dir, _unit(card), cells, runs, content)
         _export(place / "report", figures, content)
         images = {name: data_uri(figure) for name, figure in figures.items()}
-        page = _page(run_dir, card, content, runs, images, certificate)
+        page = _page(run_dir, card, content, runs, images, certificate, gained)
         write_text(place / "report.html", page)
 
 
@@ -133,26 +152,44 @@ def _compared(run_dir: pathlib.Path, others: Sequence[pathlib.Path]) -> pd.DataF
         InputError: naming every run that has another store, other folds or another target.
     """
     folders = [run_dir, *others]
+    _require_same(folders)
     cards = [checkpoint.read_card(folder) for folder in folders]
-    folds = [_splits(folder)["folds"] for folder in folders]
-    with collect() as problems:
-        for folder, card, fold in zip(folders, cards, folds, strict=True):
-            for what, same in (
-                ("store", card["store_checksum"] == cards[0]["store_checksum"]),
-                ("target", card["target"] == cards[0]["target"]),
-                ("division into folds", fold == folds[0]),
-            ):
-                if not same:
-                    found = f"another {what} than that of {run_dir}"
-                    expected = "runs on one store, with the same folds and target"
-                    remedy = "train it with the same --store, --cv and --target"
-                    problems.add(str(folder), found, expected, remedy)
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]
     labels = [f"{card['model']} ({name})" for card, name in zip(cards, names, strict=True)]
     scores = [tables.SCORES.read(folder) for folder in folders]
     return compare_models(dict(zip(labels, scores, strict=True)))
+
+
+def _require_same(folders: Sequence[pathlib.Path], closely: bool = False) -> None:
+    """Refuse runs that cannot be compared with the first.
+
+    Args:
+        closely: whether they must also have the same cells, assays and training genes, of signal
+            that was transformed alike.
+
+    Raises:
+        InputError: naming every run that differs, and in what.
+    """
+    known = []
+    for folder in folders:
+        card = checkpoint.read_card(folder)
+        facts = {"store": card["store_checksum"], "target": card["target"]}
+        facts["division into folds"] = _splits(folder)["folds"]
+        if closely:
+            runs = _runs(card)
+            facts["set of cells and assays"] = {*zip(runs["cell"], runs["assay"], strict=True)}
+            facts["transform of signal"] = card.get("signal", {}).get("transforms")
+            facts["share of training genes"] = card["request"].get("train_share", 1.0)
+        known.append(facts)
+    with collect() as problems:
+        for folder, facts in zip(folders, known, strict=True):
+            for what in (what for what in facts if facts[what] != known[0][what]):
+                found = f"another {what} than that of {folders[0]}"
+                expected = f"runs with the same {listing(facts, 6)}"
+                remedy = "train it with the same flags, but for --model and what belongs to it"
+                problems.add(str(folder), found, expected, remedy)
 
 
 def _splits(run_dir: pathlib.Path) -> dict[str, Any]:
@@ -240,6 +277,7 @@ def _page(
     runs: pd.DataFrame,
     figures: dict[str, str],
     certificate: Certificate | None,
+    gained: str,
 ) -> str:
     rows = headline(content["ranking"])
     environment = jinja2.Environment(
@@ -249,7 +287,7 @@ def _page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": statements.number, "duration": duration, "listing": listing}
+    environment.filters |= {"number": sentences.number, "duration": duration, "listing": listing}
     kinds, cells = card["store"]["groups"], _cells(card, runs, content["ranking"])
     return environment.get_template("report.html.j2").render(
         name=run_dir.resolve().name,
@@ -276,7 +314,9 @@ def _page(
         quality=_quality(content["quality"]).to_dict("records"),
         abroad=_abroad(content["across_cells"]),
         altered=_altered(content["effects"]),
+        gained=gained,
         certificate=certificate,
+        by_expression=scoring.BY_EXPRESSION,
         most_curves=MOST_CURVES,
         most_copies=MOST_COPIES,
         most_panels=MOST_PANELS,
@@ -334,12 +374,19 @@ def main() -> None:
     require("run")
     others = [pathlib.Path(other) for other in FLAGS.compare]
     sweep = pathlib.Path(FLAGS.sweep) if FLAGS.sweep else None
-    path = write_report(pathlib.Path(FLAGS.run), others, sweep)
+    against = pathlib.Path(FLAGS.against) if FLAGS.against else None
+    path = write_report(pathlib.Path(FLAGS.run), others, sweep, against)
     print(f"{path}: open it in a browser")
 
 
 def define_compare() -> None:
     flags.DEFINE_list("compare", [], "Further evaluated runs, on the same store and folds.")
+    flags.DEFINE_string(
+        "against",
+        None,
+        "An evaluated run of another model on the same store, cells, assays, folds and target: "
+        "from which assays does --run gain more over it?",
+    )
     flags.DEFINE_string("sweep", None, "A folder of experiments.sweep, to show its curves.")
 
 

@@ -51,6 +51,7 @@ from epi2expr_jax.predict.loading import load
 from epi2expr_jax.predict.training_store import find_store, places
 from epi2expr_jax.program import require, start
 from epi2expr_jax.scores.shapley import rank_correlation
+from epi2expr_jax.scores.table import BY_EXPRESSION
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study import results, tables
 from epi2expr_jax.study.evaluate import alike_genes, leaked_genes, of_older_rules, quality, score
@@ -248,9 +249,10 @@ class Verification:
         groups = None if record is None else record.get("groups")
         alike, genes = self._written(tables.COPIES), self.store.genes
         leaked = leaked_genes(self.folds, genes, alike)
-        again = score(self.card["model"], predictions, made, genes, groups, leaked)
+        known = self._written(tables.COVARIATES)
+        again = score(self.card["model"], predictions, made, genes, groups, leaked, known)
         aside = "; baselines were not fitted again" if len(made) else ""
-        if record is None and set(self._written(tables.GROUPS)["group"]) - {"expressed", "silent"}:
+        if record is None and set(self._written(tables.GROUPS)["group"]) - {*BY_EXPRESSION}:
             del again[tables.GROUPS]
             aside += "; groups not checked: version 0.1 did not record which"
         if record is None:  # version 0.1 wrote none

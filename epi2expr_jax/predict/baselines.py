@@ -4,6 +4,9 @@
     ridge      ridge regression on the window of each assay cut into `PARTS` parts, 5′ to 3′
     boosting   gradient-boosted trees (histogram-based; Friedman 2001) on the same parts
 
+What needs no epigenome: ridge regression on what is known of genes (`COVARIATES`), and for what the
+assays add to it the same on both (`WITH_ASSAYS`); the mean of other cells.
+
 For labels they are logistic regressions and a boosted classifier. The strength of the penalty and
 the number of trees are chosen on the validation chromosomes of a fold, as for the models
 themselves; test genes are only predicted. Only this module needs scikit-learn.
@@ -22,6 +25,7 @@ from epi2expr_jax.inputs.pools import cells_of
 from epi2expr_jax.models.config import WindowModelConfig
 from epi2expr_jax.names import known_names
 from epi2expr_jax.predict.ensemble import Ensemble
+from epi2expr_jax.predict.held_out import new_cells
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training.runs import Run
 from epi2expr_jax.training.targets import LABEL, TargetScale
@@ -30,10 +34,13 @@ PARTS = 20  # of a window; 500 bp of 10 kb
 PENALTIES = np.logspace(-1, 5, 25)  # of standardised features
 TREES, TREE_RATE = 300, 0.05
 MEAN_OF_CELLS = "mean of the training cells"
+MEAN_OF_OTHERS = "mean of the other cells"
+COVARIATES, WITH_ASSAYS = "covariates", "covariates and assays"
 _TINY = 1e-9
 
 
 Features = Float[np.ndarray, "G F"]
+NOTHING = np.empty((0, 0))
 # Predictions of all genes from features and targets, and which genes to learn from and choose by.
 Baseline = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, bool], Float[np.ndarray, " G"]]
 
@@ -43,6 +50,7 @@ def predict_baselines(
     store: WindowStore,
     names: str | Sequence[str],
     show: Callable[[Iterable], Iterable] = iter,
+    of_genes: Features = NOTHING,
 ) -> pd.DataFrame:
     """Predict the held-out genes of every run of one cell by baselines trained like it.
 
@@ -51,6 +59,8 @@ def predict_baselines(
             of cells have no baseline. Baselines know no seed: all seeds get the same predictions.
         names: of `BASELINES`.
         show: goes through the (cell, assay set) pairs, showing how far it is.
+        of_genes: `[G, F]`, what is known of the store's genes, as from
+            `covariates.gene_features`: adds the baselines `COVARIATES` and `WITH_ASSAYS`.
 
     Returns:
         One row a run, baseline and test gene: the columns of `scores.table.score_table`, run_id and
@@ -60,6 +70,8 @@ def predict_baselines(
         InputError: naming every unknown baseline.
     """
     names = known_names(names, BASELINES, "--baselines", "baseline")
+    if of_genes.shape[1]:
+        names = [*names, COVARIATES, WITH_ASSAYS]
     known = store.manifest.cells
     expression, labels = store.read_expression(known), store.read_labels(known)
     tables = []
@@ -87,12 +99,15 @@ def predict_baselines(
             observed = scale.observed(expression[c], label)
             for name in names:
                 if (name, run.fold) not in made:  # the same for all seeds
-                    features = _parts(windows, 1 if name == "linear" else PARTS)
-                    features = _standardised(features, masks["train"])
+                    features = [] if name == COVARIATES else [
+                        _parts(windows, 1 if name == "linear" else PARTS)
+                    ]  # fmt: skip
+                    features += [of_genes] if name in (COVARIATES, WITH_ASSAYS) else []
+                    features = _standardised(np.concatenate(features, axis=1), masks["train"])
                     labelled = scale.kind == LABEL
                     target = observed if labelled else scale.standardise(observed)
                     made[name, run.fold] = _fitted(
-                        BASELINES[name], features, target, masks, labelled
+                        BASELINES.get(name, _penalised), features, target, masks, labelled
                     )
                 predicted = made[name, run.fold][masks["test"]]
                 genes = store.genes[masks["test"]]
@@ -218,32 +233,42 @@ BASELINES: dict[str, Baseline] = {
 }
 
 
-def mean_of_training_cells(
+def mean_of_other_cells(
     ensemble: Ensemble, store: WindowStore, predictions: pd.DataFrame
 ) -> pd.DataFrame:
-    """What genes express on average in the cells that a model was trained on: for models that are
-    tested in other cells. It needs no epigenome (Schreiber et al., Genome Biol 2020).
+    """What genes express on average in cells other than the tested one, which needs no epigenome
+    (Schreiber et al., Genome Biol 2020): those that a model of a pool was trained on, or all others
+    where each model is of one cell.
 
     Args:
         predictions: of the models, as from `held_out.predict_held_out`.
 
     Returns:
-        The same rows with this prediction, and `model`.
+        The same rows with this prediction, and `model`; none where there is no other cell, or where
+        pools were tested in their own cells.
     """
     known = store.manifest.cells
+    tested_in = {run.cell for run in ensemble.runs}
+    if tested_in <= set(known) and len(known) > 1:
+        model = MEAN_OF_OTHERS
+    elif new_cells(tested_in, known) >= set(predictions["cell"]):
+        model = MEAN_OF_CELLS
+    else:
+        return pd.DataFrame()
     expression, labels = store.read_expression(known), store.read_labels(known)
     scales = [scale for member in ensemble.members for scale in member.scales]
     rows = pd.Index(store.genes.gene_id).get_indexer(pd.Index(predictions["gene_id"]))
     means = np.empty((2, len(predictions)))
     places = predictions.groupby("run_id").indices
     for run, scale in zip(ensemble.runs, scales, strict=True):
-        cells = [known.index(cell) for cell in cells_of(run.cell, known)]
+        own = cells_of(run.cell, known)
+        cells = [c for c, cell in enumerate(known) if (cell in own) == (model == MEAN_OF_CELLS)]
         given = [None if labels is None else labels[c] for c in cells]
         raw = [scale.observed(expression[c], label) for c, label in zip(cells, given, strict=True)]
         at = places.get(run.run_id, [])
         for mean, values in zip(means, (raw, map(scale.raw_to_log2, raw)), strict=True):
             mean[at] = np.mean([*values], axis=0)[rows[at]]
-    return predictions.assign(predicted_raw=means[0], predicted=means[1], model=MEAN_OF_CELLS)
+    return predictions.assign(predicted_raw=means[0], predicted=means[1], model=model)
 
 
 def mean_of_seeds(predictions: pd.DataFrame) -> pd.DataFrame:

@@ -64,12 +64,7 @@ def score_across_cells(predictions: pd.DataFrame, confidence: float = 0.95) -> p
     sides = _sides(predictions)
     tables = []
     for side in _SIDES:
-        table = sides.loc[sides[side].notna()].assign(predicted=sides[side])
-        if side == "deviation":
-            table = table.assign(observed=table["observed_deviation"])
-        # The four columns of a score table; here the raw scale is log2 as well.
-        table = table.assign(observed_raw=table["observed"], predicted_raw=table["predicted"])
-        if len(table):
+        if len(table := _as_side(sides, side)):
             tables.append(_scores(table).assign(side=side))
     scores = pd.concat(tables, ignore_index=True)
     require_usable(scores[scores["side"] == "model"])
@@ -105,6 +100,29 @@ def _sides(predictions: pd.DataFrame) -> pd.DataFrame:
         deviation=(predictions["predicted"] - by_gene.transform("mean")).where(everywhere),
         observed_deviation=predictions["observed"] - observed.mean(axis=1).to_numpy()[gene],
     )
+
+
+def _as_side(sides: pd.DataFrame, side: str) -> pd.DataFrame:
+    """Rows of `_sides` that have this prediction, with the columns of `score_table`."""
+    table = sides.loc[sides[side].notna()].assign(predicted=sides[side])
+    if side == "deviation":
+        table = table.assign(observed=table["observed_deviation"])
+    # Here the raw scale is log2 as well.
+    return table.assign(observed_raw=table["observed"], predicted_raw=table["predicted"])
+
+
+def score_deviations(predictions: pd.DataFrame) -> pd.DataFrame:
+    """`table.score_table` of what is a cell's own: predicted against observed deviation from the
+    mean of the cells that an assay set was tested in, by models of one cell each.
+
+    Empty where no assay set was tested in two cells.
+    """
+    tables = []
+    for _, part in predictions.groupby("assays"):
+        if part["cell"].nunique() > 1:
+            tables.append(_as_side(_sides(part.assign(trained_on="")), "deviation"))
+    rows = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    return score_table(rows) if len(rows) else rows
 
 
 def _scores(table: pd.DataFrame) -> pd.DataFrame:

@@ -24,6 +24,9 @@ from epi2expr_jax.scores.table import ALL
 
 COLUMNS = ["assay", "model", "pearson", "low", "high", "lead", "lead_low", "lead_high", "auc",
            "n_genes", "n_chromosomes"]  # fmt: skip
+INTERACTIONS = ["assay", "other", "gain", "gain_other", "difference", "low", "high", "n_genes",
+                "n_chromosomes"]  # fmt: skip
+ADDED = ["assay", "r2_without", "r2", "added", "low", "high", "n_genes", "n_chromosomes"]
 
 
 def compare_models(tables: Mapping[str, pd.DataFrame], confidence: float = 0.95) -> pd.DataFrame:
@@ -52,6 +55,85 @@ def compare_models(tables: Mapping[str, pd.DataFrame], confidence: float = 0.95)
     for label, group in groups:
         rows += _compare(label, group, confidence, leads)
     return pd.DataFrame(rows, columns=pd.Index(COLUMNS))
+
+
+def added_value(without: pd.DataFrame, both: pd.DataFrame) -> pd.DataFrame:
+    """What assays add to what is known of genes without them: nested out-of-fold ΔR².
+
+    Args:
+        without, both: scores of one kind of model on the same folds, without and with the assays.
+
+    Returns:
+        One row an assay set with columns `ADDED`, the one that adds most first: `added` is by how
+        much R² rises, paired by chromosome; the intervals of all hold together.
+    """
+    tables = {"without": without, "both": both}
+    # What is compared goes by the name of Pearson r there.
+    table = compare_models({name: t.assign(pearson=t["r2"]) for name, t in tables.items()})
+    table = table[table["assay"] != ALL]
+    first = table[table["model"] == "without"].set_index("assay")["pearson"]
+    rows = table[table["model"] == "both"].rename(
+        columns={"pearson": "r2", "lead": "added", "low": "_", "high": "__"}
+    ).rename(columns={"lead_low": "low", "lead_high": "high"})  # fmt: skip
+    rows["r2_without"] = rows["assay"].map(first)
+    return rows.sort_values("added", ascending=False, kind="stable")[ADDED]
+
+
+def interactions(
+    first: pd.DataFrame, second: pd.DataFrame, confidence: float = 0.95
+) -> pd.DataFrame:
+    """From which assays a second model gains more over the first than from others.
+
+    Args:
+        first, second: scores of two models of the same assay sets, cells, folds and target.
+        confidence: of all differences together (Bonferroni).
+
+    Returns:
+        One row a pair of assay sets with columns `INTERACTIONS`: `gain` is by how much Pearson r
+        of the second model exceeds that of the first with `assay`, `gain_other` with `other`, whose
+        gain is the smaller; `difference` of the two with its interval, paired by chromosome on the
+        units (cell, fold, seed, chromosome) that both models have of all the sets. Intervals are
+        NaN where `intervals.no_interval` says why.
+    """
+    sets = sorted({*first["assays"]} & {*second["assays"]})
+    names = [f"{side}\x1f{assay}" for side in (1, 2) for assay in sets]
+    stacked = [
+        t.assign(assays=f"{side}\x1f" + t["assays"]) for side, t in ((1, first), (2, second))
+    ]
+    stacked = pd.concat(stacked)
+    shared, _ = shared_units(score_cube(stacked[stacked["assays"].isin(names)]))
+    if len(sets) < 2 or not shared.size or shared.sizes["assays"] < len(names):
+        return pd.DataFrame({}, columns=pd.Index(INTERACTIONS))
+    shared, A = shared.sel(assays=names), len(sets)
+    means = chromosome_means(shared)
+    genes = means.sel(metric="n").values.mean(axis=1)
+    one, other = np.triu_indices(A, 1)
+
+    def gains(values: np.ndarray) -> np.ndarray:
+        return values[..., A:] - values[..., :A]
+
+    def differ(values: np.ndarray) -> np.ndarray:
+        return gains(values)[..., one] - gains(values)[..., other]
+
+    pearson = means.sel(metric="pearson").values
+    found, error, degrees = estimate(differ(pearson), differ(training_scores(shared)), genes)
+    reach = scipy.stats.t.isf((1 - confidence) / 2 / len(one), degrees) * error
+    gain, turned = weighted_mean(gains(pearson), genes), found < 0
+    more, less = np.where(turned, other, one), np.where(turned, one, other)
+    table = pd.DataFrame(
+        {
+            "assay": np.array(sets)[more],
+            "other": np.array(sets)[less],
+            "gain": gain[more],
+            "gain_other": gain[less],
+            "difference": np.abs(found),
+            "low": np.abs(found) - reach,
+            "high": np.abs(found) + reach,
+            "n_genes": round(genes.sum()),
+            "n_chromosomes": len(genes),
+        }
+    )
+    return table.sort_values("difference", ascending=False, kind="stable", ignore_index=True)
 
 
 def _compare(

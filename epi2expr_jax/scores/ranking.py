@@ -43,7 +43,7 @@ from epi2expr_jax.scores.intervals import (
     training_scores,
     weighted_mean,
 )
-from epi2expr_jax.scores.table import ALL, METRICS
+from epi2expr_jax.scores.table import ALL, METRICS, PARTS
 
 FEW_CHROMOSOMES = 10
 SUPPOSED_SD = 0.01  # of a score between trainings, where nobody knows
@@ -55,6 +55,11 @@ COLUMNS = [
     *["spearman", "spearman_low", "spearman_high", "r2", "mse", "auc", "pearson_raw"],
     *["n_genes", "n_chromosomes", "n_folds", "n_cells", "constant_share"],
     *["training_sd", "rank_low", "rank_high", "note"],
+]
+PART_COLUMNS = [
+    *["threshold", "part", "cell", "assay", "rank", "score", "low", "high"],
+    *["simultaneous_low", "simultaneous_high", "rank_low", "rank_high", "rmse"],
+    *["n_genes", "n_chromosomes", "note"],
 ]
 
 
@@ -105,6 +110,33 @@ def rank_assays(
         if shared.size:
             tables.append(_rank_group(cell, shared, confidence, new and cell == ALL))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({}, columns=COLUMNS)
+
+
+def rank_parts(scores: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+    """Rank the assays by each of two questions: is a gene on, how much do those that are express?
+
+    Args:
+        scores: from `table.score_parts`.
+
+    Returns:
+        One row a threshold, part, cell and assay with columns `PART_COLUMNS`: `score` is the AUC in
+        part `on`, Spearman's rho in part `level`, which also has `rmse`, in log2(expression + 1).
+        Intervals and rank sets as from `rank_assays`, those of the two parts of a threshold
+        together (each part has half the error). A rho among genes that are on is conditioned on
+        the outcome: its size cannot be compared with that of a correlation over all genes.
+    """
+    tables = []
+    for (threshold, part), own in scores.groupby(["threshold", "part"]) if len(scores) else ():
+        # What is ranked goes by the name of Pearson r there.
+        own = own.assign(pearson=own[PARTS[str(part)]])
+        ranked = rank_assays(own, 1 - (1 - confidence) / len(PARTS)).assign(
+            threshold=str(threshold), part=str(part)
+        )
+        rmse = np.sqrt(ranked["mse"].astype(float)) if part == "level" else np.nan
+        tables.append(ranked.rename(columns={"pearson": "score"}).assign(rmse=rmse))
+    if not tables:
+        return pd.DataFrame({}, columns=pd.Index(PART_COLUMNS))
+    return pd.concat(tables, ignore_index=True)[PART_COLUMNS]
 
 
 def cells_in_common(scores: pd.DataFrame) -> int:

@@ -4,6 +4,8 @@ A score is computed within one model and one chromosome, never over the pooled p
 several models: models differ in their mean, and pooling turns that into correlation.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +25,9 @@ BLOCK_GENES = 1 << 16  # padded genes scored at once: bounds memory
 MOST_GROUPS = 12
 # From which a gene counts as expressed, in the unit of expression, unless there are labels.
 EXPRESSED = 1.0
+BY_EXPRESSION = ("expressed", "silent")
+ON = (EXPRESSED, 0.5, 2.0)  # the first for the answer, the others show what the choice does to it
+PARTS = {"on": "auc", "level": "spearman"}  # and by which score each is ranked
 
 
 def score_table(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -89,10 +94,8 @@ def gene_groups(
         InputError: if there is no such column, it has numbers or too many values, or lacks genes.
     """
     if column is None:
-        observed = predictions["observed"].to_numpy()
-        labelled = bool(np.isin(observed, (0, 1)).all())
-        least = 1.0 if labelled else np.log2(EXPRESSED + 1)
-        names = np.where(observed >= least, "expressed", "silent")
+        least = 1.0 if labelled(predictions) else np.log2(EXPRESSED + 1)
+        names = np.where(predictions["observed"] >= least, *BY_EXPRESSION)
         return pd.Series(names, index=predictions.index)
     if genes is None or column not in genes:
         there = [] if genes is None else list(genes.columns)
@@ -100,7 +103,7 @@ def gene_groups(
         raise InputError("--groups", found, f"one of {', '.join(there)}", "choose another column")
     values = genes.set_index("gene_id")[column]
     with collect() as problems:
-        if pd.api.types.is_numeric_dtype(values) or values.nunique() > MOST_GROUPS:
+        if values.nunique() > MOST_GROUPS:
             problems.add(
                 f"--groups={column}",
                 f"{values.nunique()} different values ({listing(values.unique())})",
@@ -116,6 +119,21 @@ def gene_groups(
     return names.astype(str)
 
 
+def class_columns(known: pd.DataFrame) -> list[str]:
+    """Columns that sort genes into classes, few enough to rank within each.
+
+    Args:
+        known: of genes, as from `inputs.covariates.covariates_of`.
+    """
+    texts = known.columns.drop("gene_id", errors="ignore")
+    return [
+        str(name)
+        for name in texts
+        if not pd.api.types.is_numeric_dtype(known[name])
+        and 1 < known[name].nunique() <= MOST_GROUPS
+    ]
+
+
 def score_groups(predictions: pd.DataFrame, groups: pd.Series) -> pd.DataFrame:
     """`score_table` of each group of genes, told apart by a column `group`.
 
@@ -127,6 +145,31 @@ def score_groups(predictions: pd.DataFrame, groups: pd.Series) -> pd.DataFrame:
         part = predictions[(groups == name).to_numpy()]
         tables.append(score_table(part).assign(group=name))
     return pd.concat(tables, ignore_index=True)
+
+
+def score_parts(predictions: pd.DataFrame, thresholds: Sequence[float] = ON) -> pd.DataFrame:
+    """`score_table` of two questions apart: is a gene on, and how much do those express that are?
+
+    Args:
+        thresholds: from which expression on a gene is on, in the unit of expression.
+
+    Returns:
+        Its rows with `threshold`, in words, and `part`: in part `on` the auc is of genes that are
+        on against the others (r2, mse and the correlations mean nothing there), in part `level` all
+        scores are of the genes that are on alone. Without rows for labels, which know no level.
+    """
+    tables = []
+    for threshold in () if labelled(predictions) else thresholds:
+        on = predictions["observed"] >= np.log2(threshold + 1)
+        for part, of in (("on", predictions.assign(observed=on * 1.0)), ("level", predictions[on])):
+            if len(of):
+                tables.append(score_table(of).assign(part=part, threshold=f"{threshold:g}"))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def labelled(predictions: pd.DataFrame) -> bool:
+    """Whether all that was observed are labels, 0 or 1."""
+    return bool(predictions["observed"].isin([0, 1]).all())
 
 
 @jax.jit
@@ -155,7 +198,7 @@ def _above_median(predictions: pd.DataFrame) -> np.ndarray:
 
     Where only labels were observed, 0 or 1, these are the answer.
     """
-    if predictions["observed"].isin([0, 1]).all():
+    if labelled(predictions):
         return predictions["observed"].to_numpy() == 1
     label = np.zeros(len(predictions), bool)
     for rows in predictions.groupby("cell").indices.values():

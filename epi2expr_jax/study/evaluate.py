@@ -9,25 +9,31 @@ import pandas as pd
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import write_csv, write_parquet
+from epi2expr_jax.inputs.covariates import covariates_of, gene_features, read_covariates
 from epi2expr_jax.inputs.gene_groups import read_groups, signal_copies
 from epi2expr_jax.names import as_names
 from epi2expr_jax.predict.baselines import (
+    COVARIATES,
+    MEAN_OF_OTHERS,
+    WITH_ASSAYS,
+    mean_of_other_cells,
     mean_of_seeds,
-    mean_of_training_cells,
     predict_baselines,
 )
-from epi2expr_jax.predict.held_out import new_cells, predict_held_out
+from epi2expr_jax.predict.held_out import predict_held_out
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
+from epi2expr_jax.scores.across_cells import score_deviations
 from epi2expr_jax.scores.agreement import score_against_quality, track_quality
-from epi2expr_jax.scores.comparison import calls, compare_models
+from epi2expr_jax.scores.comparison import added_value, calls, compare_models
 from epi2expr_jax.scores.intervals import require_usable, usable
 from epi2expr_jax.scores.universal import MARGIN, require_claim
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study import results, tables
 from epi2expr_jax.training.splits import Fold
 
+NO_TABLE = pd.DataFrame()
 _LEADS = ["lead_low", "lead_high"]
 _INTERVALS = [
     *("low", "high", "simultaneous_low", "simultaneous_high", "spearman_low", "spearman_high"),
@@ -44,6 +50,7 @@ def evaluate(
     claim: str | None = None,
     show: Callable[[Iterable], Iterable] = iter,
     gene_groups: str | os.PathLike = "",
+    covariates: str | os.PathLike = "",
 ) -> pd.DataFrame:
     """Write predictions, scores and the ranking of a finished run into its directory, as one.
 
@@ -51,12 +58,16 @@ def evaluate(
         store_path: where the store lies now; by default where training read it.
         baselines: simple models to compare with (see `epi2expr_jax.predict.baselines`; they need
             scikit-learn).
-        groups: column of the gene table to rank within; by default expressed and silent genes.
+        groups: column of the gene table, or of `covariates`, to rank within; by default expressed
+            and silent genes, and the classes that these tables have, such as biotypes.
         margin, claim: of the statement on a universal mark (see `scores.universal.verdict`); they
             are kept for the report.
         gene_groups: a table of genes that are alike (see `inputs.gene_groups.read_groups`), besides
             the copies that are seen in the signal. If a model was trained on genes that are like
             its test genes, all is scored without these, too.
+        covariates: a table of what is known of genes without any epigenome (see
+            `inputs.covariates.read_covariates`), besides their length. With it, or with baselines,
+            models are compared with what that predicts alone, and what assays add to it.
         show: goes through the fits of the baselines, showing how far it is.
 
     Returns:
@@ -79,17 +90,21 @@ def evaluate(
     store = ensemble.open_store(store_path)
     asked = {"baselines": as_names(baselines), "groups": groups, "margin": margin, "claim": claim}
     asked |= {"runs": len(ensemble.runs), "gene_groups": str(gene_groups)}
+    asked |= {"covariates": str(covariates)}
+    given = read_covariates(covariates, store.genes) if covariates else NO_TABLE
+    known = covariates_of(store.genes, given)
     named = read_groups(gene_groups, store.genes) if gene_groups else pd.DataFrame()
     with results.written(run_dir, "evaluate", **asked) as place:
         predictions = predict_held_out(ensemble, store)
         require_usable(scoring.score_table(predictions))  # before minutes of baselines
-        made = predict_baselines(ensemble, store, baselines, show) if baselines else pd.DataFrame()
-        new = new_cells((run.cell for run in ensemble.runs), store.manifest.cells)
-        if made.empty and new >= set(predictions["cell"]):
-            made = mean_of_training_cells(ensemble, store, predictions)
+        made = [mean_of_other_cells(ensemble, store, predictions)]
+        if baselines or covariates:
+            features = gene_features(known)
+            made.insert(0, predict_baselines(ensemble, store, baselines, show, features))
+        made = pd.concat([part for part in made if len(part)] or made, ignore_index=True)
         alike = alike_genes(store, ensemble.folds.values(), named)
         leaked = leaked_genes(ensemble.folds.values(), store.genes, alike)
-        found = score(ensemble.card["model"], predictions, made, store.genes, groups, leaked)
+        found = score(ensemble.card["model"], predictions, made, store.genes, groups, leaked, known)
         if len(alike):
             found[tables.COPIES] = alike
         found[tables.QUALITY] = quality(store, found[tables.SCORES])
@@ -109,36 +124,55 @@ def score(
     genes: pd.DataFrame,
     groups: str | None = None,
     leaked: Mapping[str, Collection[str]] | None = None,
+    known: pd.DataFrame = NO_TABLE,
 ) -> dict[tables.Table, pd.DataFrame]:
     """Every table that follows from predictions, which `experiments.verify` makes again.
 
     Args:
         model: its name.
         made: predictions of baselines; may be empty.
-        genes, groups: the gene table, and its column to rank within.
+        genes, groups: the gene table, and the column of it or of `known` to rank within.
         leaked: by fold, the test genes that are like a gene trained on.
+        known: of genes without any epigenome, as from `covariates_of`; may be empty.
     """
     scores = scoring.score_table(predictions)
     found = {tables.SCORES: scores, tables.RANKING: ranking.rank_assays(scores)}
     found[tables.CALLS] = calls(scores)
-    by_group = scoring.score_groups(predictions, scoring.gene_groups(predictions, genes, groups))
+    named = genes
+    if len(known):
+        named = genes.drop(columns=known.columns.drop("gene_id"), errors="ignore")
+        named = named.merge(known, on="gene_id", how="left")
+    by_group = scoring.score_groups(predictions, scoring.gene_groups(predictions, named, groups))
+    for name in scoring.class_columns(known) if groups is None else ():
+        of_class = f"{name}: " + scoring.gene_groups(predictions, named, name)
+        by_group = pd.concat([by_group, scoring.score_groups(predictions, of_class)])
     parts = [
         ranking.rank_assays(part.drop(columns="group")).assign(group=name)
         for name, part in by_group.groupby("group")
     ]
     found[tables.GROUPS] = pd.concat(parts, ignore_index=True)
+    if len(by_part := ranking.rank_parts(scoring.score_parts(predictions))):
+        found[tables.PARTS] = by_part
     if ranking.cells_in_common(scores) >= ranking.MIN_CELLS:
         ranked = ranking.rank_assays(scores, target="a new cell")
         found[tables.NEW_CELL] = ranked[ranked["cell"] == scoring.ALL]
     models = _models(model, scores, predictions, made)
+    with_assays = models.pop(WITH_ASSAYS, None)
+    if with_assays is not None:
+        found[tables.ADDED] = added_value(models[COVARIATES], with_assays)
+    if len(known.columns) > 1:
+        found[tables.COVARIATES] = covariates_of(genes, known)
     if len(models) > 1:
         found[tables.BASELINES] = compare_models(models)
+    if MEAN_OF_OTHERS in models and len(own := score_deviations(predictions)):
+        found[tables.OWN] = ranking.rank_assays(own)
     kept = _kept(predictions, leaked or {})
     if not kept.all() and usable(part := scoring.score_table(predictions[kept])).any():
         found[tables.WITHOUT] = ranking.rank_assays(part)
         if len(models) > 1:
             made = made[_kept(made, leaked or {})] if len(made) else made
             models = _models(model, part, predictions[kept], made)
+            models.pop(WITH_ASSAYS, None)
             found[tables.BASELINES_WITHOUT] = compare_models(models)
     return found
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from epi2expr_jax.genome import listing
-from epi2expr_jax.predict.baselines import BASELINES, MEAN_OF_CELLS
+from epi2expr_jax.predict.baselines import BASELINES, COVARIATES
 from epi2expr_jax.predict.held_out import new_cells, tested_cells
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
@@ -22,13 +22,17 @@ from epi2expr_jax.scores.agreement import agreement
 from epi2expr_jax.scores.comparison import simpler_model
 from epi2expr_jax.scores.intervals import TOO_FEW_GENES
 from epi2expr_jax.scores.universal import MARGIN, verdict
-from epi2expr_jax.study import results, tables
+from epi2expr_jax.study import results, sentences, tables
+from epi2expr_jax.study.sentences import count, number
 from epi2expr_jax.training.checkpoint import read_card
 from epi2expr_jax.training.one_run import QUARANTINED, STATUS_NAMES
 from epi2expr_jax.training.splits import PARTS, read_splits
+from epi2expr_jax.units import DEFAULT_UNIT
 
 FEW_GENES = 1000  # a convention: at r = 0.6 the 95 % interval of r on so many genes is ±0.04
 NO_TABLE = pd.DataFrame()
+_SIMPLE = (*BASELINES, COVARIATES)
+_SIMPLE = (*BASELINES, COVARIATES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,18 +42,24 @@ class Statements:
     Attributes:
         few: on how few genes and chromosomes all rests.
         answer: which assay has the highest score, and whether that makes it the best.
+        parts: which assays tell whether a gene is on, and how much it expresses; told with the
+            answer where these are different assays.
+        classes: which assay is best in each class of genes.
         unproven: which assays are not shown to predict at all.
         universal, agreement: whether one mark is best in all cells; whether cells agree.
         calls: how many comparisons are called.
         new_cell: what holds in a new cell.
         copies: which genes models may know from others, and what is left without them.
         simpler: whether something simpler predicts better.
-        beyond_mean: whether a model of a new cell tells more than the mean of its training cells.
+        added: what needs no epigenome tells, and which assays add to it.
+        beyond_mean: whether models tell more of a cell than the mean of other cells.
         notes: what else to know.
     """
 
     few: str
     answer: str
+    parts: str
+    classes: str
     unproven: str
     universal: str
     agreement: str
@@ -57,6 +67,7 @@ class Statements:
     new_cell: str
     copies: str
     simpler: str
+    added: str
     beyond_mean: str
     notes: tuple[str, ...]
 
@@ -75,10 +86,16 @@ def of_run(run_dir: pathlib.Path) -> Statements:
     tested = tested_cells((run["cell"] for run in _runs(card)), card["store"]["cells"])
     return statements(
         tables.SCORES.read(run_dir),
+        parts=tables.PARTS.read(run_dir),
+        groups=tables.GROUPS.read(run_dir),
+        unit=card["store"].get("expression_unit", DEFAULT_UNIT),
         called=tables.CALLS.read(run_dir),
         compared=tables.BASELINES.read(run_dir),
         copies=tables.COPIES.read(run_dir),
         without=tables.WITHOUT.read(run_dir),
+        added=tables.ADDED.read(run_dir),
+        covariates=tables.COVARIATES.read(run_dir),
+        own=tables.OWN.read(run_dir),
         train_share=card.get("request", {}).get("train_share", 1.0),
         margin=asked.get("margin", MARGIN),
         claim=asked.get("claim"),
@@ -105,10 +122,16 @@ def _diverged(card: dict[str, Any], tested: dict[str, dict[str, str]]) -> set[tu
 def statements(
     scores: pd.DataFrame,
     *,
+    parts: pd.DataFrame = NO_TABLE,
+    groups: pd.DataFrame = NO_TABLE,
+    unit: str = DEFAULT_UNIT,
     called: pd.DataFrame = NO_TABLE,
     compared: pd.DataFrame = NO_TABLE,
     copies: pd.DataFrame = NO_TABLE,
     without: pd.DataFrame = NO_TABLE,
+    added: pd.DataFrame = NO_TABLE,
+    covariates: pd.DataFrame = NO_TABLE,
+    own: pd.DataFrame = NO_TABLE,
     train_share: float = 1.0,
     margin: float = MARGIN,
     claim: str | None = None,
@@ -120,10 +143,16 @@ def statements(
 
     Args:
         scores: from `scores.table.score_table`.
+        parts: from `ranking.rank_parts`.
+        groups: from `ranking.rank_assays`, told apart by a column `group`.
+        unit: of expression.
         called: from `comparison.calls`.
         compared: from `comparison.compare_models`, the run's own model first.
         copies: from `inputs.gene_groups`: genes that are alike.
         without: from `ranking.rank_assays`, of the test genes that are like none trained on.
+        added: from `comparison.added_value`.
+        covariates: from `inputs.covariates.covariates_of`.
+        own: from `ranking.rank_assays`, of deviations from the mean of the cells.
         train_share: of its training genes that each run was given.
         margin, claim, diverged: see `universal.verdict`.
         new: cells whose models were trained on other cells alone.
@@ -132,29 +161,26 @@ def statements(
     ranked = ranking.rank_assays(scores)
     rows = ranked[ranked["cell"] == ranked["cell"].iloc[0]] if len(ranked) else ranked
     cells = sorted({*scores["cell"], *(cell for cell, _ in diverged)})
+    answer, by_part, differ, classes = _answer(rows, cells), "", False, ""
+    if len(rows):
+        classes = sentences.by_class(groups, rows["cell"].iloc[0])
+        by_part, differ = sentences.by_part(parts, rows["cell"].iloc[0], unit)
     return Statements(
         few=_few(rows, chromosomes),
-        answer=_answer(rows, cells),
+        answer=f"{answer} {by_part}" if differ else answer,
+        parts="" if differ else by_part,
+        classes=classes,
         unproven=_unproven(rows),
         universal=verdict(scores, margin, claim, diverged=diverged).words,
         agreement=str(agreement(scores)),
         calls=_calls(called),
         new_cell=_new_cell(scores, rows),
         copies=_copies(rows, copies, without),
-        simpler=simpler_model(compared, BASELINES, train_share) if len(compared) else "",
-        beyond_mean=_beyond_mean(compared),
+        simpler=simpler_model(compared, _SIMPLE, train_share) if len(compared) else "",
+        added=sentences.added(added, covariates),
+        beyond_mean=sentences.beyond_mean(compared, own),
         notes=tuple(ranking.caveats(scores, ranked, new)),
     )
-
-
-def number(value: float | int, digits: int = 3) -> str:
-    """A number as sentences show it; a dash where there is none."""
-    rounded = round(float(value), digits) + 0.0  # no minus before a rounded zero
-    return f"{rounded:.{digits}f}".replace("-", "−") if np.isfinite(value) else "–"
-
-
-def count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def scope(rows: pd.DataFrame, cells: Collection[str]) -> str:
@@ -325,18 +351,3 @@ def _copies(rows: pd.DataFrame, copies: pd.DataFrame, without: pd.DataFrame) -> 
     if len(gone):
         said += f"; no longer above 0: {listing(gone, 12)}"
     return f"{said} (ranking_without_copies.csv)."
-
-
-def _beyond_mean(compared: pd.DataFrame) -> str:
-    """Whether models tell more of a new cell than what genes express in the training cells."""
-    rows = compared[compared["model"] == MEAN_OF_CELLS] if len(compared) else compared
-    if rows.empty:
-        return ""
-    own, mean = compared["model"].iloc[0], f"the {MEAN_OF_CELLS}, which needs no epigenome"
-    better, worse = (
-        listing(rows["assay"][which], 12) for which in (rows["lead_low"] > 0, rows["lead_high"] < 0)
-    )
-    said = [f"{mean}, predicts better than {own} for {better}"] if better else []
-    said += [f"{own} predicts better than {mean}, for {worse}"] if worse else []
-    either = "; ".join(said) or f"{own} and {mean}, cannot be told apart"
-    return f"In cells new to the models: {either}."

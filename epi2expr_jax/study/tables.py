@@ -161,9 +161,13 @@ SCORES = _of("metrics.parquet", "evaluate", "scores", " ".join([*scoring.RUN, "c
 RANKING = _of("ranking.csv", "evaluate", "scores", "cell assay", ranking.COLUMNS)
 NEW_CELL = dataclasses.replace(RANKING, path="ranking_new_cell.csv")
 GROUPS = _of("groups.csv", "evaluate", "scores", "group cell assay", ranking.COLUMNS)
+PARTS = _of("parts.csv", "evaluate", "scores", "threshold part cell assay", ranking.PART_COLUMNS)
 CALLS = _of("calls.csv", "evaluate", "scores", "cell assay other", "lead p q called")
 OF_BASELINES = _of("baselines.parquet", "evaluate", "scores", f"{_GENE} model", scoring.VALUES)
 BASELINES = _of("baselines.csv", "evaluate", "scores", "assay model", comparison.COLUMNS)
+ADDED = _of("added.csv", "evaluate", "scores", "assay", comparison.ADDED)
+OWN = dataclasses.replace(RANKING, path="ranking_own.csv")  # of what is a cell's own
+COVARIATES = _of("covariates.parquet", "evaluate", "scores", "gene_id", "")
 COPIES = _of("copies.csv", "evaluate", "copies", "gene group chrom nearest", "r leaked")
 WITHOUT = dataclasses.replace(RANKING, path="ranking_without_copies.csv")
 BASELINES_WITHOUT = dataclasses.replace(BASELINES, path="baselines_without_copies.csv")
@@ -196,8 +200,8 @@ SWEEP = _of("sweep.csv", "sweep", "", "assay", ["window_bp", *comparison.COLUMNS
 
 TABLES = (
     CARD, SPLITS, GENE_GROUPS, HISTORY,
-    PREDICTIONS, SCORES, RANKING, NEW_CELL, GROUPS, CALLS, OF_BASELINES, BASELINES, COPIES, WITHOUT,
-    BASELINES_WITHOUT, QUALITY,
+    PREDICTIONS, SCORES, RANKING, NEW_CELL, GROUPS, PARTS, CALLS, OF_BASELINES, BASELINES, COPIES,
+    WITHOUT, BASELINES_WITHOUT, ADDED, OWN, COVARIATES, QUALITY,
     SUBSETS, SHAPLEY, AGREEMENT_SUBSETS, AGREEMENT, ACROSS, EFFECTS, MEAN_EFFECTS,
 )  # fmt: skip
 NEEDED = (SPLITS, HISTORY, PREDICTIONS, SCORES, RANKING)  # to report anything at all

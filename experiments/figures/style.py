@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from epi2expr_jax.files import whole
-from epi2expr_jax.study.statements import number
+from epi2expr_jax.study.sentences import number
 from epi2expr_jax.training.targets import LABEL
 from epi2expr_jax.units import DEFAULT_UNIT, log2_of
 

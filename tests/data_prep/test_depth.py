@@ -16,6 +16,8 @@ from data_prep import depth
 from data_prep.depth import depth_of, write_depth
 from data_prep.formats.track_sheet import read_sheet
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.scores.ranking import rank_assays
+from epi2expr_jax.scores.table import score_table
 
 SIZES = {"chr1": 5000, "chr2": 1200, "chr3": 700}  # chr3 has no reads
 
@@ -250,3 +252,77 @@ def test_equals_bedtools_on_a_million_reads(tmp_path, trial_size):
     genome.write_text("".join(f"{name}\t{length}\n" for name, length in sizes.items()))
     write_depth(path, tmp_path / "a.bw", sizes)
     assert_like_genomecov(tmp_path / "a.bw", ["-i", str(path)], genome)
+
+
+def test_reads_are_thinned_at_random_and_by_their_seed(tmp_path):
+    table = random_reads(3000)
+    path = write_reads(table, tmp_path / "a.bed")
+    kept = {}
+    for name, seed in (("one", 0), ("again", 0), ("other", 1)):
+        target = tmp_path / f"{name}.bw"
+        made = write_depth(path, target, SIZES, keep_reads=750, thin_seed=seed)
+        assert abs(made.reads - 750) < 4 * np.sqrt(750 * 0.75)
+        kept[name] = bases(target)
+        for chrom, every in counted(table).items():
+            assert (kept[name][chrom] <= every).all()
+    for chrom, values in kept["one"].items():
+        np.testing.assert_array_equal(values, kept["again"][chrom])
+    assert any((values != kept["other"][chrom]).any() for chrom, values in kept["one"].items())
+    shares = kept["one"]["chr1"].sum() / counted(table)["chr1"].sum()
+    assert shares == pytest.approx(0.25, abs=0.05)
+
+
+def test_what_cannot_be_thinned_is_refused(tmp_path):
+    path = write_reads(random_reads(50), tmp_path / "a.bed")
+    with pytest.raises(InputError, match=r"50 reads.*at least the 51 of --keep_reads"):
+        write_depth(path, tmp_path / "a.bw", SIZES, keep_reads=51)
+    write_depth(path, tmp_path / "a.bw", SIZES)
+    for name in ("a.bw", "b.pval.signal.bigwig"):
+        source = (tmp_path / "a.bw").rename(tmp_path / name)
+        with pytest.raises(InputError, match=r"p-values or fold change, cannot be thinned"):
+            write_depth(source, tmp_path / "c.bw", SIZES, keep_reads=10)
+        source.rename(tmp_path / "a.bw")
+    assert not (tmp_path / "c.bw").exists()
+
+
+def marks_of_depth(folder, keep_reads, seed):
+    """Two marks that say the same of expression, one sequenced four times as deep: their ranking
+    by linear models on other chromosomes."""
+    random = np.random.default_rng(seed)
+    chromosomes, genes, window = 20, 60, 1000
+    sizes = {f"chr{k + 1}": genes * window for k in range(chromosomes)}
+    level = random.normal(0, 1, (chromosomes, genes))
+    tables = []
+    for assay, deep in (("deep", 8.0), ("shallow", 2.0)):
+        count = random.poisson(deep * np.exp(0.7 * level))
+        at = np.repeat(np.arange(chromosomes * genes), count.ravel())
+        start = at % genes * window + random.integers(100, 800, len(at))
+        reads = pd.DataFrame({"chrom": np.char.add("chr", (at // genes + 1).astype(str)),
+                              "start": start, "end": start + 100})  # fmt: skip
+        path = write_reads(reads, folder / f"{assay}.bed")
+        write_depth(path, folder / "track.bw", sizes, keep_reads=keep_reads)
+        with pyBigWig.open(str(folder / "track.bw")) as file:
+            means = [file.values(c, 0, size, numpy=True).reshape(genes, -1).mean(1)
+                     for c, size in sizes.items()]  # fmt: skip
+        x = np.log1p(10 * np.array(means))
+        for k, chrom in enumerate(sizes):
+            line = np.polyfit(np.delete(x, k, 0).ravel(), np.delete(level, k, 0).ravel(), 1)
+            part = pd.DataFrame({"gene_id": [f"{chrom}g{i}" for i in range(genes)], "chrom": chrom})
+            part = part.assign(observed=level[k], predicted=np.polyval(line, x[k]), assays=assay)
+            tables.append(part)
+    table = pd.concat(tables).assign(cell="E1", fold="f", seed=0)
+    table = table.assign(observed_raw=table["observed"], predicted_raw=table["predicted"])
+    ranked = rank_assays(score_table(table))
+    return ranked[ranked["cell"] == "all"].set_index("assay")
+
+
+def test_marks_of_equal_worth_tie_at_equal_depth(tmp_path, trial_size):
+    """Apart by their depth alone; thinned to as many reads, no longer."""
+    tied = trials = trial_size(1, 200)
+    for seed in range(trials):
+        every = marks_of_depth(tmp_path, 0, seed)
+        assert every["rank_high"]["deep"] == 1
+        assert every["pearson"]["deep"] > every["pearson"]["shallow"] + 0.05
+        thinned = marks_of_depth(tmp_path, 2500, seed)
+        tied -= int((thinned["rank_low"] != 1).any())
+    assert tied >= 0.93 * trials

@@ -62,7 +62,7 @@ def test_page_loads_nothing(study):
     page = study[1]
     assert not re.search(r"(src|href|action|data)\s*=\s*[\"']?\s*(https?:)?//", page, re.IGNORECASE)
     assert not re.search(r"<(script|link|iframe|object)|@import|url\(", page, re.IGNORECASE)
-    assert len(figures(page)) == len(re.findall("<img ", page)) == 5
+    assert len(figures(page)) == len(re.findall("<img ", page)) == 6
     assert all(re.findall(r'<img [^>]*alt="[^"]{20,}"', page))
     for svg in figures(page):
         links = re.findall(r'href="([^"]*)"', svg)
@@ -120,9 +120,9 @@ def test_a_clear_winner_is_called_one(tmp_path, page_of):
 
 
 def test_heat_map_shows_holes(study, tmp_path, page_of):
-    assert 'pattern id="' in figures(study[1])[2]
+    assert 'pattern id="' in figures(study[1])[3]
     whole = page_of(tmp_path / "run", cells=("E003", "E116"), assays={"DNase": 0.6})
-    assert "pattern" not in figures(whole)[2]
+    assert "pattern" not in figures(whole)[3]
 
 
 def test_made_tells_card_folds_and_failures(study):
@@ -366,3 +366,25 @@ def test_what_was_verified_is_told_claim_by_claim(study, tmp_path, monkeypatch):
     text = plain(write_report(run_dir).read_text())
     assert "not as it is now: run_card.json changed since it was verified" in text
     assert "splits holds" not in text
+
+
+def test_an_approach_is_compared_with_another_mark_by_mark(tmp_path, page_of, made_up_run):
+    one = {"DNase": 0.5, "H3K4me3": 0.5, "H3K9me3": 0.0}
+    page_of(tmp_path / "wide", assays=one | {"DNase": 0.8})
+    made_up_run(("E003",), one).write(tmp_path / "narrow")
+    page = write_report(tmp_path / "wide", against=tmp_path / "narrow").read_text()
+    text = plain(page)
+    assert "Does wide gain more over narrow from some assays than from others?" in text
+    assert "more (" in text
+    assert "from DNase (r +0.3" in text
+    card = checkpoint.read_card(tmp_path / "narrow")
+    fewer = [part | {"runs": part["runs"][1:]} for part in card["populations"]]
+    for change, what in (
+        ({"populations": fewer}, "another set of cells and assays"),
+        ({"target": "minmax"}, "another target"),
+        ({"signal": {"transforms": {}}}, "another transform of signal"),
+        ({"request": card["request"] | {"train_share": 0.5}}, "another share of training genes"),
+    ):
+        checkpoint.write_card(tmp_path / "narrow", card | change)
+        with pytest.raises(InputError, match=what):
+            write_report(tmp_path / "wide", against=tmp_path / "narrow")

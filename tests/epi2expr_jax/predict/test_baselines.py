@@ -3,13 +3,22 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.linear_model import LinearRegression
+from sklearn.linear_model import LinearRegression, Ridge
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.dataset import InputConfig, load_dataset
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
 from epi2expr_jax.models import PromoterCnnConfig
-from epi2expr_jax.predict.baselines import BASELINES, mean_of_seeds, predict_baselines
+from epi2expr_jax.predict.baselines import (
+    BASELINES,
+    COVARIATES,
+    PARTS,
+    PENALTIES,
+    WITH_ASSAYS,
+    mean_of_other_cells,
+    mean_of_seeds,
+    predict_baselines,
+)
 from epi2expr_jax.predict.ensemble import Ensemble, Member
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.training.runs import Run
@@ -131,3 +140,38 @@ def test_pools_have_no_baseline(small_store):
     runs = tuple(dataclasses.replace(run, cell="E1+E2") for run in member.runs)
     pooled = dataclasses.replace(ensemble, members=(dataclasses.replace(member, runs=runs),))
     assert predict_baselines(pooled, small_store, ["linear"]).empty
+
+
+def test_covariates_alone_and_with_assays(small_store):
+    every = ensemble_of(small_store)
+    ensemble = every.select(lambda run: run == every.runs[0])
+    (run,), genes = ensemble.runs, small_store.genes
+    known = np.random.default_rng(0).normal(size=(len(genes), 3))
+    table = predict_baselines(ensemble, small_store, [], of_genes=known).set_index("model")
+    assert set(table.index) == {COVARIATES, WITH_ASSAYS}
+    masks = ensemble.folds[run.fold].masks(genes)
+    y = np.log2(small_store.read_expression([run.cell])[0].astype(float) + 1)
+    data = load_dataset(small_store, PromoterCnnConfig(), [run.cell], run.assays)
+    windows = [data.track(run.cell, assay).values.astype(float) for assay in run.assays]
+    assert windows[0].shape[1] == 60  # so each of 20 parts has three bins
+    parts = [window.reshape(len(genes), PARTS, 3).mean(axis=2) for window in windows]
+    for name, x in ((COVARIATES, known), (WITH_ASSAYS, np.hstack([*parts, known]))):
+        x = (x - x[masks["train"]].mean(axis=0)) / x[masks["train"]].std(axis=0)
+        target = (y - y[masks["train"]].mean()) / y[masks["train"]].std()
+        fits = [Ridge(alpha).fit(x[masks["train"]], target[masks["train"]]) for alpha in PENALTIES]
+        off = [np.mean((fit.predict(x) - target)[masks["validation"]] ** 2) for fit in fits]
+        expected = fits[np.argmin(off)].predict(x)[masks["test"]]
+        expected = expected * y[masks["train"]].std() + y[masks["train"]].mean()
+        np.testing.assert_allclose(table.loc[name, "predicted"], expected, atol=1e-5)
+
+
+def test_the_mean_of_the_other_cells_knows_nothing_of_the_tested_one(small_store):
+    ensemble, (one, other) = ensemble_of(small_store), small_store.manifest.cells
+    rows = [{"run_id": run.run_id, "cell": run.cell, "gene_id": gene} for run in ensemble.runs
+            for gene in small_store.genes.gene_id[:5]]  # fmt: skip
+    table = mean_of_other_cells(ensemble, small_store, pd.DataFrame(rows))
+    assert set(table["model"]) == {"mean of the other cells"}
+    for cell, elsewhere in ((one, other), (other, one)):
+        expected = np.log2(small_store.read_expression([elsewhere])[0, :5].astype(float) + 1)
+        for _, part in table[table["cell"] == cell].groupby("run_id"):
+            np.testing.assert_allclose(part["predicted"], expected)

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.scores.across_cells import score_across_cells
+from epi2expr_jax.scores.across_cells import score_across_cells, score_deviations
 
 CHROMS, GENES = 6, 40
 
@@ -99,3 +99,22 @@ def test_a_cell_of_too_few_genes_is_left_out():
     table = made(np.random.default_rng(0), 1, 1)
     few = table[(table.cell != "C") | (table.gene_id == "g0")]
     assert set(score_across_cells(few).cell) == {"A", "B"}
+
+
+def test_models_of_one_cell_each_are_scored_on_what_is_its_own():
+    random = np.random.default_rng(0)
+    knows, not_knows = made(random, 1, 1), made(random, 0, 1).assign(assays="H3K9me3")
+    table = pd.concat([knows, not_knows])
+    table = table[table["trained_on"] == "A"].assign(trained_on=lambda t: t["cell"])
+    found = score_deviations(table)
+    assert found.groupby("assays")["pearson"].mean().round(1).to_dict() == {
+        "H3K27ac": 1.0, "H3K9me3": 0.0,
+    }  # fmt: skip
+    one = table[(table["assays"] == "H3K27ac") & (table["chrom"] == "chr2")]
+    wide = one.pivot(index="gene_id", columns="cell", values=["observed", "predicted"])
+    own, predicted = (
+        wide[name].sub(wide[name].mean(axis=1), axis=0) for name in ("observed", "predicted")
+    )
+    row = found[(found.assays == "H3K27ac") & (found.chrom == "chr2") & (found.cell == "B")].iloc[0]
+    assert row.pearson == pytest.approx(np.corrcoef(own["B"], predicted["B"])[0, 1], abs=1e-5)
+    assert score_deviations(table[table["cell"] == "A"]).empty

@@ -4,7 +4,14 @@ import pytest
 from scipy import stats
 
 from epi2expr_jax.scores import table as scoring
-from epi2expr_jax.scores.comparison import compare_models, simpler_model
+from epi2expr_jax.scores.comparison import (
+    ADDED,
+    INTERACTIONS,
+    added_value,
+    compare_models,
+    interactions,
+    simpler_model,
+)
 
 
 def predictions(skill, seed=0, chromosomes=8, genes=60, assays=("K4", "K27")):
@@ -107,3 +114,57 @@ def test_what_is_said_of_simple_models():
     assert "on 50% of them: their leads are not compared" in simpler_model(table, ["ridge"], 0.5)
     other = compare_models({"cnn": strong, "ridge": weak})
     assert simpler_model(other, ["ridge"]) == "No simple model is shown to predict better than cnn."
+
+
+def test_what_assays_add_is_the_paired_rise_of_r2():
+    weak, strong = predictions(0.4), predictions(0.8, seed=1)
+    added = added_value(scoring.score_table(weak), scoring.score_table(strong))
+    assert list(added.columns) == ADDED
+    assert added["added"].is_monotonic_decreasing
+    for row in added.itertuples():
+        of = []
+        for table in (weak, strong):
+            own = table[table.assays == row.assay]
+            squares = (own.observed - own.predicted) ** 2
+            varied = own.observed - own.groupby("chrom")["observed"].transform("mean")
+            sums = [each.groupby(own.chrom).sum() for each in (squares, varied**2)]
+            of.append(1 - sums[0] / sums[1])
+        rise = of[1] - of[0]
+        assert [row.r2_without, row.r2] == pytest.approx([each.mean() for each in of], abs=1e-5)
+        assert row.added == pytest.approx(rise.mean(), abs=1e-5)
+        reach = stats.t.isf(0.025 / 3, 7) * rise.std(ddof=1) / np.sqrt(8)
+        assert [row.low, row.high] == pytest.approx(
+            [rise.mean() - reach, rise.mean() + reach], rel=1e-3
+        )
+
+
+def test_one_mark_gains_more_than_another():
+    """K4 gains from the second model, K27 does not: paired by chromosome, both with an interval."""
+    first = scores(0.5, assays=("K4", "K27", "K9"))
+    second = [scores(r, seed=s, assays=(a,)) for a, r, s in (("K4", 0.8, 1), ("K27", 0.5, 2))]
+    second = pd.concat([*second, scores(0.5, seed=3, assays=("K9",))])
+    table = interactions(first, second)
+    assert list(table.columns) == INTERACTIONS
+    assert len(table) == 3
+    wide = [t.pivot(index="chrom", columns="assays", values="pearson") for t in (first, second)]
+    gain = wide[1] - wide[0]
+    reach = stats.t.isf(0.025 / 3, 7)  # three pairs
+    for row in table.itertuples():
+        apart = gain[row.assay] - gain[row.other]
+        error = apart.std(ddof=1) / np.sqrt(8)
+        assert row.difference == pytest.approx(apart.mean(), abs=1e-6)
+        assert [row.gain, row.gain_other] == pytest.approx(
+            [gain[row.assay].mean(), gain[row.other].mean()], abs=1e-6
+        )
+        assert [row.low, row.high] == pytest.approx(
+            [apart.mean() - reach * error, apart.mean() + reach * error], rel=1e-3
+        )
+    shown = table[table.low > 0]
+    assert set(zip(shown.assay, shown.other, strict=True)) == {("K4", "K27"), ("K4", "K9")}
+    turned = interactions(second, first)  # who loses least gains most
+    assert set(turned[turned.low > 0].other) == {"K4"}
+
+
+def test_one_set_of_marks_has_no_rival():
+    assert interactions(scores(0.5, assays=("K4",)), scores(0.6)).empty
+    assert interactions(scores(0.5, assays=("K9",)), scores(0.6)).empty

@@ -295,3 +295,66 @@ def test_interval_over_crossed_cells_covers(trial_size, genes):
 def test_a_confidence_in_per_cent_is_refused():
     with pytest.raises(InputError, match="between 0 and 1"):
         ranking.rank_assays(scores_of({("E003", "DNase"): {"chr1": 0.5}}), confidence=95.0)
+
+
+def switch_and_dial(rng, chromosomes=20, genes=100, noise=0.5):
+    """A switch that knows which genes are on, a dial that knows how much those that are express,
+    and an idle mark."""
+    n = chromosomes * genes
+    on, level = rng.random(n) < 0.6, rng.uniform(1.2, 8, n)
+    observed = np.where(on, level, 0.3 * rng.random(n))
+    noise, other = noise * rng.standard_normal((2, n)), rng.uniform(1.2, 8, n)
+    known = {"switch": 4 * on, "dial": np.where(on, level, other), "idle": 0 * level}
+    table = pd.DataFrame({"chrom": np.repeat([f"chr{k + 1}" for k in range(chromosomes)], genes)})
+    table = table.assign(cell="E1", fold="f", seed=0, gene_id=[f"g{i}" for i in range(n)])
+    table = table.assign(observed=observed, observed_raw=observed)
+    parts = []
+    for assay, value in known.items():
+        predicted = value + noise[int(assay == "dial")]
+        parts.append(table.assign(assays=assay, predicted=predicted, predicted_raw=predicted))
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_each_part_of_the_question_finds_its_own_mark():
+    table = switch_and_dial(np.random.default_rng(0))
+    found = ranking.rank_parts(scoring.score_parts(table))
+    assert set(found["threshold"]) == {"0.5", "1", "2"}
+    assert list(found.columns) == ranking.PART_COLUMNS
+    found = found[(found["threshold"] == "1") & (found["cell"] == "all")].set_index(
+        ["part", "assay"]
+    )
+    for part, best in (("on", "switch"), ("level", "dial")):
+        rows = found.loc[part]
+        assert rows["rank_low"].tolist() == [1, 2, 2]
+        assert rows.index[0] == best
+        for assay, row in rows.iterrows():
+            if assay != best:  # knows nothing of this
+                chance = 0.5 if part == "on" else 0.0
+                assert row["simultaneous_low"] < chance < row["simultaneous_high"]
+    own = table[table["assays"] == "dial"]
+    on = own["observed"] >= 1  # log2(1 + 1)
+    errors, rhos, areas = [], [], []
+    for _, rows in own.groupby("chrom"):
+        live = rows[on[rows.index]]
+        rhos.append(stats.spearmanr(live["observed"], live["predicted"]).statistic)
+        errors.append(((live["observed"] - live["predicted"]) ** 2).mean())
+        silent = rows["predicted"][~on[rows.index]].to_numpy()
+        areas.append((live["predicted"].to_numpy()[:, None] > silent).mean())
+    genes = own[on].groupby("chrom").size()
+    level, area = found.loc[("level", "dial")], found.loc[("on", "dial")]
+    assert level["score"] == pytest.approx(np.average(rhos, weights=genes), abs=1e-5)
+    assert level["rmse"] == pytest.approx(np.sqrt(np.average(errors, weights=genes)), abs=1e-5)
+    assert area["score"] == pytest.approx(np.mean(areas), abs=1e-5)
+    assert (level["n_genes"], area["n_genes"]) == (on.sum(), 2000)
+    low, high = stats.t.interval(0.975, 19, np.mean(areas), stats.sem(areas))
+    assert [area["low"], area["high"]] == pytest.approx([low, high], abs=1e-5)
+
+
+def test_labels_and_silent_cells_have_fewer_parts():
+    table = switch_and_dial(np.random.default_rng(0), chromosomes=3)
+    labels = table.assign(observed=(table["observed"] > 1) * 1.0)
+    assert scoring.score_parts(labels).empty
+    assert ranking.rank_parts(scoring.score_parts(labels)).empty
+    silent = table.assign(observed=table["observed"].clip(upper=0.9))
+    found = ranking.rank_parts(scoring.score_parts(silent, (1.0,)))
+    assert found.empty  # all of one kind

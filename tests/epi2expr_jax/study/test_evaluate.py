@@ -7,13 +7,19 @@ import sys
 
 import numpy as np
 import pandas as pd
+import pytest
 
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.study.evaluate import evaluate
+from experiments.verify import Verification
 
 
 def test_evaluation_uses_held_out_genes_alone(finished, small_store, tmp_path):
     run_dir = shutil.copytree(finished, tmp_path / "run")
-    ranked = evaluate(run_dir)
+    genes = small_store.genes["gene_id"]
+    table = pd.DataFrame({"gene": genes, "cpg": range(len(genes)), "rich": genes.index % 2 == 0})
+    table.to_csv(tmp_path / "genes.csv", index=False)
+    ranked = evaluate(run_dir, covariates=tmp_path / "genes.csv")
     predictions = pd.read_parquet(run_dir / "predictions.parquet")
     folds = {fold["name"]: fold for fold in json.loads(
         (run_dir / "splits.json").read_text())["folds"]}  # fmt: skip
@@ -31,7 +37,39 @@ def test_evaluation_uses_held_out_genes_alone(finished, small_store, tmp_path):
     assert set(table.assay) == {*small_store.manifest.assays, "+".join(small_store.manifest.assays)}
     assert len(ranked) == len(table)
     groups = pd.read_csv(run_dir / "groups.csv")
-    assert {"expressed", "silent"} <= set(groups.group)
+    assert set(groups.group) == {"expressed", "silent", "rich: True", "rich: False"}
+    class_of = dict(zip(genes, genes.index % 2 == 0, strict=True))
+    own = predictions[predictions.gene_id.map(class_of)]
+    row = groups[(groups.group == "rich: True") & (groups.cell == "all")].iloc[0]
+    own = own[own.assays == row.assay]
+    by_chrom = own.groupby(["cell", "chrom"]).agg(n=("gene_id", "size"))
+    by_chrom["r"] = own.groupby(["cell", "chrom"])[["observed", "predicted"]].apply(
+        lambda part: part.corr(numeric_only=True).iloc[0, 1]
+    )
+    means = by_chrom[by_chrom.n >= 3].fillna(0).groupby("chrom").mean()
+    assert row.n_genes == means.n.sum()
+    assert row.pearson == pytest.approx(np.average(means.r, weights=means.n), abs=1e-4)
+    parts = pd.read_csv(run_dir / "parts.csv")
+    assert set(parts.part) == {"on", "level"}
+    assert len(parts) == 2 * 3 * len(ranked)
+    known = pd.read_parquet(run_dir / "covariates.parquet")
+    ends = small_store.genes["end"] - small_store.genes["start"]
+    assert known["gene length"].tolist() == ends.tolist()
+    assert known["cpg"].tolist() == [*range(len(genes))]
+    models = set(pd.read_parquet(run_dir / "baselines.parquet")["model"])
+    assert models == {"covariates", "covariates and assays", "mean of the other cells"}
+    assert "covariates" in set(pd.read_csv(run_dir / "baselines.csv").model)
+    sets = {*small_store.manifest.assays, "+".join(small_store.manifest.assays)}
+    assert set(pd.read_csv(run_dir / "added.csv").assay) == sets
+    own = pd.read_csv(run_dir / "ranking_own.csv")
+    assert set(own.cell) == {*small_store.manifest.cells, "all"}
+    checks = Verification(run_dir, quick=True)
+    again = checks.scores()
+    for name in ("parts.csv", "added.csv", "ranking_own.csv", "covariates.parquet"):
+        assert f"{name} by at most" in again
+    known.assign(**{"gene length": 1.0}).to_parquet(run_dir / "covariates.parquet")
+    with pytest.raises(InputError, match=r"covariates\.parquet"):
+        checks.scores()
     called = pd.read_csv(run_dir / "calls.csv")
     assert called.p.between(0, 1).all()
     assert (called.q >= called.p - 1e-6).all()

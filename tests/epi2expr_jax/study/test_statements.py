@@ -42,6 +42,32 @@ def simple_rank(r, low):
     return pd.DataFrame([row], columns=["cell", "assay", "pearson", "low", "high", "n_genes"])
 
 
+def taken_apart(on, level):
+    """Both parts with these scores of A and B, all told apart."""
+    table = pd.DataFrame(
+        [(t, p, a, s) for t in ("0.5", "1", "2") for p, of in (("on", on), ("level", level))
+         for a, s in zip("AB", of, strict=True)], columns=["threshold", "part", "assay", "score"],
+    )  # fmt: skip
+    rank = table.groupby(["threshold", "part"])["score"].rank(ascending=False)
+    table = table.assign(cell="all", rank=rank, rank_low=rank, rank_high=rank, rmse=1.0, note="")
+    for name, by in (("", 0.01), ("simultaneous_", 0.02)):
+        table[f"{name}low"], table[f"{name}high"] = table["score"] - by, table["score"] + by
+    return table
+
+
+def by_class(**scores):
+    """Scores of A and B in classes of genes."""
+    rows = [
+        (name.replace("_", ": "), "all", assay, r, rank, 500)
+        for name, of in scores.items()
+        for assay, r, rank in zip("AB", of, pd.Series(of).rank(ascending=False), strict=True)
+    ]
+    names = ["group", "cell", "assay", "pearson", "rank", "n_genes"]
+    table = pd.DataFrame(rows, columns=pd.Index(names)).assign(note="")
+    table = table.assign(low=table.pearson - 0.01, high=table.pearson + 0.01)
+    return table.assign(simultaneous_low=table.low, rank_low=table["rank"], rank_high=table["rank"])
+
+
 OWN = ("cnn", "A", 0.0, 0.0, 0.0)
 
 # Name: scores, options, what is said, what is not.
@@ -158,6 +184,22 @@ WORLDS = {
         ["Without the 2 test genes", "r of A is 0.020 (−0.030 to", "no longer above 0: A"], []),
     "copies, and nothing else": (scores(TWO), {"copies": alike(1)},
         ["none is left"], ["No model was tested"]),
+    "classes of genes": (
+        scores(TWO), {"groups": by_class(cpg_rich=[0.7, 0.3], cpg_poor=[0.2, 0.4],
+        expressed=[0.5, 0.1])},
+        ["cpg: rich (500 genes): A has the highest Pearson r, 0.700 (0.690 to 0.710). ",
+         "cpg: poor (500 genes): B has", "Compare assays within a class"], ["expressed ("]),
+    "genes by expression alone": (
+        scores(TWO), {"groups": by_class(expressed=[0.5, 0.1], silent=[0.1, 0.2])},
+        [], ["By class"]),
+    "another assay for each part": (scores(TWO), {"parts": taken_apart([0.9, 0.8], [0.3, 0.6])},
+        ["A has the highest score", "Is a gene on (expression of at least 1 RPKM)? A has the "
+         "highest AUC, 0.900", "B has the highest Spearman rho, 0.600",
+         "no assay is best for both"],
+        ["could still be best for both"]),
+    "one assay for both parts": (
+        scores(TWO), {"parts": taken_apart([0.9, 0.8], [0.6, 0.3]), "unit": "TPM"},
+        ["at least 1 TPM", "A has the highest Spearman rho, 0.600"], ["best for both"]),
     "the mean of seeds is not simpler": (
         scores(TWO), {"compared": simpler(OWN, ("cnn, mean of 3 seeds", "A", 0.05, 0.02, 0.08))},
         [], ["simple"]),
@@ -198,3 +240,14 @@ def test_calls_are_counted():
     assert text.startswith("Of 24 comparisons")
     assert "24 are called" in text
     assert statements(table, called=calls(table).iloc[:1]).calls.startswith("Of 1 comparison (")
+
+
+def test_parts_that_differ_are_in_the_headline():
+    differ, same = (
+        statements(scores(TWO), parts=taken_apart([0.9, 0.8], level))
+        for level in ([0.3, 0.6], [0.6, 0.3])
+    )
+    assert "B has the highest Spearman rho" in differ.answer
+    assert not differ.parts
+    assert "Spearman" not in same.answer
+    assert "A has the highest Spearman rho" in same.parts

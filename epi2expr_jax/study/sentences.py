@@ -1,0 +1,206 @@
+"""Sentences on what is asked besides the ranking: by part of the question, by class of genes, and
+compared with what needs no epigenome.
+
+`study.statements` puts them where they belong.
+"""
+
+import numpy as np
+import pandas as pd
+
+from epi2expr_jax.genome import listing
+from epi2expr_jax.inputs.covariates import numeric, without_value
+from epi2expr_jax.predict.baselines import MEAN_OF_CELLS, MEAN_OF_OTHERS
+from epi2expr_jax.scores.table import BY_EXPRESSION, ON
+from epi2expr_jax.units import log2_of, unit_words
+
+MOST_CLASSES = 4
+_CHANCE = {"on": 0.5, "level": 0.0}
+
+
+def number(value: float | int, digits: int = 3) -> str:
+    """A number as sentences show it; a dash where there is none."""
+    rounded = round(float(value), digits) + 0.0  # no minus before a rounded zero
+    return f"{rounded:.{digits}f}".replace("-", "−") if np.isfinite(value) else "–"
+
+
+def count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def by_part(parts: pd.DataFrame, cell: str, unit: str) -> tuple[str, bool]:
+    """Which assay tells best whether a gene is on, and how much those express that are.
+
+    Args:
+        parts: from `ranking.rank_parts`.
+        cell: whose rows to tell, or "all".
+        unit: of expression, as in `units.EXPRESSION_UNITS`.
+
+    Returns:
+        The sentences, empty without both parts, and whether the two name different assays.
+    """
+    known = unit_words(unit)
+    known = "" if known == "expression" else f" {known}"
+    parts = parts[parts["cell"] == cell] if len(parts) else parts
+    first = {
+        (threshold, part): rows.sort_values(["rank", "assay"])
+        for (threshold, part), rows in (parts.groupby(["threshold", "part"]) if len(parts) else ())
+    }
+    least = f"{ON[0]:g}"
+    if any((least, part) not in first for part in _CHANCE):
+        return "", False
+    on, level = (first[least, part] for part in _CHANCE)
+    asked = {
+        "on": f"Is a gene on (expression of at least {least}{known})?",
+        "level": "How much do genes express that are on?",
+    }
+    said = ["Two questions apart.", asked["on"], _highest(on, "AUC", _CHANCE["on"])]
+    rmse = f"; RMSE {number(level['rmse'].iloc[0], 2)} in {log2_of(unit)}"
+    said += [asked["level"], _highest(level, "Spearman rho", _CHANCE["level"], rmse)]
+    differ = on["assay"].iloc[0] != level["assay"].iloc[0]
+    if differ:
+        both = set(on["assay"][on["rank_low"] == 1]) & set(level["assay"][level["rank_low"] == 1])
+        said.append(
+            f"At 95 % confidence one assay could still be best for both: {listing(sorted(both))}."
+            if both
+            else "At 95 % confidence no assay is best for both."
+        )
+    others = [
+        f"{rows['assay'].iloc[0]} for {'the first' if part == 'on' else 'the second'} at "
+        f"{threshold}{known}"
+        for (threshold, part), rows in first.items()
+        if rows["assay"].iloc[0] != first[least, part]["assay"].iloc[0]
+    ]
+    if others:
+        said.append(f"Where the line is drawn matters: highest are {listing(others)}.")
+    return " ".join(said), differ
+
+
+def _highest(rows: pd.DataFrame, score: str, chance: float, more: str = "") -> str:
+    """Which assay has the highest score, and which others could have it."""
+    best, rivals = rows.iloc[0], rows["assay"].iloc[1:][rows["rank_low"].iloc[1:] == 1]
+    interval = f"{number(best['low'])} to {number(best['high'])}"
+    if not np.isfinite(best["low"]):
+        interval = f"no interval: {best['note']}"
+    has = f"has the highest {score}," if len(rows) > 1 else f"has {score}"
+    said = f"{best['assay']} {has} {number(best['score'])} ({interval}{more})"
+    if len(rivals):
+        said += f"; it could equally be {listing(rivals, 12)}"
+    if not (rows["simultaneous_low"] > chance).any():
+        said += f"; none is shown to do better than chance ({chance:g})"
+    return f"{said}."
+
+
+def by_class(groups: pd.DataFrame, cell: str) -> str:
+    """Which assay has the highest score in each class of genes.
+
+    Args:
+        groups: from `ranking.rank_assays`, told apart by a column `group`.
+        cell: whose rows to tell, or "all".
+    """
+    if len(groups):
+        groups = groups[(groups["cell"] == cell) & ~groups["group"].isin(BY_EXPRESSION)]
+    if groups.empty:
+        return ""
+    rows = groups.rename(columns={"pearson": "score"}).sort_values(["rank", "assay"])
+    parts = sorted(rows.groupby("group"), key=lambda part: -part[1]["n_genes"].iloc[0])
+    said = [
+        f"{name} ({count(int(part['n_genes'].iloc[0]), 'gene')}): "
+        f"{_highest(part, 'Pearson r', 0.0)}"
+        for name, part in parts[:MOST_CLASSES]
+    ]
+    left = len(parts) - MOST_CLASSES
+    more = f" {left} more: groups.csv." if left > 0 else ""
+    return (
+        f"By class of genes (intervals and ranks within each). {' '.join(said)}{more} "
+        "Compare assays within a class; classes differ in how much there is to explain."
+    )
+
+
+def added(table: pd.DataFrame, covariates: pd.DataFrame) -> str:
+    """What assays add to what is known of genes without any epigenome.
+
+    Args:
+        table: from `comparison.added_value`.
+        covariates: from `inputs.covariates.covariates_of`.
+    """
+    if table.empty:
+        return ""
+    of = listing(numeric(covariates), 6)
+    if lacking := without_value(covariates):
+        verb = "counts" if lacking == 1 else "count"
+        of += f"; {count(lacking, 'gene')} without a value {verb} as the middle one"
+    known = f"ridge regression on what needs no epigenome ({of})"
+    said = f"On held-out genes R² of {known} is {number(table['r2_without'].iloc[0])}."
+    if not np.isfinite(table["low"]).any():
+        return f"{said} What assays add to it has no interval: there is too little data."
+    shown, n = table[table["low"] > 0], len(table)
+    if shown.empty:
+        return f"{said} No assay is shown to add to it."
+    most = [
+        f"{row['assay']} {number(row['added'])} ({number(row['low'])} to {number(row['high'])})"
+        for row in shown.head(3).to_dict("records")
+    ]
+    return (
+        f"{said} The same regression explains more with {len(shown)} of {count(n, 'assay')}; most "
+        f"is added by {listing(most)} (simultaneous intervals; added.csv)."
+    )
+
+
+def interaction(table: pd.DataFrame, model: str, other: str) -> str:
+    """Whether one approach gains more over another from some assays than from others.
+
+    Args:
+        table: from `comparison.interactions`.
+        model, other: names of the approach that gains, and of the other.
+    """
+    if table.empty:
+        return ""
+    asked = f"Does {model} gain more over {other} from some assays than from others?"
+    if not np.isfinite(table["low"]).any():
+        return f"{asked} That cannot be told: there is too little data for intervals."
+    shown = table[table["low"] > 0]
+    pairs = count(len(table), "pair") + " of assays"
+    if shown.empty:
+        return f"{asked} Of {pairs}, none is shown to differ."
+    said = [
+        f"{number(row['difference'])} more ({number(row['low'])} to {number(row['high'])}) from "
+        f"{row['assay']} (r {row['gain']:+.3f}) than from {row['other']} ({row['gain_other']:+.3f})"
+        for row in shown.head(3).to_dict("records")
+    ]
+    said = "; ".join(said).replace("-", "−")
+    verb = "is" if len(shown) == 1 else "are"
+    return (
+        f"{asked} Of {pairs} {len(shown)} {verb} shown to differ, their intervals taken together: "
+        f"{said}."
+    )
+
+
+def beyond_mean(compared: pd.DataFrame, own: pd.DataFrame) -> str:
+    """Whether models tell more of a cell than the mean of other cells, and what is its own.
+
+    Args:
+        compared: from `comparison.compare_models`, the run's own model first.
+        own: from `ranking.rank_assays`, of deviations from the mean of the cells.
+    """
+    means = (MEAN_OF_CELLS, MEAN_OF_OTHERS)
+    rows = compared[compared["model"].isin(means)] if len(compared) else compared
+    if rows.empty:
+        return ""
+    model, name = compared["model"].iloc[0], rows["model"].iloc[0]
+    mean = f"the {name}, which needs no epigenome"
+    better, worse = (
+        listing(rows["assay"][which], 12) for which in (rows["lead_low"] > 0, rows["lead_high"] < 0)
+    )
+    said = [f"{mean}, predicts better than {model} for {better}"] if better else []
+    said += [f"{model} predicts better than {mean}, for {worse}"] if worse else []
+    either = "; ".join(said) or f"{model} and {mean}, cannot be told apart"
+    if name == MEAN_OF_CELLS:
+        return f"In cells new to the models: {either}."
+    either = f"{either[:1].upper()}{either[1:]}." if either.startswith("the ") else f"{either}."
+    if own.empty:
+        return either
+    rows = own[own["cell"] == own["cell"].iloc[0]]
+    return (
+        f"{either} Of what is a cell's own (deviations from the mean of the cells): "
+        f"{_highest(rows.rename(columns={'pearson': 'score'}), 'Pearson r', 0.0)}"
+    )

@@ -1,0 +1,125 @@
+"""Which sentences follow from which tables."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from epi2expr_jax.scores.ranking import PART_COLUMNS
+from epi2expr_jax.study import sentences
+
+
+def parts(on, level, thresholds=("0.5", "1", "2")):
+    """Scores by part: of each assay its score, and the first rank that it could have."""
+    rows = []
+    for threshold in thresholds:
+        for part, scores in (("on", on), ("level", level)):
+            order = sorted(scores, key=lambda assay: -scores[assay][0])
+            for rank, assay in enumerate(order, 1):
+                score, rank_low = scores[assay]
+                limits = (score - 0.02, score + 0.02, score - 0.03, score + 0.03)
+                rows.append((threshold, part, "all", assay, rank, score, *limits, rank_low,
+                             len(order), 1.25, 1000, 20, ""))  # fmt: skip
+    return pd.DataFrame(rows, columns=pd.Index(PART_COLUMNS))
+
+
+A_FIRST, B_FIRST = {"A": (0.9, 1), "B": (0.8, 2)}, {"A": (0.3, 2), "B": (0.6, 1)}
+
+
+@pytest.mark.parametrize(
+    ("on", "level", "unit", "differ", "said", "unsaid"),
+    [
+        (A_FIRST, B_FIRST, "RPKM", True,
+         ["(expression of at least 1 RPKM)? A has the highest AUC, 0.900 (0.880 to 0.920).",
+          "B has the highest Spearman rho, 0.600 (0.580 to 0.620; RMSE 1.25 in log2(RPKM + 1))",
+          "no assay is best for both"], ["could", "matters", "chance"]),
+        (A_FIRST, A_FIRST, "TPM", False, ["at least 1 TPM)"], ["best for both"]),
+        (A_FIRST, {"A": (0.59, 1), "B": (0.6, 1)}, "none", True,
+         ["of at least 1)?", "it could equally be A", "one assay could still be best for both: A."],
+         ["none", "no assay is"]),
+        ({"A": (0.51, 1), "B": (0.5, 1)}, {"A": (0.02, 1)}, "RPKM", False,
+         ["none is shown to do better than chance (0.5)", "A has Spearman rho 0.020",
+          "better than chance (0)"], []),
+    ],
+)  # fmt: skip
+def test_the_two_parts_of_the_answer(on, level, unit, differ, said, unsaid):
+    text, apart = sentences.by_part(parts(on, level), "all", unit)
+    assert apart == differ
+    for words in said:
+        assert words in text, text
+    for words in unsaid:
+        assert words not in text, text
+
+
+def test_where_the_line_is_drawn_may_matter():
+    table = pd.concat([parts(A_FIRST, B_FIRST, ("0.5", "1")), parts(B_FIRST, B_FIRST, ("2",))])
+    text, _ = sentences.by_part(table, "all", "RPKM")
+    assert "Where the line is drawn matters: highest are B for the first at 2 RPKM." in text
+
+
+def test_nothing_is_said_of_half_a_table():
+    table = parts(A_FIRST, B_FIRST)
+    for less in (table[table["part"] == "on"], table[table["cell"] == "E1"], table.iloc[:0]):
+        assert sentences.by_part(less, "all", "RPKM") == ("", False)
+    without = table.assign(low=np.nan, high=np.nan, note="fewer than 3 chromosomes")
+    assert "(no interval: fewer than 3 chromosomes)" in sentences.by_part(without, "all", "RPKM")[0]
+
+
+def added(*rows):
+    columns = ["assay", "r2_without", "added", "low", "high"]
+    return pd.DataFrame(rows, columns=pd.Index(columns))
+
+
+KNOWN = pd.DataFrame(
+    {"gene_id": list("abc"), "gene length": [1.0, 2.0, np.nan], "kind": list("xyx")}
+)
+UP, IDLE = ("A", 0.05, 0.3, 0.25, 0.35), ("B", 0.05, 0.001, -0.02, 0.022)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said", "unsaid"),
+    [
+        ([UP, IDLE],
+         ["needs no epigenome (gene length; 1 gene without a value counts as the middle one) is "
+          "0.050.", "more with 1 of 2 assays; most is added by A 0.300 (0.250 to 0.350)"], ["B"]),
+        ([IDLE], ["No assay is shown to add to it."], ["most"]),
+        ([("A", 0.05, 0.3, np.nan, np.nan)], ["has no interval"], ["most", "No assay"]),
+    ],
+)  # fmt: skip
+def test_what_assays_add_to_what_needs_no_epigenome(rows, said, unsaid):
+    text = sentences.added(added(*rows), KNOWN)
+    for words in said:
+        assert words in text, text
+    for words in unsaid:
+        assert words not in text, text
+
+
+def test_what_is_a_cells_own():
+    lead = pd.DataFrame({"model": ["cnn", "mean of the other cells"], "assay": "A",
+                         "lead_low": [0.0, 0.1], "lead_high": [0.0, 0.2]})  # fmt: skip
+    own = parts({"A": (0.4, 1), "B": (0.1, 2)}, {}, ("1",)).rename(columns={"score": "pearson"})
+    text = sentences.beyond_mean(lead, own)
+    assert text == (
+        "The mean of the other cells, which needs no epigenome, predicts better than cnn for A. Of "
+        "what is a cell's own (deviations from the mean of the cells): A has the highest Pearson "
+        "r, 0.400 (0.380 to 0.420)."
+    )
+    assert sentences.beyond_mean(lead.iloc[:1], own) == ""
+    assert sentences.beyond_mean(lead, own.iloc[:0]).endswith("predicts better than cnn for A.")
+
+
+def gains(*limits):
+    rows = [("A", "B", 0.12, -0.01, 0.13, low, high) for low, high in limits]
+    names = ["assay", "other", "gain", "gain_other", "difference", "low", "high"]
+    return pd.DataFrame(rows, columns=pd.Index(names))
+
+
+def test_who_gains_from_what():
+    text = sentences.interaction(gains((0.1, 0.16), (-0.1, 0.36)), "chromoformer", "cnn")
+    assert text == (
+        "Does chromoformer gain more over cnn from some assays than from others? Of 2 pairs of "
+        "assays 1 is shown to differ, their intervals taken together: 0.130 more (0.100 to 0.160) "
+        "from A (r +0.120) than from B (−0.010)."
+    )
+    assert "none is shown to differ" in sentences.interaction(gains((-0.1, 0.2)), "a", "b")
+    assert "cannot be told" in sentences.interaction(gains((np.nan, np.nan)), "a", "b")
+    assert sentences.interaction(gains(), "a", "b") == ""

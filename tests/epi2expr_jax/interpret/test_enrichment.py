@@ -72,7 +72,7 @@ def test_holds_whatever_variants_and_effects_have_in_common(kind, trial_size):
 
 @pytest.mark.trial
 def test_finds_a_planted_enrichment_and_its_intervals_cover(trial_size):
-    count = trial_size(3, 500)
+    count = trial_size(5, 500)
     rows = []
     for i in range(count):
         table = enrich(simulate(np.random.default_rng([7, i]), 600, 0.5), permutations=199, seed=i)
@@ -82,8 +82,8 @@ def test_finds_a_planted_enrichment_and_its_intervals_cover(trial_size):
     covered = rows.low.le(truth) & rows.high.ge(truth)
     power = rows.p.le(0.05).mean()
     print(f"enrichment {truth:.3f}: found {power:.3f}, intervals cover {covered.mean():.3f}")
-    assert truth > 1.03  # of 1.10; what distance and signal may explain is credited to them
-    assert power > 0.7
+    assert truth > 1.02  # of 1.10: what distance and signal may explain is credited to them
+    assert power > (0.7 if count >= 500 else 0.3)
     assert covered.mean() >= (0.925 if count >= 500 else 0.75)
 
 

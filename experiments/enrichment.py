@@ -10,8 +10,9 @@ chrom and pos (0-based) or end (1-based); other columns are ignored. Tables are 
 delimited text with a header (.csv with commas, others with tabs, gzipped or not).
 
 Writes into the run directory enrichment.csv and .parquet (the predicted effect and simple
-baselines, unmatched and matched for distance and signal, each with enrichment, interval,
-permutation p and by how much the predicted effect leads) and enrichment.png and .svg.
+baselines, unmatched and matched for distance and signal more and more closely, each with
+enrichment, interval, permutation p, what else may be behind it, and by how much the predicted
+effect leads) and enrichment.png and .svg.
 """
 
 import functools
@@ -37,10 +38,6 @@ from experiments.figures.style import STYLE, save_figure
 FLAGS = flags.FLAGS
 
 _APART = ("cell", "assay", "assays")  # columns whose values are tested apart
-_LIMITS = (
-    "matched p-values hold where variants and effects follow distance and signal smoothly; they "
-    "are too small where both follow bands of distance, thresholds of signal, or kinds of genes"
-)
 
 
 def run_enrichment(
@@ -114,14 +111,16 @@ def describe(table: pd.DataFrame) -> str:
             f"{', '.join(map(str, names))}{': ' if names else ''}{first.n_genes:,} genes with "
             f"variants, {first.n_regions:,} places, {first.n_chromosomes} chromosomes"
         )
-        lines.append(f"{'ranked by':<22} {'matched':<8} enrichment  95 % interval  p       lead")
-        for row in part.itertuples():
-            lead = "" if row.predictor == EFFECT else f"{row.lead:.2f} ({row.lead_low:.2f} to "
-            lead += f"{row.lead_high:.2f})" if lead else ""
-            lines.append(
-                f"{row.predictor:<22} {'yes' if row.matched else 'no':<8} {row.enrichment:>10.2f}  "
-                f"{row.low:.2f} to {row.high:<6.2f}  {row.p:<6.2g}  {lead}"
-            )
+        lines.append(f"{'ranked by':<22} enrichment  95 % interval  p       lead")
+        for (matched, else_from), rows in part.groupby(["matched", "not_excluded"], sort=False):
+            lines.append(f"matched: {matched}; a small p may also come from {else_from}")
+            for row in rows.itertuples():
+                lead = "" if row.predictor == EFFECT else f"{row.lead:.2f} ({row.lead_low:.2f} to "
+                lead += f"{row.lead_high:.2f})" if lead else ""
+                lines.append(
+                    f"{row.predictor:<22} {row.enrichment:>10.2f}  {row.low:.2f} to "
+                    f"{row.high:<6.2f}  {row.p:<6.2g}  {lead}"
+                )
     notes = sorted(set(table["note"]) - {""})
     return "\n".join([*lines, *(f"note: {note}" for note in notes)])
 
@@ -139,7 +138,7 @@ def main() -> None:
         seed=FLAGS.seed,
     )
     print(describe(table))
-    for note in [*notes, _LIMITS]:
+    for note in notes:
         print(f"note: {note}")
     print(f"{run_dir}/enrichment.csv, enrichment.png")
 

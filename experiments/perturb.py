@@ -29,7 +29,8 @@ import pandas as pd
 from absl import flags
 from tqdm import tqdm
 
-from epi2expr_jax.files import as_name, write_csv, write_parquet
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import as_name, read_csv, write_csv, write_parquet
 from epi2expr_jax.inputs.pools import PLUS
 from epi2expr_jax.interpret.located import GenePlot, gene_plots, locate, place_table
 from epi2expr_jax.perturb.edits import forms
@@ -39,6 +40,7 @@ from epi2expr_jax.perturb.summary import NEEDED, mean_effects, summarise, to_fra
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.program import require, start
 from epi2expr_jax.study import results
+from epi2expr_jax.study.mark_null import KEY, compare, effects_of, names_of, retrained
 from experiments.cli.edits import FACTORS, named_edits, named_places, to_number
 from experiments.cli.flags import define_run, define_store, refuse_without_effect
 from experiments.cli.genes import define_genes, genes_of
@@ -57,6 +59,7 @@ def perturb(
     kinds: Sequence[str] = ("scale",),
     genes: str = "",
     tracks: int = 3,
+    null: int = 0,
     store: str | None = None,
     out: pathlib.Path | None = None,
 ) -> pd.DataFrame:
@@ -67,6 +70,8 @@ def perturb(
         where, kinds: as --where and --edits name them.
         factors: of the kind `scale`.
         tracks: of how many genes to draw the mark and the effects.
+        null: so many permutations of the mark are trained on and altered alike, see
+            `epi2expr_jax.study.mark_null`.
 
     Raises:
         InputError: for places, edits or genes that make no sense, or an assay no model reads.
@@ -77,6 +82,9 @@ def perturb(
     places, space = named_places(where, opened, window_bp)
     edits = named_edits(assay, places, space, kinds, factors)
     chosen = genes_of(genes, ensemble, opened)
+    if null and (PLUS in assay or any(e.from_assay or e.from_cell for one in edits for e in one)):
+        remedy = "leave --null out, or alter one mark by itself"
+        raise InputError("--null", "marks altered together, or from elsewhere", "one mark", remedy)
     asked = {"assay": assay, "where": list(where), "edits": list(kinds), "factors": list(factors)}
     with results.written(out or run_dir / "perturb", "perturb", **asked, genes=genes) as place:
         with tqdm(desc="edited genes", unit="gene", disable=None) as progress:
@@ -86,6 +94,20 @@ def perturb(
         means = mean_effects(effects)
         write_parquet(place / "dose_distance.parquet", means)
         write_csv(place / "dose_distance.csv", means)
+        if null:
+            models, permuted = retrained(run_dir, ensemble, opened, assay, null)
+            draws = effects_of(
+                [
+                    mean_effects(run_edits(models, permuted, of_draw, chosen))
+                    for of_draw in (
+                        named_edits(name, places, space, kinds, factors)
+                        for name in names_of(assay, null)
+                    )
+                ],
+                means, assay,
+            )  # fmt: skip
+            write_csv(place / "permuted.csv", draws)
+            write_csv(place / "null.csv", compare(means, draws))
         located, drawn = locate(one_change(table), places, opened, window_bp), assay.split(PLUS)[0]
         write_parquet(place / "regions.parquet", place_table(located, drawn, opened, window_bp))
         _draw(means, effects.attrs["units"], gene_plots(located, drawn, opened, tracks), place)
@@ -126,6 +148,17 @@ def format_means(means: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def format_null(table: pd.DataFrame) -> str:
+    """Effects next to those of the permuted mark."""
+    lines = ["permuted among genes alike in the other marks, and trained on anew:"]
+    for row in table.itertuples():
+        lines.append(
+            f"{row.cell:<10}{row.place:<20}{row.change}: {row.effect:+.3f}, permuted "
+            f"{row.null_low:+.3f} to {row.null_high:+.3f} (of {row.permutations}), p {row.p:.2g}"
+        )
+    return "\n".join(lines)
+
+
 def define_perturbation() -> None:
     flags.DEFINE_string("assay", None, "The mark to alter; marks joined by + are altered together.")
     presets = ", ".join(f"{name} ({preset.help})" for name, preset in PRESETS.items())
@@ -133,6 +166,10 @@ def define_perturbation() -> None:
     flags.DEFINE_list("edits", ["scale"], f"scale (by each of --factors), {forms()}.")
     flags.DEFINE_list("factors", [f"{factor:g}" for factor in FACTORS], "The factors of `scale`.")
     flags.DEFINE_integer("tracks", 3, "Draw this many genes, those with the largest effects.", 0)
+    flags.DEFINE_integer(
+        "null", 0, "Also train on this many permutations of the mark (19 for p 0.05), among "
+        "genes alike in the other marks, and alter these; shown as p. Kept in DIR/null.", 0,
+    )  # fmt: skip
     flags.DEFINE_string("out", None, "Where to write; default: DIR/perturb.")
 
 
@@ -145,9 +182,11 @@ def main() -> None:
     factors = [to_number(text, "--factors") for text in FLAGS.factors]
     means = perturb(
         run_dir, FLAGS.assay, FLAGS.where, factors, kinds=FLAGS.edits, genes=FLAGS.genes,
-        tracks=FLAGS.tracks, store=FLAGS.store, out=out,
+        tracks=FLAGS.tracks, null=FLAGS.null, store=FLAGS.store, out=out,
     )  # fmt: skip
     print(format_means(means))
+    if FLAGS.null:
+        print(format_null(read_csv(out / "null.csv", "table of effects", "run it again", text=KEY)))
     print(f"{out}: effects.parquet, dose_distance.csv, regions.parquet, plots, tracks/")
 
 

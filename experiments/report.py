@@ -68,6 +68,7 @@ STUDIES = {
     "agreement": tables.AGREEMENT,
     "across_cells": tables.ACROSS,
     "effects": tables.MEAN_EFFECTS,
+    "null": tables.NULL,
 }
 WORST_GENES = 15
 MOST_EFFECTS = 20
@@ -313,7 +314,7 @@ def _page(
         best_rows=_best(content).to_dict("records"),
         quality=_quality(content["quality"]).to_dict("records"),
         abroad=_abroad(content["across_cells"]),
-        altered=_altered(content["effects"]),
+        altered=_altered(content["effects"], content["null"]),
         gained=gained,
         certificate=certificate,
         by_expression=scoring.BY_EXPRESSION,
@@ -355,11 +356,13 @@ def _abroad(table: pd.DataFrame) -> list[dict[Hashable, Any]]:
     return rows.sort_values("other", ascending=False).reset_index().to_dict("records")
 
 
-def _altered(table: pd.DataFrame) -> list[dict[Hashable, Any]]:
+def _altered(table: pd.DataFrame, null: pd.DataFrame) -> list[dict[Hashable, Any]]:
     """The effects that the report tells: of one change, at the places where it does most."""
     if table.empty:
         return []
     rows = one_change(table)
+    if len(null):
+        rows = rows.merge(null.drop(columns="effect"), on=[*tables.NULL.key], how="left")
     strongest = rows["effect"].abs().sort_values(ascending=False, kind="stable").index
     return rows.loc[strongest].head(MOST_EFFECTS).to_dict("records")
 

@@ -56,6 +56,7 @@ from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study import results, tables
 from epi2expr_jax.study.evaluate import alike_genes, leaked_genes, of_older_rules, quality, score
 from epi2expr_jax.study.lookup import folds_of
+from epi2expr_jax.study.mark_null import compare
 from epi2expr_jax.study.tables import Table
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.runs import Run, drawn
@@ -321,6 +322,10 @@ class Verification:
         again = of_genes[["effect", "changed", "outside"]].mean()
         again = again.assign(genes=of_genes.size()).reset_index()
         differ = tables.MEAN_EFFECTS.difference(self._written(tables.MEAN_EFFECTS), again)
+        draws = self._written(tables.PERMUTED)
+        if len(draws):
+            null = compare(self._written(tables.MEAN_EFFECTS), draws)
+            differ += f", p by {tables.NULL.difference(self._written(tables.NULL), null)}"
         return f"means over genes differ by {differ}; effects and intervals not computed again"
 
     def notes(self) -> list[str]:

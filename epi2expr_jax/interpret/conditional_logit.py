@@ -2,8 +2,13 @@
 
 A conditional logit (McFadden 1974; over a gene's places: fgwas, Pickrell 2014): of a gene's
 variants, the share expected in a place is proportional to its exposure (variants tested, or
-width) times the exponential of a smooth function of distance and signal. Genes count the same,
-however many variants in linkage disequilibrium they have.
+width) times the exponential of a function of distance and signal. Genes count the same, however
+many variants in linkage disequilibrium they have.
+
+Kinds of genes differ in that function, and nobody knows the kinds. So what distance and signal may
+say of top places is taken out within each gene, too: places weighted by their chances, what is left
+is orthogonal to the gene's own trends of distance and signal, and so to any excess of variants that
+follows them (partialling out, as Robinson 1988, with effects of each gene).
 
 Axes: `G` genes, `N` places of a gene, `P` ways to choose top places, `Q` spline coefficients,
 `K` chromosomes.
@@ -31,8 +36,8 @@ class GenePlaces:
         at_risk: `[G N]` where there is a place.
         share: `[G N]` which share of the gene's significant variants lies there.
         exposure: `[G N]` logarithm of what chances are proportional to; -inf where no place is.
-        covariates: `[G N]` each: distance (absolute), signal and exposure, as normal scores; side
-            of the TSS.
+        covariates: `[G N]` each: distance (absolute), distance (signed: position), signal and
+            exposure, as normal scores; side of the TSS.
     """
 
     row: Int[np.ndarray, " places"]
@@ -57,6 +62,7 @@ class GenePlaces:
         exposure = np.log(table["exposure"].to_numpy(float))
         of = {
             "distance": _normal_scores(np.abs(table["distance"].to_numpy(float))),
+            "position": _normal_scores(table["distance"].to_numpy(float)),
             "signal": _normal_scores(table["signal"].to_numpy(float)),
             "exposure": exposure - exposure.mean(),
             "upstream": np.where(table["distance"] < 0, 1.0, 0.0),
@@ -95,6 +101,28 @@ class GenePlaces:
         upstream = near * self.covariates["upstream"][..., None]
         return np.concatenate([both, upstream, self.covariates["exposure"][..., None]], axis=-1)
 
+    def bands(self) -> Float[np.ndarray, "G N Q"]:
+        """`splines`, signal in bands of distance (up- and downstream), and bands of signal:
+        `[G N Q]`."""
+        place, strong = self._bands("position", 24), self._spline("signal", 3)
+        both = (place[..., :, None] * strong[..., None, :]).reshape(*self.share.shape, -1)
+        return np.concatenate([self.splines(), both, self._bands("signal", 12)], axis=-1)
+
+    def trends(self, distance: int, signal: int) -> Float[np.ndarray, "G N q"]:
+        """What of distance and signal is taken out gene by gene: splines of so many
+        coefficients."""
+        return np.concatenate(
+            [self._spline("distance", distance), self._spline("signal", signal)], axis=-1
+        )
+
+    def _bands(self, name: str, number: int) -> Float[np.ndarray, "G N q"]:
+        """1 in the band that a place is in, of bands with equally many places."""
+        values = self.covariates[name]
+        among = values[self.at_risk]
+        edges = np.unique(np.quantile(among, np.linspace(0, 1, number + 1)[1:-1]))
+        there = np.searchsorted(edges, values, side="right")[..., None] == range(len(edges) + 1)
+        return there * self.at_risk[..., None].astype(float)
+
     def _spline(self, name: str, size: int) -> Float[np.ndarray, "G N q"]:
         """Quadratic B-splines with knots at quantiles."""
         values = self.covariates[name][self.at_risk]
@@ -108,14 +136,51 @@ class GenePlaces:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Chances:
+    """A fit of the logit.
+
+    Attributes:
+        basis: `[G N Q]`, what chances depend on besides exposure. `theta`: its coefficients.
+        chance: of each place, that a variant of the gene lies there.
+        centred: the basis less its mean within genes, weighted by chances.
+        slope, curvature: by chromosome, of the log-likelihood.
+    """
+
+    basis: Float[np.ndarray, "G N Q"]
+    theta: Float[np.ndarray, " Q"]
+    chance: Float[np.ndarray, "G N"]
+    centred: Float[np.ndarray, "G N Q"]
+    slope: Float[np.ndarray, "K Q"]
+    curvature: Float[np.ndarray, "K Q Q"]
+
+    @classmethod
+    def of(cls, data: GenePlaces, basis: Float[np.ndarray, "G N Q"]) -> "Chances":
+        """Fit by penalised maximum likelihood."""
+        theta = np.zeros(basis.shape[-1])
+        for _ in range(50):  # Newton's method; the penalised likelihood is concave
+            self = cls(basis, theta, *_moments(data, basis, theta))
+            step = np.linalg.solve(self.bent(), self.slope.sum(0) - _RIDGE * theta)
+            # Far from the optimum a quadratic says little: at most e² in odds at a time.
+            theta = theta + step * min(1, 2 / max(np.abs(step).max(initial=0), 1e-300))
+            if np.abs(step).max(initial=0) < 1e-6:
+                break
+        return cls(basis, theta, *_moments(data, basis, theta))
+
+    def bent(self) -> Float[np.ndarray, "Q Q"]:
+        """Curvature of the penalised likelihood."""
+        return self.curvature.sum(0) + _RIDGE * np.eye(len(self.theta))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Fit:
     """Expected shares, and what they leave over.
 
     Attributes:
-        share, expected: in top places, mean over genes.
+        share, expected: in top places, mean over genes; expected is all that the exposure and the
+            covariates can explain.
         log_ratio: of both. `left_out`: without each chromosome, fitted without it.
         over: share less expected, by place.
-        score: top places less what the covariates say of them.
+        score: top places less what the covariates say of them, in all genes and in each alone.
     """
 
     share: Float[np.ndarray, " P"]
@@ -130,46 +195,41 @@ class Fit:
         cls,
         data: GenePlaces,
         z: Float[np.ndarray, "P G N"],
-        basis: Float[np.ndarray, "G N Q"],
+        chances: Chances,
+        trends: Float[np.ndarray, "G N q"] | None = None,
     ) -> "Fit":
-        """Fit by penalised maximum likelihood.
+        """What is left of top places, and of variants there.
 
         Args:
             z: `[P G N]` how much of a top place each is, 0 to 1.
-            basis: `[G N Q]` what chances depend on besides exposure: `no_basis()` or `splines()`.
+            trends: `[G N q]` what else is taken out of top places, in each gene alone.
         """
-        starts = data.starts
-        Q = basis.shape[-1]
-        ridge = _RIDGE * np.eye(Q)
-        theta = np.zeros(Q)
-        for _ in range(50):  # Newton's method; the penalised likelihood is concave
-            chance, centred, slope, curvature = _moments(data, basis, theta)
-            step = np.linalg.solve(curvature.sum(0) + ridge, slope.sum(0) - _RIDGE * theta)
-            # Far from the optimum a quadratic says little: at most e² in odds at a time.
-            theta = theta + step * min(1, 2 / max(np.abs(step).max(initial=0), 1e-300))
-            if np.abs(step).max(initial=0) < 1e-6:
-                break
-        chance, centred, slope, curvature = _moments(data, basis, theta)
-        z_centred = z - np.einsum("gn,pgn->pg", chance, z)[..., None]
-        weighted = np.einsum("gn,pgn,gnq->qp", chance, z_centred, centred, optimize=True)
-        gamma = np.linalg.solve(curvature.sum(0) + ridge, weighted)
-        score = (z_centred - np.moveaxis(centred @ gamma, -1, 0)) * data.at_risk
+        starts, chance, bent = data.starts, chances.chance, chances.bent()
+        left = np.concatenate([_centre(np.moveaxis(z, 0, -1), chance), chances.centred], axis=-1)
+        if trends is not None:
+            left = _without(left, _centre(trends, chance), chance)
+        of_top, of_basis = left[..., : len(z)], left[..., len(z) :]
+        flat = of_basis.reshape(chance.size, len(bent))
+        weighted = flat.T * chance.reshape(-1)
+        ridge = _RIDGE * np.eye(len(bent))
+        gamma = np.linalg.solve(weighted @ flat + ridge, weighted @ of_top.reshape(len(flat), -1))
+        score = np.moveaxis(of_top - of_basis @ gamma, -1, 0) * data.at_risk
         held = np.einsum("gn,pgn->gp", data.share, z)
-        expected = np.einsum("gn,pgn->gp", chance, z)
+        excess = np.einsum("gn,pgn->gp", data.share - chance, score)
         left_out = []
         for k, (first, last) in enumerate(zip(starts, [*starts[1:], len(z[0])], strict=True)):
             kept = np.r_[0:first, last : len(z[0])]
             if not len(kept):
                 continue
             # One step of Newton's method from the optimum of all chromosomes.
-            rest = curvature.sum(0) - curvature[k] + ridge
-            without = _chances(data, basis, theta - np.linalg.solve(rest, slope[k]))
-            without = np.einsum("gn,pgn->p", without[kept], z[:, kept])
+            theta = chances.theta - np.linalg.solve(bent - chances.curvature[k], chances.slope[k])
+            over = data.share - _chances(data, chances.basis, theta)
+            without = np.einsum("gn,pgn->p", over[kept], score[:, kept])
             left_out.append(_log_ratio(held[kept].sum(0), without))
         return cls(
             share=held.mean(0),
-            expected=expected.mean(0),
-            log_ratio=_log_ratio(held.sum(0), expected.sum(0)),
+            expected=(held - excess).mean(0),
+            log_ratio=_log_ratio(held.sum(0), excess.sum(0)),
             left_out=np.array(left_out).reshape(-1, len(z)),
             over=data.share - chance,
             score=score,
@@ -197,7 +257,7 @@ def _moments(
     log-likelihood (`[K, Q]`, `[K, Q, Q]`)."""
     starts = data.starts
     chance = _chances(data, basis, theta)
-    centred = basis - np.einsum("gn,gnq->gq", chance, basis)[:, None]
+    centred = _centre(basis, chance)
     slope = np.einsum("gn,gnq->gq", data.share - chance, basis)
     flat, parts = centred.reshape(chance.size, basis.shape[-1]), []
     for first, last in zip(starts, [*starts[1:], len(chance)], strict=True):
@@ -206,6 +266,25 @@ def _moments(
     return chance, centred, np.add.reduceat(slope, starts), np.array(parts)
 
 
-def _log_ratio(held: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    with np.errstate(divide="ignore"):
-        return np.log(held) - np.log(expected)
+def _centre(
+    values: Float[np.ndarray, "G N q"], chance: Float[np.ndarray, "G N"]
+) -> Float[np.ndarray, "G N q"]:
+    """Values less their mean over a gene's places, weighted by chances."""
+    return values - np.einsum("gn,gnq->gq", chance, values)[:, None]
+
+
+def _without(
+    values: Float[np.ndarray, "G N p"],
+    trends: Float[np.ndarray, "G N q"],
+    chance: Float[np.ndarray, "G N"],
+) -> Float[np.ndarray, "G N p"]:
+    """What a regression on trends leaves over, gene by gene, weighted by chances."""
+    weighted = (trends * chance[..., None]).swapaxes(1, 2)
+    inverse = np.linalg.pinv(weighted @ trends, rcond=1e-6, hermitian=True)
+    return values - trends @ (inverse @ (weighted @ values))
+
+
+def _log_ratio(held: np.ndarray, excess: np.ndarray) -> np.ndarray:
+    """Of the share held to that expected, which is not below 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.log(held) - np.log(np.maximum(held - excess, 0))

@@ -2,16 +2,17 @@
 
 Each gene with significant variants (eQTLs) counts once: which share of its variants lies in its top
 places, and which share would if predicted effects did not tell where variants lie? The expected
-shares (`conditional_logit`) follow the variants tested in each place, *unmatched*, or also a
-smooth function of distance and signal, *matched*. Enrichment is observed over expected share.
+shares (`conditional_logit`) follow the variants tested in each place, and what places are matched
+for (`MATCHES`): nothing; loosely, a smooth function of distance and signal; closely, also bands of
+both, and trends of both that each gene has of its own. Enrichment is observed over expected share.
 
 The test permutes within genes the difference between observed and expected shares, and sums it over
-top places less what distance and signal predict of these: an error is left only where both fits
-fail. One-sided, p = (k + 1) / (n + 1). Variants in linkage disequilibrium, effects of neighbouring
-places and genes that share both are not exchangeable; so the sum is divided by its standard error
-between chromosomes, in each permutation again (Chung & Romano 2013). Where variants and effects
-follow distance and signal, p-values are far too small without the match, and where neighbours share
-both, too small without the standard error (simulated:
+top places less what distance and signal predict of these. One-sided, p = (k + 1) / (n + 1).
+Variants in linkage disequilibrium, effects of neighbouring places and genes that share both are not
+exchangeable; so the sum is divided by its standard error between chromosomes, in each permutation
+again (Chung & Romano 2013). Closely matched p-values hold where variants and effects both follow
+distance and signal smoothly, by steps or bands, or in two kinds of genes in opposite ways; loosely
+matched ones do not under the latter three, unmatched ones never (simulated:
 tests/epi2expr_jax/interpret/test_enrichment.py).
 
 Intervals: delete-one-chromosome jackknife of the logarithm, fits included, and Student's t.
@@ -27,17 +28,29 @@ import scipy
 from jaxtyping import Bool, Float
 
 from epi2expr_jax.errors import collect
-from epi2expr_jax.interpret.conditional_logit import Fit, GenePlaces
+from epi2expr_jax.interpret.conditional_logit import Chances, Fit, GenePlaces
 from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, jackknife, no_interval
 
 EFFECT = "predicted effect"
+# How places are matched, and what else an enrichment may come from, then.
+MATCHES = {
+    "no": "distance from the TSS and signal, which both variants and effects follow",
+    "loosely": "bands of distance, thresholds of signal, kinds of genes",
+    "closely": "thresholds of signal that differ between kinds of genes, and whatever places "
+    "differ in but distance and signal",
+    "more closely": "what the close match leaves, a little less of it",
+}
 COLUMNS = [
     *["predictor", "matched", "share", "expected", "enrichment", "low", "high", "p"],
     *["lead", "lead_low", "lead_high", "n_genes", "n_regions", "n_chromosomes", "note"],
+    "not_excluded",
 ]
 
 _ROUNDING = 1e-9  # sums of shares below it are none
+_LEFT = 1e-6  # of a top place: less is none
 _FEW = "too few variants in top places"
+_TRENDS = (4, 3), (5, 4)  # of each gene, by distance and signal; simulated
+_NO_TEST = "matched like this, no place of a gene stands out: nothing to test"
 
 
 def predictors(table: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -79,12 +92,13 @@ def enrich(
         reading: wraps the loop over permutations, to show progress.
 
     Returns:
-        Two rows a predictor (`predictors`), unmatched and matched, with columns `COLUMNS`: of the
+        A row for each of `MATCHES` and predictor (`predictors`), with columns `COLUMNS`: of the
         genes' variants the `share` in top places and that `expected`, `enrichment` (their ratio)
         with interval, one-sided `p`, and `lead`: how many times the predicted effect's enrichment
-        is that of the row, paired by chromosome. A baseline that distance or signal define has a
-        matched enrichment near 1 by construction. p and intervals are NaN, and `note` says why,
-        for fewer than three chromosomes, and intervals also where no variant is in a top place.
+        is that of the row, paired by chromosome; `not_excluded`: what else may be behind a small p.
+        A baseline that distance or signal define has a matched enrichment near 1 by construction. p
+        and intervals are NaN, and `note` says why, for fewer than three chromosomes; intervals also
+        where no variant is in a top place, p where the match leaves nothing to compare.
 
     Raises:
         InputError: naming every number out of range.
@@ -102,13 +116,20 @@ def enrich(
     # [P, G, N]
     z = np.stack([_top(data.pad(score), data.at_risk, top) for score in predictors(table).values()])
     names = np.array(list(predictors(table)))
-    fits = [Fit.of(data, z, basis) for basis in (data.no_basis(), data.splines())]
+    nothing, splines, bands = (
+        Chances.of(data, basis) for basis in (data.no_basis(), data.splines(), data.bands())
+    )
+    fits = [
+        *(Fit.of(data, z, chances) for chances in (nothing, splines)),
+        *(Fit.of(data, z, bands, data.trends(*sizes)) for sizes in _TRENDS),
+    ]
     exceeding = _permute(data, fits, permutations, seed, reading)
     genes = np.diff(np.r_[data.starts, len(data.chrom)]).astype(float)
     K = len(genes)
     reach = scipy.stats.t.isf((1 - confidence) / 2, K - 1) if K >= MIN_CHROMOSOMES else np.nan
     parts = []
-    for matched, fit, k in zip((False, True), fits, exceeding, strict=True):
+    for matched, fit, k in zip(MATCHES, fits, exceeding, strict=True):
+        left = np.abs(fit.score).max(axis=(1, 2)) > _LEFT
         ratio, error = fit.log_ratio, _error(genes, fit.log_ratio, fit.left_out)
         with np.errstate(invalid="ignore"):
             lead, without = ratio[:1] - ratio, fit.left_out[:, :1] - fit.left_out
@@ -121,14 +142,15 @@ def enrich(
             "enrichment": np.exp(ratio),
             "low": np.exp(ratio - reach * error),
             "high": np.exp(ratio + reach * error),
-            "p": (k + 1) / (permutations + 1) if K >= MIN_CHROMOSOMES else np.nan,
+            "p": np.where(left & (K >= MIN_CHROMOSOMES), (k + 1) / (permutations + 1), np.nan),
             "lead": np.exp(lead),
             "lead_low": np.exp(lead - reach * lead_error),
             "lead_high": np.exp(lead + reach * lead_error),
             "n_genes": len(data.chrom),
             "n_regions": int(data.at_risk.sum()),
             "n_chromosomes": K,
-            "note": np.where(np.isnan(error), no_interval(genes) or _FEW, ""),
+            "note": np.select([np.isnan(error), ~left], [no_interval(genes) or _FEW, _NO_TEST], ""),
+            "not_excluded": MATCHES[matched],
         }
         parts.append(pd.DataFrame(part, columns=pd.Index(COLUMNS)))
     return pd.concat(parts, ignore_index=True)

@@ -17,6 +17,7 @@ import xarray as xr
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.scores.intervals import (
     jackknife,
+    least_error,
     no_interval,
     require_usable,
     score_cube,
@@ -158,6 +159,7 @@ def _interval_row(means: xr.DataArray, confidence: float) -> dict[str, float]:
         [*(columns[side] for side in _SIDES), columns["model"] - columns["baseline"]], axis=1
     )
     score, error = jackknife(stacked, genes)
+    error[:3] = np.maximum(error[:3], least_error(score[:3], genes))
     low, high = score - reach * error, score + reach * error
     return {
         "pearson": score[0], "low": low[0], "high": high[0],

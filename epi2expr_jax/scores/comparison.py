@@ -156,7 +156,7 @@ def _compare(
     K = len(genes)
     tails = (1 - confidence) / 2 / np.array([1, leads])
     trained = training_scores(shared)
-    score, error, degrees = estimate(pearson, trained, genes)
+    score, error, degrees = estimate(pearson, trained, genes, correlation=True)
     reach = np.nan if no_interval(genes, correlation=True) else scipy.stats.t.isf(tails[0], degrees)
     reach = reach * error
     paired = [values - values[..., :1] for values in (pearson, trained)]

@@ -158,14 +158,15 @@ def _rank_group(
     note = no_interval(genes, correlation=True)
 
     def mean_and_reach(
-        name: str, *parts: int, contrast: Callable[[np.ndarray], np.ndarray] = lambda values: values
+        name: str, *parts: int, contrast: Callable[[np.ndarray], np.ndarray] | None = None
     ) -> list[np.ndarray]:
         """The mean, and half the width of its interval, one of so many that hold together."""
+        score = contrast or (lambda values: values)
         mean, error, degrees = estimate(
-            contrast(value[name]), contrast(training_scores(shared, name)), genes
+            score(value[name]), score(training_scores(shared, name)), genes, not contrast
         )
         if new_cell:
-            between = contrast(of_cells[name])
+            between = score(of_cells[name])
             error = np.hypot(error, np.sqrt(between.var(axis=0, ddof=1) / len(between)))
             degrees = np.minimum(degrees, len(between) - 1)
         return [mean, *(scipy.stats.t.isf(tail / part, degrees) * error for part in parts)]

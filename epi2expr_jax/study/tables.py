@@ -195,6 +195,10 @@ MEAN_EFFECTS = _of(
     "perturb/dose_distance.csv", "perturb", "perturb", "cell assays mark place change",
     "distance factor effect low high genes changed outside",
 )  # fmt: skip
+_EDIT = "cell assays mark place change"
+NULL = _of("perturb/null.csv", "perturb", "perturb", _EDIT,
+           "effect null_low null_high permutations p")  # fmt: skip
+PERMUTED = _of("perturb/permuted.csv", "perturb", "perturb", f"{_EDIT} permutation", "effect")
 
 SWEEP = _of("sweep.csv", "sweep", "", "assay", ["window_bp", *comparison.COLUMNS])  # of no run
 
@@ -203,6 +207,7 @@ TABLES = (
     PREDICTIONS, SCORES, RANKING, NEW_CELL, GROUPS, PARTS, CALLS, OF_BASELINES, BASELINES, COPIES,
     WITHOUT, BASELINES_WITHOUT, ADDED, OWN, COVARIATES, QUALITY,
     SUBSETS, SHAPLEY, AGREEMENT_SUBSETS, AGREEMENT, ACROSS, EFFECTS, MEAN_EFFECTS,
+    NULL, PERMUTED,
 )  # fmt: skip
 NEEDED = (SPLITS, HISTORY, PREDICTIONS, SCORES, RANKING)  # to report anything at all
 

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
-from epi2expr_jax.interpret.enrichment import EFFECT
+from epi2expr_jax.interpret.enrichment import EFFECT, MATCHES
 from epi2expr_jax.scores import table as scoring
 from experiments.figures.style import (
     BLUE,
@@ -199,7 +199,7 @@ def quality_figure(table: pd.DataFrame) -> Figure:
 
 
 def enrichment_figure(table: pd.DataFrame) -> Figure:
-    """Enrichment of variants in top regions with intervals, unmatched and matched side by side.
+    """Enrichment of variants in top regions with intervals, by how closely they are matched.
 
     Args:
         table: from `interpret.enrichment.enrich`, with a column `of`: what is tested apart.
@@ -207,15 +207,15 @@ def enrichment_figure(table: pd.DataFrame) -> Figure:
     rows = (table["of"] + "\n" + table["predictor"]).str.strip()
     labels = list(dict.fromkeys(rows))
     figure = Figure((WIDTH, 1.0 + 0.35 * len(labels)), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for panel, matched in zip(panels, (False, True), strict=True):
+    panels = figure.subplots(1, len(MATCHES), sharey=True)
+    for panel, matched in zip(panels, MATCHES, strict=True):
         part = table[table["matched"] == matched]
         y = np.array([labels.index(label) for label in rows[part.index]])
         colours = np.where(part["predictor"] == EFFECT, BLUE, GREY)
         panel.hlines(y, part["low"], part["high"], colours, lw=2)
         panel.scatter(part["enrichment"], y, 30, colours)
         panel.axvline(1, color=GREY, linewidth=0.8)
-        panel.set_title("matched for distance and signal" if matched else "unmatched", fontsize=9)
+        panel.set_title(f"matched: {matched}", fontsize=9)
         panel.set_xscale("log")
         panel.xaxis.set_major_locator(ticker.MaxNLocator(6))
         panel.xaxis.set_major_formatter("{x:g}")

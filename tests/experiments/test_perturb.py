@@ -11,6 +11,7 @@ from epi2expr_jax.perturb.edits import KINDS, Edit, Kind, scale
 from epi2expr_jax.perturb.effects import run as run_edits
 from epi2expr_jax.perturb.places import distal_bins, pcre, promoter
 from epi2expr_jax.predict.loading import load
+from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.study.train import train
 from epi2expr_jax.training.one_run import TrainConfig
@@ -253,6 +254,37 @@ def test_a_gene_is_drawn_with_its_contacts(run_dir, distal, distal_store):
         first, last = arcs.get_xlim()
         middle = track.contacts[["start", "end"]].mean(axis=1) / 1000
         assert middle.between(first, last).all()
+
+
+def test_effects_next_to_those_of_the_permuted_mark(run_dir, distal_store, tmp_path):
+    asked = {"where": ["promoter"], "factors": [0.0, 1.0], "tracks": 0, "null": 2}
+    means = perturb(run_dir, ASSAY, out=tmp_path / "first", **asked)
+    null = pd.read_csv(tmp_path / "first" / "null.csv").set_index("change")
+    draws = pd.read_csv(tmp_path / "first" / "permuted.csv").set_index("change")
+    (off,) = null.index[null.effect != 0]
+    assert null.effect[off] == pytest.approx(means.effect[means.factor == 0].item(), abs=1e-6)
+    assert draws.permutation[off].tolist() == [1, 2]
+    reached = (draws.effect[off].abs() >= abs(null.effect[off])).sum()
+    assert null.p[off] == pytest.approx((1 + reached) / 3, abs=1e-4)
+    assert [null.null_low[off], null.null_high[off]] == sorted(draws.effect[off])
+    assert set(null.p.drop(off)) == {1}  # what changes nothing
+    (folder,) = (run_dir / "null").iterdir()
+    store = WindowStore.open(folder / "permuted" / "store.zarr")
+    assert store.manifest.units[f"{ASSAY}~2"] == distal_store.manifest.units[ASSAY]
+    rows, given = (
+        own.read_signal(["E003"], [name])[0, 0].sum(axis=1)
+        for own, name in ((distal_store, ASSAY), (store, f"{ASSAY}~1"))
+    )
+    np.testing.assert_allclose(np.sort(given), np.sort(rows), rtol=1e-5)
+    assert (given != rows).mean() > 0.5
+    card = (folder / "run" / "run_card.json").stat().st_mtime_ns
+    perturb(run_dir, ASSAY, out=tmp_path / "again", **asked)
+    assert (folder / "run" / "run_card.json").stat().st_mtime_ns == card
+    assert (tmp_path / "again" / "null.csv").read_bytes() == (
+        tmp_path / "first" / "null.csv"
+    ).read_bytes()
+    with pytest.raises(InputError, match="one mark"):
+        perturb(run_dir, ASSAY, ["promoter"], kinds=["swap:@E003"], null=2, out=tmp_path / "no")
 
 
 def test_factors_are_refused_where_nothing_is_scaled(parse_flags):

@@ -19,13 +19,30 @@ def along(rng, shape, r=0.6):
     return x
 
 
-def simulate(rng, genes, planted=0.0, crowd=2, chromosomes=22):
+def also(kind, rng, distance, near, log_signal):
+    """What both variants and effects follow besides distance and signal, smoothly: log odds."""
+    far, loci = np.abs(distance), (len(log_signal), 1)
+    if kind == "step":
+        return 1.5 * (far <= 6000) * np.ones(loci)
+    if kind == "block":
+        return 1.5 * (((far >= 6000) & (far < 10_000)) | (far >= 14_000)) * np.ones(loci)
+    if kind == "threshold of signal":
+        return 1.5 * (log_signal > 1.5)
+    if kind == "two kinds of genes, by distance":
+        return np.where(rng.random(loci) < 0.5, 3 * near, -3 * near)
+    if kind == "two kinds of genes, by signal":
+        return rng.choice([-1.5, 1.5], loci) * np.tanh(log_signal - 1)
+    return 0.0
+
+
+def simulate(rng, genes, planted=0.0, crowd=2, chromosomes=22, kind="smooth"):
     """Places with counted variants.
 
     Args:
         planted: log odds of a variant for one standard deviation, about, of what is peculiar to
             the predicted effect, given distance and signal.
         crowd: genes of a locus.
+        kind: of what variants and effects have in common, see `also`.
     """
     loci, length = genes // crowd, REGIONS + SHIFT * (crowd - 1)
     distance = (np.arange(REGIONS) - REGIONS // 2) * BIN
@@ -40,8 +57,9 @@ def simulate(rng, genes, planted=0.0, crowd=2, chromosomes=22):
         log_signal = level[:, here] + 2 * near
         peculiar = 0.9 * common[:, here] + 0.4 * along(rng, (loci, REGIONS))
         bend = np.tanh(log_signal - 1)
-        effect = np.exp(1.5 * near + 0.8 * bend + 0.5 * near * log_signal + peculiar)
-        odds = 2 * near + 1.2 * bend + 0.5 * near * log_signal + planted * peculiar
+        both = 0.5 * near * log_signal + also(kind, rng, distance, near, log_signal)
+        effect = np.exp(1.5 * near + 0.8 * bend + both + peculiar)
+        odds = 2 * near + 1.2 * bend + both + planted * peculiar
         chance = special.softmax(odds + np.log(tested[:, here]), axis=1)
         own = (rng.random((loci, 1)) > chance.cumsum(1)).sum(1).clip(max=REGIONS - 1) + here.start
         shared = (rng.random(loci) < 0.7) & (member > 0)

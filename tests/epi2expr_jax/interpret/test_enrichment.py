@@ -28,44 +28,62 @@ def rejections(p):
 @pytest.mark.trial
 @pytest.mark.parametrize(("genes", "crowd"), [(600, 2), (600, 6), (3000, 2)])
 def test_holds_its_level_where_unmatched_does_not(genes, crowd, trial_size, monkeypatch):
-    count = trial_size(1 if genes > 1000 else {2: 8, 6: 24}[crowd], 500)
-    genes = trial_size(min(genes, 1500), genes)
+    count = trial_size(1 if genes > 1000 else 3, 500)
+    genes = trial_size(genes // 2, genes)
     p, naive = [], []
     for i in range(count):
         table = simulate(np.random.default_rng([genes, crowd, i]), genes, crowd=crowd)
         tested = enrich(table, permutations=199, seed=i).set_index(["predictor", "matched"])
         p.append(tested.p[EFFECT])
-        if crowd == 6:  # what it would be if the standard error were not taken into account
+        if crowd == 6 and count >= 500:  # what it would be if the standard error did not count
             with monkeypatch.context() as patch:
                 patch.setattr(enrichment, "_studentise", lambda of_chromosome: of_chromosome.sum(1))
                 table = enrich(table, permutations=199, seed=i).set_index(["predictor", "matched"])
-            naive.append(table.p[EFFECT, True])
-    unmatched, limit = rejections([one[False] for one in p])
-    matched, _ = rejections([one[True] for one in p])
+            naive.append(table.p[EFFECT, "loosely"])
+    unmatched, limit = rejections([one["no"] for one in p])
+    matched, _ = rejections([one["closely"] for one in p])
     print(f"{genes} genes, {crowd} a locus: {matched}, unmatched {unmatched}, limit {limit}")
     assert (matched <= limit).all()
     assert (unmatched > 0.9).all()
     if naive:
         print(f"not studentised {rejections(naive)[0]}")
-        assert np.mean(np.array(naive) <= 0.1) > np.mean([one[True] <= 0.1 for one in p])
-        if count >= 500:
-            assert (rejections(naive)[0] > limit).all()
+        assert (rejections(naive)[0] > limit).all()
+
+
+@pytest.mark.trial
+@pytest.mark.parametrize(
+    "kind",
+    ["smooth", "step", "block", "threshold of signal", "two kinds of genes, by distance",
+     "two kinds of genes, by signal"],
+)  # fmt: skip
+def test_holds_whatever_variants_and_effects_have_in_common(kind, trial_size):
+    """A match that is the same in all genes does not hold under kinds of genes."""
+    count, p = trial_size(1, 200), []
+    for i in range(count):
+        table = simulate(np.random.default_rng([3, i]), trial_size(300, 600), kind=kind)
+        tested = enrich(table, permutations=99, seed=i).set_index(["predictor", "matched"])
+        p.append(tested.p[EFFECT])
+    shares = (pd.DataFrame(p) <= 0.05).mean()
+    print(kind, shares.to_dict())
+    assert shares[["closely", "more closely"]].max() <= (0.06 if count >= 200 else 0)
+    if "kinds" in kind:
+        assert shares["loosely"] >= 0.5
 
 
 @pytest.mark.trial
 def test_finds_a_planted_enrichment_and_its_intervals_cover(trial_size):
-    count = trial_size(8, 500)
+    count = trial_size(5, 500)
     rows = []
     for i in range(count):
         table = enrich(simulate(np.random.default_rng([7, i]), 600, 0.5), permutations=199, seed=i)
-        rows.append(table[table.matched].set_index("predictor").loc[EFFECT])
+        rows.append(row(table, matched="closely"))
     rows = pd.DataFrame(rows).astype({"p": float, "low": float, "high": float})
     truth = rows.share.mean() / rows.expected.mean()
     covered = rows.low.le(truth) & rows.high.ge(truth)
     power = rows.p.le(0.05).mean()
     print(f"enrichment {truth:.3f}: found {power:.3f}, intervals cover {covered.mean():.3f}")
-    assert truth > 1.05
-    assert power > 0.7
+    assert truth > 1.02  # of 1.10: what distance and signal may explain is credited to them
+    assert power > (0.7 if count >= 500 else 0.3)
     assert covered.mean() >= (0.925 if count >= 500 else 0.75)
 
 
@@ -86,7 +104,7 @@ def five_places(genes=30, chromosomes=3, hit=0):
     )
 
 
-def row(table, predictor=EFFECT, matched=False):
+def row(table, predictor=EFFECT, matched="no"):
     return table[(table.predictor == predictor) & (table.matched == matched)].iloc[0]
 
 
@@ -113,7 +131,9 @@ def test_places_that_tie_share_the_rank():
     assert row(enrich(table, permutations=9)).share == pytest.approx(1 / 2)
     assert row(enrich(table, permutations=9, top=0.6)).share == pytest.approx(1)
     alike = row(enrich(table.assign(effect=0.0), permutations=9))
-    assert (alike.share, alike.p) == (pytest.approx(1 / 5), 1)
+    assert alike.share == pytest.approx(1 / 5)
+    assert np.isnan(alike.p)
+    assert "nothing to test" in alike.note
 
 
 def test_chances_follow_the_variants_tested():
@@ -149,14 +169,14 @@ def test_order_of_rows_changes_nothing_but_the_permutations():
     shuffled = enrich(table.sample(frac=1, random_state=0), permutations=199, seed=1)
     numbers = ["share", "expected", "enrichment", "low", "high", "lead", "lead_low", "lead_high"]
     np.testing.assert_allclose(shuffled[numbers], first[numbers], rtol=1e-6)
-    np.testing.assert_allclose(shuffled.p, first.p, atol=0.15)
+    np.testing.assert_allclose(shuffled.p, first.p, atol=0.2)
 
 
 def test_what_distance_and_signal_define_is_not_enriched_beyond_them():
     table = enrich(simulate(np.random.default_rng(4), 600), permutations=99)
     for predictor in ("nearest to the TSS", "strongest signal"):
         assert row(table, predictor).enrichment > 1.5
-        assert row(table, predictor, matched=True).enrichment == pytest.approx(1, abs=0.05)
+        assert row(table, predictor, matched="loosely").enrichment == pytest.approx(1, abs=0.05)
 
 
 def test_all_numbers_that_make_no_sense_are_named():

@@ -125,8 +125,8 @@ def test_tracks_without_a_measure_are_not_drawn_against_it():
 
 def test_enrichment_is_shown_unmatched_and_matched():
     rows = [
-        ("E003 DNase", EFFECT, False, 3.0), ("E003 DNase", "signal", False, 2.0),
-        ("E003 DNase", EFFECT, True, 1.5), ("E003 DNase", "signal", True, 0.75),
+        ("E003 DNase", EFFECT, "no", 3.0), ("E003 DNase", "signal", "no", 2.0),
+        ("E003 DNase", EFFECT, "closely", 1.5), ("E003 DNase", "signal", "closely", 0.75),
     ]  # fmt: skip
     table = pd.DataFrame(rows, columns=["of", "predictor", "matched", "enrichment"])
     table = table.assign(low=table["enrichment"] / 2, high=table["enrichment"] * 2)
@@ -135,10 +135,10 @@ def test_enrichment_is_shown_unmatched_and_matched():
         f"E003 DNase\n{EFFECT}",
         "E003 DNase\nsignal",
     ]
-    for panel, values in zip(figure.axes, ([3, 2], [1.5, 0.75]), strict=True):
+    for panel, values in zip(figure.axes[::2], ([3, 2], [1.5, 0.75]), strict=True):
         bars, dots = panel.collections
         assert dots.get_offsets().tolist() == [[value, y] for y, value in enumerate(values)]
         assert segments(bars).tolist() == [[value / 2, value * 2] for value in values]
-    assert figure.axes[1].get_title() == "matched for distance and signal"
+    assert figure.axes[2].get_title() == "matched: closely"
     first = figure.axes[0].collections[1].get_facecolors()[0]
     assert first[:3].tolist() == pytest.approx([int(BLUE[i : i + 2], 16) / 255 for i in (1, 3, 5)])

@@ -1,0 +1,222 @@
+"""What altering a mark would show if the mark told nothing beyond the other marks.
+
+The mark's rows are permuted over genes within strata of what the other marks' promoter signal says
+of it; expression and the other marks stay as they are (conditional randomisation, Candès et al.
+2018). On each permutation models are trained as those of the run were, all in one population, and
+altered alike: p = (1 + permutations with as large a mean effect) / (1 + permutations), two-sided.
+It holds as far as strata hold: a mark that follows the others in ways that their promoter signal
+does not show is not permuted among its like.
+
+Axes: `C` cells, `A` other marks, `G` genes, `W` bins.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import as_name, whole_folder
+from epi2expr_jax.inputs.dataset import InputConfig
+from epi2expr_jax.predict.ensemble import Ensemble
+from epi2expr_jax.predict.loading import load
+from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.study.request import TrainRequest
+from epi2expr_jax.study.tables import GENE_GROUPS
+from epi2expr_jax.study.train import Watcher, train
+from epi2expr_jax.training.one_run import TrainConfig
+from epi2expr_jax.training.schedules import EarlyStopConfig, PlateauConfig
+
+STRATUM = 10  # genes, among which rows are permuted
+KEY = ["cell", "assays", "mark", "place", "change"]
+
+
+def permuted(
+    mark: Float[np.ndarray, "G"], others: Float[np.ndarray, "A G"], rng: np.random.Generator
+) -> Int[np.ndarray, "G"]:
+    """Whose row of the mark each gene is given.
+
+    Args:
+        mark, others: mean signal at promoters, 0 or more.
+    """
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+
+    expected = np.zeros(mark.size)
+    if len(others):
+        # Squares alone leave P(p <= 0.05) at .07 to .10 where the mark follows others in bends.
+        cubic = make_pipeline(StandardScaler(), PolynomialFeatures(3), Ridge(1.0))
+        logs = np.log1p(np.abs(others)).T
+        expected = cubic.fit(logs, np.log1p(np.abs(mark))).predict(logs)
+    order, given = np.argsort(expected, kind="stable"), np.empty(mark.size, int)
+    for first in range(0, mark.size, STRATUM):
+        among = order[first : first + STRATUM]
+        given[among] = rng.permutation(among)
+    return given
+
+
+def names_of(mark: str, count: int) -> list[str]:
+    """The permuted marks, as assays of the store that holds them."""
+    return [f"{mark}~{i}" for i in range(1, count + 1)]
+
+
+def retrained(
+    run_dir: pathlib.Path,
+    ensemble: Ensemble,
+    store: WindowStore,
+    mark: str,
+    count: int,
+    watcher: Watcher = Watcher(),
+) -> tuple[Ensemble, WindowStore]:
+    """Models like those of a run that read a mark, trained on permutations of it; and their store.
+
+    Both lie in the run directory, in `null/MARK-COUNT`; what is there is not made again, and an
+    interrupted training goes on.
+
+    Raises:
+        InputError: if models read regions or pools of cells, whose signal is not of one gene.
+    """
+    folder = run_dir / "null" / f"{as_name(mark)}-{count}"
+    if not (folder / "permuted").exists():
+        with whole_folder(folder / "permuted") as place:
+            _permute(ensemble, store, mark, count, place / "store.zarr")
+    made = WindowStore.open(folder / "permuted" / "store.zarr")
+    train(_request(run_dir, ensemble, made, mark), folder / "run", watcher=watcher)
+    return load(folder / "run"), made
+
+
+def _permute(
+    ensemble: Ensemble, store: WindowStore, mark: str, count: int, path: pathlib.Path
+) -> None:
+    """Write a store of the cells whose models read the mark: other marks as they are."""
+    readers = ensemble.select(lambda run: mark in run.assays)
+    cells = [cell for cell in store.manifest.cells if cell in {run.cell for run in readers.runs}]
+    if len(cells) < len({run.cell for run in readers.runs}) or any(
+        member.model_config.contacts for member in readers.members
+    ):
+        raise InputError(
+            "--null",
+            "models of regions or of pools of cells",
+            "models of one window and one cell: rows are permuted over genes",
+            "train some (--no_pcre leaves regions out), or leave --null out",
+        )
+    old, names = store.manifest, names_of(mark, count)
+    tracks = [(c, a) for c, a in old.tracks if c in cells and a != mark]
+    others = [assay for assay in old.assays if any(assay == a for _, a in tracks)]
+    manifest = dataclasses.replace(
+        old,
+        cells=cells,
+        assays=[*others, *names],
+        tracks=[[c, a] for c, a in tracks] + [[c, name] for c in cells for name in names],
+        **{
+            field: {a: of[a.split("~")[0]] for a in [*others, *names] if a.split("~")[0] in of}
+            for field, of in (("units", old.units), ("groups", old.groups))
+        },
+        contacts={},
+    )
+    expression = store.read_expression(cells) if old.expression_unit else None
+    labels = store.read_labels(cells)
+    made = WindowStore.declare(path, manifest, store.genes, expression, {}, labels)
+    minus = (store.genes.strand == "-").to_numpy()
+    for c, cell in enumerate(cells):
+        here = [assay for assay in others if (cell, assay) in tracks]
+        for assay in here:
+            made.write_slab(cell, assay, *_slab(store, cell, assay))
+        rows, covered, sources = _slab(store, cell, mark)
+        near = np.array([_at_promoter(store, cell, assay) for assay in here])
+        near = near.reshape(len(here), len(rows))
+        for i, name in enumerate(names):
+            rng = np.random.default_rng([c, i])
+            given = permuted(_at_promoter(store, cell, mark), near, rng)
+            drawn = rows[given]
+            turned = minus != minus[given]  # windows are stored in genomic order
+            drawn[turned] = drawn[turned, ::-1]
+            made.write_slab(cell, name, drawn, covered[given], sources)
+
+
+def _slab(store: WindowStore, cell: str, assay: str) -> tuple[np.ndarray, np.ndarray, list]:
+    means = store.read_signal([cell], [assay])[0, 0]
+    record = store.slab_record(cell, assay) or {}
+    return means, store.slabs.part("coverage", cell, assay), record.get("sources", [])
+
+
+def _at_promoter(store: WindowStore, cell: str, assay: str) -> Float[np.ndarray, "G"]:
+    """Mean signal within 1 kb of the TSS."""
+    window = store.manifest.window
+    half = max(1, min(window.bins, 2000 // window.bin_bp) // 2)
+    bins = slice(window.bins // 2 - half, window.bins // 2 + half)
+    return store.read_signal([cell], [assay], bins)[0, 0].mean(axis=1).astype(float)
+
+
+def _request(
+    run_dir: pathlib.Path, ensemble: Ensemble, store: WindowStore, mark: str
+) -> TrainRequest:
+    """What the run was asked for, of the permuted marks in the place of the mark."""
+    asked = dict(ensemble.card["request"])
+    trained = dict(asked.pop("train_config"))
+    for name, made in (("plateau", PlateauConfig), ("early_stop", EarlyStopConfig)):
+        trained[name] = made(**trained[name]) if trained[name] else None
+    names = [a for a in store.manifest.assays if a.startswith(f"{mark}~")]
+    sets = dict.fromkeys(run.assays for run in ensemble.runs if mark in run.assays)
+    if "gene_groups" in asked:
+        asked["gene_groups"] = str(run_dir / GENE_GROUPS.path)
+    return TrainRequest(
+        **asked
+        | {
+            "store": str(store.path),
+            "cells": store.manifest.cells,
+            "assays": [
+                "+".join(name if a == mark else a for a in own) for own in sets for name in names
+            ],
+            "input_config": InputConfig(**asked["input_config"]),
+            "train_config": TrainConfig(**trained),
+        }
+    )
+
+
+def effects_of(draws: Sequence[pd.DataFrame], means: pd.DataFrame, mark: str) -> pd.DataFrame:
+    """Mean effects of each permuted mark, under the names of the mark and its models.
+
+    Args:
+        draws: from `perturb.mean_effects`, of one permuted mark each.
+        means: of the mark.
+
+    Returns:
+        Columns of `KEY`, permutation (from 1) and effect (log2(RPKM + 1)).
+    """
+    names = {_plain(label): label for label in means["assays"]}
+    tables = [table.assign(mark=mark, permutation=i) for i, table in enumerate(draws, 1)]
+    table = pd.concat(tables, ignore_index=True)
+    table["assays"] = [names[_plain(label)] for label in table["assays"]]
+    return table[[*KEY, "permutation", "effect"]]
+
+
+def compare(means: pd.DataFrame, draws: pd.DataFrame) -> pd.DataFrame:
+    """Mean effects of a mark, where its permutations lie, and a two-sided p.
+
+    Args:
+        means: from `perturb.mean_effects`. draws: from `effects_of`.
+
+    Returns:
+        Columns of `KEY`, effect, null_low and null_high (the lowest and highest of permutations),
+        permutations (how many) and p.
+    """
+    both = draws.merge(means[[*KEY, "effect"]], on=KEY, suffixes=("_null", ""))
+    both["reached"] = both["effect_null"].abs() >= both["effect"].abs() - 1e-12
+    groups = both.groupby([*KEY, "effect"], sort=False)
+    table = groups.agg(
+        null_low=("effect_null", "min"),
+        null_high=("effect_null", "max"),
+        permutations=("effect_null", "size"),
+        p=("reached", "sum"),
+    ).reset_index()
+    return table.assign(p=(1 + table["p"]) / (1 + table["permutations"]))
+
+
+def _plain(label: str) -> tuple[str, ...]:
+    """The assays of a set, permuted ones under the name of their mark, in one order."""
+    return tuple(sorted(name.split("~")[0] for name in label.split("+")))

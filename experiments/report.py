@@ -290,6 +290,7 @@ def _page(
     )
     environment.filters |= {"number": sentences.number, "duration": duration, "listing": listing}
     kinds, cells = card["store"]["groups"], _cells(card, runs, content["ranking"])
+    quality = content["quality"]
     return environment.get_template("report.html.j2").render(
         name=run_dir.resolve().name,
         card=card,
@@ -312,7 +313,7 @@ def _page(
         tables={name: table.to_dict("records") for name, table in content.items()},
         needed=NEEDED,
         best_rows=_best(content).to_dict("records"),
-        quality=_quality(content["quality"]).to_dict("records"),
+        quality=(quality_correlations(quality) if len(quality) else quality).to_dict("records"),
         abroad=_abroad(content["across_cells"]),
         altered=_altered(content["effects"], content["null"]),
         gained=gained,
@@ -331,10 +332,6 @@ def _best(content: dict[str, pd.DataFrame]) -> pd.DataFrame:
         for name, part in content["groups"].groupby("group"):
             parts.append(best_assays(part).assign(group=name))
     return pd.concat(parts, ignore_index=True)
-
-
-def _quality(table: pd.DataFrame) -> pd.DataFrame:
-    return quality_correlations(table) if len(table) else table
 
 
 def _abroad(table: pd.DataFrame) -> list[dict[Hashable, Any]]:

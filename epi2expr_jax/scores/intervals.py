@@ -2,9 +2,9 @@
 
 import numpy as np
 import pandas as pd
+import scipy
 import xarray as xr
 from jaxtyping import Float
-from scipy import stats
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.genome import listing
@@ -191,7 +191,7 @@ def least_error(
         return np.zeros_like(r)
     share = genes / genes.sum()
     error = (1 - r**2) * np.sqrt((share**2 / np.maximum(1, genes / 2 - 1)).sum())
-    return error * stats.norm.isf(0.025) / stats.t.isf(0.025, len(genes) - 1)
+    return error * scipy.stats.norm.isf(0.025) / scipy.stats.t.isf(0.025, len(genes) - 1)
 
 
 def _training_variance(

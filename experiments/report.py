@@ -38,6 +38,7 @@ from epi2expr_jax.scores.comparison import compare_models
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study import results, statements, tables
 from epi2expr_jax.training import checkpoint
+from epi2expr_jax.training.splits import read_splits
 from epi2expr_jax.units import DEFAULT_UNIT, unit_words
 from experiments.cli.certificate import Certificate, read_certificate
 from experiments.cli.flags import define_run
@@ -134,7 +135,7 @@ def _compared(run_dir: pathlib.Path, others: Sequence[pathlib.Path]) -> pd.DataF
     """
     folders = [run_dir, *others]
     cards = [checkpoint.read_card(folder) for folder in folders]
-    folds = [_splits(folder)["folds"] for folder in folders]
+    folds = [read_splits(folder / "splits.json") for folder in folders]
     with collect() as problems:
         for folder, card, fold in zip(folders, cards, folds, strict=True):
             for what, same in (
@@ -160,7 +161,7 @@ def _splits(run_dir: pathlib.Path) -> dict[str, Any]:
 
 
 def _swept(folder: pathlib.Path) -> pd.DataFrame:
-    if tables.SWEEP.found(folder) is None:
+    if tables.SWEEP.checked(folder) is None:
         path = str(folder / tables.SWEEP.path)
         raise InputError(path, "no such file", "a finished sweep", "run experiments.sweep")
     return tables.SWEEP.read(folder)

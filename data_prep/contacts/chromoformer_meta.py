@@ -91,7 +91,11 @@ def read_metadata(
     has = {name: name in header for name in _KNOWN_OF_GENES}
     has["contacts"] = any(name in header for name in _CONTACTS)
     otherwise = {"expression": "0", "label": "0", "neighbors": "", "scores": ""}
-    spell = functools.cache(lambda name: find_chromosomes([name], chrom_sizes).get(name, name))
+
+    @functools.cache
+    def spell(name: str) -> str:
+        return find_chromosomes([name], chrom_sizes).get(name, name)
+
     dropped: collections.Counter[str] = collections.Counter()
     rows, contacts = [], []
     with collect() as problems:

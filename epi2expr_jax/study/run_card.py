@@ -45,8 +45,10 @@ def asked(study: Study, run_dir: pathlib.Path, resume: bool, command: str) -> di
     if (run_dir / checkpoint.RUN_CARD).exists():
         card = checkpoint.read_card(run_dir)
         same = card["store_checksum"] == wanted["store_checksum"]
-        both = [card["request"], wanted["request"]]
-        changed = list(_changes(*(_by_ids(one, store) if same else one for one in both)))
+        before, now = (
+            _by_ids(one, store) if same else one for one in (card["request"], wanted["request"])
+        )
+        changed = list(_changes(before, now))
         grows = same and all(change.split("=")[0] in _GROW for change in changed)
         changed += [] if same else ["the store's contents"]
         if changed and grows and resume:

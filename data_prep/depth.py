@@ -45,7 +45,7 @@ from tqdm import tqdm
 from data_prep.formats.assembly import define_assembly, load_assembly
 from data_prep.formats.bigwig import BigWigWriter, create_bigwig
 from data_prep.formats.foreign import opened_as, recognise
-from data_prep.formats.text import NO_RECORDS, is_header
+from data_prep.formats.text import NO_RECORDS, is_header, position
 from data_prep.work.conversion import conversion_from_flags, convert, define_conversion
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import opened
@@ -208,7 +208,7 @@ def _batches(path: pathlib.Path) -> Iterator[pd.DataFrame]:
             yield from _bam_batches(path)
             return
         try:
-            if (top := _lines_before_reads(file)) is None:
+            if (top := _lines_before_reads(path, file)) is None:
                 return
             with pd.read_csv(
                 file, sep="\t", header=None, usecols=[0, 1, 2], names=["chrom", "start", "end"],
@@ -227,7 +227,7 @@ def _batches(path: pathlib.Path) -> Iterator[pd.DataFrame]:
             raise InputError(str(path), found, expected, remedy) from None
 
 
-def _lines_before_reads(file: IO[bytes]) -> int | None:
+def _lines_before_reads(path: pathlib.Path, file: IO[bytes]) -> int | None:
     """How many lines of a browser, comments or a header are before the reads; None: no reads.
 
     The file is left at its beginning.
@@ -236,6 +236,9 @@ def _lines_before_reads(file: IO[bytes]) -> int | None:
         fields = line.decode(errors="replace").split("\t")
         no_record = fields[0].startswith(NO_RECORDS) or not line.strip()
         if not (no_record or (count == 0 and is_header(fields[1:3]))):
+            if all(position(field) is not None for field in [*fields[1:3], *fields[4:6], ""][:4]):
+                remedy = "give the reads themselves: bedtools bamtobed without -bedpe"
+                raise InputError(str(path), "BEDPE, a line for a pair", "a line a read", remedy)
             file.seek(0)
             return count
     return None

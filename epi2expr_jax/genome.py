@@ -141,12 +141,12 @@ def accessions() -> dict[str, tuple[str, str, int]]:
 
 
 def bare_chromosome(name: str) -> str:
-    """`chr1` and `1` both as `1`, as `NC_000001.10` and what `use_aliases` was told; the
+    """`chr1`, `chr01` and `1` as `1`, so are `NC_000001.10` and what `use_aliases` was told; the
     mitochondrion as `M`."""
     known = _aliases.get(name, name)
     if _ACCESSION.fullmatch(known):
         _, known, _ = accessions().get(known, ("", known, 0))
-    bare = re.sub(r"^chr", "", known, flags=re.IGNORECASE)
+    bare = re.sub(r"^chr(0(?=[1-9]))?", "", known, flags=re.IGNORECASE)
     return "M" if bare.upper() in {"M", "MT"} else bare
 
 

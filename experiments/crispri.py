@@ -7,10 +7,10 @@
 --pairs has one row an element and gene: chrom, chromStart, chromEnd (0-based), distanceToTSS or
 startTSS, measuredGeneEnsemblId, Regulated, perhaps Dataset, EffectSize, Significant and signal in
 the element (H3K27ac.RPM, DHS.RPM, …): the public table of Gschwind et al. (2025) as it is. Labels
-are the table's own. Distance, each signal, activity, activity × distance and the columns you name
-are compared by average precision and AUROC, each with a 95 % interval over chromosomes, and by
-precision at 70 % recall: on all pairs, without significant increases, in each study, and by
-distance to the TSS.
+are the table's own; without Regulated, significant losses count as regulated. Distance, each
+signal, activity, activity × distance and the columns you name are compared by average precision and
+AUROC, each with a 95 % interval over chromosomes, and by precision at 70 % recall: on all pairs,
+without significant increases, in each study, and by distance to the TSS.
 
 Writes into --out crispri.csv (scores), crispri_leads.csv (paired differences from activity ×
 distance, or from distance without signal), crispri_sizes.csv (rank correlation with the measured

@@ -26,7 +26,7 @@ from epi2expr_jax.files import write_csv, write_parquet
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.program import require, start
 from epi2expr_jax.store.window_store import WindowStore
-from epi2expr_jax.study.predict import predict_genes
+from epi2expr_jax.predict.gene_table import predict_genes
 from experiments.cli.flags import define_run, define_store
 from experiments.cli.genes import define_genes, genes_of
 
@@ -63,7 +63,7 @@ def predict(
         genes: as --genes names them.
 
     Raises:
-        InputError: for another ending of `out`, or as `study.predict.predict_genes`.
+        InputError: for another ending of `out`, or as `predict.gene_table.predict_genes`.
     """
     if out.suffix not in _WRITERS:
         found, expected = out.suffix or "no ending", " or ".join(_WRITERS)

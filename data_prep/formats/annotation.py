@@ -33,6 +33,7 @@ from epi2expr_jax.genome import (
     strip_version,
 )
 
+_STRANDS = {"1": "+", "+1": "+", "-1": "-"}  # as Ensembl writes them in tables
 TSS_RULES = ("gene_5p", "canonical", "gene_start")
 
 
@@ -247,7 +248,7 @@ def _rank(bare: str) -> int:
 
 def _read_table(path: pathlib.Path, rule: str) -> pd.DataFrame:
     lines = read_delimited(path)
-    header = next(lines)[1]
+    header = [name.lower() for name in next(lines)[1]]
     positions = ["tss"] if "tss" in header else ["start", "end"]
     missing = [name for name in ("gene_id", "chrom", *positions, "strand") if name not in header]
     if missing:
@@ -271,6 +272,7 @@ def _read_table(path: pathlib.Path, rule: str) -> pd.DataFrame:
     with collect(most=MOST_LINES) as problems:
         for number, fields in lines:
             record = dict(zip(header, fields, strict=True))
+            record["strand"] = _STRANDS.get(record["strand"], record["strand"])
             where = f"{path}, line {number}"
             numbers = [at for name in positions if (at := position(record[name])) is not None]
             if not record["gene_id"] or not record["chrom"]:

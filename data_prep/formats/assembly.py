@@ -4,10 +4,11 @@ import dataclasses
 import functools
 import pathlib
 import re
+from collections.abc import Iterable
 
 from absl import flags
 
-from data_prep.formats.text import MOST_LINES, is_number, read_text, separator_of
+from data_prep.formats.text import MOST_LINES, is_header, is_number, read_text, separator_of
 from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.genome import (
     ASSEMBLIES,
@@ -31,8 +32,10 @@ _WORD = re.compile(
 )
 # What UCSC's old chromAlias.txt names besides, in its third column.
 _SOURCES = re.compile(
-    r"((ensembl|genbank|refseq|assembly|ncbi|ucsc|gencode|insdc),?)+|source|alias|chrom", re.I
+    r"((ensembl|genbank|refseq|assembly|ncbi|ucsc|gencode|insdc),?)+|source|alias|chrom|na", re.I
 )
+_REPORT = (0, 4, 6, 9)  # the names in NCBI's report of an assembly, which has other columns, too
+_NAMES_OF_NAMES = ("chrom", "chr", "chromosome", "contig", "name", "seqname", "sequence")
 _ARM = re.compile(r"\d+[A-DLR]?")
 _ROMAN = re.compile(r"[IVX]+")
 
@@ -175,8 +178,9 @@ def _read_sizes(path: pathlib.Path) -> dict[str, int]:
     remedy = "correct the file, or make it again from the genome: `samtools faidx genome.fa`"
     with collect(most=MOST_LINES) as problems:
         for number, line in enumerate(read_text(path).splitlines(), start=1):
-            fields = line.split()
-            if not fields or line.startswith("#"):
+            fields = line.replace('"', "").split()
+            named = not sizes and len(fields) > 1 and fields[0].lower() in _NAMES_OF_NAMES
+            if not fields or line.startswith("#") or (named and is_header(fields[1:2])):
                 continue
             where = f"{path}, line {number}"
             # Further columns are allowed: a FASTA index (.fai) begins with the same two.
@@ -197,10 +201,15 @@ def _read_aliases(path: pathlib.Path, chrom_sizes: dict[str, int]) -> dict[str, 
     Lines that share a name are of one chromosome. Words that say where a name is from are none.
     """
     groups: dict[str, set[str]] = {}
+    columns: Iterable[int] | None = None
     for line in read_text(path, "a table of names").splitlines():
-        fields = {field.strip() for field in line.split(separator_of(line) or None)}
+        fields = [field.strip() for field in line.split(separator_of(line) or None)]
+        if line.startswith("#"):
+            columns = _REPORT if "Sequence-Name" in line else columns
+            continue
+        fields = [fields[i] for i in columns or range(len(fields)) if i < len(fields)]
         names = {name for name in fields if name and not _SOURCES.fullmatch(name)}
-        if line.startswith("#") or len(names) < 2:
+        if len(names) < 2:
             continue
         names = names.union(*(groups[name] for name in names if name in groups))
         groups |= dict.fromkeys(names, names)

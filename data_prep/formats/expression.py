@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import pandas as pd
 
-from data_prep.formats.text import MOST_LINES, read_text, separator_of
+from data_prep.formats.text import MOST_LINES, numbered_lines, separator_of, split_fields
 from epi2expr_jax.errors import InputError, Problem, Problems, collect
 from epi2expr_jax.genome import listing, strip_version
 from epi2expr_jax.units import DEFAULT_UNIT, EXPRESSION_UNITS, unit_words
@@ -33,7 +33,9 @@ TABLE_UNITS = (
 
 _MISSING = frozenset({"", "na", "nan", "n/a", "null", "none"})
 _OF_GENES = re.compile(
-    r"\W*|g|.*(gene|symbol|ensembl|transcript|feature|probe|locus).*|(.*[\W_])?(id|name)s?", re.I
+    r"\W*|g|.*(gene|symbol|ensembl|transcript|feature|probe|locus).*|(.*[\W_])?(id|name)s?"
+    r"|x|v1|\.\.\.1|unnamed: 0|index|row\W?(name)?s?|accession|target",  # of R and pandas
+    re.I,
 )
 _SAID = re.compile(rf"(?<![a-z])({'|'.join(EXPRESSION_UNITS[:-1])})s?(?![a-z])", re.I)
 _DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
@@ -132,7 +134,7 @@ class _Lines:
 
     @classmethod
     def of(cls, path: str | pathlib.Path, cells: Collection[str] | None) -> "_Lines":
-        every = enumerate(read_text(path).splitlines(), start=1)
+        every = numbered_lines(path)
         lines = [(number, line) for number, line in every if line.strip('\t,;" ')]
         gct = bool(lines) and lines[0][1].startswith(_GCT)
         size = lines[1][1].split() if gct and len(lines) > 1 else []
@@ -177,10 +179,12 @@ class _Lines:
 
 def _fields(line: str, separator: str) -> list[str]:
     """The fields of one line, so that a stray quotation mark cannot swallow the lines after it."""
+    if '"' not in line and separator == " ":
+        return line.split()
     if '"' not in line or line.count('"') % 2:
         return line.split(separator)
     try:
-        return next(csv.reader([line], delimiter=separator))
+        return split_fields(line, separator)
     except csv.Error:
         return line.split(separator)
 

@@ -22,8 +22,11 @@ _NOT_TEXT = "export it as text from the program that wrote it"
 _AGAIN = "download it again, from the address of the file itself"
 _TO_BIGWIG = "turn it into a bigWig: bedGraphToBigWig signal.bedGraph genome.chrom.sizes signal.bw"
 
+OLD_MAC = "text with the line ends of old Macs"  # which `text.read_text` reads
+
 # First bytes, what the file is, and what to do. Of several that fit the first counts.
 _FIRST_BYTES: tuple[tuple[bytes, str, str], ...] = (
+    (b"\x1f\x8b", "a gzip file within a gzip file", "unpack it once: gunzip FILE"),
     (b"BAM\1", "a BAM", "turn it into BED: bedtools bamtobed -i FILE"),
     (b"CRAM", "a CRAM", f"turn it into a BAM: {_TO_BAM} -T genome.fa FILE"),
     (b"\x26\xfc\x8f\x88", "a bigWig", "give it in the track sheet"),
@@ -92,6 +95,8 @@ def recognise(head: bytes) -> tuple[str, str] | None:
     for pattern, what, remedy in _TEXTS:
         if pattern.match(text):
             return what, remedy
+    if b"\r" in head and b"\n" not in head:
+        return OLD_MAC, "give it others: tr '\\r' '\\n' < FILE > FILE.txt"
     if head[1:40:2].count(0) > 15 or head[:40:2].count(0) > 15:
         return "text in UTF-16", "turn it into UTF-8: iconv -f UTF-16 -t UTF-8 FILE"
     return None

@@ -7,6 +7,7 @@ The result is kept as a small Parquet table under the user's cache folder, by th
 that this is paid once.
 """
 
+import codecs
 import os
 import pathlib
 import re
@@ -28,9 +29,12 @@ ENSEMBL_RELEASE = 75  # the last on GRCh37 (hg19), which the Roadmap tracks refe
 CORRECT_LINE = "correct the line, or leave it out"
 
 _EXTENT_COLUMNS = ["gene_id", "name", "chrom", "start", "end", "strand", "biotype"]
+# Records of one id that lie farther apart are of copies; the longest introns of man have 1.2 Mb.
+_APART_BP = 2_000_000
+_PLACE = ["gene_id", "chrom", "strand"]
 _OF_TRANSCRIPTS = {b"transcript", b"exon", b"CDS"}
 _NO_RECORDS = tuple(start.encode() for start in NO_RECORDS)
-_CACHE_FORMAT = 4  # raise when the cached table's columns or meaning change
+_CACHE_FORMAT = 5  # raise when the cached table's columns or meaning change
 
 
 def ensembl_gtf(chrom_sizes: dict[str, int]) -> pathlib.Path:
@@ -59,6 +63,8 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
     """The numbered records of a GTF, or of any text file."""
     with opened_as(path, "a GTF or a gene table") as file:
         for number, line in enumerate(file, start=1):
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)
             if not line.startswith(_NO_RECORDS) and line.strip():
                 yield number, line
 
@@ -66,7 +72,8 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
 def looks_like_gtf(path: pathlib.Path) -> bool:
     """Whether the first record of a file is one of a GTF."""
     first = next(_lines(path), (0, b""))[1].split(b"\t", 8)
-    return len(first) == 9 and first[3].isdigit() and first[4].isdigit()
+    placed = all(field.isdigit() for field in first[3:5])
+    return len(first) == 9 and (placed or b"gene_id" in first[8])
 
 
 def gtf_extents(path: pathlib.Path, kind: str) -> pd.DataFrame:
@@ -80,8 +87,8 @@ def gtf_extents(path: pathlib.Path, kind: str) -> pd.DataFrame:
     Returns:
         Columns `gene_id` (as in the file), `name`, `chrom`, `start`, `end` (0-based, half-open),
         `strand` and `biotype`: of a gene, such as protein_coding, as far as the GTF says it. An id
-        that the file has on several contigs, or on both strands, has a row for each; so have
-        several records of a gene that differ.
+        that the file has on several contigs, on both strands, or far apart has a row for each; so
+        have several records of a gene that differ.
 
     Raises:
         InputError: naming the malformed lines; if the GTF has no genes, transcripts or exons; or
@@ -176,7 +183,8 @@ def _reads(*names: str) -> Callable[[bytes], str]:
 
     def read(attributes: bytes) -> str:
         found = find(attributes)
-        return found[1].strip().decode(errors="replace") if found else ""
+        text = found[1].strip().decode(errors="replace") if found else ""
+        return text[1:-1] if text[:1] == text[-1:] == "'" else text
 
     return read
 
@@ -197,17 +205,22 @@ def _listed(path: pathlib.Path, kind: bytes) -> pd.DataFrame:
 
 
 def _joined(path: pathlib.Path) -> pd.DataFrame:
-    """Transcripts, joined from their records, exons and CDS: of each one row a contig and strand.
+    """Transcripts, joined from their records, exons and CDS: of each a row for every copy.
 
     Returns:
-        `_EXTENT_COLUMNS`, `transcript_id`, `transcript_biotype`, `spliced_bp` and `coding_bp`.
+        `_EXTENT_COLUMNS`, `transcript_id`, `transcript_biotype`, `spliced_bp` and `coding_bp`, and
+        `copy`: which of several places of its gene on the contig it is of.
     """
     found: dict[tuple, list] = {}
+    copies: list[tuple[tuple, list]] = []
     for kind, chrom, start, end, strand, text in _records(path, _OF_TRANSCRIPTS):
         ids = _IDS.match(text)
         key = ids.groups() if ids else (_gene_id(text).encode(), _transcript_id(text).encode())
         own = found.get(key := (*key, chrom, strand))
         if own is None:
+            own = found[key] = [start, end, 0, 0, text]
+        elif start > own[1] + _APART_BP or end < own[0] - _APART_BP:
+            copies.append((key, own))
             own = found[key] = [start, end, 0, 0, text]
         elif start < own[0]:
             own[0] = start
@@ -217,11 +230,15 @@ def _joined(path: pathlib.Path) -> pd.DataFrame:
             own[2 if kind == b"exon" else 3] += end - start
     rows = [
         (_gene_id(text), _transcript_id(text), *place, *own, *(read(text) for read in _DETAILS))
-        for (_, _, *place), (*own, text) in found.items()
+        for (_, _, *place), (*own, text) in [*copies, *found.items()]
     ]
     columns = ["gene_id", "transcript_id", "chrom", "strand", "start", "end"]
     columns += ["spliced_bp", "coding_bp", "name", "biotype", "transcript_biotype"]
-    return pd.DataFrame(rows, columns=columns).astype({"start": np.int64, "end": np.int64})
+    table = pd.DataFrame(rows, columns=columns).astype({"start": np.int64, "end": np.int64})
+    by_start = table.sort_values("start", kind="stable")
+    reached = by_start.groupby(_PLACE, sort=False)["end"].cummax() + _APART_BP
+    apart = by_start["start"] > reached.groupby([by_start[name] for name in _PLACE]).shift()
+    return table.assign(copy=apart.groupby([by_start[name] for name in _PLACE]).cumsum())
 
 
 def _gene_extents(path: pathlib.Path) -> pd.DataFrame:
@@ -238,7 +255,7 @@ def _gene_extents(path: pathlib.Path) -> pd.DataFrame:
             "give a complete GTF, or a table gene_id,chrom,tss,strand",
         )
     rule = {"start": "min", "end": "max", "name": "first", "biotype": "first"}
-    genes = transcripts.groupby(["gene_id", "chrom", "strand"], sort=False)
+    genes = transcripts.groupby([*_PLACE, "copy"], sort=False)
     return genes.agg(rule).reset_index()
 
 
@@ -258,7 +275,7 @@ def _canonical_extents(path: pathlib.Path) -> pd.DataFrame:
     return (
         transcripts.sort_values("transcript_id")  # breaks ties, always in the same way
         .sort_values(["coding_bp", "spliced_bp"], ascending=False, kind="stable")
-        .drop_duplicates(["gene_id", "chrom", "strand"])
+        .drop_duplicates([*_PLACE, "copy"])
     )
 
 

@@ -3,9 +3,10 @@
 import collections
 import csv
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 
-from data_prep.formats.foreign import opened_as
+from data_prep.formats.foreign import OLD_MAC, opened_as
 from epi2expr_jax.errors import InputError, collect
 
 MOST_LINES = 20  # that the errors of a file name; a file with more bad lines has one fault
@@ -41,10 +42,10 @@ def read_rows(
     """The lines of a table: line number and fields without blanks around them, the header first.
 
     Fields end at tabs if the header has a tab; else at semicolons if it has more of them than of
-    commas, as spreadsheets of many countries write; else at commas. Lines without a field are
-    left out, and those that begin with `#` before the header; but the last of these is the header
-    if it has as many fields as the line after it. Empty fields beyond the last that the header
-    names are left out.
+    commas, as spreadsheets of many countries write; else at commas; without any at blanks. Lines
+    without a field are left out, and those that begin with `#`; but the last of these before the
+    header is the header if it has as many fields as the line after it. Empty fields beyond the last
+    that the header names are left out.
 
     Args:
         what: the kind of table expected, for the error.
@@ -52,22 +53,22 @@ def read_rows(
     Raises:
         InputError: if the file cannot be read.
     """
-    lines = enumerate(read_text(path, what).splitlines(), start=1)
-    numbered = [(number, line) for number, line in lines if line.strip()]
+    numbered = numbered_lines(path, what)
     comment = None
     while numbered and numbered[0][1].startswith("#"):
         comment = numbered.pop(0)
     if not numbered:
         return []
     first = numbered[0][1]
-    separator = separator_of(first) or ","
+    separator = separator_of(first) or (" " if " " in first.strip() else ",")
     if comment and comment[1].count(separator) == first.count(separator) > 0:
         numbered.insert(0, (comment[0], comment[1].lstrip("# ")))
     # Line by line, so that a stray quotation mark cannot swallow the lines after it.
     try:
         rows = [
-            (number, [field.strip() for field in next(csv.reader([line], delimiter=separator))])
+            (number, [field.strip() for field in split_fields(line, separator)])
             for number, line in numbered
+            if not line.startswith("#")
         ]
     except csv.Error as error:
         found = f"no table ({error})"
@@ -80,6 +81,29 @@ def read_rows(
         while len(row) > named and not row[-1]:
             row.pop()
     return rows
+
+
+def numbered_lines(
+    path: str | pathlib.Path, what: str = "a text file, plain or gzipped"
+) -> list[tuple[int, str]]:
+    """The lines of a text that are not empty, and their numbers; without Excel's `sep=;`.
+
+    Raises:
+        InputError: as `read_text`.
+    """
+    lines = enumerate(read_text(path, what).splitlines(), start=1)
+    return [
+        (number, line)
+        for number, line in lines
+        if line.strip() and not (number == 1 and re.fullmatch(r"\"?sep=.?\"?", line.strip()))
+    ]
+
+
+def split_fields(line: str, separator: str) -> list[str]:
+    """Fields, which may be in quotation marks; of blanks several count as one."""
+    blanks = separator == " "
+    text = line.strip() if blanks else line
+    return next(csv.reader([text], delimiter=separator, skipinitialspace=blanks))
 
 
 def separator_of(line: str) -> str:
@@ -114,7 +138,7 @@ def read_text(path: str | pathlib.Path, what: str = "a text file, plain or gzipp
     Raises:
         InputError: if it cannot be read, unpacked or decoded, or is recognised as another kind.
     """
-    with opened_as(path, what) as file:
+    with opened_as(path, what, OLD_MAC) as file:
         content = file.read()
     try:
         return content.decode("utf-8-sig")

@@ -33,6 +33,11 @@ _OPTIONAL = ("path", "url", "sha256", "unit", "replicate", "group")
 # for large ones, so a sheet that forgot to say "fold_change" loses nothing.
 DEFAULT_UNIT = "pvalue"
 
+# Units as people write them: p-value, fold change, -log10(p), …
+_UNITS = {unit.replace("_", ""): unit for unit in UNIT_TRANSFORM}
+_UNITS |= dict.fromkeys(("log10p", "log10pvalue", "log10pval", "pval"), "pvalue")
+_UNITS |= dict.fromkeys(("fc", "foldenrichment"), "fold_change")
+
 # Names become directories, flag values and parts of assay sets ("H3K4me3+DNase,H3K27ac").
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _RESERVED = ("all", "each")  # what --cells and --assays understand besides names
@@ -228,7 +233,8 @@ class _Row:
 
     @property
     def given_unit(self) -> str:
-        return self.fields.get("unit", DEFAULT_UNIT).lower()
+        text = self.fields.get("unit", DEFAULT_UNIT).lower()
+        return _UNITS.get(re.sub(r"[^a-z0-9]", "", text), text)
 
     @property
     def unit(self) -> str:
@@ -247,6 +253,7 @@ def _read_rows(path: pathlib.Path, problems: Problems) -> Iterator[_Row]:
     shipped = ", ".join(shipped_sheets())
     numbered = read_rows(path, f"a track sheet: a CSV, or one of the shipped ones: {shipped}")
     start, header = numbered[0] if numbered else (1, [])
+    header = [name.lower() for name in header]
     _check_header(f"{path}, line {start}", header)
     if len(numbered) == 1:
         problems.add(str(path), "no track", "a row for each track", "add the rows")

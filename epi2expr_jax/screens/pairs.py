@@ -4,7 +4,7 @@ Source of the public column names: Gschwind et al. (2025), combined screens in K
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,23 +13,24 @@ from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.files import numbers
 from epi2expr_jax.genome import listing, strip_version
 
-# Our name -> names by which it goes in tables of screens.
+# Our name -> names by which it goes in tables of screens, whatever their case and underscores.
 NAMES: Mapping[str, tuple[str, ...]] = {
     "chrom": ("chrom", "chr", "chromosome"),
     "start": ("chromStart", "start"),
     "end": ("chromEnd", "end"),
     "gene_id": ("measuredGeneEnsemblId", "gene_id"),
-    "regulated": ("Regulated", "regulated"),
+    "regulated": ("Regulated", "regulated", "is_regulated", "is_positive", "positive", "label"),
     "gene": ("measuredGeneSymbol", "gene", "gene_name"),
     "distance": ("distanceToTSS", "distance"),
     "tss": ("startTSS", "tss"),
     "change": ("EffectSize", "change"),
-    "significant": ("Significant", "significant"),
+    "significant": ("Significant", "significant", "is_significant"),
     "study": ("Dataset", "study"),
     "cell": ("CellType", "cell"),
 }
 NEEDED = ("chrom", "start", "end", "gene_id", "regulated")
-_TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+_TRUTH = dict.fromkeys(("true", "t", "yes", "1", "1.0"), True)
+_TRUTH |= dict.fromkeys(("false", "f", "no", "0", "0.0"), False)
 _OF_A_PAIR = ["chrom", "start", "end", "gene_id", "study", "cell"]
 
 
@@ -62,13 +63,15 @@ def read_pairs(given: pd.DataFrame, where: str, power: tuple[str, float] | None 
     Raises:
         InputError: naming all that is missing or makes no sense.
     """
-    found = {name: next((n for n in known if n in given), None) for name, known in NAMES.items()}
+    found = {name: _column(given, known) for name, known in NAMES.items()}
     named = {ours: given[theirs] for ours, theirs in found.items() if theirs}
     table = given.assign(**named).reset_index(drop=True)
     with collect() as problems:
+        derived = not found["regulated"] and found["significant"] and found["change"]
         for name in NEEDED:
-            if not found[name]:
+            if not found[name] and not (name == "regulated" and derived):
                 expected = f"a column {' or '.join(NAMES[name])}"
+                expected += ", or Significant and EffectSize" if name == "regulated" else ""
                 problems.add(where, f"columns {listing(given.columns)}", expected, "add it")
         if not found["distance"] and not found["tss"]:
             names = [*NAMES["distance"], *NAMES["tss"]]
@@ -116,6 +119,10 @@ def read_pairs(given: pd.DataFrame, where: str, power: tuple[str, float] | None 
     raised = table["significant"].eq(True)
     table["increase"] = raised & (table["change"] > 0)
     notes = []
+    if derived:
+        known = table["significant"].notna() & table["change"].notna()
+        table["regulated"] = (raised & (table["change"] < 0)).astype(object).where(known)
+        notes.append(f"regulated: {found['significant']}, with {found['change']} below 0")
 
     def drop(which: pd.Series, why: str) -> None:
         nonlocal table
@@ -138,6 +145,15 @@ def read_pairs(given: pd.DataFrame, where: str, power: tuple[str, float] | None 
         counts = f"{int(table['regulated'].sum())} regulated of {len(table)} pairs"
         raise InputError(where, counts, "some of each", "give another table")
     return Pairs(table.reset_index(drop=True), tuple(notes))
+
+
+def _column(given: pd.DataFrame, names: Sequence[str]) -> str | None:
+    """The column of one of these names, or of one that differs in case and underscores alone."""
+    plain = {
+        str(column).lower().replace("_", ""): str(column) for column in reversed(given.columns)
+    }
+    alike = (plain.get(name.lower().replace("_", "")) for name in names)
+    return next((name for name in names if name in given), None) or next(filter(None, alike), None)
 
 
 def counts(pairs: Pairs) -> pd.DataFrame:

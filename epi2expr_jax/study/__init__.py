@@ -2,7 +2,7 @@
 
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.study.evaluate import evaluate
-from epi2expr_jax.study.predict import predict
+from epi2expr_jax.predict.gene_table import predict
 from epi2expr_jax.study.request import TrainRequest, published
 from epi2expr_jax.study.train import Machine, Watcher, train
 

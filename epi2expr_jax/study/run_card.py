@@ -14,7 +14,9 @@ from epi2expr_jax.files import is_partial, write_parquet
 from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.pools import PLUS
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
+from epi2expr_jax.names import find_genes
 from epi2expr_jax.predict.training_store import places
+from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study.lookup import Study
 from epi2expr_jax.training import checkpoint, pieces
 from epi2expr_jax.training.many_runs import Log
@@ -42,10 +44,13 @@ def asked(study: Study, run_dir: pathlib.Path, resume: bool, command: str) -> di
     trained = TrainedSignal.of(store.manifest, request.input_config.transform)
     if (run_dir / checkpoint.RUN_CARD).exists():
         card = checkpoint.read_card(run_dir)
-        changed = list(_changes(card["request"], wanted["request"]))
-        grows = all(change.split("=")[0] in _GROW for change in changed)
-        if card["store_checksum"] != wanted["store_checksum"]:
-            changed, grows = [*changed, "the store's contents"], False
+        same = card["store_checksum"] == wanted["store_checksum"]
+        before, now = (
+            _by_ids(one, store) if same else one for one in (card["request"], wanted["request"])
+        )
+        changed = list(_changes(before, now))
+        grows = same and all(change.split("=")[0] in _GROW for change in changed)
+        changed += [] if same else ["the store's contents"]
         if changed and grows and resume:
             return _grown(card, study, run_dir) | wanted | {"command": command}
         if changed or not resume:
@@ -119,6 +124,13 @@ def _grown(card: dict[str, Any], study: Study, run_dir: pathlib.Path) -> dict[st
                 "ask for these too, or name another run directory",
             )
     return {**card, "status": "training"}
+
+
+def _by_ids(request: dict[str, Any], store: WindowStore) -> dict[str, Any]:
+    """A request whose test genes are ids in order: they may be named otherwise, in any order."""
+    names = request.get("test_genes", [])
+    ids = store.genes["gene_id"].iloc[find_genes(store.genes, names, "--test_genes")]
+    return request | {"test_genes": sorted(set(ids))}
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any], within: str = "") -> Iterator[str]:

@@ -38,7 +38,7 @@ class Fold:
     """One division of the chromosomes: disjoint, each part sorted, none empty.
 
     Attributes:
-        held_out: ids of genes that are in neither train nor validation, wherever they lie.
+        held_out: ids of genes that are in neither train nor validation, wherever they lie; sorted.
     """
 
     name: str
@@ -46,6 +46,9 @@ class Fold:
     validation: tuple[str, ...]
     test: tuple[str, ...]
     held_out: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "held_out", tuple(sorted(self.held_out)))
 
     def masks(self, genes: pd.DataFrame) -> dict[str, np.ndarray]:
         """For each part, `[G]`: which genes, by columns `chrom` and `gene_id`, belong to it."""

@@ -61,6 +61,7 @@ ALIASES = (
     ("UCSC's chromAlias.txt", READ, "# ucsc\tassembly\trefseq\nchr1\t1\tNC_1.1\nchr2\t2\tNC_2.1\nchr9\t9\t\n", NAMES),
     ("UCSC's old chromAlias.txt", READ, "1\tchr1\tensembl,assembly\nNC_1.1\tchr1\trefseq\n2\tchr2\tensembl\nNC_2.1\tchr2\trefseq\n", NAMES),
     ("between commas", READ, "alias,chrom\nNC_1.1,chr1\n1,chr1\nNC_2.1,chr2\n2,chr2\n", NAMES),
+    ("NCBI's report of an assembly", READ, "# Sequence-Name\tRole\n1\tassembled-molecule\t1\tChromosome\tNC_1.1\t=\tNC_1.1\tPrimary Assembly\t1000\tchr1\n2\tassembled-molecule\t2\tChromosome\tna\t=\tNC_2.1\tPrimary Assembly\t300\tchr2\n", NAMES),
     ("one name of two chromosomes", "refused", "a\tchr1\na\tchr2\n", "a, chr1, chr2 as one chromosome"),
     ("no chromosome of the assembly", "refused", "a\tb\n", "no chromosome of the assembly"),
 )  # fmt: skip

@@ -8,7 +8,7 @@ from absl import flags
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.predict.loading import load
-from epi2expr_jax.study.predict import predict_genes
+from epi2expr_jax.predict.gene_table import predict_genes
 from experiments import predict as program
 
 

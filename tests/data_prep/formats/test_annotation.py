@@ -260,3 +260,16 @@ def test_ensembl_75_is_read_where_pyensembl_has_put_it(write):
     path.parent.mkdir(parents=True)
     path.write_bytes(gzip.compress("\n".join(GENES[:3]).encode()))
     assert tss("", sizes=load_assembly("hg19").chrom_sizes)["ENSG02"] == 1999
+
+
+@pytest.mark.parametrize("rule", ["gene_5p", "canonical"])
+def test_exons_of_one_id_far_apart_are_of_copies(tmp_path, rule):
+    """As UCSC's tables list genes that lie on a chromosome twice."""
+    first = transcript("T", [(101, 150), (1_500_001, 1_500_050)], [(111, 150)], gene="G")
+    second = transcript("T", [(5_000_001, 5_000_900)], [(5_000_001, 5_000_900)], gene="G")
+    other = transcript("U", [(9_000_001, 9_000_050)], [], gene="G")
+    lines = [line for part in (first, second, other) for line in part[1:]]
+    path = tmp_path / "genes.gtf"
+    path.write_text("\n".join(lines) + "\n")
+    genes = read_genes(path, tss=rule, chrom_sizes={"chr1": 10_000_000})
+    assert genes[["gene_id", "tss", "start", "end"]].values.tolist() == [["G", 100, 100, 1_500_050]]

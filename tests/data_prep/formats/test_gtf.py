@@ -171,7 +171,9 @@ def test_malformed_lines_are_named(write):
         lines = [*GENES, record("gene", start, end, "+", "ENSG05")]
         (problem,) = problems(gtf_extents, write(lines), "gene")
         assert f"line 5: found {start}-{end}; expected a start of 1 or more" in problem
-        assert not looks_like_gtf(write([record("gene", "²", 20, "+", "A")]))
+        path = write([record("gene", "²", 20, "+", "A")])
+    assert looks_like_gtf(path)
+    assert "line 1: found ²-20" in problems(gtf_extents, path, "gene")[0]
 
 
 def test_coding_genes_by_either_name_of_the_attribute(write):

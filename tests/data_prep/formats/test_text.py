@@ -46,11 +46,11 @@ def test_spellings_of_one_table(write, content):
 
 
 def test_lines_are_counted_as_an_editor_counts_them(write):
-    text = "# made by hand\n\ngene,E1\n\nA,1\n  \n# B,2\n"
+    text = "# made by hand\n\ngene,E1\n\nA,1\n  \n# no\nB,2\n"
     assert list(read_delimited(write(text))) == [
         (3, ["gene", "E1"]),
         (5, ["A", "1"]),
-        (7, ["# B", "2"]),
+        (8, ["B", "2"]),
     ]
 
 

@@ -35,6 +35,22 @@ def test_public_columns_and_ours_give_the_same(table):
     assert public["increase"].sum() == (table.Significant & (table.EffectSize > 0)).sum()
 
 
+@pytest.mark.parametrize("name", ["REGULATED", "is_positive", "isPositive", "label"])
+def test_the_label_has_many_names(table, name):
+    read = read_pairs(table.rename(columns={"Regulated": name, "chromStart": "chrom_start"}), "t")
+    assert read.table["regulated"].to_list() == table["Regulated"].to_list()
+
+
+def test_significant_losses_are_regulated_where_no_label_is(table):
+    given = table.drop(columns="Regulated")
+    read = read_pairs(given, "screens")
+    losses = (table.Significant & (table.EffectSize < 0)).to_list()
+    assert read.table["regulated"].to_list() == losses
+    assert read.notes == ("regulated: Significant, with EffectSize below 0",)
+    with pytest.raises(InputError, match="or Significant and EffectSize"):
+        read_pairs(given.drop(columns="EffectSize"), "screens")
+
+
 def test_distance_is_from_the_middle_where_it_is_not_given(table):
     tss = table["chromStart"] + np.where(np.arange(100) % 2, 7250, -6750)
     given = table.drop(columns="distanceToTSS").assign(startTSS=tss)
@@ -103,7 +119,7 @@ def test_columns_keep_their_own_names_too(table):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda t: t.drop(columns=["Regulated", "chromStart"]), "Regulated or regulated"),
+        (lambda t: t.drop(columns=["Regulated", "Significant", "chromStart"]), "Regulated or "),
         (lambda t: t.drop(columns="distanceToTSS"), "distanceToTSS or distance"),
         (lambda t: t.assign(Regulated="perhaps"), "'perhaps' in column Regulated"),
         (lambda t: t.assign(chromStart="x"), "'x' in column chromStart"),

@@ -360,7 +360,8 @@ def _altered(table: pd.DataFrame, null: pd.DataFrame) -> list[dict[Hashable, Any
         return []
     rows = one_change(table)
     if len(null):
-        rows = rows.merge(null.drop(columns="effect"), on=[*tables.NULL.key], how="left")
+        own = null[[*tables.NULL.key, "null_low", "null_high", "p"]]
+        rows = rows.merge(own, on=[*tables.NULL.key], how="left")
     strongest = rows["effect"].abs().sort_values(ascending=False, kind="stable").index
     return rows.loc[strongest].head(MOST_EFFECTS).to_dict("records")
 

@@ -1,5 +1,7 @@
 """The program that alters marks: on a trained run, what it writes, draws and refuses."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,6 +21,7 @@ from experiments import perturb as program
 from experiments.figures.altered_marks import gene_figure
 from experiments.perturb import format_means, perturb
 from experiments.report import write_report
+from experiments.verify import verify
 
 ASSAY = "H3K36me3"
 
@@ -277,12 +280,16 @@ def test_effects_next_to_those_of_the_permuted_mark(run_dir, distal_store, tmp_p
     )
     np.testing.assert_allclose(np.sort(given), np.sort(rows), rtol=1e-5)
     assert (given != rows).mean() > 0.5
-    card = (folder / "run" / "run_card.json").stat().st_mtime_ns
-    perturb(run_dir, ASSAY, out=tmp_path / "again", **asked)
-    assert (folder / "run" / "run_card.json").stat().st_mtime_ns == card
-    assert (tmp_path / "again" / "null.csv").read_bytes() == (
-        tmp_path / "first" / "null.csv"
-    ).read_bytes()
+    copy = shutil.copytree(run_dir, tmp_path / "run", copy_function=shutil.copy2)
+    card = copy / folder.relative_to(run_dir) / "run" / "run_card.json"
+    trained = card.stat().st_mtime_ns
+    perturb(copy, ASSAY, **asked)
+    assert card.stat().st_mtime_ns == trained  # not trained again
+    first, again = (at / "null.csv" for at in (tmp_path / "first", copy / "perturb"))
+    assert first.read_bytes() == again.read_bytes()
+    claims = {claim.name: claim for claim in verify(copy, str(distal_store.path), quick=True)}
+    assert claims["perturb"].holds
+    assert ", p by at most " in claims["perturb"].found
     with pytest.raises(InputError, match="one mark"):
         perturb(run_dir, ASSAY, ["promoter"], kinds=["swap:@E003"], null=2, out=tmp_path / "no")
 

@@ -218,6 +218,11 @@ def test_altered_marks_are_shown(tmp_path, page_of):
     assert first < second
     assert "−1.500−1.600 to −1.4009080 %25 %" in text
     assert len(figures(page)) == 7
+    null = table.iloc[[2]].assign(null_low=-0.2, null_high=0.3, permutations=19, p=0.05)
+    null.to_csv(tmp_path / "run" / "perturb" / "null.csv", index=False)
+    text = plain(write_report(tmp_path / "run").read_text())
+    assert "−1.500−1.600 to −1.400−0.200 to 0.3000.0509080 %" in text
+    assert "lowest and highest effect of 19 models" in text
 
 
 def test_names_are_escaped(tmp_path, page_of):

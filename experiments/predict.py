@@ -23,10 +23,10 @@ from absl import flags
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import write_csv, write_parquet
+from epi2expr_jax.predict.gene_table import predict_genes
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.program import require, start
 from epi2expr_jax.store.window_store import WindowStore
-from epi2expr_jax.predict.gene_table import predict_genes
 from experiments.cli.flags import define_run, define_store
 from experiments.cli.genes import define_genes, genes_of
 

@@ -7,8 +7,8 @@ import pytest
 from absl import flags
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.predict.loading import load
 from epi2expr_jax.predict.gene_table import predict_genes
+from epi2expr_jax.predict.loading import load
 from experiments import predict as program
 
 

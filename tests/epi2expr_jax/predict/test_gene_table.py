@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.predict.loading import load
 from epi2expr_jax.predict.gene_table import predict, predict_genes
+from epi2expr_jax.predict.loading import load
 from epi2expr_jax.study.train import train
 
 

@@ -30,17 +30,24 @@ from absl import flags
 from tqdm import tqdm
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.files import as_name, read_csv, write_csv, write_parquet
+from epi2expr_jax.files import as_name, read_csv, whole_folder, write_csv, write_parquet
+from epi2expr_jax.inputs.dataset import InputConfig
 from epi2expr_jax.inputs.pools import PLUS
 from epi2expr_jax.interpret.located import GenePlot, gene_plots, locate, place_table
 from epi2expr_jax.perturb.edits import forms
 from epi2expr_jax.perturb.effects import run as run_edits
+from epi2expr_jax.perturb.mark_null import KEY, compare, effects_of, names_of, permute
 from epi2expr_jax.perturb.places import PRESETS
 from epi2expr_jax.perturb.summary import NEEDED, mean_effects, summarise, to_frame
+from epi2expr_jax.predict.ensemble import Ensemble
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.program import require, start
-from epi2expr_jax.study import results
-from epi2expr_jax.study.mark_null import KEY, compare, effects_of, names_of, retrained
+from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.study import results, train
+from epi2expr_jax.study.request import TrainRequest
+from epi2expr_jax.study.tables import GENE_GROUPS
+from epi2expr_jax.training.one_run import TrainConfig
+from epi2expr_jax.training.schedules import EarlyStopConfig, PlateauConfig
 from experiments.cli.edits import FACTORS, named_edits, named_places, to_number
 from experiments.cli.flags import define_run, define_store, refuse_without_effect
 from experiments.cli.genes import define_genes, genes_of
@@ -71,7 +78,7 @@ def perturb(
         factors: of the kind `scale`.
         tracks: of how many genes to draw the mark and the effects.
         null: so many permutations of the mark are trained on and altered alike, see
-            `epi2expr_jax.study.mark_null`.
+            `epi2expr_jax.perturb.mark_null`.
 
     Raises:
         InputError: for places, edits or genes that make no sense, or an assay no model reads.
@@ -95,7 +102,7 @@ def perturb(
         write_parquet(place / "dose_distance.parquet", means)
         write_csv(place / "dose_distance.csv", means)
         if null:
-            models, permuted = retrained(run_dir, ensemble, opened, assay, null)
+            models, permuted = _retrained(run_dir, ensemble, opened, assay, null)
             draws = effects_of(
                 [
                     mean_effects(run_edits(models, permuted, of_draw, chosen))
@@ -112,6 +119,53 @@ def perturb(
         write_parquet(place / "regions.parquet", place_table(located, drawn, opened, window_bp))
         _draw(means, effects.attrs["units"], gene_plots(located, drawn, opened, tracks), place)
     return means
+
+
+def _retrained(
+    run_dir: pathlib.Path,
+    ensemble: Ensemble,
+    store: WindowStore,
+    mark: str,
+    count: int,
+) -> tuple[Ensemble, WindowStore]:
+    """Models like those of a run that read a mark, trained on permutations of it; and their store.
+
+    Both lie in the run directory, in `null/MARK-COUNT`; what is there is not made again, and an
+    interrupted training goes on.
+    """
+    folder = run_dir / "null" / f"{as_name(mark)}-{count}"
+    if not (folder / "permuted").exists():
+        with whole_folder(folder / "permuted") as place:
+            permute(ensemble, store, mark, count, place / "store.zarr")
+    made = WindowStore.open(folder / "permuted" / "store.zarr")
+    train(_request(run_dir, ensemble, made, mark), folder / "run")
+    return load(folder / "run"), made
+
+
+def _request(
+    run_dir: pathlib.Path, ensemble: Ensemble, store: WindowStore, mark: str
+) -> TrainRequest:
+    """What the run was asked for, of the permuted marks in the place of the mark."""
+    asked = dict(ensemble.card["request"])
+    trained = dict(asked.pop("train_config"))
+    for name, made in (("plateau", PlateauConfig), ("early_stop", EarlyStopConfig)):
+        trained[name] = made(**trained[name]) if trained[name] else None
+    names = [a for a in store.manifest.assays if a.startswith(f"{mark}~")]
+    sets = dict.fromkeys(run.assays for run in ensemble.runs if mark in run.assays)
+    if "gene_groups" in asked:
+        asked["gene_groups"] = str(run_dir / GENE_GROUPS.path)
+    return TrainRequest(
+        **asked
+        | {
+            "store": str(store.path),
+            "cells": store.manifest.cells,
+            "assays": [
+                "+".join(name if a == mark else a for a in own) for own in sets for name in names
+            ],
+            "input_config": InputConfig(**asked["input_config"]),
+            "train_config": TrainConfig(**trained),
+        }
+    )
 
 
 def _draw(means: pd.DataFrame, unit: str, plots: Sequence[GenePlot], out: pathlib.Path) -> None:

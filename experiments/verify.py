@@ -45,6 +45,7 @@ from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.files import only_writer, write_sealed
 from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.pools import cells_of
+from epi2expr_jax.perturb.mark_null import compare
 from epi2expr_jax.predict.ensemble import Ensemble
 from epi2expr_jax.predict.held_out import predict_held_out
 from epi2expr_jax.predict.loading import load
@@ -56,7 +57,6 @@ from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study import results, tables
 from epi2expr_jax.study.evaluate import alike_genes, leaked_genes, of_older_rules, quality, score
 from epi2expr_jax.study.lookup import folds_of
-from epi2expr_jax.study.mark_null import compare
 from epi2expr_jax.study.tables import Table
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.runs import Run, drawn

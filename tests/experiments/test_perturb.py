@@ -19,7 +19,7 @@ from epi2expr_jax.study.train import train
 from epi2expr_jax.training.one_run import TrainConfig
 from experiments import perturb as program
 from experiments.figures.altered_marks import gene_figure
-from experiments.perturb import format_means, perturb
+from experiments.perturb import format_means, format_null, perturb
 from experiments.report import write_report
 from experiments.verify import verify
 
@@ -271,6 +271,7 @@ def test_effects_next_to_those_of_the_permuted_mark(run_dir, distal_store, tmp_p
     assert null.p[off] == pytest.approx((1 + reached) / 3, abs=1e-4)
     assert [null.null_low[off], null.null_high[off]] == sorted(draws.effect[off])
     assert set(null.p.drop(off)) == {1}  # what changes nothing
+    assert f"(of 2), p {null.p[off]:.2g}" in format_null(null.reset_index())
     (folder,) = (run_dir / "null").iterdir()
     store = WindowStore.open(folder / "permuted" / "store.zarr")
     assert store.manifest.units[f"{ASSAY}~2"] == distal_store.manifest.units[ASSAY]

@@ -19,16 +19,8 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.files import as_name, whole_folder
-from epi2expr_jax.inputs.dataset import InputConfig
 from epi2expr_jax.predict.ensemble import Ensemble
-from epi2expr_jax.predict.loading import load
 from epi2expr_jax.store.window_store import WindowStore
-from epi2expr_jax.study.request import TrainRequest
-from epi2expr_jax.study.tables import GENE_GROUPS
-from epi2expr_jax.study.train import Watcher, train
-from epi2expr_jax.training.one_run import TrainConfig
-from epi2expr_jax.training.schedules import EarlyStopConfig, PlateauConfig
 
 STRATUM = 10  # genes, among which rows are permuted
 KEY = ["cell", "assays", "mark", "place", "change"]
@@ -64,35 +56,14 @@ def names_of(mark: str, count: int) -> list[str]:
     return [f"{mark}~{i}" for i in range(1, count + 1)]
 
 
-def retrained(
-    run_dir: pathlib.Path,
-    ensemble: Ensemble,
-    store: WindowStore,
-    mark: str,
-    count: int,
-    watcher: Watcher = Watcher(),
-) -> tuple[Ensemble, WindowStore]:
-    """Models like those of a run that read a mark, trained on permutations of it; and their store.
-
-    Both lie in the run directory, in `null/MARK-COUNT`; what is there is not made again, and an
-    interrupted training goes on.
+def permute(
+    ensemble: Ensemble, store: WindowStore, mark: str, count: int, path: pathlib.Path
+) -> None:
+    """Write a store of the cells whose models read a mark: permutations of it, in its place.
 
     Raises:
         InputError: if models read regions or pools of cells, whose signal is not of one gene.
     """
-    folder = run_dir / "null" / f"{as_name(mark)}-{count}"
-    if not (folder / "permuted").exists():
-        with whole_folder(folder / "permuted") as place:
-            _permute(ensemble, store, mark, count, place / "store.zarr")
-    made = WindowStore.open(folder / "permuted" / "store.zarr")
-    train(_request(run_dir, ensemble, made, mark), folder / "run", watcher=watcher)
-    return load(folder / "run"), made
-
-
-def _permute(
-    ensemble: Ensemble, store: WindowStore, mark: str, count: int, path: pathlib.Path
-) -> None:
-    """Write a store of the cells whose models read the mark: other marks as they are."""
     readers = ensemble.select(lambda run: mark in run.assays)
     cells = [cell for cell in store.manifest.cells if cell in {run.cell for run in readers.runs}]
     if len(cells) < len({run.cell for run in readers.runs}) or any(
@@ -150,32 +121,6 @@ def _at_promoter(store: WindowStore, cell: str, assay: str) -> Float[np.ndarray,
     half = max(1, min(window.bins, 2000 // window.bin_bp) // 2)
     bins = slice(window.bins // 2 - half, window.bins // 2 + half)
     return store.read_signal([cell], [assay], bins)[0, 0].mean(axis=1).astype(float)
-
-
-def _request(
-    run_dir: pathlib.Path, ensemble: Ensemble, store: WindowStore, mark: str
-) -> TrainRequest:
-    """What the run was asked for, of the permuted marks in the place of the mark."""
-    asked = dict(ensemble.card["request"])
-    trained = dict(asked.pop("train_config"))
-    for name, made in (("plateau", PlateauConfig), ("early_stop", EarlyStopConfig)):
-        trained[name] = made(**trained[name]) if trained[name] else None
-    names = [a for a in store.manifest.assays if a.startswith(f"{mark}~")]
-    sets = dict.fromkeys(run.assays for run in ensemble.runs if mark in run.assays)
-    if "gene_groups" in asked:
-        asked["gene_groups"] = str(run_dir / GENE_GROUPS.path)
-    return TrainRequest(
-        **asked
-        | {
-            "store": str(store.path),
-            "cells": store.manifest.cells,
-            "assays": [
-                "+".join(name if a == mark else a for a in own) for own in sets for name in names
-            ],
-            "input_config": InputConfig(**asked["input_config"]),
-            "train_config": TrainConfig(**trained),
-        }
-    )
 
 
 def effects_of(draws: Sequence[pd.DataFrame], means: pd.DataFrame, mark: str) -> pd.DataFrame:

@@ -9,8 +9,8 @@
 Writes DIR/across_cells.csv. Each model predicts the genes of its fold's test chromosomes, which it
 saw in no cell, from the signal of every cell that has its assays. Each score is compared with that
 of the gene's mean expression in the other cells, which needs no epigenome and is hard to beat. The
-score of deviations from the mean over cells shows what is specific to a cell. Differences in depth
-or noise between tracks shift predictions: --normalise=depth in training evens out depth.
+score of deviations from the mean over cells shows what is specific to a cell. Differences in mean
+signal or noise between tracks shift predictions: --normalise=depth in training evens out the mean.
 """
 
 import pathlib

@@ -39,6 +39,7 @@ from epi2expr_jax.scores.comparison import compare_models, interactions
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study import results, sentences, statements, tables
 from epi2expr_jax.training import checkpoint
+from epi2expr_jax.training.splits import read_splits
 from epi2expr_jax.units import DEFAULT_UNIT, unit_words
 from experiments.cli.certificate import Certificate, read_certificate
 from experiments.cli.flags import define_run
@@ -177,7 +178,7 @@ def _require_same(folders: Sequence[pathlib.Path], closely: bool = False) -> Non
     for folder in folders:
         card = checkpoint.read_card(folder)
         facts = {"store": card["store_checksum"], "target": card["target"]}
-        facts["division into folds"] = _splits(folder)["folds"]
+        facts["division into folds"] = read_splits(folder / "splits.json")
         if closely:
             runs = _runs(card)
             facts["set of cells and assays"] = {*zip(runs["cell"], runs["assay"], strict=True)}
@@ -198,7 +199,7 @@ def _splits(run_dir: pathlib.Path) -> dict[str, Any]:
 
 
 def _swept(folder: pathlib.Path) -> pd.DataFrame:
-    if tables.SWEEP.found(folder) is None:
+    if tables.SWEEP.checked(folder) is None:
         path = str(folder / tables.SWEEP.path)
         raise InputError(path, "no such file", "a finished sweep", "run experiments.sweep")
     return tables.SWEEP.read(folder)

@@ -82,7 +82,7 @@ def sweep(
 
 def _evaluated(run_dir: pathlib.Path) -> bool:
     try:
-        return tables.RANKING.found(run_dir) is not None
+        return tables.RANKING.checked(run_dir) is not None
     except InputError:  # stopped while it was written, or damaged since: it is made again
         return False
 

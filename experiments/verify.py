@@ -17,7 +17,7 @@ Checks, and writes to DIR/verify.json:
                   with baselines follows from theirs, which are not fitted again
     copies        genes that are like others in signal are those of the store; those that a table
                   named are taken as they were written
-    quality       depth and signal-to-noise of the tracks are those of the store
+    quality       mean signal and signal-to-noise of the tracks are those of the store
     combinations  the scores of all subsets, and Shapley values, come out again
     across_cells  tests in other cells come out again
     perturb       mean effects follow from those of genes, which are not predicted again
@@ -168,7 +168,7 @@ class Verification:
 
     def history(self) -> str:
         """Whether the losses are those that training wrote, and end as the run card says."""
-        _require(tables.HISTORY.found(self.run_dir) is not None, "history.parquet is missing")
+        _require(tables.HISTORY.checked(self.run_dir) is not None, "history.parquet is missing")
         table = self._written(tables.HISTORY)
         finite = table["validation_loss"].where(np.isfinite(table["validation_loss"]))
         ends = finite.groupby(table["run_id"]).agg(["size", "min"]).astype("float32")
@@ -212,7 +212,7 @@ class Verification:
         with collect() as problems:
             for table in recorded:
                 with problems.part():
-                    table.found(self.run_dir)
+                    table.checked(self.run_dir)
         folders = {((self.run_dir / table.path).parent, table.program) for table in recorded}
         records = [name for folder, name in folders if results.record_of(folder, name)]
         if not records:
@@ -282,7 +282,7 @@ class Verification:
         return f"{len(written)} genes, {len(named)} named by a table; they differ by {differ}"
 
     def quality(self) -> str:
-        """Whether the tracks' depth and signal-to-noise are those of the store."""
+        """Whether the tracks' mean signal and signal-to-noise are those of the store."""
         if not self._there(tables.QUALITY, tables.SCORES):
             return NOT_EVALUATED
         if self.quick:
@@ -297,9 +297,7 @@ class Verification:
         if len(pairs):
             written, again = self._written(tables.AGREEMENT), rank_correlation(pairs)
             differ = tables.AGREEMENT.difference(written, again)
-            aside = (
-                f"; agreement with models trained on subsets, which were not scored again, {differ}"
-            )
+            aside = f"; the comparison with models of single subsets, not scored again, {differ}"
         if self.quick:
             return NOT_AGAIN + aside
         each = ", ".join(

@@ -65,7 +65,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def shared_data() -> pathlib.Path:
-    """Excerpts of real Roadmap data, where this checkout has them beside it."""
+    """Excerpts of real Roadmap data, where this checkout has them next to it."""
     folder = REPOSITORY.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip(f"no real Roadmap excerpts at ../shared/data of {REPOSITORY.name}")

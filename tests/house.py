@@ -194,7 +194,7 @@ def full_folders(house: House) -> list[str]:
 
 def untested_rooms(house: House, elsewhere: dict[str, str] = TESTED_ELSEWHERE) -> list[str]:
     """Rooms that no test file of their name imports, and entries that do not hold."""
-    found = [f"{room} is no room" for room in elsewhere if room not in house.texts]
+    found = [f"{room} does not exist" for room in elsewhere if room not in house.texts]
     for room in house.rooms:
         path = pathlib.PurePosixPath(room)
         own = house.root / "tests" / path.parent / f"test_{path.name}"

@@ -164,7 +164,7 @@ def test_a_false_entry_is_found(copied):
     _append(copied / test, text)
     assert untested_rooms(house, entries) == []
     gone = {**entries, "data_prep/work/cellar.py": test}
-    assert untested_rooms(house, gone) == ["data_prep/work/cellar.py is no room"]
+    assert untested_rooms(house, gone) == ["data_prep/work/cellar.py does not exist"]
 
 
 def test_a_planted_folder_without_a_place_is_found(copied):

@@ -157,7 +157,7 @@ def _cell_problem(
     return Problem(
         f"{what} of {cell}" + (f" and {other}" if swapped else ""),
         (f"as if swapped: of {cell}, {figures}" if swapped else figures),
-        f"agreement with {cell}'s other tracks and expression",
+        f"a track like {cell}'s other tracks and expression",
         remedy,
         kind=kind,
     )

@@ -45,7 +45,7 @@ class InputConfig:
         orientation: `strand` flips minus-strand genes so that windows read 5′ to 3′; `genomic`
             keeps genomic order, as the original CNN did.
         normalise: `depth` divides every track by its mean over all genes' windows before the
-            transform, so that tracks of other depth look alike in every cell; `none` does not.
+            transform, so that tracks look alike in every cell; `none` does not.
     """
 
     transform: str = "auto"
@@ -314,7 +314,7 @@ def _regions_to_read(store: WindowStore, model: Reads, cells: Sequence[str]) -> 
     """The regions of each cell; none for a model that reads none.
 
     Raises:
-        InputError: naming the cells without regions; else all regions that do not fit the model.
+        InputError: naming the cells without regions; else all regions too wide for the model.
     """
     regions: dict[str, Regions] = {}
     with collect() as problems:

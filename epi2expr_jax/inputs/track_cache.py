@@ -1,4 +1,4 @@
-"""Tracks on the devices: all of them where they fit, else a few at a time, read ahead.
+"""Tracks on the devices: all of them where there is room, else a few at a time, read ahead.
 
 A run reads few tracks, so a store of any size can be trained from: while one chunk of runs
 computes, a thread reads what the next one needs. The arrays are the same either way, and so are the
@@ -79,13 +79,13 @@ class TrackCache:
         self._room = max(0, self.limit // self.track_bytes - _READING)
 
     def streams(self, pairs: Iterable[Pair]) -> bool:
-        """Whether these do not all fit."""
+        """Whether there is too little room for all of these."""
         return len(set(pairs)) > self._room
 
     def check(
         self, pairs: Sequence[Pair], show: Callable[[Iterable[Pair]], Iterable[Pair]] = iter
     ) -> None:
-        """Read every pair once; where all fit they stay.
+        """Read every pair once; where there is room for all they stay.
 
         Args:
             show: goes through them, showing how far it is.
@@ -138,7 +138,7 @@ class TrackCache:
         return self._regions[device, cell]
 
     def read_ahead(self, pairs: Iterable[Pair], device: Any, keep: Iterable[Pair]) -> None:
-        """Begin to read what will be asked for next, as far as there is room beside `keep`."""
+        """Begin to read what is asked for next, as far as there is room in addition to `keep`."""
         pairs = dict.fromkeys(pairs)
         kept = {*keep, *(pair for pair in pairs if (device, pair) in self._held)}
         for pair in pairs:

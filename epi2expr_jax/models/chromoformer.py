@@ -38,7 +38,7 @@ class ChromoformerConfig:
 
     Attributes:
         window_bp: width of the promoter window, in bp, centred in `region_bp`.
-        region_bp: width that every region is padded to, in bp; wider ones do not fit.
+        region_bp: width that every region is padded to, in bp; wider ones are refused.
         resolutions: bins that promoter and regions are read in, in bp.
         contacts: regions a gene, `N`, best first; 0 for the promoter alone.
         assays: number of input channels, `F`.

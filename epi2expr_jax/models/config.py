@@ -22,7 +22,7 @@ class Reads(typing.Protocol):
         positions: positions that the window is padded to at each resolution, `L`: the model reads a
             `RegionBatch`. Empty: it reads `[B W A]`, one window a gene.
         contacts: regions a gene, `N`; 0 for models that read the window alone.
-        region_bp: width that regions are padded to, in bp; wider ones do not fit.
+        region_bp: width that regions are padded to, in bp; wider ones are refused.
     """
 
     @property

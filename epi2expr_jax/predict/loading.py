@@ -24,7 +24,7 @@ from epi2expr_jax.predict.training_store import find_store
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.one_run import parts_of
-from epi2expr_jax.training.parts import Part
+from epi2expr_jax.training.pieces import Piece
 from epi2expr_jax.training.runs import Run
 from epi2expr_jax.training.splits import read_splits
 from epi2expr_jax.training.targets import TargetScale
@@ -65,10 +65,10 @@ def _loaded(
             for row in population["runs"]
         ]
         rows = population["runs"]
-        part = Part(run_dir / population["weights"], rows)
-        checkpoint.require_unchanged(part.path, population.get("weights_sha256"))
+        piece = Piece(run_dir / population["weights"], rows)
+        checkpoint.require_unchanged(piece.path, population.get("weights_sha256"))
         _, params, stats = parts_of(model_config)
-        weights = part.restore({"params": params, "stats": stats})
+        weights = piece.restore({"params": params, "stats": stats})
         keep = [i for i, row in enumerate(population["runs"]) if row["status"] != "quarantined"]
         if keep:
             scales = [TargetScale(**row["target_scale"]) for row in population["runs"]]

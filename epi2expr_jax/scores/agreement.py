@@ -22,7 +22,7 @@ from epi2expr_jax.store.window_store import WindowStore
 PEAK_SHARE = 0.05  # of the windows, taken for those with signal
 LEAST_FOLDS = 4  # of a number for agreement
 LEAST_ASSAYS = 3
-LEAST_CELLS = 3  # of a p-value
+LEAST_CELLS_OF_P = 3  # of a p-value
 PERMUTATIONS = 1000
 _MEASURES = ["depth", "signal_to_noise"]
 
@@ -130,7 +130,7 @@ def best_assays(ranked: pd.DataFrame) -> pd.DataFrame:
 
 
 def track_quality(store: WindowStore, tracks: Iterable[tuple[str, str]]) -> pd.DataFrame:
-    """Depth and signal-to-noise of tracks (cell, assay), from their windows around TSSs.
+    """Mean signal (`depth`) and signal-to-noise of tracks (cell, assay) in windows around TSSs.
 
     Returns:
         Columns cell, assay, `depth` (mean over all genes' windows, in the track's unit) and
@@ -149,7 +149,7 @@ def track_quality(store: WindowStore, tracks: Iterable[tuple[str, str]]) -> pd.D
 
 
 def score_against_quality(scores: pd.DataFrame, quality: pd.DataFrame) -> pd.DataFrame:
-    """Each single assay's score in each cell, with its track's depth and signal-to-noise.
+    """Each single assay's score in each cell, with mean signal (`depth`) and signal-to-noise.
 
     Args:
         scores: from `table.score_table`.
@@ -200,7 +200,7 @@ def quality_correlations(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
                 continue
             drawn = _rank_correlations(score, quality, _orders(C, seed))
             rho, p = drawn[0], np.nan
-            if C >= LEAST_CELLS:
+            if C >= LEAST_CELLS_OF_P:
                 p = np.mean(np.abs(drawn) >= abs(rho) - 1e-9)
             rows.append((assay, measure, rho, p, int(there.sum()), C))
     columns = ["assay", "measure", "rho", "p", "tracks", "cells"]

@@ -47,7 +47,7 @@ from epi2expr_jax.scores.table import ALL, METRICS, PARTS
 
 FEW_CHROMOSOMES = 10
 SUPPOSED_SD = 0.01  # of a score between trainings, where nobody knows
-MIN_CELLS = 5  # for a statement on a new one
+LEAST_CELLS = 5  # for a statement on a new one
 TARGETS = ("these cells", "a new cell")
 
 COLUMNS = [
@@ -99,10 +99,10 @@ def rank_assays(
         raise InputError("target", target, " or ".join(TARGETS), "choose one of these")
     cube = score_cube(scores)
     new = target == TARGETS[1]
-    if new and (cells := cells_in_common(scores)) < MIN_CELLS:
+    if new and (cells := cells_in_common(scores)) < LEAST_CELLS:
         found = f"{cells} cells with every assay"
         remedy = "limit conclusions to these cells, or train on more"
-        raise InputError(f"target: {target}", found, f"at least {MIN_CELLS}", remedy)
+        raise InputError(f"target: {target}", found, f"at least {LEAST_CELLS}", remedy)
     parts = {ALL: cube} | {str(cell): cube.sel(cell=[cell]) for cell in cube["cell"].values}
     tables = []
     for cell, part in parts.items():
@@ -252,10 +252,10 @@ def _target_note(cells: list[str], new: list[str], common: int | np.integer) -> 
     if new:
         which = "each of them" if new == cells else listing(new)
         target += f". Of the models tested in a cell, none was trained on it ({which})"
-    if common >= MIN_CELLS:
+    if common >= LEAST_CELLS:
         return f"{target}. Intervals for one more cell like these: ranking_new_cell.csv."
     if new:
-        return f"{target}. An interval for further cells takes {MIN_CELLS} that have every assay."
+        return f"{target}. An interval for further cells takes {LEAST_CELLS} that have every assay."
     return f"{target}; nothing here speaks of a new cell."
 
 

@@ -26,9 +26,9 @@ from jaxtyping import Bool, Float
 from epi2expr_jax.errors import collect, nearest
 from epi2expr_jax.genome import listing
 from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, MIN_GENES, estimate, score_cube
+from epi2expr_jax.scores.ranking import LEAST_CELLS
 
 MARGIN = 0.01  # of Pearson r
-LEAST_CELLS = 5  # to say anything of a new one
 
 
 @dataclasses.dataclass(frozen=True)

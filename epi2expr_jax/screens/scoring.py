@@ -22,8 +22,8 @@ from epi2expr_jax.scores.intervals import effective_number
 
 RECALL = 0.7  # at which precision is given
 BINS = (0, 10_000, 40_000, 100_000, 250_000)  # bp from the TSS; the last has no end
-FEWEST = 20  # pairs found regulated, in a bin of its own
-MIN_GROUPS = 5
+LEAST_REGULATED = 20  # pairs found regulated, in a bin of its own
+LEAST_GROUPS = 5
 PAIR_GROUPS = 50  # random groups of pairs, for the jackknife over pairs
 COLUMNS = [
     "pairs", "score", "n", "regulated", "average_precision", "low", "high", "low_pairs",
@@ -105,7 +105,7 @@ def leave_out_interval(
         share: of all weight, that each group has.
 
     Returns:
-        Its ends; NaN for fewer than `MIN_GROUPS` groups, or if the statistic does not exist
+        Its ends; NaN for fewer than `LEAST_GROUPS` groups, or if the statistic does not exist
         without some group.
 
     Source: the variance is the larger of the plain delete-one jackknife's and Busing et al.'s
@@ -113,7 +113,7 @@ def leave_out_interval(
     groups that would be as uneven (Kish 1965): one chromosome with most pairs says little.
     """
     K = len(without)
-    if K < MIN_GROUPS:
+    if K < LEAST_GROUPS:
         return np.nan, np.nan
     plain = (K - 1) / K * ((without - without.mean()) ** 2).sum()
     odds = 1 / share
@@ -209,13 +209,13 @@ class Scored:
 def distance_bins(
     distance: Float[np.ndarray, " N"], regulated: Bool[np.ndarray, " N"]
 ) -> dict[str, Bool[np.ndarray, " N"]]:
-    """Pairs by their distance, in kb; a bin of fewer than `FEWEST` regulated pairs joins the next
-    one, the last the one before it."""
+    """Pairs by their distance, in kb; a bin of fewer than `LEAST_REGULATED` regulated pairs joins
+    the next one, the last the one before it."""
     edges = [*BINS, np.inf]
     kept = [0.0]
     for high in edges[1:]:
         inside = (distance >= kept[-1]) & (distance < high)
-        if regulated[inside].sum() >= FEWEST:
+        if regulated[inside].sum() >= LEAST_REGULATED:
             kept.append(high)
         elif np.isinf(high) and len(kept) > 1:
             kept[-1] = high

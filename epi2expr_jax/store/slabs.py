@@ -117,18 +117,18 @@ class Slabs:
             if regions is not None:
                 depth = arrays.open_array(self.path, region_signal(cell))
                 depth[index[1]].write(regions).result()
-            prints = {name: self._fingerprint(name, cell, assay) for name in self.parts(cell)}
+            prints = {name: self._fingerprint(name, cell, assay) for name in self.arrays_of(cell)}
             markers.write(marker, sources, digest(*values), prints)
         except (OSError, ValueError) as error:
             raise refused(self.path, error) from error
 
-    def parts(self, cell: str) -> list[str]:
+    def arrays_of(self, cell: str) -> list[str]:
         """The arrays that hold a slab of the cell, in the order of its checksum."""
         regions = self.manifest.regions_sha256
         return ["signal", "coverage", *([region_signal(cell)] if cell in regions else [])]
 
     def _fingerprint(self, name: str, cell: str, assay: str) -> str:
-        """Of the file that holds a slab's part in an array."""
+        """Of the file that holds a slab in an array."""
         index = self.manifest.cells.index(cell), self.manifest.assays.index(assay)
         if name == "signal":
             chunks = arrays.chunks_of_slab(len(self.genes))
@@ -152,27 +152,27 @@ class Slabs:
         return assays, self._bins(name.split("/")[1])
 
     def opened(self, name: str) -> Any:
-        """An array, to read parts of it. See `arrays.open_to_read`."""
+        """An array, to read some of it. See `arrays.open_to_read`."""
         return arrays.open_to_read(self.path, name, self.shape(name))
 
     def values(self, name: str, index: Any = ...) -> np.ndarray:
         """Values of an array, as a copy that nothing else holds."""
-        part = self.opened(name)[index]
-        out = np.empty(part.shape, part.dtype.numpy_dtype)
+        view = self.opened(name)[index]
+        out = np.empty(view.shape, view.dtype.numpy_dtype)
         with arrays.readable(self.path / name):
-            arrays.begin_read(part, out).result()
+            arrays.begin_read(view, out).result()
         return out
 
-    def part(self, name: str, cell: str, assay: str) -> np.ndarray:
+    def array(self, name: str, cell: str, assay: str) -> np.ndarray:
         """What an array holds of a slab.
 
         Raises:
             InputError: if it is damaged, or not what was written there.
         """
         self.require_own(name, cell, assay)
-        return self._part(name, cell, assay)
+        return self._array(name, cell, assay)
 
-    def _part(self, name: str, cell: str, assay: str) -> np.ndarray:
+    def _array(self, name: str, cell: str, assay: str) -> np.ndarray:
         index = self.manifest.cells.index(cell), self.manifest.assays.index(assay)
         return self.values(name, index[1] if name.startswith("regions/") else index)
 
@@ -199,7 +199,7 @@ class Slabs:
         Raises:
             InputError: if it is damaged, in one of its files or its marker.
         """
-        for name in self.parts(cell):
+        for name in self.arrays_of(cell):
             self.require_own(name, cell, assay)
         self.read(cell, assay)
 
@@ -210,7 +210,7 @@ class Slabs:
             InputError: if its values have not the recorded checksum.
         """
         record = self.record(cell, assay)
-        values = [self._part(name, cell, assay) for name in self.parts(cell)]
+        values = [self._array(name, cell, assay) for name in self.arrays_of(cell)]
         if record is None or digest(*values) != record["sha256"]:
             raise changed(self.path, f"{cell}-{assay}")
         return values

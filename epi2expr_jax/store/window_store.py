@@ -278,7 +278,7 @@ class WindowStore:
             for row, assay in enumerate(assays):
                 if self.slabs.expects(cell, assay):
                     with problems.part():
-                        out[row] = self.slabs.part(name, cell, assay)
+                        out[row] = self.slabs.array(name, cell, assay)
         return out
 
     def _require_regions(self, cell: str) -> None:

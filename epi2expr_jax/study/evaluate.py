@@ -153,7 +153,7 @@ def score(
     found[tables.GROUPS] = pd.concat(parts, ignore_index=True)
     if len(by_part := ranking.rank_parts(scoring.score_parts(predictions))):
         found[tables.PARTS] = by_part
-    if ranking.cells_in_common(scores) >= ranking.MIN_CELLS:
+    if ranking.cells_in_common(scores) >= ranking.LEAST_CELLS:
         ranked = ranking.rank_assays(scores, target="a new cell")
         found[tables.NEW_CELL] = ranked[ranked["cell"] == scoring.ALL]
     models = _models(model, scores, predictions, made)
@@ -255,7 +255,7 @@ def _models(
 
 
 def quality(store: WindowStore, scores: pd.DataFrame) -> pd.DataFrame:
-    """Scores of single assays, with depth and signal-to-noise of their tracks."""
+    """Scores of single assays, with mean signal and signal-to-noise of their tracks."""
     used = set(zip(scores["cell"], scores["assays"], strict=True))
     tracks = [(cell, assay) for cell, assay in store.manifest.tracks if (cell, assay) in used]
     return score_against_quality(scores, track_quality(store, tracks))

@@ -36,13 +36,13 @@ from epi2expr_jax.training.targets import LABEL, TargetScale
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """Which of how many processes this one is; each trains its part of the runs."""
+    """Which of how many processes this one is; each trains some of the runs."""
 
     index: int = 0
     count: int = 1
 
     def of(self, runs: Sequence[Run]) -> list[Run]:
-        """The part of this process: neighbours, which read the same tracks."""
+        """The runs of this process: neighbours, which read the same tracks."""
         begin, end = (i * len(runs) // self.count for i in (self.index, self.index + 1))
         return list(runs[begin:end])
 

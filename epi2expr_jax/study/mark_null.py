@@ -141,7 +141,7 @@ def _permute(
 def _slab(store: WindowStore, cell: str, assay: str) -> tuple[np.ndarray, np.ndarray, list]:
     means = store.read_signal([cell], [assay])[0, 0]
     record = store.slab_record(cell, assay) or {}
-    return means, store.slabs.part("coverage", cell, assay), record.get("sources", [])
+    return means, store.slabs.array("coverage", cell, assay), record.get("sources", [])
 
 
 def _at_promoter(store: WindowStore, cell: str, assay: str) -> Float[np.ndarray, "G"]:

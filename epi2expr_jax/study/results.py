@@ -111,7 +111,7 @@ def record_of(folder: pathlib.Path, program: str) -> dict[str, Any] | None:
     return content
 
 
-def found(path: pathlib.Path, program: str) -> pathlib.Path | None:
+def checked(path: pathlib.Path, program: str) -> pathlib.Path | None:
     """A result, compared with its record; None if it is not one of the program's last results.
 
     Without a record (version 0.1 wrote none) any file of that name is taken.

@@ -16,7 +16,7 @@ from epi2expr_jax.inputs.pools import PLUS
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
 from epi2expr_jax.predict.training_store import places
 from epi2expr_jax.study.lookup import Study
-from epi2expr_jax.training import checkpoint, parts
+from epi2expr_jax.training import checkpoint, pieces
 from epi2expr_jax.training.many_runs import Log
 from epi2expr_jax.training.one_run import QUARANTINED
 
@@ -145,7 +145,7 @@ def reopen_damaged(run_dir: pathlib.Path, card: dict[str, Any]) -> list[Problem]
     Returns:
         What has changed; of nothing, nothing is done.
     """
-    written = {part["weights"]: part.get("weights_sha256") for part in card["populations"]}
+    written = {one["weights"]: one.get("weights_sha256") for one in card["populations"]}
     written |= {
         "splits.json": card.get("splits_sha256"),
         "history.parquet": card.get("history_sha256"),  # cards of older versions lack it
@@ -155,9 +155,9 @@ def reopen_damaged(run_dir: pathlib.Path, card: dict[str, Any]) -> list[Problem]
         with problems.part():
             checkpoint.require_unchanged(run_dir / name, checksum)
     changed = [problem.where for problem in problems.found]
-    for part in run_dir.glob("checkpoints/*/*/best-*/"):
-        if str(part) in changed:
-            parts.remove_part(part)
+    for piece in run_dir.glob("checkpoints/*/*/best-*/"):
+        if str(piece) in changed:
+            pieces.remove_piece(piece)
     if changed:
         card["status"] = "training"
         checkpoint.write_card(run_dir, card)
@@ -165,7 +165,7 @@ def reopen_damaged(run_dir: pathlib.Path, card: dict[str, Any]) -> list[Problem]
 
 
 def finish(study: Study, run_dir: pathlib.Path, card: dict[str, Any], seconds: float) -> int:
-    """Close the run and its card, if the part of every process is there.
+    """Close the run and its card, if the runs of every process are there.
 
     Args:
         seconds: how long this process has trained.
@@ -177,17 +177,17 @@ def finish(study: Study, run_dir: pathlib.Path, card: dict[str, Any], seconds: f
     found: dict[str, dict[str, Any]] = {}
     populations = []
     for group in sorted(path for path in folder.iterdir() if path.is_dir()):
-        for part in parts.read_parts(group, "best")[0]:
-            rows = [record for record in part.records if record["run_id"] not in found]
-            if len(rows) < len(part.records):
+        for piece in pieces.read_pieces(group, "best")[0]:
+            rows = [record for record in piece.records if record["run_id"] not in found]
+            if len(rows) < len(piece.records):
                 continue  # the same runs, trained twice by processes that did not know it
             found |= {record["run_id"]: record for record in rows}
             populations.append(
                 {
                     "name": group.name,
                     "model_config": rows[0]["model_config"],
-                    "weights": str(part.path.relative_to(run_dir)),
-                    "weights_sha256": checkpoint.files_sha256(part.path),
+                    "weights": str(piece.path.relative_to(run_dir)),
+                    "weights_sha256": checkpoint.files_sha256(piece.path),
                     "runs": [_as_card(record) for record in rows],
                 }
             )
@@ -210,7 +210,7 @@ def finish(study: Study, run_dir: pathlib.Path, card: dict[str, Any], seconds: f
     }
     checkpoint.write_card(run_dir, card)
     for group in folder.iterdir():
-        parts.remove_states(group)
+        pieces.remove_states(group)
     return 0
 
 

@@ -303,7 +303,7 @@ def _calls(called: pd.DataFrame) -> str:
 def _new_cell(scores: pd.DataFrame, over_all: pd.DataFrame) -> str:
     """What is known of one more cell, from as many as that takes."""
     cells = over_all["n_cells"].max() if len(over_all) else 0
-    if cells < ranking.MIN_CELLS:
+    if cells < ranking.LEAST_CELLS:
         return ""
     rows = ranking.rank_assays(scores, target=ranking.TARGETS[1])
     rows = rows[rows["cell"] == scoring.ALL]

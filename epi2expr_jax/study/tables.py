@@ -51,7 +51,7 @@ class Table:
             return f"python -m experiments.{self.program} --run={run_dir}"
         return f"run again the experiments.{self.program} command that wrote it"
 
-    def found(self, run_dir: pathlib.Path) -> pathlib.Path | None:
+    def checked(self, run_dir: pathlib.Path) -> pathlib.Path | None:
         """Where it lies; None if it was not written.
 
         Raises:
@@ -59,7 +59,7 @@ class Table:
         """
         path = run_dir / self.path
         if self.program != "train":
-            return results.found(path, self.program)
+            return results.checked(path, self.program)
         expected = read_card(run_dir).get(f"{path.stem}_sha256")
         if path.exists() and expected not in (None, files_sha256(path)):
             found, wrote = "other content than training wrote", f"sha256 {expected[:12]}…"
@@ -83,7 +83,7 @@ class Table:
         Raises:
             InputError: if it is damaged, not as its program wrote it, or another kind of table.
         """
-        path = self.found(run_dir) if as_written else run_dir / self.path
+        path = self.checked(run_dir) if as_written else run_dir / self.path
         if path is None or not path.exists():
             return pd.DataFrame(columns=pd.Index([*self.key, *self.numbers]))
         what, remedy = f"table of experiments.{self.program}", self.remedy(run_dir)
@@ -229,7 +229,7 @@ def require(run_dir: pathlib.Path) -> None:
                 problems.add(str(run_dir), found, expected, SCORES.remedy(run_dir))
         for table in NEEDED:
             with problems.part():
-                if table.found(run_dir) is None:
+                if table.checked(run_dir) is None:
                     expected = f"what experiments.{table.program} writes"
                     path, remedy = str(run_dir / table.path), table.remedy(run_dir)
                     problems.add(path, "no such file", expected, remedy)

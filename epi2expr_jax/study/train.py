@@ -19,7 +19,7 @@ from epi2expr_jax.files import only_writer, write_csv
 from epi2expr_jax.study import run_card
 from epi2expr_jax.study.lookup import Group, Share, Study
 from epi2expr_jax.study.request import TrainRequest
-from epi2expr_jax.training import checkpoint, parts
+from epi2expr_jax.training import checkpoint, pieces
 from epi2expr_jax.training.many_runs import Lanes, Log, Population
 from epi2expr_jax.training.one_run import QUARANTINED, RUNNING, RunState
 from epi2expr_jax.training.planning import plan_memory
@@ -38,7 +38,7 @@ class Machine:
             None: as much as fits.
         checkpoint_every: epochs between checkpoints.
         resume: go on where an interrupted training stopped.
-        share: the part of the runs that this process trains.
+        share: which of the runs this process trains.
     """
 
     devices: int = 0
@@ -152,7 +152,7 @@ class _Training:
 
     def run(self) -> None:
         """Train until no run is left, saving as asked; less memory is tried where it is short."""
-        self.parts = parts.Parts(self.folder / self.machine.share.name)
+        self.pieces = pieces.Pieces(self.folder / self.machine.share.name)
         at_once = self.memory.at_once
         while True:
             population = self._population(at_once)
@@ -170,38 +170,38 @@ class _Training:
                     f"{self.group.name}: out of memory; going on from the last checkpoint with "
                     f"{at_once} runs at once"
                 )
-                self.parts.wait()
+                self.pieces.wait()
             else:
                 break
-        self.parts.close()
+        self.pieces.close()
 
     def _population(self, at_once: int) -> Population:
         """The population as it was saved, or as it begins."""
         runs, trainer = self.group.runs, self.group.trainer
         index = {run.run_id: i for i, run in enumerate(runs)}
         logs = [Log() for _ in runs]
-        for part in self._whole("best"):
-            for record in part.records:
+        for piece in self._whole("best"):
+            for record in piece.records:
                 if record["run_id"] in index:
                     logs[index[record["run_id"]]] = Log(**record["log"])
         # A run's newest state, whichever process saved it.
-        newest: dict[int, tuple[int, parts.Part, int]] = {}
-        for part in self._whole("state"):
-            for row, record in enumerate(part.records):
+        newest: dict[int, tuple[int, pieces.Piece, int]] = {}
+        for piece in self._whole("state"):
+            for row, record in enumerate(piece.records):
                 i = index.get(record["run_id"])
                 epochs = len(record["log"]["train_loss"])
                 if i is None or logs[i].status != RUNNING:
                     continue
                 if i not in newest or epochs > newest[i][0]:
-                    newest[i] = epochs, part, row
+                    newest[i] = epochs, piece, row
         states: dict[int, RunState] = {}
         template = trainer.init(self.group.inputs.model_key[0])
-        for part in {id(part): part for _, part, _ in newest.values()}.values():
-            stacked = part.restore(template)
+        for piece in {id(piece): piece for _, piece, _ in newest.values()}.values():
+            stacked = piece.restore(template)
             for i, (_, own, row) in newest.items():
-                if own is part:
+                if own is piece:
                     states[i] = jax.tree.map(lambda x, row=row: np.array(x[row]), stacked)
-                    logs[i] = Log(**part.records[row]["log"])
+                    logs[i] = Log(**piece.records[row]["log"])
         done = [log.epochs for log in logs if log.epochs]
         if done:
             self.watcher.says(
@@ -213,9 +213,9 @@ class _Training:
             self.memory.lanes, at_once, (states, logs),
         )  # fmt: skip
 
-    def _whole(self, kind: str) -> list[parts.Part]:
-        """The parts that are as they were written; the runs of others are trained again."""
-        whole, damage = parts.read_parts(self.folder, kind)
+    def _whole(self, kind: str) -> list[pieces.Piece]:
+        """The pieces that are as they were written; the runs of others are trained again."""
+        whole, damage = pieces.read_pieces(self.folder, kind)
         for problem in damage:
             self.watcher.warns(f"left out, its runs train again: {problem.where}: {problem.found}")
         return whole
@@ -239,7 +239,7 @@ class _Training:
                 ):
                     self._save(population)
                 if asked_to_stop:
-                    self.parts.close()
+                    self.pieces.close()
                     self.watcher.says("stopped by SIGTERM; all is saved, the same command resumes")
                     raise SystemExit(128 + signal.SIGTERM)
         finally:
@@ -251,7 +251,7 @@ class _Training:
     def _save(self, population: Population) -> None:
         ended, weights = population.take_ended()
         under_way, states = population.snapshot()
-        self.parts.save(
+        self.pieces.save(
             (self._records(population, ended), weights),
             (self._records(population, under_way), states),
         )

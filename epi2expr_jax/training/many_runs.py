@@ -85,7 +85,7 @@ class Lanes:
         return tuple(jax.tree.map(self._global, *parts) for parts in lanes)
 
     def _global(self, *parts: jax.Array) -> jax.Array:
-        """One array of a part on each device."""
+        """One array of the shard on each device."""
         shape = len(parts), *parts[0].shape[1:]
         sharding = NamedSharding(self.mesh, _OVER_RUNS)
         return jax.make_array_from_single_device_arrays(shape, sharding, list(parts))

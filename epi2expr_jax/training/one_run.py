@@ -2,7 +2,7 @@
 
 Nothing here knows that there may be many runs; `many_runs` maps these functions over a stack.
 A run's randomness comes from its own keys, its order of genes from its order key and the epoch,
-so its result does not depend on what is trained beside it or on where it was resumed.
+so its result does not depend on what is trained with it or on where it was resumed.
 """
 
 import dataclasses
@@ -67,8 +67,8 @@ class TrainConfig:
         precision: of matrix products, one of `PRECISIONS`; their sums, and all else, are float32.
             `tf32` and `bfloat16` are faster on GPU and TPU.
         masked: masked-mark models: each gene shows a random subset of the assays, so that a model
-            learns to predict from every subset; it has a mask channel for every assay beside its
-            signal, and needs more epochs (see `masking`).
+            learns to predict from every subset; besides its signal every assay has a mask
+            channel. It needs more epochs (see `masking`).
     """
 
     task: str = "regression"

@@ -31,7 +31,7 @@ class MemoryPlan:
         weight_bytes: of one run's best weights, as kept.
         track_bytes: of one track on a device.
         tracks: how many different tracks the runs read.
-        data_limit: bytes of tracks on a device; None where all fit.
+        data_limit: bytes of tracks on a device; None where there is room for all.
     """
 
     lanes: Lanes

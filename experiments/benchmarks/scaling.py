@@ -98,7 +98,7 @@ def _ends(values: pd.Series) -> float:
 
 
 def _temporaries_mb(trainer: Trainer, width: int) -> float:
-    """What the compiled epoch takes beside its inputs: one program serves any number of runs."""
+    """What the compiled epoch takes besides its inputs: one program serves any number of runs."""
     genes = 3 * _BATCH
     lanes = Lanes(width, (jax.local_devices()[0],))
     cache = TrackCache(OneTrack(genes))

@@ -26,7 +26,7 @@ from epi2expr_jax.models.cnn import CnnConfig
 from epi2expr_jax.predict.inference import predict_runs
 from epi2expr_jax.training.many_runs import Lanes, Population
 from epi2expr_jax.training.one_run import PRECISIONS
-from epi2expr_jax.training.parts import Parts
+from epi2expr_jax.training.pieces import Pieces
 from experiments.benchmarks import chromoformer, cnn
 from experiments.benchmarks.made_up import (
     ASSAYS,
@@ -310,7 +310,7 @@ def _host(small: bool) -> Iterator[Task]:
 
 
 def _host_costs(model: str, runs: int, small: bool) -> dict[str, Any]:
-    """Seconds that runs cost beside training: weights drawn, chunks filled, states written."""
+    """Seconds that runs cost apart from training: weights drawn, chunks filled, states written."""
     trained, _ = _runs(model, runs, "bfloat16", small, (8, 2))
     key = trained.inputs.model_key[0]
     state = trained.trainer.init(key)
@@ -321,9 +321,9 @@ def _host_costs(model: str, runs: int, small: bool) -> dict[str, Any]:
     members, states = trained.snapshot()
     records = [{"run_id": str(member)} for member in members]
     with tempfile.TemporaryDirectory() as folder:
-        parts = Parts(pathlib.Path(folder))
-        blocked = seconds(lambda: parts.save(([], None), (records, states)))
-        saved = blocked + seconds(parts.close)
+        pieces = Pieces(pathlib.Path(folder))
+        blocked = seconds(lambda: pieces.save(([], None), (records, states)))
+        saved = blocked + seconds(pieces.close)
     return {
         "state_mb_a_run": round(1e3 * gb / runs, 1),
         "draw_s_a_run": round(draw, 3),

@@ -50,7 +50,7 @@ def seconds(work: Callable[[], object]) -> float:
 def paces(work: Callable[[], object], amount: float, rounds: int = 3) -> dict[str, float]:
     """The pace of work: its amount a second, the median of some rounds (`per_s`).
 
-    Beside it the seconds of the first call, and the slowest round over the fastest (`spread`).
+    With it the seconds of the first call, and the slowest round over the fastest (`spread`).
     """
     first = seconds(work)
     later = [seconds(work) for _ in range(rounds)]
@@ -84,7 +84,7 @@ class Turns(NamedTuple):
     Attributes:
         median: the median rate of each side.
         rates: the rates of each side, round by round, of the quietest rounds.
-        disturbed: beside how many rounds other processes ran; they are dropped where others do.
+        disturbed: during how many rounds other processes ran; they are dropped where others do.
     """
 
     median: dict[str, float]

@@ -53,7 +53,7 @@ def store_now(path: pathlib.Path) -> str:
         store = WindowStore.open(path)
         if store.manifest.version > LEAST_VERSION:
             for cell, assay in store.manifest.tracks:
-                for name in store.slabs.parts(cell):
+                for name in store.slabs.arrays_of(cell):
                     store.slabs.require_own(name, cell, assay)
         return store.checksum()
     except InputError:

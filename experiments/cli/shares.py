@@ -1,4 +1,4 @@
-"""The flags that say where and how to train, and which share of the runs this process takes."""
+"""The flags that say where and how to train, and which of the runs this process trains."""
 
 import os
 import sys
@@ -28,7 +28,9 @@ def define_machine() -> None:
     )
     define_field(Machine, "checkpoint_every", lower_bound=1)
     define_field(Machine, "resume")
-    flags.DEFINE_string("share", "0/1", "I/N: train the I-th (from 0) of N parts of the runs.")
+    flags.DEFINE_string(
+        "share", "0/1", "I/N: cut the runs into N groups and train the I-th of them (from 0)."
+    )
     flags.DEFINE_string(
         "distributed", "", "auto (SLURM, TPU pods) or HOST:PORT: processes that share the runs."
     )

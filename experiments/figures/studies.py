@@ -171,7 +171,7 @@ def models_figure(table: pd.DataFrame) -> Figure:
 
 
 def quality_figure(table: pd.DataFrame) -> Figure:
-    """Pearson r of every track against its depth and its signal-to-noise.
+    """Pearson r of every track against its mean signal and its signal-to-noise.
 
     Args:
         table: columns assay, pearson, depth and signal_to_noise.

@@ -138,7 +138,7 @@ def test_genes_without_data_are_left_out_and_counted(build_config, roadmap, tmp_
     assert set(store.genes.chrom) == {"chr1"}
     assert store.manifest.left_out["data on less than 0.5 of the window"] == 220 - len(store.genes)
     for track in store.manifest.tracks:
-        assert (store.slabs.part("coverage", *track) >= 0.5).all()
+        assert (store.slabs.array("coverage", *track) >= 0.5).all()
     assert not (tmp_path / "s.coverage").exists()
     build(config)  # complete: found by what was asked for, not by what was found out
 

@@ -185,7 +185,7 @@ def test_a_damaged_bam_is_named_and_pysam_says_nothing(tmp_path, capfd):
 
 
 def test_alignments_of_a_sheet_become_tracks_of_another(tmp_path, program):
-    """As a user runs it, and again: done, unless for another assembly; a killed run is no bar."""
+    """As a user runs it, and again: done, unless for another assembly; a kill does not stop it."""
     write_reads(random_reads(50), tmp_path / "a.tagAlign")
     (tmp_path / "sheet.csv").write_text("cell,assay,path,unit\nE003,DNase,a.tagAlign,depth\n")
     out = tmp_path / "out"

@@ -18,7 +18,7 @@ from epi2expr_jax.study.train import _Training, train
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.many_runs import Log, Population
 from epi2expr_jax.training.one_run import FINISHED, QUARANTINED, STOPPED, TrainConfig
-from epi2expr_jax.training.parts import Parts
+from epi2expr_jax.training.pieces import Pieces
 
 MARKS = {  # how well each predicts, roughly as in Roadmap
     "H3K27ac": 0.78, "H3K9ac": 0.77, "H3K4me3": 0.74, "H3K79me2": 0.7, "DNase": 0.68,
@@ -118,9 +118,11 @@ class MadeUpRun:
         ended = Population(
             group.trainer, runs, group.inputs, group.cache, training.memory.lanes, saved=({}, logs)
         )
-        training.parts = Parts(training.folder / training.machine.share.name)
-        training.parts.save((training._records(ended, list(range(len(runs)))), weights), ([], None))
-        training.parts.close()
+        training.pieces = Pieces(training.folder / training.machine.share.name)
+        training.pieces.save(
+            (training._records(ended, list(range(len(runs)))), weights), ([], None)
+        )
+        training.pieces.close()
 
     def _log(self, run, random) -> Log:
         failed = (run.cell, run.label) in self.quarantined

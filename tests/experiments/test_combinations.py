@@ -1,4 +1,4 @@
-"""Masked-mark models from training to tables; agreement with models trained on each subset."""
+"""Masked-mark models from training to tables; comparison with models trained on each subset."""
 
 import dataclasses
 import json

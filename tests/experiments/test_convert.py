@@ -179,7 +179,7 @@ def tensors(torch, state):
 
 @pytest.mark.peers
 def test_a_checkpoint_as_it_is_published(torch, store, tmp_path, convert):
-    """Optimiser, epoch and NumPy scores lie beside the weights; they are not looked at."""
+    """Optimiser, epoch and NumPy scores lie next to the weights; they are not looked at."""
     state = published_state(FIELDS)
     path = tmp_path / "E003.pt"
     weight = torch.nn.Parameter(torch.ones(2))
@@ -292,7 +292,7 @@ def test_what_is_no_checkpoint_is_refused(torch, tmp_path, convert):
 
 @pytest.mark.peers
 def test_one_of_several_runs_is_exported_on_the_targets_own_scale(torch, source, tmp_path):
-    """As trained: on a standardised target, beside other runs."""
+    """As trained: on a standardised target, with other runs."""
     state = published_state(FIELDS)
     card = write_run(state, source, PUBLISHED, tmp_path / "run")
     population = card["populations"][0]

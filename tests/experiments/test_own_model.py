@@ -141,7 +141,7 @@ def test_what_a_registered_model_lacks_is_named(registered):
         register(Bare)
     with pytest.raises(InputError, match="the name plain of another model"):
         register(dataclasses.make_dataclass("Twin", [], bases=(PlainConfig,), frozen=True))
-    assert register(PlainConfig) is PlainConfig  # again is no other
+    assert register(PlainConfig) is PlainConfig  # again: it stays the same
 
 
 def test_variables_that_nobody_would_keep_are_refused():

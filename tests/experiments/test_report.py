@@ -335,6 +335,19 @@ def test_results_that_are_replaced_while_they_are_read_are_refused(study, tmp_pa
     assert (run_dir / "report.html").read_bytes() == page
 
 
+def test_runs_are_compared_whose_folds_are_the_same_however_they_are_written(study, tmp_path):
+    older = shutil.copytree(study[0], tmp_path / "older")
+    content = json.loads((older / "splits.json").read_text())
+    for fold in content["folds"]:
+        del fold["held_out"]  # as written before genes could be held out by name
+    (older / "splits.json").write_text(json.dumps(content))
+    report._compared(study[0], [older])
+    content["folds"][0]["name"] = "other"
+    (older / "splits.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="another division into folds"):
+        report._compared(study[0], [older])
+
+
 def test_names_of_genes_come_from_a_store_that_is_whole(study, tmp_path):
     run_dir = shutil.copytree(study[0], tmp_path / "run")
     card = checkpoint.read_card(run_dir)

@@ -3,7 +3,7 @@
     git worktree add ../old 9d4861f && cd ../old
     python …/tests/golden/make_run_of_0_1.py FOLDER
 
-Run at that commit, in its root, with the versions of its constraints.txt; the result is kept beside
+Run at that commit, in its root, with the versions of its constraints.txt; the result is kept with
 this script as run_of_0_1.tar.gz. Later versions must load, verify and predict with it as before.
 `predictions.parquet` in it holds what that version predicted. Paths in the run card are relative to
 FOLDER.

@@ -14,7 +14,7 @@ from epi2expr_jax.errors import InputError
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes a sheet beside the files a.bw, b.bw and c.bw."""
+    """Writes a sheet next to the files a.bw, b.bw and c.bw."""
     for name in "abc":
         (tmp_path / f"{name}.bw").touch()
 

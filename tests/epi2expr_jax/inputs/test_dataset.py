@@ -290,7 +290,7 @@ def test_arrays_have_the_shapes_of_the_stores_largest_cell(region_store):
                 assert shapes(data.track(cell, assay)) == shapes_of_track
                 chosen = data.track(cell, assay), both.track(cell, assay)
                 jax.tree.map(np.testing.assert_array_equal, *chosen)
-    # What fills up the smaller cell's arrays is no region.
+    # What fills up the smaller cell's arrays is not a region.
     bins, region = both.regions("c2").bins, both.regions("c2").region
     assert all(not part[len(store.regions("c2").table) :].any() for part in bins)
     assert region.max() < len(store.regions("c2").table)

@@ -64,7 +64,7 @@ def values_of(pair):
 
 
 def room_for(tracks):
-    """A limit that leaves room for so many tracks beside the one that is being read."""
+    """A limit that leaves room for so many tracks and the one that is being read."""
     return (tracks + _READING) * TRACK_BYTES
 
 
@@ -174,7 +174,7 @@ def test_the_next_tracks_are_read_while_these_are_in_use():
     assert [data.by_others[pair] for pair in following] == [1, 1]
     assert_are(cache.get(following, DEVICE), following)
     assert [data.reads[pair] for pair in following] == [1, 1]
-    # Only one more has room beside three that are kept; what is there already is not read again.
+    # Only one more has room with three that are kept; what is there already is not read again.
     cache.read_ahead([PAIRS[3], *PAIRS[4:6]], DEVICE, PAIRS[1:3])
     assert in_memory(cache) == ([*PAIRS[1:4]], [PAIRS[4]])
 

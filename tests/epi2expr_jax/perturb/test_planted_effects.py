@@ -153,4 +153,4 @@ def test_planted_elements_are_told_from_decoys(trial_size, tmp_path):
     rate, error = np.mean(holds), np.std(holds) / np.sqrt(len(holds))
     print(f"idle genes: {rate:.3f} of intervals include 0 ({len(holds)} genes)")
     assert rate >= 0.95 - 2 * error
-    assert np.mean(drives) > trial_size(0.3, 0.5)  # and they are no empty promise
+    assert np.mean(drives) > trial_size(0.3, 0.5)  # and they are not an empty promise

@@ -93,7 +93,7 @@ def test_intervals_of_mean_effects_hold(scheme, seeds, share, trial_size):
         print(f"{scheme}, {seeds} seeds of {share:g}: {mark} {inside:.3f}, width {width:.2f}")
         assert inside >= (0.93 if count >= 500 else 0.8)
     if found["real"].low.notna().all():
-        assert (found["real"].high < 0).mean() > 0.9  # and it is no empty promise
+        assert (found["real"].high < 0).mean() > 0.9  # and it is not an empty promise
 
 
 @pytest.mark.trial

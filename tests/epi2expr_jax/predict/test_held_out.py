@@ -1,4 +1,4 @@
-"""Predictions of genes never seen, beside what was observed, in the cells a model is tested in."""
+"""Predictions of genes never seen, with what was observed, in the cells a model is tested in."""
 
 import dataclasses
 

@@ -32,7 +32,7 @@ def test_a_slab_that_is_discarded_is_missing(contact_store):
     contact_store.slabs.discard("c1", "m1")
     assert contact_store.slabs.missing() == [("c1", "m1")]
     with pytest.raises(InputError, match=r"c1-m1: found no slab"):
-        contact_store.slabs.part("coverage", "c1", "m1")
+        contact_store.slabs.array("coverage", "c1", "m1")
 
 
 def flip(path, place):

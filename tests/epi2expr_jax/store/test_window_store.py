@@ -49,7 +49,7 @@ def test_round_trip(store):
         back.read_signal(["c2", "c1"], ["m1"], slice(10, 20))[1, 0], slab(0)[0][:, 10:20]
     )
     np.testing.assert_array_equal(back.read_expression(["c2"])[0], EXPRESSION[1])
-    np.testing.assert_array_equal(back.slabs.part("coverage", "c2", "m1"), slab(1)[1])
+    np.testing.assert_array_equal(back.slabs.array("coverage", "c2", "m1"), slab(1)[1])
     assert back.verify() == []
 
 
@@ -102,7 +102,7 @@ def test_every_open_of_a_process_shares_one_context(store, monkeypatch):
         for cell, assay in MANIFEST.tracks:
             back.read_signal([cell], [assay])
         back.read_expression(["c1"])
-        back.slabs.part("coverage", "c1", "m1")
+        back.slabs.array("coverage", "c1", "m1")
         assert back.verify() == []
     assert {type(context) for context in contexts} == {ts.Context}
     assert len({id(context) for context in contexts}) == 1
@@ -113,7 +113,7 @@ def test_a_store_that_is_gone_is_an_error_and_never_nan(store):
     reads = (
         lambda: back.read_signal(["c1"], ["m1"]),
         lambda: back.read_expression(["c1"]),
-        lambda: back.slabs.part("coverage", "c1", "m1"),
+        lambda: back.slabs.array("coverage", "c1", "m1"),
     )
     for read in reads:
         assert np.isfinite(read()[0]).any()
@@ -130,7 +130,7 @@ def test_a_store_that_is_gone_is_an_error_and_never_nan(store):
 def test_values_that_are_read_belong_to_the_reader(store):
     back = WindowStore.open(store.path)
     for read in (
-        lambda: back.slabs.part("coverage", "c1", "m1"),
+        lambda: back.slabs.array("coverage", "c1", "m1"),
         lambda: back.read_expression(["c1"]),
         lambda: back.read_signal(["c1"], ["m1"]),
     ):
@@ -147,7 +147,7 @@ for _ in range(int(sys.argv[2])):
     for cell, assay in store.manifest.tracks:
         store.read_signal([cell], [assay])
     store.read_expression(store.manifest.cells)
-    store.slabs.part("coverage", *store.manifest.tracks[0])
+    store.slabs.array("coverage", *store.manifest.tracks[0])
 """
 
 

@@ -1,4 +1,4 @@
-"""The evaluation: which genes it scores, and what it writes beside the ranking."""
+"""The evaluation: which genes it scores, and what it writes in addition to the ranking."""
 
 import json
 import shutil

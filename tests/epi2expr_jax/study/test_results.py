@@ -36,9 +36,9 @@ def test_results_replace_those_of_before_as_one(tmp_path):
     assert record["mark"] == "H3K4me3"
     assert set(record["files"]) == {"a.csv", "tracks"}
     assert shown(out).keys() == {"a.csv", "tracks/one.png", "own.txt", f"{PROGRAM}.json"}
-    assert results.found(out / "a.csv", PROGRAM).read_text() == "a.csv of H3K4me3"
-    assert results.found(out / "b.csv", PROGRAM) is None
-    assert results.found(out / "own.txt", PROGRAM) is None
+    assert results.checked(out / "a.csv", PROGRAM).read_text() == "a.csv of H3K4me3"
+    assert results.checked(out / "b.csv", PROGRAM) is None
+    assert results.checked(out / "own.txt", PROGRAM) is None
 
 
 @pytest.mark.parametrize("stopped_at", range(1, 7))
@@ -60,7 +60,7 @@ def test_a_kill_leaves_one_mark_or_is_told(tmp_path, monkeypatch, stopped_at):
             write(out, "H3K4me3", *names, "tracks/one.png")
 
     def read():
-        return {results.found(out / name, PROGRAM).read_text() for name in names}
+        return {results.checked(out / name, PROGRAM).read_text() for name in names}
 
     if stopped_at <= 2:  # the folder with all results, and then the record, get their names first
         assert read() == {"a.csv of DNase", "b.csv of DNase"}
@@ -106,7 +106,7 @@ def test_a_damaged_result_is_refused(tmp_path, how):
     else:
         os.replace(tmp_path / "b.csv", path)
     with pytest.raises(InputError, match=r"a\.csv.*command that wrote it"):
-        results.found(path, PROGRAM)
+        results.checked(path, PROGRAM)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"files": 3}', '{"files": ["a.csv"]}', "{}"])
@@ -114,9 +114,9 @@ def test_a_damaged_record_is_refused(tmp_path, text):
     write(tmp_path, "DNase", "a.csv")
     (tmp_path / f"{PROGRAM}.json").write_text(text)
     with pytest.raises(InputError, match=rf"{PROGRAM}\.json.*command that wrote it"):
-        results.found(tmp_path / "a.csv", PROGRAM)
+        results.checked(tmp_path / "a.csv", PROGRAM)
     write(tmp_path, "DNase", "a.csv")
-    assert results.found(tmp_path / "a.csv", PROGRAM)
+    assert results.checked(tmp_path / "a.csv", PROGRAM)
 
 
 def test_a_record_that_was_changed_is_refused(tmp_path):
@@ -142,8 +142,8 @@ def test_a_record_removes_nothing_outside_of_its_folder(tmp_path):
 def test_without_a_record_files_of_version_0_1_are_taken(tmp_path):
     (tmp_path / "a.csv").write_text("old")
     assert results.record_of(tmp_path, PROGRAM) is None
-    assert results.found(tmp_path / "a.csv", PROGRAM) == tmp_path / "a.csv"
-    assert results.found(tmp_path / "b.csv", PROGRAM) is None
+    assert results.checked(tmp_path / "a.csv", PROGRAM) == tmp_path / "a.csv"
+    assert results.checked(tmp_path / "b.csv", PROGRAM) is None
 
 
 def test_links_lead_where_they_led_or_become_results(tmp_path):
@@ -158,7 +158,7 @@ def test_links_lead_where_they_led_or_become_results(tmp_path):
     write(tmp_path / "out", "DNase", "a.csv", "tracks/one.png")
     assert shown(elsewhere) == {"kept.txt": "kept"}
     assert (tmp_path / "out").is_symlink()
-    assert results.found(tmp_path / "out" / "a.csv", PROGRAM)
+    assert results.checked(tmp_path / "out" / "a.csv", PROGRAM)
     assert (real / "tracks" / "one.png").is_file()
 
 
@@ -176,4 +176,4 @@ def test_a_record_makes_nothing_else_be_removed(tmp_path, name):
     write(out, "H3K4me3", "a.csv")
     assert (tmp_path / "outside.txt").read_text() == "precious"
     assert (out / "weights").read_text() == "of the training"
-    assert results.found(out / "a.csv", PROGRAM).read_text() == "a.csv of H3K4me3"
+    assert results.checked(out / "a.csv", PROGRAM).read_text() == "a.csv of H3K4me3"

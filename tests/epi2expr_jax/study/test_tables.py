@@ -38,7 +38,7 @@ def test_damage_is_refused_with_a_remedy(run_dir, how):
         if path.exists():
             damage(path, how)
             with pytest.raises(InputError, match=rf"{path.name}.*experiments\.{table.program}"):
-                table.found(run_dir)
+                table.checked(run_dir)
 
 
 @pytest.mark.parametrize("how", ["truncated", "emptied", "text"])

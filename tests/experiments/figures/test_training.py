@@ -1,4 +1,4 @@
-"""Curves of training, and predictions beside what was observed."""
+"""Curves of training, and predictions with what was observed."""
 
 import numpy as np
 import pandas as pd

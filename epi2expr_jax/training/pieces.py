@@ -14,11 +14,11 @@ from epi2expr_jax.errors import Problem, collect
 from epi2expr_jax.files import is_partial, read_json, write_json
 from epi2expr_jax.training import checkpoint
 
-_NUMBER = "-" + 6 * "[0-9]"  # of a part, in the names of its files
+_NUMBER = "-" + 6 * "[0-9]"  # of a piece, in the names of its files
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class Piece:
     """A checkpoint of some runs, and what is known of each.
 
     Attributes:
@@ -43,13 +43,13 @@ class Part:
         return checkpoint.restore(self.path, stacked)
 
 
-class Parts:
+class Pieces:
     """The checkpoints of the runs of one process, written in the background.
 
     `state-N` holds all of the runs under way, and only the newest is kept; `best-N` holds the best
     weights of those that ended since. The records of the rows lie next to each as `NAME.json`,
-    written first: a part is whole when its checkpoint is. `NAME.sha256`, written last, tells
-    whether either has changed; parts of older versions have none.
+    written first: a piece is whole when its checkpoint is. `NAME.sha256`, written last, tells
+    whether either has changed; pieces of older versions have none.
 
     Args:
         folder: of this process alone; other processes have folders next to it.
@@ -76,23 +76,23 @@ class Parts:
         """
         self.wait()
         self._number += 1
-        parts = []
+        pieces = []
         for kind, (records, tree) in (("best", ended), ("state", under_way)):
             if records:
                 path = self.folder / f"{kind}-{self._number:06d}"
-                parts.append((Part(path, records), _as_replicas(checkpoint.named(tree))))
-        self._written = self._writer.submit(self._write, parts, self._number)
+                pieces.append((Piece(path, records), _as_replicas(checkpoint.named(tree))))
+        self._written = self._writer.submit(self._write, pieces, self._number)
 
-    def _write(self, parts: list[tuple[Part, dict[str, Any]]], number: int) -> None:
-        for part, flat in parts:
-            records = part.path.with_suffix(".json")
-            write_json(records, part.records, sort_keys=False)
-            checkpoint.write(part.path, flat)
-            write_json(part.path.with_suffix(".sha256"), _sums(part.path))
+    def _write(self, pieces: list[tuple[Piece, dict[str, Any]]], number: int) -> None:
+        for piece, flat in pieces:
+            records = piece.path.with_suffix(".json")
+            write_json(records, piece.records, sort_keys=False)
+            checkpoint.write(piece.path, flat)
+            write_json(piece.path.with_suffix(".sha256"), _sums(piece.path))
         # A newer number, of whichever kind, holds all that is under way.
         for path in self.folder.glob(f"state{_NUMBER}.json"):
             if int(path.stem.split("-")[1]) < number:
-                remove_part(path.with_suffix(""))
+                remove_piece(path.with_suffix(""))
 
     def wait(self) -> None:
         """Until everything is written and older states are gone.
@@ -114,38 +114,38 @@ class Parts:
 
 
 def _sums(path: pathlib.Path) -> dict[str, str]:
-    """Of a part: its checkpoint and its records."""
+    """Of a piece: its checkpoint and its records."""
     return {
         "weights": checkpoint.files_sha256(path),
         "records": checkpoint.files_sha256(path.with_suffix(".json")),
     }
 
 
-def read_parts(folder: pathlib.Path, kind: str) -> tuple[list[Part], list[Problem]]:
-    """The parts of a kind (`state` or `best`) in a folder of processes' folders.
+def read_pieces(folder: pathlib.Path, kind: str) -> tuple[list[Piece], list[Problem]]:
+    """The pieces of a kind (`state` or `best`) in a folder of processes' folders.
 
     Returns:
         Those that are as they were written, and what is wrong with each of the others.
     """
-    parts: list[Part] = []
+    pieces: list[Piece] = []
     problems = collect()
     for path in sorted(folder.glob(f"*/{kind}{_NUMBER}.json")):
         if path.with_suffix("").is_dir():
             with problems.part():
-                parts.append(_read_part(path))
-    return parts, problems.found
+                pieces.append(_read_piece(path))
+    return pieces, problems.found
 
 
-def _read_part(path: pathlib.Path) -> Part:
-    part, sums = path.with_suffix(""), path.with_suffix(".sha256")
+def _read_piece(path: pathlib.Path) -> Piece:
+    piece, sums = path.with_suffix(""), path.with_suffix(".sha256")
     if not sums.exists():  # of an older version: what can be read will do
-        checkpoint.readable(part)
-    elif read_json(sums, "checksums", "train again") != _sums(part):
-        raise checkpoint.damaged(part, checkpoint.CHANGED)
-    return Part(part, read_json(path, "list of runs", "train again", list))
+        checkpoint.readable(piece)
+    elif read_json(sums, "checksums", "train again") != _sums(piece):
+        raise checkpoint.damaged(piece, checkpoint.CHANGED)
+    return Piece(piece, read_json(path, "list of runs", "train again", list))
 
 
-def remove_part(path: pathlib.Path) -> None:
+def remove_piece(path: pathlib.Path) -> None:
     """Remove a checkpoint and what lies next to it."""
     shutil.rmtree(path, ignore_errors=True)
     for suffix in (".sha256", ".json"):
@@ -155,7 +155,7 @@ def remove_part(path: pathlib.Path) -> None:
 def remove_states(folder: pathlib.Path) -> None:
     """Remove what only an interrupted training needs."""
     for path in folder.glob("*/state-*"):
-        remove_part(path.with_suffix(""))
+        remove_piece(path.with_suffix(""))
 
 
 def _as_replicas(flat: dict[str, np.ndarray]) -> dict[str, Any]:

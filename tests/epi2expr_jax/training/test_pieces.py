@@ -7,11 +7,11 @@ import pytest
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import write_json
 from epi2expr_jax.training import checkpoint
-from epi2expr_jax.training.parts import Parts, read_parts, remove_states
+from epi2expr_jax.training.pieces import Pieces, read_pieces, remove_states
 
 
 def rows(*values):
-    """Runs of a part: what is known of them, and their arrays."""
+    """Runs of a piece: what is known of them, and their arrays."""
     return [{"run_id": str(v)} for v in values], {"w": np.array(values, np.float32)}
 
 
@@ -19,48 +19,48 @@ NONE: tuple = ([], None)
 ROW = {"w": jax.ShapeDtypeStruct((), np.float32)}
 
 
-def test_parts_keep_the_newest_state_and_all_that_ended(tmp_path):
-    parts = Parts(tmp_path / "0-of-1")
-    parts.save(NONE, rows(1, 2, 3))
-    parts.save(rows(2), rows(1, 3))
-    parts.save(rows(1, 3), NONE)
-    parts.close()
-    assert read_parts(tmp_path, "state") == ([], [])
-    best, damage = read_parts(tmp_path, "best")
+def test_pieces_keep_the_newest_state_and_all_that_ended(tmp_path):
+    pieces = Pieces(tmp_path / "0-of-1")
+    pieces.save(NONE, rows(1, 2, 3))
+    pieces.save(rows(2), rows(1, 3))
+    pieces.save(rows(1, 3), NONE)
+    pieces.close()
+    assert read_pieces(tmp_path, "state") == ([], [])
+    best, damage = read_pieces(tmp_path, "best")
     assert damage == []
-    assert [[r["run_id"] for r in part.records] for part in best] == [["2"], ["1", "3"]]
+    assert [[r["run_id"] for r in piece.records] for piece in best] == [["2"], ["1", "3"]]
     np.testing.assert_array_equal(best[1].restore(ROW)["w"], [1, 3])
 
 
 def test_what_a_killed_save_left_is_never_taken_for_whole(tmp_path):
     folder = tmp_path / "0-of-2"
-    parts = Parts(folder)
-    parts.save(NONE, rows(1))
-    parts.close()
+    pieces = Pieces(folder)
+    pieces.save(NONE, rows(1))
+    pieces.close()
     # Killed within the second save: who its rows are is there, the arrays are not.
     write_json(folder / "state-000002.json", rows(1)[0])
     (folder / "state-000002.0a1b2c3d.partial").mkdir()
     (folder / "state-000002.orbax-checkpoint-tmp-123").mkdir()  # as older versions did
     (folder / "state-000003.json.0a1b2c3d.partial.json").write_text("[{")
-    ((part,), _) = read_parts(tmp_path, "state")
-    assert part.path.name == "state-000001"
-    again = Parts(folder)
+    ((piece,), _) = read_pieces(tmp_path, "state")
+    assert piece.path.name == "state-000001"
+    again = Pieces(folder)
     assert not [*folder.glob("*tmp*"), *folder.glob("*partial*")]
     again.save(NONE, rows(4))
     again.close()
-    ((part,), _) = read_parts(tmp_path, "state")
-    assert (part.path.name, part.records) == ("state-000003", [{"run_id": "4"}])
+    ((piece,), _) = read_pieces(tmp_path, "state")
+    assert (piece.path.name, piece.records) == ("state-000003", [{"run_id": "4"}])
     assert len(list(folder.iterdir())) == 3
     remove_states(tmp_path)
     assert list(folder.iterdir()) == []
 
 
 def saved(tmp_path):
-    """Runs 1 and 2 have ended, in a part each; 3 is under way."""
-    parts = Parts(tmp_path / "0-of-1")
-    parts.save(rows(1), rows(2, 3))
-    parts.save(rows(2), rows(3))
-    parts.close()
+    """Runs 1 and 2 have ended, in a piece each; 3 is under way."""
+    pieces = Pieces(tmp_path / "0-of-1")
+    pieces.save(rows(1), rows(2, 3))
+    pieces.save(rows(2), rows(3))
+    pieces.close()
     return tmp_path / "0-of-1"
 
 
@@ -78,20 +78,20 @@ def flip(path):
 
 
 DAMAGE = {
-    "a flipped bit": lambda part: flip(largest(part)),
-    "a flipped bit in the records": lambda part: flip(part.with_suffix(".json")),
-    "a file cut short": lambda part: largest(part).write_bytes(b""),
-    "records cut short": lambda part: part.with_suffix(".json").write_text("[{"),
-    "no metadata": lambda part: (part / "_METADATA").unlink(),
-    "checksums cut short": lambda part: part.with_suffix(".sha256").write_text(""),
+    "a flipped bit": lambda piece: flip(largest(piece)),
+    "a flipped bit in the records": lambda piece: flip(piece.with_suffix(".json")),
+    "a file cut short": lambda piece: largest(piece).write_bytes(b""),
+    "records cut short": lambda piece: piece.with_suffix(".json").write_text("[{"),
+    "no metadata": lambda piece: (piece / "_METADATA").unlink(),
+    "checksums cut short": lambda piece: piece.with_suffix(".sha256").write_text(""),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_a_part_that_has_changed_is_told_from_the_whole_ones(tmp_path, damage):
+def test_a_piece_that_has_changed_is_told_from_the_whole_ones(tmp_path, damage):
     folder = saved(tmp_path)
     damage(folder / "best-000001")
-    (whole,), (problem,) = read_parts(tmp_path, "best")
+    (whole,), (problem,) = read_pieces(tmp_path, "best")
     assert whole.path == folder / "best-000002"
     assert problem.where.startswith(str(folder / "best-000001"))
 
@@ -101,31 +101,31 @@ def test_of_an_older_version_what_can_be_read_is_whole(tmp_path, name):
     folder = saved(tmp_path)
     for sums in folder.glob("*.sha256"):
         sums.unlink()
-    assert len(read_parts(tmp_path, "best")[0]) == 2
-    part = folder / "best-000001"
-    for file in part.glob(name):
+    assert len(read_pieces(tmp_path, "best")[0]) == 2
+    piece = folder / "best-000001"
+    for file in piece.glob(name):
         file.write_bytes(file.read_bytes()[:9])
-    (whole,), (problem,) = read_parts(tmp_path, "best")
+    (whole,), (problem,) = read_pieces(tmp_path, "best")
     assert whole.path == folder / "best-000002"
-    assert problem.where == str(part)
+    assert problem.where == str(piece)
     with pytest.raises(InputError, match=r"best-000001: found damage"):
-        checkpoint.restore(part, {"w": jax.ShapeDtypeStruct((1,), np.float32)})
+        checkpoint.restore(piece, {"w": jax.ShapeDtypeStruct((1,), np.float32)})
 
 
 def test_records_that_a_kill_left_half_written_are_passed_over(tmp_path):
     folder = saved(tmp_path)
     (folder / "state-000003.json.0a1b2c3d.partial.json").write_text("[{")
-    ((part,), _) = read_parts(tmp_path, "state")
-    assert part.records == [{"run_id": "3"}]
-    Parts(folder).close()
+    ((piece,), _) = read_pieces(tmp_path, "state")
+    assert piece.records == [{"run_id": "3"}]
+    Pieces(folder).close()
 
 
 def test_after_a_failed_save_it_still_ends(tmp_path):
     """A file lies where the folder of the checkpoint should be made."""
-    parts = Parts(tmp_path / "0-of-1")
+    pieces = Pieces(tmp_path / "0-of-1")
     (tmp_path / "0-of-1").rmdir()
     (tmp_path / "0-of-1").write_text("")
-    parts.save(NONE, rows(1))
+    pieces.save(NONE, rows(1))
     with pytest.raises(InputError, match="could not be written"):
-        parts.save(NONE, rows(2))
-    parts.close()
+        pieces.save(NONE, rows(2))
+    pieces.close()

@@ -2,6 +2,7 @@ import dataclasses
 import gzip
 import hashlib
 import pathlib
+import subprocess
 
 import numpy as np
 import pandas as pd
@@ -165,3 +166,15 @@ def test_real_counts(shared_data, tmp_path):
     plus = (store.genes.strand == "+").to_numpy()
     assert right[plus].mean() > 0.6
     assert right[~plus].mean() < 0.4
+
+
+def test_deepchromes_layout_is_written_anew_as_the_message_says(tmp_path):
+    """Their columns: gene, bin, H3K27me3, H3K36me3, H3K4me1, H3K4me3, H3K9me3, label."""
+    (tmp_path / "train.csv").write_text("000003,1,4,3,0,8,5,1\n000003,2,1,2,6,7,9,1\n")
+    with pytest.raises(InputError) as caught:
+        read_counts(str(tmp_path / "train.csv"), 5)
+    command = caught.value.problems[0].remedy.partition(": ")[2]
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+    ids, counts = read_counts(str(tmp_path / "CELL.csv"), 5)
+    assert ids == ["ENSG00000000003"]
+    assert counts.tolist() == [[[0, 8, 5, 4, 3], [6, 7, 9, 1, 2]]]  # in the order of MARKS

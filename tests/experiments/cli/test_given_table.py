@@ -21,6 +21,28 @@ def test_parquet_tabs_commas_and_gzip_give_the_same(tmp_path):
         pd.testing.assert_frame_equal(read_table(tmp_path / name), table)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "## made by hand\n#chrom\tn\nchr1\t3\nchrX\t4\n",
+        "\ufeff# chrom,n\r\nchr1,3\r\nchrX,4\r\n",
+        'sep=;\nchrom;n\n"chr1";3\n\nchrX;4\n',
+        "chrom,n\rchr1,3\rchrX,4\r",
+    ],
+)
+def test_spellings_of_one_table(tmp_path, text):
+    (tmp_path / "t.txt").write_bytes(text.encode())
+    expected = pd.DataFrame({"chrom": ["chr1", "chrX"], "n": [3, 4]})
+    pd.testing.assert_frame_equal(read_table(tmp_path / "t.txt"), expected)
+
+
+def test_a_quotation_mark_swallows_no_lines(tmp_path):
+    text = 'chrom\tname\nchr1\t"a\nchr2\tb\nchr3\tc"\n'
+    (tmp_path / "t.tsv").write_text(text)
+    with pytest.raises(InputError, match=r"t\.tsv, line 2, 4: found a quotation mark"):
+        read_table(tmp_path / "t.tsv")
+
+
 def test_what_is_no_table_is_named(tmp_path):
     (tmp_path / "t.tsv.gz").write_bytes(b"no gzip")
     (tmp_path / "t.xlsx").write_bytes(b"PK\x03\x04 xl/workbook.xml")

@@ -186,9 +186,10 @@ WORLDS = {
         ["none is left"], ["No model was tested"]),
     "classes of genes": (
         scores(TWO), {"groups": by_class(cpg_rich=[0.7, 0.3], cpg_poor=[0.2, 0.4],
-        expressed=[0.5, 0.1])},
+        cpg_unknown=[0.1, 0.2], expressed=[0.5, 0.1])},
         ["cpg: rich (500 genes): A has the highest Pearson r, 0.700 (0.690 to 0.710). ",
-         "cpg: poor (500 genes): B has", "Compare assays within a class"], ["expressed ("]),
+         "cpg: poor (500 genes): B has", "Compare assays within a class"],
+        ["expressed (", ": unknown"]),
     "genes by expression alone": (
         scores(TWO), {"groups": by_class(expressed=[0.5, 0.1], silent=[0.1, 0.2])},
         [], ["By class"]),

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from epi2expr_jax.genome import listing
-from epi2expr_jax.inputs.covariates import numeric, without_value
+from epi2expr_jax.inputs.covariates import UNKNOWN, numeric, without_value
 from epi2expr_jax.predict.baselines import MEAN_OF_CELLS, MEAN_OF_OTHERS
-from epi2expr_jax.scores.table import BY_EXPRESSION, ON
+from epi2expr_jax.scores.table import ALL, BY_EXPRESSION, ON
 from epi2expr_jax.units import log2_of, unit_words
 
 MOST_CLASSES = 4
@@ -85,7 +85,7 @@ def _highest(rows: pd.DataFrame, score: str, chance: float, more: str = "") -> s
     said = f"{best['assay']} {has} {number(best['score'])} ({interval}{more})"
     if len(rivals):
         said += f"; it could equally be {listing(rivals, 12)}"
-    if not (rows["simultaneous_low"] > chance).any():
+    if np.isfinite(best["low"]) and not (rows["simultaneous_low"] > chance).any():
         said += f"; none is shown to do better than chance ({chance:g})"
     return f"{said}."
 
@@ -102,6 +102,7 @@ def by_class(groups: pd.DataFrame, cell: str) -> str:
     if groups.empty:
         return ""
     rows = groups.rename(columns={"pearson": "score"}).sort_values(["rank", "assay"])
+    rows = rows[~rows["group"].str.endswith(UNKNOWN)]
     parts = sorted(rows.groupby("group"), key=lambda part: -part[1]["n_genes"].iloc[0])
     said = [
         f"{name} ({count(int(part['n_genes'].iloc[0]), 'gene')}): "
@@ -184,6 +185,7 @@ def beyond_mean(compared: pd.DataFrame, own: pd.DataFrame) -> str:
     """
     means = (MEAN_OF_CELLS, MEAN_OF_OTHERS)
     rows = compared[compared["model"].isin(means)] if len(compared) else compared
+    rows = rows[rows["assay"] != ALL] if len(rows) > 1 else rows
     if rows.empty:
         return ""
     model, name = compared["model"].iloc[0], rows["model"].iloc[0]

@@ -61,7 +61,10 @@ def test_nothing_is_said_of_half_a_table():
     for less in (table[table["part"] == "on"], table[table["cell"] == "E1"], table.iloc[:0]):
         assert sentences.by_part(less, "all", "RPKM") == ("", False)
     without = table.assign(low=np.nan, high=np.nan, note="fewer than 3 chromosomes")
-    assert "(no interval: fewer than 3 chromosomes)" in sentences.by_part(without, "all", "RPKM")[0]
+    without = without.assign(simultaneous_low=np.nan)
+    text = sentences.by_part(without, "all", "RPKM")[0]
+    assert "(no interval: fewer than 3 chromosomes)" in text
+    assert "chance" not in text  # which nobody knows
 
 
 def added(*rows):
@@ -104,6 +107,8 @@ def test_what_is_a_cells_own():
         "r, 0.400 (0.380 to 0.420)."
     )
     assert sentences.beyond_mean(lead.iloc[:1], own) == ""
+    over_all = pd.concat([lead.assign(assay="all"), lead])  # the mean of the assays is not one
+    assert sentences.beyond_mean(over_all, own) == text
     assert sentences.beyond_mean(lead, own.iloc[:0]).endswith("predicts better than cnn for A.")
 
 

@@ -68,6 +68,7 @@ def by_class(**scores):
     return table.assign(simultaneous_low=table.low, rank_low=table["rank"], rank_high=table["rank"])
 
 
+LENGTHS = pd.DataFrame({"gene_id": ["a", "b"], "gene length": [1.0, 2.0]})
 OWN = ("cnn", "A", 0.0, 0.0, 0.0)
 
 # Name: scores, options, what is said, what is not.
@@ -186,12 +187,29 @@ WORLDS = {
         ["none is left"], ["No model was tested"]),
     "classes of genes": (
         scores(TWO), {"groups": by_class(cpg_rich=[0.7, 0.3], cpg_poor=[0.2, 0.4],
-        expressed=[0.5, 0.1])},
+        cpg_unknown=[0.1, 0.2], expressed=[0.5, 0.1])},
         ["cpg: rich (500 genes): A has the highest Pearson r, 0.700 (0.690 to 0.710). ",
-         "cpg: poor (500 genes): B has", "Compare assays within a class"], ["expressed ("]),
+         "cpg: poor (500 genes): B has", "Compare assays within a class"],
+        ["expressed (", ": unknown"]),
     "genes by expression alone": (
         scores(TWO), {"groups": by_class(expressed=[0.5, 0.1], silent=[0.1, 0.2])},
         [], ["By class"]),
+    "assays add to what needs no epigenome": (
+        scores(TWO), {"covariates": LENGTHS, "added": pd.DataFrame({"assay": ["A", "B"],
+        "r2_without": 0.05, "added": [0.3, 0.0], "low": [0.2, -0.1], "high": [0.4, 0.1]})},
+        ["(gene length) is 0.050", "with 1 of 2 assays; most is added by A 0.300"],
+        ["No assay is shown to add"]),
+    "no assay adds to what needs no epigenome": (
+        scores(TWO), {"covariates": LENGTHS, "added": pd.DataFrame({"assay": ["A"],
+        "r2_without": 0.05, "added": [0.3], "low": [-0.2], "high": [0.8]})},
+        ["No assay is shown to add to it."], ["most is added"]),
+    "covariates alone predict better": (
+        scores(TWO), {"compared": simpler(OWN, ("covariates", "A", 0.05, 0.02, 0.08))},
+        ["A simpler model predicts better than cnn: covariates for A"], ["No simple"]),
+    "the mean of the other cells": (
+        scores(TWO), {"compared": simpler(OWN, ("mean of the other cells", "A", 0.1, 0.02, 0.2))},
+        ["The mean of the other cells, which needs no epigenome, predicts better than cnn for A."],
+        ["cells new to", "simple"]),
     "another assay for each part": (scores(TWO), {"parts": taken_apart([0.9, 0.8], [0.3, 0.6])},
         ["A has the highest score", "Is a gene on (expression of at least 1 RPKM)? A has the "
          "highest AUC, 0.900", "B has the highest Spearman rho, 0.600",

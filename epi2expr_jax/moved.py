@@ -86,7 +86,6 @@ experiments.located_effects: epi2expr_jax.interpret.located
 experiments.named_edits: experiments.cli.edits
 experiments.progress: experiments.cli.progress
 experiments.shares: epi2expr_jax.study.lookup
-experiments.study: epi2expr_jax.study.lookup
 experiments.turns: experiments.benchmarks.turns
 """
 # Old module to the new ones that hold what was in it.

@@ -29,7 +29,7 @@ from jaxtyping import Bool, Float
 
 from epi2expr_jax.errors import collect
 from epi2expr_jax.interpret.conditional_logit import Chances, Fit, GenePlaces
-from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, jackknife, no_interval
+from epi2expr_jax.scores.intervals import LEAST_CHROMOSOMES, jackknife, no_interval
 
 EFFECT = "predicted effect"
 # How places are matched, and what else an enrichment may come from, then.
@@ -126,7 +126,7 @@ def enrich(
     exceeding = _permute(data, fits, permutations, seed, reading)
     genes = np.diff(np.r_[data.starts, len(data.chrom)]).astype(float)
     K = len(genes)
-    reach = scipy.stats.t.isf((1 - confidence) / 2, K - 1) if K >= MIN_CHROMOSOMES else np.nan
+    reach = scipy.stats.t.isf((1 - confidence) / 2, K - 1) if K >= LEAST_CHROMOSOMES else np.nan
     parts = []
     for matched, fit, k in zip(MATCHES, fits, exceeding, strict=True):
         left = np.abs(fit.score).max(axis=(1, 2)) > _LEFT
@@ -142,7 +142,7 @@ def enrich(
             "enrichment": np.exp(ratio),
             "low": np.exp(ratio - reach * error),
             "high": np.exp(ratio + reach * error),
-            "p": np.where(left & (K >= MIN_CHROMOSOMES), (k + 1) / (permutations + 1), np.nan),
+            "p": np.where(left & (K >= LEAST_CHROMOSOMES), (k + 1) / (permutations + 1), np.nan),
             "lead": np.exp(lead),
             "lead_low": np.exp(lead - reach * lead_error),
             "lead_high": np.exp(lead + reach * lead_error),
@@ -171,7 +171,7 @@ def _error(
     genes: Float[np.ndarray, " K"], whole: Float[np.ndarray, " P"], left_out: np.ndarray
 ) -> Float[np.ndarray, " P"]:
     """Standard error of an estimate, from those without each chromosome (`left_out [K, P]`)."""
-    if len(genes) < MIN_CHROMOSOMES:
+    if len(genes) < LEAST_CHROMOSOMES:
         return np.full(len(whole), np.nan)
     weight = (genes / genes.sum())[:, None]
     with np.errstate(invalid="ignore"):

@@ -11,9 +11,9 @@ from epi2expr_jax.genome import listing
 from epi2expr_jax.scores.table import METRICS, RUN
 
 UNIT = ["cell", "fold", "seed", "chrom"]  # what assays are compared on
-MIN_GENES = 3  # a correlation of two genes is always 1 or -1
-MIN_CHROMOSOMES = 3
-NO_INTERVAL = f"fewer than {MIN_CHROMOSOMES} chromosomes"
+LEAST_SCORED = 3  # a correlation of two genes is always 1 or -1
+LEAST_CHROMOSOMES = 3
+NO_INTERVAL = f"fewer than {LEAST_CHROMOSOMES} chromosomes"
 LEAST_GENES = 20  # a chromosome, for an interval of a correlation
 TOO_FEW_GENES = f"fewer than {LEAST_GENES} genes a chromosome"
 ALIKE = 5  # so few chromosomes may be alike by chance
@@ -23,7 +23,7 @@ LEAST_EFFECTIVE, EFFECTIVE_SHARE = 12, 0.75
 
 def usable(scores: pd.DataFrame) -> pd.Series:
     """Which scores carry weight: a correlation needs three genes, that differ in expression."""
-    return (scores["n"] >= MIN_GENES) & ~scores["constant_observed"]
+    return (scores["n"] >= LEAST_SCORED) & ~scores["constant_observed"]
 
 
 def require_usable(scores: pd.DataFrame) -> None:
@@ -45,8 +45,8 @@ def too_few(most: int) -> InputError:
     found = f"at most {most} held-out genes on a chromosome"
     return InputError(
         "scores",
-        found if most < MIN_GENES else f"{found}, all of the same expression",
-        f"on some chromosome {MIN_GENES} genes or more, that differ in expression",
+        found if most < LEAST_SCORED else f"{found}, all of the same expression",
+        f"on some chromosome {LEAST_SCORED} genes or more, that differ in expression",
         "build a store of more genes, and train on it",
     )
 
@@ -114,7 +114,7 @@ def no_interval(genes: Float[np.ndarray, "K"], correlation: bool = False) -> str
         correlation: whether it is of a correlation, which is lower the fewer genes there are.
     """
     K = len(genes)
-    if K < MIN_CHROMOSOMES:
+    if K < LEAST_CHROMOSOMES:
         return NO_INTERVAL
     if (worth := effective_number(genes)) < min(LEAST_EFFECTIVE, EFFECTIVE_SHARE * K):
         return f"most genes lie on few of {K} chromosomes, worth {worth:.1f} of equal size"
@@ -187,7 +187,7 @@ def least_error(
     Args:
         r: means over chromosomes, weighted by genes.
     """
-    if not MIN_CHROMOSOMES <= len(genes) <= ALIKE:
+    if not LEAST_CHROMOSOMES <= len(genes) <= ALIKE:
         return np.zeros_like(r)
     share = genes / genes.sum()
     error = (1 - r**2) * np.sqrt((share**2 / np.maximum(1, genes / 2 - 1)).sum())

@@ -32,7 +32,7 @@ from jaxtyping import Float
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.genome import listing, sort_chromosomes
 from epi2expr_jax.scores.intervals import (
-    MIN_GENES,
+    LEAST_SCORED,
     TOO_FEW_GENES,
     UNIT,
     chromosome_means,
@@ -309,9 +309,9 @@ def _chromosome_notes(scores: pd.DataFrame, cube: xr.DataArray) -> list[str]:
             f"All folds test the same blind chromosomes ({listing(tested)}): folds steady the mean "
             "over trainings, but add nothing to what is known of other chromosomes."
         )
-    small = scores["n"] < MIN_GENES
+    small = scores["n"] < LEAST_SCORED
     for left_out, why in [
-        (scores.loc[small], f"fewer than {MIN_GENES} genes"),
+        (scores.loc[small], f"fewer than {LEAST_SCORED} genes"),
         (scores.loc[~small & scores["constant_observed"]], "the same expression for all genes"),
     ]:
         if len(left_out):

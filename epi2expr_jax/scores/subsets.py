@@ -25,7 +25,7 @@ from epi2expr_jax.inputs.device_tracks import Signal
 from epi2expr_jax.inputs.masking import every_subset, masked
 from epi2expr_jax.predict.ensemble import Ensemble, Member
 from epi2expr_jax.predict.inference import chunks_of, on_scale, plan_of
-from epi2expr_jax.scores.intervals import MIN_GENES, too_few
+from epi2expr_jax.scores.intervals import LEAST_SCORED, too_few
 from epi2expr_jax.scores.metrics import Moments
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training.many_runs import Lanes
@@ -76,7 +76,7 @@ def subset_scores(
         values = on_scale(scale, predicted[:, wanted[r]], "log2").astype(np.float32)
         scored = np.asarray(_pearson(observed[r, wanted[r]], values, index, there))
         rows = np.array([tested.index(name) for name in names])
-        kept = (there.sum(1) >= MIN_GENES) & ~np.isnan(scored[0])
+        kept = (there.sum(1) >= LEAST_SCORED) & ~np.isnan(scored[0])
         genes[r, rows] = np.where(kept, there.sum(1), np.nan)
         pearson[r, rows, 0] = np.where(kept, 0, np.nan)
         pearson[r, rows[:, None], block] = np.where(kept[:, None], scored.T, np.nan)

@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float
 
 from epi2expr_jax.errors import collect, nearest
 from epi2expr_jax.genome import listing
-from epi2expr_jax.scores.intervals import MIN_CHROMOSOMES, MIN_GENES, estimate, score_cube
+from epi2expr_jax.scores.intervals import LEAST_CHROMOSOMES, LEAST_SCORED, estimate, score_cube
 from epi2expr_jax.scores.ranking import LEAST_CELLS
 
 MARGIN = 0.01  # of Pearson r
@@ -147,7 +147,7 @@ def verdict(
     require_claim(margin, claim, assays)
     if not found.scored.any():
         words = (
-            f"Nothing can be said of a universal mark: no chromosome has {MIN_GENES} held-out "
+            f"Nothing can be said of a universal mark: no chromosome has {LEAST_SCORED} held-out "
             "genes that differ in expression."
         )
         return Verdict("not asked", (), words)
@@ -298,6 +298,8 @@ def _doubts(
     usable = found.scored & ~found.failed
     apart = rivals[:, a] & usable[:, [a]] & usable & ~np.isfinite(low[:, a])
     if apart.any():
-        few = f"fewer than {MIN_CHROMOSOMES} chromosomes of a fold, or too uneven ones, were tested"
+        few = (
+            f"fewer than {LEAST_CHROMOSOMES} chromosomes of a fold, or too uneven ones, were tested"
+        )
         reasons.append(f"{few} with both it and {listing(_named(found, apart), 8)}")
     return "; ".join(reasons)

@@ -8,7 +8,7 @@ from scipy import stats
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.scores import comparison, ranking
 from epi2expr_jax.scores import table as scoring
-from epi2expr_jax.scores.intervals import MIN_GENES, score_cube, shared_units
+from epi2expr_jax.scores.intervals import LEAST_SCORED, score_cube, shared_units
 from tests.epi2expr_jax.scores.simulated import simulated
 
 # Protein-coding genes of the Roadmap RPKM matrix on hg19's autosomes.
@@ -212,7 +212,7 @@ def test_caveats_say_what_the_intervals_rest_on():
 
 def shrunk(genes, by):
     """Fewer genes at the same relative sizes: enough for a small trial."""
-    return {chrom: max(MIN_GENES, n // by) for chrom, n in genes.items()}
+    return {chrom: max(LEAST_SCORED, n // by) for chrom, n in genes.items()}
 
 
 def over_all_cells(scores):

@@ -71,7 +71,9 @@ def by_part(parts: pd.DataFrame, cell: str, unit: str) -> tuple[str, bool]:
         if rows["assay"].iloc[0] != first[least, part]["assay"].iloc[0]
     ]
     if others:
-        said.append(f"Where the line is drawn matters: highest are {listing(others)}.")
+        said.append(
+            f"At other thresholds other assays are highest (not tested): {listing(others)}."
+        )
     return " ".join(said), differ
 
 
@@ -84,7 +86,7 @@ def _highest(rows: pd.DataFrame, score: str, chance: float, more: str = "") -> s
     has = f"has the highest {score}," if len(rows) > 1 else f"has {score}"
     said = f"{best['assay']} {has} {number(best['score'])} ({interval}{more})"
     if len(rivals):
-        said += f"; it could equally be {listing(rivals, 12)}"
+        said += f"; at 95 % confidence it could also be {listing(rivals, 12)}"
     if np.isfinite(best["low"]) and not (rows["simultaneous_low"] > chance).any():
         said += f"; none is shown to do better than chance ({chance:g})"
     return f"{said}."
@@ -156,7 +158,7 @@ def interaction(table: pd.DataFrame, model: str, other: str) -> str:
     """
     if table.empty:
         return ""
-    asked = f"Does {model} gain more over {other} from some assays than from others?"
+    asked = f"Does r change more from {other} to {model} with some assays than with others?"
     if not np.isfinite(table["low"]).any():
         return f"{asked} That cannot be told: there is too little data for intervals."
     shown = table[table["low"] > 0]
@@ -164,8 +166,9 @@ def interaction(table: pd.DataFrame, model: str, other: str) -> str:
     if shown.empty:
         return f"{asked} Of {pairs}, none is shown to differ."
     said = [
-        f"{number(row['difference'])} more ({number(row['low'])} to {number(row['high'])}) from "
-        f"{row['assay']} (r {row['gain']:+.3f}) than from {row['other']} ({row['gain_other']:+.3f})"
+        f"by {row['gain']:+.3f} with {row['assay']}, by {row['gain_other']:+.3f} with "
+        f"{row['other']}: {number(row['difference'])} more ({number(row['low'])} to "
+        f"{number(row['high'])})"
         for row in shown.head(3).to_dict("records")
     ]
     said = "; ".join(said).replace("-", "−")

@@ -255,7 +255,7 @@ def _answer(rows: pd.DataFrame, cells: list[str]) -> str:
         said.append("Without intervals, no assay can be told apart from another.")
     elif len(rivals):
         said.append(
-            "That does not make it the best: at 95 % confidence that could equally be "
+            "That does not make it the best: at 95 % confidence that could also be "
             f"{listing(rivals, 12)}."
         )
     elif not _clear(rows):

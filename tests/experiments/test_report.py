@@ -107,7 +107,7 @@ def test_answer_names_rivals_and_what_is_not_shown_to_predict(study):
     assert f"{number(best.pearson)} (95 % interval {number(best.low)} to" in text
     rivals = rows.assay[1:][rows.rank_low[1:] == 1]
     assert len(rivals)
-    assert f"that could equally be {', '.join(rivals)}." in text
+    assert f"that could also be {', '.join(rivals)}." in text
     assert "1 of 12 assays is not shown to predict expression at all" in text
     assert "lies below it: H3K9me3" in text
     assert "averaged over 2 of 3 cells" in text
@@ -392,7 +392,7 @@ def test_an_approach_is_compared_with_another_mark_by_mark(tmp_path, page_of, ma
     made_up_run(("E003",), one).write(tmp_path / "narrow")
     page = write_report(tmp_path / "wide", against=tmp_path / "narrow").read_text()
     text = plain(page)
-    assert "Does wide gain more over narrow from some assays than from others?" in text
+    assert "Does r change more from narrow to wide with some assays than with others?" in text
     assert "more (" in text
     assert "from DNase (r +0.3" in text
     card = checkpoint.read_card(tmp_path / "narrow")

@@ -149,7 +149,7 @@ def test_studies_that_ship_run_dry(name, program, tmp_path, monkeypatch):
     done = program("experiments.study", f"--study={name}", "--dry_run")
     assert done.returncode == 0, done.stderr
     assert not list(tmp_path.iterdir())
-    models = {"approach_1": "660 models of cnn", "approach_2": "2,464 models of chromoformer",
+    models = {"approach_1": "1,320 models of cnn", "approach_2": "2,464 models of chromoformer",
               "compare": "704 models of promoter_cnn", "next_steps": "55 models of promoter_cnn",
               "demo": "the track sheet, which is yet to be made"}  # fmt: skip
     assert models[name] in done.stdout

@@ -12,7 +12,7 @@ from epi2expr_jax.study.statements import statements
 from tests.epi2expr_jax.scores.simulated import failed, scores, world
 
 SHOWN, NONE, UNSURE = "a universal mark of these", "No universal mark", "cannot be told (margin"
-BEST, RIVALS = "larger than the uncertainty of that lead", "that could equally be"
+BEST, RIVALS = "larger than the uncertainty of that lead", "that could also be"
 FEW, NULL = "too few genes to say", "No assay is shown to predict expression here"
 NEW, ONE_MORE = "nothing here speaks of a new cell", "For a new cell like these"
 NO_INTERVAL = "Without intervals, no assay can be told apart"

@@ -10,10 +10,10 @@ the flags of the commands that do it (data_prep.build_store, experiments.train, 
 experiments/studies/demo.toml is the shortest. Its paths are relative to the file; of a study that
 ships, to the folder one stands in.
 
-All flags are checked before anything begins. Run again, it skips the steps that are done, and begins
-the others again, whose commands resume what they can. Steps are also done again if their flags, the
-files that [store] names, or a step before them changed; a command refuses what it cannot change: for
-other inputs or another training, give another --out, or delete what is there.
+All flags are checked before anything begins. Run again, it skips the steps that are done, and
+begins the others again, whose commands resume what they can. Steps are also done again if their
+flags, the files that [store] names, or a step before them changed; a command refuses what it cannot
+change: for other inputs or another training, give another --out, or delete what is there.
 """
 
 import contextlib

@@ -22,8 +22,8 @@ from experiments.report import write_report
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 WIDTHS = {"desk": 1280, "phone": 390}
 SECTIONS = [
-    "answer", "ranking", "baselines", "models", "windows", "pairs", "shapley", "quality", "cells",
-    "across", "curves", "predictions", "worst", "methods", "limits", "made",
+    "answer", "ranking", "parts", "baselines", "models", "windows", "pairs", "shapley", "quality",
+    "cells", "across", "curves", "predictions", "worst", "methods", "limits", "made",
 ]  # fmt: skip
 
 

@@ -394,7 +394,8 @@ def test_an_approach_is_compared_with_another_mark_by_mark(tmp_path, page_of, ma
     text = plain(page)
     assert "Does r change more from narrow to wide with some assays than with others?" in text
     assert "more (" in text
-    assert "from DNase (r +0.3" in text
+    assert "by +0.3" in text
+    assert "with DNase, by " in text
     card = checkpoint.read_card(tmp_path / "narrow")
     (part,) = card["populations"]
     elsewhere = [part | {"runs": [run | {"cell": "E116"} for run in part["runs"]]}]

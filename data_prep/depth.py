@@ -16,10 +16,10 @@ OUT/NAME.depth.bw, in which every base is listed, uncovered ones as 0. OUT/NAME.
 what it was made of, and its checksum: a rerun skips results that are as they were made, of the same
 file for the same assembly.
 
-Marks sequenced deeper predict better for that alone. --keep_reads thins each file to about so many
-reads, each kept with the same probability (binomial, seeded by --thin_seed), so that tracks are of
-equal depth; equal depth is not equal quality. Files of fewer reads are refused, and so is signal:
-p-values and fold change cannot be thinned.
+Marks sequenced deeper can predict better for that alone. --keep_reads thins each file to about so
+many reads, each kept with the same probability (binomial, seeded by --thin_seed), so that files are
+of equal depth (give each track as many); equal depth is not equal quality. Files of
+fewer reads are refused, and so is signal: p-values and fold change cannot be thinned.
 
 Memory: 0.4 GB, and some 130 bytes for each read of the chromosome with most (0.8 GB in all for 40
 million reads of a human genome).

@@ -10,9 +10,9 @@ the flags of the commands that do it (data_prep.build_store, experiments.train, 
 experiments/studies/demo.toml is the shortest. Its paths are relative to the file; of a study that
 ships, to the folder one stands in.
 
-All flags are checked before anything begins. Run again, it skips the steps that are done, and
+Misspelt flags are named before anything begins. Run again, it skips the steps that are done, and
 begins the others again, whose commands resume what they can. Steps are also done again if their
-flags, the files that [store] names, or a step before them changed; a command refuses what it cannot
+flags, the files that these name, or a step before them changed; a command refuses what it cannot
 change: for other inputs or another training, give another --out, or delete what is there.
 """
 
@@ -150,7 +150,13 @@ class _Journal:
         return there and self.done.get(step.name) == self._state(step)
 
     def begin(self, step: Step) -> None:
-        if self.done.pop(step.name, None):
+        """Forget it, and all that rests on it: what it made before may change now."""
+        gone = {step.name}
+        for later in self.study.steps:
+            if gone & set(later.needs):
+                gone.add(later.name)
+        if gone & self.done.keys():
+            self.done = {name: state for name, state in self.done.items() if name not in gone}
             self._write()
 
     def end(self, step: Step) -> None:

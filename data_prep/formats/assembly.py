@@ -28,7 +28,10 @@ _CALLED = {
     "hs1": r"hs1|(?:T2T[-_])?CHM13(?:v2(?:\.0)?)?",
 }
 _WORD = re.compile(
-    "|".join(rf"(?P<{name}>\b(?:{words})(?:\.?p\d+)?\b)" for name, words in _CALLED.items()), re.I
+    r"(?<![^\W_])(?:"
+    + "|".join(rf"(?P<{name}>(?:{words})(?:\.?p\d+)?)" for name, words in _CALLED.items())
+    + r")(?![^\W_])",
+    re.I,
 )
 # What UCSC's old chromAlias.txt names besides, in its third column.
 _SOURCES = re.compile(

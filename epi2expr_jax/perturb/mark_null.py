@@ -150,7 +150,7 @@ def compare(means: pd.DataFrame, draws: pd.DataFrame) -> pd.DataFrame:
         Columns of `KEY`, effect, null_low and null_high (the lowest and highest of permutations),
         permutations (how many) and p.
     """
-    both = draws.merge(means[[*KEY, "effect"]], on=KEY, suffixes=("_null", ""))
+    both = draws.merge(means[[*KEY, "effect"]], on=KEY, suffixes=("_null", "")).dropna()
     both["reached"] = both["effect_null"].abs() >= both["effect"].abs() - 1e-12
     groups = both.groupby([*KEY, "effect"], sort=False)
     table = groups.agg(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,6 +13,8 @@ from epi2expr_jax.files import as_name, read_bytes
 SHIPPED = pathlib.Path(__file__).parent.parent / "studies"
 _OF_A_RUN = ("across_cells", "attribution", "combinations", "enrichment", "perturb", "predict")
 _OF_A_STORE = ("select", "sweep")
+# Runs that differ in these are not compared on one page.
+_COMPARED = ("cv", "cells", "folds", "blind", "split_seed", "target", "task", "test_genes")
 _TO_A_STORE = ("simulate", "download", "depth", "store")
 _SECTIONS = ("out", *_TO_A_STORE, "train", "evaluate", *_OF_A_RUN, *_OF_A_STORE, "report")
 
@@ -96,12 +99,12 @@ def read_study(name: str, out: str = "") -> StudyFile:
     """
     source, folder = find_study(name)
     try:
-        content = tomllib.loads(read_bytes(source, "a study file").decode())
+        content = tomllib.loads(read_bytes(source, "a study file").decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(str(source), str(error), "TOML", "correct the file") from None
     with collect() as problems:
         _check_sections(source, content, problems)
-    out = out or str(content.get("out", source.stem))
+    out = out or content.get("out", source.stem)
     content = _filled(content, out)
     store, runs = f"{out}/store.zarr", _runs(content["train"])
     places = {name: str(flags.pop("run", f"{out}/runs/{name}")) for name, flags in runs.items()}
@@ -123,6 +126,7 @@ def read_study(name: str, out: str = "") -> StudyFile:
         made = (f"{place}/verify.json",)
         steps.append(Step(f"verify {run}", "experiments.verify", arguments, needs, made, run=run))
     steps += _reports(content, runs, places, steps)
+    steps = [dataclasses.replace(step, reads=_files(step, folder, out)) for step in steps]
     tracks = str(content.get("depth", content["store"])["tracks"])
     return StudyFile(source, folder, out, tuple(steps), tracks, store, tuple(runs))
 
@@ -136,8 +140,11 @@ def _check_sections(source: pathlib.Path, content: Mapping[str, Any], problems: 
             problems.add(str(source), f"{name} = {content[name]!r}", f"[{name}] with its flags",
                          "make it a table")  # fmt: skip
             return
-    if "tracks" not in content.get("store", {}):
-        problems.add(str(source), "no tracks", "[store] with tracks = ...", "name the track sheet")
+    for name in ("store", "depth") if "depth" in content else ("store",):
+        if "tracks" not in content.get(name, {}):
+            found, expected = "no tracks", f"[{name}] with tracks = ..."
+            problems.add(str(source), found, expected, "name the track sheet")
+    _check_places(source, content, problems)
     named = _runs(content.get("train", {}))
     if not named:
         problems.add(str(source), "no training", "[train.NAME] for each model", "add one")
@@ -146,11 +153,47 @@ def _check_sections(source: pathlib.Path, content: Mapping[str, Any], problems: 
             if not isinstance(table, dict):
                 found, expected = f"{section} = {table!r}", f"[[{section}]] with its flags"
                 problems.add(str(source), found, expected, "make it a table")
-            elif named and section in _OF_A_RUN and table.get("run") not in named:
+            elif named and section in _OF_A_RUN and str(table.get("run")) not in named:
                 run = str(table.get("run", ""))
                 where, expected = f"{source}, [[{section}]]", f"a training: {', '.join(named)}"
                 remedy = nearest(run, named) or "run = NAME says of which training"
                 problems.add(where, f"run = {run!r}" if run else "no run", expected, remedy)
+
+
+def _check_places(source: pathlib.Path, content: Mapping[str, Any], problems: Problems) -> None:
+    """Refuse places that the study cannot keep apart, or sets itself."""
+    out = content.get("out", source.stem)
+    if not isinstance(out, str) or not re.fullmatch(r"[^,\n]*[^,\s/.][^,\n]*", out):
+        problems.add(str(source), f"out = {out!r}", "a folder, without commas", "name one")
+    runs = _runs(content.get("train", {}))
+    places = [str(flags.get("run", name)) for name, flags in runs.items()]
+    for name in runs:
+        if not re.fullmatch(r"\w[\w.+-]*", name):
+            found, expected = f"[train.{name!r}]", "letters, digits and _ . + -"
+            problems.add(str(source), found, expected, "give the training another name")
+    if len(set(places)) < len(places):
+        found = f"two trainings with run = {max(places, key=places.count)!r}"
+        problems.add(str(source), found, "a folder for each", "take it out, or name two")
+    own = dict.fromkeys(("simulate", "download", "depth"), ("out",))
+    own |= {"store": ("store",), "evaluate": ("run",), "report": ("run", "compare")}
+    tables = {name: content.get(name, {}) for name in own}
+    tables |= {f"train.{name}": flags for name, flags in runs.items()}
+    for name, table in tables.items():
+        for key in set(own.get(name, ("store",))) & table.keys():
+            found, remedy = f"[{name}] {key} = {table[key]!r}", "take it out; out = says where"
+            problems.add(str(source), found, f"no {key}, which the study sets itself", remedy)
+
+
+def _files(step: Step, folder: pathlib.Path, out: str) -> tuple[str, ...]:
+    """Files of the user's that the flags of a step name."""
+    values = [part for word in step.arguments for part in word.partition("=")[2].split(",")]
+    made = (folder / out).resolve()
+    return tuple(
+        value
+        for value in dict.fromkeys(values)
+        if value and len(value) < 1000 and (folder / value).is_file()
+        and made not in (folder / value).resolve().parents
+    )  # fmt: skip
 
 
 def _tables(content: Mapping[str, Any], section: str) -> list[Any]:
@@ -198,11 +241,9 @@ def _to_store(
         yield Step("depth", "data_prep.depth", arguments, before, yields)
         before = (*before, "depth")
     given = {"store": store, **content["store"]}
-    files = (str(value) for value in content["store"].values())
-    reads = tuple(name for name in files if not name.startswith(out) and (folder / name).is_file())
     # It checks all that data_prep.doctor does before it begins.
     arguments, yields = _flags(given), (f"{store}/zarr.json",)
-    yield Step("store", "data_prep.build_store", arguments, before, yields, reads)
+    yield Step("store", "data_prep.build_store", arguments, before, yields)
 
 
 def _questions(
@@ -210,17 +251,21 @@ def _questions(
 ) -> Iterator[Step]:
     """What is asked beyond the ranking."""
     asked: set[tuple[str, str]] = set()
+    names: list[str] = []
     for section in _OF_A_RUN:
         for table in _tables(content, section):
-            run = table["run"]
+            run = str(table["run"])
             given = {**table, "run": places[run]}
             name = f"{section} {run}"
             if (section, run) in asked:  # the first one is where the report looks for it
                 words = _flags({key: table[key] for key in table if key != "run"})
-                label = as_name("_".join(word.partition("=")[2] or word for word in words))
+                label = as_name("_".join(word.partition("=")[2] or word for word in words))[:60]
+                again = [name for name in names if name.startswith(f"{section} {run} {label}")]
+                label += f"_{len(again) + 1}" if again else ""
                 given.setdefault("out", f"{places[run]}/{section}_{label}")
                 name = f"{name} {label}"
             asked.add((section, run))
+            names.append(name)
             needs = (f"evaluate {run}",)
             yield Step(name, f"experiments.{section}", _flags(given), needs, run=run)
     for section in _OF_A_STORE:
@@ -237,10 +282,10 @@ def _reports(
     places: Mapping[str, str],
     before: Sequence[Step],
 ) -> Iterator[Step]:
-    """A page for the runs of one kind of folds, led by the first of them."""
+    """A page for the runs that can be compared, led by the first of them."""
     by_folds: dict[tuple[str, ...], list[str]] = {}
     for run, flags in runs.items():
-        same = tuple(str(flags.get(key, "")) for key in ("cv", "cells", "folds", "blind"))
+        same = tuple(str(flags.get(key, "")) for key in _COMPARED)
         by_folds.setdefault(same, []).append(run)
     sweeps = [step for step in before if step.module == "experiments.sweep"][:1]
     for first, *others in by_folds.values():

@@ -106,6 +106,19 @@ def test_a_command_that_fails_ends_it_and_is_begun_again(mine, ran):
     assert ran.take() == ALL[5:]
 
 
+def test_what_rests_on_a_step_that_failed_is_not_taken_for_done(mine, ran, tmp_path):
+    """The store is built anew, then one training refuses: the other was of the old store, too."""
+    assert study.carry_out(mine())
+    ran.take()
+    (tmp_path / "tracks.csv").write_text(SHEET + f"E005,DNase,{URL}/c.bw,pvalue\n")
+    ran.statuses["experiments.train"] = 2
+    with pytest.raises(SystemExit):
+        study.carry_out(mine())
+    assert ran.take() == ALL[:2]
+    due = [step.name for step, due in study.to_do(mine()) if due]
+    assert due == [step.name for step in mine().steps if step.name != "store"]
+
+
 def test_a_check_that_does_not_hold_is_told_and_the_page_still_made(mine, ran):
     ran.statuses["experiments.verify"] = 1
     assert not study.carry_out(mine())

@@ -69,3 +69,6 @@ def test_p_counts_effects_as_large_of_either_sign():
     (found,) = mark_null.compare(means, draws).to_dict("records")
     assert (found["null_low"], found["null_high"], found["permutations"]) == (-0.4, 0.6, 3)
     assert found["p"] == (1 + 2) / 4
+    draws.loc[1, "effect"] = np.nan  # it failed, and says nothing
+    (found,) = mark_null.compare(means, draws).to_dict("records")
+    assert (found["permutations"], found["p"]) == (2, (1 + 2) / 3)

@@ -90,12 +90,41 @@ def test_a_file_is_commands_in_an_order_in_which_each_finds_what_it_needs(writte
         (("[sweep]", "[sweep"), "correct the file"),
         (('out = "mine"', 'out = "mine"\ndepth = 3'), "make it a table"),
         (('out = "mine"', 'out = "mine"\nattribution = 3'), "make it a table"),
+        (('out = "mine"', 'out = ""'), "name one"),
+        (('out = "mine"', "out = 5"), "name one"),
+        (('out = "mine"', 'out = "a,b"'), "name one"),
+        (('tracks = "tracks.csv"', 'tracks = "t.csv"\nstore = "x"'), "out = says where"),
+        (('model = "cnn"', 'model = "cnn"\nstore = "x"'), "out = says where"),
+        (("[evaluate]", '[evaluate]\nrun = "x"'), "out = says where"),
+        (('cv = "chromosomes_5"', 'run = "{out}/x"'), "name two"),
+        (("[train.near]", '[train."../../x"]'), "another name"),
+        (('run = "cnn"', 'run = ["cnn"]'), "did you mean cnn"),
+        (("[download]", "[depth]"), "name the track sheet"),
     ],
 )
 def test_what_makes_no_sense_is_named(written, change, remedy):
     assert change[0] in TEXT
     with pytest.raises(InputError, match=remedy):
         read_study(written(TEXT.replace(*change)))
+
+
+def test_questions_have_places_of_their_own(written):
+    """Also where flags other than their values differ; a byte order mark does not matter."""
+    asked = '[[perturb]]\nrun = "cnn"\nassay = "Y"\n'
+    text = TEXT + asked + "tracks = 3\n" + asked + "null = 3\n"
+    steps = [step for step in read_study(written("\ufeff" + text)).steps if "Y" in step.name]
+    assert [step.arguments[-1] for step in steps] == [
+        "--out=mine/runs/cnn/perturb_Y_3", "--out=mine/runs/cnn/perturb_Y_3_2"]  # fmt: skip
+    assert len({step.name for step in steps}) == 2
+
+
+def test_files_that_any_flag_names_are_read(written, tmp_path):
+    for name in ("tracks.csv", "mine.csv", "mine/files/rpkm.gz"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    text = TEXT.replace("[evaluate]", '[evaluate]\ncovariates = "mine.csv"')
+    steps = {step.name: step.reads for step in read_study(written(text)).steps}
+    assert (steps["store"], steps["evaluate cnn"]) == (("tracks.csv",), ("mine.csv",))
 
 
 def test_a_file_without_training_is_refused(written):

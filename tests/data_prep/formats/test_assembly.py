@@ -116,7 +116,7 @@ def test_an_assembly_is_recognised_by_its_lengths(name):
         ("GRCm39", "mm39"),
         ("##description: genome (GRCh38), version 44, mapped to GRCh37 by gencode-backmap", "hg19"),
         ("#!genome-build GRCm38.p6", "mm10"),
-        ("GCA_000001405.15_GRCh38_no_alt_analysis_set", "hg38"),
+        ("of GCA_000001405.15_GRCh38_no_alt_analysis_set", "hg38"),
         ("hg191 mm100 sub37", None),
     ],
 )  # fmt: skip

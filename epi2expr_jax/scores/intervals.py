@@ -16,7 +16,7 @@ LEAST_CHROMOSOMES = 3
 NO_INTERVAL = f"fewer than {LEAST_CHROMOSOMES} chromosomes"
 LEAST_GENES = 20  # a chromosome, for an interval of a correlation
 TOO_FEW_GENES = f"fewer than {LEAST_GENES} genes a chromosome"
-ALIKE = 5  # so few chromosomes may be alike by chance
+ALIKE, ALIKE_GENES = 5, 100  # so few chromosomes, of fewer genes, may be alike by chance
 # Chromosomes of equal size that these are worth: so many, or such a share of their number.
 LEAST_EFFECTIVE, EFFECTIVE_SHARE = 12, 0.75
 
@@ -182,12 +182,13 @@ def least_error(
 
     Of few chromosomes, mostly where r is high, the jackknife's 95 % intervals cover in 92.2 to 93.8
     % (simulated: tests/epi2expr_jax/scores/test_coverage.py). So they are at least as wide as those
-    of half as many independent genes (neighbours are alike). 0 for more than `ALIKE` chromosomes.
+    of half as many independent genes (neighbours are alike). 0 for more than `ALIKE` chromosomes,
+    or of `ALIKE_GENES` or more on average: those need it not.
 
     Args:
         r: means over chromosomes, weighted by genes.
     """
-    if not LEAST_CHROMOSOMES <= len(genes) <= ALIKE:
+    if not LEAST_CHROMOSOMES <= len(genes) <= ALIKE or genes.mean() >= ALIKE_GENES:
         return np.zeros_like(r)
     share = genes / genes.sum()
     error = (1 - r**2) * np.sqrt((share**2 / np.maximum(1, genes / 2 - 1)).sum())

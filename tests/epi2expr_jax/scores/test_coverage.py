@@ -170,7 +170,7 @@ def test_intervals_of_few_genes_cover_or_are_none(genes, given, trial_size):
 
 @pytest.mark.trial
 @pytest.mark.parametrize("r", [0.5, 0.8, 0.9])
-@pytest.mark.parametrize(("K", "G"), [(3, 20), (3, 40), (5, 20), (5, 40)])
+@pytest.mark.parametrize(("K", "G"), [(3, 20), (3, 40), (3, 100), (5, 20), (5, 40), (5, 100)])
 def test_few_chromosomes_that_are_alike_by_chance_cover(K, G, r, trial_size):
     """Without `least_error` 92.2 to 93.8 % where r is high."""
     rng, genes = np.random.default_rng(K + G), np.full(K, float(G))
@@ -182,6 +182,7 @@ def test_few_chromosomes_that_are_alike_by_chance_cover(K, G, r, trial_size):
     print(f"{K} chromosomes of {G} genes, r {r}: {inside:.3f}, without {before:.3f}")
     assert inside >= (0.93 if drawn.shape[1] >= 1000 else 0.85)
     assert (reach >= plain).all()
+    assert (G < 100) == (reach > plain).any()
 
 
 @pytest.mark.trial

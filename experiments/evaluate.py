@@ -3,18 +3,26 @@
     python -m experiments.evaluate --run=runs/cnn
     python -m experiments.evaluate --run=runs/cnn --baselines=linear,ridge,boosting
 
-Writes into the run directory: predictions.parquet (held-out genes only), metrics.parquet (one row
-a run and chromosome), ranking.csv (cell, assay, pearson, low, high, spearman, …; cell "all"
-aggregates); baselines.csv (the model compared with simple ones on the same folds), groups.csv (the
-ranking among expressed and silent genes and by class, or by --groups), parts.csv (the ranking by
-two questions apart: is a gene on, and how much do those express that are), added.csv (what assays
-add to what needs no epigenome, covariates.parquet), calls.csv (who beats whom, corrected by
-Benjamini-Hochberg), quality.csv (scores, depth and signal-to-noise of the tracks); with two cells
-or more, ranking_own.csv (of what is a cell's own: deviations from the mean of the cells), with five
-or more, ranking_new_cell.csv; copies.csv where genes are like others, in signal or by
---gene_groups; where a test gene is like one trained on, ranking_without_copies.csv and
-baselines_without_copies.csv. Scores are of log2(RPKM + 1), or the unit of the expression trained
-on, within fold and chromosome, never pooled over models.
+Writes into the run directory:
+
+    predictions.parquet       of held-out genes only
+    metrics.parquet           scores, a row a run and chromosome
+    ranking.csv               the assays, in each cell and over all ("all"): r, intervals, rho, …
+    baselines.csv             the model compared with simple ones on the same folds
+    groups.csv                the ranking among expressed and silent genes and by class, or --groups
+    parts.csv                 by two questions: is a gene on, how strongly is it expressed then
+    covariates.parquet        what is known of genes without an epigenome: length, --covariates
+    added.csv                 what assays add to that
+    calls.csv                 who beats whom, corrected by Benjamini-Hochberg
+    quality.csv               scores, mean signal and signal-to-noise of the tracks
+    ranking_own.csv           by deviations from the mean of the cells (two cells or more)
+    ranking_new_cell.csv      for a cell that was not measured (five cells or more)
+    copies.csv                genes that are like others, in signal or by --gene_groups
+    ranking_without_copies.csv, baselines_without_copies.csv: where a test gene is like one
+                              trained on
+
+Scores are of log2(RPKM + 1), or the unit of the expression trained on, within fold and chromosome,
+never pooled over models.
 """
 
 import functools

@@ -319,7 +319,7 @@ def _page(
         altered=_altered(content["effects"], content["null"]),
         gained=gained,
         certificate=certificate,
-        by_expression=scoring.BY_EXPRESSION,
+        scoring=scoring,
         most_curves=MOST_CURVES,
         most_copies=MOST_COPIES,
         most_panels=MOST_PANELS,

@@ -51,7 +51,7 @@ def by_part(parts: pd.DataFrame, cell: str, unit: str) -> tuple[str, bool]:
     on, level = (first[least, part] for part in _CHANCE)
     asked = {
         "on": f"Is a gene on (expression of at least {least}{known})?",
-        "level": "How much do genes express that are on?",
+        "level": "How strongly are the genes expressed that are on?",
     }
     said = ["Two questions apart.", asked["on"], _highest(on, "AUC", _CHANCE["on"])]
     rmse = f"; RMSE {number(level['rmse'].iloc[0], 2)} in {log2_of(unit)}"

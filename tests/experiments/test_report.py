@@ -222,7 +222,7 @@ def test_altered_marks_are_shown(tmp_path, page_of):
     null.to_csv(tmp_path / "run" / "perturb" / "null.csv", index=False)
     text = plain(write_report(tmp_path / "run").read_text())
     assert "−1.500−1.600 to −1.400−0.200 to 0.3000.0509080 %" in text
-    assert "lowest and highest effect of 19 models" in text
+    assert "lowest and highest effect over 19 permutations of the mark" in text
 
 
 def test_names_are_escaped(tmp_path, page_of):

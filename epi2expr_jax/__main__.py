@@ -7,7 +7,7 @@
 
 The same as `python -m experiments.train …`; `epi2expr build_store` is `python -m
 data_prep.build_store`. Status: 0 done, 1 a check did not hold or an internal error, 2 bad input,
-130 Ctrl-C, 143 SIGTERM, 141 nobody reads.
+130 Ctrl-C, 143 SIGTERM, 141 output pipe closed.
 """
 
 import ast

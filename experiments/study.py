@@ -36,6 +36,7 @@ from epi2expr_jax.inputs.pools import parse_cells
 from epi2expr_jax.program import flags_alone, require, start
 from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.training.runs import parse_assay_sets
+from epi2expr_jax.training.splits import make_folds
 from experiments.cli.flags import request_of_flags
 from experiments.cli.study_file import Step, StudyFile, read_study
 
@@ -111,9 +112,11 @@ def plan(study: StudyFile, requests: dict[str, TrainRequest]) -> list[str]:
 
 
 def _folds(request: TrainRequest) -> int:
-    if list(request.folds) != ["all"]:
-        return len(request.folds)
-    return 8 if request.cv == "chromoformer_4" else int(request.cv.rpartition("_")[2])
+    """How many there are, whatever the genome; a scheme that makes no sense is refused."""
+    most = 22 if request.cv == "chromoformer_4" else 40  # its published groups are human
+    genes = {f"chr{number}": 1 for number in range(1, most + 1)}
+    folds = make_folds(request.cv, genes, blind=["chr3"], seed=request.split_seed)
+    return len(folds) if list(request.folds) == ["all"] else len(request.folds)
 
 
 def _time(steps: float, request: TrainRequest) -> str:

@@ -151,6 +151,9 @@ def test_the_plan_counts_cells_assays_folds_and_models(mine):
     work = "30,000,000 gene-steps for 19,000 genes: 11 h"
     assert work in lines[5]
     assert "0.025 h" in lines[5]
+    made = mine(TEXT.replace("chromoformer_4", "chromosomes_2"))
+    with pytest.raises(InputError, match=r"cv|fold"):
+        study.plan(made, study.check(made))
     counts = {f"chr{number}": 100 for number in range(1, 23)}
     for scheme, folds in (("chromoformer_4", 8), ("chromosomes_7", 7), ("monte_carlo_5", 5)):
         assert len(make_folds(scheme, counts, blind=["chr3"], seed=0)) == folds

@@ -6,6 +6,7 @@ import multiprocessing
 import multiprocessing.resource_tracker
 import multiprocessing.util
 import os
+import pathlib
 import signal
 import socket
 import sys
@@ -33,8 +34,9 @@ def while_importing() -> None:
     For the folders of commands, where a command begins; whoever imports them otherwise is left
     alone.
     """
-    name = os.path.basename(sys.argv[0]) if sys.argv else ""
-    begins = name in ("-m", "__main__.py") or name.startswith("epi2expr")
+    called = pathlib.PurePath(sys.argv[0] if sys.argv else "")
+    ours = called.parent.name if called.name == "__main__.py" else called.name
+    begins = ours == "-m" or ours.startswith("epi2expr")
     if begins and multiprocessing.parent_process() is None:
         for number in _SAID:
             if signal.getsignal(number) is not signal.SIG_IGN:
@@ -71,7 +73,8 @@ def in_time() -> Iterator[None]:
         signal.set_wakeup_fd(fd)
         writer.close()
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # A command has ended: as Python does too, its status shall not become another.
+            signal.signal(number, signal.SIG_IGN if handler is _at_once else handler)
 
 
 def _told(number: int, _: object) -> NoReturn:

@@ -35,7 +35,7 @@ import pandas as pd
 from absl import flags
 
 from epi2expr_jax.errors import InputError, collect
-from epi2expr_jax.files import sha256, whole
+from epi2expr_jax.files import sha256, whole, whole_folder
 from epi2expr_jax.genome import listing, sort_chromosomes
 from epi2expr_jax.inputs.dataset import InputConfig
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
@@ -200,6 +200,17 @@ def write_run(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         expected = "an empty or new directory"
         raise InputError(str(out), "files already", expected, "give another --out")
+    with whole_folder(out) as place:
+        return _write(config, params, source, published, place)
+
+
+def _write(
+    config: ChromoformerConfig,
+    params: Any,
+    source: pathlib.Path,
+    published: Published,
+    out: pathlib.Path,
+) -> dict[str, Any]:
     fold = published.split
     cv = "chromoformer_4" if published.fold else "unknown"
     run = Run(published.cell, published.assays, fold.name, 0)

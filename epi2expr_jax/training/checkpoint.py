@@ -13,6 +13,7 @@ import os
 import pathlib
 import platform
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -84,7 +85,7 @@ def refused(path: pathlib.Path, error: Exception) -> InputError:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """What Orbax raises is reported; that each of its threads prints it, too, helps nobody."""
-    log, before = logging.getLogger("absl"), threading.excepthook
+    log, before, printed = logging.getLogger("absl"), threading.excepthook, sys.excepthook
 
     def ours(record: logging.LogRecord) -> bool:
         return f"{os.sep}orbax{os.sep}" not in record.pathname
@@ -93,10 +94,16 @@ def _quiet() -> Iterator[None]:
         if not type(args.thread).__module__.startswith("orbax."):
             before(args)
 
+    def late(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        # After the first write that fails Orbax ends the loop to which the others report.
+        if str(error) != "Event loop is closed":
+            printed(kind, error, trace)
+
     log.addFilter(ours)
-    threading.excepthook = hook
+    threading.excepthook, sys.excepthook = hook, late
     try:
         yield
+        sys.excepthook = printed  # after an error it stays: the last may report after that
     finally:
         threading.excepthook = before
         log.removeFilter(ours)

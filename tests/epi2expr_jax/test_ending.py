@@ -95,6 +95,27 @@ def test_while_it_is_imported_it_ends_at_once():
     assert b"Traceback" not in said
 
 
+@pytest.mark.parametrize("status", [0, 2])
+def test_once_a_command_has_ended_its_status_stands(status):
+    """Told while Python itself ends, after all was written: as late as one of its own objects."""
+    script = f"""
+import os, signal, sys
+sys.argv = ["-m"]
+from epi2expr_jax import ending
+ending.while_importing()
+class Late:
+    def __del__(self, kill=os.kill, me=os.getpid(), numbers=(signal.SIGINT, signal.SIGTERM)):
+        for number in numbers:
+            kill(me, number)
+late = Late()
+with ending.in_time():
+    print("written", flush=True)
+    sys.exit({status})
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "written\n", "")
+
+
 def test_what_saves_is_asked_in_the_main_thread_and_signals_are_as_before():
     before = signal.getsignal(signal.SIGTERM)
     with saving() as asked:

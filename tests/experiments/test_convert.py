@@ -1,3 +1,4 @@
+import errno
 import functools
 import hashlib
 import os
@@ -146,6 +147,21 @@ def test_what_cannot_become_a_run_is_refused(source, tmp_path):
         with pytest.raises(InputError, match=message):
             write_run(weights, source, published, tmp_path / out)
     assert not (tmp_path / "new").exists()
+
+
+def test_what_a_full_disk_refused_can_be_written_again(source, tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr(checkpoint, "write_card", refuse)
+        with pytest.raises(OSError, match="No space left"):
+            write_run(published_state(FIELDS), source, PUBLISHED, tmp_path / "run")
+    assert not any((tmp_path / "run").iterdir())
+    write_run(published_state(FIELDS), source, PUBLISHED, tmp_path / "run")
+    assert load(tmp_path / "run").runs
 
 
 def test_without_pytorch_the_extra_is_named(source, monkeypatch):

@@ -24,7 +24,7 @@ _SOON_S = {"KILL": 5, "TERM": 60, "Ctrl-C": 12}  # with as many trials at once a
 OWN = "own result "  # before the damage to what the command made itself, earlier
 KILLED = "killed, then "  # before the damage to what a killed command left
 
-_VOID = ("void", "not verified", "Not verified")  # a report, of a certificate
+_VOID = ("not as it is now",)  # a report, of a certificate
 # The user's own files, without a checksum: another whole one is another input.
 _USERS = re.compile(r"^(reads|counts|npy|eqtl)/|\.pt$")
 

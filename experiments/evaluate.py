@@ -10,7 +10,7 @@ Writes into the run directory:
     ranking.csv               the assays, in each cell and over all ("all"): r, intervals, rho, …
     baselines.csv             the model compared with simple ones on the same folds
     groups.csv                the ranking among expressed and silent genes and by class, or --groups
-    parts.csv                 by two questions: is a gene on, how strongly is it expressed then
+    questions.csv             by two questions: is a gene on, how strongly is it expressed then
     covariates.parquet        what is known of genes without an epigenome: length, --covariates
     added.csv                 what assays add to that
     calls.csv                 who beats whom, corrected by Benjamini-Hochberg

@@ -55,7 +55,7 @@ FLAGS = flags.FLAGS
 STUDIES = {
     "baselines": tables.BASELINES,
     "groups": tables.GROUPS,
-    "parts": tables.PARTS,
+    "questions": tables.QUESTIONS,
     "calls": tables.CALLS,
     "added": tables.ADDED,
     "ranking_own": tables.OWN,

@@ -1,8 +1,8 @@
 """What simple models predict from the same windows, on the same folds, for the same genes.
 
     linear     least squares on the mean signal of each assay in the window
-    ridge      ridge regression on the window of each assay cut into `PARTS` parts, 5′ to 3′
-    boosting   gradient-boosted trees (histogram-based; Friedman 2001) on the same parts
+    ridge      ridge regression on the window of each assay cut into `STRETCHES` stretches, 5′ to 3′
+    boosting   gradient-boosted trees (histogram-based; Friedman 2001) on the same stretches
 
 What needs no epigenome: ridge regression on what is known of genes (`COVARIATES`), and for what the
 assays add to it the same on both (`WITH_ASSAYS`); the mean of other cells.
@@ -30,7 +30,7 @@ from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training.runs import Run
 from epi2expr_jax.training.targets import LABEL, TargetScale
 
-PARTS = 20  # of a window; 500 bp of 10 kb
+STRETCHES = 20  # of a window; 500 bp of 10 kb
 PENALTIES = np.logspace(-1, 5, 25)  # of standardised features
 TREES, TREE_RATE = 300, 0.05
 MEAN_OF_CELLS = "mean of the training cells"
@@ -100,7 +100,7 @@ def predict_baselines(
             for name in names:
                 if (name, run.fold) not in made:  # the same for all seeds
                     features = [] if name == COVARIATES else [
-                        _parts(windows, 1 if name == "linear" else PARTS)
+                        _stretches(windows, 1 if name == "linear" else STRETCHES)
                     ]  # fmt: skip
                     features += [of_genes] if name in (COVARIATES, WITH_ASSAYS) else []
                     features = _standardised(np.concatenate(features, axis=1), masks["train"])
@@ -155,10 +155,10 @@ def _table(
     )
 
 
-def _parts(windows: Float[np.ndarray, "A G W"], parts: int) -> Features:
-    """Means of so many parts of each window, as equal as the bins allow."""
+def _stretches(windows: Float[np.ndarray, "A G W"], stretches: int) -> Features:
+    """Means of so many stretches of each window, as equal as the bins allow."""
     bins = windows.shape[2]
-    first = np.unique(np.linspace(0, bins, min(parts, bins), endpoint=False).astype(int))
+    first = np.unique(np.linspace(0, bins, min(stretches, bins), endpoint=False).astype(int))
     width = np.diff(np.r_[first, bins])
     means = np.add.reduceat(windows.astype(np.float64), first, axis=2) / width
     return np.moveaxis(means, 0, 1).reshape(windows.shape[1], -1)

@@ -43,7 +43,7 @@ from epi2expr_jax.scores.intervals import (
     training_scores,
     weighted_mean,
 )
-from epi2expr_jax.scores.table import ALL, METRICS, PARTS
+from epi2expr_jax.scores.table import ALL, METRICS, QUESTIONS
 
 FEW_CHROMOSOMES = 10
 SUPPOSED_SD = 0.01  # of a score between trainings, where nobody knows
@@ -56,8 +56,8 @@ COLUMNS = [
     *["n_genes", "n_chromosomes", "n_folds", "n_cells", "constant_share"],
     *["training_sd", "rank_low", "rank_high", "note"],
 ]
-PART_COLUMNS = [
-    *["threshold", "part", "cell", "assay", "rank", "score", "low", "high"],
+QUESTION_COLUMNS = [
+    *["threshold", "question", "cell", "assay", "rank", "score", "low", "high"],
     *["simultaneous_low", "simultaneous_high", "rank_low", "rank_high", "rmse"],
     *["n_genes", "n_chromosomes", "note"],
 ]
@@ -112,31 +112,32 @@ def rank_assays(
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({}, columns=COLUMNS)
 
 
-def rank_parts(scores: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+def rank_questions(scores: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     """Rank the assays by each of two questions: is a gene on, how much do those that are express?
 
     Args:
-        scores: from `table.score_parts`.
+        scores: from `table.score_questions`.
 
     Returns:
-        One row a threshold, part, cell and assay with columns `PART_COLUMNS`: `score` is the AUC in
-        part `on`, Spearman's rho in part `level`, which also has `rmse`, in log2(expression + 1).
-        Intervals and rank sets as from `rank_assays`, those of the two parts of a threshold
-        together (each part has half the error). A rho among genes that are on is conditioned on
-        the outcome: its size cannot be compared with that of a correlation over all genes.
+        One row a threshold, question, cell and assay with columns `QUESTION_COLUMNS`: `score` is
+        the AUC for `on`, Spearman's rho for `level`, with its `rmse` in log2(expression + 1).
+        Intervals and rank sets as from `rank_assays`, those of the two questions of a threshold
+        together (each has half the error). A rho among genes that are on is conditioned on the
+        outcome: its size cannot be compared with that of a correlation over all genes.
     """
     tables = []
-    for (threshold, part), own in scores.groupby(["threshold", "part"]) if len(scores) else ():
+    by = ["threshold", "question"]
+    for (threshold, question), own in scores.groupby(by) if len(scores) else ():
         # What is ranked goes by the name of Pearson r there.
-        own = own.assign(pearson=own[PARTS[str(part)]])
-        ranked = rank_assays(own, 1 - (1 - confidence) / len(PARTS)).assign(
-            threshold=str(threshold), part=str(part)
+        own = own.assign(pearson=own[QUESTIONS[str(question)]])
+        ranked = rank_assays(own, 1 - (1 - confidence) / len(QUESTIONS)).assign(
+            threshold=str(threshold), question=str(question)
         )
-        rmse = np.sqrt(ranked["mse"].astype(float)) if part == "level" else np.nan
+        rmse = np.sqrt(ranked["mse"].astype(float)) if question == "level" else np.nan
         tables.append(ranked.rename(columns={"pearson": "score"}).assign(rmse=rmse))
     if not tables:
-        return pd.DataFrame({}, columns=pd.Index(PART_COLUMNS))
-    return pd.concat(tables, ignore_index=True)[PART_COLUMNS]
+        return pd.DataFrame({}, columns=pd.Index(QUESTION_COLUMNS))
+    return pd.concat(tables, ignore_index=True)[QUESTION_COLUMNS]
 
 
 def cells_in_common(scores: pd.DataFrame) -> int:

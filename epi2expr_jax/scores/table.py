@@ -27,7 +27,7 @@ MOST_GROUPS = 12
 EXPRESSED = 1.0
 BY_EXPRESSION = ("expressed", "silent")
 ON = (EXPRESSED, 0.5, 2.0)  # the first for the answer, the others show what the choice does to it
-PARTS = {"on": "auc", "level": "spearman"}  # and by which score each is ranked
+QUESTIONS = {"on": "auc", "level": "spearman"}  # and by which score each is ranked
 
 
 def score_table(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -147,23 +147,24 @@ def score_groups(predictions: pd.DataFrame, groups: pd.Series) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def score_parts(predictions: pd.DataFrame, thresholds: Sequence[float] = ON) -> pd.DataFrame:
+def score_questions(predictions: pd.DataFrame, thresholds: Sequence[float] = ON) -> pd.DataFrame:
     """`score_table` of two questions apart: is a gene on, and how much do those express that are?
 
     Args:
         thresholds: from which expression on a gene is on, in the unit of expression.
 
     Returns:
-        Its rows with `threshold`, in words, and `part`: in part `on` the auc is of genes that are
-        on against the others (r2, mse and the correlations mean nothing there), in part `level` all
+        Its rows with `threshold`, in words, and `question`: for `on` the auc is of genes that are
+        on against the others (r2, mse and the correlations mean nothing there), for `level` all
         scores are of the genes that are on alone. Without rows for labels, which know no level.
     """
     tables = []
     for threshold in () if labelled(predictions) else thresholds:
         on = predictions["observed"] >= np.log2(threshold + 1)
-        for part, of in (("on", predictions.assign(observed=on * 1.0)), ("level", predictions[on])):
+        asked = {"on": predictions.assign(observed=on * 1.0), "level": predictions[on]}
+        for question, of in asked.items():
             if len(of):
-                tables.append(score_table(of).assign(part=part, threshold=f"{threshold:g}"))
+                tables.append(score_table(of).assign(question=question, threshold=f"{threshold:g}"))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 

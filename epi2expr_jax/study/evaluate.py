@@ -151,8 +151,8 @@ def score(
         for name, part in by_group.groupby("group")
     ]
     found[tables.GROUPS] = pd.concat(parts, ignore_index=True)
-    if len(by_part := ranking.rank_parts(scoring.score_parts(predictions))):
-        found[tables.PARTS] = by_part
+    if len(by_question := ranking.rank_questions(scoring.score_questions(predictions))):
+        found[tables.QUESTIONS] = by_question
     if ranking.cells_in_common(scores) >= ranking.LEAST_CELLS:
         ranked = ranking.rank_assays(scores, target="a new cell")
         found[tables.NEW_CELL] = ranked[ranked["cell"] == scoring.ALL]

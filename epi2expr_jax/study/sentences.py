@@ -1,5 +1,5 @@
-"""Sentences on what is asked besides the ranking: by part of the question, by class of genes, and
-compared with what needs no epigenome.
+"""Sentences on what is asked besides the ranking: is a gene on, and how
+strongly, by class of genes, and compared with what needs no epigenome.
 
 `study.statements` puts them where they belong.
 """
@@ -27,28 +27,29 @@ def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
-def by_part(parts: pd.DataFrame, cell: str, unit: str) -> tuple[str, bool]:
+def by_question(questions: pd.DataFrame, cell: str, unit: str) -> tuple[str, bool]:
     """Which assay tells best whether a gene is on, and how much those express that are.
 
     Args:
-        parts: from `ranking.rank_parts`.
+        questions: from `ranking.rank_questions`.
         cell: whose rows to tell, or "all".
         unit: of expression, as in `units.EXPRESSION_UNITS`.
 
     Returns:
-        The sentences, empty without both parts, and whether the two name different assays.
+        The sentences, empty without both questions, and whether the two name different assays.
     """
     known = unit_words(unit)
     known = "" if known == "expression" else f" {known}"
-    parts = parts[parts["cell"] == cell] if len(parts) else parts
+    questions = questions[questions["cell"] == cell] if len(questions) else questions
+    by = ["threshold", "question"]
     first = {
-        (threshold, part): rows.sort_values(["rank", "assay"])
-        for (threshold, part), rows in (parts.groupby(["threshold", "part"]) if len(parts) else ())
+        (threshold, question): rows.sort_values(["rank", "assay"])
+        for (threshold, question), rows in (questions.groupby(by) if len(questions) else ())
     }
     least = f"{ON[0]:g}"
-    if any((least, part) not in first for part in _CHANCE):
+    if any((least, question) not in first for question in _CHANCE):
         return "", False
-    on, level = (first[least, part] for part in _CHANCE)
+    on, level = (first[least, question] for question in _CHANCE)
     asked = {
         "on": f"Is a gene on (expression of at least {least}{known})?",
         "level": "How strongly are the genes expressed that are on?",
@@ -65,10 +66,10 @@ def by_part(parts: pd.DataFrame, cell: str, unit: str) -> tuple[str, bool]:
             else "At 95 % confidence no assay is best for both."
         )
     others = [
-        f"{rows['assay'].iloc[0]} for {'the first' if part == 'on' else 'the second'} at "
+        f"{rows['assay'].iloc[0]} for {'the first' if question == 'on' else 'the second'} at "
         f"{threshold}{known}"
-        for (threshold, part), rows in first.items()
-        if rows["assay"].iloc[0] != first[least, part]["assay"].iloc[0]
+        for (threshold, question), rows in first.items()
+        if rows["assay"].iloc[0] != first[least, question]["assay"].iloc[0]
     ]
     if others:
         said.append(

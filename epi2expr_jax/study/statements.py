@@ -42,7 +42,7 @@ class Statements:
     Attributes:
         few: on how few genes and chromosomes all rests.
         answer: which assay has the highest score, and whether that makes it the best.
-        parts: which assays tell whether a gene is on, and how much it expresses; told with the
+        questions: which assays tell whether a gene is on, and how much it expresses; told with the
             answer where these are different assays.
         classes: which assay is best in each class of genes.
         unproven: which assays are not shown to predict at all.
@@ -58,7 +58,7 @@ class Statements:
 
     few: str
     answer: str
-    parts: str
+    questions: str
     classes: str
     unproven: str
     universal: str
@@ -86,7 +86,7 @@ def of_run(run_dir: pathlib.Path) -> Statements:
     tested = tested_cells((run["cell"] for run in _runs(card)), card["store"]["cells"])
     return statements(
         tables.SCORES.read(run_dir),
-        parts=tables.PARTS.read(run_dir),
+        questions=tables.QUESTIONS.read(run_dir),
         groups=tables.GROUPS.read(run_dir),
         unit=card["store"].get("expression_unit", DEFAULT_UNIT),
         called=tables.CALLS.read(run_dir),
@@ -122,7 +122,7 @@ def _diverged(card: dict[str, Any], tested: dict[str, dict[str, str]]) -> set[tu
 def statements(
     scores: pd.DataFrame,
     *,
-    parts: pd.DataFrame = NO_TABLE,
+    questions: pd.DataFrame = NO_TABLE,
     groups: pd.DataFrame = NO_TABLE,
     unit: str = DEFAULT_UNIT,
     called: pd.DataFrame = NO_TABLE,
@@ -143,7 +143,7 @@ def statements(
 
     Args:
         scores: from `scores.table.score_table`.
-        parts: from `ranking.rank_parts`.
+        questions: from `ranking.rank_questions`.
         groups: from `ranking.rank_assays`, told apart by a column `group`.
         unit: of expression.
         called: from `comparison.calls`.
@@ -161,14 +161,14 @@ def statements(
     ranked = ranking.rank_assays(scores)
     rows = ranked[ranked["cell"] == ranked["cell"].iloc[0]] if len(ranked) else ranked
     cells = sorted({*scores["cell"], *(cell for cell, _ in diverged)})
-    answer, by_part, differ, classes = _answer(rows, cells), "", False, ""
+    answer, by_question, differ, classes = _answer(rows, cells), "", False, ""
     if len(rows):
         classes = sentences.by_class(groups, rows["cell"].iloc[0])
-        by_part, differ = sentences.by_part(parts, rows["cell"].iloc[0], unit)
+        by_question, differ = sentences.by_question(questions, rows["cell"].iloc[0], unit)
     return Statements(
         few=_few(rows, chromosomes),
-        answer=f"{answer} {by_part}" if differ else answer,
-        parts="" if differ else by_part,
+        answer=f"{answer} {by_question}" if differ else answer,
+        questions="" if differ else by_question,
         classes=classes,
         unproven=_unproven(rows),
         universal=verdict(scores, margin, claim, diverged=diverged).words,

@@ -161,7 +161,8 @@ SCORES = _of("metrics.parquet", "evaluate", "scores", " ".join([*scoring.RUN, "c
 RANKING = _of("ranking.csv", "evaluate", "scores", "cell assay", ranking.COLUMNS)
 NEW_CELL = dataclasses.replace(RANKING, path="ranking_new_cell.csv")
 GROUPS = _of("groups.csv", "evaluate", "scores", "group cell assay", ranking.COLUMNS)
-PARTS = _of("parts.csv", "evaluate", "scores", "threshold part cell assay", ranking.PART_COLUMNS)
+QUESTIONS = _of("questions.csv", "evaluate", "scores", "threshold question cell assay",
+                ranking.QUESTION_COLUMNS)  # fmt: skip
 CALLS = _of("calls.csv", "evaluate", "scores", "cell assay other", "lead p q called")
 OF_BASELINES = _of("baselines.parquet", "evaluate", "scores", f"{_GENE} model", scoring.VALUES)
 BASELINES = _of("baselines.csv", "evaluate", "scores", "assay model", comparison.COLUMNS)
@@ -204,8 +205,8 @@ SWEEP = _of("sweep.csv", "sweep", "", "assay", ["window_bp", *comparison.COLUMNS
 
 TABLES = (
     CARD, SPLITS, GENE_GROUPS, HISTORY,
-    PREDICTIONS, SCORES, RANKING, NEW_CELL, GROUPS, PARTS, CALLS, OF_BASELINES, BASELINES, COPIES,
-    WITHOUT, BASELINES_WITHOUT, ADDED, OWN, COVARIATES, QUALITY,
+    PREDICTIONS, SCORES, RANKING, NEW_CELL, GROUPS, QUESTIONS, CALLS, OF_BASELINES, BASELINES,
+    COPIES, WITHOUT, BASELINES_WITHOUT, ADDED, OWN, COVARIATES, QUALITY,
     SUBSETS, SHAPLEY, AGREEMENT_SUBSETS, AGREEMENT, ACROSS, EFFECTS, MEAN_EFFECTS,
     NULL, PERMUTED,
 )  # fmt: skip

@@ -12,8 +12,8 @@ from epi2expr_jax.models import PromoterCnnConfig
 from epi2expr_jax.predict.baselines import (
     BASELINES,
     COVARIATES,
-    PARTS,
     PENALTIES,
+    STRETCHES,
     WITH_ASSAYS,
     mean_of_other_cells,
     mean_of_seeds,
@@ -153,9 +153,9 @@ def test_covariates_alone_and_with_assays(small_store):
     y = np.log2(small_store.read_expression([run.cell])[0].astype(float) + 1)
     data = load_dataset(small_store, PromoterCnnConfig(), [run.cell], run.assays)
     windows = [data.track(run.cell, assay).values.astype(float) for assay in run.assays]
-    assert windows[0].shape[1] == 60  # so each of 20 parts has three bins
-    parts = [window.reshape(len(genes), PARTS, 3).mean(axis=2) for window in windows]
-    for name, x in ((COVARIATES, known), (WITH_ASSAYS, np.hstack([*parts, known]))):
+    assert windows[0].shape[1] == 60  # so each of 20 stretches has three bins
+    stretches = [window.reshape(len(genes), STRETCHES, 3).mean(axis=2) for window in windows]
+    for name, x in ((COVARIATES, known), (WITH_ASSAYS, np.hstack([*stretches, known]))):
         x = (x - x[masks["train"]].mean(axis=0)) / x[masks["train"]].std(axis=0)
         target = (y - y[masks["train"]].mean()) / y[masks["train"]].std()
         fits = [Ridge(alpha).fit(x[masks["train"]], target[masks["train"]]) for alpha in PENALTIES]

@@ -315,21 +315,21 @@ def switch_and_dial(rng, chromosomes=20, genes=100, noise=0.5):
     return pd.concat(parts, ignore_index=True)
 
 
-def test_each_part_of_the_question_finds_its_own_mark():
+def test_each_question_finds_its_own_mark():
     table = switch_and_dial(np.random.default_rng(0))
-    found = ranking.rank_parts(scoring.score_parts(table))
+    found = ranking.rank_questions(scoring.score_questions(table))
     assert set(found["threshold"]) == {"0.5", "1", "2"}
-    assert list(found.columns) == ranking.PART_COLUMNS
+    assert list(found.columns) == ranking.QUESTION_COLUMNS
     found = found[(found["threshold"] == "1") & (found["cell"] == "all")].set_index(
-        ["part", "assay"]
+        ["question", "assay"]
     )
-    for part, best in (("on", "switch"), ("level", "dial")):
-        rows = found.loc[part]
+    for question, best in (("on", "switch"), ("level", "dial")):
+        rows = found.loc[question]
         assert rows["rank_low"].tolist() == [1, 2, 2]
         assert rows.index[0] == best
         for assay, row in rows.iterrows():
             if assay != best:  # knows nothing of this
-                chance = 0.5 if part == "on" else 0.0
+                chance = 0.5 if question == "on" else 0.0
                 assert row["simultaneous_low"] < chance < row["simultaneous_high"]
     own = table[table["assays"] == "dial"]
     on = own["observed"] >= 1  # log2(1 + 1)
@@ -350,11 +350,11 @@ def test_each_part_of_the_question_finds_its_own_mark():
     assert [area["low"], area["high"]] == pytest.approx([low, high], abs=1e-5)
 
 
-def test_labels_and_silent_cells_have_fewer_parts():
+def test_labels_and_silent_cells_have_fewer_questions():
     table = switch_and_dial(np.random.default_rng(0), chromosomes=3)
     labels = table.assign(observed=(table["observed"] > 1) * 1.0)
-    assert scoring.score_parts(labels).empty
-    assert ranking.rank_parts(scoring.score_parts(labels)).empty
+    assert scoring.score_questions(labels).empty
+    assert ranking.rank_questions(scoring.score_questions(labels)).empty
     silent = table.assign(observed=table["observed"].clip(upper=0.9))
-    found = ranking.rank_parts(scoring.score_parts(silent, (1.0,)))
+    found = ranking.rank_questions(scoring.score_questions(silent, (1.0,)))
     assert found.empty  # all of one kind

@@ -49,9 +49,9 @@ def test_evaluation_uses_held_out_genes_alone(finished, small_store, tmp_path):
     means = by_chrom[by_chrom.n >= 3].fillna(0).groupby("chrom").mean()
     assert row.n_genes == means.n.sum()
     assert row.pearson == pytest.approx(np.average(means.r, weights=means.n), abs=1e-4)
-    parts = pd.read_csv(run_dir / "parts.csv")
-    assert set(parts.part) == {"on", "level"}
-    assert len(parts) == 2 * 3 * len(ranked)
+    questions = pd.read_csv(run_dir / "questions.csv")
+    assert set(questions.question) == {"on", "level"}
+    assert len(questions) == 2 * 3 * len(ranked)
     known = pd.read_parquet(run_dir / "covariates.parquet")
     ends = small_store.genes["end"] - small_store.genes["start"]
     assert known["gene length"].tolist() == ends.tolist()
@@ -65,7 +65,7 @@ def test_evaluation_uses_held_out_genes_alone(finished, small_store, tmp_path):
     assert set(own.cell) == {*small_store.manifest.cells, "all"}
     checks = Verification(run_dir, quick=True)
     again = checks.scores()
-    for name in ("parts.csv", "added.csv", "ranking_own.csv", "covariates.parquet"):
+    for name in ("questions.csv", "added.csv", "ranking_own.csv", "covariates.parquet"):
         assert f"{name} by at most" in again
     known.assign(**{"gene length": 1.0}).to_parquet(run_dir / "covariates.parquet")
     with pytest.raises(InputError, match=r"covariates\.parquet"):

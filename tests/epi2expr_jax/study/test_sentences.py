@@ -4,22 +4,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from epi2expr_jax.scores.ranking import PART_COLUMNS
+from epi2expr_jax.scores.ranking import QUESTION_COLUMNS
 from epi2expr_jax.study import sentences
 
 
-def parts(on, level, thresholds=("0.5", "1", "2")):
-    """Scores by part: of each assay its score, and the first rank that it could have."""
+def questions(on, level, thresholds=("0.5", "1", "2")):
+    """Scores by question: of each assay its score, and the first rank that it could have."""
     rows = []
     for threshold in thresholds:
-        for part, scores in (("on", on), ("level", level)):
+        for question, scores in (("on", on), ("level", level)):
             order = sorted(scores, key=lambda assay: -scores[assay][0])
             for rank, assay in enumerate(order, 1):
                 score, rank_low = scores[assay]
                 limits = (score - 0.02, score + 0.02, score - 0.03, score + 0.03)
-                rows.append((threshold, part, "all", assay, rank, score, *limits, rank_low,
+                rows.append((threshold, question, "all", assay, rank, score, *limits, rank_low,
                              len(order), 1.25, 1000, 20, ""))  # fmt: skip
-    return pd.DataFrame(rows, columns=pd.Index(PART_COLUMNS))
+    return pd.DataFrame(rows, columns=pd.Index(QUESTION_COLUMNS))
 
 
 A_FIRST, B_FIRST = {"A": (0.9, 1), "B": (0.8, 2)}, {"A": (0.3, 2), "B": (0.6, 1)}
@@ -41,8 +41,8 @@ A_FIRST, B_FIRST = {"A": (0.9, 1), "B": (0.8, 2)}, {"A": (0.3, 2), "B": (0.6, 1)
           "better than chance (0)"], []),
     ],
 )  # fmt: skip
-def test_the_two_parts_of_the_answer(on, level, unit, differ, said, unsaid):
-    text, apart = sentences.by_part(parts(on, level), "all", unit)
+def test_the_two_questions(on, level, unit, differ, said, unsaid):
+    text, apart = sentences.by_question(questions(on, level), "all", unit)
     assert apart == differ
     for words in said:
         assert words in text, text
@@ -51,8 +51,10 @@ def test_the_two_parts_of_the_answer(on, level, unit, differ, said, unsaid):
 
 
 def test_where_the_line_is_drawn_may_matter():
-    table = pd.concat([parts(A_FIRST, B_FIRST, ("0.5", "1")), parts(B_FIRST, B_FIRST, ("2",))])
-    text, _ = sentences.by_part(table, "all", "RPKM")
+    table = pd.concat(
+        [questions(A_FIRST, B_FIRST, ("0.5", "1")), questions(B_FIRST, B_FIRST, ("2",))]
+    )
+    text, _ = sentences.by_question(table, "all", "RPKM")
     assert (
         "At other thresholds other assays are highest (not tested): B for the first at 2 RPKM."
         in text
@@ -60,12 +62,12 @@ def test_where_the_line_is_drawn_may_matter():
 
 
 def test_nothing_is_said_of_half_a_table():
-    table = parts(A_FIRST, B_FIRST)
-    for less in (table[table["part"] == "on"], table[table["cell"] == "E1"], table.iloc[:0]):
-        assert sentences.by_part(less, "all", "RPKM") == ("", False)
+    table = questions(A_FIRST, B_FIRST)
+    for less in (table[table["question"] == "on"], table[table["cell"] == "E1"], table.iloc[:0]):
+        assert sentences.by_question(less, "all", "RPKM") == ("", False)
     without = table.assign(low=np.nan, high=np.nan, note="fewer than 3 chromosomes")
     without = without.assign(simultaneous_low=np.nan)
-    text = sentences.by_part(without, "all", "RPKM")[0]
+    text = sentences.by_question(without, "all", "RPKM")[0]
     assert "(no interval: fewer than 3 chromosomes)" in text
     assert "chance" not in text  # which nobody knows
 
@@ -102,7 +104,7 @@ def test_what_assays_add_to_what_needs_no_epigenome(rows, said, unsaid):
 def test_what_is_a_cells_own():
     lead = pd.DataFrame({"model": ["cnn", "mean of the other cells"], "assay": "A",
                          "lead_low": [0.0, 0.1], "lead_high": [0.0, 0.2]})  # fmt: skip
-    own = parts({"A": (0.4, 1), "B": (0.1, 2)}, {}, ("1",)).rename(columns={"score": "pearson"})
+    own = questions({"A": (0.4, 1), "B": (0.1, 2)}, {}, ("1",)).rename(columns={"score": "pearson"})
     text = sentences.beyond_mean(lead, own)
     assert text == (
         "The mean of the other cells, which needs no epigenome, predicts better than cnn for A. Of "

@@ -43,12 +43,13 @@ def simple_rank(r, low):
 
 
 def taken_apart(on, level):
-    """Both parts with these scores of A and B, all told apart."""
+    """Both questions with these scores of A and B, all told apart."""
     table = pd.DataFrame(
         [(t, p, a, s) for t in ("0.5", "1", "2") for p, of in (("on", on), ("level", level))
-         for a, s in zip("AB", of, strict=True)], columns=["threshold", "part", "assay", "score"],
+         for a, s in zip("AB", of, strict=True)],
+        columns=["threshold", "question", "assay", "score"],
     )  # fmt: skip
-    rank = table.groupby(["threshold", "part"])["score"].rank(ascending=False)
+    rank = table.groupby(["threshold", "question"])["score"].rank(ascending=False)
     table = table.assign(cell="all", rank=rank, rank_low=rank, rank_high=rank, rmse=1.0, note="")
     for name, by in (("", 0.01), ("simultaneous_", 0.02)):
         table[f"{name}low"], table[f"{name}high"] = table["score"] - by, table["score"] + by
@@ -210,13 +211,14 @@ WORLDS = {
         scores(TWO), {"compared": simpler(OWN, ("mean of the other cells", "A", 0.1, 0.02, 0.2))},
         ["The mean of the other cells, which needs no epigenome, predicts better than cnn for A."],
         ["cells new to", "simple"]),
-    "another assay for each part": (scores(TWO), {"parts": taken_apart([0.9, 0.8], [0.3, 0.6])},
+    "another assay for each question": (
+        scores(TWO), {"questions": taken_apart([0.9, 0.8], [0.3, 0.6])},
         ["A has the highest score", "Is a gene on (expression of at least 1 RPKM)? A has the "
          "highest AUC, 0.900", "B has the highest Spearman rho, 0.600",
          "no assay is best for both"],
         ["could still be best for both"]),
-    "one assay for both parts": (
-        scores(TWO), {"parts": taken_apart([0.9, 0.8], [0.6, 0.3]), "unit": "TPM"},
+    "one assay for both questions": (
+        scores(TWO), {"questions": taken_apart([0.9, 0.8], [0.6, 0.3]), "unit": "TPM"},
         ["at least 1 TPM", "A has the highest Spearman rho, 0.600"], ["best for both"]),
     "the mean of seeds is not simpler": (
         scores(TWO), {"compared": simpler(OWN, ("cnn, mean of 3 seeds", "A", 0.05, 0.02, 0.08))},
@@ -262,10 +264,10 @@ def test_calls_are_counted():
 
 def test_parts_that_differ_are_in_the_headline():
     differ, same = (
-        statements(scores(TWO), parts=taken_apart([0.9, 0.8], level))
+        statements(scores(TWO), questions=taken_apart([0.9, 0.8], level))
         for level in ([0.3, 0.6], [0.6, 0.3])
     )
     assert "B has the highest Spearman rho" in differ.answer
-    assert not differ.parts
+    assert not differ.questions
     assert "Spearman" not in same.answer
-    assert "A has the highest Spearman rho" in same.parts
+    assert "A has the highest Spearman rho" in same.questions

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import functools
 import glob
 import gzip
 import hashlib
@@ -294,7 +295,7 @@ def read_csv(
     columns: Collection[str] = (),
     text: Collection[str] = (),
 ) -> pd.DataFrame:
-    """What a table of comma-separated text holds.
+    """What a table of text holds: between commas, or tabs or semicolons if its header has none.
 
     Args:
         what: such as "ranking", for the error.
@@ -302,15 +303,24 @@ def read_csv(
         text: columns of names, whatever they look like: a cell may be called 1 or NA.
 
     Raises:
-        InputError: if it cannot be read, is not UTF-8, or lacks a column.
+        InputError: if it cannot be read, is not UTF-8, lacks a column, or has a line with a
+            quotation mark that is not closed, which would swallow those after it.
     """
     try:
-        numbers = [str(name) for name in pd.read_csv(path, nrows=0) if name not in text]
-        missing = dict.fromkeys(numbers, ("", "nan", "NaN"))
+        lines = read_bytes(path, f"a {what}").decode("utf-8-sig").splitlines()
+        odd = [number for number, line in enumerate(lines, 1) if line.count('"') % 2]
+        if odd:
+            raise ValueError(f"line {odd[0]}: a quotation mark that is not closed")
+        between = next((c for c in ",\t;" if lines and c in lines[0]), ",")
+        decimal = "," if between == ";" and any("," in line for line in lines) else "."
         kinds = dict.fromkeys(text, str)
-        table = pd.read_csv(path, dtype=kinds, na_values=missing, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        found = f"no readable {what} ({str(error).partition(chr(10))[0][:200]})"
+        read = functools.partial(pd.read_csv, sep=between, decimal=decimal, keep_default_na=False)
+        header = read(io.StringIO(lines[0] if lines else ""), nrows=0)
+        missing = {str(name): ("", "nan", "NaN") for name in header if name not in text}
+        table = read(io.StringIO("\n".join(lines)), dtype=kinds, na_values=missing)
+    except (InputError, ValueError) as error:
+        why = error.problems[0].found if isinstance(error, InputError) else str(error)
+        found = f"no readable {what} ({why.partition(chr(10))[0][:200]})"
         raise InputError(str(path), found, f"a {what} in CSV", remedy) from None
     if lacking := [name for name in columns if name not in table]:
         found = f"a {what} without {', '.join(lacking)}"

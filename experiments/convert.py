@@ -35,7 +35,7 @@ import pandas as pd
 from absl import flags
 
 from epi2expr_jax.errors import InputError, collect
-from epi2expr_jax.files import sha256, whole, whole_folder
+from epi2expr_jax.files import read_bytes, sha256, whole, whole_folder
 from epi2expr_jax.genome import listing, sort_chromosomes
 from epi2expr_jax.inputs.dataset import InputConfig
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
@@ -149,12 +149,10 @@ def read_checkpoint(path: pathlib.Path) -> StateDict:
         "weights by name, as torch.save(model.state_dict(), FILE) saves them",
     )
     allowed = [(_Skipped, name) for name in _NUMPY]
+    packed = read_bytes(path, "a checkpoint")
     try:
         with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(allowed):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        found = error.strerror or str(error)
-        raise InputError(where, found, expected, "check --checkpoint") from None
+            content = torch.load(io.BytesIO(packed), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a stream of wrong bytes makes the unpickler raise
         named = re.search(r"GLOBAL (\S+)", str(error))
         if named:
@@ -178,9 +176,12 @@ def read_checkpoint(path: pathlib.Path) -> StateDict:
         raise InputError(where, found, expected, "save the model's state_dict()")
     with collect() as problems:
         for name, value in net.items():
-            if not isinstance(value, torch.Tensor):
-                found, remedy = f"a {type(value).__name__}", "save a state_dict()"
-                problems.add(f"{where}: {name}", found, "a tensor", remedy)
+            tensor = isinstance(value, torch.Tensor)
+            if not tensor or value.layout != torch.strided or not value.is_floating_point():
+                found = f"values {value.dtype}, {value.layout}" if tensor else type(value).__name__
+                found = "NumPy values" if isinstance(value, _Skipped) else found
+                remedy = "save a state_dict() of weights"
+                problems.add(f"{where}: {name}", found, "a dense tensor of real numbers", remedy)
     return {str(name): tensor.detach().float().numpy() for name, tensor in net.items()}
 
 

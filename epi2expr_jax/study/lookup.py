@@ -79,7 +79,7 @@ def hold_out(folds: Sequence[Fold], store: WindowStore, names: Sequence[str]) ->
     if not names:
         return list(folds)
     genes = store.genes
-    ids = tuple(genes.gene_id.iloc[find_genes(genes, names, str(store.path))])
+    ids = tuple(genes.gene_id.iloc[find_genes(genes, names, "--test_genes")])
     folds = [dataclasses.replace(fold, held_out=ids) for fold in folds]
     with collect() as problems:
         for fold in folds:

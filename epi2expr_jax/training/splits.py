@@ -38,7 +38,8 @@ class Fold:
     """One division of the chromosomes: disjoint, each part sorted, none empty.
 
     Attributes:
-        held_out: ids of genes that are in neither train nor validation, wherever they lie; sorted.
+        held_out: ids of genes that are in neither train nor validation, wherever they lie; sorted,
+            each once.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Fold:
     held_out: tuple[str, ...] = ()
 
     def __post_init__(self):
-        object.__setattr__(self, "held_out", tuple(sorted(self.held_out)))
+        object.__setattr__(self, "held_out", tuple(sorted(set(self.held_out))))
 
     def masks(self, genes: pd.DataFrame) -> dict[str, np.ndarray]:
         """For each part, `[G]`: which genes, by columns `chrom` and `gene_id`, belong to it."""
@@ -288,10 +289,20 @@ def read_splits(path: pathlib.Path) -> list[Fold]:
     remedy = "copy it from where the run was trained"
     content = read_json(path, "list of folds", remedy)
     try:
-        return [
+        folds = [
             Fold(row["name"], *(tuple(row[p]) for p in PARTS), held_out=(*row.get("held_out", ()),))
             for row in content["folds"]
         ]
+        lists = [row[part] for row in content["folds"] for part in PARTS]
     except (KeyError, TypeError):
+        folds, lists = [], [""]
+    if not all(isinstance(one, list) and all(isinstance(n, str) for n in one) for one in lists):
         found, expected = "folds without name or chromosomes", f"name, {', '.join(PARTS)} of each"
-        raise InputError(str(path), found, expected, remedy) from None
+        raise InputError(str(path), found, expected, remedy)
+    names = [fold.name for fold in folds]
+    both = [f.name for f in folds if len({*f.train, *f.validation, *f.test}) <
+            len(f.train) + len(f.validation) + len(f.test)]  # fmt: skip
+    if both or len(set(names)) < len(names):
+        found = f"a chromosome twice in {listing(both)}" if both else "two folds of one name"
+        raise InputError(str(path), found, "parts that share no chromosome", remedy)
+    return folds

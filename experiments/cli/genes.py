@@ -12,6 +12,9 @@ from epi2expr_jax.predict.ensemble import Ensemble
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training.targets import LABEL, TargetScale
 
+_A_PATH = re.compile(r"/|\.(txt|csv|tsv|list)(\.gz)?$")  # no gene is called so
+_HEADER = {"gene", "genes", "gene_id", "gene_name", "gene_symbol", "symbol", "ensembl_gene_id"}
+
 
 def define_genes() -> None:
     flags.DEFINE_string(
@@ -46,11 +49,19 @@ def genes_of(text: str, ensemble: Ensemble, store: WindowStore) -> list[str] | N
 def names_in(text: str, flag: str) -> list[str]:
     """Names of genes, each once: those of a file, or a comma list.
 
+    Of a file, lines that begin with `#`, quotation marks and a header are left out.
+
     Raises:
         InputError: for a file that cannot be read or has no name in it.
     """
-    is_file = "," not in text and pathlib.Path(text).exists()
-    names = re.split(r"[\s,;]+", read_text(text) if is_file else text)
+    if "," not in text and (pathlib.Path(text).exists() or _A_PATH.search(text)):
+        lines = read_text(text).replace('"', "").splitlines()
+        lines = [line for line in lines if line.strip() and not line.startswith("#")]
+        if lines and set(lines[0].lower().split()) & _HEADER:
+            del lines[0]
+        names = re.split(r"[\s,;]+", "\n".join(lines))
+    else:
+        names = re.split(r"[\s,;]+", text)
     if not any(names):
         raise InputError(f"{flag}={text}", "no gene", "ids or symbols of genes", "add some")
     return list(dict.fromkeys(name for name in names if name))

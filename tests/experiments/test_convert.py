@@ -283,13 +283,17 @@ def test_what_is_no_checkpoint_is_refused(torch, tmp_path, convert):
     torch.save({"net": {"a": torch.zeros(2), "b": 3}}, tmp_path / "mixed.pt")
     torch.save([1, 2], tmp_path / "list.pt")
     torch.save({"net": {"a": np.ones(2)}}, tmp_path / "numpy.pt")
+    torch.save({"a": torch.ones(2, dtype=torch.complex64)}, tmp_path / "complex.pt")
+    torch.save({"a": torch.ones(2, 2).to_sparse()}, tmp_path / "sparse.pt")
     whole = tmp_path / "list.pt"
     (tmp_path / "cut.pt").write_bytes(whole.read_bytes()[:200])
     (tmp_path / "text.pt").write_text("not a checkpoint")
     (tmp_path / "empty.pt").touch()
     for name, message in (
-        ("mixed.pt", "mixed.pt: b: found a int; expected a tensor"),
-        ("numpy.pt", "numpy.pt: a: found a _Skipped"),
+        ("mixed.pt", "mixed.pt: b: found int; expected a dense tensor"),
+        ("numpy.pt", "numpy.pt: a: found NumPy values"),
+        ("complex.pt", "complex.pt: a: found values torch.complex64"),
+        ("sparse.pt", "sparse.pt: a: found values torch.float32, torch.sparse"),
         ("list.pt", "found a list"),
         ("cut.pt", "or a damaged one"),
         ("text.pt", "or a damaged one"),

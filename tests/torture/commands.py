@@ -12,6 +12,11 @@ _ROADMAP = (
     "--assembly=data/genome.chrom.sizes --workers=1"
 )
 _SMALL = f"{_ROADMAP} --store=small.zarr --window_bp=6000 --bin_bp=50"
+_ALIASES = (
+    "--tracks=other/tracks.csv --expression=data/RPKM.pc.gz --genes=other/genes.gtf "
+    "--assembly=data/genome.chrom.sizes --aliases=other/chromAlias.txt --workers=1 "
+    "--store=other.zarr --window_bp=6000 --bin_bp=50"
+)
 _WIDE = "--window_bp=40000 --bin_bp=100 --interactions=data/contacts.bedpe"
 _MARKS = f"--assays={','.join(ASSAYS)}"
 
@@ -60,6 +65,7 @@ COMMANDS = (
         "data"),
     _of("download", "data_prep.download --tracks=data/urls.csv --out=tracks --attempts=3 "
         "--timeout_s=5", "data"),
+    _of("build_store aliases", f"data_prep.build_store {_ALIASES}", "data other"),
     _of("depth", "data_prep.depth --reads=reads/one.tagAlign.gz,reads/two.tagAlign.gz "
         "--assembly=reads/toy.chrom.sizes --out=depth", "reads"),
     _of("bin_bigwigs", "data_prep.bin_bigwigs --tracks=data/tracks.csv --out=binned", "data"),
@@ -87,11 +93,15 @@ COMMANDS = (
     _of("evaluate", "experiments.evaluate --run=run", "run small.zarr"),
     _of("evaluate classes", "experiments.evaluate --run=classes", "classes small.zarr"),
     _of("evaluate shared", "experiments.evaluate --run=shared", "shared small.zarr"),
+    _of("evaluate covariates", "experiments.evaluate --run=masked --covariates=data/genes.csv",
+        "masked small.zarr data"),
     _of("verify", "experiments.verify --run=run", "run small.zarr"),
     _of("predict", "experiments.predict --run=run --genes=expressed --out=predicted.parquet",
         "run small.zarr"),
-    _of("predict, elsewhere", "experiments.predict --run=run --store=distal.zarr --cell=E003",
+    _of("predict elsewhere", "experiments.predict --run=run --store=distal.zarr --cell=E003",
         "run small.zarr distal.zarr"),
+    _of("predict aliases", "experiments.predict --run=run --store=other.zarr --cell=E114 "
+        "--genes=data/held_out.txt --out=other.csv", "run small.zarr other.zarr data"),
     _of("perturb", "experiments.perturb --run=run --assay=H3K4me1 --factors=0,2 --tracks=1",
         "run small.zarr"),
     _of("perturb places", "experiments.perturb --run=run --assay=H3K4me1 --factors=0 --tracks=0 "
@@ -116,4 +126,11 @@ COMMANDS = (
         f"{_MARKS}", "mine.pt"),
     _of("predict imported", "experiments.predict --run=published --store=npy.zarr --include_seen "
         "--out=predicted.csv", "published npy.zarr"),
+    _of("crispri", "experiments.crispri --pairs=screen/pairs.tsv.gz --contact=HiC --out=screened",
+        "screen"),
+    _of("train more seeds", f"{_TRAIN} {_CNN} --run=run --assays=each --seeds=2", "small.zarr run",
+        True),
+    _of("evaluate more seeds", "experiments.evaluate --run=run", "run small.zarr"),
+    _of("report more seeds", "experiments.report --run=run", "run small.zarr"),
+    _of("study", "experiments.study --study=study.toml", "data study.toml"),
 )  # fmt: skip

@@ -3,21 +3,48 @@
 import gzip
 import hashlib
 import pathlib
+import re
 
 import numpy as np
 import pandas as pd
+import pyBigWig
+
+from tests.epi2expr_jax.screens.screen import made_up
 
 GENES = 66  # three on each chromosome
 CELLS = ("E003", "E114")
 ASSAYS = ("H3K36me3", "H3K4me1")
 
+_STUDY = """
+out = "study"
+[store]
+tracks = "data/tracks.csv"
+expression = "data/RPKM.pc.gz"
+genes = "data/genes.gtf.gz"
+assembly = "data/genome.chrom.sizes"
+window_bp = 6000
+bin_bp = 50
+workers = 1
+[train.cnn]
+model = "promoter_cnn"
+width = 0.02
+epochs = 2
+batch_size = 32
+cv = "chromosomes_3"
+cells = "E003"
+assays = "all"
+[[predict]]
+run = "cnn"
+"""
+
 
 def write(folder: pathlib.Path, url: str) -> None:
     """All of them, next to the simulated Roadmap in `folder/data`, which `url` serves."""
     random = np.random.default_rng(0)
-    for make in (_reads, _counts, _arrays, _variants):
+    for make in (_reads, _counts, _arrays, _variants, _screen):
         make(folder, random)
     _sheets(folder, url)
+    _other_names(folder)
 
 
 def _reads(folder: pathlib.Path, random: np.random.Generator) -> None:
@@ -97,6 +124,39 @@ def _variants(folder: pathlib.Path, random: np.random.Generator) -> None:
     pairs.to_parquet(folder / "eqtl/tested.parquet", index=False)
 
 
+def _screen(folder: pathlib.Path, random: np.random.Generator) -> None:
+    """Pairs of elements and genes of a CRISPRi screen."""
+    (folder / "screen").mkdir()
+    pairs = made_up(random, sizes=(30, 40, 50, 60, 40))
+    pairs = pairs.assign(HiC=random.gamma(2, 1, len(pairs)).round(3))
+    pairs.to_csv(folder / "screen/pairs.tsv.gz", sep="\t", index=False)
+
+
+def _other_names(folder: pathlib.Path) -> None:
+    """The simulated annotation and one track by other names of the chromosomes."""
+    (folder / "other").mkdir()
+    sizes = pd.read_csv(folder / "data/genome.chrom.sizes", sep="\t", names=["name", "length"])
+    other = {name: f"scaffold_{name[3:]}" for name in sizes.name}
+    lines = "".join(f"{new}\t{name}\n" for name, new in other.items())
+    (folder / "other/chromAlias.txt").write_text(lines)
+    annotation = gzip.decompress((folder / "data/genes.gtf.gz").read_bytes()).decode()
+    (folder / "other/genes.gtf").write_text(re.sub(r"(?m)^chr", "scaffold_", annotation))
+    sheet = pd.read_csv(folder / "data/tracks.csv", dtype=str)
+    sheet["path"] = "../data/" + sheet.path
+    named = folder / "other/named.bigwig"
+    with (
+        pyBigWig.open(str(folder / "other" / sheet.path[0])) as old,
+        pyBigWig.open(str(named), "w") as new,
+    ):
+        new.addHeader([(other[name], length) for name, length in old.chroms().items()])
+        for name in old.chroms():
+            starts, ends, values = zip(*old.intervals(name), strict=True)
+            new.addEntries([other[name]] * len(starts), [*starts], ends=[*ends], values=[*values])
+    digest = hashlib.sha256(named.read_bytes()).hexdigest()
+    sheet.loc[0, ["path", "sha256"]] = named.name, digest
+    sheet.to_csv(folder / "other/tracks.csv", index=False)
+
+
 def _sheets(folder: pathlib.Path, url: str) -> None:
     """The simulated track sheet, with URLs in place of paths."""
     sheet = pd.read_csv(folder / "data/tracks.csv", dtype=str)
@@ -106,4 +166,9 @@ def _sheets(folder: pathlib.Path, url: str) -> None:
         (found,) = sheet[sheet.url.str.endswith(f"/{path.name}")].sha256
         assert found == hashlib.sha256(path.read_bytes()).hexdigest()
     (folder / "data/places.bed").write_text("chr1\t1000\t90000\nchr2\t1000\t90000\n")
-    (folder / "data/genes.txt").write_text("")
+    table = pd.read_csv(folder / "data/RPKM.pc.gz", sep="\t", index_col=False)
+    genes = table.gene_id
+    (folder / "data/held_out.txt").write_text("\n".join(genes[:5]) + "\n")
+    known = pd.DataFrame({"gene_id": genes, "gc": np.arange(len(genes)) % 7 / 7})
+    known.to_csv(folder / "data/genes.csv", index=False)
+    (folder / "study.toml").write_text(_STUDY)

@@ -26,7 +26,7 @@ KILLED = "killed, then "  # before the damage to what a killed command left
 
 _VOID = ("not as it is now",)  # a report, of a certificate
 # The user's own files, without a checksum: another whole one is another input.
-_USERS = re.compile(r"^(reads|counts|npy|eqtl)/|\.pt$")
+_USERS = re.compile(r"^(reads|counts|npy|eqtl|screen)/|\.pt$")
 
 Waiting = Iterator[Child | None]
 

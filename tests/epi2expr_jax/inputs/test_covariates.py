@@ -51,6 +51,11 @@ def test_ids_and_symbols_and_the_length_of_genes(tmp_path):
     assert gene_features(bare).shape == (4, 0)
 
 
+def test_spreadsheets_of_many_countries(tmp_path):
+    given = read_covariates(table(tmp_path, "gene;half_life;kind\nMYC;2,5;rich, or not\n"), GENES)
+    assert given.to_numpy().tolist() == [["ENSG2", 2.5, "rich, or not"]]
+
+
 def test_numbers_count_by_their_order():
     known = pd.DataFrame({"gene_id": list("abcd"), "n": [10.0, 1000.0, np.nan, 100.0]})
     known = known.assign(same=1.0, kind=list("xyxy"), flag=[True, False] * 2)

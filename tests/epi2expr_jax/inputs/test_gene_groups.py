@@ -75,6 +75,9 @@ def test_a_table_of_groups(tmp_path):
     path = tmp_path / "groups.csv"
     path.write_text("gene,group,note\ng1,a,x\nG2,a,\ng1,b,\nunknown,b,\ng1,a,again\n")
     assert read_groups(path, TABLE).to_numpy().tolist() == [["g1", "a"], ["g2", "a"], ["g1", "b"]]
+    for text in ("gene\tgroup\ng1\ta\n", "\ufeffgene;group;\r\ng1;a;\r\n"):  # Excel's
+        path.write_text(text)
+        assert read_groups(path, TABLE).to_numpy().tolist() == [["g1", "a"]]
     versioned = pd.DataFrame({"gene_id": ["ENSG00000000001"], "name": ["A"]})
     path.write_text("gene,group\nENSG00000000001.7,1\n")
     assert read_groups(path, versioned).to_numpy().tolist() == [["ENSG00000000001", "1"]]
@@ -83,6 +86,7 @@ def test_a_table_of_groups(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [("gene,family\ng1,a\n", "without group"), ("gene,group\ng1,\ng2,b\n", "1 rows without.*row 2"),
+     ('gene,group\ng1,"a\ng2,a\ng3,"a\n', "line 2: a quotation mark"),
      ("gene,group\nx,a\n", "none of its 1 genes"), (None, "no readable table of gene groups")],
 )  # fmt: skip
 def test_tables_that_are_refused(tmp_path, text, words):

@@ -163,10 +163,19 @@ def test_groups_that_leave_a_part_empty_are_refused():
         without_groups([FOLD], SIX, groups)
 
 
+SPLITS = b'{"folds": [{"name": "%s", "train": %s, "validation": %s, "test": %s}]}'
+
+
 @pytest.mark.parametrize(
     ("content", "found"),
     [(b"\xff", "no readable"), (b"[]", "no readable"), (b"{}", "folds without name"),
-     (b'{"folds": [{"name": "a"}]}', "folds without name"), (b'{"folds": [1]}', "folds without")],
+     (b'{"folds": [{"name": "a"}]}', "folds without name"), (b'{"folds": [1]}', "folds without"),
+     (SPLITS % (b"f", b'"1"', b'"2"', b'"3"'), "folds without"),
+     (SPLITS % (b"f", b"[1]", b"[2]", b"[3]"), "folds without"),
+     (SPLITS % (b"f", b'["1"]', b'["2"]', b'["3", "1"]'), "a chromosome twice in f"),
+     (SPLITS % (b"f", b'["1"]', b'["2"]', b'["3", "3"]'), "a chromosome twice in f"),
+     (SPLITS.replace(b"]}", b", %s]}") % (b"f", b"[]", b"[]", b"[]", b'{"name": "f", "train": [], '
+      b'"validation": [], "test": []}'), "two folds of one name")],
 )  # fmt: skip
 def test_splits_that_are_damaged_are_refused_by_name(tmp_path, content, found):
     (tmp_path / "splits.json").write_bytes(content)

@@ -40,6 +40,10 @@ def test_ids_come_from_the_command_line_or_a_file(tmp_path):
         assert genes_of(text, ensemble_of("E003"), store_of()) == ["g2", "g0"]
     ids.write_text("g2,TP53;g0\n\ng2\tBRCA1")
     assert names_in(str(ids), "--test_genes") == ["g2", "TP53", "g0", "BRCA1"]
+    ids.write_text('# mine\n"gene_id"\tname\n"g2"\n"g0"\n')
+    assert names_in(str(ids), "--test_genes") == ["g2", "g0"]
+    with pytest.raises(InputError, match=r"absent\.txt: found nothing that can be read"):
+        names_in("absent.txt", "--test_genes")
     assert genes_of("no_such_file", ensemble_of("E003"), store_of()) == ["no_such_file"]
 
 

@@ -198,8 +198,7 @@ def carry_out(study: StudyFile) -> bool:
             continue
         journal.begin(step)
         command = [sys.executable, "-m", step.module, *step.arguments]
-        with sparing_children():
-            status = subprocess.run(command, cwd=study.folder, env=environment).returncode
+        status = _status(command, study.folder, environment)
         if status == 1 and step.module == "experiments.verify":
             held = False  # the page says so, too
             continue
@@ -209,6 +208,17 @@ def carry_out(study: StudyFile) -> bool:
     pages = [name for step in study.steps for name in step.makes if name.endswith(".html")]
     print(f"\n{', '.join(pages)} ({time.monotonic() - began:.0f} s in all)")
     return held
+
+
+def _status(command: list[str], folder: pathlib.Path, environment: dict[str, str]) -> int:
+    """The exit status of a command, which does not outlive this process."""
+    with sparing_children():
+        child = subprocess.Popen(command, cwd=folder, env=environment)
+    try:
+        return child.wait()
+    except BaseException:
+        child.terminate()  # a training saves first
+        raise
 
 
 def _path() -> str:

@@ -1,8 +1,11 @@
 """A study from its file: its flags are checked, its work is said, and done once."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 import types
 
 import pytest
@@ -56,9 +59,9 @@ def ran(monkeypatch, tmp_path):
                 for name in step.makes:
                     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
                     (tmp_path / name).write_text("")
-        return types.SimpleNamespace(returncode=status)
+        return status
 
-    monkeypatch.setattr(study, "subprocess", types.SimpleNamespace(run=run))
+    monkeypatch.setattr(study, "_status", run)
 
     def take():
         names = [*started]
@@ -157,6 +160,21 @@ def test_the_plan_counts_cells_assays_folds_and_models(mine):
     counts = {f"chr{number}": 100 for number in range(1, 23)}
     for scheme, folds in (("chromoformer_4", 8), ("chromosomes_7", 7), ("monte_carlo_5", 5)):
         assert len(make_folds(scheme, counts, blind=["chr3"], seed=0)) == folds
+
+
+def test_a_step_ends_with_the_study(tmp_path):
+    sleeper = "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(60)"
+    pid = tmp_path / "pid"
+
+    def interrupt():
+        while not (pid.exists() and pid.read_text()):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        study._status([sys.executable, "-c", sleeper], tmp_path, dict(os.environ))
+    assert os.waitpid(int(pid.read_text()), 0)[1] == signal.SIGTERM
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in SHIPPED.glob("*.toml")))

@@ -18,6 +18,7 @@ import tempfile
 import time
 import traceback
 
+from epi2expr_jax import ending
 from tests.one_worker import one_worker
 
 # Read by the libraries as they are imported: no threads of BLAS, OpenMP or jemalloc in the parent.
@@ -171,6 +172,8 @@ def start(
         return Child(pid, log, said)
     try:
         os.setsid()
+        for number in ending._SAID:  # as in a program that begins; `&` has them ignored
+            signal.signal(number, ending._at_once)
         os.chdir(folder)
         _redirect(saying, closed_pipe)
         os.environ.update(environment)

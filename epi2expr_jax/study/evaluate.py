@@ -90,6 +90,7 @@ def evaluate(
     store = ensemble.open_store(store_path)
     asked = {"baselines": as_names(baselines), "groups": groups, "margin": margin, "claim": claim}
     asked |= {"runs": len(ensemble.runs), "gene_groups": str(gene_groups)}
+    asked |= {"epochs": tables.epochs_of(ensemble.card)}
     asked |= {"covariates": str(covariates)}
     given = read_covariates(covariates, store.genes) if covariates else NO_TABLE
     known = covariates_of(store.genes, given)

@@ -19,10 +19,12 @@ from epi2expr_jax.predict.training_store import places
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study.lookup import Study
 from epi2expr_jax.training import checkpoint, pieces
-from epi2expr_jax.training.many_runs import Log
-from epi2expr_jax.training.one_run import QUARANTINED
+from epi2expr_jax.training.one_run import FINISHED, QUARANTINED, STATUS_NAMES
+from epi2expr_jax.training.pieces import Log
 
-_GROW = ("cells", "assays", "folds", "seeds")  # fields of a request that say how many runs
+_EPOCHS = "train_config.epochs"
+# Fields of a request that say how many runs, and how long they may take.
+_GROW = ("cells", "assays", "folds", "seeds", _EPOCHS)
 
 
 def asked(study: Study, run_dir: pathlib.Path, resume: bool, command: str) -> dict[str, Any]:
@@ -105,6 +107,7 @@ def _grown(card: dict[str, Any], study: Study, run_dir: pathlib.Path) -> dict[st
     """
     rows = [row for population in card["populations"] for row in population["runs"]]
     wanted = {run.run_id for run in study.runs}
+    epochs = card["request"]["train_config"]["epochs"], study.request.train_config.epochs
     lost = [
         f"{row['cell']} {PLUS.join(row['assays'])} {row['fold']} seed {row['seed']}"
         for row in rows
@@ -115,6 +118,9 @@ def _grown(card: dict[str, Any], study: Study, run_dir: pathlib.Path) -> dict[st
             found, expected = "training of another request, not finished", "a finished run to grow"
             remedy = f"first run the command that began it: {card['command']}"
             problems.add(str(run_dir), found, expected, remedy)
+        if epochs[1] < epochs[0]:
+            found, expected = f"a run of {epochs[0]} epochs, now {epochs[1]}", "as many, or more"
+            problems.add(str(run_dir), found, expected, "name another run directory")
         if lost:
             found = f"a run of another request: {len(lost)} of its {len(rows)} runs are not asked "
             problems.add(
@@ -124,6 +130,18 @@ def _grown(card: dict[str, Any], study: Study, run_dir: pathlib.Path) -> dict[st
                 "ask for these too, or name another run directory",
             )
     return {**card, "status": "training"}
+
+
+def goes_on(card: dict[str, Any], epochs: int) -> str:
+    """Which runs of a finished training go on where it may take so many epochs, in words."""
+    rows = [row for population in card["populations"] for row in population["runs"]]
+    on = [row for row in rows if row["status"] == STATUS_NAMES[FINISHED] and row["epochs"] < epochs]
+    if not on:
+        return ""
+    names = [f"{r['cell']} {PLUS.join(r['assays'])} {r['fold']} seed {r['seed']}" for r in on]
+    rest = f"; the other {len(rows) - len(on)} stay as they ended" if len(on) < len(rows) else ""
+    which = f" ({listing(names, 3)})" if rest else ""
+    return f"{len(on)} runs that took all of their epochs go on to {epochs}{which}{rest}"
 
 
 def _by_ids(request: dict[str, Any], store: WindowStore) -> dict[str, Any]:
@@ -190,6 +208,8 @@ def finish(study: Study, run_dir: pathlib.Path, card: dict[str, Any], seconds: f
     populations = []
     for group in sorted(path for path in folder.iterdir() if path.is_dir()):
         for piece in pieces.read_pieces(group, "best")[0]:
+            if piece.short_of(study.request.train_config.epochs):
+                continue  # its runs went on
             rows = [record for record in piece.records if record["run_id"] not in found]
             if len(rows) < len(piece.records):
                 continue  # the same runs, trained twice by processes that did not know it
@@ -222,7 +242,7 @@ def finish(study: Study, run_dir: pathlib.Path, card: dict[str, Any], seconds: f
     }
     checkpoint.write_card(run_dir, card)
     for group in folder.iterdir():
-        pieces.remove_states(group)
+        pieces.remove_states(group, study.request.train_config.epochs)
     return 0
 
 

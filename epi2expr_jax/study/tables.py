@@ -213,6 +213,11 @@ TABLES = (
 NEEDED = (SPLITS, HISTORY, PREDICTIONS, SCORES, RANKING)  # to report anything at all
 
 
+def epochs_of(card: dict[str, Any]) -> int:
+    """How many epochs all runs of a card took together."""
+    return sum(row["epochs"] or 0 for part in card["populations"] for row in part["runs"])
+
+
 def require(run_dir: pathlib.Path) -> None:
     """Refuse a run directory without the tables that a report needs.
 
@@ -222,11 +227,16 @@ def require(run_dir: pathlib.Path) -> None:
     """
     with collect() as problems:
         with problems.part():
-            made = (results.record_of(run_dir, "evaluate") or {}).get("runs")  # none: of older ones
-            rows = [row for part in read_card(run_dir)["populations"] for row in part["runs"]]
+            record = results.record_of(run_dir, "evaluate") or {}
+            made, epochs = record.get("runs"), record.get("epochs")  # none: of older ones
+            card = read_card(run_dir)
+            rows = [row for part in card["populations"] for row in part["runs"]]
             sound = sum(row["status"] != "quarantined" for row in rows)
             if made not in (None, sound):
                 found, expected = f"an evaluation of {made} models", f"of all {sound} of the run"
+                problems.add(str(run_dir), found, expected, SCORES.remedy(run_dir))
+            elif epochs not in (None, now := epochs_of(card)):
+                found, expected = f"an evaluation after {epochs} epochs", f"after all {now}"
                 problems.add(str(run_dir), found, expected, SCORES.remedy(run_dir))
         for table in NEEDED:
             with problems.part():

@@ -20,8 +20,15 @@ from epi2expr_jax.study import run_card
 from epi2expr_jax.study.lookup import Group, Share, Study
 from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.training import checkpoint, pieces
-from epi2expr_jax.training.many_runs import Lanes, Log, Population
-from epi2expr_jax.training.one_run import QUARANTINED, RUNNING, RunState
+from epi2expr_jax.training.many_runs import Lanes, Population
+from epi2expr_jax.training.one_run import (
+    FINISHED,
+    QUARANTINED,
+    RUNNING,
+    RunState,
+    without_best,
+)
+from epi2expr_jax.training.pieces import Log
 from epi2expr_jax.training.planning import plan_memory
 from epi2expr_jax.training.splits import digest, write_splits
 
@@ -85,7 +92,8 @@ def train(
 
     The same call resumes an interrupted training, and does nothing for a complete one. A call that
     asks a complete one for more (cells, assay sets, folds of the same scheme, seeds) trains what is
-    missing; what is there stays as it is, and the result is that of one call for all.
+    missing; what is there stays as it is, and the result is that of one call for all. So it is with
+    more epochs: runs that took all of theirs go on from their last state, others stay.
 
     Args:
         run_dir: made if it is not there.
@@ -117,6 +125,8 @@ def train(
             watcher.says("note: other versions or device than at the start; see the run card")
         groups = study.groups(machine.share, machine.data_limit, watcher.reading)
         trainings = [_Training(group, run_dir, machine, watcher) for group in groups]
+        if longer := run_card.goes_on(card, request.train_config.epochs):
+            watcher.says(f"{run_dir}: {longer}")
         # All that can be refused has been.
         run_card.begin(run_dir, card)
         genes, seed = study.store.genes, request.split_seed
@@ -132,6 +142,9 @@ def train(
             "damaged: if none is at them, start their shares again"
         )
     return card
+
+
+_Row = tuple[int, pieces.Piece, int]  # epochs of a run, and where it is kept
 
 
 class _Training:
@@ -180,28 +193,44 @@ class _Training:
         runs, trainer = self.group.runs, self.group.trainer
         index = {run.run_id: i for i, run in enumerate(runs)}
         logs = [Log() for _ in runs]
+        best: dict[int, _Row] = {}  # of runs that ended at fewer epochs than they may take now
         for piece in self._whole("best"):
-            for record in piece.records:
-                if record["run_id"] in index:
-                    logs[index[record["run_id"]]] = Log(**record["log"])
+            short = piece.short_of(trainer.config.epochs)
+            for row, record in enumerate(piece.records):
+                i = index.get(record["run_id"])
+                if i is not None and short:
+                    best[i] = 0, piece, row
+                elif i is not None:
+                    logs[i] = Log(**record["log"])
         # A run's newest state, whichever process saved it.
-        newest: dict[int, tuple[int, pieces.Piece, int]] = {}
-        for piece in self._whole("state"):
+        newest: dict[int, _Row] = {}
+        last = self._whole("last") if best else []
+        last = [piece for piece in last if piece.short_of(trainer.config.epochs)]
+        for piece in [*last, *self._whole("state")]:
             for row, record in enumerate(piece.records):
                 i = index.get(record["run_id"])
                 epochs = len(record["log"]["train_loss"])
-                if i is None or logs[i].status != RUNNING:
+                if i is None or logs[i].status != RUNNING or (piece in last and i not in best):
                     continue
                 if i not in newest or epochs > newest[i][0]:
                     newest[i] = epochs, piece, row
-        states: dict[int, RunState] = {}
+        anew = [i for i in best if i not in newest and logs[i].status == RUNNING]
         template = trainer.init(self.group.inputs.model_key[0])
-        for piece in {id(piece): piece for _, piece, _ in newest.values()}.values():
-            stacked = piece.restore(template)
-            for i, (_, own, row) in newest.items():
-                if own is piece:
-                    states[i] = jax.tree.map(lambda x, row=row: np.array(x[row]), stacked)
-                    logs[i] = Log(**piece.records[row]["log"])
+        lasts = {i: row for i, row in newest.items() if row[1] in last}
+        states: dict[int, RunState] = _restored(newest.keys() - lasts.keys(), newest, template)
+        weights = {"params": template.best_params, "stats": template.best_stats}
+        ended = _restored(lasts, best, weights)
+        for i, state in _restored(lasts, newest, without_best(template)).items():
+            states[i] = dataclasses.replace(
+                state, best_params=ended[i]["params"], best_stats=ended[i]["stats"],
+                status=np.int32(RUNNING),
+            )  # fmt: skip
+        for i, (_, piece, row) in newest.items():
+            logs[i] = Log(**piece.records[row]["log"])
+            logs[i].status = RUNNING
+        if anew:
+            said = f"{len(anew)} runs, whose last states were not kept, train again from the start"
+            self.watcher.says(f"{self.group.name}: {said}")
         done = [log.epochs for log in logs if log.epochs]
         if done:
             self.watcher.says(
@@ -250,11 +279,14 @@ class _Training:
 
     def _save(self, population: Population) -> None:
         ended, weights = population.take_ended()
-        under_way, states = population.snapshot()
-        self.pieces.save(
-            (self._records(population, ended), weights),
-            (self._records(population, under_way), states),
-        )
+        at_limit = np.array([population.logs[i].status == FINISHED for i in ended], bool)
+        parts = [
+            ("best", [i for i, own in zip(ended, of, strict=True) if own],
+             jax.tree.map(lambda x, of=of: x[of], weights))
+            for of in (~at_limit, at_limit)
+        ]  # fmt: skip
+        parts += [("last", *population.take_last()), ("state", *population.snapshot())]
+        self.pieces.save(*((k, self._records(population, own), tree) for k, own, tree in parts))
 
     def _records(self, population: Population, members: list[int]) -> list[dict[str, Any]]:
         return [
@@ -274,6 +306,17 @@ class _Training:
         inputs, genes = self.group.inputs, self.group.genes.gene_id.to_numpy()
         parts = {"train": inputs.train[i], "validation": inputs.validation[i]}
         return {part: digest(genes[mask]) for part, mask in parts.items()}
+
+
+def _restored(members: Iterable[int], rows: dict[int, _Row], template: Any) -> dict[int, Any]:
+    """What some runs kept, each from its row of a piece."""
+    members, found = list(members), {}
+    for piece in {id(rows[i][1]): rows[i][1] for i in members}.values():
+        stacked = piece.restore(template)
+        for i in members:
+            if rows[i][1] is piece:
+                found[i] = jax.tree.map(lambda x, row=rows[i][2]: np.array(x[row]), stacked)
+    return found
 
 
 def _too_large(lanes: int) -> Problem:

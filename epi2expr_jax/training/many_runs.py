@@ -26,12 +26,12 @@ from epi2expr_jax.inputs.track_cache import TrackCache
 from epi2expr_jax.training.one_run import (
     FINISHED,
     RUNNING,
-    STATUS_NAMES,
-    STOPPED,
     EpochRecord,
     RunState,
     Trainer,
+    without_best,
 )
+from epi2expr_jax.training.pieces import Log
 from epi2expr_jax.training.runs import Run, RunInputs
 
 # By platform. Measured: on CPU, vmapping runs gains nothing and multiplies temporaries.
@@ -120,41 +120,6 @@ def _epoch(
 
 
 @dataclasses.dataclass
-class Log:
-    """What is known of one run's training: losses and rates by epoch, and how it stands.
-
-    Attributes:
-        status: as in `RunState`.
-        bad_step: of a quarantined run, the step of its last epoch, from 0, whose loss was not
-            finite; -1 if only the validation loss was not.
-    """
-
-    train_loss: list[float] = dataclasses.field(default_factory=list)
-    validation_loss: list[float] = dataclasses.field(default_factory=list)
-    learning_rate: list[float] = dataclasses.field(default_factory=list)
-    status: int = RUNNING
-    bad_step: int = -1
-
-    @property
-    def epochs(self) -> int:
-        """Epochs trained."""
-        return len(self.train_loss)
-
-    @property
-    def best(self) -> float | None:
-        """The lowest validation loss, None before there is one."""
-        finite = [loss for loss in self.validation_loss if np.isfinite(loss)]
-        return min(finite, default=None)
-
-    @property
-    def status_name(self) -> str:
-        """How the run stands, in words."""
-        if self.status == STOPPED and self.validation_loss[0] == self.best:
-            return "never improved"
-        return STATUS_NAMES[self.status]
-
-
-@dataclasses.dataclass
 class _Chunk:
     """Runs in lanes: which, their state and inputs on the devices. A lane may stand empty."""
 
@@ -202,6 +167,7 @@ class Population:
         )
         self._chunks: list[_Chunk] = []
         self._ended: dict[int, Any] = {}
+        self._last: dict[int, RunState] = {}
         self._compiled = False
 
     @property
@@ -313,6 +279,9 @@ class Population:
                 for lane, i in ended.items():
                     params, stats = jax.tree.map(lambda x, lane=lane: x[lane].copy(), best)
                     self._ended[i] = {"params": params, "stats": stats}
+                    if self.logs[i].status == FINISHED:
+                        last = without_best(chunk.state)
+                        self._last[i] = jax.tree.map(lambda x, lane=lane: np.array(x[lane]), last)
                     chunk.members[lane] = None
             living += sum(i is not None for i in chunk.members)
         self._chunks = [
@@ -385,6 +354,12 @@ class Population:
         members, rows = zip(*sorted(self._ended.items()), strict=True)
         self._ended = {}
         return list(members), jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+
+    def take_last(self) -> tuple[list[int], Any]:
+        """As `take_ended`, of the runs that took all their epochs: their states `without_best`."""
+        members = sorted(self._last)
+        states = [self._last.pop(i) for i in members]
+        return members, jax.tree.map(lambda *x: np.stack(x), *states) if states else None
 
 
 @contextlib.contextmanager

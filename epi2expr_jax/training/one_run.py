@@ -130,6 +130,11 @@ class RunState:
     status: Leaf
 
 
+def without_best(state: RunState) -> RunState:
+    """A state without its best weights, which are kept apart once a run has ended."""
+    return dataclasses.replace(state, best_params=(), best_stats=())
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class EpochRecord:

@@ -13,8 +13,48 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from epi2expr_jax.errors import Problem, collect
 from epi2expr_jax.files import is_partial, read_json, write_json
 from epi2expr_jax.training import checkpoint
+from epi2expr_jax.training.one_run import FINISHED, RUNNING, STATUS_NAMES, STOPPED
 
 _NUMBER = "-" + 6 * "[0-9]"  # of a piece, in the names of its files
+
+
+@dataclasses.dataclass
+class Log:
+    """What is known of one run's training: losses and rates by epoch, and how it stands.
+
+    Attributes:
+        status: as in `RunState`.
+        bad_step: of a quarantined run, the step of its last epoch, from 0, whose loss was not
+            finite; -1 if only the validation loss was not.
+    """
+
+    train_loss: list[float] = dataclasses.field(default_factory=list)
+    validation_loss: list[float] = dataclasses.field(default_factory=list)
+    learning_rate: list[float] = dataclasses.field(default_factory=list)
+    status: int = RUNNING
+    bad_step: int = -1
+
+    @property
+    def epochs(self) -> int:
+        """Epochs trained."""
+        return len(self.train_loss)
+
+    @property
+    def best(self) -> float | None:
+        """The lowest validation loss, None before there is one."""
+        finite = [loss for loss in self.validation_loss if np.isfinite(loss)]
+        return min(finite, default=None)
+
+    @property
+    def status_name(self) -> str:
+        """How the run stands, in words."""
+        if self.status == STOPPED and self.validation_loss[0] == self.best:
+            return "never improved"
+        return STATUS_NAMES[self.status]
+
+    def short_of(self, epochs: int) -> bool:
+        """Whether it ended because it had taken all of fewer epochs than these."""
+        return self.status == FINISHED and self.epochs < epochs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,12 +82,17 @@ class Piece:
         )
         return checkpoint.restore(self.path, stacked)
 
+    def short_of(self, epochs: int) -> bool:
+        """Whether a run of it ended because it had taken all of fewer epochs than these."""
+        return any(Log(**record["log"]).short_of(epochs) for record in self.records)
+
 
 class Pieces:
     """The checkpoints of the runs of one process, written in the background.
 
     `state-N` holds all of the runs under way, and only the newest is kept; `best-N` holds the best
-    weights of those that ended since. The records of the rows lie next to each as `NAME.json`,
+    weights of those that ended since: of those that took all their epochs apart, whose last states
+    are in a `last-N`, so that they can go on. The records of the rows lie next to each as `NAME.json`,
     written first: a piece is whole when its checkpoint is. `NAME.sha256`, written last, tells
     whether either has changed; pieces of older versions have none.
 
@@ -68,16 +113,16 @@ class Pieces:
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
         self._written: concurrent.futures.Future | None = None
 
-    def save(self, ended: tuple[list, Any], under_way: tuple[list, Any]) -> None:
-        """Begin to write what has ended and what is under way, each as records and arrays.
+    def save(self, *parts: tuple[str, list, Any]) -> None:
+        """Begin to write pieces: the kind of each, its records and its arrays; states come last.
 
         Raises:
             InputError: if the disk refused what was begun before.
         """
         self.wait()
-        self._number += 1
         pieces = []
-        for kind, (records, tree) in (("best", ended), ("state", under_way)):
+        for kind, records, tree in parts:
+            self._number += 1
             if records:
                 path = self.folder / f"{kind}-{self._number:06d}"
                 pieces.append((Piece(path, records), _as_replicas(checkpoint.named(tree))))
@@ -122,7 +167,7 @@ def _sums(path: pathlib.Path) -> dict[str, str]:
 
 
 def read_pieces(folder: pathlib.Path, kind: str) -> tuple[list[Piece], list[Problem]]:
-    """The pieces of a kind (`state` or `best`) in a folder of processes' folders.
+    """The pieces of a kind (`state`, `best` or `last`) in a folder of processes' folders.
 
     Returns:
         Those that are as they were written, and what is wrong with each of the others.
@@ -152,10 +197,13 @@ def remove_piece(path: pathlib.Path) -> None:
         path.with_suffix(suffix).unlink(missing_ok=True)
 
 
-def remove_states(folder: pathlib.Path) -> None:
-    """Remove what only an interrupted training needs."""
+def remove_states(folder: pathlib.Path, epochs: int) -> None:
+    """Remove what only an interrupted training needs, and what runs were that went on since."""
     for path in folder.glob("*/state-*"):
         remove_piece(path.with_suffix(""))
+    for piece in [*read_pieces(folder, "best")[0], *read_pieces(folder, "last")[0]]:
+        if piece.short_of(epochs):
+            remove_piece(piece.path)
 
 
 def _as_replicas(flat: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -120,7 +120,7 @@ class MadeUpRun:
         )
         training.pieces = Pieces(training.folder / training.machine.share.name)
         training.pieces.save(
-            (training._records(ended, list(range(len(runs)))), weights), ([], None)
+            ("best", training._records(ended, list(range(len(runs)))), weights)
         )
         training.pieces.close()
 

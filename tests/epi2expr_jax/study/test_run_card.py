@@ -21,9 +21,9 @@ def test_it_begins_with_what_was_asked_and_typed(small_store, tmp_path, request_
     assert card["request"] == study.request.as_json()
     again = asked(study, tmp_path / "run", True, "something else")
     assert again == {"version": 1, **card}
-    config = dataclasses.replace(study.request.train_config, epochs=3)
+    config = dataclasses.replace(study.request.train_config, batch_size=16)
     other = Study(dataclasses.replace(study.request, seeds=2, train_config=config))
-    changed = r"a run of another request \(seeds=1, now 2; train_config.epochs=2, now 3\)"
+    changed = r"another request \(seeds=1, now 2; train_config.batch_size=32, now 16\)"
     with pytest.raises(InputError, match=changed):
         asked(other, tmp_path / "run", True, "")
 

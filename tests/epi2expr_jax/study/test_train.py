@@ -131,7 +131,7 @@ def test_a_finished_run_is_left_alone_and_another_request_refused(
     assert (finished / checkpoint.RUN_CARD).read_bytes() == card
     for changed in (
         dataclasses.replace(request, cv="chromosomes_4"),
-        dataclasses.replace(request, train_config=TrainConfig(epochs=3, batch_size=32)),
+        dataclasses.replace(request, train_config=TrainConfig(epochs=2, batch_size=16)),
     ):
         with pytest.raises(InputError, match="a run of another request"):
             train(changed, finished)
@@ -315,6 +315,38 @@ def test_a_run_that_grows_is_that_of_one_command_for_all(
     jax.tree.map(np.testing.assert_array_equal, same.weights, member.weights)
     evaluate(run_dir)
     tables.require(run_dir)
+
+
+def test_with_more_epochs_runs_go_on_where_they_ended(
+    finished, small_store, tmp_path, request_for
+):
+    """As if trained that long at once, to the bit; without a last state from the start."""
+    one = {"cells": small_store.manifest.cells[:1], "assays": small_store.manifest.assays[:1]}
+    short = request_for(small_store, **one, train_config=TrainConfig(epochs=1, batch_size=32))
+    longer = request_for(small_store, **one)
+    run_dir, heard = tmp_path / "run", Heard()
+    train(short, run_dir)
+    (last,) = run_dir.rglob("last-*.json")
+    evaluate(run_dir)
+    shutil.copytree(run_dir, tmp_path / "lost")
+    shutil.rmtree(tmp_path / "lost" / last.relative_to(run_dir).with_suffix(""))
+    train(longer, run_dir, watcher=heard)
+    assert len(heard.advanced) == 3  # an epoch of each of the runs
+    assert "3 runs that took all of their epochs go on to 2" in " ".join(heard.said)
+    with pytest.raises(InputError, match="an evaluation after 3 epochs; expected after all 6"):
+        tables.require(run_dir)
+    assert len([*run_dir.rglob("last-*.json")]) == len([*run_dir.rglob("best-*.json")]) == 1
+    heard = Heard()
+    train(longer, tmp_path / "lost", watcher=heard)
+    assert len(heard.advanced) == 6
+    assert "3 runs, whose last states were not kept, train again" in " ".join(heard.said)
+    every = predict.load(finished)
+    for folder in (run_dir, tmp_path / "lost"):
+        (member,) = predict.load(folder).members
+        (same,) = every.select(lambda run, member=member: run in member.runs).members
+        jax.tree.map(np.testing.assert_array_equal, same.weights, member.weights)
+    with pytest.raises(InputError, match="a run of 2 epochs, now 1"):
+        train(short, run_dir)
 
 
 def test_a_run_directory_has_one_training_at_a_time(small_store, tmp_path, request_for):

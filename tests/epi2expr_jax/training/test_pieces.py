@@ -1,5 +1,8 @@
 """Checkpoints of several runs: what was written is whole, what has changed is not."""
 
+import dataclasses
+import pathlib
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +10,8 @@ import pytest
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import write_json
 from epi2expr_jax.training import checkpoint
-from epi2expr_jax.training.pieces import Pieces, read_pieces, remove_states
+from epi2expr_jax.training.one_run import FINISHED, STOPPED
+from epi2expr_jax.training.pieces import Log, Piece, Pieces, read_pieces, remove_states
 
 
 def rows(*values):
@@ -21,9 +25,9 @@ ROW = {"w": jax.ShapeDtypeStruct((), np.float32)}
 
 def test_pieces_keep_the_newest_state_and_all_that_ended(tmp_path):
     pieces = Pieces(tmp_path / "0-of-1")
-    pieces.save(NONE, rows(1, 2, 3))
-    pieces.save(rows(2), rows(1, 3))
-    pieces.save(rows(1, 3), NONE)
+    pieces.save(("state", *rows(1, 2, 3)))
+    pieces.save(("best", *rows(2)), ("state", *rows(1, 3)))
+    pieces.save(("best", *rows(1, 3)), ("state", *NONE))
     pieces.close()
     assert read_pieces(tmp_path, "state") == ([], [])
     best, damage = read_pieces(tmp_path, "best")
@@ -35,7 +39,7 @@ def test_pieces_keep_the_newest_state_and_all_that_ended(tmp_path):
 def test_what_a_killed_save_left_is_never_taken_for_whole(tmp_path):
     folder = tmp_path / "0-of-2"
     pieces = Pieces(folder)
-    pieces.save(NONE, rows(1))
+    pieces.save(("state", *rows(1)))
     pieces.close()
     # Killed within the second save: who its rows are is there, the arrays are not.
     write_json(folder / "state-000002.json", rows(1)[0])
@@ -46,20 +50,20 @@ def test_what_a_killed_save_left_is_never_taken_for_whole(tmp_path):
     assert piece.path.name == "state-000001"
     again = Pieces(folder)
     assert not [*folder.glob("*tmp*"), *folder.glob("*partial*")]
-    again.save(NONE, rows(4))
+    again.save(("state", *rows(4)))
     again.close()
     ((piece,), _) = read_pieces(tmp_path, "state")
     assert (piece.path.name, piece.records) == ("state-000003", [{"run_id": "4"}])
     assert len(list(folder.iterdir())) == 3
-    remove_states(tmp_path)
+    remove_states(tmp_path, 9)
     assert list(folder.iterdir()) == []
 
 
 def saved(tmp_path):
     """Runs 1 and 2 have ended, in a piece each; 3 is under way."""
     pieces = Pieces(tmp_path / "0-of-1")
-    pieces.save(rows(1), rows(2, 3))
-    pieces.save(rows(2), rows(3))
+    pieces.save(("best", *rows(1)), ("state", *rows(2, 3)))
+    pieces.save(("best", *rows(2)), ("state", *rows(3)))
     pieces.close()
     return tmp_path / "0-of-1"
 
@@ -92,7 +96,7 @@ def test_a_piece_that_has_changed_is_told_from_the_whole_ones(tmp_path, damage):
     folder = saved(tmp_path)
     damage(folder / "best-000001")
     (whole,), (problem,) = read_pieces(tmp_path, "best")
-    assert whole.path == folder / "best-000002"
+    assert whole.path == folder / "best-000003"
     assert problem.where.startswith(str(folder / "best-000001"))
 
 
@@ -106,7 +110,7 @@ def test_of_an_older_version_what_can_be_read_is_whole(tmp_path, name):
     for file in piece.glob(name):
         file.write_bytes(file.read_bytes()[:9])
     (whole,), (problem,) = read_pieces(tmp_path, "best")
-    assert whole.path == folder / "best-000002"
+    assert whole.path == folder / "best-000003"
     assert problem.where == str(piece)
     with pytest.raises(InputError, match=r"best-000001: found damage"):
         checkpoint.restore(piece, {"w": jax.ShapeDtypeStruct((1,), np.float32)})
@@ -125,7 +129,16 @@ def test_after_a_failed_save_it_still_ends(tmp_path):
     pieces = Pieces(tmp_path / "0-of-1")
     (tmp_path / "0-of-1").rmdir()
     (tmp_path / "0-of-1").write_text("")
-    pieces.save(NONE, rows(1))
+    pieces.save(("state", *rows(1)))
     with pytest.raises(InputError, match="could not be written"):
-        pieces.save(NONE, rows(2))
+        pieces.save(("state", *rows(2)))
     pieces.close()
+
+
+def test_runs_that_took_all_of_fewer_epochs_are_known():
+    log = Log(train_loss=[1.0, 0.5], status=FINISHED)
+    assert (log.short_of(2), log.short_of(3)) == (False, True)
+    assert not dataclasses.replace(log, status=STOPPED).short_of(3)
+    records = [{"log": dataclasses.asdict(one)} for one in (Log(), log)]
+    assert Piece(pathlib.Path("best"), records).short_of(3)
+    assert not Piece(pathlib.Path("best"), records[:1]).short_of(3)

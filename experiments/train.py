@@ -18,7 +18,8 @@ a checkpoint is written in the background after every epoch, and on SIGTERM. A r
 being finite is quarantined and named; the others go on. Once all are trained, the same command with
 more --seeds, --cells, --assays or --folds trains what is missing. With more --epochs those runs go
 on that took all of theirs, from the state they ended in; others stay. All else must stay.
-experiments.plan says beforehand what a training will take. Next: experiments.evaluate, experiments.report.
+experiments.plan says beforehand what a training will take. Next: experiments.evaluate,
+experiments.report.
 """
 
 import pathlib

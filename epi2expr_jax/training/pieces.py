@@ -92,9 +92,9 @@ class Pieces:
 
     `state-N` holds all of the runs under way, and only the newest is kept; `best-N` holds the best
     weights of those that ended since: of those that took all their epochs apart, whose last states
-    are in a `last-N`, so that they can go on. The records of the rows lie next to each as `NAME.json`,
-    written first: a piece is whole when its checkpoint is. `NAME.sha256`, written last, tells
-    whether either has changed; pieces of older versions have none.
+    are in a `last-N`, so that they can go on. The records of the rows lie next to each as
+    `NAME.json`, written first: a piece is whole when its checkpoint is. `NAME.sha256`, the last,
+    tells whether either has changed; pieces of older versions have none.
 
     Args:
         folder: of this process alone; other processes have folders next to it.

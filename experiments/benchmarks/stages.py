@@ -322,7 +322,7 @@ def _host_costs(model: str, runs: int, small: bool) -> dict[str, Any]:
     records = [{"run_id": str(member)} for member in members]
     with tempfile.TemporaryDirectory() as folder:
         pieces = Pieces(pathlib.Path(folder))
-        blocked = seconds(lambda: pieces.save(([], None), (records, states)))
+        blocked = seconds(lambda: pieces.save(("state", records, states)))
         saved = blocked + seconds(pieces.close)
     return {
         "state_mb_a_run": round(1e3 * gb / runs, 1),

@@ -119,9 +119,7 @@ class MadeUpRun:
             group.trainer, runs, group.inputs, group.cache, training.memory.lanes, saved=({}, logs)
         )
         training.pieces = Pieces(training.folder / training.machine.share.name)
-        training.pieces.save(
-            ("best", training._records(ended, list(range(len(runs)))), weights)
-        )
+        training.pieces.save(("best", training._records(ended, list(range(len(runs)))), weights))
         training.pieces.close()
 
     def _log(self, run, random) -> Log:

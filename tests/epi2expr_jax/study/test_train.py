@@ -317,9 +317,7 @@ def test_a_run_that_grows_is_that_of_one_command_for_all(
     tables.require(run_dir)
 
 
-def test_with_more_epochs_runs_go_on_where_they_ended(
-    finished, small_store, tmp_path, request_for
-):
+def test_with_more_epochs_runs_go_on_where_they_ended(finished, small_store, tmp_path, request_for):
     """As if trained that long at once, to the bit; without a last state from the start."""
     one = {"cells": small_store.manifest.cells[:1], "assays": small_store.manifest.assays[:1]}
     short = request_for(small_store, **one, train_config=TrainConfig(epochs=1, batch_size=32))

@@ -7,7 +7,9 @@ exactly; a store that is narrower, coarser or not divisible is refused.
 import abc
 import dataclasses
 import functools
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, SupportsIndex
 
 import jax
 import numpy as np
@@ -28,7 +30,8 @@ from epi2expr_jax.inputs.device_tracks import (
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
 from epi2expr_jax.inputs.transforms import TRANSFORMS, as_read, own_positions, window_at
 from epi2expr_jax.models.config import Reads
-from epi2expr_jax.names import as_names, known_names
+from epi2expr_jax.names import as_names, find_genes, known_names
+from epi2expr_jax.store.facts import Facts, counted
 from epi2expr_jax.store.regions import Regions
 from epi2expr_jax.store.window_store import WindowStore
 
@@ -63,10 +66,27 @@ class InputConfig:
                 raise InputError(flag, value, " or ".join(allowed), "choose one of these")
 
 
-class Dataset(abc.ABC):
+class Example(NamedTuple):
+    """One gene of a dataset.
+
+    Attributes:
+        gene_id: its id.
+        signal: `[C A W]` as the model reads it, of every cell and assay of the dataset; of a model
+            that reads several resolutions one array each, of the promoter alone.
+        expression: `[C]` in the store's unit.
+    """
+
+    gene_id: str
+    signal: Any
+    expression: Float[np.ndarray, " C"]
+
+
+class Dataset(Facts, abc.ABC):
     """Model input and expression of the chosen cells and assays, for every gene.
 
-    Signal is read when it is asked for, a track at a time.
+    Signal is read when it is asked for, a track at a time. `dataset[0]` and `dataset["TP53"]` are
+    an `Example`, `len(dataset)` is the number of genes, and a dataset goes through its genes in
+    order; that keeps all of its tracks in memory, 4 bytes a cell, assay, gene and bin.
 
     Attributes:
         cells, assays: those chosen.
@@ -80,6 +100,41 @@ class Dataset(abc.ABC):
     genes: pd.DataFrame
     expression: Float[np.ndarray, "C G"]
     labels: Bool[np.ndarray, "C G"] | None
+
+    def facts(self) -> tuple[str, dict[str, Any]]:
+        """As `Facts.facts`."""
+        return f"dataset of {len(self):,} genes", {
+            "cells": counted(self.cells),
+            "assays": counted(self.assays),
+        }
+
+    def __len__(self) -> int:
+        return len(self.genes)
+
+    def __getitem__(self, gene: SupportsIndex | str) -> Example:
+        """One gene, by its place in the gene table, its id or its symbol.
+
+        Raises:
+            InputError: for an unknown name, or of a store without expression.
+            IndexError: for a place beyond the last gene, or before the first.
+        """
+        if isinstance(gene, str):
+            (row,) = find_genes(self.genes, gene, "dataset")
+        else:
+            row = range(len(self))[gene]
+        signal = jax.tree.map(lambda part: part[:, :, row], self._read)
+        return Example(self.genes["gene_id"].iloc[row], signal, self.expression[:, row])
+
+    def __iter__(self) -> Iterator[Example]:
+        return map(self.__getitem__, range(len(self)))
+
+    @functools.cached_property
+    def _read(self) -> Any:
+        """The windows of all tracks, `[C A G W]`, of one array or one a resolution."""
+        tracks = [self.track(*pair) for pair in itertools.product(self.cells, self.assays)]
+        parts = [t.promoter if isinstance(t, RegionTrack) else t.values for t in tracks]
+        shape = len(self.cells), len(self.assays)
+        return jax.tree.map(lambda *own: np.stack(own).reshape(*shape, *own[0].shape), *parts)
 
     @abc.abstractmethod
     def track(self, cell: str, assay: str) -> Track:
@@ -150,6 +205,7 @@ class StoreDataset(Dataset):
 
     def transform(self, assay: str) -> str:
         """Which of `transforms.TRANSFORMS` an assay's signal goes through."""
+        known_names(assay, self._trained.transforms, "dataset", "assay")
         return self._trained.transforms[assay]
 
     def level(self, cell: str, assay: str) -> np.float32:
@@ -235,6 +291,7 @@ class StoreDataset(Dataset):
     def regions(self, cell: str) -> CellRegions | None:
         """As `Dataset.regions`."""
         model, genes = self._model, len(self.genes)
+        known_names(cell, self.cells, "dataset", "cell")
         if not model.positions:
             return None
         region = np.full((genes, model.contacts), -1, np.int32)

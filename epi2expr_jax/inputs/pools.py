@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from epi2expr_jax.errors import collect, nearest
 from epi2expr_jax.inputs.dataset import Dataset
 from epi2expr_jax.inputs.device_tracks import CellRegions, RegionTrack, Track, WindowSignal
-from epi2expr_jax.names import as_names
+from epi2expr_jax.names import as_names, known_names
 
 PLUS = "+"
 KINDS = ("all", "pool", "leave_one_out")  # of cells and pools, for the command line
@@ -91,7 +91,7 @@ class PooledDataset(Dataset):
 
     def track(self, pool: str, assay: str) -> Track:
         """What one assay in all of a pool's cells gives the model, on the host."""
-        tracks = [self._data.track(cell, assay) for cell in self._pools[pool]]
+        tracks = [self._data.track(cell, assay) for cell in self._cells(pool)]
         windows = [track.values for track in tracks if isinstance(track, WindowSignal)]
         if windows:
             return WindowSignal(np.concatenate(windows))
@@ -101,9 +101,13 @@ class PooledDataset(Dataset):
             regions=_joined(track.regions for track in regions),
         )
 
+    def _cells(self, pool: str) -> tuple[str, ...]:
+        known_names(pool, self._pools, "dataset", "pool")
+        return self._pools[pool]
+
     def regions(self, pool: str) -> CellRegions | None:
         """Which regions the genes touch, each in its own cell; None for models of one window."""
-        every = [self._data.regions(cell) for cell in self._pools[pool]]
+        every = [self._data.regions(cell) for cell in self._cells(pool)]
         cells = [regions for regions in every if regions is not None]
         if not cells:
             return None

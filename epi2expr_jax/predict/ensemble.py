@@ -22,7 +22,8 @@ from epi2expr_jax.inputs.trained_signal import TrainedSignal
 from epi2expr_jax.models.config import ModelConfig, Reads
 from epi2expr_jax.names import as_names, find_genes, known_names
 from epi2expr_jax.predict.inference import on_scale, predict_runs, unit_on
-from epi2expr_jax.predict.training_store import find_store
+from epi2expr_jax.predict.training_store import find_store, other_store
+from epi2expr_jax.store.facts import Facts, counted
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training.runs import Run
 from epi2expr_jax.training.splits import Fold
@@ -35,7 +36,7 @@ NEW_GENE, SEEN = NOVELTY[2:]
 _PLACE = ["chrom", "tss", "strand"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Member:
     """The trained runs of one model shape: what they are, and their best weights `[R, …]`."""
 
@@ -61,8 +62,8 @@ class Member:
         return found
 
 
-@dataclasses.dataclass(frozen=True)
-class Ensemble:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Ensemble(Facts):
     """All trained runs of a run directory, ready to predict.
 
     Attributes:
@@ -80,6 +81,18 @@ class Ensemble:
     members: tuple[Member, ...]
     signal: TrainedSignal | None = None
     run_dir: pathlib.Path = pathlib.Path()
+
+    def facts(self) -> tuple[str, dict[str, Any]]:
+        """As `Facts.facts`."""
+        runs = self.runs
+        sets = list(dict.fromkeys(run.label for run in runs))
+        return f"run {self.run_dir}: {self.card.get('model', 'models')}", {
+            "models": f"{len(runs)}, each of a cell, an assay set, a fold and a seed",
+            "cells": counted(dict.fromkeys(run.cell for run in runs)),
+            "assays": counted(sets),
+            "folds": counted(self.folds),
+            "predicts": self.units,
+        }
 
     @property
     def runs(self) -> list[Run]:
@@ -382,13 +395,3 @@ def gene_rows(store: WindowStore, genes: str | Sequence[str] | None) -> np.ndarr
     if genes is None:
         return np.arange(len(store.genes))
     return find_genes(store.genes, genes, str(store.path))
-
-
-def other_store(store: WindowStore, card: dict[str, Any]) -> InputError:
-    """The error of a store that is not the run's own."""
-    return InputError(
-        str(store.path),
-        "a store with other contents than the one trained on",
-        f"checksum {card['store_checksum'][:12]}, as the run card says",
-        "give the right --store, or train again",
-    )

@@ -6,6 +6,7 @@ from typing import Any
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.store.manifest import MANIFEST
+from epi2expr_jax.store.window_store import WindowStore
 
 
 def places(store: str | os.PathLike, run_dir: str | os.PathLike) -> dict[str, str]:
@@ -40,4 +41,14 @@ def find_store(
         f"no training store at {looked}",
         "the store that the run was trained on",
         "give --store=PATH (in Python: store), where it lies now",
+    )
+
+
+def other_store(store: WindowStore, card: dict[str, Any]) -> InputError:
+    """The error of a store that is not the run's own."""
+    return InputError(
+        str(store.path),
+        "a store with other contents than the one trained on",
+        f"checksum {card['store_checksum'][:12]}, as the run card says",
+        "give the right --store, or train again",
     )

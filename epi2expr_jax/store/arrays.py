@@ -37,17 +37,29 @@ def declare_arrays(
     from zarr.errors import ZarrUserWarning
 
     cells, assays = manifest.cells, manifest.assays
-    group = zarr.create_group(store=str(path), zarr_format=3, attributes={"format": FORMAT})
-    for name, labels in (("cell", cells), ("assay", assays), ("gene", list(genes.gene_id))):
+    of_genes = {
+        "tss": genes.tss.to_numpy(np.int64),
+        **{name: genes[name] for name in ("strand", "chrom")},
+        "gene_name": genes.get("name", pd.Series("", genes.index)).fillna(""),
+    }
+    # Which arrays are coordinates, as xarray reads it (CF conventions, section 5).
+    attributes = {"format": FORMAT, "coordinates": " ".join(of_genes)}
+    group = zarr.create_group(store=str(path), zarr_format=3, attributes=attributes)
+    count, bins = len(genes), manifest.window.bins
+    middle = (np.arange(bins) + 0.5) * manifest.bin_bp - manifest.window_bp / 2
+    labels = {"cell": cells, "assay": assays, "gene": genes.gene_id, "bin": middle, **of_genes}
+    for name, values in labels.items():
+        values = np.asarray(values)
+        numbers = values.dtype.kind in "if"
         array = group.create_array(
             name,
-            shape=(len(labels),),
-            chunks=(max(1, len(labels)),),
-            dtype=str,
-            dimension_names=(name,),
+            shape=(len(values),),
+            chunks=(max(1, len(values)),),
+            dtype=values.dtype if numbers else str,
+            dimension_names=("gene" if name in of_genes else name,),
+            attributes={"units": "bp"} if numbers else None,
         )
-        array[:] = np.asarray(labels, dtype=object)
-    count, bins = len(genes), manifest.window.bins
+        array[:] = values if numbers else values.astype(object)
     chunk = min(count, _GENES_PER_CHUNK)
     shard = chunks_of_slab(count) * chunk
     # The sum is of each inner chunk of a shard: what is read in parts is checked, too.

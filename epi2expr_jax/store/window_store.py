@@ -7,6 +7,7 @@ A Zarr v3 group that TensorStore, zarr-python and `xarray.open_zarr` open as it 
     expression  [cell, gene]              float32  in the manifest's unit; none in some stores
     label       [cell, gene]              bool     expressed or silent, if the inputs say so
     cell, assay, gene                     string   labels
+    tss, strand, chrom, gene_name, bin             coordinates of genes and bins, for xarray
     genes.parquet                                  gene_id, name, chrom, tss, strand, …
     manifest.json                                  window, labels, units, assembly, checksums
     regions/CELL/                                  if its genes have contacts:
@@ -40,6 +41,7 @@ from epi2expr_jax.files import read_parquet, sha256, whole_folder, write_parquet
 from epi2expr_jax.genome import GENE_DETAILS, listing
 from epi2expr_jax.names import known_names
 from epi2expr_jax.store import arrays
+from epi2expr_jax.store.facts import Facts, counted
 from epi2expr_jax.store.manifest import FORMAT_VERSION, Manifest, read_manifest, write_manifest
 from epi2expr_jax.store.regions import Regions
 from epi2expr_jax.store.slabs import Slabs, changed, digest, refused, region_signal
@@ -48,7 +50,7 @@ from epi2expr_jax.units import DEFAULT_UNIT
 _GENES = "genes.parquet"
 
 
-class WindowStore:
+class WindowStore(Facts):
     """An open store: `create` one to build it, `open` one to read it."""
 
     def __init__(self, path: pathlib.Path, manifest: Manifest, genes: pd.DataFrame):
@@ -56,6 +58,20 @@ class WindowStore:
         self.manifest = manifest
         self.genes = genes
         self.slabs = Slabs(path, manifest, genes, self.regions)
+
+    def facts(self) -> tuple[str, dict[str, Any]]:
+        """As `Facts.facts`."""
+        known = self.manifest
+        return f"window store {self.path}", {
+            "genes": f"{len(self.genes):,} on {len(known.chromosomes)} chromosomes",
+            "assembly": known.assembly,
+            "cells": counted(known.cells),
+            "assays": counted(known.assays),
+            "tracks": len(known.tracks),
+            "window": f"{known.window_bp:,} bp around the TSS in bins of {known.bin_bp} bp",
+            "expression": known.expression_unit or "none",
+            "contacts": counted(known.regions_sha256) if known.regions_sha256 else "none",
+        }
 
     # -- creating ---------------------------------------------------------------------------
 
@@ -371,3 +387,6 @@ def _digest_genes(genes: pd.DataFrame) -> str:
     # Without what version 2 does not know and no number depends on.
     known = genes.drop(columns=[*GENE_DETAILS], errors="ignore")
     return hashlib.sha256(known.to_csv(index=False).encode()).hexdigest()
+
+
+open_store = WindowStore.open

@@ -16,6 +16,7 @@ from epi2expr_jax.inputs.pools import PLUS
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
 from epi2expr_jax.names import find_genes
 from epi2expr_jax.predict.training_store import places
+from epi2expr_jax.store.facts import Facts
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study.lookup import Study
 from epi2expr_jax.training import checkpoint, pieces
@@ -25,6 +26,19 @@ from epi2expr_jax.training.pieces import Log
 _EPOCHS = "train_config.epochs"
 # Fields of a request that say how many runs, and how long they may take.
 _GROW = ("cells", "assays", "folds", "seeds", _EPOCHS)
+
+
+class Card(Facts, dict[str, Any]):
+    """A run card that shows itself in a few lines."""
+
+    def facts(self) -> tuple[str, dict[str, Any]]:
+        """As `Facts.facts`."""
+        return f"run card of {self['model']}: {self['status']}", {
+            "models": sum(len(population["runs"]) for population in self["populations"]),
+            "store": self["store"]["path"],
+            "seconds": round(self["seconds"]),
+            "fields": listing(self, 30),
+        }
 
 
 def asked(study: Study, run_dir: pathlib.Path, resume: bool, command: str) -> dict[str, Any]:

@@ -75,8 +75,14 @@ def distance_figure(means: pd.DataFrame, unit: str) -> Figure:
     Args:
         means: columns cell, assays, distance (bp, along the strand), change, effect, low and high.
     """
-    means = means[means["distance"].notna()]
     figure, axes = new_figure(2.8)
+    draw_distance(means, unit, axes)
+    return figure
+
+
+def draw_distance(means: pd.DataFrame, unit: str, axes: Axes) -> None:
+    """As `distance_figure`, into axes of yours."""
+    means = means[means["distance"].notna()]
     for index, (name, part) in enumerate(means.groupby(["cell", "assays"], sort=False)):
         part = part.sort_values("distance")
         colour = (BLUE, ORANGE)[index % 2]
@@ -91,7 +97,6 @@ def distance_figure(means: pd.DataFrame, unit: str) -> Figure:
     axes.set_xlabel("distance to the TSS along the strand, kb")
     axes.set_ylabel(f"effect of {means['change'].iloc[0]}, {unit}")
     axes.legend(fontsize=7, frameon=False)
-    return figure
 
 
 def gene_figure(plot: GenePlot) -> Figure:
@@ -166,24 +171,24 @@ def profile_figure(profile: pd.DataFrame, unit: str) -> Figure:
     figure = Figure((min(WIDTH, 1.6 + 2.4 * columns), 0.9 + 1.9 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     for panel, assay in zip(panels, assays, strict=False):
-        models = profile[profile["assay"] == assay].groupby("model", sort=False)
-        for number, (model, part) in enumerate(list(models)[:MOST_PANELS]):
-            colour, style = (BLUE, ORANGE)[number % 2], ("-", "--", ":")[number // 2 % 3]
-            x = part["distance"] / 1000
-            panel.fill_between(x, part["low"], part["high"], color=colour, alpha=0.18, lw=0)
-            panel.plot(
-                x,
-                part["share"],
-                style,
-                color=colour,
-                lw=1.2,
-                label=wrap(str(model).removesuffix(f" {assay}"), 24),
-            )
-        panel.axhline(0, color=GREY, lw=0.8)
-        panel.axvline(0, color=GREY, lw=0.8, ls=":")
+        draw_profile(profile[profile["assay"] == assay], panel)
         panel.set_title(assay, fontsize=9)
         panel.legend(fontsize=6.5, frameon=False)
     drop_panels(panels, len(assays), columns)
     figure.supxlabel("distance to the TSS along the strand, kb", fontsize=9)
     figure.supylabel(f"mean share of a bin, {unit}", fontsize=9)
     return figure
+
+
+def draw_profile(profile: pd.DataFrame, axes: Axes) -> None:
+    """One panel of `profile_figure`, of one assay, into axes of yours; call `axes.legend()`."""
+    assay = profile["assay"].iloc[0]
+    models = profile.groupby("model", sort=False)
+    for number, (model, part) in enumerate(list(models)[:MOST_PANELS]):
+        colour, style = (BLUE, ORANGE)[number % 2], ("-", "--", ":")[number // 2 % 3]
+        x = part["distance"] / 1000
+        axes.fill_between(x, part["low"], part["high"], color=colour, alpha=0.18, lw=0)
+        label = wrap(str(model).removesuffix(f" {assay}"), 24)
+        axes.plot(x, part["share"], style, color=colour, lw=1.2, label=label)
+    axes.axhline(0, color=GREY, lw=0.8)
+    axes.axvline(0, color=GREY, lw=0.8, ls=":")

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib import ticker
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from epi2expr_jax.interpret.enrichment import EFFECT, MATCHES
@@ -38,10 +39,7 @@ def sweep_figure(table: pd.DataFrame) -> Figure:
     figure = Figure((width, 0.7 + 1.7 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     for panel, assay in zip(panels, assays, strict=False):
-        part = table.loc[table["assay"] == assay, :].sort_values("window_bp")
-        x = part["window_bp"] / 1000
-        panel.fill_between(x, part["low"], part["high"], color=BLUE, alpha=0.22, lw=0)
-        panel.plot(x, part["pearson"], "o-", color=BLUE, lw=1.6, markersize=4)
+        draw_sweep(table.loc[table["assay"] == assay, :], panel)
         panel.set_title("all assays" if assay == scoring.ALL else wrap(assay, 24), fontsize=9)
     drop_panels(panels, len(assays), columns)
     widths = sorted(set(table["window_bp"] / 1000))
@@ -52,6 +50,14 @@ def sweep_figure(table: pd.DataFrame) -> Figure:
     figure.supxlabel("window around the TSS, kb", fontsize=9)
     figure.supylabel("Pearson r, held-out genes", fontsize=9)
     return figure
+
+
+def draw_sweep(rows: pd.DataFrame, axes: Axes) -> None:
+    """One panel of `sweep_figure`, of one assay, into axes of yours."""
+    part = rows.sort_values("window_bp")
+    x = part["window_bp"] / 1000
+    axes.fill_between(x, part["low"], part["high"], color=BLUE, alpha=0.22, lw=0)
+    axes.plot(x, part["pearson"], "o-", color=BLUE, lw=1.6, markersize=4)
 
 
 def pairs_figure(pairs: pd.DataFrame) -> Figure | None:
@@ -80,8 +86,14 @@ def shapley_figure(values: pd.DataFrame) -> Figure:
     Args:
         values: columns assay, value, low, high, simultaneous_low and simultaneous_high.
     """
+    figure, axes = new_figure(len(values) * 0.27 + 0.9)
+    draw_shapley(values, axes)
+    return figure
+
+
+def draw_shapley(values: pd.DataFrame, axes: Axes) -> None:
+    """As `shapley_figure`, into axes of yours."""
     rows = values.sort_values("value", ascending=False)
-    figure, axes = new_figure(len(rows) * 0.27 + 0.9)
     y = np.arange(len(rows))
     axes.axvline(0, color=GREY, linewidth=0.8)
     axes.barh(y, rows["value"], color=BLUE, alpha=0.55, height=0.62)
@@ -95,7 +107,6 @@ def shapley_figure(values: pd.DataFrame) -> Figure:
     axes.set_yticks(y, [wrap(assay) for assay in rows["assay"]])
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("Shapley value: share of Pearson r of all assays together")
-    return figure
 
 
 def across_figure(table: pd.DataFrame, assays: list[str]) -> Figure:
@@ -150,9 +161,17 @@ def models_figure(table: pd.DataFrame) -> Figure:
     Args:
         table: columns assay, model, pearson, low and high.
     """
+    assays, models = table["assay"].nunique(), table["model"].nunique()
+    figure, axes = new_figure(0.9 + assays * (0.16 + 0.11 * models))
+    draw_models(table, axes)
+    figure.legend(loc="outside upper left", ncols=models, frameon=False)
+    return figure
+
+
+def draw_models(table: pd.DataFrame, axes: Axes) -> None:
+    """As `models_figure`, into axes of yours; call `axes.legend()` for the legend."""
     assays = list(dict.fromkeys(table["assay"]))
     models = list(dict.fromkeys(table["model"]))
-    figure, axes = new_figure(0.9 + len(assays) * (0.16 + 0.11 * len(models)))
     colours = [BLUE, ORANGE, GREY, "#009E73", "#CC79A7", "#E69F00"]
     markers = "osD^vP"
     for k, model in enumerate(models):
@@ -166,8 +185,6 @@ def models_figure(table: pd.DataFrame) -> Figure:
     axes.set_yticks(range(len(assays)), [wrap(assay) for assay in assays])
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("Pearson r, held-out genes, with 95 % intervals")
-    figure.legend(loc="outside upper left", ncols=len(models), frameon=False)
-    return figure
 
 
 def quality_figure(table: pd.DataFrame) -> Figure:

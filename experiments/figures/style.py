@@ -62,30 +62,35 @@ def save_figure(figure: Figure, path: pathlib.Path, dpi: int = 150) -> None:
 
 def ranking_figure(rows: pd.DataFrame, unit: str) -> Figure:
     """Pearson r of every assay with both its intervals."""
-    labels = [wrap(assay) for assay in rows["assay"]]
-    lines = max(label.count("\n") for label in labels) + 1
+    lines = max(wrap(assay).count("\n") for assay in rows["assay"]) + 1
     figure, axes = new_figure(len(rows) * (0.11 + 0.15 * lines) + 1.1)
+    draw_ranking(rows, unit, axes)
+    if bool(rows["low"].notna().any()):
+        figure.legend(loc="outside upper left", ncols=3, frameon=False)
+    return figure
+
+
+def draw_ranking(rows: pd.DataFrame, unit: str, axes: Axes) -> None:
+    """As `ranking_figure`, into axes of yours; call `axes.legend()` for the legend."""
     y = np.arange(len(rows))
     axes.axvline(0, color=GREY, linewidth=0.8)
     joint, alone = "95 % interval, all assays together", "95 % interval, this assay alone"
-    joint_bar = axes.hlines(y, rows["simultaneous_low"], rows["simultaneous_high"], GREY, lw=1.4)
-    bar = axes.hlines(y, rows["low"], rows["high"], BLUE, lw=4.5, alpha=0.55)
-    (dot,) = axes.plot(rows["pearson"], y, "o", color=BLUE, markeredgecolor="white", markersize=7)
-    if bool(rows["low"].notna().any()):
-        legend = {"loc": "outside upper left", "ncols": 3, "frameon": False}
-        figure.legend([dot, bar, joint_bar], ["r", alone, joint], **legend)
+    ends = rows["simultaneous_low"], rows["simultaneous_high"]
+    axes.hlines(y, *ends, GREY, lw=1.4, label=joint)
+    axes.hlines(y, rows["low"], rows["high"], BLUE, lw=4.5, alpha=0.55, label=alone)
+    dot = {"markeredgecolor": "white", "markersize": 7, "label": "r"}
+    axes.plot(rows["pearson"], y, "o", color=BLUE, **dot)
     for position, r in zip(y, rows["pearson"], strict=True):
         axes.annotate(number(r), (1.01, position), xycoords=("axes fraction", "data"), va="center")
     bounds = rows[["simultaneous_low", "simultaneous_high", "pearson"]].to_numpy()
     low, high = np.nanmin(bounds, initial=0), np.nanmax(bounds, initial=0)
     axes.set_xlim(max(low - 0.03, -1.03), min(high + 0.03, 1.03))
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_yticks(y, labels)
+    axes.set_yticks(y, [wrap(assay) for assay in rows["assay"]])
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color="#e4e4e4", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.set_xlabel(f"Pearson r, predicted and observed {unit}, held-out genes")
-    return figure
 
 
 def heat_map(grid: pd.DataFrame, *, framed: bool = True, trees: bool = True) -> Figure:

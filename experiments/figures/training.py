@@ -30,30 +30,40 @@ def learning_curves(history: pd.DataFrame, assays: Sequence[str]) -> Figure:
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     drawn = []
     for panel, assay, title in zip(panels, assays, titles, strict=False):
-        part = history.loc[history["assay"] == assay, :]
-        for column, colour, style in (("train_loss", GREY, "--"), ("validation_loss", BLUE, "-")):
-            loss = part[column].where(np.isfinite(part[column]))
-            by_epoch = loss.groupby(part["epoch"]).agg(["median", "min", "max", "count"])
-            # Later the few runs that still train would stand for all.
-            by_epoch = by_epoch[by_epoch["count"] * 2 >= part["run_id"].nunique()]
-            epochs, lowest, highest = by_epoch.index, by_epoch["min"], by_epoch["max"]
-            panel.fill_between(epochs, lowest, highest, color=colour, alpha=0.22, lw=0)
-            panel.plot(epochs, by_epoch["median"], style, color=colour, lw=1.6)
-            drawn += [*lowest, *highest]
-        panel.axhline(1, color="black", lw=0.7, ls=":")
+        drawn += draw_losses(history.loc[history["assay"] == assay, :], panel)
         panel.set_title(title, fontsize=9)
     drop_panels(panels, len(assays), columns)
     _scale_losses(panels[0], np.array(drawn))
     panels[0].xaxis.set_major_locator(ticker.MaxNLocator(4, integer=True, min_n_ticks=1))
-    lines = panels[0].lines
-    figure.legend(
-        [lines[1], lines[0], lines[2]],
-        ["validation", "training", "no better than the mean of all genes"],
-        loc="outside upper left", ncols=3, frameon=False,
-    )  # fmt: skip
+    figure.legend(panels[0].lines, [line.get_label() for line in panels[0].lines],
+                  loc="outside upper left", ncols=3, frameon=False)  # fmt: skip
     figure.supxlabel("epoch", fontsize=9)
     figure.supylabel("loss (MSE, in SD²)", fontsize=9)
     return figure
+
+
+def draw_losses(history: pd.DataFrame, axes: Axes) -> list[float]:
+    """One panel of `learning_curves`, of the runs of one assay, into axes of yours.
+
+    Returns:
+        The losses drawn, lowest and highest.
+    """
+    drawn = []
+    for column, label, colour, style in (
+        ("train_loss", "training", GREY, "--"),
+        ("validation_loss", "validation", BLUE, "-"),
+    ):
+        loss = history[column].where(np.isfinite(history[column]))
+        by_epoch = loss.groupby(history["epoch"]).agg(["median", "min", "max", "count"])
+        # Later the few runs that still train would stand for all.
+        by_epoch = by_epoch[by_epoch["count"] * 2 >= history["run_id"].nunique()]
+        epochs, lowest, highest = by_epoch.index, by_epoch["min"], by_epoch["max"]
+        axes.fill_between(epochs, lowest, highest, color=colour, alpha=0.22, lw=0)
+        axes.plot(epochs, by_epoch["median"], style, color=colour, lw=1.6, label=label)
+        drawn += [*lowest, *highest]
+    mean = "no better than the mean of all genes"
+    axes.axhline(1, color="black", lw=0.7, ls=":", label=mean)
+    return drawn
 
 
 def _scale_losses(axes: Axes, losses: np.ndarray) -> None:

@@ -107,6 +107,8 @@ def test_the_whole_chain_from_public_files_to_the_report(
     genes = pd.read_parquet(out / "store.zarr" / "genes.parquet").set_index("gene_id")
     assert set(genes.chrom[found["table"].gene]) == held_out
     assert (found["summary"].effect.isel(edit=-1) == 0).all()  # factor 1
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text(), re.S)
+    exec(compile("\n".join(blocks), "docs/python.md", "exec"), {})
     notebook = json.loads((ROOT / "notebooks" / "altered_marks.ipynb").read_text())
     shown: dict = {}
     for number, cell in enumerate(notebook["cells"]):

@@ -57,7 +57,8 @@ def test_every_array_is_there_before_any_value(declared):
 def test_labels_and_regions_are_declared_only_where_there_are_some(tmp_path):
     declare_arrays(tmp_path / "s.zarr", MANIFEST, GENES.head(1), {})
     group = zarr.open_group(str(tmp_path / "s.zarr"), mode="r")
-    names = {"cell", "assay", "gene", "signal", "coverage", "expression"}
+    names = {"cell", "assay", "gene", "bin", "signal", "coverage", "expression"}
+    names |= {"tss", "strand", "chrom", "gene_name"}
     assert {name for name, _ in group.members(max_depth=None)} == names
     assert group["signal"].shape == (2, 2, 1, 40)
 
@@ -77,6 +78,10 @@ def test_zarr_and_xarray_open_it_with_the_same_numbers(declared):
         np.testing.assert_array_equal(opened.label.sel(cell="c2"), written["label"][1])
         assert opened.gene.values.tolist() == GENES.gene_id.tolist()
         assert opened.signal.attrs["bin_bp"] == 25
+        for name, column in {"tss": "tss", "strand": "strand", "chrom": "chrom"}.items():
+            assert opened.signal.coords[name].values.tolist() == GENES[column].tolist()
+        assert opened.signal.gene_name.values.tolist() == GENES.name.tolist()
+        assert opened.bin[[0, 19, 20, 39]].values.tolist() == [-487.5, -12.5, 12.5, 487.5]
     with xr.open_zarr(declared, group="regions/c2") as opened:
         np.testing.assert_array_equal(opened.depth, written["regions/c2/depth"])
 

@@ -18,6 +18,7 @@ import tempfile
 import time
 import traceback
 
+from epi2expr_jax import ending
 from tests.one_worker import one_worker
 
 # Read by the libraries as they are imported: no threads of BLAS, OpenMP or jemalloc in the parent.
@@ -54,6 +55,8 @@ class Become(BaseException):
         from data_prep.work import cluster
 
         cluster.local = one_worker
+        sys.argv = ["-m"]
+        ending.while_importing()  # as where a command begins
         sys.argv = [self.module, *self.arguments]
         sys.modules["__main__"] = program = importlib.import_module(self.module)
         program.run()

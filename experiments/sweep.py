@@ -68,7 +68,7 @@ def sweep(
         folder = run_dir / f"window-{window}"
         print(f"\n[{number}/{len(requests)}] {window:,} bp: {folder}", flush=True)
         train_shown(of_window, folder, machine, track)
-        if not _evaluated(folder):
+        if not results.complete(folder, "evaluate"):
             evaluate(folder)
         scores[str(window)] = tables.SCORES.read(folder)
     table = compare_models(scores).rename(columns={"model": "window_bp"})
@@ -78,13 +78,6 @@ def sweep(
             save_figure(sweep_figure(table), place / "sweep")
         write_csv(place / "sweep.csv", table)
     return table
-
-
-def _evaluated(run_dir: pathlib.Path) -> bool:
-    try:
-        return tables.RANKING.checked(run_dir) is not None
-    except InputError:  # stopped while it was written, or damaged since: it is made again
-        return False
 
 
 def _requests(request: TrainRequest, windows: tuple[int, ...]) -> dict[int, TrainRequest]:

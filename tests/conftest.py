@@ -37,6 +37,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share that of the process
             _given = os.environ.get("XLA_FLAGS", "")
             os.environ["XLA_FLAGS"] = f"{_given} --xla_cpu_use_fusion_emitters=false"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker has a core
 
 import jax
 import jaxtyping

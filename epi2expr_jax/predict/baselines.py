@@ -13,6 +13,7 @@ themselves; test genes are only predicted. Only this module needs scikit-learn.
 """
 
 import itertools
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,9 @@ MEAN_OF_CELLS = "mean of the training cells"
 MEAN_OF_OTHERS = "mean of the other cells"
 COVARIATES, WITH_ASSAYS = "covariates", "covariates and assays"
 _TINY = 1e-9
+# Threads that build trees otherwise wait at full speed: on a busy machine all take ten times as
+# long. It is read when scikit-learn is first imported, below.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 Features = Float[np.ndarray, "G F"]

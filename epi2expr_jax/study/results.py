@@ -111,6 +111,15 @@ def record_of(folder: pathlib.Path, program: str) -> dict[str, Any] | None:
     return content
 
 
+def complete(folder: pathlib.Path, program: str) -> bool:
+    """Whether all results of a program are there, as it wrote them."""
+    try:
+        record = record_of(folder, program)
+    except InputError:  # stopped while it wrote them, or damaged since
+        return False
+    return record is not None and all(_is(folder / n, sum) for n, sum in record["files"].items())
+
+
 def checked(path: pathlib.Path, program: str) -> pathlib.Path | None:
     """A result, compared with its record; None if it is not one of the program's last results.
 

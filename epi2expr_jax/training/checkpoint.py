@@ -85,7 +85,7 @@ def refused(path: pathlib.Path, error: Exception) -> InputError:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """What Orbax raises is reported; that each of its threads prints it, too, helps nobody."""
-    log, before, printed = logging.getLogger("absl"), threading.excepthook, sys.excepthook
+    log, before = logging.getLogger("absl"), threading.excepthook
 
     def ours(record: logging.LogRecord) -> bool:
         return f"{os.sep}orbax{os.sep}" not in record.pathname
@@ -94,19 +94,29 @@ def _quiet() -> Iterator[None]:
         if not type(args.thread).__module__.startswith("orbax."):
             before(args)
 
-    def late(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        # After the first write that fails Orbax ends the loop to which the others report.
-        if str(error) != "Event loop is closed":
-            printed(kind, error, trace)
-
     log.addFilter(ours)
-    threading.excepthook, sys.excepthook = hook, late
+    threading.excepthook = hook
+    _unless_the_loop_is_closed()
     try:
         yield
-        sys.excepthook = printed  # after an error it stays: the last may report after that
     finally:
         threading.excepthook = before
         log.removeFilter(ours)
+
+
+@functools.cache
+def _unless_the_loop_is_closed() -> None:
+    """After the first write that fails Orbax ends the loop to which all others still report.
+
+    For good, since the last of them may report when the error has long been raised.
+    """
+    printed = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if str(error) != "Event loop is closed":
+            printed(kind, error, trace)
+
+    sys.excepthook = hook
 
 
 def named(tree: Any) -> dict[str, np.ndarray]:

@@ -55,6 +55,8 @@ class Become(BaseException):
         from data_prep.work import cluster
 
         cluster.local = one_worker
+        sys.argv = ["-m"]
+        ending.while_importing()  # as where a command begins
         sys.argv = [self.module, *self.arguments]
         sys.modules["__main__"] = program = importlib.import_module(self.module)
         program.run()

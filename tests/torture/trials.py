@@ -102,7 +102,8 @@ class Bench:
             then = self.shop.after(trial.command) / "run/report.html"
             if any(w in page.read_text() and w not in then.read_text() for w in _VOID):
                 outcome = Outcome("refused", "the page says that the certificate is void")
-        if outcome.kind == "refused" and draw.random() < 0.2:  # nothing is lost
+        once = own and trial.command.module == "experiments.convert"  # what is there is kept
+        if outcome.kind == "refused" and not once and draw.random() < 0.2:  # nothing is lost
             (place / trial.target).write_bytes(kept)
             again = yield from self._again(trial, place)
             return outcome if again.kind == "resumed_equal" else _but(again)

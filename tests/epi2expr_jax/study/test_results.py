@@ -87,6 +87,16 @@ def test_an_error_leaves_what_was_there(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("lost", ["a.csv", "b.csv", "tracks/one.png", f"{PROGRAM}.json"])
+@pytest.mark.parametrize("how", ["deleted", "changed"])
+def test_they_are_complete_until_any_of_them_is_lost(tmp_path, lost, how):
+    assert not results.complete(tmp_path, PROGRAM)
+    write(tmp_path, "DNase", "a.csv", "b.csv", "tracks/one.png")
+    assert results.complete(tmp_path, PROGRAM)
+    (tmp_path / lost).unlink() if how == "deleted" else (tmp_path / lost).write_text("{}")
+    assert not results.complete(tmp_path, PROGRAM)
+
+
 def test_a_second_writer_is_refused(tmp_path):
     with results.written(tmp_path / "out", PROGRAM):
         with results.written(tmp_path / "out", "attribution"):

@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -42,6 +42,14 @@ DISTAL_RHO = 0.6  # what one distal element knows of `t`
 
 # What a predictor may see: a window's width in bp, or the widest window and the contacts' ends.
 SCOPES = ("6000", "10000", "40000", "contacts")
+
+_IDS = "ENSG0009"  # of no gene in nature
+
+
+def simulated(gene_ids: Iterable[str]) -> bool:
+    """Whether all of these genes are simulated ones; not of no gene at all."""
+    ids = list(gene_ids)
+    return bool(ids) and all(name.startswith(_IDS) for name in ids)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +197,7 @@ def lay_out(genes: int, seed: int, chromosomes: Sequence[str] = AUTOSOMES) -> La
     table.insert(
         0,
         "gene_id",
-        [f"ENSG{90_000_000 + n:011d}.{v}" for n, v in zip(number, version, strict=True)],
+        [f"{_IDS}{n:07d}.{v}" for n, v in zip(number, version, strict=True)],
     )
     slots = _distal_slots(table, rng)
     elements = pd.concat([_near_elements(table, length, rng), slots], ignore_index=True)

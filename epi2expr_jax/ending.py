@@ -37,6 +37,8 @@ def while_importing() -> None:
     called = pathlib.PurePath(sys.argv[0] if sys.argv else "")
     ours = called.parent.name if called.name == "__main__.py" else called.name
     begins = ours == "-m" or ours.startswith("epi2expr")
+    if begins:  # before JAX is loaded: XLA's banners and hints go, its errors stay
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if begins and multiprocessing.parent_process() is None:
         for number in _SAID:
             if signal.getsignal(number) is not signal.SIG_IGN:

@@ -20,7 +20,7 @@ from epi2expr_jax.study.lookup import Group, Study
 from epi2expr_jax.training.many_runs import Lanes
 from epi2expr_jax.training.planning import MemoryPlan, Pace, calibrate, plan_memory
 from experiments.cli.flags import define_training, request_of_flags
-from experiments.cli.progress import Shown
+from experiments.cli.progress import Shown, in_words
 from experiments.cli.shares import define_machine, machine_of_flags
 
 FLAGS = flags.FLAGS
@@ -29,20 +29,21 @@ FLAGS = flags.FLAGS
 def describe(group: Group, how: MemoryPlan, pace: Pace) -> str:
     """One program's part of the plan, in words."""
     epochs = group.trainer.config.epochs
-    seconds = pace.seconds(group.inputs, epochs)
+    seconds, at_once = pace.seconds(group.inputs, epochs), min(how.runs, how.at_once)
     streamed = "" if how.data_limit is None else f", of which {_size(how.data_limit)} at a time"
     lines = [
         f"{group.name}: {how.runs} runs of at most {epochs} epochs",
-        f"  lanes          {how.lanes.width} on each of {len(how.lanes.devices)} devices",
-        f"  at once        {min(how.runs, how.at_once)} runs, {how.chunks} calls an epoch"
-        + (f"; {how.runs - how.at_once} wait" if how.runs > how.at_once else ""),
+        f"  side by side   {how.lanes.width} runs on each of {len(how.lanes.devices)} devices",
+        f"  in memory      {at_once} runs, which take turns: {how.chunks} an epoch"
+        + (f"; {how.runs - at_once} wait" if how.runs > at_once else ""),
         f"  a run's state  {_size(how.state_bytes)}",
         f"  signal         {how.tracks} tracks of {_size(how.track_bytes)}{streamed}",
         f"  device memory  {_size(how.device_bytes)} of {_size(device_memory())}, and temporaries",
         f"  disk           {_size(how.disk_bytes)} at most, "
         f"{_size(how.runs * how.weight_bytes)} in the end",
-        f"  pace           {pace.genes_per_s:,.0f} gene-steps/s, {pace.compile_s:.0f} s to compile",
-        f"  time           {_duration(seconds)} at most",
+        f"  pace           {pace.genes_per_s:,.0f} gene-steps/s (a gene in an epoch of a run), as "
+        f"measured here; {pace.compile_s:.0f} s to compile",
+        f"  time           {in_words(seconds)} at most",
     ]
     return "\n".join(lines)
 
@@ -55,12 +56,6 @@ def _size(count: float) -> str:
     return f"{count:,.1f} GiB"
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
-
-
 def main() -> None:
     study, machine = Study(request_of_flags(needs_run=False)), machine_of_flags()
     if study.left_out:
@@ -70,6 +65,7 @@ def main() -> None:
     shown = Shown(pathlib.Path(FLAGS.run or "."))
     for group in study.groups(machine.share, machine.data_limit, shown.reading):
         how = plan_memory(group.trainer, group.runs, group.cache, lanes, at_once=at_once)
+        print(f"{group.name}: compiling, and measuring the pace of a few batches ...", flush=True)
         pace = calibrate(group.trainer, group.runs, group.inputs, group.cache, lanes)
         print(describe(group, how, pace))
         disk += how.disk_bytes
@@ -78,7 +74,7 @@ def main() -> None:
     there = next(path for path in (folder, *folder.parents) if path.exists())  # the run is to come
     free = shutil.disk_usage(there).free
     enough = "enough" if disk < free else "NOT ENOUGH"
-    print(f"all: {_duration(seconds)} at most; disk {_size(disk)} of {_size(free)} free: {enough}")
+    print(f"all: {in_words(seconds)} at most; disk {_size(disk)} of {_size(free)} free: {enough}")
 
 
 def run() -> None:

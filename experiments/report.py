@@ -14,12 +14,10 @@ figures (SVG, PNG) and tables (CSV) are also in DIR/report for papers and slides
 """
 
 import contextlib
-import json
 import pathlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import jinja2
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -27,27 +25,24 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from epi2expr_jax.errors import InputError, collect
-from epi2expr_jax.files import read_json, write_csv, write_text
+from epi2expr_jax.files import write_csv, write_text
 from epi2expr_jax.genome import listing
-from epi2expr_jax.perturb.summary import NEEDED
+from epi2expr_jax.names import find_genes
 from epi2expr_jax.predict.training_store import find_store
 from epi2expr_jax.program import require, start
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
-from epi2expr_jax.scores.agreement import best_assays, quality_correlations
 from epi2expr_jax.scores.comparison import compare_models, interactions
 from epi2expr_jax.store.window_store import WindowStore
-from epi2expr_jax.study import results, sentences, statements, tables
+from epi2expr_jax.study import results, sentences, tables
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.splits import read_splits
-from epi2expr_jax.units import DEFAULT_UNIT, unit_words
-from experiments.cli.certificate import Certificate, read_certificate
+from experiments.cli.certificate import read_certificate
 from experiments.cli.flags import define_run
-from experiments.figures.altered_marks import one_change
+from experiments.figures.gene_browser import MOST_ASSAYS, browser_data, chosen_genes
 from experiments.figures.page import headline, page_figures
-from experiments.figures.studies import MOST_PANELS
-from experiments.figures.style import STYLE, data_uri, save_figure, unit_of
-from experiments.figures.training import MOST_CURVES
+from experiments.figures.style import STYLE, data_uri, narrow, save_figure
+from experiments.figures.template import cells_of, page_of, unit_of_run
 
 FLAGS = flags.FLAGS
 
@@ -70,10 +65,10 @@ STUDIES = {
     "across_cells": tables.ACROSS,
     "effects": tables.MEAN_EFFECTS,
     "null": tables.NULL,
+    "profile": tables.PROFILE,
 }
 WORST_GENES = 15
-MOST_EFFECTS = 20
-MOST_COPIES = 20
+MOST_GENES = 60  # in the browser, of those predicted worst
 
 
 def write_report(
@@ -81,6 +76,7 @@ def write_report(
     compare: Sequence[pathlib.Path] = (),
     sweep: pathlib.Path | None = None,
     against: pathlib.Path | None = None,
+    browser_genes: Sequence[str] = (),
 ) -> pathlib.Path:
     """Write report.html of an evaluated run, whole or not at all; returns its path.
 
@@ -89,6 +85,8 @@ def write_report(
         sweep: a folder of experiments.sweep, to show its curves.
         against: an evaluated run of another approach, on the same store, cells, assays, folds and
             target: from which assays does this run gain more?
+        browser_genes: ids or symbols of held-out genes that the page's browser shows besides those
+            with the largest errors and effects.
 
     Raises:
         InputError: naming every file that is missing, if runs cannot be compared, if nothing can
@@ -98,7 +96,7 @@ def write_report(
         # Within, so that nothing is published of tables that were replaced while they were read.
         others = [*compare, *([against] if against else [])]
         card, *_ = [steady.enter_context(tables.steady(each)) for each in (run_dir, *others)]
-        _write(place, run_dir, card, compare, sweep, against)
+        _write(place, run_dir, card, compare, sweep, against, browser_genes)
     return run_dir / "report.html"
 
 
@@ -109,6 +107,7 @@ def _write(
     compare: Sequence[pathlib.Path],
     sweep: pathlib.Path | None,
     against: pathlib.Path | None,
+    browser_genes: Sequence[str],
 ) -> None:
     with collect() as problems:
         for folder in (run_dir, *compare, *([against] if against else [])):
@@ -136,15 +135,65 @@ def _write(
         gained = sentences.interaction(content["interactions"], *names)
     content["sweep"] = pd.DataFrame() if sweep is None else _swept(sweep)
     content["ranking"] = ranked
-    content["worst_genes"] = worst_genes(run_dir, headline(ranked), _names(run_dir, card))
+    store = _store(run_dir, card)
+    names = (
+        {}
+        if store is None
+        else dict(zip(*(store.genes[c] for c in ("gene_id", "name")), strict=True))
+    )
+    content["worst_genes"] = worst_genes(run_dir, headline(ranked), names)
     runs = _runs(card)
+    cells = cells_of(card, runs, ranked)
+    drawn = run_dir, unit_of_run(card), cells, runs, content
     with matplotlib.rc_context(STYLE):
-        cells = _cells(card, runs, ranked)
-        figures = page_figures(run_dir, _unit(card), cells, runs, content)
+        figures = page_figures(*drawn)
         _export(place / "report", figures, content)
-        images = {name: data_uri(figure) for name, figure in figures.items()}
-        page = _page(run_dir, card, content, runs, images, certificate, gained)
-        write_text(place / "report.html", page)
+        with narrow():
+            small = page_figures(*drawn)
+        images = {
+            name: {"wide": data_uri(figure), "narrow": data_uri(small[name])}
+            for name, figure in figures.items()
+        }
+    browser = _browser(run_dir, store, headline(ranked), cells, browser_genes)
+    page = page_of(run_dir, card, content, runs, images, certificate, gained, browser)
+    write_text(place / "report.html", page)
+
+
+def _store(run_dir: pathlib.Path, card: dict[str, Any]) -> WindowStore | None:
+    """The store that the run was trained on, where it is still there."""
+    try:
+        path = find_store(run_dir, card)
+    except InputError:
+        return None
+    return WindowStore.open(path)
+
+
+def _browser(
+    run_dir: pathlib.Path,
+    store: WindowStore | None,
+    rows: pd.DataFrame,
+    cells: list[str],
+    named: Sequence[str],
+) -> dict[str, Any]:
+    """What the page's gene browser shows.
+
+    Raises:
+        InputError: for genes that are named and unknown, or of which nothing is predicted.
+    """
+    columns = ["gene_id", "chrom", "cell", "assays", "observed", "predicted"]
+    shown = list(rows["assay"][:MOST_ASSAYS])
+    filters: list = [("assays", "in", shown)]
+    table = tables.PREDICTIONS.read(run_dir, columns, filters=filters)
+    known = table[["gene_id"]].drop_duplicates(ignore_index=True)
+    if store is not None:
+        known = known.merge(store.genes[["gene_id", "name"]], how="left")
+    at = find_genes(known, named, f"{run_dir}: held-out genes")
+    effects = tables.EFFECTS.read(run_dir)
+    effects = effects if "gene" in effects else pd.DataFrame()
+    first = table[table["assays"] == shown[0]]
+    genes = chosen_genes(first, effects, MOST_GENES, list(known["gene_id"].iloc[at]))
+    own = table[table["gene_id"].isin(genes)]
+    return browser_data(genes, own, effects, store, cells, shown)
 
 
 def _compared(run_dir: pathlib.Path, others: Sequence[pathlib.Path]) -> pd.DataFrame:
@@ -194,10 +243,6 @@ def _require_same(folders: Sequence[pathlib.Path], closely: bool = False) -> Non
                 problems.add(str(folder), found, expected, remedy)
 
 
-def _splits(run_dir: pathlib.Path) -> dict[str, Any]:
-    return read_json(run_dir / "splits.json", "list of folds", "train again")
-
-
 def _swept(folder: pathlib.Path) -> pd.DataFrame:
     if tables.SWEEP.checked(folder) is None:
         path = str(folder / tables.SWEEP.path)
@@ -205,35 +250,10 @@ def _swept(folder: pathlib.Path) -> pd.DataFrame:
     return tables.SWEEP.read(folder)
 
 
-def _expression_unit(card: dict[str, Any]) -> str:
-    return card["store"].get("expression_unit", DEFAULT_UNIT)
-
-
-def _unit(card: dict[str, Any]) -> str:
-    return unit_of(card["target"], _expression_unit(card))
-
-
 def _runs(card: dict[str, Any]) -> pd.DataFrame:
     runs = pd.DataFrame([run for population in card["populations"] for run in population["runs"]])
     runs["assay"] = ["+".join(assays) for assays in runs["assays"]]
     return runs
-
-
-def _cells(card: dict[str, Any], runs: pd.DataFrame, ranked: pd.DataFrame) -> list[str]:
-    """Where models were tested. A cell whose runs all failed is a hole, not absent."""
-    tested = [cell for cell in dict.fromkeys(ranked["cell"]) if cell != scoring.ALL]
-    trained = [cell for cell in dict.fromkeys(runs["cell"]) if cell in card["store"]["cells"]]
-    return list(dict.fromkeys([*trained, *tested]))
-
-
-def _names(run_dir: pathlib.Path, card: dict[str, Any]) -> dict[str, str]:
-    """Gene names by id, where the store is still there."""
-    try:
-        path = find_store(run_dir, card)
-    except InputError:
-        return {}
-    genes = WindowStore.open(path).genes
-    return dict(zip(genes["gene_id"], genes["name"], strict=True))
 
 
 def worst_genes(run_dir: pathlib.Path, rows: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
@@ -272,112 +292,13 @@ def _export(
             write_csv(folder / f"{name}.csv", table)
 
 
-def _page(
-    run_dir: pathlib.Path,
-    card: dict[str, Any],
-    content: dict[str, pd.DataFrame],
-    runs: pd.DataFrame,
-    figures: dict[str, str],
-    certificate: Certificate | None,
-    gained: str,
-) -> str:
-    rows = headline(content["ranking"])
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": sentences.number, "duration": duration, "listing": listing}
-    kinds, cells = card["store"]["groups"], _cells(card, runs, content["ranking"])
-    quality = content["quality"]
-    return environment.get_template("report.html.j2").render(
-        name=run_dir.resolve().name,
-        card=card,
-        request_json=json.dumps({k: v for k, v in card.items() if k != "populations"}, indent=1),
-        splits=_splits(run_dir),
-        rows=rows.to_dict("records"),
-        kinds={
-            assay: "+".join(dict.fromkeys(kinds[a] for a in assay.split("+") if kinds.get(a)))
-            for assay in rows["assay"]
-        },
-        over_all=bool(rows["cell"].iloc[0] == scoring.ALL),
-        cells=cells,
-        runs=runs.to_dict("records"),
-        statuses=runs["status"].value_counts().to_dict(),
-        said=statements.of_run(run_dir),
-        scope=statements.scope(rows, cells),
-        figures=figures,
-        unit=_unit(card),
-        linear=unit_words(_expression_unit(card)),
-        tables={name: table.to_dict("records") for name, table in content.items()},
-        needed=NEEDED,
-        best_rows=_best(content).to_dict("records"),
-        quality=(quality_correlations(quality) if len(quality) else quality).to_dict("records"),
-        abroad=_abroad(content["across_cells"]),
-        altered=_altered(content["effects"], content["null"]),
-        gained=gained,
-        certificate=certificate,
-        scoring=scoring,
-        most_curves=MOST_CURVES,
-        most_copies=MOST_COPIES,
-        most_panels=MOST_PANELS,
-    )
-
-
-def _best(content: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """The best assay of every cell, among all genes and in each group."""
-    parts = [best_assays(content["ranking"]).assign(group="all genes")]
-    if len(content["groups"]):
-        for name, part in content["groups"].groupby("group"):
-            parts.append(best_assays(part).assign(group=name))
-    return pd.concat(parts, ignore_index=True)
-
-
-def _abroad(table: pd.DataFrame) -> list[dict[Hashable, Any]]:
-    """For each assay set, how models do in cells they were not trained on."""
-    if table.empty or not (~table["seen"]).any():
-        return []
-    means = table.groupby(["assays", "seen"]).mean(numeric_only=True).unstack("seen")
-    unseen = table[~table["seen"]].groupby("assays")
-    rows = pd.DataFrame(
-        {
-            "own": means["pearson"].get(True),
-            "other": means["pearson"][False],
-            "baseline": means["baseline"][False],
-            "deviation": means["deviation"][False],
-            "beaten": unseen["lead_low"].agg(lambda low: int((low > 0).sum())),
-            "tests": unseen.size(),
-        }
-    )
-    return rows.sort_values("other", ascending=False).reset_index().to_dict("records")
-
-
-def _altered(table: pd.DataFrame, null: pd.DataFrame) -> list[dict[Hashable, Any]]:
-    """The effects that the report tells: of one change, at the places where it does most."""
-    if table.empty:
-        return []
-    rows = one_change(table)
-    if len(null):
-        own = null[[*tables.NULL.key, "null_low", "null_high", "p"]]
-        rows = rows.merge(own, on=[*tables.NULL.key], how="left")
-    strongest = rows["effect"].abs().sort_values(ascending=False, kind="stable").index
-    return rows.loc[strongest].head(MOST_EFFECTS).to_dict("records")
-
-
-def duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
 def main() -> None:
     require("run")
     others = [pathlib.Path(other) for other in FLAGS.compare]
     sweep = pathlib.Path(FLAGS.sweep) if FLAGS.sweep else None
     against = pathlib.Path(FLAGS.against) if FLAGS.against else None
-    path = write_report(pathlib.Path(FLAGS.run), others, sweep, against)
+    genes = FLAGS.browser_genes
+    path = write_report(pathlib.Path(FLAGS.run), others, sweep, against, genes)
     print(f"{path}: open it in a browser")
 
 
@@ -390,6 +311,7 @@ def define_compare() -> None:
         "from which assays does --run gain more over it?",
     )
     flags.DEFINE_string("sweep", None, "A folder of experiments.sweep, to show its curves.")
+    flags.DEFINE_list("browser_genes", [], "Held-out genes, by id or symbol, to browse as well.")
 
 
 def run() -> None:

@@ -283,9 +283,9 @@ def _unproven(rows: pd.DataFrame) -> str:
     if not len(names) or _all_unproven(rows):
         return ""
     return (
-        f"{len(names)} of {count(len(rows), 'assay')} {'is' if len(names) == 1 else 'are'} not "
-        "shown to predict expression at all, since the simultaneous interval includes 0 or lies "
-        f"below it: {listing(names, 12)}."
+        f"For {len(names)} of {count(len(rows), 'assay')} the data do not show that "
+        f"{'it predicts' if len(names) == 1 else 'they predict'} expression at all, since the "
+        f"simultaneous interval includes 0 or lies below it: {listing(names, 12)}."
     )
 
 

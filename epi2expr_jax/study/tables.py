@@ -201,6 +201,9 @@ NULL = _of("perturb/null.csv", "perturb", "perturb", _EDIT,
            "effect null_low null_high permutations p")  # fmt: skip
 PERMUTED = _of("perturb/permuted.csv", "perturb", "perturb", f"{_EDIT} permutation", "effect")
 
+# Compared with the record of its program alone: to make it again takes longer than the training.
+PROFILE = _of("attribution/profile.parquet", "attribution", "", "model assay distance",
+              "share low high genes")  # fmt: skip
 SWEEP = _of("sweep.csv", "sweep", "", "assay", ["window_bp", *comparison.COLUMNS])  # of no run
 
 TABLES = (

@@ -71,7 +71,10 @@ class Watcher:
         return tracks
 
     def begins(self, name: str, population: Population, genes: np.ndarray) -> None:
-        """These runs begin or go on, each with so many training genes, `[R]`."""
+        """These runs begin or go on, each with so many training genes, `[R]`; compiling is next."""
+
+    def compiled(self) -> None:
+        """Their program is; training is next."""
 
     def advances(self, advanced: list[int]) -> None:
         """These of them took an epoch."""
@@ -254,6 +257,8 @@ class _Training:
         self.watcher.begins(self.group.name, population, genes)
         rounds = 0
         try:
+            population.compile()
+            self.watcher.compiled()
             while population.alive:
                 with contextlib.closing(population.advance()) as chunks:
                     for advanced in chunks:

@@ -194,7 +194,7 @@ class Population:
         Raises:
             OutOfMemory: the devices' memory does not suffice; states may be lost.
         """
-        self._compile()
+        self.compile()
         self._fill()
         ahead = 0 if self._streams else 1  # chunks under way while another is begun
         under_way: collections.deque[tuple[_Chunk, EpochRecord]] = collections.deque()
@@ -212,7 +212,7 @@ class Population:
             raise
         self._release()
 
-    def _compile(self) -> None:
+    def compile(self) -> None:
         """Compile an epoch before there are states: the memory that takes is theirs afterwards."""
         if self._compiled or not self._waiting:
             return

@@ -1,6 +1,5 @@
 """How a training is shown: a live line or plain ones, TensorBoard, Weights & Biases."""
 
-import collections
 import contextlib
 import importlib
 import pathlib
@@ -22,7 +21,14 @@ TRACKERS = ("tensorboard", "wandb")
 
 _INSTALL = "pip install 'epi2expr_jax[track]'"
 _LINE_EVERY = 30.0  # seconds between plain lines
-_WINDOW = 50  # chunks over which the pace is taken
+_WIDTH = 79  # of a terminal
+
+
+def in_words(seconds: float) -> str:
+    """A time, as exact as it is worth."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
 
 
 class Tracker(Protocol):
@@ -98,29 +104,25 @@ class Shown(Watcher):
             made = {"tensorboard": _TensorBoard, "wandb": _WandB}
             self._trackers = [made[name](self._run_dir) for name in self._names]
         self._population, self._genes = population, genes
-        self._label = f"{name}: {len(population.runs)} runs"
-        begun = sum(log.epochs for log in population.logs)
-        self._bar = tqdm(
-            total=self._total(), initial=begun, desc=self._label, unit="epoch", disable=None
-        )
-        self._pace: collections.deque[tuple[float, int, int]] = collections.deque(maxlen=_WINDOW)
-        self._pace.append((time.perf_counter(), 0, 0))
-        self._last_line = time.perf_counter()
+        self._label = f"{name}, {len(population.runs)} runs"
+        # One line that is written over again, of words alone.
+        self._bar = tqdm(bar_format="{desc}", disable=None)
+        self._show(f"{self._label}: compiling")
 
-    def _total(self) -> int:
-        """Epochs of all runs, if none of those alive stops early."""
-        epochs = self._population.trainer.config.epochs
-        logs = self._population.logs
-        return sum(epochs if log.status_name == "running" else log.epochs for log in logs)
+    def compiled(self) -> None:
+        self._began = self._last_line = time.perf_counter()
+        self._work_before = self._work()[0]
+
+    def _work(self) -> tuple[float, float]:
+        """Genes trained on so far, over runs and epochs, and still to be if no run stops early."""
+        epochs, logs = self._population.trainer.config.epochs, self._population.logs
+        left = [epochs - log.epochs if log.status_name == "running" else 0 for log in logs]
+        done = [log.epochs for log in logs]
+        return float(self._genes @ np.array(done)), float(self._genes @ np.array(left))
 
     def advances(self, advanced: list[int]) -> None:
-        _, genes, epochs = self._pace[-1]
-        genes += int(self._genes[advanced].sum())
-        self._pace.append((time.perf_counter(), genes, epochs + len(advanced)))
-        self._bar.total = self._total()
         if not self._bar.disable:
-            self._bar.update(len(advanced))
-            self._bar.set_postfix_str(self._state())
+            self._show(self._state())
         elif time.perf_counter() - self._last_line > _LINE_EVERY:
             self._line()
         for i in advanced if self._trackers else ():
@@ -130,24 +132,29 @@ class Shown(Watcher):
             for tracker in self._trackers:
                 tracker.log(f"{run.cell}/{run.label}/{run.fold}/{run.seed}", log.epochs, values)
 
+    def _show(self, text: str) -> None:
+        self._bar.set_description_str(text[:_WIDTH])
+
     def _state(self) -> str:
+        """Where things stand, in a line of a terminal."""
         logs = self._population.logs
+        done, left = self._work()
+        said = [f"{100 * done / (done + left):.0f} %"]
+        if ended := len(logs) - self._population.alive:
+            said.append(f"{ended} ended")
         last = [log.validation_loss[-1] for log in logs if log.epochs]
         finite = [loss for loss in last if np.isfinite(loss)]
-        (begin, genes0, _), (now, genes, _) = self._pace[0], self._pace[-1]
-        losses = f"best {min(finite):.3f} median {np.median(finite):.3f}" if finite else "no loss"
-        pace = (genes - genes0) / max(now - begin, 1e-9)
-        return f"{self._population.alive} alive, validation {losses}, {pace:,.0f} genes/s"
+        said.append(f"loss {np.median(finite):.3f}" if finite else "no loss")
+        if left and done > self._work_before:
+            seconds = time.perf_counter() - self._began
+            early = self._population.trainer.config.early_stop
+            most = "at most " if early else ""
+            said.append(f"{most}{in_words(left * seconds / (done - self._work_before))} left")
+        return f"{self._label}: {', '.join(said)}"
 
     def _line(self) -> None:
         """Print where things stand, for a log file."""
-        (begin, _, epochs0), (now, _, epochs) = self._pace[0], self._pace[-1]
-        done, total = sum(log.epochs for log in self._population.logs), self._total()
-        left = ""
-        if done < total and epochs > epochs0:
-            minutes = (total - done) * (now - begin) / (epochs - epochs0) / 60
-            left = f", at most {minutes:.0f} min left"
-        print(f"{self._label}: {done} of {total} epochs, {self._state()}{left}", flush=True)
+        print(self._state(), flush=True)
         self._last_line = time.perf_counter()
 
     def ends(self) -> None:

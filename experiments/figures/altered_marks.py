@@ -8,7 +8,17 @@ from matplotlib.patches import Arc
 
 from epi2expr_jax.interpret.located import GenePlot
 from experiments.figures.studies import MOST_PANELS
-from experiments.figures.style import BLUE, GREY, ORANGE, WIDTH, drop_panels, new_figure, wrap
+from experiments.figures.style import (
+    BLUE,
+    GREY,
+    ORANGE,
+    columns_of,
+    drop_panels,
+    long_label,
+    new_figure,
+    page_width,
+    wrap,
+)
 
 
 def one_change(table: pd.DataFrame) -> pd.DataFrame:
@@ -43,9 +53,11 @@ def dose_figure(means: pd.DataFrame, unit: str) -> Figure:
     strongest = means.groupby("place", sort=False)["effect"].apply(lambda e: e.abs().max())
     shown = strongest.sort_values(ascending=False).index[:MOST_PANELS]
     models = list(dict.fromkeys(zip(means["cell"], means["assays"], strict=True)))
-    columns = min(3, len(models))
+    columns = columns_of(len(models), 3)
     rows = -(-len(models) // columns)
-    figure = Figure((min(WIDTH, 1.6 + 2.4 * columns), 0.9 + 2.1 * rows), layout="constrained")
+    figure = Figure(
+        (min(page_width(), 1.6 + 2.4 * columns), 0.9 + 2.1 * rows), layout="constrained"
+    )
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     for panel, (cell, assays) in zip(panels, models, strict=False):
         own = means[(means["cell"] == cell) & (means["assays"] == assays)]
@@ -105,7 +117,7 @@ def gene_figure(plot: GenePlot) -> Figure:
     The x axis is in genomic order; a plus or minus next to the TSS is the gene's strand.
     """
     arcs = len(plot.contacts) > 0
-    figure = Figure((WIDTH, 4.6 if arcs else 3.6), layout="constrained")
+    figure = Figure((page_width(), 4.6 if arcs else 3.6), layout="constrained")
     heights = (1, 1.3, 1) if arcs else (1.3, 1)
     panels = figure.subplots(len(heights), 1, height_ratios=heights, sharex=not arcs)
     if arcs:
@@ -166,16 +178,18 @@ def profile_figure(profile: pd.DataFrame, unit: str) -> Figure:
     """
     strongest = profile.groupby("assay", sort=False)["share"].apply(lambda share: share.abs().max())
     assays = strongest.sort_values(ascending=False).index[:MOST_PANELS]
-    columns = min(3, len(assays))
+    columns = columns_of(len(assays), 3)
     rows = -(-len(assays) // columns)
-    figure = Figure((min(WIDTH, 1.6 + 2.4 * columns), 0.9 + 1.9 * rows), layout="constrained")
+    figure = Figure(
+        (min(page_width(), 1.6 + 2.4 * columns), 0.9 + 1.9 * rows), layout="constrained"
+    )
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     for panel, assay in zip(panels, assays, strict=False):
         draw_profile(profile[profile["assay"] == assay], panel)
         panel.set_title(assay, fontsize=9)
         panel.legend(fontsize=6.5, frameon=False)
     drop_panels(panels, len(assays), columns)
-    figure.supxlabel("distance to the TSS along the strand, kb", fontsize=9)
+    figure.supxlabel(long_label("distance to the TSS along the strand, kb"), fontsize=9)
     figure.supylabel(f"mean share of a bin, {unit}", fontsize=9)
     return figure
 

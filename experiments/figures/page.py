@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.study import tables
-from experiments.figures.altered_marks import effect_figures
+from experiments.figures.altered_marks import effect_figures, profile_figure
 from experiments.figures.studies import (
     across_figure,
     models_figure,
@@ -72,6 +72,8 @@ def page_figures(
     if len(content["effects"]):
         drawn = effect_figures(content["effects"], unit)
         figures |= {f"effects_{name}": figure for name, figure in drawn.items()}
+    if len(content["profile"]):
+        figures["profile"] = profile_figure(content["profile"], unit)
     if len(content["quality"]):
         figures["quality"] = quality_figure(content["quality"])
     if len(content["shapley"]):

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.figures.style import BLUE, GREY, WIDTH, number
+from experiments.figures.style import BLUE, GREY, number, page_width
 
 
 def screen_figure(rows: pd.DataFrame, reference: str, first: str) -> Figure:
@@ -20,7 +20,7 @@ def screen_figure(rows: pd.DataFrame, reference: str, first: str) -> Figure:
     subsets = list(dict.fromkeys(rows["pairs"]))
     columns = 3
     lines = -(-len(subsets) // columns)
-    figure = Figure((WIDTH, lines * (0.7 + 0.2 * len(order)) + 0.4), layout="constrained")
+    figure = Figure((page_width(), lines * (0.7 + 0.2 * len(order)) + 0.4), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
     for panel, subset in zip(panels, subsets, strict=False):
         part = rows[rows["pairs"] == subset].set_index("score").loc[order]

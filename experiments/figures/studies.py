@@ -15,10 +15,15 @@ from experiments.figures.style import (
     GREY,
     ORANGE,
     WIDTH,
+    apart,
+    columns_of,
     drop_panels,
     heat_map,
+    legend_above,
+    long_label,
     new_figure,
     number,
+    page_width,
     wrap,
 )
 
@@ -33,9 +38,9 @@ def sweep_figure(table: pd.DataFrame) -> Figure:
     """
     order = table.groupby("assay")["pearson"].max().sort_values(ascending=False)
     assays = sorted(order.index, key=lambda assay: (assay != scoring.ALL, -order[assay]))
-    columns = min(4, len(assays))
+    columns = columns_of(len(assays), 4)
     rows = -(-len(assays) // columns)
-    width = max(4.2, min(WIDTH, 1.0 + 2.2 * columns))
+    width = min(page_width(), max(4.2, 1.0 + 2.2 * columns))
     figure = Figure((width, 0.7 + 1.7 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     for panel, assay in zip(panels, assays, strict=False):
@@ -106,7 +111,7 @@ def draw_shapley(values: pd.DataFrame, axes: Axes) -> None:
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_yticks(y, [wrap(assay) for assay in rows["assay"]])
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("Shapley value: share of Pearson r of all assays together")
+    axes.set_xlabel(long_label("Shapley value: share of Pearson r of all assays together"))
 
 
 def across_figure(table: pd.DataFrame, assays: list[str]) -> Figure:
@@ -119,13 +124,13 @@ def across_figure(table: pd.DataFrame, assays: list[str]) -> Figure:
     shown = assays[:MOST_PANELS]
     cells = sorted(set(table["cell"]))
     trained = sorted(set(table["trained_on"]), key=lambda name: (name not in cells, name))
-    columns = min(3, len(shown))
+    columns = columns_of(len(shown), 3)
     rows = -(-len(shown) // columns)
     labels = [wrap(name, 18) for name in trained]
     side = min(2.2, max(1.3, 0.3 * len(cells)))
     height = side * len(trained) / len(cells) if len(trained) < len(cells) else side
     figure = Figure(
-        (min(WIDTH, 1.2 + (side + 0.4) * columns), 0.9 + (max(height, 1.0) + 0.5) * rows),
+        (min(page_width(), 1.2 + (side + 0.4) * columns), 0.9 + (max(height, 1.0) + 0.5) * rows),
         layout="constrained",
     )
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
@@ -164,7 +169,7 @@ def models_figure(table: pd.DataFrame) -> Figure:
     assays, models = table["assay"].nunique(), table["model"].nunique()
     figure, axes = new_figure(0.9 + assays * (0.16 + 0.11 * models))
     draw_models(table, axes)
-    figure.legend(loc="outside upper left", ncols=models, frameon=False)
+    legend_above(figure, models)
     return figure
 
 
@@ -184,7 +189,7 @@ def draw_models(table: pd.DataFrame, axes: Axes) -> None:
     axes.set_ylim(len(assays) - 0.4, -0.6)
     axes.set_yticks(range(len(assays)), [wrap(assay) for assay in assays])
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("Pearson r, held-out genes, with 95 % intervals")
+    axes.set_xlabel(long_label("Pearson r, held-out genes, with 95 % intervals"))
 
 
 def quality_figure(table: pd.DataFrame) -> Figure:
@@ -193,8 +198,9 @@ def quality_figure(table: pd.DataFrame) -> Figure:
     Args:
         table: columns assay, pearson, depth and signal_to_noise.
     """
-    figure = Figure((WIDTH, 3.8), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
+    lines = 1 if page_width() == WIDTH else 2
+    figure = Figure((page_width(), 3.8 * lines), layout="constrained")
+    panels = figure.subplots(lines, 2 // lines, sharey=True)
     titles = {
         "depth": "mean signal in the windows",
         "signal_to_noise": "top 5 % of windows over the median of the others",
@@ -203,16 +209,38 @@ def quality_figure(table: pd.DataFrame) -> Figure:
         values = table[measure].replace([np.inf, -np.inf], np.nan)
         shown = table[values > 0]
         panel.plot(shown[measure], shown["pearson"], "o", color=BLUE, markersize=4, alpha=0.6)
-        for assay, part in shown.groupby("assay"):
-            centre = part[measure].median(), part["pearson"].median()
-            panel.annotate(str(assay), centre, fontsize=7, color="black", ha="center", va="bottom")
         panel.set_xscale("log")
+        _name(panel, shown.groupby("assay")[[measure, "pearson"]].median(), 7)
         panel.xaxis.set_major_locator(ticker.MaxNLocator(6))
         panel.xaxis.set_major_formatter("{x:g}")
         panel.xaxis.set_minor_locator(ticker.NullLocator())
         panel.set_xlabel(title)
     panels[0].set_ylabel("Pearson r, held-out genes")
     return figure
+
+
+def _name(axes: Axes, centres: pd.DataFrame, size: int) -> None:
+    """Write names over points, none over another.
+
+    Args:
+        centres: by name, x and y.
+    """
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # where things are is known after that
+    places = axes.transData.transform(centres.to_numpy())
+    dots = figure.dpi / 72  # of a point
+    boxes = [
+        (x, y + 2 * dots, 0.62 * size * len(str(name)) * dots)
+        for name, (x, y) in zip(centres.index, places, strict=True)
+    ]
+    for name, own, box, bottom in zip(
+        centres.index, centres.to_numpy(), boxes, apart(boxes, 1.15 * size * dots), strict=True
+    ):
+        up = 2 + (bottom - box[1]) / dots
+        line = {"arrowstyle": "-", "color": GREY, "lw": 0.5} if up > 3 else None
+        axes.annotate(str(name), (own[0], own[1]), (0, up), textcoords="offset points", fontsize=size,
+                      ha="center", va="bottom", arrowprops=line)  # fmt: skip
 
 
 def enrichment_figure(table: pd.DataFrame) -> Figure:
@@ -223,7 +251,7 @@ def enrichment_figure(table: pd.DataFrame) -> Figure:
     """
     rows = (table["of"] + "\n" + table["predictor"]).str.strip()
     labels = list(dict.fromkeys(rows))
-    figure = Figure((WIDTH, 1.0 + 0.35 * len(labels)), layout="constrained")
+    figure = Figure((page_width(), 1.0 + 0.35 * len(labels)), layout="constrained")
     panels = figure.subplots(1, len(MATCHES), sharey=True)
     for panel, matched in zip(panels, MATCHES, strict=True):
         part = table[table["matched"] == matched]

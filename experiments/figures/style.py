@@ -1,11 +1,14 @@
 """How figures look and become part of a page; the ranking and the heat map."""
 
 import base64
+import contextlib
+import contextvars
 import dataclasses
 import io
 import pathlib
 import re
 import textwrap
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +29,17 @@ _TREE = 0.6  # inches, of a dendrogram
 # Okabe and Ito's colours, told apart by colour-blind readers and on grey paper.
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#767676"
 WIDTH = 9.2  # inches, of the text column
+NARROW = 3.9  # likewise, of a phone
+_PANEL = 1.9  # inches, the least width of a panel
+_BLACK = "#010101"  # on a coloured ground: black in any scheme
+# A figure in a page follows the page's scheme; these stand for what matplotlib writes.
+_SCHEME = (
+    "<style>svg{color:#1a1a1a;fill:currentColor;--blue:#0072b2;--grid:#e4e4e4}"
+    "@media (prefers-color-scheme:dark){svg{color:#e8e8e8;--blue:#56a8e0;--grid:#3a3d42}}"
+    "@media print{svg{color:#000;--blue:#0072b2;--grid:#e4e4e4}}</style>"
+)
+_IN_SCHEME = {"#000000": "currentColor", "#0072b2": "var(--blue)", "#e4e4e4": "var(--grid)"}
+_page_width: contextvars.ContextVar[float] = contextvars.ContextVar("width", default=WIDTH)
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -49,6 +63,60 @@ class _Wrapper(textwrap.TextWrapper):
     wordsep_re = re.compile(r"(\s+|[^\s+]*\+)")
 
 
+def page_width() -> float:
+    """Of the text column that figures are drawn for, in inches."""
+    return _page_width.get()
+
+
+@contextlib.contextmanager
+def narrow() -> Iterator[None]:
+    """Figures drawn within fit the page of a phone."""
+    token = _page_width.set(NARROW)
+    try:
+        yield
+    finally:
+        _page_width.reset(token)
+
+
+def columns_of(panels: int, most: int) -> int:
+    """In how many columns to put so many panels."""
+    return min(most, panels, int(page_width() / _PANEL))
+
+
+def long_label(label: str) -> str:
+    """A label along an axis as wide as the page."""
+    return wrap(label, int(12 * page_width()))
+
+
+def legend_above(figure: Figure, entries: int, **options: Any) -> None:
+    """The legend of a figure over its panels: in a row, or one below the other if narrow."""
+    columns = entries if page_width() == WIDTH else 1
+    if columns < entries:  # its lines, and a second one of the label below
+        figure.set_figheight(figure.get_figheight() + 0.2 * entries)
+    figure.legend(loc="outside upper left", ncols=columns, frameon=False, **options)
+
+
+def apart(boxes: Sequence[tuple[float, float, float]], height: float) -> list[float]:
+    """Where to put labels of this height so that none hides another: each is moved up, if at all.
+
+    Args:
+        boxes: the middle, the bottom and the width of each label.
+
+    Returns:
+        The bottom of each.
+    """
+    bottoms = [bottom for _, bottom, _ in boxes]
+    placed: list[int] = []
+    for i in sorted(range(len(boxes)), key=bottoms.__getitem__):
+        x, _, width = boxes[i]
+        for j in sorted(placed, key=bottoms.__getitem__):
+            close = abs(x - boxes[j][0]) < (width + boxes[j][2]) / 2
+            if close and abs(bottoms[i] - bottoms[j]) < height:
+                bottoms[i] = bottoms[j] + height
+        placed.append(i)
+    return bottoms
+
+
 def save_figure(figure: Figure, path: pathlib.Path, dpi: int = 150) -> None:
     """Write a figure as PNG and SVG, each whole or not at all.
 
@@ -66,7 +134,7 @@ def ranking_figure(rows: pd.DataFrame, unit: str) -> Figure:
     figure, axes = new_figure(len(rows) * (0.11 + 0.15 * lines) + 1.1)
     draw_ranking(rows, unit, axes)
     if bool(rows["low"].notna().any()):
-        figure.legend(loc="outside upper left", ncols=3, frameon=False)
+        legend_above(figure, 3)
     return figure
 
 
@@ -90,7 +158,7 @@ def draw_ranking(rows: pd.DataFrame, unit: str, axes: Axes) -> None:
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color="#e4e4e4", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.set_xlabel(f"Pearson r, predicted and observed {unit}, held-out genes")
+    axes.set_xlabel(long_label(f"Pearson r, predicted and observed {unit}, held-out genes"))
 
 
 def heat_map(grid: pd.DataFrame, *, framed: bool = True, trees: bool = True) -> Figure:
@@ -113,7 +181,7 @@ def heat_map(grid: pd.DataFrame, *, framed: bool = True, trees: bool = True) -> 
     rows, columns = [wrap(name) for name in grid.index], [wrap(name, 20) for name in grid.columns]
     lines = max(name.count("\n") for name in rows) + 1
     margin = 0.3 + 0.08 * max(len(line) for name in rows for line in name.split("\n"))
-    cell_width = np.clip((WIDTH - margin - _TREE) / len(columns), 0.42, 0.8)
+    cell_width = np.clip((page_width() - margin - _TREE) / len(columns), 0.42, 0.8)
     top = 0.3 + 0.075 * max(len(line) for name in columns for line in name.split("\n"))
     width, height = cell_width * len(columns), len(rows) * (0.13 + 0.14 * lines)
     beside, under = (_TREE if tree else 0.05 for tree in (row_tree, column_tree))
@@ -134,7 +202,7 @@ def heat_map(grid: pd.DataFrame, *, framed: bool = True, trees: bool = True) -> 
             axes.add_patch(Rectangle(corner, 1, 1, **hole))
         elif values.size <= MANY_NUMBERS:
             light = np.square(image.cmap(image.norm(r))[:3]) @ (0.2126, 0.7152, 0.0722)
-            ink = {"color": "black" if light > 0.2 else "white", "fontsize": 8}
+            ink = {"color": _BLACK if light > 0.2 else "white", "fontsize": 8}
             axes.text(column, row, number(r, 2), ha="center", va="center", **ink)
         if best.iat[row, column]:
             inner = (column - 0.45, row - 0.42)
@@ -189,8 +257,8 @@ def _draw_tree(axes: Axes, tree: _Tree | None, of: str) -> None:
         axes.invert_yaxis()
 
 
-def new_figure(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
-    figure = Figure((width, height), layout="constrained")
+def new_figure(height: float) -> tuple[Figure, Axes]:
+    figure = Figure((page_width(), height), layout="constrained")
     return figure, figure.subplots()
 
 
@@ -203,7 +271,9 @@ def drop_panels(panels: np.ndarray, used: int, columns: int) -> None:
 
 
 def data_uri(figure: Figure) -> str:
-    """A figure as an address that needs no file and no network."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+    """A figure as an address that needs no file and no network; light or dark as the page is."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    source = re.sub("|".join(_IN_SCHEME), lambda found: _IN_SCHEME[found[0]], buffer.getvalue())
+    source = source.replace("<defs>", f"{_SCHEME}<defs>", 1)
+    return "data:image/svg+xml;base64," + base64.b64encode(source.encode()).decode()

@@ -9,7 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from experiments.figures.style import BLUE, GREY, WIDTH, drop_panels, number, wrap
+from experiments.figures.style import (
+    BLUE,
+    GREY,
+    columns_of,
+    drop_panels,
+    legend_above,
+    number,
+    page_width,
+    wrap,
+)
 
 MANY_POINTS = 2000  # above, points hide each other: hexagons
 MOST_CURVES = 24
@@ -21,11 +30,11 @@ def learning_curves(history: pd.DataFrame, assays: Sequence[str]) -> Figure:
     Args:
         history: columns assay, run_id, epoch, train_loss and validation_loss.
     """
-    columns = min(4, len(assays))
+    columns = columns_of(len(assays), 4)
     titles = [wrap(assay, 24) for assay in assays]
     lines = max(title.count("\n") for title in titles) + 1
     rows = -(-len(assays) // columns)
-    width = max(5.6, min(WIDTH, 1.2 + 2.6 * columns))
+    width = min(page_width(), max(5.6, 1.2 + 2.6 * columns))
     figure = Figure((width, 0.8 + rows * (1.45 + 0.15 * lines)), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     drawn = []
@@ -35,8 +44,7 @@ def learning_curves(history: pd.DataFrame, assays: Sequence[str]) -> Figure:
     drop_panels(panels, len(assays), columns)
     _scale_losses(panels[0], np.array(drawn))
     panels[0].xaxis.set_major_locator(ticker.MaxNLocator(4, integer=True, min_n_ticks=1))
-    figure.legend(panels[0].lines, [line.get_label() for line in panels[0].lines],
-                  loc="outside upper left", ncols=3, frameon=False)  # fmt: skip
+    legend_above(figure, 3, handles=panels[0].lines)
     figure.supxlabel("epoch", fontsize=9)
     figure.supylabel("loss (MSE, in SD²)", fontsize=9)
     return figure
@@ -77,9 +85,11 @@ def _scale_losses(axes: Axes, losses: np.ndarray) -> None:
 
 def prediction_figure(predictions: pd.DataFrame, rows: pd.DataFrame, unit: str) -> Figure:
     """Predicted against observed expression, one panel for each of the given rows of a ranking."""
-    width = min(WIDTH, 1.0 + 3 * len(rows))
-    figure = Figure((width, width / len(rows) + 0.2), layout="compressed")
-    panels = figure.subplots(1, len(rows), squeeze=False, sharex=True, sharey=True)[0]
+    columns = len(rows) if page_width() > 3 * len(rows) else 1
+    lines, width = -(-len(rows) // columns), min(page_width(), 1.0 + 3 * columns)
+    side = width / columns if lines == 1 else 2.4
+    figure = Figure((width, lines * (side + 0.2)), layout="compressed")
+    panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).ravel()
     values = predictions[["observed", "predicted"]].to_numpy()
     low, high = min(0.0, values.min()), values.max()
     hexagons = []

@@ -73,3 +73,9 @@ def test_pearson_within_chromosomes():
     assert planted.pearson_within(x, y, chrom) == pytest.approx((3 - 5) / 8)
     assert planted.pearson_within(np.ones(8), y, chrom) == 0
     assert planted.pearson_within(x, y, pd.Series(list("abcdefgh"))) == 0
+
+
+def test_simulated_genes_are_known_by_their_ids():
+    assert planted.simulated(["ENSG00090000001.3", "ENSG00090001500"])
+    assert not planted.simulated(["ENSG00090000001", "ENSG00000141510"])
+    assert not planted.simulated([])

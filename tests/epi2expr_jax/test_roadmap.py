@@ -1,6 +1,6 @@
 import pytest
 
-from epi2expr_jax.roadmap import AUTOSOMES, BLIND_CHROMOSOMES, CHROMOFORMER_GROUPS
+from epi2expr_jax.roadmap import AUTOSOMES, BLIND_CHROMOSOMES, CHROMOFORMER_GROUPS, cell_name
 
 # Protein-coding genes of hg19 per chromosome, roughly: 1 … 22, X, Y.
 CODING_GENES = dict(
@@ -35,3 +35,9 @@ def test_each_group_of_chromoformer_has_about_a_quarter_of_the_genes(group):
     assert len(group) == 6
     genes = sum(CODING_GENES[name.removeprefix("chr")] for name in group)
     assert genes / sum(CODING_GENES.values()) == pytest.approx(0.25, abs=0.02)
+
+
+def test_cells_have_names():
+    assert (cell_name("E003"), cell_name("E123"), cell_name("mine")) == (
+        "H1 stem cells", "K562 leukaemia", ""
+    )  # fmt: skip

@@ -3,6 +3,9 @@
 import pytest
 from absl import flags
 
+from epi2expr_jax.study import tables
+from experiments import report
+from experiments.report import write_report
 from tests.experiments.made_up import MadeUpRun
 
 
@@ -15,6 +18,31 @@ def every_run_is_verified(verified_runs):
 def made_up_run():
     """`made_up_run(cells, assays=..., ...).write(folder)`."""
     return MadeUpRun
+
+
+@pytest.fixture(scope="session")
+def study(once, made_up_run):
+    """Its folder, page and ranking: three cells, twelve assays, five folds; one assay of one cell
+    quarantined."""
+
+    def make(folder):
+        made_up_run(quarantined=(("E116", "H3K9me3"),), target="minmax").write(folder / "study")
+        write_report(folder / "study")
+
+    folder = once("reported", make) / "study"
+    return folder, (folder / "report.html").read_text(), tables.RANKING.read(folder)
+
+
+@pytest.fixture
+def page_of(made_up_run, monkeypatch):
+    """`page_of(folder, cells, ...)`: the report of a made-up run, without its folder of figures."""
+    monkeypatch.setattr(report, "_export", lambda *_: None)
+
+    def page_of(folder, cells=("E003",), **options):
+        made_up_run(cells, **options).write(folder)
+        return write_report(folder).read_text()
+
+    return page_of
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ class MadeUpRun:
     asked: tuple = ("all",)  # of --cells
     copied: int = 0  # genes that have a copy on another chromosome, which models know from it
     gene_groups: str = ""
+    symbol: str = ""  # of the gene in row 7
 
     def write(self, folder: pathlib.Path) -> pd.DataFrame:
         """Train and evaluate; the ranking. Nothing is learned, and nothing predicted."""
@@ -73,7 +74,7 @@ class MadeUpRun:
         genes = pd.DataFrame(
             {
                 "gene_id": [f"ENSG{i:011d}" for i in range(len(chrom))],
-                "name": "",
+                "name": ["" if i != 7 else self.symbol for i in range(len(chrom))],
                 "chrom": chrom,
                 "tss": np.arange(len(chrom)) * 10_000 + 20_000,
                 "strand": "+",

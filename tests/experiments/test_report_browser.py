@@ -20,10 +20,11 @@ from epi2expr_jax.study import tables
 from experiments.report import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-WIDTHS = {"desk": 1280, "phone": 390}
+WIDTHS = {"desk": 1400, "phone": 400}
+HOSTILE = "<b>&</script><script>"
 SECTIONS = [
     "answer", "ranking", "parts", "baselines", "models", "windows", "pairs", "shapley", "quality",
-    "cells", "across", "curves", "predictions", "worst", "methods", "limits", "made",
+    "cells", "across", "genes", "curves", "predictions", "worst", "methods", "limits", "made",
 ]  # fmt: skip
 
 
@@ -32,7 +33,7 @@ def page(tmp_path_factory, made_up_run):
     """The report of a run with everything that any program adds to one."""
     folder = tmp_path_factory.mktemp("browser") / "run"
     assays = {"H3K27ac": 0.78, "H3K4me3": 0.74, "DNase": 0.68, "H3K27me3": 0.35}
-    made = made_up_run(assays=assays)
+    made = made_up_run(assays=assays, symbol=HOSTILE)
     made.write(folder)
     made.write(folder.with_name("other"))
     random = np.random.default_rng(0)
@@ -94,7 +95,10 @@ def page(tmp_path_factory, made_up_run):
     ).reindex(columns=[*tables.SWEEP.key, *tables.SWEEP.numbers]).to_csv(
         sweep / "sweep.csv", index=False
     )
-    path = write_report(folder, [folder.with_name("other")], sweep)
+    path = write_report(
+        folder, [folder.with_name("other")], sweep,
+        browser_genes=["ENSG00000000007", "ENSG00000000008"],
+    )  # fmt: skip
     for name in ("ranking", "cells", "baselines", "models", "sweep", "pairs", "shapley",
                  "across_cells", "curves", "predictions"):  # fmt: skip
         for kind in ("svg", "png"):
@@ -182,13 +186,43 @@ async def look(browser, page, width, dark):
           overflow: document.documentElement.scrollWidth - window.innerWidth,
           paper: getComputedStyle(document.body).backgroundColor,
           ink: getComputedStyle(document.body).color,
+          outside: [...document.querySelectorAll("main *")]
+            .filter(e => !e.closest(".scroll, pre, datalist"))
+            .filter(e => e.getBoundingClientRect().right > window.innerWidth + 1)
+            .map(e => e.outerHTML.slice(0, 80)),
+          first: gene.value,
+          genes: document.querySelectorAll("#gene-names option").length,
+          tracks: document.querySelectorAll("#browser .signal").length,
         })"""
     )
+    facts |= await _used(tab)
     shot = await tab.call("Page.captureScreenshot", format="png")
     socket.close()
     while await socket.read_message() is not None:
         continue
     return tab.events, facts, base64.b64decode(shot["data"])
+
+
+async def _used(tab):
+    """What a reader gets who types a gene, steps back and forth, sorts, and goes along a track."""
+    return await tab.evaluate(
+        """(() => {
+          const [previous, next] = document.querySelectorAll(".controls button");
+          gene.value = "ensg00000000008", gene.dispatchEvent(new Event("change"));
+          const typed = gene.value;
+          previous.click(), next.click();
+          const track = document.querySelector("#browser svg[tabindex]");
+          const said = document.querySelector("#browser output.key");
+          track.focus();
+          const read = said.textContent;
+          track.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight", cancelable: true}));
+          const head = document.querySelector("#ranking th:nth-child(5)");
+          head.querySelector("button").click();
+          const r = [...head.closest("table").tBodies[0].rows].map(r => r.cells[4].textContent);
+          return {typed, stepped: gene.value, read, moved: said.textContent,
+                  order: head.getAttribute("aria-sort"), r};
+        })()"""
+    )
 
 
 @pytest.mark.parametrize("name", list(WIDTHS))
@@ -207,7 +241,20 @@ def test_every_section_shows_and_nothing_is_fetched(browser, page, name, dark):
     assert len(facts["images"]) == 11
     assert all(loaded and wide for _, loaded, wide in facts["images"]), facts["images"]
     assert facts["sections"] == SECTIONS
-    assert {link.lstrip("#") for link in facts["links"]} == set(SECTIONS)
+    inside = {link for link in facts["links"] if link.startswith("#")}
+    assert inside == {f"#{section}" for section in SECTIONS}
+    tables_there = {f"report/{path.name}" for path in (page.parent / "report").glob("*.csv")}
+    assert {*facts["links"]} - inside <= tables_there
+    assert "report/ranking.csv" in facts["links"]
+    assert facts["outside"] == [], "cut off"
+    assert facts["first"] == f"{HOSTILE} (ENSG00000000007)"
+    assert facts["genes"] >= 50
+    assert facts["tracks"] == 4
+    assert facts["typed"] == facts["stepped"] == "ENSG00000000008"
+    assert facts["order"] == "descending"
+    assert facts["r"] == sorted(facts["r"], reverse=True)
+    assert "at 0.05 kb" in facts["read"]
+    assert "0.15 kb" in facts["moved"]
     assert facts["overflow"] <= 0, "the page scrolls sideways"
     paper, ink = (_light(facts[part]) for part in ("paper", "ink"))
     assert (ink > paper) == dark

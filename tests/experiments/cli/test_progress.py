@@ -1,11 +1,18 @@
+import functools
+import io
+import re
 import sys
+import types
 
+import numpy as np
 import pytest
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.study.request import TrainRequest
+from epi2expr_jax.training.many_runs import Log
 from epi2expr_jax.training.one_run import TrainConfig
-from experiments.cli.progress import Shown, train_shown
+from experiments.cli import progress
+from experiments.cli.progress import Shown, in_words, train_shown
 
 
 @pytest.fixture
@@ -25,7 +32,8 @@ def request_(small_store):
 def test_a_training_is_shown(request_, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["/bin/epi2expr-train", "--run=r"])
     card = train_shown(request_, tmp_path / "run")
-    assert "1-assay: 3 runs: 6 of 6 epochs" in capsys.readouterr().out
+    assert "1-assay, 3 runs: 100 %, 3 ended, loss " in capsys.readouterr().out
+    assert len(repr(card)) < 1000
     assert card["command"].endswith(" --run=r")  # what was typed
     train_shown(request_, tmp_path / "run")
     assert "is complete: nothing to do" in capsys.readouterr().out
@@ -53,3 +61,56 @@ def test_a_missing_tracker_is_named(tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(InputError, match=r"no tensorboardX that works.*\n.*no wandb that works"):
         Shown(tmp_path, ["tensorboard", "wandb"])
+
+
+class Clock:
+    """Stands for `time`: it goes on when told to."""
+
+    now = 100.0
+
+    def perf_counter(self):
+        return self.now
+
+
+@pytest.mark.parametrize("slow", [1.0, 1.3])
+def test_the_line_fits_and_estimates_after_a_tenth_of_the_work(tmp_path, monkeypatch, capsys, slow):
+    """40 runs of unlike folds, 8 at a time; compiling takes as long as a fifth of the training."""
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    monkeypatch.setattr(progress, "_LINE_EVERY", -1)
+    logs = [Log() for _ in range(40)]
+    genes = np.array([900, 1100, 1300, 700, 1000] * 8)
+    config = types.SimpleNamespace(epochs=10, early_stop=None)
+    trained = types.SimpleNamespace(
+        runs=logs, logs=logs, trainer=types.SimpleNamespace(config=config), alive=40
+    )
+    shown = Shown(tmp_path)
+    shown.begins("12-assay-11-cell", trained, genes)
+    clock.now += 80.0
+    shown.compiled()
+    began, said = clock.now, []
+    for _ in range(10):
+        for members in np.split(np.arange(40), 5):
+            clock.now += slow * genes[members].sum() / 1000
+            for log in (logs[i] for i in members):
+                log.train_loss.append(0.9)
+                log.validation_loss.append(0.87)
+                log.learning_rate.append(1e-3)
+            shown.advances(list(members))
+            said.append((clock.now, capsys.readouterr().out.strip()))
+    total = clock.now - began
+    assert all(len(line) < 80 for _, line in said)
+    for now, line in said[5:40]:  # from a tenth on
+        number, unit = re.search(r", loss 0.870, (\d+) (s|min) left$", line).groups()
+        estimate = now - began + float(number) * {"s": 1, "min": 60}[unit]
+        assert total / 1.5 < estimate < total * 1.5, line
+    assert in_words(20_000) == "5.6 h"
+
+
+def test_a_line_says_that_it_compiles(tmp_path, monkeypatch):
+    written = io.StringIO()
+    terminal = functools.partial(progress.tqdm, file=written)
+    monkeypatch.setattr(progress, "tqdm", lambda **how: terminal(**how | {"disable": False}))
+    trained = types.SimpleNamespace(runs=[0] * 180)
+    Shown(tmp_path).begins("1-assay", trained, np.ones(180))
+    assert written.getvalue().strip("\r \n").endswith("1-assay, 180 runs: compiling")

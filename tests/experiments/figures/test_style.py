@@ -10,9 +10,11 @@ from matplotlib.patches import Rectangle
 from epi2expr_jax.training.targets import LABEL
 from experiments.figures.style import (
     MANY_NUMBERS,
+    apart,
     data_uri,
     drop_panels,
     heat_map,
+    narrow,
     new_figure,
     number,
     ranking_figure,
@@ -143,8 +145,8 @@ def test_a_large_heat_map_has_a_colour_bar_in_place_of_numbers():
 
 
 def test_panels_left_over_are_removed():
-    figure, axes = new_figure(2.0, 3.0)
-    assert figure.get_size_inches().tolist() == [3, 2]
+    figure, axes = new_figure(2.0)
+    assert figure.get_size_inches().tolist() == [9.2, 2]
     axes.remove()
     panels = figure.subplots(2, 2).ravel()
     drop_panels(panels, 3, 2)
@@ -153,7 +155,7 @@ def test_panels_left_over_are_removed():
 
 def test_a_figure_becomes_an_address_and_is_the_same_each_time():
     def made():
-        figure, axes = new_figure(1.0, 1.0)
+        figure, axes = new_figure(1.0)
         axes.set_title("one title")
         return data_uri(figure)
 
@@ -163,3 +165,27 @@ def test_a_figure_becomes_an_address_and_is_the_same_each_time():
     assert "<svg" in svg
     assert "one title" in svg
     assert "<dc:date>" not in svg
+
+
+def test_a_figure_in_a_page_is_light_or_dark_as_the_page_is():
+    figure = ranking_figure(ranking(), "log2(RPKM + 1)")
+    svg = base64.b64decode(data_uri(figure).split(",")[1]).decode()
+    assert "prefers-color-scheme:dark" in svg
+    assert "stroke: currentColor" in svg
+    assert "#0072b2;" not in svg.split("</style>", 1)[1]
+    assert "fill: #ffffff" not in svg.split("defs>")[0]  # no ground of its own
+
+
+def test_a_narrow_figure_fits_a_phone_and_others_do_not_change():
+    wide, one = ranking_figure(ranking(), "x"), heat_map(pd.DataFrame({"E003": [0.1]}, ["a"]))
+    with narrow():
+        small = ranking_figure(ranking(), "x")
+    assert wide.get_figwidth() > 9
+    assert small.get_figwidth() < 4
+    assert ranking_figure(ranking(), "x").get_figwidth() == wide.get_figwidth()
+    assert one.get_figwidth() < 4
+
+
+def test_labels_move_up_until_none_hides_another():
+    boxes = [(0, 0, 10), (4, 1, 10), (30, 0, 10), (2, 0.5, 10)]
+    assert apart(boxes, 3) == [0, 6, 0, 3]

@@ -1,0 +1,175 @@
+"""The page of the report: what its template is given, and the numbers that it tells."""
+
+import json
+import pathlib
+from collections.abc import Hashable
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from data_prep.planted import simulated
+from epi2expr_jax.files import read_json
+from epi2expr_jax.genome import listing
+from epi2expr_jax.perturb.summary import NEEDED
+from epi2expr_jax.roadmap import cell_name
+from epi2expr_jax.scores import table as scoring
+from epi2expr_jax.scores.agreement import best_assays, quality_correlations
+from epi2expr_jax.study import sentences, statements, tables
+from epi2expr_jax.units import DEFAULT_UNIT, unit_words
+from experiments.figures.altered_marks import one_change
+from experiments.figures.gene_browser import as_script
+from experiments.figures.page import headline
+from experiments.figures.studies import MOST_PANELS
+from experiments.figures.style import unit_of
+from experiments.figures.training import MOST_CURVES
+
+MOST_EFFECTS = 20
+MOST_COPIES = 20
+_TEMPLATES = pathlib.Path(__file__).resolve().parent.parent
+
+
+def page_of(
+    run_dir: pathlib.Path,
+    card: dict[str, Any],
+    content: dict[str, pd.DataFrame],
+    runs: pd.DataFrame,
+    figures: dict[str, dict[str, str]],
+    certificate: Any,
+    gained: str,
+    browser: dict[str, Any],
+) -> str:
+    """The page as HTML.
+
+    Args:
+        content: the page's tables by name; some may be empty.
+        runs: as `cells_of`.
+        figures: by name, the address of each, wide and narrow.
+        certificate: what `experiments.verify` found, a `cli.certificate.Certificate`; or None.
+        gained: from which assays the run gains more than another; or nothing.
+        browser: from `gene_browser.browser_data`.
+    """
+    rows = headline(content["ranking"])
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": sentences.number, "duration": duration, "listing": listing}
+    environment.filters |= {"called": _called}
+    kinds, cells = card["store"]["groups"], cells_of(card, runs, content["ranking"])
+    quality = content["quality"]
+    return environment.get_template("report.html.j2").render(
+        name="/".join(run_dir.resolve().parts[-2:]),
+        card=card,
+        request_json=json.dumps({k: v for k, v in card.items() if k != "populations"}, indent=1),
+        splits=_splits(run_dir),
+        rows=rows.to_dict("records"),
+        kinds={
+            assay: "+".join(dict.fromkeys(kinds[a] for a in assay.split("+") if kinds.get(a)))
+            for assay in rows["assay"]
+        },
+        over_all=bool(rows["cell"].iloc[0] == scoring.ALL),
+        cells=cells,
+        runs=runs.to_dict("records"),
+        statuses=runs["status"].value_counts().to_dict(),
+        said=statements.of_run(run_dir),
+        scope=statements.scope(rows, cells),
+        figures=figures,
+        unit=unit_of_run(card),
+        linear=unit_words(_expression_unit(card)),
+        tables={name: table.to_dict("records") for name, table in content.items()},
+        needed=NEEDED,
+        best_rows=_best(content).to_dict("records"),
+        quality=(quality_correlations(quality) if len(quality) else quality).to_dict("records"),
+        abroad=_abroad(content["across_cells"]),
+        altered=_altered(content["effects"], content["null"]),
+        gained=gained,
+        certificate=certificate,
+        scoring=scoring,
+        browser=browser,
+        browser_json=as_script(browser),
+        simulated=simulated(gene["id"] for gene in browser["genes"]),
+        most_curves=MOST_CURVES,
+        most_copies=MOST_COPIES,
+        most_panels=MOST_PANELS,
+    )
+
+
+def _best(content: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The best assay of every cell, among all genes and in each group."""
+    parts = [best_assays(content["ranking"]).assign(group="all genes")]
+    if len(content["groups"]):
+        for name, part in content["groups"].groupby("group"):
+            parts.append(best_assays(part).assign(group=name))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _abroad(table: pd.DataFrame) -> list[dict[Hashable, Any]]:
+    """For each assay set, how models do in cells they were not trained on."""
+    if table.empty or not (~table["seen"]).any():
+        return []
+    means = table.groupby(["assays", "seen"]).mean(numeric_only=True).unstack("seen")
+    unseen = table[~table["seen"]].groupby("assays")
+    rows = pd.DataFrame(
+        {
+            "own": means["pearson"].get(True),
+            "other": means["pearson"][False],
+            "baseline": means["baseline"][False],
+            "deviation": means["deviation"][False],
+            "beaten": unseen["lead_low"].agg(lambda low: int((low > 0).sum())),
+            "tests": unseen.size(),
+        }
+    )
+    return rows.sort_values("other", ascending=False).reset_index().to_dict("records")
+
+
+def _altered(table: pd.DataFrame, null: pd.DataFrame) -> list[dict[Hashable, Any]]:
+    """The effects that the report tells: of one change, at the places where it does most."""
+    if table.empty:
+        return []
+    rows = one_change(table)
+    if len(null):
+        own = null[[*tables.NULL.key, "null_low", "null_high", "p"]]
+        rows = rows.merge(own, on=[*tables.NULL.key], how="left")
+    strongest = rows["effect"].abs().sort_values(ascending=False, kind="stable").index
+    return rows.loc[strongest].head(MOST_EFFECTS).to_dict("records")
+
+
+def duration(seconds: float) -> str:
+    """A time in words."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def cells_of(card: dict[str, Any], runs: pd.DataFrame, ranked: pd.DataFrame) -> list[str]:
+    """Where models were tested. A cell whose runs all failed is a hole, not absent.
+
+    Args:
+        runs: every run of the card, columns cell, assay, status, …
+        ranked: the ranking.
+    """
+    tested = [cell for cell in dict.fromkeys(ranked["cell"]) if cell != scoring.ALL]
+    trained = [cell for cell in dict.fromkeys(runs["cell"]) if cell in card["store"]["cells"]]
+    return list(dict.fromkeys([*trained, *tested]))
+
+
+def _expression_unit(card: dict[str, Any]) -> str:
+    return card["store"].get("expression_unit", DEFAULT_UNIT)
+
+
+def unit_of_run(card: dict[str, Any]) -> str:
+    """What a run predicts, in words."""
+    return unit_of(card["target"], _expression_unit(card))
+
+
+def _splits(run_dir: pathlib.Path) -> dict[str, Any]:
+    return read_json(run_dir / "splits.json", "list of folds", "train again")
+
+
+def _called(cell: str) -> str:
+    """A cell with its name, where it is one of the Roadmap's."""
+    return f"{cell} {cell_name(cell)}".strip()

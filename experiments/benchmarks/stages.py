@@ -150,7 +150,7 @@ def _runs(
 def _pace(model: str, runs: int, precision: str, small: bool) -> dict[str, Any]:
     """Gene-steps a second of a full chunk, and what the whole study would take at that."""
     trained, genes = _runs(model, runs, precision, small)
-    compile_s = seconds(trained._compile)
+    compile_s = seconds(trained.compile)
     # To validate a gene costs a third of a gene-step.
     steps = runs * (genes + (len(trained.inputs.target[0]) - genes) / 3)
     found = paces(trained.train_epoch, steps)

@@ -148,15 +148,17 @@ def _write(
     with matplotlib.rc_context(STYLE):
         figures = page_figures(*drawn)
         _export(place / "report", figures, content)
-        with narrow():
-            small = page_figures(*drawn)
-        images = {
-            name: {"wide": data_uri(figure), "narrow": data_uri(small[name])}
-            for name, figure in figures.items()
-        }
+        images = {name: {"wide": data_uri(figure)} for name, figure in figures.items()}
+        for name, figure in _narrow_figures(*drawn).items():
+            images[name]["narrow"] = data_uri(figure)
     browser = _browser(run_dir, store, headline(ranked), cells, browser_genes)
     page = page_of(run_dir, card, content, runs, images, certificate, gained, browser)
     write_text(place / "report.html", page)
+
+
+def _narrow_figures(*drawn: Any) -> dict[str, Figure]:
+    with narrow():
+        return page_figures(*drawn)
 
 
 def _store(run_dir: pathlib.Path, card: dict[str, Any]) -> WindowStore | None:

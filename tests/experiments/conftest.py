@@ -37,6 +37,7 @@ def study(once, made_up_run):
 def page_of(made_up_run, monkeypatch):
     """`page_of(folder, cells, ...)`: the report of a made-up run, without its folder of figures."""
     monkeypatch.setattr(report, "_export", lambda *_: None)
+    monkeypatch.setattr(report, "_narrow_figures", lambda *_: {})  # of which `study` has some
 
     def page_of(folder, cells=("E003",), **options):
         made_up_run(cells, **options).write(folder)

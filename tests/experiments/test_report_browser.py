@@ -23,8 +23,9 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 WIDTHS = {"desk": 1400, "phone": 400}
 HOSTILE = "<b>&</script><script>"
 SECTIONS = [
-    "answer", "ranking", "parts", "baselines", "models", "windows", "pairs", "shapley", "quality",
-    "cells", "across", "genes", "curves", "predictions", "worst", "methods", "limits", "made",
+    "answer", "ranking", "questions", "baselines", "models", "windows", "pairs", "shapley",
+    "quality", "cells", "across", "genes", "curves", "predictions", "worst", "methods", "limits",
+    "made",
 ]  # fmt: skip
 
 
@@ -173,6 +174,7 @@ async def look(browser, page, width, dark):
         "Emulation.setDeviceMetricsOverride",
         width=width, height=900, deviceScaleFactor=1, mobile=width < 600,
     )  # fmt: skip
+    await tab.call("Emulation.setFocusEmulationEnabled", enabled=True)
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
     await tab.call("Emulation.setEmulatedMedia", features=[scheme])
     await tab.call("Page.navigate", url=page.as_uri())

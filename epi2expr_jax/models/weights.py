@@ -6,7 +6,7 @@ compiles for 15 s. Those of plain NNX layers are drawn one by one.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import PRNGKeyArray
+
+from epi2expr_jax.errors import collect, nearest
+from epi2expr_jax.genome import listing
 
 
 def uniform(bound: float, *shape: int, rngs: nnx.Rngs) -> nnx.Param:
@@ -68,3 +71,27 @@ def flatten(tree: Any) -> dict[str, Any]:
     """A pytree as a flat dict of arrays, keyed by each leaf's path in it."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def named_by(variables: Any, prefixes: Sequence[str]) -> Any:
+    """Which variables of a model have a name that begins so, as the same pytree of booleans.
+
+    Names are those of `flatten`, parts joined by / or by a dot; a prefix ends where a part ends.
+
+    Raises:
+        InputError: naming every prefix that none has, or if all are named.
+    """
+    names, found = list(flatten(variables)), set()
+    with collect() as problems:
+        for prefix in prefixes:
+            path = prefix.replace(".", "/").strip("/")
+            own = [name for name in names if f"{name}/".startswith(f"{path}/") and path]
+            known = sorted({name.rpartition("/value")[0] for name in names})
+            if not own:
+                remedy = nearest(path, known) or "name a part of the model"
+                found_words = f"{prefix}, which is the name of no weight"
+                problems.add("--freeze", found_words, f"such as {listing(known, 12)}", remedy)
+            found |= set(own)
+        if found and len(found) == len(names):
+            problems.add("--freeze", "all weights", "some to train", "freeze fewer")
+    return jax.tree.unflatten(jax.tree.structure(variables), [name in found for name in names])

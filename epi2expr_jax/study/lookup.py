@@ -3,10 +3,12 @@
 import collections
 import contextlib
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
+import jax
 import pandas as pd
 
 from epi2expr_jax.errors import InputError, collect
@@ -21,7 +23,8 @@ from epi2expr_jax.models.config import WindowModelConfig
 from epi2expr_jax.names import find_genes
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study.request import TrainRequest
-from epi2expr_jax.training.one_run import Trainer
+from epi2expr_jax.study.source import Source
+from epi2expr_jax.training.one_run import RunState, Trainer
 from epi2expr_jax.training.runs import (
     ASSAY_SETS,
     Run,
@@ -58,6 +61,8 @@ class Group:
 
     Attributes:
         genes: the gene table, a row for every place of the inputs' axis `G`.
+        fresh: the first state of a run, by index, where training starts from trained weights.
+        started: by run id, what the record of such a run says of that.
     """
 
     name: str
@@ -67,6 +72,8 @@ class Group:
     inputs: RunInputs
     scales: list[TargetScale]
     cache: TrackCache
+    fresh: Callable[[int], RunState] | None = None
+    started: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 def hold_out(folds: Sequence[Fold], store: WindowStore, names: Sequence[str]) -> list[Fold]:
@@ -174,6 +181,24 @@ class Study:
             for seed in range(request.seeds)
         ]
 
+    @functools.cached_property
+    def source(self) -> Source | None:
+        """The trained weights that the runs start from, if any.
+
+        Raises:
+            InputError: as `Source.of`.
+        """
+        request = self.request
+        if not request.start_from:
+            return None
+        models = {len(run.assays): self._model(len(run.assays)) for run in self.runs}
+        return Source.of(request, self.store, self.runs, self.folds, models)
+
+    @property
+    def started(self) -> dict[str, dict[str, Any]]:
+        """By run id, what its record says of the weights it started from."""
+        return self.source.records(self.store.genes, self.folds) if self.source else {}
+
     def _pairs(self) -> list[tuple[str, tuple[str, ...]]]:
         """Cells with the assay sets to train on there.
 
@@ -261,8 +286,17 @@ class Study:
         plans = plan_batches(self.store, model, self._every_fold, config.batch_size, balanced)
         inputs, scales = plan_runs(data, runs, self.folds, self.request.target, share)
         name = f"{assays}-assay" if cells == 1 else f"{assays}-assay-{cells}-cell"
-        trainer = Trainer(model, config, plans)
-        return Group(name, trainer, runs, data.genes, inputs, scales, cache)
+        trainer, source = Trainer(model, config, plans), self.source
+        if source is None:
+            return Group(name, trainer, runs, data.genes, inputs, scales, cache)
+        for i, run in enumerate(runs):  # the target as the weights know it
+            raw = scales[i].unscaled(inputs.target[i])
+            scales[i] = source.scale(run, scales[i])
+            inputs.target[i] = scales[i].standardise(raw)
+        return Group(
+            name, trainer, runs, data.genes, inputs, scales, cache,
+            lambda i: jax.device_get(trainer.begin(*source.weights(runs[i]))), self.started,
+        )  # fmt: skip
 
     def models(self) -> list[Any]:
         """The configuration of each model that the runs need.

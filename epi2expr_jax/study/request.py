@@ -11,6 +11,7 @@ from epi2expr_jax.files import sha256
 from epi2expr_jax.inputs.dataset import InputConfig
 from epi2expr_jax.models import ChromoformerConfig, model_named
 from epi2expr_jax.names import as_names
+from epi2expr_jax.training.checkpoint import read_finished, weights_digest
 from epi2expr_jax.training.one_run import TrainConfig
 from epi2expr_jax.training.targets import LABEL
 
@@ -80,6 +81,9 @@ class TrainRequest:
         train_share: share of its fold's training genes that a run trains on, drawn again for every
             seed. With 0.5 and several seeds, the spread between seeds includes which genes were
             seen, on which the intervals of altered marks rest (see `perturb.summary`).
+        start_from: run directory whose weights training starts from (of experiments.train, or of
+            experiments.convert): of the same model, assays and target. A run starts from that of
+            its cell, fold and seed, or from the only one there is.
         input_config: how signal is transformed.
         train_config: how every run is trained; by default as `published`.
 
@@ -101,6 +105,7 @@ class TrainRequest:
     target: str = "log2"
     seeds: int = 1
     train_share: float = 1.0
+    start_from: str = ""
     input_config: InputConfig = InputConfig()
     train_config: TrainConfig = _AS_PUBLISHED
 
@@ -120,6 +125,9 @@ class TrainRequest:
             if labelled != (task == "classification"):
                 found, expected = f"{self.target} for {task}", "label for classification alone"
                 problems.add("--target", found, expected, "change one of them")
+            if self.train_config.freeze and not self.start_from:
+                found, expected = "weights as they are drawn", "trained weights, of --from"
+                problems.add("--freeze", found, expected, "give --from, or leave it out")
             if self.seeds < 1:
                 problems.add("--seeds", f"{self.seeds}", "1 or more", "give more")
             if not 0 < self.train_share <= 1:
@@ -131,6 +139,12 @@ class TrainRequest:
         # A store is known by its checksum, not by where it lies today.
         name = os.path.basename(os.path.normpath(self.store))
         fields = {**dataclasses.asdict(self), "store": name}
+        if self.start_from:
+            fields["start_from"] = weights_digest(read_finished(self.start_from))
+        else:
+            del fields["start_from"]
+        if not self.train_config.freeze:
+            del fields["train_config"]["freeze"]
         if not self.test_genes:
             del fields["test_genes"]  # requests from before it compare as the same
         if self.gene_groups:

@@ -270,6 +270,7 @@ def _as_card(record: dict[str, Any]) -> dict[str, Any]:
         "best_validation_loss": log.best,
         "quarantined": quarantined if log.status == QUARANTINED else None,
         "read": record["read"],
+        **({"started": record["started"]} if "started" in record else {}),
         "target_scale": record["target_scale"],
     }
 

@@ -24,6 +24,7 @@ from epi2expr_jax.scores.intervals import TOO_FEW_GENES
 from epi2expr_jax.scores.universal import MARGIN, verdict
 from epi2expr_jax.study import results, sentences, tables
 from epi2expr_jax.study.sentences import count, number
+from epi2expr_jax.study.source import seen_words
 from epi2expr_jax.training.checkpoint import read_card
 from epi2expr_jax.training.one_run import QUARANTINED, STATUS_NAMES
 from epi2expr_jax.training.splits import PARTS, read_splits
@@ -84,7 +85,7 @@ def of_run(run_dir: pathlib.Path) -> Statements:
     card, asked = read_card(run_dir), results.record_of(run_dir, "evaluate") or {}
     fold = read_splits(run_dir / tables.SPLITS.path)[0]
     tested = tested_cells((run["cell"] for run in _runs(card)), card["store"]["cells"])
-    return statements(
+    said = statements(
         tables.SCORES.read(run_dir),
         questions=tables.QUESTIONS.read(run_dir),
         groups=tables.GROUPS.read(run_dir),
@@ -103,6 +104,8 @@ def of_run(run_dir: pathlib.Path) -> Statements:
         new=new_cells((run["cell"] for run in _runs(card)), card["store"]["cells"]),
         chromosomes=sum(len(getattr(fold, part)) for part in PARTS),
     )
+    seen = seen_words([run["started"] for run in _runs(card) if "started" in run])
+    return dataclasses.replace(said, notes=(*seen, *said.notes))
 
 
 def _runs(card: dict[str, Any]) -> list[dict[str, Any]]:

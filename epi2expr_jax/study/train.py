@@ -20,14 +20,8 @@ from epi2expr_jax.study import run_card
 from epi2expr_jax.study.lookup import Group, Share, Study
 from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.training import checkpoint, pieces
-from epi2expr_jax.training.many_runs import Lanes, Population
-from epi2expr_jax.training.one_run import (
-    FINISHED,
-    QUARANTINED,
-    RUNNING,
-    RunState,
-    without_best,
-)
+from epi2expr_jax.training.many_runs import Lanes, Population, without_best
+from epi2expr_jax.training.one_run import FINISHED, QUARANTINED, RUNNING, RunState
 from epi2expr_jax.training.pieces import Log
 from epi2expr_jax.training.planning import plan_memory
 from epi2expr_jax.training.splits import digest, write_splits
@@ -128,6 +122,9 @@ def train(
             watcher.says("note: other versions or device than at the start; see the run card")
         groups = study.groups(machine.share, machine.data_limit, watcher.reading)
         trainings = [_Training(group, run_dir, machine, watcher) for group in groups]
+        if study.source is not None:
+            for warning in study.source.warnings(study.started):
+                watcher.warns(warning)
         if longer := run_card.goes_on(card, request.train_config.epochs):
             watcher.says(f"{run_dir}: {longer}")
         # All that can be refused has been.
@@ -242,7 +239,7 @@ class _Training:
             )
         return Population(
             trainer, runs, self.group.inputs, self.group.cache,
-            self.memory.lanes, at_once, (states, logs),
+            self.memory.lanes, at_once, (states, logs), self.group.fresh,
         )  # fmt: skip
 
     def _whole(self, kind: str) -> list[pieces.Piece]:
@@ -302,6 +299,7 @@ class _Training:
                 "model_config": dataclasses.asdict(self.group.trainer.model_config),
                 "read": self._read(i),
                 "log": dataclasses.asdict(population.logs[i]),
+                **self.group.started.get(population.runs[i].run_id, {}),
             }
             for i in members
         ]

@@ -302,6 +302,12 @@ def read_finished(run_dir: str | os.PathLike) -> dict[str, Any]:
     return card
 
 
+def weights_digest(card: dict[str, Any]) -> str:
+    """What tells the weights of a finished run from others, wherever they lie."""
+    sums = sorted(str(part.get("weights_sha256")) for part in card["populations"])
+    return hashlib.sha256("\n".join(sums).encode()).hexdigest()
+
+
 def versions() -> dict[str, str]:
     """Versions of everything that can change a number, and the device."""
     packages = ("epi2expr_jax", "jax", "jaxlib", "flax", "optax", "numpy")

@@ -29,7 +29,6 @@ from epi2expr_jax.training.one_run import (
     EpochRecord,
     RunState,
     Trainer,
-    without_best,
 )
 from epi2expr_jax.training.pieces import Log
 from epi2expr_jax.training.runs import Run, RunInputs
@@ -119,6 +118,11 @@ def _epoch(
     return lanes.map(trainer.train_epoch, (state, inputs), tracks)
 
 
+def without_best(state: RunState) -> RunState:
+    """A state without its best weights, which are kept apart once a run has ended."""
+    return dataclasses.replace(state, best_params=(), best_stats=())
+
+
 @dataclasses.dataclass
 class _Chunk:
     """Runs in lanes: which, their state and inputs on the devices. A lane may stand empty."""
@@ -139,6 +143,7 @@ class Population:
         lanes: by default all local devices.
         at_once: runs whose state is on the devices together; the others wait. None for all.
         saved: states to go on from, by index, on the host; and the logs of all runs.
+        fresh: gives the first state of a run, by index; by default its weights are drawn.
     """
 
     def __init__(
@@ -150,7 +155,9 @@ class Population:
         lanes: Lanes | None = None,
         at_once: int | None = None,
         saved: tuple[dict[int, RunState], list[Log]] | None = None,
+        fresh: Callable[[int], RunState] | None = None,
     ):
+        self._fresh = fresh or (lambda i: trainer.init(inputs.model_key[i]))
         self.trainer = trainer
         self.runs = list(runs)
         self.inputs = inputs
@@ -319,7 +326,7 @@ class Population:
 
     def _next(self) -> tuple[int, RunState]:
         i, state = self._waiting.popleft()
-        return i, self.trainer.init(self.inputs.model_key[i]) if state is None else state
+        return i, self._fresh(i) if state is None else state
 
     def _inputs(self, members: list[int | None]) -> RunInputs:
         someone = next(i for i in members if i is not None)

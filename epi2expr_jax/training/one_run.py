@@ -24,7 +24,7 @@ from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.device_tracks import Gathered, Signal
 from epi2expr_jax.inputs.masking import CHANNELS, masked, random_subsets
 from epi2expr_jax.models.config import ModelConfig
-from epi2expr_jax.models.weights import draw, flatten
+from epi2expr_jax.models.weights import draw, flatten, named_by
 from epi2expr_jax.training.losses import LOSSES
 from epi2expr_jax.training.runs import RunInputs
 from epi2expr_jax.training.schedules import (
@@ -69,6 +69,7 @@ class TrainConfig:
         masked: masked-mark models: each gene shows a random subset of the assays, so that a model
             learns to predict from every subset; besides its signal every assay has a mask
             channel. It needs more epochs (see `masking`).
+        freeze: weights that stay as they start, by how their names begin (--from).
     """
 
     task: str = "regression"
@@ -83,6 +84,7 @@ class TrainConfig:
     balanced: bool = True
     precision: str = "float32"
     masked: bool = False
+    freeze: tuple[str, ...] = ()
 
     def __post_init__(self):
         with collect() as problems:
@@ -128,11 +130,6 @@ class RunState:
     best_stats: Pytree
     epoch: Leaf
     status: Leaf
-
-
-def without_best(state: RunState) -> RunState:
-    """A state without its best weights, which are kept apart once a run has ended."""
-    return dataclasses.replace(state, best_params=(), best_stats=())
 
 
 @jax.tree_util.register_dataclass
@@ -205,18 +202,20 @@ class Trainer:
         self.plan, self.validation_plan = plans or (BatchPlan(config.batch_size),) * 2
         self.loss = LOSSES[config.task]
         self.model_config = model_config
-        self.graph = parts_of(model_config)[0]
+        self.graph, params, _ = parts_of(model_config)
+        self.frozen = named_by(params, config.freeze)
         self.adam = optax.scale_by_adam(eps=config.adam_epsilon)
 
     def init(self, model_key: UInt32[Any, "2"]) -> RunState:
         """The state before the first epoch, its weights drawn from `model_key`; on the host."""
-        return jax.device_get(self._begin(*fresh_weights(self.model_config, _wrap(model_key))))
+        return jax.device_get(self.begin(*fresh_weights(self.model_config, _wrap(model_key))))
 
     def state_shapes(self) -> RunState:
         """What `init` gives, as shapes alone."""
-        return jax.eval_shape(self._begin, *parts_of(self.model_config)[1:])
+        return jax.eval_shape(self.begin, *parts_of(self.model_config)[1:])
 
-    def _begin(self, params: Pytree, stats: Pytree) -> RunState:
+    def begin(self, params: Pytree, stats: Pytree) -> RunState:
+        """The state before the first epoch, with these weights and moving averages."""
         return RunState(
             params=params,
             stats=stats,
@@ -277,6 +276,8 @@ class Trainer:
             updates, optimiser = self.adam.update(gradient, optimiser, params)
             if config.weight_decay:
                 updates = jax.tree.map(lambda u, p: u + config.weight_decay * p, updates, params)
+            if config.freeze:
+                updates = jax.tree.map(lambda u, f: 0 * u if f else u, updates, self.frozen)
             params = jax.tree.map(lambda p, u: p - learning_rate * u, params, updates)
             bad_step = jnp.where((bad_step < 0) & ~jnp.isfinite(loss), i, bad_step)
             return params, stats, optimiser, total + loss * mask.sum(), bad_step
@@ -322,13 +323,7 @@ class Trainer:
         if self.config.masked:  # the same subset of a gene in every epoch
             present = self._subsets(_subset_key(inputs, 0), inputs.validation.size)
         predicted = predict_genes(
-            self.graph,
-            params,
-            stats,
-            signal,
-            inputs.validation,
-            self.validation_plan,
-            present,
+            self.graph, params, stats, signal, inputs.validation, self.validation_plan, present
         )
         return self.loss(prediction=predicted, target=inputs.target, mask=inputs.validation)
 

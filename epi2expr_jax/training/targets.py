@@ -69,11 +69,15 @@ class TargetScale:
         """The target's own scale as the loss sees it: mean 0 and deviation 1 in training."""
         return (raw - self.mean) / self.deviation
 
+    def unscaled(self, standardised: np.ndarray) -> np.ndarray:
+        """Undoes `standardise`."""
+        return standardised * self.deviation + self.mean
+
     def unstandardise(self, prediction: np.ndarray) -> np.ndarray:
         """A model's output on the target's own scale; log odds become a probability."""
         if self.kind == LABEL:
             return scipy.special.expit(prediction)
-        return prediction * self.deviation + self.mean
+        return self.unscaled(prediction)
 
     def raw_to_log2(self, raw: np.ndarray) -> np.ndarray:
         """The target's own scale as log2(expression + 1); what is predicted below 0 counts as 0.

@@ -112,6 +112,8 @@ def define_training() -> None:
     }
     for name in _SAME[1:]:
         define_field(TrainRequest, name, more=examples.get(name, ""), **limits.get(name, {}))
+    define_field(TrainRequest, "start_from", "from")
+    define_field(TrainConfig, "freeze", more="--freeze=resolutions.0,head.", default=[])
     define_field(TrainRequest, "test_genes", more="A comma list, or a file.", default="")
     define_field(TrainConfig, "masked", more="--masked --assays=all.")
     define_field(TrainConfig, "task", choices=LOSSES)
@@ -167,6 +169,7 @@ def request_of_flags(*, needs_run: bool = True) -> TrainRequest:
                 expected = "bins in bp, such as 2000,500,100"
                 problems.add("--resolutions", repr(text), expected, "correct it")
     same: dict[str, Any] = {name: FLAGS[name].value for name in _SAME}
+    same["start_from"] = FLAGS["from"].value
     if FLAGS.test_genes:
         same["test_genes"] = names_in(FLAGS.test_genes, "--test_genes")
     if FLAGS.task == "classification":
@@ -230,6 +233,7 @@ def _train_config(schedule: str) -> TrainConfig:
         balanced=FLAGS.balance_contacts,
         precision=FLAGS.precision,
         masked=FLAGS.masked,
+        freeze=tuple(FLAGS.freeze),
         **changes,
     )
 

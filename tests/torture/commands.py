@@ -128,6 +128,10 @@ COMMANDS = (
         "--out=predicted.csv", "published npy.zarr"),
     _of("crispri", "experiments.crispri --pairs=screen/pairs.tsv.gz --contact=HiC --out=screened",
         "screen"),
+    _of("train from", f"{_TRAIN} {_CNN} --run=tuned --assays=each --from=run --freeze=trunk",
+        "small.zarr run", True),
+    _of("train more epochs", f"{_TRAIN} {_CNN} --run=classes --task=classification --assays=all "
+        "--epochs=3", "small.zarr classes", True),
     _of("train more seeds", f"{_TRAIN} {_CNN} --run=run --assays=each --seeds=2", "small.zarr run",
         True),
     _of("evaluate more seeds", "experiments.evaluate --run=run", "run small.zarr"),

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.models import REGISTRY
-from epi2expr_jax.models.weights import draw
+from epi2expr_jax.models.weights import draw, named_by
 
 SMALL = {
     "cnn": {"width": 0.05},
@@ -74,3 +75,18 @@ def test_shapes_alone_are_enough_and_the_key_decides(variables):
     differ = [(a != b).any() for a, b in zip(*map(jax.tree.leaves, (first, other)), strict=True)]
     drawn = ["bound" in variable.get_metadata() for variable in arrays(first).values()]
     assert differ == drawn
+
+
+def test_weights_are_named_by_how_their_names_begin():
+    tree = {"head": [{"bias": 1, "kernel": 2}, {"bias": 3}], "header": {"bias": 4}}
+    for prefixes, expected in (
+        ((), []), (("head",), [1, 2, 3]), (("head.1", "header/bias"), [3, 4]),
+    ):  # fmt: skip
+        chosen = named_by(tree, prefixes)
+        pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(chosen), strict=True)
+        assert [leaf for leaf, own in pairs if own] == expected
+    with pytest.raises(InputError) as caught:
+        named_by(tree, ("haed", "head", "", "head.0.b"))
+    assert [p.found.partition(",")[0] for p in caught.value.problems] == ["haed", "", "head.0.b"]
+    with pytest.raises(InputError, match="all weights"):
+        named_by(tree, ("head", "header"))

@@ -11,16 +11,9 @@ from epi2expr_jax.inputs.dataset import load_dataset
 from epi2expr_jax.inputs.track_cache import TrackCache
 from epi2expr_jax.models import REGISTRY
 from epi2expr_jax.training import many_runs as population_module
-from epi2expr_jax.training.many_runs import Lanes, Log, Population
-from epi2expr_jax.training.one_run import (
-    FINISHED,
-    QUARANTINED,
-    RUNNING,
-    STOPPED,
-    TrainConfig,
-    Trainer,
-)
-from epi2expr_jax.training.runs import Run, plan_runs
+from epi2expr_jax.training.many_runs import Lanes, Population
+from epi2expr_jax.training.one_run import TrainConfig, Trainer
+from epi2expr_jax.training.runs import FINISHED, QUARANTINED, RUNNING, STOPPED, Log, Run, plan_runs
 from epi2expr_jax.training.schedules import EarlyStopConfig
 from epi2expr_jax.training.splits import make_folds
 
@@ -232,10 +225,13 @@ def test_a_snapshot_goes_on_where_it_was_taken(study, trainer):
     steps = half.advance()
     next(steps)  # some runs are an epoch ahead
     steps.close()
-    members, states = half.snapshot()
-    assert sorted(members) == list(range(5))
-    assert len({half.logs[i].epochs for i in members}) == 2
-    saved = {i: jax.tree.map(lambda x, row=row: x[row], states) for row, i in enumerate(members)}
+    saved = {
+        i: jax.tree.map(lambda x, row=row: x[row], states)
+        for members, states in half.states(range(5))
+        for row, i in enumerate(members)
+    }
+    assert sorted(saved) == list(range(5))
+    assert len({half.logs[i].epochs for i in saved}) == 2
     resumed = make(study, trainer, runs, saved=(saved, copy.deepcopy(half.logs)))
     for run, found in trained(resumed).items():
         assert_same(found, whole[run])
@@ -247,7 +243,7 @@ def test_what_has_ended_is_handed_over_once(study, trainer):
     found = trained(population)
     assert len(found) == 5
     assert population.take_ended() == ([], None)
-    assert population.snapshot() == ([], None)
+    assert list(population.states(range(5))) == []
 
 
 def test_streamed_and_resident_are_the_same(study, trainer):

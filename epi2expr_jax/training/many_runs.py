@@ -352,14 +352,14 @@ class Population:
         """Of those of the wanted runs that have a lane: a chunk at a time who they are, and their
         states stacked, on the host."""
         for chunk in self._chunks:
-            lanes = [
-                lane
+            lanes = {
+                i: lane
                 for lane, i in enumerate(chunk.members)
-                if i in wanted and self.logs[i].status == RUNNING
-            ]
+                if i is not None and i in wanted and self.logs[i].status == RUNNING
+            }
             if lanes:
-                state = jax.tree.map(lambda x, lanes=lanes: x[lanes], jax.device_get(chunk.state))
-                yield [chunk.members[lane] for lane in lanes], state
+                own, state = list(lanes.values()), jax.device_get(chunk.state)
+                yield list(lanes), jax.tree.map(lambda x, own=own: x[own], state)
 
     def take_ended(self) -> tuple[list[int], Any]:
         """The runs that have ended since last asked, and their best weights stacked, on the host.

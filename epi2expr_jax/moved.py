@@ -98,8 +98,9 @@ STAYS = {"epi2expr_jax.attribution": "epi2expr_jax.interpret.attribution"}
 # Modules that became folders of the same name: which file has their names now. (`store` and
 # `perturb` hand on all that they had.)
 TRAINING = {
-    "one_run": "RUNNING STOPPED FINISHED QUARANTINED PRECISIONS STATUS_NAMES TrainConfig RunState "
-    "EpochRecord Trainer parts_of predict_genes over_batches"
+    "runs": "RUNNING STOPPED FINISHED QUARANTINED STATUS_NAMES",
+    "one_run": "PRECISIONS TrainConfig RunState EpochRecord Trainer parts_of predict_genes "
+    "over_batches",
 }
 PREDICT = {"inference": "on_scale predict_runs chunks_of plan_of"}
 FIGURES = {

@@ -26,7 +26,6 @@ from absl import flags
 from jaxtyping import Float, Int
 from tqdm import tqdm
 
-from data_prep.formats.bigwig import create_bigwig
 from epi2expr_jax.files import as_name, read_parquet, whole, write_csv, write_parquet
 from epi2expr_jax.interpret import attribution
 from epi2expr_jax.perturb.summary import NEEDED, reach_of_mean
@@ -178,6 +177,8 @@ def mean_along(
 
 
 def _write_bigwig(path: pathlib.Path, of_chrom: Mapping, sizes: Mapping[str, int]) -> None:
+    from data_prep.formats.bigwig import create_bigwig  # not needed to import this program
+
     with create_bigwig(path, {chrom: sizes[chrom] for chrom in of_chrom}) as file:
         for chrom, (start, end, value) in of_chrom.items():
             if len(start):

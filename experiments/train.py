@@ -14,9 +14,9 @@ the run directory; each trains its part, at its own pace, and the last one to fi
     python -m experiments.train ... --distributed=HOST:PORT --process=0/2    (by hand)
 
 The same command run again resumes an interrupted training, on any number of devices or processes:
-a checkpoint is written in the background after every epoch, and on SIGTERM. A run whose loss stops
-being finite is quarantined and named; the others go on. Once all are trained, the same command with
-more --seeds, --cells, --assays or --folds trains what is missing. With more --epochs those runs go
+runs are saved in the background as they train, and on SIGTERM. A run whose loss stops being finite
+is quarantined and named; the others go on. Once all are trained, the same command with more
+--seeds, --cells, --assays or --folds trains what is missing. With more --epochs those runs go
 on that took all of theirs, from the state they ended in; others stay. All else must stay.
 experiments.plan says beforehand what a training will take. Next: experiments.evaluate,
 experiments.report.

@@ -29,10 +29,10 @@ from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.device_tracks import Signal
 from epi2expr_jax.interpret.gradients import integrate
+from epi2expr_jax.models.weights import parts_of
 from epi2expr_jax.perturb.effects import overlap_of
 from epi2expr_jax.predict.ensemble import Ensemble, Member
 from epi2expr_jax.store.window_store import WindowStore
-from epi2expr_jax.training.one_run import parts_of
 
 _BATCH = 32
 

@@ -18,8 +18,9 @@ from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.masking import masked
 from epi2expr_jax.models.config import ModelConfig
 from epi2expr_jax.models.region_batch import RegionBatch
+from epi2expr_jax.models.weights import parts_of
 from epi2expr_jax.perturb.edited_signal import EditedSignal
-from epi2expr_jax.training.one_run import over_batches, parts_of, predict_genes
+from epi2expr_jax.training.one_run import over_batches, predict_genes
 
 BATCH = 64  # queries
 

@@ -13,8 +13,9 @@ from epi2expr_jax.errors import InputError, nearest
 from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.track_cache import TrackCache
 from epi2expr_jax.models.config import ModelConfig
+from epi2expr_jax.models.weights import parts_of
 from epi2expr_jax.training.many_runs import Lanes
-from epi2expr_jax.training.one_run import parts_of, predict_genes
+from epi2expr_jax.training.one_run import predict_genes
 from epi2expr_jax.training.runs import Run
 from epi2expr_jax.training.targets import LABEL, TargetScale
 from epi2expr_jax.units import log2_of, unit_words

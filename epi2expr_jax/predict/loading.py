@@ -19,11 +19,11 @@ from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.dataset import InputConfig
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
 from epi2expr_jax.models import model_named
+from epi2expr_jax.models.weights import parts_of
 from epi2expr_jax.predict.ensemble import Ensemble, Member
 from epi2expr_jax.predict.training_store import find_store, other_store
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training import checkpoint
-from epi2expr_jax.training.one_run import parts_of
 from epi2expr_jax.training.pieces import Piece
 from epi2expr_jax.training.runs import Run
 from epi2expr_jax.training.splits import read_splits

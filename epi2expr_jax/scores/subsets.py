@@ -23,13 +23,14 @@ from epi2expr_jax.genome import listing, sort_chromosomes
 from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.device_tracks import Signal
 from epi2expr_jax.inputs.masking import every_subset, masked
+from epi2expr_jax.models.weights import parts_of
 from epi2expr_jax.predict.ensemble import Ensemble, Member
 from epi2expr_jax.predict.inference import chunks_of, on_scale, plan_of
 from epi2expr_jax.scores.intervals import LEAST_SCORED, too_few
 from epi2expr_jax.scores.metrics import Moments
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training.many_runs import Lanes
-from epi2expr_jax.training.one_run import over_batches, parts_of
+from epi2expr_jax.training.one_run import over_batches
 
 MOST_ASSAYS = 12  # 4,096 subsets
 _BLOCK_BYTES = 1 << 28  # of predictions on a device at a time

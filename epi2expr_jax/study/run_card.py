@@ -20,8 +20,7 @@ from epi2expr_jax.store.facts import Facts
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study.lookup import Study
 from epi2expr_jax.training import checkpoint, pieces
-from epi2expr_jax.training.one_run import FINISHED, QUARANTINED, STATUS_NAMES
-from epi2expr_jax.training.pieces import Log
+from epi2expr_jax.training.runs import FINISHED, QUARANTINED, STATUS_NAMES, Log
 
 _EPOCHS = "train_config.epochs"
 # Fields of a request that say how many runs, and how long they may take.

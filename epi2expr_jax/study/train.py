@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import signal
@@ -19,11 +20,12 @@ from epi2expr_jax.files import only_writer, write_csv
 from epi2expr_jax.study import run_card
 from epi2expr_jax.study.lookup import Group, Share, Study
 from epi2expr_jax.study.request import TrainRequest
+from epi2expr_jax.study.saving import Saver
 from epi2expr_jax.training import checkpoint, pieces
 from epi2expr_jax.training.many_runs import Lanes, Population, without_best
-from epi2expr_jax.training.one_run import FINISHED, QUARANTINED, RUNNING, RunState
-from epi2expr_jax.training.pieces import Log
+from epi2expr_jax.training.one_run import RunState
 from epi2expr_jax.training.planning import plan_memory
+from epi2expr_jax.training.runs import QUARANTINED, RUNNING, Log
 from epi2expr_jax.training.splits import digest, write_splits
 
 
@@ -37,7 +39,8 @@ class Machine:
             fit.
         data_limit: bytes of signal on each device at a time, the rest is streamed from the store;
             None: as much as fits.
-        checkpoint_every: epochs between checkpoints.
+        checkpoint_minutes: minutes between two checkpoints of a run; 0: after every epoch; None: as
+            many as keep all saving within 5 % of the time.
         resume: go on where an interrupted training stopped.
         share: which of the runs this process trains.
     """
@@ -45,7 +48,7 @@ class Machine:
     devices: int = 0
     runs_at_once: int = 0
     data_limit: int | None = None
-    checkpoint_every: int = 1
+    checkpoint_minutes: float | None = None
     resume: bool = True
     share: Share = Share()
 
@@ -161,6 +164,7 @@ class _Training:
         self.folder = run_dir / "checkpoints" / group.name
         lanes = Lanes.default(machine.devices)
         at_once = machine.runs_at_once
+        self._digest = functools.cache(self._digest_once)
         self.memory = plan_memory(group.trainer, group.runs, group.cache, lanes, at_once=at_once)
 
     def run(self) -> None:
@@ -206,7 +210,9 @@ class _Training:
         newest: dict[int, _Row] = {}
         last = self._whole("last") if best else []
         last = [piece for piece in last if piece.short_of(trainer.config.epochs)]
-        for piece in [*last, *self._whole("state")]:
+        under_way = self._whole("state")
+        self.pieces.hold(under_way)
+        for piece in [*last, *under_way]:
             for row, record in enumerate(piece.records):
                 i = index.get(record["run_id"])
                 epochs = len(record["log"]["train_loss"])
@@ -215,7 +221,7 @@ class _Training:
                 if i not in newest or epochs > newest[i][0]:
                     newest[i] = epochs, piece, row
         anew = [i for i in best if i not in newest and logs[i].status == RUNNING]
-        template = trainer.init(self.group.inputs.model_key[0])
+        template = trainer.state_shapes()
         lasts = {i: row for i, row in newest.items() if row[1] in last}
         states: dict[int, RunState] = _restored(newest.keys() - lasts.keys(), newest, template)
         weights = {"params": template.best_params, "stats": template.best_stats}
@@ -252,7 +258,8 @@ class _Training:
     def _to_the_end(self, population: Population, asked_to_stop: list[int]) -> None:
         genes = self.group.inputs.train.sum(axis=1)
         self.watcher.begins(self.group.name, population, genes)
-        rounds = 0
+        minutes = self.machine.checkpoint_minutes
+        saver = Saver(population, self.pieces, self.memory, self._records, minutes)
         try:
             population.compile()
             self.watcher.compiled()
@@ -260,15 +267,12 @@ class _Training:
                 with contextlib.closing(population.advance()) as chunks:
                     for advanced in chunks:
                         self.watcher.advances(advanced)
+                        saver.advanced(advanced)
                         if asked_to_stop:
                             break
-                rounds += 1
-                if (
-                    not population.alive
-                    or asked_to_stop
-                    or rounds % self.machine.checkpoint_every == 0
-                ):
-                    self._save(population)
+                if asked_to_stop or not population.alive:
+                    saver.everything()
+                saver.epoch_ends()
                 if asked_to_stop:
                     self.pieces.close()
                     self.watcher.says("stopped by SIGTERM; all is saved, the same command resumes")
@@ -279,36 +283,33 @@ class _Training:
             if log.status == QUARANTINED:
                 self.watcher.warns(_quarantine(population, i))
 
-    def _save(self, population: Population) -> None:
-        ended, weights = population.take_ended()
-        at_limit = np.array([population.logs[i].status == FINISHED for i in ended], bool)
-        parts = [
-            ("best", [i for i, own in zip(ended, of, strict=True) if own],
-             jax.tree.map(lambda x, of=of: x[of], weights))
-            for of in (~at_limit, at_limit)
-        ]  # fmt: skip
-        parts += [("last", *population.take_last()), ("state", *population.snapshot())]
-        self.pieces.save(*((k, self._records(population, own), tree) for k, own, tree in parts))
-
-    def _records(self, population: Population, members: list[int]) -> list[dict[str, Any]]:
+    def _records(self, members: list[int], logs: list[Log]) -> list[dict[str, Any]]:
+        model = dataclasses.asdict(self.group.trainer.model_config)
         return [
             {
-                **dataclasses.asdict(population.runs[i]),
-                "run_id": population.runs[i].run_id,
+                **dataclasses.asdict(self.group.runs[i]),
+                "run_id": self.group.runs[i].run_id,
                 "target_scale": dataclasses.asdict(self.group.scales[i]),
-                "model_config": dataclasses.asdict(self.group.trainer.model_config),
+                "model_config": model,
                 "read": self._read(i),
-                "log": dataclasses.asdict(population.logs[i]),
-                **self.group.started.get(population.runs[i].run_id, {}),
+                "log": dataclasses.asdict(logs[i]),
+                **self.group.started.get(self.group.runs[i].run_id, {}),
             }
             for i in members
         ]
 
     def _read(self, i: int) -> dict[str, str]:
         """Digests of the genes a run is trained on and chosen by: of what is in its arrays."""
-        inputs, genes = self.group.inputs, self.group.genes.gene_id.to_numpy()
-        parts = {"train": inputs.train[i], "validation": inputs.validation[i]}
-        return {part: digest(genes[mask]) for part, mask in parts.items()}
+        inputs = self.group.inputs
+        return {
+            "train": self._digest(inputs.train[i].tobytes()),
+            "validation": self._digest(inputs.validation[i].tobytes()),
+        }
+
+    def _digest_once(self, mask: bytes) -> str:
+        """Of the genes of a mask, which most runs of a fold share."""
+        genes = self.group.genes.gene_id.to_numpy()
+        return digest(genes[np.frombuffer(mask, bool)])
 
 
 def _restored(members: Iterable[int], rows: dict[int, _Row], template: Any) -> dict[int, Any]:

@@ -11,8 +11,7 @@ import contextlib
 import ctypes
 import dataclasses
 import functools
-import operator
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -23,15 +22,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from epi2expr_jax.errors import OutOfMemory
 from epi2expr_jax.inputs.device_tracks import signal_of
 from epi2expr_jax.inputs.track_cache import TrackCache
-from epi2expr_jax.training.one_run import (
-    FINISHED,
-    RUNNING,
-    EpochRecord,
-    RunState,
-    Trainer,
-)
-from epi2expr_jax.training.pieces import Log
-from epi2expr_jax.training.runs import Run, RunInputs
+from epi2expr_jax.training.one_run import EpochRecord, RunState, Trainer
+from epi2expr_jax.training.runs import FINISHED, RUNNING, Log, Run, RunInputs
 
 # By platform. Measured: on CPU, vmapping runs gains nothing and multiplies temporaries.
 _LANES = {"cpu": 1}
@@ -83,9 +75,22 @@ class Lanes:
         lanes = [[of_lane(w, d) for d in range(len(self.devices))] for w in range(self.width)]
         return tuple(jax.tree.map(self._global, *parts) for parts in lanes)
 
+    def replace(self, stacked: Any, lane: int, one: Any) -> Any:
+        """Arrays as `place` gives them, but one lane from `one`, which has an axis of 1 for it."""
+        number, place = divmod(lane, self.width)
+
+        def set_one(whole: jax.Array, own: np.ndarray) -> jax.Array:
+            shards = {shard.device: shard.data for shard in whole.addressable_shards}
+            device = self.devices[number]
+            new = jax.device_put(own, device)
+            shards[device] = new if self.width == 1 else _set(shards[device], place, new)
+            return self._global(*(shards[device] for device in self.devices))
+
+        return jax.tree.map(set_one, stacked, one)
+
     def _global(self, *parts: jax.Array) -> jax.Array:
         """One array of the shard on each device."""
-        shape = len(parts), *parts[0].shape[1:]
+        shape = sum(len(part) for part in parts), *parts[0].shape[1:]
         sharding = NamedSharding(self.mesh, _OVER_RUNS)
         return jax.make_array_from_single_device_arrays(shape, sharding, list(parts))
 
@@ -108,6 +113,11 @@ class Lanes:
         return jax.shard_map(
             on_device, mesh=self.mesh, in_specs=_OVER_RUNS, out_specs=_OVER_RUNS, check_vma=False
         )(stacked, tracks)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _set(whole: jax.Array, place: Any, one: jax.Array) -> jax.Array:
+    return whole.at[place].set(one[0])
 
 
 # Compiled once for a trainer and its lanes, however many runs there are.
@@ -157,7 +167,7 @@ class Population:
         saved: tuple[dict[int, RunState], list[Log]] | None = None,
         fresh: Callable[[int], RunState] | None = None,
     ):
-        self._fresh = fresh or (lambda i: trainer.init(inputs.model_key[i]))
+        self._fresh = fresh
         self.trainer = trainer
         self.runs = list(runs)
         self.inputs = inputs
@@ -166,21 +176,15 @@ class Population:
         self._streams = cache.streams(pair for run in self.runs for pair in run.tracks)
         self.chunks_at_once = max(1, (at_once or len(self.runs)) // self.lanes.count)
         self.chunks_at_once += at_once is None  # the last chunk need not be full
-        states, self.logs = saved or ({}, [Log() for _ in self.runs])
+        # Of those without, weights are drawn when their turn comes.
+        self._states, self.logs = saved or ({}, [Log() for _ in self.runs])
         waiting = [i for i, log in enumerate(self.logs) if log.status == RUNNING]
-        # None: its weights are drawn when its turn comes.
-        self._waiting = collections.deque(
-            (i, states.get(i)) for i in sorted(waiting, key=lambda i: i not in states)
-        )
+        self.alive = len(waiting)  # that train, or wait to
+        self._waiting = collections.deque(sorted(waiting, key=lambda i: i not in self._states))
         self._chunks: list[_Chunk] = []
         self._ended: dict[int, Any] = {}
         self._last: dict[int, RunState] = {}
         self._compiled = False
-
-    @property
-    def alive(self) -> int:
-        """How many runs still train, or wait to."""
-        return sum(log.status == RUNNING for log in self.logs)
 
     @property
     def chunks(self) -> int:
@@ -196,7 +200,7 @@ class Population:
         """Advance every run that has a lane by one epoch; yields after each chunk who that was.
 
         A caller may stop at any yield and close the iterator: all that has been computed is then in
-        the logs, and in `snapshot` or `take_ended`.
+        the logs, and in `states` or `take_ended`.
 
         Raises:
             OutOfMemory: the devices' memory does not suffice; states may be lost.
@@ -223,7 +227,7 @@ class Population:
         """Compile an epoch before there are states: the memory that takes is theirs afterwards."""
         if self._compiled or not self._waiting:
             return
-        members: list[int | None] = [self._waiting[0][0]] * self.lanes.count
+        members: list[int | None] = [self._waiting[0]] * self.lanes.count
         state, inputs = self.trainer.state_shapes(), self._inputs(members)
         sharding = NamedSharding(self.lanes.mesh, _OVER_RUNS)
         shape = functools.partial(jax.ShapeDtypeStruct, sharding=sharding)
@@ -267,6 +271,7 @@ class Population:
             log.validation_loss.append(float(record.validation_loss[lane]))
             log.learning_rate.append(float(record.learning_rate[lane]))
             log.status, log.bad_step = int(status[lane]), int(record.bad_step[lane])
+            self.alive -= log.status != RUNNING
             advanced.append(i)
         return advanced
 
@@ -283,11 +288,13 @@ class Population:
             }
             if ended:
                 best = jax.device_get((chunk.state.best_params, chunk.state.best_stats))
+                last: Any = None
+                if any(self.logs[i].status == FINISHED for i in ended.values()):
+                    last = jax.device_get(without_best(chunk.state))
                 for lane, i in ended.items():
                     params, stats = jax.tree.map(lambda x, lane=lane: x[lane].copy(), best)
                     self._ended[i] = {"params": params, "stats": stats}
                     if self.logs[i].status == FINISHED:
-                        last = without_best(chunk.state)
                         self._last[i] = jax.tree.map(lambda x, lane=lane: np.array(x[lane]), last)
                     chunk.members[lane] = None
             living += sum(i is not None for i in chunk.members)
@@ -298,58 +305,61 @@ class Population:
         self._chunks.sort(key=lambda chunk: sum(i is None for i in chunk.members))
         for _ in range(spare):
             chunk = self._chunks.pop()
-            self._waiting.extendleft(reversed(list(self._states(chunk))))
+            state = jax.device_get(chunk.state)
+            for lane, i in reversed(list(enumerate(chunk.members))):
+                if i is not None:
+                    self._states[i] = jax.tree.map(lambda x, lane=lane: x[lane].copy(), state)
+                    self._waiting.appendleft(i)
         if spare:
             self._fill()
 
     def _fill(self) -> None:
         """Give waiting runs the empty lanes, and new chunks as far as there is room."""
         for chunk in self._chunks:
-            lanes = [lane for lane, i in enumerate(chunk.members) if i is None]
-            if lanes and self._waiting:
-                state = jax.tree.map(np.array, jax.device_get(chunk.state))
-                for lane in lanes[: len(self._waiting)]:
-                    chunk.members[lane], new = self._next()
-                    jax.tree.map(
-                        lambda old, new, lane=lane: operator.setitem(old, lane, new), state, new
-                    )
-                chunk.state = self.lanes.place(state)
+            empty = [lane for lane, i in enumerate(chunk.members) if i is None]
+            for lane in empty[: len(self._waiting)]:
+                chunk.members[lane] = i = self._waiting.popleft()
+                chunk.state = self.lanes.replace(chunk.state, lane, self._begun([i]))
+            if empty and chunk.members[empty[0]] is not None:
                 chunk.inputs = self._inputs(chunk.members)
         while self._waiting and self.chunks < self.chunks_at_once:
-            taken = [self._next() for _ in range(min(self.lanes.count, len(self._waiting)))]
-            idle = dataclasses.replace(taken[0][1], status=np.int32(FINISHED))
-            empty = self.lanes.count - len(taken)
-            members = [i for i, _ in taken] + [None] * empty
-            states = [state for _, state in taken] + [idle] * empty
-            state = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
+            taken = min(self.lanes.count, len(self._waiting))
+            runs = [self._waiting.popleft() for _ in range(taken)]
+            empty = self.lanes.count - taken
+            state = self._begun(runs + runs[-1:] * empty)
+            status = np.where(np.arange(self.lanes.count) < taken, state.status, FINISHED)
+            state = dataclasses.replace(state, status=status.astype(np.int32))
+            members = runs + [None] * empty
             self._chunks.append(_Chunk(members, self.lanes.place(state), self._inputs(members)))
 
-    def _next(self) -> tuple[int, RunState]:
-        i, state = self._waiting.popleft()
-        return i, self._fresh(i) if state is None else state
+    def _begun(self, runs: Sequence[int]) -> RunState:
+        """States of runs that get a lane, stacked, on the host: as they were saved, or fresh."""
+        keys = self.inputs.model_key
+        if not self._fresh and not self._states.keys() & runs:
+            return self.trainer.init(keys[list(runs)])
+        first = self._fresh or (lambda i: self.trainer.init(keys[i]))
+        saved = {i: self._states.pop(i, None) or first(i) for i in dict.fromkeys(runs)}
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *(saved[i] for i in runs))
 
     def _inputs(self, members: list[int | None]) -> RunInputs:
         someone = next(i for i in members if i is not None)
         rows = np.array([someone if i is None else i for i in members])
         return self.lanes.place(jax.tree.map(lambda x: x[rows], self.inputs))
 
-    def _states(self, chunk: _Chunk) -> Iterator[tuple[int, RunState]]:
-        """The running members of a chunk and their states, on the host."""
-        state = jax.device_get(chunk.state)
-        for lane, i in enumerate(chunk.members):
-            if i is not None and self.logs[i].status == RUNNING:
-                yield i, jax.tree.map(lambda x, lane=lane: x[lane].copy(), state)
-
     # -- what is kept ------------------------------------------------------------------------
 
-    def snapshot(self) -> tuple[list[int], Any]:
-        """The runs that have begun and not ended, and their states stacked, on the host."""
-        states = [pair for chunk in self._chunks for pair in self._states(chunk)]
-        states += [(i, state) for i, state in self._waiting if state is not None]
-        if not states:
-            return [], None
-        members, rows = zip(*states, strict=True)
-        return list(members), jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+    def states(self, wanted: Collection[int]) -> Iterator[tuple[list[int], RunState]]:
+        """Of those of the wanted runs that have a lane: a chunk at a time who they are, and their
+        states stacked, on the host."""
+        for chunk in self._chunks:
+            lanes = {
+                i: lane
+                for lane, i in enumerate(chunk.members)
+                if i is not None and i in wanted and self.logs[i].status == RUNNING
+            }
+            if lanes:
+                own, state = list(lanes.values()), jax.device_get(chunk.state)
+                yield list(lanes), jax.tree.map(lambda x, own=own: x[own], state)
 
     def take_ended(self) -> tuple[list[int], Any]:
         """The runs that have ended since last asked, and their best weights stacked, on the host.

@@ -18,15 +18,14 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, UInt32
 
-from epi2expr_jax.errors import InputError, collect
-from epi2expr_jax.genome import listing
+from epi2expr_jax.errors import collect
 from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.device_tracks import Gathered, Signal
 from epi2expr_jax.inputs.masking import CHANNELS, masked, random_subsets
 from epi2expr_jax.models.config import ModelConfig
-from epi2expr_jax.models.weights import draw, flatten, named_by
+from epi2expr_jax.models.weights import fresh_weights, named_by, parts_of
 from epi2expr_jax.training.losses import LOSSES
-from epi2expr_jax.training.runs import RunInputs
+from epi2expr_jax.training.runs import FINISHED, QUARANTINED, RUNNING, STOPPED, RunInputs
 from epi2expr_jax.training.schedules import (
     EarlyStopConfig,
     PlateauConfig,
@@ -37,10 +36,8 @@ from epi2expr_jax.training.schedules import (
     plateau_update,
 )
 
-RUNNING, STOPPED, FINISHED, QUARANTINED = range(4)
 # What matrix products round their factors to; the name JAX has for it.
 PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "BF16_BF16_F32"}
-STATUS_NAMES = ("running", "stopped early", "finished", "quarantined")
 # Folded into a run's key for the subsets of a masked-mark model: a number that no epoch has.
 _SUBSETS = 1 << 31
 
@@ -147,43 +144,6 @@ class EpochRecord:
     bad_step: Leaf
 
 
-@functools.cache
-def parts_of(model_config: ModelConfig) -> tuple[Any, Any, Any]:
-    """A model taken apart: its graph, and shapes of its weights and of its moving averages.
-
-    Kept, since tracing a large model's making takes a second.
-
-    Raises:
-        InputError: if the model has variables of other kinds.
-    """
-    model = nnx.eval_shape(lambda: model_config.build(rngs=nnx.Rngs(0)))
-    graph, params, stats, others = nnx.split(model, nnx.Param, nnx.BatchStat, ...)
-    if others:
-        raise InputError(
-            f"the model {model_config.NAME}",
-            f"other variables ({listing(flatten(others))})",
-            "nnx.Param and nnx.BatchStat alone",
-            "make dropout layers without rngs, and call them with rngs=key",
-        )
-    return graph, params, stats
-
-
-def fresh_weights(model_config: ModelConfig, key: Any) -> tuple[Any, Any]:
-    """A model's weights before training and its moving averages, drawn from a key; on the host."""
-    return tuple(
-        draw(part, key, lambda i=i: _made(model_config, key)[i])
-        for i, part in enumerate(parts_of(model_config)[1:])
-    )
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _made(model_config: ModelConfig, key: Any) -> tuple[Any, Any]:
-    """The weights and moving averages as the model's layers make them."""
-    model = model_config.build(rngs=nnx.Rngs(key))
-    _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-    return params, stats
-
-
 class Trainer:
     """The pure functions of one run, for one model shape: `init` and `train_epoch`.
 
@@ -206,9 +166,21 @@ class Trainer:
         self.frozen = named_by(params, config.freeze)
         self.adam = optax.scale_by_adam(eps=config.adam_epsilon)
 
-    def init(self, model_key: UInt32[Any, "2"]) -> RunState:
-        """The state before the first epoch, its weights drawn from `model_key`; on the host."""
-        return jax.device_get(self.begin(*fresh_weights(self.model_config, _wrap(model_key))))
+    def init(self, model_key: UInt32[Any, "*R 2"]) -> RunState:
+        """The state before the first epoch, its weights drawn from `model_key`; on the host.
+
+        Of several keys, stacked. Arrays may be read-only, and share memory.
+        """
+        params, stats = fresh_weights(self.model_config, _wrap(model_key))
+        lead = model_key.shape[:-1]
+        start = jax.tree.map(lambda x: np.broadcast_to(x, (*lead, *x.shape)), self._start)
+        fields = {"params": params, "stats": stats, "best_params": params, "best_stats": stats}
+        return dataclasses.replace(start, **fields)
+
+    @functools.cached_property
+    def _start(self) -> RunState:
+        """How every run starts, with zeros for its weights; on the host."""
+        return jax.device_get(self.begin(*_zeros(parts_of(self.model_config)[1:])))
 
     def state_shapes(self) -> RunState:
         """What `init` gives, as shapes alone."""
@@ -219,7 +191,7 @@ class Trainer:
         return RunState(
             params=params,
             stats=stats,
-            optimiser=self.adam.init(params),
+            optimiser=_zeros(jax.eval_shape(self.adam.init, params)),
             plateau=plateau_init(self.config.plateau) if self.config.plateau else (),
             early_stop=early_stop_init(),
             best_params=params,
@@ -332,6 +304,10 @@ class Trainer:
         return random_subsets(key, genes, self.model_config.assays // CHANNELS)
 
 
+def _zeros(shapes: Pytree) -> Pytree:
+    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+
+
 def predict_genes(
     graph: Any,
     params: Pytree,
@@ -391,5 +367,5 @@ def _subset_key(inputs: RunInputs, number: Any) -> Any:
     return jax.random.fold_in(jax.random.fold_in(_wrap(inputs.model_key), _SUBSETS), number)
 
 
-def _wrap(key_data: UInt32[Any, "2"]) -> Any:
+def _wrap(key_data: UInt32[Any, "*R 2"]) -> Any:
     return jax.random.wrap_key_data(jnp.asarray(key_data), impl="threefry2x32")

@@ -4,6 +4,8 @@ import concurrent.futures
 import dataclasses
 import pathlib
 import shutil
+import time
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -13,48 +15,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from epi2expr_jax.errors import Problem, collect
 from epi2expr_jax.files import is_partial, read_json, write_json
 from epi2expr_jax.training import checkpoint
-from epi2expr_jax.training.one_run import FINISHED, RUNNING, STATUS_NAMES, STOPPED
+from epi2expr_jax.training.runs import Log
 
 _NUMBER = "-" + 6 * "[0-9]"  # of a piece, in the names of its files
 
-
-@dataclasses.dataclass
-class Log:
-    """What is known of one run's training: losses and rates by epoch, and how it stands.
-
-    Attributes:
-        status: as in `RunState`.
-        bad_step: of a quarantined run, the step of its last epoch, from 0, whose loss was not
-            finite; -1 if only the validation loss was not.
-    """
-
-    train_loss: list[float] = dataclasses.field(default_factory=list)
-    validation_loss: list[float] = dataclasses.field(default_factory=list)
-    learning_rate: list[float] = dataclasses.field(default_factory=list)
-    status: int = RUNNING
-    bad_step: int = -1
-
-    @property
-    def epochs(self) -> int:
-        """Epochs trained."""
-        return len(self.train_loss)
-
-    @property
-    def best(self) -> float | None:
-        """The lowest validation loss, None before there is one."""
-        finite = [loss for loss in self.validation_loss if np.isfinite(loss)]
-        return min(finite, default=None)
-
-    @property
-    def status_name(self) -> str:
-        """How the run stands, in words."""
-        if self.status == STOPPED and self.validation_loss[0] == self.best:
-            return "never improved"
-        return STATUS_NAMES[self.status]
-
-    def short_of(self, epochs: int) -> bool:
-        """Whether it ended because it had taken all of fewer epochs than these."""
-        return self.status == FINISHED and self.epochs < epochs
+# The kind of a piece; what is known of some runs, a record each; their arrays, stacked on `R`.
+Part = tuple[str, list[dict[str, Any]], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,14 +56,17 @@ class Piece:
 class Pieces:
     """The checkpoints of the runs of one process, written in the background.
 
-    `state-N` holds all of the runs under way, and only the newest is kept; `best-N` holds the best
-    weights of those that ended since: of those that took all their epochs apart, whose last states
-    are in a `last-N`, so that they can go on. The records of the rows lie next to each as
+    `state-N` holds runs under way, and is removed once each of them has been saved anew; `best-N`
+    holds the best weights of runs that ended: of those that took all their epochs apart, whose last
+    states are in a `last-N`, so that they can go on. The records of the rows lie next to each as
     `NAME.json`, written first: a piece is whole when its checkpoint is. `NAME.sha256`, the last,
     tells whether either has changed; pieces of older versions have none.
 
     Args:
         folder: of this process alone; other processes have folders next to it.
+
+    Attributes:
+        seconds: what writing has taken so far, in the background.
     """
 
     def __init__(self, folder: pathlib.Path):
@@ -108,36 +77,54 @@ class Pieces:
                 shutil.rmtree(leftover, ignore_errors=True)
             elif is_partial(leftover):
                 leftover.unlink()
-        numbers = [int(path.stem.split("-")[1]) for path in folder.glob(f"*{_NUMBER}.json")]
-        self._number = max(numbers, default=0)
+        found = [path.with_suffix("") for path in folder.glob(f"*{_NUMBER}.json")]
+        self._number = max((int(path.name.split("-")[1]) for path in found), default=0)
+        for path in found:
+            if not path.is_dir():  # its records alone: killed before the rest
+                remove_piece(path)
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
         self._written: concurrent.futures.Future | None = None
+        self._newest: dict[str, pathlib.Path] = {}  # the state of each run
+        self.seconds = 0.0
 
-    def save(self, *parts: tuple[str, list, Any]) -> None:
-        """Begin to write pieces: the kind of each, its records and its arrays; states come last.
+    def hold(self, states: Iterable[Piece]) -> None:
+        """What an earlier process saved: each piece goes once its runs have been saved anew."""
+        for piece in states:
+            if piece.path.parent == self.folder:
+                self._newest |= {record["run_id"]: piece.path for record in piece.records}
+
+    def save(self, *parts: Part) -> None:
+        """Begin to write pieces, of parts of states one; states come last.
 
         Raises:
             InputError: if the disk refused what was begun before.
         """
         self.wait()
-        pieces = []
-        for kind, records, tree in parts:
-            self._number += 1
-            if records:
-                path = self.folder / f"{kind}-{self._number:06d}"
-                pieces.append((Piece(path, records), _as_replicas(checkpoint.named(tree))))
-        self._written = self._writer.submit(self._write, pieces, self._number)
+        pieces: list[tuple[pathlib.Path, list[Part]]] = []
+        for part in parts:
+            if pieces and part[0] == "state" == pieces[-1][1][0][0]:
+                pieces[-1][1].append(part)
+            elif part[1]:
+                self._number += 1
+                pieces.append((self.folder / f"{part[0]}-{self._number:06d}", [part]))
+        self._written = self._writer.submit(self._write, pieces)
 
-    def _write(self, pieces: list[tuple[Piece, dict[str, Any]]], number: int) -> None:
-        for piece, flat in pieces:
-            records = piece.path.with_suffix(".json")
-            write_json(records, piece.records, sort_keys=False)
-            checkpoint.write(piece.path, flat)
-            write_json(piece.path.with_suffix(".sha256"), _sums(piece.path))
-        # A newer number, of whichever kind, holds all that is under way.
-        for path in self.folder.glob(f"state{_NUMBER}.json"):
-            if int(path.stem.split("-")[1]) < number:
-                remove_piece(path.with_suffix(""))
+    def _write(self, pieces: list[tuple[pathlib.Path, list[Part]]]) -> None:
+        begin, before = time.perf_counter(), set()
+        for path, parts in pieces:
+            records = [record for _, own, _ in parts for record in own]
+            tree = jax.tree.map(_joined, *(own for _, _, own in parts))
+            write_json(path.with_suffix(".json"), records, sort_keys=False)
+            checkpoint.write(path, _as_replicas(checkpoint.named(tree)))
+            write_json(path.with_suffix(".sha256"), _sums(path))
+            for run in [record["run_id"] for record in records]:
+                before.add(self._newest.pop(run, path))
+                if parts[0][0] == "state":
+                    self._newest[run] = path
+        written = {path for path, _ in pieces}
+        for path in before - written - set(self._newest.values()):
+            remove_piece(path)
+        self.seconds += time.perf_counter() - begin
 
     def wait(self) -> None:
         """Until everything is written and older states are gone.
@@ -156,6 +143,10 @@ class Pieces:
         """Wait, and end the background writing."""
         self.wait()
         self._writer.shutdown()
+
+
+def _joined(*arrays: np.ndarray) -> np.ndarray:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def _sums(path: pathlib.Path) -> dict[str, str]:

@@ -81,7 +81,7 @@ def plan_memory(
         InputError: if not even one chunk of runs fits.
     """
     lanes, memory = lanes or Lanes.default(), memory or device_memory()
-    state = trainer.init(np.zeros(2, np.uint32))
+    state = trainer.state_shapes()
     state_bytes = _bytes(state)
     pairs = {pair for run in runs for pair in run.tracks}
     chunk_bytes = lanes.width * state_bytes
@@ -106,7 +106,7 @@ def plan_memory(
 
 
 def _bytes(tree: Any) -> int:
-    return sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(tree))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 @dataclasses.dataclass(frozen=True)

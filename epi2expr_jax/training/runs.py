@@ -32,6 +32,8 @@ ASSAY_SETS: Mapping[str, Callable[[int], int]] = {
     "leave_one_out": lambda assays: assays - 1,
 }
 _OF_SEVERAL = ("pairs", "leave_one_out")
+RUNNING, STOPPED, FINISHED, QUARANTINED = range(4)
+STATUS_NAMES = ("running", "stopped early", "finished", "quarantined")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +59,45 @@ class Run:
     def run_id(self) -> str:
         """A name made of what the run is, never of its place among others."""
         return _digest(self.cell, self.label, self.fold, self.seed).hex()[:12]
+
+
+@dataclasses.dataclass
+class Log:
+    """What is known of one run's training: losses and rates by epoch, and how it stands.
+
+    Attributes:
+        status: as in `one_run.RunState`.
+        bad_step: of a quarantined run, the step of its last epoch, from 0, whose loss was not
+            finite; -1 if only the validation loss was not.
+    """
+
+    train_loss: list[float] = dataclasses.field(default_factory=list)
+    validation_loss: list[float] = dataclasses.field(default_factory=list)
+    learning_rate: list[float] = dataclasses.field(default_factory=list)
+    status: int = RUNNING
+    bad_step: int = -1
+
+    @property
+    def epochs(self) -> int:
+        """Epochs trained."""
+        return len(self.train_loss)
+
+    @property
+    def best(self) -> float | None:
+        """The lowest validation loss, None before there is one."""
+        finite = [loss for loss in self.validation_loss if np.isfinite(loss)]
+        return min(finite, default=None)
+
+    @property
+    def status_name(self) -> str:
+        """How the run stands, in words."""
+        if self.status == STOPPED and self.validation_loss[0] == self.best:
+            return "never improved"
+        return STATUS_NAMES[self.status]
+
+    def short_of(self, epochs: int) -> bool:
+        """Whether it ended because it had taken all of fewer epochs than these."""
+        return self.status == FINISHED and self.epochs < epochs
 
 
 def _digest(*parts: object) -> bytes:

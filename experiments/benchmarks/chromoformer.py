@@ -24,7 +24,7 @@ from epi2expr_jax.models import ChromoformerConfig
 from epi2expr_jax.models.chromoformer_torch import to_torch
 from epi2expr_jax.models.region_batch import RegionBatch, TokenLayout
 from epi2expr_jax.predict.inference import predict_runs
-from epi2expr_jax.training.many_runs import Population
+from epi2expr_jax.training.many_runs import Lanes, Population
 from experiments.benchmarks.made_up import ASSAYS, OneCell, population, region_trainer
 from experiments.benchmarks.turns import matmul_mflops, rate, ratio, require_peers, take_turns
 
@@ -36,10 +36,10 @@ _MFLOP_A_GENE = 196.0
 _CONFIG = ChromoformerConfig(assays=ASSAYS)
 
 
-def _population(data: OneCell, precision: str = "float32") -> Population:
-    """One run of the engine that `experiments.train` uses, with the published training."""
+def _population(data: OneCell, precision: str = "float32", runs: int = 1) -> Population:
+    """Runs of the engine that `experiments.train` uses, with the published training."""
     trainer = region_trainer(_CONFIG, data, _TRAIN, _BATCH, precision)
-    return population(trainer, TrackCache(data), len(data.n_contacts), _TRAIN)
+    return population(trainer, TrackCache(data), len(data.n_contacts), _TRAIN, runs)
 
 
 def training_pace(precision: str, rounds: int) -> float:
@@ -47,8 +47,9 @@ def training_pace(precision: str, rounds: int) -> float:
 
     Where a chunk has several lanes, all take part.
     """
-    trained = _population(OneCell(_TRAIN + _VALIDATION), precision)
-    measure = rate(trained.train_epoch, _TRAIN)
+    runs = Lanes.default().count
+    trained = _population(OneCell(_TRAIN + _VALIDATION), precision, runs)
+    measure = rate(trained.train_epoch, runs * _TRAIN)
     return statistics.median(measure() for _ in range(rounds))
 
 

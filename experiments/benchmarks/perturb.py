@@ -20,11 +20,11 @@ from epi2expr_jax.inputs.dataset import InputConfig, load_dataset
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
 from epi2expr_jax.models import ChromoformerConfig
 from epi2expr_jax.models.chromoformer_torch import to_torch
+from epi2expr_jax.models.weights import fresh_weights
 from epi2expr_jax.perturb.places import original_distal
 from epi2expr_jax.predict.ensemble import Ensemble, Member
 from epi2expr_jax.roadmap import CHROMOFORMER_GROUPS
 from epi2expr_jax.store.window_store import WindowStore
-from epi2expr_jax.training.one_run import fresh_weights
 from epi2expr_jax.training.runs import Run
 from epi2expr_jax.training.splits import Fold
 from epi2expr_jax.training.targets import TargetScale

@@ -312,17 +312,18 @@ def _host(small: bool) -> Iterator[Task]:
 def _host_costs(model: str, runs: int, small: bool) -> dict[str, Any]:
     """Seconds that runs cost apart from training: weights drawn, chunks filled, states written."""
     trained, _ = _runs(model, runs, "bfloat16", small, (8, 2))
-    key = trained.inputs.model_key[0]
-    state = trained.trainer.init(key)
-    draw = seconds(lambda: trained.trainer.init(key))
+    keys = trained.inputs.model_key
+    state = trained.trainer.init(keys)
+    draw = seconds(lambda: trained.trainer.init(keys)) / runs
     fill = seconds(trained._fill)
-    gb = runs * sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(state)) / 1e9
-    snapshot = seconds(trained.snapshot)
-    members, states = trained.snapshot()
-    records = [{"run_id": str(member)} for member in members]
+    gb = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / 1e9
+    every = range(runs)
+    snapshot = seconds(lambda: list(trained.states(every)))
+    ((members, states),) = trained.states(every)
+    part = "state", [{"run_id": str(member)} for member in members], states
     with tempfile.TemporaryDirectory() as folder:
         pieces = Pieces(pathlib.Path(folder))
-        blocked = seconds(lambda: pieces.save(("state", records, states)))
+        blocked = seconds(lambda: pieces.save(part))
         saved = blocked + seconds(pieces.close)
     return {
         "state_mb_a_run": round(1e3 * gb / runs, 1),

@@ -21,6 +21,7 @@ TRACKERS = ("tensorboard", "wandb")
 
 _INSTALL = "pip install 'epi2expr_jax[track]'"
 _LINE_EVERY = 30.0  # seconds between plain lines
+_STATE_EVERY = 0.5  # seconds between looks at all runs, on a terminal
 _WIDTH = 79  # of a terminal
 
 
@@ -121,10 +122,12 @@ class Shown(Watcher):
         return float(self._genes @ np.array(done)), float(self._genes @ np.array(left))
 
     def advances(self, advanced: list[int]) -> None:
-        if not self._bar.disable:
-            self._show(self._state())
-        elif time.perf_counter() - self._last_line > _LINE_EVERY:
+        since = time.perf_counter() - self._last_line
+        if self._bar.disable and since > _LINE_EVERY:
             self._line()
+        elif not self._bar.disable and since > _STATE_EVERY:
+            self._show(self._state())
+            self._last_line = time.perf_counter()
         for i in advanced if self._trackers else ():
             run, log = self._population.runs[i], self._population.logs[i]
             losses = ("train_loss", "validation_loss", "learning_rate")

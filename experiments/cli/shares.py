@@ -9,7 +9,7 @@ from absl import flags
 from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.study.lookup import Share
 from epi2expr_jax.study.train import Machine
-from experiments.cli.flags import define_field
+from experiments.cli.flags import define_field, described_fields
 from experiments.cli.progress import TRACKERS
 
 FLAGS = flags.FLAGS
@@ -26,7 +26,14 @@ def define_machine() -> None:
         "as fits.",
         lower_bound=0,
     )
-    define_field(Machine, "checkpoint_every", lower_bound=1)
+    text = described_fields(Machine)["checkpoint_minutes"].split(" None:")[0]
+    flags.DEFINE_float(
+        "checkpoint_minutes",
+        None,
+        f"{text} by default as often as keeps all saving within 5 % of the time.",
+        lower_bound=0,
+    )
+    flags.DEFINE_integer("checkpoint_every", None, "Replaced by --checkpoint_minutes.")
     define_field(Machine, "resume")
     flags.DEFINE_string(
         "share", "0/1", "I/N: cut the runs into N groups and train the I-th of them (from 0)."
@@ -52,6 +59,9 @@ def machine_of_flags(alone: str = "") -> Machine:
         unknown = [name for name in FLAGS.track if name not in TRACKERS]
         if unknown:
             problems.add("--track", ", ".join(unknown), " or ".join(TRACKERS), "correct it")
+        if FLAGS.checkpoint_every is not None:
+            remedy = "leave it out, or give --checkpoint_minutes (0: after every epoch)"
+            problems.add("--checkpoint_every", "a flag of older versions", "no such flag", remedy)
         if by_hand != bool(FLAGS.process):
             expected = "I/N with --distributed=HOST:PORT, nothing otherwise"
             problems.add("--process", FLAGS.process or "nothing", expected, "give both or neither")
@@ -76,7 +86,7 @@ def machine_of_flags(alone: str = "") -> Machine:
         devices=FLAGS.devices,
         runs_at_once=FLAGS.runs_at_once,
         data_limit=int(FLAGS.data_gib * 2**30) or None,
-        checkpoint_every=FLAGS.checkpoint_every,
+        checkpoint_minutes=FLAGS.checkpoint_minutes,
         resume=FLAGS.resume,
         share=share,
     )

@@ -11,9 +11,8 @@ from epi2expr_jax.inputs.dataset import InputConfig
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
 from epi2expr_jax.models import ChromoformerConfig
 from epi2expr_jax.models.promoter_cnn import PromoterCnnConfig
-from epi2expr_jax.models.weights import draw
+from epi2expr_jax.models.weights import draw, fresh_weights
 from epi2expr_jax.predict.ensemble import Ensemble, Member
-from epi2expr_jax.training.one_run import fresh_weights
 from epi2expr_jax.training.runs import Run
 from epi2expr_jax.training.splits import make_folds
 from epi2expr_jax.training.targets import TargetScale

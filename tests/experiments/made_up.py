@@ -16,9 +16,9 @@ from epi2expr_jax.study.evaluate import evaluate
 from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.study.train import _Training, train
 from epi2expr_jax.training import checkpoint
-from epi2expr_jax.training.many_runs import Log, Population
-from epi2expr_jax.training.one_run import FINISHED, QUARANTINED, STOPPED, TrainConfig
+from epi2expr_jax.training.one_run import TrainConfig
 from epi2expr_jax.training.pieces import Pieces
+from epi2expr_jax.training.runs import FINISHED, QUARANTINED, STOPPED, Log
 
 MARKS = {  # how well each predicts, roughly as in Roadmap
     "H3K27ac": 0.78, "H3K9ac": 0.77, "H3K4me3": 0.74, "H3K79me2": 0.7, "DNase": 0.68,
@@ -116,11 +116,8 @@ class MadeUpRun:
             lambda x: np.zeros((len(runs), *x.shape), x.dtype),
             {"params": shapes.best_params, "stats": shapes.best_stats},
         )
-        ended = Population(
-            group.trainer, runs, group.inputs, group.cache, training.memory.lanes, saved=({}, logs)
-        )
         training.pieces = Pieces(training.folder / training.machine.share.name)
-        training.pieces.save(("best", training._records(ended, list(range(len(runs)))), weights))
+        training.pieces.save(("best", training._records(range(len(runs)), logs), weights))
         training.pieces.close()
 
     def _log(self, run, random) -> Log:

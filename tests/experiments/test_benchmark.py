@@ -2,6 +2,9 @@
 
 import importlib
 import json
+import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -15,6 +18,27 @@ def test_everything_that_may_be_measured_is_there():
         measure = program.benchmark(what)
         assert measure.__name__ == name
         assert measure.__module__.startswith("experiments.benchmarks.")
+
+
+_WITHOUT = """
+import importlib.machinery, sys
+hidden = {"pyBigWig", "zarr", "dask", "distributed", "bioframe", "pyensembl"}
+finder = importlib.machinery.PathFinder
+find = finder.find_spec
+finder.find_spec = lambda name, *more: None if name.split(".")[0] in hidden else find(name, *more)
+from experiments.benchmarks.stages import _imports
+print(*_imports()["failed"])
+"""
+
+
+def test_without_libraries_of_file_formats_all_modules_import():
+    """As on a bare machine with an accelerator; but the benchmarks of these libraries."""
+    root = pathlib.Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", _WITHOUT], capture_output=True, text=True, check=True, cwd=root
+    )
+    rooms = done.stdout.split()
+    assert rooms == ["experiments.benchmarks.bigwig", "experiments.benchmarks.roadmap"]
 
 
 def test_an_installed_package_says_that_it_holds_no_benchmarks(monkeypatch):

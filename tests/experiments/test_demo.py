@@ -28,7 +28,6 @@ width = 0.1
 cv = "chromosomes_3"
 epochs = 8
 batch_size = 16
-checkpoint_every = 8
 """
 TRUTH = {"oracle": {"6000": {"all": {"a": 0.9, "b": 0.6, "c": 0.3, "d": 0.0, "e": 0.0}}}}
 

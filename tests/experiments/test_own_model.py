@@ -17,8 +17,8 @@ from epi2expr_jax.errors import InputError
 from epi2expr_jax.interpret import attribution
 from epi2expr_jax.models import REGISTRY, register
 from epi2expr_jax.models.config import ModelConfig, WindowModelConfig
+from epi2expr_jax.models.weights import fresh_weights, parts_of
 from epi2expr_jax.predict import load
-from epi2expr_jax.training.one_run import fresh_weights, parts_of
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 

@@ -23,7 +23,7 @@ def command(store, run_dir, *more):
     return [
         sys.executable, "-m", "experiments.train", f"--store={store.path}", f"--run={run_dir}",
         "--model=promoter_cnn", "--width=0.02", "--cv=chromosomes_3", "--epochs=8",
-        "--batch_size=32", *more,
+        "--batch_size=32", "--checkpoint_minutes=0", *more,
     ]  # fmt: skip
 
 

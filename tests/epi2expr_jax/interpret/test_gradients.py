@@ -13,7 +13,7 @@ from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.device_tracks import WindowSignal
 from epi2expr_jax.interpret.gradients import integrate
 from epi2expr_jax.models.config import WindowModelConfig
-from epi2expr_jax.training.one_run import fresh_weights, parts_of
+from epi2expr_jax.models.weights import fresh_weights, parts_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,8 +9,8 @@ from flax import nnx
 
 from epi2expr_jax import perturb
 from epi2expr_jax.inputs.batch_plan import BatchPlan
+from epi2expr_jax.models.weights import parts_of
 from epi2expr_jax.perturb.outputs import extent, predict, survey
-from epi2expr_jax.training.one_run import parts_of
 from tests.epi2expr_jax.perturb.edited_batches import batch_of, signal_of
 from tests.epi2expr_jax.untrained import SMALL, WINDOW, ensemble_of
 

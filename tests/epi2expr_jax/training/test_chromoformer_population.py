@@ -9,8 +9,8 @@ from epi2expr_jax.inputs.track_cache import TrackCache
 from epi2expr_jax.models import ChromoformerConfig
 from epi2expr_jax.models.promoter_cnn import PromoterCnnConfig
 from epi2expr_jax.training.many_runs import Population
-from epi2expr_jax.training.one_run import FINISHED, TrainConfig, Trainer
-from epi2expr_jax.training.runs import Run, plan_batches, plan_runs
+from epi2expr_jax.training.one_run import TrainConfig, Trainer
+from epi2expr_jax.training.runs import FINISHED, Run, plan_batches, plan_runs
 from epi2expr_jax.training.splits import make_folds
 from epi2expr_jax.training.targets import LABEL
 

@@ -5,24 +5,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.extend.mlir import ir
 
 from epi2expr_jax.errors import OutOfMemory
 from epi2expr_jax.inputs.dataset import load_dataset
-from epi2expr_jax.inputs.device_tracks import WindowSignal
 from epi2expr_jax.inputs.track_cache import TrackCache
-from epi2expr_jax.models import REGISTRY, layers
+from epi2expr_jax.models import REGISTRY
 from epi2expr_jax.training import many_runs as population_module
-from epi2expr_jax.training.many_runs import Lanes, Log, Population
-from epi2expr_jax.training.one_run import (
-    FINISHED,
-    QUARANTINED,
-    RUNNING,
-    STOPPED,
-    TrainConfig,
-    Trainer,
-)
-from epi2expr_jax.training.runs import Run, RunInputs, plan_runs
+from epi2expr_jax.training.many_runs import Lanes, Population
+from epi2expr_jax.training.one_run import TrainConfig, Trainer
+from epi2expr_jax.training.runs import FINISHED, QUARANTINED, RUNNING, STOPPED, Log, Run, plan_runs
 from epi2expr_jax.training.schedules import EarlyStopConfig
 from epi2expr_jax.training.splits import make_folds
 
@@ -234,10 +225,13 @@ def test_a_snapshot_goes_on_where_it_was_taken(study, trainer):
     steps = half.advance()
     next(steps)  # some runs are an epoch ahead
     steps.close()
-    members, states = half.snapshot()
-    assert sorted(members) == list(range(5))
-    assert len({half.logs[i].epochs for i in members}) == 2
-    saved = {i: jax.tree.map(lambda x, row=row: x[row], states) for row, i in enumerate(members)}
+    saved = {
+        i: jax.tree.map(lambda x, row=row: x[row], states)
+        for members, states in half.states(range(5))
+        for row, i in enumerate(members)
+    }
+    assert sorted(saved) == list(range(5))
+    assert len({half.logs[i].epochs for i in saved}) == 2
     resumed = make(study, trainer, runs, saved=(saved, copy.deepcopy(half.logs)))
     for run, found in trained(resumed).items():
         assert_same(found, whole[run])
@@ -249,7 +243,7 @@ def test_what_has_ended_is_handed_over_once(study, trainer):
     found = trained(population)
     assert len(found) == 5
     assert population.take_ended() == ([], None)
-    assert population.snapshot() == ([], None)
+    assert list(population.states(range(5))) == []
 
 
 def test_streamed_and_resident_are_the_same(study, trainer):
@@ -283,57 +277,6 @@ def test_too_little_memory_is_told_apart(study, trainer, monkeypatch):
 def test_logs_begin_empty():
     log = Log()
     assert (log.epochs, log.best, log.status) == (0, None, RUNNING)
-
-
-def lowered_loops(model, platform, width=2, genes=1000):
-    """The loops of a model's real epoch, lowered for a platform: turns, or None if data decide."""
-    trainer = Trainer(model, TrainConfig())
-    lanes = Lanes(width, tuple(jax.local_devices()[:1]))
-
-    def stacked(x, count=width):
-        return jax.ShapeDtypeStruct((count, *x.shape), x.dtype)
-
-    mask, key = jax.ShapeDtypeStruct((genes,), bool), jax.ShapeDtypeStruct((2,), jnp.uint32)
-    target = jax.ShapeDtypeStruct((genes,), jnp.float32)
-    state, inputs = jax.tree.map(
-        stacked, (trainer.state_shapes(), RunInputs(target, mask, mask, key, key))
-    )
-    values = jax.ShapeDtypeStruct((1, genes, model.window.bins), jnp.float32)
-    tracks = (((WindowSignal(values),), None),) * width
-    traced = population_module._epoch.trace(trainer, lanes, state, inputs, tracks)
-    module = traced.lower(lowering_platforms=(platform,)).compiler_ir("stablehlo")
-    turns = []
-
-    def visit(op):
-        if op.name == "stablehlo.while":
-            condition = op.regions[0].blocks[0].operations
-            compare = next(own for own in condition if own.name == "stablehlo.compare")
-            bound = compare.operands[1].owner
-            known = getattr(bound, "name", "") == "stablehlo.constant"
-            turns.append(int(np.array(bound.attributes["value"])) if known else None)
-        return ir.WalkResult.ADVANCE
-
-    module.operation.walk(visit)
-    return turns
-
-
-STEPS_AND_VALIDATION = [None, None]  # how many batches there are is data
-
-
-@pytest.mark.parametrize("name", ["cnn", "promoter_cnn"])
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_no_loop_runs_over_genes_on_an_accelerator(name, platform, monkeypatch):
-    """Whole batches there, whatever the default backend of this process; pieces on CPU."""
-    model = REGISTRY[name](assays=1)
-    assert lowered_loops(model, platform) == STEPS_AND_VALIDATION
-    # The same count finds such loops where there are some.
-    monkeypatch.setattr(layers, "PATCH_BYTES", {platform: 1})
-    assert TrainConfig().batch_size in lowered_loops(model, platform)
-
-
-def test_on_cpu_patches_are_made_a_few_genes_at_a_time():
-    turns = lowered_loops(REGISTRY["cnn"](assays=1), "cpu")
-    assert {2, 4, 8} <= set(turns)  # pieces of a batch, by layer
 
 
 def test_lanes_are_as_wide_as_suits_their_devices(monkeypatch):

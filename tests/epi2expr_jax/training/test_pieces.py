@@ -10,12 +10,12 @@ import pytest
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import write_json
 from epi2expr_jax.training import checkpoint
-from epi2expr_jax.training.one_run import FINISHED, STOPPED
-from epi2expr_jax.training.pieces import Log, Piece, Pieces, read_pieces, remove_states
+from epi2expr_jax.training.pieces import Piece, Pieces, read_pieces, remove_states
+from epi2expr_jax.training.runs import FINISHED, STOPPED, Log
 
 
 def rows(*values):
-    """Runs of a piece: what is known of them, and their arrays."""
+    """A part of a piece: what is known of its runs, and their arrays."""
     return [{"run_id": str(v)} for v in values], {"w": np.array(values, np.float32)}
 
 
@@ -36,6 +36,28 @@ def test_pieces_keep_the_newest_state_and_all_that_ended(tmp_path):
     np.testing.assert_array_equal(best[1].restore(ROW)["w"], [1, 3])
 
 
+def test_a_state_goes_when_each_of_its_runs_has_been_saved_anew(tmp_path):
+    """In pieces of any make-up; parts that are given together become one."""
+    pieces = Pieces(tmp_path / "0-of-1")
+
+    def kept():
+        pieces.wait()
+        return {path.stem[-1] for path in pieces.folder.glob("state-*.json")}
+
+    pieces.save(("state", *rows(1, 2)))
+    pieces.save(("state", *rows(3)), ("state", *rows(4, 5)))
+    assert kept() == {"1", "2"}
+    (_, both), _ = read_pieces(tmp_path, "state")
+    np.testing.assert_array_equal(both.restore(ROW)["w"], [3, 4, 5])
+    pieces.save(("state", *rows(2, 3)))
+    assert kept() == {"1", "2", "3"}
+    pieces.save(("best", *rows(1)))
+    assert kept() == {"2", "3"}
+    pieces.save(("best", *rows(4)), ("state", *rows(5)))
+    assert kept() == {"3", "6"}
+    pieces.close()
+
+
 def test_what_a_killed_save_left_is_never_taken_for_whole(tmp_path):
     folder = tmp_path / "0-of-2"
     pieces = Pieces(folder)
@@ -49,11 +71,12 @@ def test_what_a_killed_save_left_is_never_taken_for_whole(tmp_path):
     ((piece,), _) = read_pieces(tmp_path, "state")
     assert piece.path.name == "state-000001"
     again = Pieces(folder)
-    assert not [*folder.glob("*tmp*"), *folder.glob("*partial*")]
-    again.save(("state", *rows(4)))
+    assert not [*folder.glob("*tmp*"), *folder.glob("*partial*"), *folder.glob("*-000002*")]
+    again.hold([piece])
+    again.save(("state", *rows(1)))
     again.close()
     ((piece,), _) = read_pieces(tmp_path, "state")
-    assert (piece.path.name, piece.records) == ("state-000003", [{"run_id": "4"}])
+    assert (piece.path.name, piece.records) == ("state-000003", [{"run_id": "1"}])
     assert len(list(folder.iterdir())) == 3
     remove_states(tmp_path, 9)
     assert list(folder.iterdir()) == []

@@ -15,12 +15,15 @@ from experiments.benchmarks import chromoformer as room
 def test_the_pace_is_the_median_of_some_epochs(clock, monkeypatch):
     trained = []
 
-    def population(data, precision):
+    def population(data, precision, runs):
+        assert runs == 8
         trained.append((data.n_contacts, precision))
         return types.SimpleNamespace(train_epoch=clock.taking(9, 4, 1, 2))
 
     monkeypatch.setattr(room, "_population", population)
-    assert room.training_pace("tf32", 3) == 1024 / 2  # training genes in the epoch of 2 s
+    monkeypatch.setattr(room.Lanes, "default", lambda: room.Lanes(8, (None,)))
+    # Training genes of all eight lanes in the epoch of 2 s.
+    assert room.training_pace("tf32", 3) == 8 * 1024 / 2
     ((contacts, precision),) = trained
     assert precision == "tf32"
     assert len(contacts) == 1024 + 8

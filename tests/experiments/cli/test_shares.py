@@ -23,10 +23,10 @@ def test_a_machine_is_what_its_flags_say(given):
     given()
     assert machine_of_flags() == Machine()
     given(
-        "--devices=2", "--runs_at_once=5", "--data_gib=0.5", "--checkpoint_every=3",
+        "--devices=2", "--runs_at_once=5", "--data_gib=0.5", "--checkpoint_minutes=3",
         "--track=tensorboard", "--share=1/4", "--noresume",
     )  # fmt: skip
-    assert machine_of_flags() == Machine(2, 5, 2**29, 3, False, Share(1, 4))
+    assert machine_of_flags() == Machine(2, 5, 2**29, 3.0, False, Share(1, 4))
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,7 @@ def test_a_machine_is_what_its_flags_say(given):
     [
         (["--share=4/4"], ["--share"]),
         (["--share=half"], ["--share"]),
+        (["--checkpoint_every=3"], ["--checkpoint_every"]),
         (["--process=0/2"], ["--process"]),
         (["--distributed=host:1234"], ["--process"]),
         (["--distributed=auto", "--share=0/2"], ["--share"]),

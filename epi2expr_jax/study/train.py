@@ -20,7 +20,6 @@ from epi2expr_jax.files import only_writer, write_csv
 from epi2expr_jax.study import run_card
 from epi2expr_jax.study.lookup import Group, Share, Study
 from epi2expr_jax.study.request import TrainRequest
-from epi2expr_jax.study.saving import Saver
 from epi2expr_jax.training import checkpoint, pieces
 from epi2expr_jax.training.many_runs import Lanes, Population, without_best
 from epi2expr_jax.training.one_run import RunState
@@ -259,7 +258,7 @@ class _Training:
         genes = self.group.inputs.train.sum(axis=1)
         self.watcher.begins(self.group.name, population, genes)
         minutes = self.machine.checkpoint_minutes
-        saver = Saver(population, self.pieces, self.memory, self._records, minutes)
+        saver = pieces.Saver(population, self.pieces, self.memory, self._records, minutes)
         try:
             population.compile()
             self.watcher.compiled()

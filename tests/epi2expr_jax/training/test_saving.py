@@ -5,10 +5,9 @@ import collections
 import numpy as np
 import pytest
 
-from epi2expr_jax.study import saving
-from epi2expr_jax.study.saving import Saver
+from epi2expr_jax.training import pieces
 from epi2expr_jax.training.many_runs import Lanes, Population
-from epi2expr_jax.training.pieces import Pieces
+from epi2expr_jax.training.pieces import Pieces, Saver
 from epi2expr_jax.training.planning import MemoryPlan
 from epi2expr_jax.training.runs import Log
 
@@ -21,8 +20,8 @@ class Training(Population, Pieces):
     logs = [Log()] * 100
     seconds = 0.0  # of writing in the background
 
-    def __init__(self, monkeypatch, minutes, state_bytes=saving._PIECE):
-        monkeypatch.setattr(saving.time, "monotonic", lambda: self.now)
+    def __init__(self, monkeypatch, minutes, state_bytes=pieces._PIECE):
+        monkeypatch.setattr(pieces.time, "monotonic", lambda: self.now)
         self.now = self.saving = 0.0
         self.saved = collections.Counter()
         self.files, self.ended = [], []

@@ -90,6 +90,6 @@ def find_genes(
                 where,
                 f"{len(unknown)} unknown genes ({listing(unknown)})",
                 "ids of the store's gene table, or symbols of its column `name`",
-                near or "see store.genes",
+                near or "STORE/genes.parquet lists them (in Python: open_store(STORE).genes)",
             )
     return rows

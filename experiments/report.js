@@ -20,13 +20,16 @@
       const button = make("button", { type: "button", title: "sort by this column" }, ...head.childNodes);
       head.append(button);
       button.addEventListener("click", () => {
-        const up = head.getAttribute("aria-sort") === "descending";
+        const before = head.getAttribute("aria-sort");
+        // What is best comes first: high scores, but the lowest rank and error, and names from A.
+        const low = /^(rank|MSE|RMSE|p$)/.test(head.textContent.trim()) || head.classList.contains("text");
+        const up = before ? before === "descending" : low;
         for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
         head.setAttribute("aria-sort", up ? "ascending" : "descending");
         const key = row => row.cells[column].textContent;
         body.append(...[...body.rows].sort((a, b) => {
           const [x, y] = [value(key(a)), value(key(b))];
-          if (isNaN(x) || isNaN(y)) return isNaN(x) && isNaN(y) ? (up ? 1 : -1) * key(a).localeCompare(key(b)) : isNaN(x) - isNaN(y);
+          if (isNaN(x) || isNaN(y)) return isNaN(x) && isNaN(y) ? (up ? 1 : -1) * key(a).localeCompare(key(b), "en", { numeric: true }) : isNaN(x) - isNaN(y);
           return up ? x - y : y - x;
         }));
       });
@@ -98,7 +101,7 @@
   const draw = () => {
     const gene = data.genes[at], c = +cell.value;
     search.value = label(gene);
-    said.textContent = `${label(gene)}, ${gene.chrom}` + (gene.tss === undefined ? "" : `:${gene.tss.toLocaleString("en")} ${gene.strand}`);
+    said.textContent = `${label(gene)}, ${gene.chrom}` + (gene.tss === undefined ? "" : `:${(gene.tss + 1).toLocaleString("en")} ${gene.strand}`);
     const parts = [];
     const observed = gene.observed[c];
     const rows = predictions(gene, c);
@@ -106,13 +109,14 @@
     if (gene.tracks) {
       const bytes = Uint8Array.from(atob(gene.tracks), character => character.charCodeAt(0)), n = data.bins, bp = data.window / n;
       const read = make("output", { class: "key" }, "Move over a track, or go along it with the arrow keys.");
-      parts.push(make("h3", {}, `Signal, ${(data.window / 1000)} kb around the TSS, in genomic order (height: square root)`), read);
+      parts.push(make("h3", {}, `Signal, ${(data.window / 1000)} kb around the TSS, in genomic order, means of ${bp} bp (height: square root; tall peaks are cut)`), read);
       data.marks.forEach(([mark, top], m) => {
         const begin = (c * data.marks.length + m) * n, values = [...bytes.slice(begin, begin + n)];
         const svg = panel(`signal of ${mark}`);
         svg.append(steps(values.map(Math.sqrt), 16), make("line", { x1: 50, x2: 50, y1: 0, y2: 100, class: "zero" }));
-        reader(svg, n, bin => `${mark}: ${(values[bin] * top / 255).toPrecision(3)} at ${(((bin + 0.5) * bp - data.window / 2) / 1000).toFixed(2)} kb from the TSS`, read);
-        parts.push(row(mark, svg, `max ${(Math.max(...values) * top / 255).toPrecision(2)}`));
+        reader(svg, n, bin => `${mark}: ${values[bin] === 255 ? "at least " : ""}${(values[bin] * top / 255).toPrecision(2)} at ${(((bin + 0.5) * bp - data.window / 2) / 1000).toFixed(2)} kb from the TSS`, read);
+        const most = Math.max(...values);
+        parts.push(row(mark, svg, `max ${most === 255 ? "≥ " : ""}${(most * top / 255).toPrecision(2)}`));
       });
     }
     const edits = (gene.edits || []).filter(edit => edit[0] === c);
@@ -143,12 +147,15 @@
   };
   const go = to => { at = (to + data.genes.length) % data.genes.length; draw(); };
   search.addEventListener("change", () => {
-    const text = search.value.trim().toLowerCase();
+    const asked = search.value.trim(), text = asked.toLowerCase().replace(/^(ens[a-z]*\d+)\.\d+$/, "$1");
     const names = gene => [label(gene), gene.name, gene.id].map(name => name.toLowerCase());
     let found = data.genes.findIndex(gene => names(gene).includes(text));
-    if (found < 0 && text) found = data.genes.findIndex(gene => names(gene).some(name => name.startsWith(text)));
-    if (found >= 0) go(found);
-    else said.textContent = `${search.value} is not among the ${data.genes.length} genes of this page; experiments.report --browser_genes=${search.value} adds it`;
+    const begin = text ? data.genes.filter(gene => names(gene).some(name => name.startsWith(text))) : [];
+    if (found < 0 && begin.length === 1) found = data.genes.indexOf(begin[0]);
+    if (found >= 0) return go(found);
+    draw();
+    if (begin.length) said.textContent = `${asked}: ${begin.length} genes of this page begin so; this is still ${label(data.genes[at])}`;
+    else if (text) said.textContent = `${asked} is not on this page; this is still ${label(data.genes[at])}. To add a held-out gene of the store: python -m experiments.report --run=RUN --browser_genes=${asked}`;
   });
   search.addEventListener("focus", () => search.select());
   cell.addEventListener("change", draw);

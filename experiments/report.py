@@ -151,7 +151,8 @@ def _write(
         images = {name: {"wide": data_uri(figure)} for name, figure in figures.items()}
         for name, figure in _narrow_figures(*drawn).items():
             images[name]["narrow"] = data_uri(figure)
-    browser = _browser(run_dir, store, headline(ranked), cells, browser_genes)
+    asked = [*browser_genes, *content["worst_genes"]["gene_id"]]
+    browser = _browser(run_dir, store, headline(ranked), cells, asked)
     page = page_of(run_dir, card, content, runs, images, certificate, gained, browser)
     write_text(place / "report.html", page)
 

@@ -7,7 +7,7 @@
     python -m experiments.train --store=distal.zarr --run=runs/near --model=chromoformer --no_pcre
 
 One process uses all GPUs (or the TPU chips) of its machine. Several processes share the work and
-the run directory; each trains its part, at its own pace, and the last one to finish closes the run:
+the run directory; each trains its runs, at its own pace, and the last one to finish closes the run:
 
     sbatch --array=0-3 --wrap 'python -m experiments.train ... --share=$SLURM_ARRAY_TASK_ID/4'
     srun --ntasks=4 python -m experiments.train ... --distributed=auto      (SLURM, TPU pods)
@@ -16,10 +16,10 @@ the run directory; each trains its part, at its own pace, and the last one to fi
 The same command run again resumes an interrupted training, on any number of devices or processes:
 runs are saved in the background as they train, and on SIGTERM. A run whose loss stops being finite
 is quarantined and named; the others go on. Once all are trained, the same command with more
---seeds, --cells, --assays or --folds trains what is missing. With more --epochs those runs go
-on that took all of theirs, from the state they ended in; others stay. All else must stay.
-experiments.plan says beforehand what a training will take. Next: experiments.evaluate,
-experiments.report.
+--seeds, --cells, --assays or --folds trains what is missing. With more --epochs, runs
+that used all their epochs go on from the state they ended in; runs that stopped early stay. No
+other flag may change. experiments.plan says beforehand what a training will take. Next:
+experiments.evaluate, experiments.report.
 """
 
 import pathlib

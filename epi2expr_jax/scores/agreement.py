@@ -49,9 +49,9 @@ class Agreement:
                 f"How far cells agree in the whole order of the assays cannot be told: {self.why}."
             )
         return (
-            f"Agreement of the cells beyond shared genes: {self.value:.2f} (95 % interval "
-            f"{self.low:.2f} to {self.high:.2f}; 1: assays differ alike in all cells, 0: nothing "
-            "in common)."
+            f"How alike the cells order the assays, apart from the noise of shared genes: "
+            f"{self.value:.2f} (95 % interval {self.low:.2f} to {self.high:.2f}; 1: alike, 0: "
+            "nothing in common; an estimate can exceed 1)."
         )
 
 

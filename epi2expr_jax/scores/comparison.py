@@ -256,7 +256,7 @@ def simpler_model(table: pd.DataFrame, simple: Collection[str], train_share: flo
         )
     better = rows[rows["lead_low"] > 0]
     if better.empty:
-        return f"No simple model is shown to predict better than {own}."
+        return f"No simple model of the same signal is shown to predict better than {own}."
     named = [
         f"{row.model} for {row.assay} "
         f"(by {row.lead:.3f}, {row.lead_low:.3f} to {row.lead_high:.3f})"

@@ -249,7 +249,7 @@ def caveats(
 
 def _target_note(cells: list[str], new: list[str], common: int | np.integer) -> str:
     """What cells the scores and their intervals are of."""
-    target = f"The target is these cells ({listing(cells)}), on chromosomes like the tested ones"
+    target = f"Scores are of these cells ({listing(cells)}), on chromosomes like the tested ones"
     if new:
         which = "each of them" if new == cells else listing(new)
         target += f". Of the models tested in a cell, none was trained on it ({which})"
@@ -275,8 +275,10 @@ def _seed_notes(ranking: pd.DataFrame, seeds: int) -> list[str]:
     if apart.any() and np.isfinite(spread):
         # Twice the standard deviation of the difference between two means of so many trainings.
         needed = _count(max(1, int(np.ceil(8 * (spread / lead) ** 2))), "seed")
-        told += " With that" if seeds > 1 else f" With a standard deviation of {spread:g}"
-        told += f", keeping neighbours in order that lead by {lead:.3f} or more takes {needed}."
+        told += (
+            " So" if seeds > 1 else f" If scores vary by {spread:g} between seeds (not measured),"
+        )
+        told += f" it takes {needed} to order neighbours whose r differs by {lead:.3f} or more."
     return [told]
 
 

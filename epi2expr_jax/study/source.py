@@ -180,9 +180,16 @@ def _chosen(where: str, source: Ensemble, run: Run, fold: Fold) -> _Row:
         if not same and len({value(m.runs[i]) for m, i in own}) > 1:
             one = f"{run.cell} {run.label} {run.fold} seed {run.seed}"
             found = f"runs of several {name} for {one}, and none of its own"
-            raise InputError(where, found, "its own, or one alone", f"choose other --{name}")
+            raise InputError(where, found, "its own, or one alone", _REMEDIES[name])
         own = same or own
     return own[0]
+
+
+_REMEDIES = {
+    "cells": "give --from a run directory of one cell or pool",
+    "folds": "give the --cv, --blind and --split_seed of that run",
+    "seeds": "ask for no more --seeds than it has",
+}
 
 
 def _parts(fold: Fold) -> tuple[tuple[str, ...], ...]:

@@ -298,8 +298,8 @@ def _calls(called: pd.DataFrame) -> str:
     n = int(called["called"].sum())
     return (
         f"Of {count(len(called), 'comparison')} (every score against 0, every pair of assays, in "
-        f"each cell and over all), {n} {'is' if n == 1 else 'are'} called at a false discovery "
-        "rate of 5 % (Benjamini–Hochberg); calls.csv lists them."
+        f"each cell and over all), {n} {'is' if n == 1 else 'are'} significant at a false "
+        "discovery rate of 5 % (Benjamini–Hochberg); calls.csv lists them."
     )
 
 

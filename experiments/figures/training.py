@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import ticker
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
+from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 
 from experiments.figures.style import (
@@ -20,6 +20,8 @@ from experiments.figures.style import (
     wrap,
 )
 
+# Both ends show on a light ground and on a dark one.
+_DENSE = LinearSegmentedColormap.from_list("dense", ["#9ecae1", "#d55e00"])
 MANY_POINTS = 2000  # above, points hide each other: hexagons
 MOST_CURVES = 24
 
@@ -98,7 +100,7 @@ def prediction_figure(predictions: pd.DataFrame, rows: pd.DataFrame, unit: str) 
         x, y = part["observed"], part["predicted"]
         if len(predictions) > MANY_POINTS * len(rows):
             grid = {"gridsize": 36, "extent": (low, high, low, high), "mincnt": 1}
-            hexagons.append(panel.hexbin(x, y, cmap="cividis_r", linewidths=0.1, **grid))
+            hexagons.append(panel.hexbin(x, y, cmap=_DENSE, linewidths=0.1, **grid))
         else:
             panel.plot(x, y, "o", color=BLUE, markersize=3.5, alpha=0.45, markeredgewidth=0)
         panel.plot([low, high], [low, high], ":", color="black", lw=1)
@@ -109,7 +111,7 @@ def prediction_figure(predictions: pd.DataFrame, rows: pd.DataFrame, unit: str) 
         norm = LogNorm(1, max(2, *(part.get_array().max() for part in hexagons)))
         for part in hexagons:
             part.set_norm(norm)
-        bar = figure.colorbar(hexagons[0], ax=panels, label="predictions a hexagon", shrink=0.8)
+        bar = figure.colorbar(hexagons[0], ax=panels, label="predictions per hexagon", shrink=0.8)
         bar.ax.yaxis.set_major_formatter("{x:g}")
     panels[0].set_ylabel(f"predicted, {unit}")
     return figure

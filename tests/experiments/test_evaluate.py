@@ -69,7 +69,7 @@ def test_the_program_evaluates_what_its_flags_name(run_dir, parse_flags, monkeyp
     assert asked == [(run_dir, None, ["mean"], "kind", 0.01, "DNase")]
     said = capsys.readouterr().out
     assert "Of 3 comparisons" in said
-    assert "2 are called at a false discovery rate of 5 %" in said
+    assert "2 are significant at a false discovery rate of 5 %" in said
     assert said.index("DNase") < said.index("H3K9me3")
     assert "note: One seed: " in said
 

@@ -46,7 +46,7 @@ def test_agreement_without_noise():
     assert agree.agreement(scores(level[:2])).value == pytest.approx(1)
     opposite = agree.agreement(scores(np.array([[0.7, 0.5, 0.3], [0.3, 0.5, 0.7]])))
     assert opposite.value == pytest.approx(-1)
-    assert "Agreement of the cells beyond shared genes: -1.00" in str(opposite)
+    assert "apart from the noise of shared genes: -1.00" in str(opposite)
 
 
 @pytest.mark.trial

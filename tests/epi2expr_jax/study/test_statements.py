@@ -16,7 +16,7 @@ BEST, RIVALS = "larger than the uncertainty of that lead", "that could also be"
 FEW, NULL = "too few genes to say", "No assay is shown to predict expression here"
 NEW, ONE_MORE = "nothing here speaks of a new cell", "For a new cell like these"
 NO_INTERVAL = "Without intervals, no assay can be told apart"
-AGREE = "Agreement of the cells beyond shared genes"
+AGREE = "How alike the cells order the assays"
 
 TWO = world([0.7, 0.5], [0.6, 0.4])
 THREE = world([0.7, 0.5, 0.3], [0.6, 0.4, 0.3], [0.65, 0.5, 0.2])
@@ -171,7 +171,8 @@ WORLDS = {
     "a simpler model": (scores(TWO), {"compared": simpler(OWN, ("ridge", "A", 0.05, 0.02, 0.08))},
         ["A simpler model predicts better than cnn: ridge for A (by 0.050"], ["No simple"]),
     "no simpler model": (scores(TWO), {"compared": simpler(OWN, ("ridge", "A", 0.05, -0.02, 0.1))},
-        ["No simple model is shown to predict better than cnn"], ["A simpler model"]),
+        ["No simple model of the same signal is shown to predict better than cnn"],
+        ["A simpler model"]),
     "new cells: the mean of others is better": (
         scores(TWO), {"compared": simpler(OWN, (MEAN_OF_CELLS, "A", 0.05, 0.02, 0.08))},
         ["In cells new to the models: the mean of the training cells, which needs no epigenome, "

@@ -275,9 +275,8 @@ def _seed_notes(ranking: pd.DataFrame, seeds: int) -> list[str]:
     if apart.any() and np.isfinite(spread):
         # Twice the standard deviation of the difference between two means of so many trainings.
         needed = _count(max(1, int(np.ceil(8 * (spread / lead) ** 2))), "seed")
-        told += (
-            " So" if seeds > 1 else f" If scores vary by {spread:g} between seeds (not measured),"
-        )
+        supposed = f" If scores vary by {spread:g} from training to training (not measured),"
+        told += " So" if seeds > 1 else supposed
         told += f" it takes {needed} to order neighbours whose r differs by {lead:.3f} or more."
     return [told]
 

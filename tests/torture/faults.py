@@ -125,7 +125,8 @@ def small_disk(place: pathlib.Path, left_kib: int) -> Iterator[Callable[[str, in
     aside = place.with_name(f"{place.name}.aside")
     place.rename(aside)
     place.mkdir()
-    size, pid = (used >> 10) + (64 << 10), os.getpid()
+    size, own = (used >> 10) + (64 << 10), os.getpid  # as Python ends, names are gone
+    pid = own()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(place)]
     mounted = not subprocess.run(mount, capture_output=True).returncode
     shutil.copytree(aside, place, dirs_exist_ok=True)
@@ -136,5 +137,5 @@ def small_disk(place: pathlib.Path, left_kib: int) -> Iterator[Callable[[str, in
             (place / FILLER).write_bytes(bytes(free))
         yield (lambda name, count: (place / name).write_bytes(bytes(count))) if mounted else None
     finally:
-        if os.getpid() == pid and mounted:
+        if own() == pid and mounted:
             subprocess.run(["umount", "--lazy", str(place)], check=True)

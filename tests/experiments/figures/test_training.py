@@ -63,4 +63,4 @@ def test_many_points_are_counted_in_hexagons():
     panel, bar = prediction_figure(predictions, rows, "").axes
     (hexagons,) = panel.collections
     assert hexagons.get_array().sum() == MANY_POINTS + 1
-    assert bar.get_ylabel() == "predictions a hexagon"
+    assert bar.get_ylabel() == "predictions per hexagon"

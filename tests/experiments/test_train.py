@@ -162,7 +162,7 @@ def test_shares_trained_one_after_the_other_are_the_run(
 
 
 def _shared(said, run_dir, whole, same_weights):
-    assert all(": 9 runs" in text for text in said)  # 18 runs in all
+    assert all(", 9 runs" in text for text in said)  # 18 runs in all
     same_weights(run_dir, whole)
     history = pd.read_parquet(run_dir / "history.parquet")
     pd.testing.assert_frame_equal(history, pd.read_parquet(whole / "history.parquet"))

@@ -30,6 +30,8 @@ from epi2expr_jax.errors import InputError
 _PARTIAL = ".partial"  # in the name of whatever is not whole yet
 _ABANDONED = 3600.0  # seconds after which a partial file is what a killed program left
 _GZIP = b"\x1f\x8b"
+_UNKNOWN = ("", "nan", "NaN", "NA", "N/A")  # as Python, R and people write it
+_DECIMAL_COMMA = re.compile(r"\s*-?\d+,\d+\s*")
 _SEAL = "sha256"  # of a JSON object, in it
 
 
@@ -312,11 +314,14 @@ def read_csv(
         if odd:
             raise ValueError(f"line {odd[0]}: a quotation mark that is not closed")
         between = next((c for c in ",\t;" if lines and c in lines[0]), ",")
-        decimal = "," if between == ";" and any("," in line for line in lines) else "."
+        cells = [cell for line in lines[1:] for cell in line.split(between)]
+        decimal = "," if between == ";" and any(map(_DECIMAL_COMMA.fullmatch, cells)) else "."
         kinds = dict.fromkeys(text, str)
         read = functools.partial(pd.read_csv, sep=between, decimal=decimal, keep_default_na=False)
         header = read(io.StringIO(lines[0] if lines else ""), nrows=0)
-        missing = {str(name): ("", "nan", "NaN") for name in header if name not in text}
+        missing = {
+            str(name): ("", "nan", "NaN", "NA", "N/A") for name in header if name not in text
+        }
         table = read(io.StringIO("\n".join(lines)), dtype=kinds, na_values=missing)
     except (InputError, ValueError) as error:
         why = error.problems[0].found if isinstance(error, InputError) else str(error)

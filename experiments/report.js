@@ -109,7 +109,7 @@
     if (gene.tracks) {
       const bytes = Uint8Array.from(atob(gene.tracks), character => character.charCodeAt(0)), n = data.bins, bp = data.window / n;
       const read = make("output", { class: "key" }, "Move over a track, or go along it with the arrow keys.");
-      parts.push(make("h3", {}, `Signal, ${(data.window / 1000)} kb around the TSS, in genomic order, means of ${bp} bp (height: square root; tall peaks are cut)`), read);
+      parts.push(make("h3", {}, `Signal, ${(data.window / 1000)} kb around the TSS, in genomic order, means of ${Math.round(bp)} bp (height: square root; tall peaks are cut)`), read);
       data.marks.forEach(([mark, top], m) => {
         const begin = (c * data.marks.length + m) * n, values = [...bytes.slice(begin, begin + n)];
         const svg = panel(`signal of ${mark}`);

@@ -168,7 +168,8 @@ def _store(run_dir: pathlib.Path, card: dict[str, Any]) -> WindowStore | None:
         path = find_store(run_dir, card)
     except InputError:
         return None
-    return WindowStore.open(path)
+    store = WindowStore.open(path)
+    return store if store.checksum() == card["store_checksum"] else None
 
 
 def _browser(

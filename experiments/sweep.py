@@ -68,7 +68,7 @@ def sweep(
         folder = run_dir / f"window-{window}"
         print(f"\n[{number}/{len(requests)}] {window:,} bp: {folder}", flush=True)
         train_shown(of_window, folder, machine, track)
-        if not results.complete(folder, "evaluate"):
+        if not _evaluated(folder):
             evaluate(folder)
         scores[str(window)] = tables.SCORES.read(folder)
     table = compare_models(scores).rename(columns={"model": "window_bp"})
@@ -78,6 +78,15 @@ def sweep(
             save_figure(sweep_figure(table), place / "sweep")
         write_csv(place / "sweep.csv", table)
     return table
+
+
+def _evaluated(run_dir: pathlib.Path) -> bool:
+    """Whether all tables are there, whole, and of the models as they are now."""
+    try:
+        tables.require(run_dir)
+    except InputError:
+        return False
+    return results.complete(run_dir, "evaluate")
 
 
 def _requests(request: TrainRequest, windows: tuple[int, ...]) -> dict[int, TrainRequest]:

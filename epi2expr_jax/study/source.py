@@ -75,7 +75,7 @@ class Source:
                     problems.add(where, listing(differ, 20), "the same model", remedy)
         made = cls(ensemble, found)
         leaks = [run for run in runs if made._seen(run, store.genes, by_name[run.fold])[0]]
-        if leaks and "converted" not in ensemble.card:
+        if leaks and "converted" not in ensemble.card and not made._seen_before:
             run = leaks[0]
             seen, tested = made._seen(run, store.genes, by_name[run.fold])
             found_words = f"weights that have seen {seen} of {tested} test genes of {run.fold}"
@@ -113,11 +113,20 @@ class Source:
         """What must be said aloud: empty if no test gene was seen."""
         return seen_words([record["started"] for record in records.values()])
 
+    @property
+    def _seen_before(self) -> set[str]:
+        """Runs that started, themselves, from weights that had seen their test genes: which genes
+        those had seen is not known any more, so it may be any."""
+        rows = [run for part in self.ensemble.card["populations"] for run in part["runs"]]
+        return {run["run_id"] for run in rows if run.get("started", {}).get("seen")}
+
     def _seen(self, run: Run, genes: pd.DataFrame, fold: Fold) -> tuple[int, int]:
         """How many test genes of a run its weights were trained on or chosen by, of how many."""
         member, i = self.rows[run]
         known = self.ensemble.folds[member.runs[i].fold].masks(genes)
-        tested = fold.masks(genes)["test"]
+        tested = fold.masks(genes)["test"] | fold.named(genes)
+        if member.runs[i].run_id in self._seen_before:
+            return int(tested.sum()), int(tested.sum())
         return int((tested & (known["train"] | known["validation"])).sum()), int(tested.sum())
 
 

@@ -24,6 +24,7 @@ from epi2expr_jax.inputs.device_tracks import Gathered, Signal
 from epi2expr_jax.inputs.masking import CHANNELS, masked, random_subsets
 from epi2expr_jax.models.config import ModelConfig
 from epi2expr_jax.models.weights import fresh_weights, named_by, parts_of
+from epi2expr_jax.names import as_names
 from epi2expr_jax.training.losses import LOSSES
 from epi2expr_jax.training.runs import FINISHED, QUARANTINED, RUNNING, STOPPED, RunInputs
 from epi2expr_jax.training.schedules import (
@@ -163,7 +164,7 @@ class Trainer:
         self.loss = LOSSES[config.task]
         self.model_config = model_config
         self.graph, params, _ = parts_of(model_config)
-        self.frozen = named_by(params, config.freeze)
+        self.frozen = named_by(params, as_names(config.freeze))
         self.adam = optax.scale_by_adam(eps=config.adam_epsilon)
 
     def init(self, model_key: UInt32[Any, "*R 2"]) -> RunState:

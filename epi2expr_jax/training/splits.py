@@ -294,6 +294,9 @@ def read_splits(path: pathlib.Path) -> list[Fold]:
             for row in content["folds"]
         ]
         lists = [row[part] for row in content["folds"] for part in PARTS]
+        lists += [
+            one for row in content["folds"] for one in ([row["name"]], row.get("held_out", []))
+        ]
     except (KeyError, TypeError):
         folds, lists = [], [""]
     if not all(isinstance(one, list) and all(isinstance(n, str) for n in one) for one in lists):

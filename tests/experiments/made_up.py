@@ -117,7 +117,7 @@ class MadeUpRun:
             {"params": shapes.best_params, "stats": shapes.best_stats},
         )
         training.pieces = Pieces(training.folder / training.machine.share.name)
-        training.pieces.save(("best", training._records(range(len(runs)), logs), weights))
+        training.pieces.save(("best", training._records([*range(len(runs))], logs), weights))
         training.pieces.close()
 
     def _log(self, run, random) -> Log:

@@ -8,6 +8,7 @@ import pytest
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import only_writer
+from epi2expr_jax.study import tables
 from epi2expr_jax.study.lookup import Share
 from epi2expr_jax.study.train import Machine, train
 from epi2expr_jax.training import checkpoint
@@ -40,6 +41,19 @@ def test_every_width_is_a_run_and_a_point_of_the_curve(small_store, request_, tm
     for kind in ("png", "svg"):
         assert (tmp_path / f"sweep.{kind}").stat().st_size > 5000
     assert "3 kb" in format_table(table).splitlines()[0]
+
+
+def test_what_is_trained_further_is_evaluated_again(request_, tmp_path):
+    short = dataclasses.replace(
+        request_, train_config=dataclasses.replace(request_.train_config, epochs=1)
+    )
+    longer = dataclasses.replace(
+        request_, train_config=dataclasses.replace(request_.train_config, epochs=2)
+    )
+    first = sweep(short, tmp_path, (3000, 6000))
+    second = sweep(longer, tmp_path, (3000, 6000))
+    assert not np.allclose(first.pearson, second.pearson)
+    tables.require(tmp_path / "window-3000")  # an evaluation of these models
 
 
 def test_one_process_sweeps_and_says_how_to_share(parse_flags, monkeypatch):

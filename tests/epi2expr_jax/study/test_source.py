@@ -42,6 +42,27 @@ def test_a_run_starts_from_that_of_its_cell_fold_and_seed(finished, start):
     assert study.source.warnings(study.started) == []
 
 
+def test_genes_held_out_by_name_are_test_genes(finished, small_store, start):
+    genes = small_store.genes
+    named = tuple(genes.gene_id[genes.chrom == "chr1"][:3])
+    with pytest.raises(InputError, match="weights that have seen 3 of"):
+        _ = start(test_genes=named).source
+
+
+def test_what_weights_have_seen_is_not_forgotten_after_another_step(finished, start, monkeypatch):
+    """Of weights that began with others which had seen test genes, any gene may have been seen."""
+    ensemble = predict.load(finished)
+    for population in ensemble.card["populations"]:
+        for run in population["runs"]:
+            run["started"] = {"seen": 2, "test_genes": 50}
+    monkeypatch.setattr(room, "load", lambda _: ensemble)
+    study = start()
+    said = [record["started"] for record in study.started.values()]
+    assert said
+    assert all(one["seen"] == one["test_genes"] > 0 for one in said)
+    assert study.source.warnings(study.started)
+
+
 def test_what_other_weights_differ_in_is_named(start):
     for changes, words in (
         ({"model_options": {"width": 0.04}}, r"width=0\.02, now 0\.04"),

@@ -1,10 +1,12 @@
 import base64
+import itertools
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from experiments.figures import gene_browser
 from experiments.figures.gene_browser import as_script, browser_data, chosen_genes
 
 
@@ -41,6 +43,22 @@ def test_without_a_store_there_are_predictions_and_edits(predictions):
     assert (first["predicted"], first["observed"]) == ([[1.0], [1.0]], [3.0, 3.0])
     assert second["edits"] == [[1, "DNase promoter x2", -0.7], [1, "DNase promoter x0", 0.1]]
     assert "marks" not in shown
+
+
+def test_bins_that_do_not_divide_are_shown_too(distal_store, monkeypatch):
+    """Of 400 bins 7 means, of 57 and 58 bins each; there was one once, where none divides."""
+    monkeypatch.setattr(gene_browser, "MOST_BINS", 7)
+    genes, cells = distal_store.genes.gene_id[:1].tolist(), distal_store.manifest.cells[:1]
+    assays = distal_store.manifest.assays[:1]
+    none = pd.DataFrame(columns=["gene_id", "chrom", "cell", "assays", "observed", "predicted"])
+    shown = browser_data(genes, none, pd.DataFrame(), distal_store, cells, assays)
+    raw = distal_store.read_signal(cells[0], assays[0])[0, 0, 0]
+    edges = [0, 57, 114, 171, 228, 285, 342, 400]
+    means = np.array([raw[a:b].mean() for a, b in itertools.pairwise(edges)])
+    own = np.frombuffer(base64.b64decode(shown["genes"][0]["tracks"]), np.uint8)
+    top = shown["marks"][0][1]
+    assert shown["bins"] == len(own) == 7
+    np.testing.assert_allclose(own / 255 * top, np.minimum(means, top), atol=0.003 * top)
 
 
 def test_tracks_and_contacts_are_those_of_the_store(distal_store):

@@ -105,12 +105,13 @@ def test_an_edited_split_is_found(run_dir):
     assert "training" in found
 
 
-def test_a_chromosome_in_two_parts_is_found(run_dir):
+def test_a_chromosome_in_two_parts_is_refused(run_dir):
     path = run_dir / "splits.json"
     splits = json.loads(path.read_text())
     splits["folds"][1]["train"].append(splits["folds"][1]["test"][0])
     path.write_text(json.dumps(splits))
-    assert "in two parts" in failures(run_dir, quick=True)["splits"]
+    with pytest.raises(InputError, match="a chromosome twice in fold2"):
+        verify(run_dir, quick=True)
 
 
 def test_a_swapped_store_is_found(run_dir, small_store, tmp_path):

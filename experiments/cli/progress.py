@@ -106,6 +106,7 @@ class Shown(Watcher):
             self._trackers = [made[name](self._run_dir) for name in self._names]
         self._population, self._genes = population, genes
         self._label = f"{name}, {len(population.runs)} runs"
+        self.compiled()  # until it is, which may be never: it may be stopped before
         # One line that is written over again, of words alone.
         self._bar = tqdm(bar_format="{desc}", disable=None)
         self._show(f"{self._label}: compiling")

@@ -63,6 +63,13 @@ def test_a_missing_tracker_is_named(tmp_path, monkeypatch):
         Shown(tmp_path, ["tensorboard", "wandb"])
 
 
+def population_of(logs):
+    """What is asked of a population that trains for ten epochs."""
+    config = types.SimpleNamespace(epochs=10, early_stop=None)
+    trainer = types.SimpleNamespace(config=config)
+    return types.SimpleNamespace(runs=logs, logs=logs, trainer=trainer, alive=len(logs))
+
+
 class Clock:
     """Stands for `time`: it goes on when told to."""
 
@@ -80,10 +87,7 @@ def test_the_line_fits_and_estimates_after_a_tenth_of_the_work(tmp_path, monkeyp
     monkeypatch.setattr(progress, "_LINE_EVERY", -1)
     logs = [Log() for _ in range(40)]
     genes = np.array([900, 1100, 1300, 700, 1000] * 8)
-    config = types.SimpleNamespace(epochs=10, early_stop=None)
-    trained = types.SimpleNamespace(
-        runs=logs, logs=logs, trainer=types.SimpleNamespace(config=config), alive=40
-    )
+    trained = population_of(logs)
     shown = Shown(tmp_path)
     shown.begins("12-assay-11-cell", trained, genes)
     clock.now += 80.0
@@ -107,10 +111,16 @@ def test_the_line_fits_and_estimates_after_a_tenth_of_the_work(tmp_path, monkeyp
     assert in_words(20_000) == "5.6 h"
 
 
+def test_stopped_while_it_compiles_it_says_where_it_stands(tmp_path, capsys):
+    shown = Shown(tmp_path)
+    shown.begins("1-assay", population_of([Log()] * 9), np.ones(9))
+    shown.ends()
+    assert "1-assay, 9 runs: 0 %, no loss" in capsys.readouterr().out
+
+
 def test_a_line_says_that_it_compiles(tmp_path, monkeypatch):
     written = io.StringIO()
     terminal = functools.partial(progress.tqdm, file=written)
     monkeypatch.setattr(progress, "tqdm", lambda **how: terminal(**how | {"disable": False}))
-    trained = types.SimpleNamespace(runs=[0] * 180)
-    Shown(tmp_path).begins("1-assay", trained, np.ones(180))
+    Shown(tmp_path).begins("1-assay", population_of([Log()] * 180), np.ones(180))
     assert written.getvalue().strip("\r \n").endswith("1-assay, 180 runs: compiling")

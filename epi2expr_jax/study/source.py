@@ -1,6 +1,7 @@
 """Training that starts from trained weights: which run starts from which, what those have seen."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -113,7 +114,7 @@ class Source:
         """What must be said aloud: empty if no test gene was seen."""
         return seen_words([record["started"] for record in records.values()])
 
-    @property
+    @functools.cached_property
     def _seen_before(self) -> set[str]:
         """Runs that started, themselves, from weights that had seen their test genes: which genes
         those had seen is not known any more, so it may be any."""

@@ -193,7 +193,10 @@ def _browser(
         known = known.merge(store.genes[["gene_id", "name"]], how="left")
     at = find_genes(known, named, f"{run_dir}: held-out genes")
     effects = tables.EFFECTS.read(run_dir)
-    effects = effects if "gene" in effects else pd.DataFrame()
+    if "gene" not in effects:
+        effects = pd.DataFrame()
+    else:  # they may be of genes that no model of this run was tested on
+        effects = effects[effects["gene"].isin(known["gene_id"])]
     first = table[table["assays"] == shown[0]]
     genes = chosen_genes(first, effects, MOST_GENES, list(known["gene_id"].iloc[at]))
     own = table[table["gene_id"].isin(genes)]

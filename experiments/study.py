@@ -217,7 +217,8 @@ def _status(command: list[str], folder: pathlib.Path, environment: dict[str, str
     try:
         return child.wait()
     except BaseException:
-        child.terminate()  # a training saves first
+        child.terminate()  # a training saves first, also where this process ends before it
+        child.wait()
         raise
 
 

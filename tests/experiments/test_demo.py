@@ -1,8 +1,6 @@
 import json
 import pathlib
 import re
-import subprocess
-import types
 
 import pandas as pd
 import pytest
@@ -69,14 +67,13 @@ def test_the_whole_chain_from_public_files_to_the_report(
 ):
     """The demo's own commands; small here, as they stand under `make trials`."""
 
-    def run(command, cwd, env):
+    def here(command, folder, environment):
         """In this process, which has all loaded."""
         done = program(*command[2:])
         assert done.returncode == 0, done.stderr
-        return done
+        return done.returncode
 
-    here = types.SimpleNamespace(run=run)
-    monkeypatch.setattr(study, "subprocess", trial_size(here, subprocess))
+    monkeypatch.setattr(study, "_status", trial_size(here, study._status))
     (tmp_path / "small.toml").write_text(SMALL)
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "demo"

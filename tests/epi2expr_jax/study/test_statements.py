@@ -259,7 +259,7 @@ def test_calls_are_counted():
     table = scores(THREE)
     text = statements(table, called=calls(table)).calls
     assert text.startswith("Of 24 comparisons")
-    assert "24 are called" in text
+    assert "24 are significant" in text
     assert statements(table, called=calls(table).iloc[:1]).calls.startswith("Of 1 comparison (")
 
 

@@ -317,9 +317,8 @@ def _host_costs(model: str, runs: int, small: bool) -> dict[str, Any]:
     draw = seconds(lambda: trained.trainer.init(keys)) / runs
     fill = seconds(trained._fill)
     gb = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / 1e9
-    every = range(runs)
-    snapshot = seconds(lambda: list(trained.states(every)))
-    ((members, states),) = trained.states(every)
+    snapshot = seconds(lambda: list(trained.states(range(runs))))
+    ((members, states),) = trained.states(range(runs))
     part = "state", [{"run_id": str(member)} for member in members], states
     with tempfile.TemporaryDirectory() as folder:
         pieces = Pieces(pathlib.Path(folder))

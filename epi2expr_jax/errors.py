@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import difflib
 import errno
+import pathlib
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -236,3 +237,13 @@ def _too_little(error: Exception) -> Problem:
     found = (str(error) or "none left").splitlines()[0][:300]
     remedy = "close other programs or raise the limit (ulimit -v), or take less at once"
     return Problem("memory", found, "enough for this command", remedy)
+
+
+def write_failed(path: str | pathlib.Path, found: str, remedy: str) -> InputError:
+    """The error of a disk that refuses.
+
+    Args:
+        found: what came of it, with the reason.
+        remedy: what to do besides freeing space.
+    """
+    return InputError(str(path), found, "room and permission to write", f"free space{remedy}")

@@ -1,6 +1,7 @@
 """Files that are whole or absent, and what is in them: the one way to write, hash and open."""
 
 import contextlib
+import csv
 import errno
 import fcntl
 import functools
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import IO, Any, cast
 
 import pandas as pd
@@ -182,16 +183,6 @@ def _to_disk(path: pathlib.Path) -> None:
         os.close(handle)
 
 
-def write_failed(path: str | pathlib.Path, found: str, remedy: str) -> InputError:
-    """The error of a disk that refuses.
-
-    Args:
-        found: what came of it, with the reason.
-        remedy: what to do besides freeing space.
-    """
-    return InputError(str(path), found, "room and permission to write", f"free space{remedy}")
-
-
 def write_text(path: str | pathlib.Path, text: str) -> None:
     """Text in UTF-8, whole or not at all."""
     with whole(path) as place:
@@ -305,25 +296,20 @@ def read_csv(
         text: columns of names, whatever they look like: a cell may be called 1 or NA.
 
     Raises:
-        InputError: if it cannot be read, is not UTF-8, lacks a column, or has a line with a
-            quotation mark that is not closed, which would swallow those after it.
+        InputError: if it cannot be read, is not UTF-8, lacks a column, or as `fitted_lines`.
     """
     try:
-        lines = read_bytes(path, f"a {what}").decode("utf-8-sig").splitlines()
-        odd = [number for number, line in enumerate(lines, 1) if line.count('"') % 2]
-        if odd:
-            raise ValueError(f"line {odd[0]}: a quotation mark that is not closed")
-        between = next((c for c in ",\t;" if lines and c in lines[0]), ",")
+        numbered = list(enumerate(lines_of(read_bytes(path, f"a {what}").decode("utf-8-sig")), 1))
+        between = next((c for c in ",\t;" if c in numbered[0][1]), ",")
+        lines = fitted_lines(numbered, between)
         cells = [cell for line in lines[1:] for cell in line.split(between)]
         decimal = "," if between == ";" and any(map(_DECIMAL_COMMA.fullmatch, cells)) else "."
-        kinds = dict.fromkeys(text, str)
         read = functools.partial(pd.read_csv, sep=between, decimal=decimal, keep_default_na=False)
-        header = read(io.StringIO(lines[0] if lines else ""), nrows=0)
-        missing = {
-            str(name): ("", "nan", "NaN", "NA", "N/A") for name in header if name not in text
-        }
-        table = read(io.StringIO("\n".join(lines)), dtype=kinds, na_values=missing)
-    except (InputError, ValueError) as error:
+        names = map(str, read(io.StringIO(lines[0]), nrows=0))
+        missing = {name: _UNKNOWN for name in names if name not in text}
+        content = io.StringIO("\n".join(lines))
+        table = read(content, dtype=dict.fromkeys(text, str), na_values=missing)
+    except (InputError, ValueError, csv.Error) as error:
         why = error.problems[0].found if isinstance(error, InputError) else str(error)
         found = f"no readable {what} ({why.partition(chr(10))[0][:200]})"
         raise InputError(str(path), found, f"a {what} in CSV", remedy) from None
@@ -331,6 +317,33 @@ def read_csv(
         found = f"a {what} without {', '.join(lacking)}"
         raise InputError(str(path), found, f"the columns {', '.join(columns)}", remedy)
     return table
+
+
+def lines_of(text: str) -> list[str]:
+    """Lines without their ends; within a name, marks that Unicode calls line ends are text."""
+    return re.split(r"\r\n?|\n", text)
+
+
+def fitted_lines(numbered: Iterable[tuple[int, str]], between: str) -> list[str]:
+    """Lines of a table without empty fields beyond the header's last, as spreadsheets write.
+
+    Raises:
+        ValueError: for a quotation mark that is not closed, or more fields than the header has.
+    """
+    named, fitted = 0, []
+    for number, line in numbered:
+        if line.count('"') % 2:
+            raise ValueError(f"line {number}: a quotation mark that is not closed")
+        fields = next(csv.reader([line], delimiter=between), [])
+        named = named or max((i for i, field in enumerate(fields, 1) if field), default=0)
+        if any(fields[named:]):
+            raise ValueError(f"line {number}: more fields than its header has")
+        if fields[named:]:
+            line = io.StringIO()
+            csv.writer(line, delimiter=between, lineterminator="").writerow(fields[:named])
+            line = line.getvalue()
+        fitted.append(line)
+    return fitted
 
 
 def numbers(column: pd.Series) -> pd.Series:

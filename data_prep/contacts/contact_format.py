@@ -11,6 +11,7 @@ import pandas as pd
 
 from data_prep.formats.text import NO_RECORDS, read_text
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import lines_of
 from epi2expr_jax.genome import listing
 
 _BROWSER = NO_RECORDS[1:]
@@ -57,7 +58,7 @@ def split_lines(path: pathlib.Path) -> list[tuple[int, list[str]]]:
     Raises:
         InputError: if the file cannot be read.
     """
-    lines = enumerate(read_text(path).splitlines(), start=1)
+    lines = enumerate(lines_of(read_text(path)), start=1)
     numbered = [
         (number, line) for number, line in lines if line.strip() and not line.startswith(_BROWSER)
     ]

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Integer
 
 from data_prep.formats.text import MOST_LINES, NO_RECORDS, is_header, position, read_text
 from epi2expr_jax.errors import InputError, collect
-from epi2expr_jax.files import sha256
+from epi2expr_jax.files import lines_of, sha256
 from epi2expr_jax.genome import find_chromosomes, match_chromosomes
 
 
@@ -28,7 +28,7 @@ def read_bed(path: str | pathlib.Path, chrom_sizes: dict[str, int]) -> pd.DataFr
     """
     rows = []
     with collect(most=MOST_LINES) as problems:
-        for number, line in enumerate(read_text(path, "a BED").splitlines(), start=1):
+        for number, line in enumerate(lines_of(read_text(path, "a BED")), start=1):
             fields = line.split()
             if not fields or line.startswith(NO_RECORDS):
                 continue

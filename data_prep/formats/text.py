@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from data_prep.formats.foreign import OLD_MAC, opened_as
 from epi2expr_jax.errors import InputError, collect
+from epi2expr_jax.files import lines_of
 
 MOST_LINES = 20  # that the errors of a file name; a file with more bad lines has one fault
 NO_RECORDS = ("#", "track ", "track\t", "browser ", "browser\t")  # how such lines of a BED begin
@@ -91,7 +92,7 @@ def numbered_lines(
     Raises:
         InputError: as `read_text`.
     """
-    lines = enumerate(read_text(path, what).splitlines(), start=1)
+    lines = enumerate(lines_of(read_text(path, what)), start=1)
     return [
         (number, line)
         for number, line in lines

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from epi2expr_jax.errors import InputError
-from epi2expr_jax.files import write_failed
+from epi2expr_jax.errors import InputError, write_failed
 from epi2expr_jax.genome import listing
 from epi2expr_jax.store import arrays, markers
 from epi2expr_jax.store.manifest import Manifest

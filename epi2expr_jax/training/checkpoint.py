@@ -24,8 +24,8 @@ import orbax.checkpoint as ocp
 import tensorstore as ts
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
-from epi2expr_jax.errors import InputError
-from epi2expr_jax.files import read_sealed, sha256, whole_folder, write_failed, write_sealed
+from epi2expr_jax.errors import InputError, write_failed
+from epi2expr_jax.files import read_sealed, sha256, whole_folder, write_sealed
 from epi2expr_jax.genome import listing
 from epi2expr_jax.models.weights import flatten
 from epi2expr_jax.store.arrays import CONTEXT

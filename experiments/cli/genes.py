@@ -8,6 +8,7 @@ from absl import flags
 
 from data_prep.formats.text import read_text
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import lines_of
 from epi2expr_jax.predict.ensemble import Ensemble
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training.targets import LABEL, TargetScale
@@ -55,9 +56,9 @@ def names_in(text: str, flag: str) -> list[str]:
         InputError: for a file that cannot be read or has no name in it.
     """
     if "," not in text and (pathlib.Path(text).exists() or _A_PATH.search(text)):
-        lines = read_text(text).replace('"', "").splitlines()
+        lines = lines_of(read_text(text).replace('"', ""))
         lines = [line for line in lines if line.strip() and not line.startswith("#")]
-        if lines and set(lines[0].lower().split()) & _HEADER:
+        if lines and set(re.split(r"[\s,;]+", lines[0].lower())) & _HEADER:
             del lines[0]
         names = re.split(r"[\s,;]+", "\n".join(lines))
     else:

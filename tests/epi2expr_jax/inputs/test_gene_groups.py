@@ -75,7 +75,8 @@ def test_a_table_of_groups(tmp_path):
     path = tmp_path / "groups.csv"
     path.write_text("gene,group,note\ng1,a,x\nG2,a,\ng1,b,\nunknown,b,\ng1,a,again\n")
     assert read_groups(path, TABLE).to_numpy().tolist() == [["g1", "a"], ["g2", "a"], ["g1", "b"]]
-    for text in ("gene\tgroup\ng1\ta\n", "\ufeffgene;group;\r\ng1;a;\r\n"):  # Excel's
+    excels = "gene\tgroup\ng1\ta\n", "\ufeffgene;group;\r\ng1;a;\r\n", "gene,group\ng1,a,,\n"
+    for text in (*excels, "gene,group,x\ng1,a,\u2028\x0b\n"):
         path.write_text(text)
         assert read_groups(path, TABLE).to_numpy().tolist() == [["g1", "a"]]
     versioned = pd.DataFrame({"gene_id": ["ENSG00000000001"], "name": ["A"]})
@@ -86,6 +87,7 @@ def test_a_table_of_groups(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [("gene,family\ng1,a\n", "without group"), ("gene,group\ng1,\ng2,b\n", "1 rows without.*row 2"),
+     ("gene,group\ng1,a\ng2,a,x\n", "line 3: more fields"),
      ('gene,group\ng1,"a\ng2,a\ng3,"a\n', "line 2: a quotation mark"),
      ("gene,group\nx,a\n", "none of its 1 genes"), (None, "no readable table of gene groups")],
 )  # fmt: skip

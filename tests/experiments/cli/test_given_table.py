@@ -28,6 +28,8 @@ def test_parquet_tabs_commas_and_gzip_give_the_same(tmp_path):
         "\ufeff# chrom,n\r\nchr1,3\r\nchrX,4\r\n",
         'sep=;\nchrom;n\n"chr1";3\n\nchrX;4\n',
         "chrom,n\rchr1,3\rchrX,4\r",
+        "chrom,n\nchr1,3,\nchrX,4,,\n",
+        "chrom,n,\nchr1,3,\nchrX,4,\n",
     ],
 )
 def test_spellings_of_one_table(tmp_path, text):
@@ -39,7 +41,7 @@ def test_spellings_of_one_table(tmp_path, text):
 def test_a_quotation_mark_swallows_no_lines(tmp_path):
     text = 'chrom\tname\nchr1\t"a\nchr2\tb\nchr3\tc"\n'
     (tmp_path / "t.tsv").write_text(text)
-    with pytest.raises(InputError, match=r"t\.tsv, line 2, 4: found a quotation mark"):
+    with pytest.raises(InputError, match=r"t\.tsv: .*line 2: a quotation mark"):
         read_table(tmp_path / "t.tsv")
 
 

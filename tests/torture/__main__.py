@@ -142,7 +142,7 @@ def _run(bench, trials, arguments, keep):
                 under_way.remove(entry)
                 outcomes.append((trial, ended.value))
                 _tell(trial, ended.value, len(outcomes), len(trials), keep, workshop)
-        time.sleep(0.005)
+        time.sleep(0.02)
     return outcomes
 
 

@@ -8,6 +8,7 @@ sound only while the parent is one thread that has begun nothing: `start` assert
 import contextlib
 import ctypes
 import dataclasses
+import gc
 import importlib
 import os
 import pathlib
@@ -66,6 +67,9 @@ def load(modules: list[str]) -> None:
     """Import the libraries and these programs."""
     for name in [*_LIBRARIES, *modules]:
         importlib.import_module(name)
+    # A child's collections would look at all of it, at its end too, and so copy it.
+    gc.collect()
+    gc.freeze()
 
 
 def require_untouched() -> None:

@@ -1,6 +1,8 @@
 """How a process ends when it is told to: in time, with one line, and its children with it."""
 
+import atexit
 import contextlib
+import gc
 import logging
 import multiprocessing
 import multiprocessing.resource_tracker
@@ -39,6 +41,9 @@ def while_importing() -> None:
     begins = ours == "-m" or ours.startswith("epi2expr")
     if begins:  # before JAX is loaded: XLA's banners and hints go, its errors stay
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        # What is imported stays to the end: looking for garbage in it costs a second in all.
+        gc.disable()  # until `program.start`
+        atexit.register(gc.freeze)
     if begins and multiprocessing.parent_process() is None:
         for number in _SAID:
             if signal.getsignal(number) is not signal.SIG_IGN:

@@ -7,6 +7,7 @@ It lies in the library because both folders of commands use it; nothing else her
 """
 
 import contextlib
+import gc
 import os
 import resource
 import sys
@@ -48,6 +49,9 @@ def start(main: Callable[[], None], *definitions: Callable[[], None]) -> None:
         FLAGS.register_key_flag_for_module(sys.argv[0], FLAGS[name])
     # Orbax and pyensembl report every step at INFO.
     FLAGS.verbosity = logging.WARNING
+    if not gc.isenabled():  # see `ending.while_importing`
+        gc.freeze()
+        gc.enable()
     with ending.in_time(), _ends_where_nobody_reads(), exit_on_bad_input():
         _require_limits()
         try:

@@ -125,3 +125,17 @@ def test_what_saves_is_asked_in_the_main_thread_and_signals_are_as_before():
     with in_time():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_garbage_is_collected_while_a_command_runs_but_not_sought_in_what_is_imported():
+    script = """
+import gc, sys
+sys.argv = ["-m"]
+import experiments
+print(gc.isenabled())
+from epi2expr_jax.program import start
+sys.argv = ["-m"]
+start(lambda: print(gc.isenabled(), gc.get_freeze_count() > 1000))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "False\nTrue True\n", done.stderr

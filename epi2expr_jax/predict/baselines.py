@@ -1,8 +1,16 @@
 """What simple models predict from the same windows, on the same folds, for the same genes.
 
-    linear     least squares on the mean signal of each assay in the window
-    ridge      ridge regression on the window of each assay cut into `STRETCHES` stretches, 5′ to 3′
-    boosting   gradient-boosted trees (histogram-based; Friedman 2001) on the same stretches
+    linear         least squares on the mean signal of each assay in the model's window
+    ridge          ridge regression on that window cut into `STRETCHES` stretches
+    boosting       gradient-boosted trees (histogram-based; Friedman 2001) on the same stretches
+
+Others read the store's whole window whatever the model reads, 5′ to 3′, in bins of some 100 bp:
+
+    whole_ridge    as ridge
+    strongest_bin  ridge regression on the strongest bin of each assay and its place
+    gene_score     least squares on the signal weighted by distance from the gene
+    mean_1.5kb     least squares on the mean signal around the TSS; so 3kb, 6kb and 40kb, where the
+                   store's window is as wide
 
 What needs no epigenome: ridge regression on what is known of genes (`COVARIATES`), and for what the
 assays add to it the same on both (`WITH_ASSAYS`); the mean of other cells.
@@ -12,6 +20,7 @@ the number of trees are chosen on the validation chromosomes of a fold, as for t
 themselves; test genes are only predicted. Only this module needs scikit-learn.
 """
 
+import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,18 +29,30 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
+from threadpoolctl import threadpool_limits
 
+from epi2expr_jax.genome import WindowSpec
 from epi2expr_jax.inputs.device_tracks import WindowSignal
 from epi2expr_jax.inputs.pools import cells_of
 from epi2expr_jax.models.config import WindowModelConfig
 from epi2expr_jax.names import known_names
 from epi2expr_jax.predict.ensemble import Ensemble
 from epi2expr_jax.predict.held_out import new_cells
+from epi2expr_jax.predict.window_features import (
+    Features,
+    Maker,
+    Places,
+    gene_score,
+    mean_within,
+    stretches,
+    strongest_bin,
+)
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training.runs import Run
 from epi2expr_jax.training.targets import LABEL, TargetScale
 
 STRETCHES = 20  # of a window; 500 bp of 10 kb
+BIN_BP = 100  # of the store's whole window
 PENALTIES = np.logspace(-1, 5, 25)  # of standardised features
 TREES, TREE_RATE = 300, 0.05
 MEAN_OF_CELLS = "mean of the training cells"
@@ -43,10 +64,26 @@ _TINY = 1e-9
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
-Features = Float[np.ndarray, "G F"]
 NOTHING = np.empty((0, 0))
 # Predictions of all genes from features and targets, and which genes to learn from and choose by.
-Baseline = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, bool], Float[np.ndarray, " G"]]
+Fit = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, bool], Float[np.ndarray, " G"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Baseline:
+    """A simple model.
+
+    Attributes:
+        features: of each assay.
+        whole: whether they are of the store's whole window, oriented by strand, and not of what the
+            model reads.
+        least_bp: width of window that they need.
+    """
+
+    features: Maker
+    fit: Fit
+    whole: bool = True
+    least_bp: int = 0
 
 
 def predict_baselines(
@@ -61,7 +98,7 @@ def predict_baselines(
     Args:
         ensemble: whose cells, assay sets, folds, seeds, targets and windows to take. Runs on pools
             of cells have no baseline. Baselines know no seed: all seeds get the same predictions.
-        names: of `BASELINES`.
+        names: of `BASELINES`; those that need a wider window than the store's are left out.
         show: goes through the (cell, assay set) pairs, showing how far it is.
         of_genes: `[G, F]`, what is known of the store's genes, as from
             `covariates.gene_features`: adds the baselines `COVARIATES` and `WITH_ASSAYS`.
@@ -74,8 +111,9 @@ def predict_baselines(
         InputError: naming every unknown baseline.
     """
     names = known_names(names, BASELINES, "--baselines", "baseline")
+    names = [name for name in names if BASELINES[name].least_bp <= store.manifest.window_bp]
     if of_genes.shape[1]:
-        names = [*names, COVARIATES, WITH_ASSAYS]
+        names = [*names, WITH_ASSAYS]
     known = store.manifest.cells
     expression, labels = store.read_expression(known), store.read_labels(known)
     tables = []
@@ -91,40 +129,74 @@ def predict_baselines(
         for key, group in itertools.groupby(pairs, lambda pair: (pair[1].cell, pair[1].assays))
     ]
     for (cell, assays), group in show(grouped):
-        read = WindowModelConfig(group[0][0].window_bp, group[0][0].bin_bp)
-        data = ensemble.dataset(store, read, [cell], assays)
-        tracks = [data.track(cell, assay) for assay in assays]
-        windows = np.stack([track.values for track in tracks if isinstance(track, WindowSignal)])
+        features = _features(ensemble, store, group[0][0], cell, assays, names)
+        if of_genes.shape[1]:
+            both = np.concatenate([features.pop(WITH_ASSAYS), of_genes], axis=1)
+            features |= {COVARIATES: of_genes, WITH_ASSAYS: both}
         c = known.index(cell)
         label = None if labels is None else labels[c]
         made: dict[tuple[str, str], np.ndarray] = {}
-        for _, run, scale in group:
-            masks = ensemble.folds[run.fold].masks(store.genes)
-            observed = scale.observed(expression[c], label)
-            for name in names:
-                if (name, run.fold) not in made:  # the same for all seeds
-                    features = [] if name == COVARIATES else [
-                        _stretches(windows, 1 if name == "linear" else STRETCHES)
-                    ]  # fmt: skip
-                    features += [of_genes] if name in (COVARIATES, WITH_ASSAYS) else []
-                    features = _standardised(np.concatenate(features, axis=1), masks["train"])
-                    labelled = scale.kind == LABEL
-                    target = observed if labelled else scale.standardise(observed)
-                    made[name, run.fold] = _fitted(
-                        BASELINES.get(name, _penalised), features, target, masks, labelled
+        # Small matrices take ten times as long where threads share them.
+        with threadpool_limits(1, user_api="blas"):
+            for _, run, scale in group:
+                masks = ensemble.folds[run.fold].masks(store.genes)
+                observed = scale.observed(expression[c], label)
+                for name, own in features.items():
+                    if (name, run.fold) not in made:  # the same for all seeds
+                        labelled = scale.kind == LABEL
+                        target = observed if labelled else scale.standardise(observed)
+                        made[name, run.fold] = _fitted(
+                            BASELINES.get(name, _RIDGE).fit, _standardised(own, masks["train"]),
+                            target, masks, labelled,
+                        )  # fmt: skip
+                    predicted = made[name, run.fold][masks["test"]]
+                    genes = store.genes[masks["test"]]
+                    tables.append(
+                        _table(run, scale, genes, observed[masks["test"]], predicted).assign(
+                            model=name
+                        )
                     )
-                predicted = made[name, run.fold][masks["test"]]
-                genes = store.genes[masks["test"]]
-                tables.append(
-                    _table(run, scale, genes, observed[masks["test"]], predicted).assign(model=name)
-                )
     if not tables:
         return pd.DataFrame({"model": []})
     return pd.concat(tables, ignore_index=True)
 
 
+def _features(
+    ensemble: Ensemble,
+    store: WindowStore,
+    window: WindowSpec,
+    cell: str,
+    assays: Sequence[str],
+    names: Sequence[str],
+) -> dict[str, Features]:
+    """What each baseline reads of a cell's assays; one track at a time is in memory.
+
+    Args:
+        window: of the model.
+    """
+    by_strand = dataclasses.replace(ensemble.input_config, orientation="strand")
+    whole = WindowSpec(store.manifest.window_bp, BIN_BP).nearest_in(store.manifest.window)
+    reading = {
+        False: (ensemble, window),
+        True: (dataclasses.replace(ensemble, input_config=by_strand), whole),
+    }
+    used = {name: BASELINES.get(name, _RIDGE) for name in names}
+    found: dict[str, list[Features]] = {name: [] for name in names}
+    for read_whole in {baseline.whole for baseline in used.values()}:
+        reader, spec = reading[read_whole]
+        read = WindowModelConfig(spec.window_bp, spec.bin_bp)
+        data, places = reader.dataset(store, read, [cell], assays), Places.of(spec, store.genes)
+        for assay in assays:
+            track = data.track(cell, assay)
+            assert isinstance(track, WindowSignal)
+            for name, baseline in used.items():
+                if baseline.whole == read_whole:
+                    found[name].append(baseline.features(track.values, places))
+    return {name: np.concatenate(parts, axis=1) for name, parts in found.items()}
+
+
 def _fitted(
-    baseline: Baseline,
+    fit: Fit,
     features: Features,
     target: np.ndarray,
     masks: Mapping[str, Bool[np.ndarray, " G"]],
@@ -134,7 +206,7 @@ def _fitted(
     classes = np.unique(target[masks["train"]]) if labelled else ()
     if len(classes) == 1:
         return np.full(len(target), float(classes[0]))
-    return baseline(features, target, masks["train"], masks["validation"], labelled)
+    return fit(features, target, masks["train"], masks["validation"], labelled)
 
 
 def _table(
@@ -157,15 +229,6 @@ def _table(
             "predicted_raw": raw,
         }
     )
-
-
-def _stretches(windows: Float[np.ndarray, "A G W"], stretches: int) -> Features:
-    """Means of so many stretches of each window, as equal as the bins allow."""
-    bins = windows.shape[2]
-    first = np.unique(np.linspace(0, bins, min(stretches, bins), endpoint=False).astype(int))
-    width = np.diff(np.r_[first, bins])
-    means = np.add.reduceat(windows.astype(np.float64), first, axis=2) / width
-    return np.moveaxis(means, 0, 1).reshape(windows.shape[1], -1)
 
 
 def _standardised(features: Features, train: Bool[np.ndarray, " G"]) -> Features:
@@ -230,10 +293,17 @@ def _best(predicted: Float[np.ndarray, "G P"], target: np.ndarray, labelled: boo
     return int(((predicted - target[:, None]) ** 2).mean(axis=0).argmin())
 
 
+_RIDGE = Baseline(stretches(STRETCHES), _penalised, whole=False)
 BASELINES: dict[str, Baseline] = {
-    "linear": _linear,
-    "ridge": _penalised,
-    "boosting": _boosting,
+    "linear": Baseline(stretches(1), _linear, whole=False),
+    "ridge": _RIDGE,
+    "boosting": Baseline(stretches(STRETCHES), _boosting, whole=False),
+    "whole_ridge": Baseline(stretches(STRETCHES), _penalised),
+    "strongest_bin": Baseline(strongest_bin, _penalised),
+    "gene_score": Baseline(gene_score, _linear),
+} | {
+    f"mean_{bp / 1000:g}kb": Baseline(mean_within(bp), _linear, least_bp=bp)
+    for bp in (1_500, 3_000, 6_000, 40_000)
 }
 
 

@@ -1,6 +1,6 @@
 """Edits: what is done to one assay's signal at one place. An edit is data.
 
-`scale`, `set_to`, `shift`, `swap_with`, `remove_peak` and `silence` make one; `epi2expr_jax.perturb` predicts
+`scale`, `set_to`, `shift`, `swap_with`, `remove_peak` and `silence` make one; `perturb` predicts
 how expression would change. `KINDS` holds all kinds of edits. To add one, write a function that
 makes an `Edit` of its kind and give it a line there.
 """

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.genome import listing, window_bounds
@@ -123,7 +122,7 @@ def in_reach(
         touched = regions.table.iloc[number[gene, slot]][["chrom", "start", "end"]]
         read = pd.concat([read, touched.assign(gene=gene)])
     middle = ((elements["start"] + elements["end"]) // 2).to_numpy()
-    on = elements["chrom"].to_numpy(object)
+    on = np.asarray(elements["chrom"], dtype=object)
     parts = [pd.DataFrame({"gene": np.zeros(0, int), "element": np.zeros(0, int)})]
     for chrom, own in read.groupby("chrom", sort=False):
         there = np.flatnonzero(on == chrom)
@@ -139,7 +138,7 @@ def in_reach(
 
 def predictable(ensemble: Ensemble, store: WindowStore, pairs: pd.DataFrame) -> pd.DataFrame:
     """The pairs whose gene some model never saw."""
-    unseen = ensemble.wanted(store, np.arange(len(store.genes)), False).any(axis=0)
+    unseen = np.any(ensemble.wanted(store, np.arange(len(store.genes)), False), axis=0)
     return pairs[unseen[pairs["gene"].to_numpy()]].reset_index(drop=True)
 
 
@@ -178,7 +177,7 @@ def predict_silenced(
         `summary.summarise`; change (2^effect − 1, the change of x + 1 as a fraction); and for
         `silencing.apart` effect_MARK.
     """
-    genes = pd.unique(pairs["gene"])
+    genes = np.unique(pairs["gene"])
     rank, gene, element = (pairs[name].to_numpy() for name in ("rank", "gene", "element"))
     ends = np.zeros((most, len(store.genes), 2), np.int64)
     start, end = (elements[side].to_numpy()[element] for side in ("start", "end"))

@@ -1,6 +1,6 @@
 """Marks altered in silico: what would expression be if this mark changed here?"""
 
-from epi2expr_jax.perturb.edits import Edit, remove_peak, scale, set_to, shift, swap_with
+from epi2expr_jax.perturb.edits import Edit, remove_peak, scale, set_to, shift, silence, swap_with
 from epi2expr_jax.perturb.effects import run
 from epi2expr_jax.perturb.places import (
     Place,
@@ -32,6 +32,7 @@ __all__ = [
     "scale",
     "set_to",
     "shift",
+    "silence",
     "span",
     "summarise",
     "swap_with",

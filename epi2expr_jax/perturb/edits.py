@@ -1,6 +1,6 @@
 """Edits: what is done to one assay's signal at one place. An edit is data.
 
-`scale`, `set_to`, `shift`, `swap_with` and `remove_peak` make one; `epi2expr_jax.perturb` predicts
+`scale`, `set_to`, `shift`, `swap_with`, `remove_peak` and `silence` make one; `perturb` predicts
 how expression would change. `KINDS` holds all kinds of edits. To add one, write a function that
 makes an `Edit` of its kind and give it a line there.
 """
@@ -119,6 +119,15 @@ def remove_peak(assay: str, place: Place, space: str = "raw") -> Edit:
     return Edit(assay, place, "remove_peak", "without peak", times=0.0, mix=1.0, space=space)
 
 
+def silence(assay: str, place: Place, space: str = "raw") -> Edit:
+    """Reduce the signal to the lower quartile of the window, or of the region, where it is higher.
+
+    What CRISPRi does to an element, for each active mark. A peak may be half of what is read: then
+    the median, to which `remove_peak` reduces, is not background.
+    """
+    return Edit(assay, place, "silence", "silenced", times=0.0, mix=1.0, space=space)
+
+
 Rows = Float[np.ndarray, "rows bins"]
 BinBp = Int[np.ndarray, " rows"]
 
@@ -138,6 +147,10 @@ def _shifted(raw: Rows, edit: Edit, bin_bp: BinBp) -> Rows:
 
 def _background(raw: Rows, edit: Edit, bin_bp: BinBp) -> Rows:
     return np.minimum(raw, np.median(raw, axis=1, keepdims=True))
+
+
+def _quartile(raw: Rows, edit: Edit, bin_bp: BinBp) -> Rows:
+    return np.minimum(raw, np.quantile(raw, 0.25, axis=1, keepdims=True).astype(raw.dtype))
 
 
 def _no_value(text: str) -> dict[str, Any]:
@@ -179,6 +192,7 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "scale": Kind(scale, "scale:FACTOR (multiplied by a number)", _one_number("factor")),
     "remove_peak": Kind(remove_peak, "remove_peak (down to the background)", mixed=_background),
+    "silence": Kind(silence, "silence (down to the lower quartile)", mixed=_quartile),
     "set": Kind(set_to, "set:LEVEL (to a number)", _one_number("value")),
     "shift": Kind(shift, "shift:BP (downstream by a number of bp)", _one_number("bp", round),
                   _shifted),

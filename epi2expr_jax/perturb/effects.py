@@ -38,6 +38,7 @@ def run(
     *,
     include_seen: bool = False,
     reread: bool = True,
+    must_reach: bool = True,
     progress: Callable[[int], object] = lambda done: None,
 ) -> xr.Dataset:
     """Predicted expression before and after every edit, by the models that never saw the gene.
@@ -49,6 +50,7 @@ def run(
         include_seen: also by models that saw the gene in training or validation.
         reread: where an edit alters regions and not the window, keep what the model made of the
             rest. The same up to rounding, and faster; False computes everything again.
+        must_reach: refuse edits that reach none of the genes.
         progress: told how many edited genes have been predicted since it was last told.
 
     Returns:
@@ -89,7 +91,7 @@ def run(
             "set or scale to less",
         )
     nowhere = [label for e, label in enumerate(labels) if not out["reached"][..., e].any()]
-    if nowhere:
+    if nowhere and must_reach:
         raise InputError(
             "edits",
             f"{len(nowhere)} that reach none of the genes ({listing(nowhere)})",

@@ -38,6 +38,11 @@ class Scene:
     window_bp: int
     resolutions: Sequence[int]
 
+    @property
+    def rows(self) -> Int[np.ndarray, " G"]:
+        """Where each gene is in the store's table."""
+        return pd.Index(self.store.genes.gene_id).get_indexer(pd.Index(self.genes.gene_id))
+
 
 @dataclasses.dataclass(frozen=True)
 class Place(abc.ABC):
@@ -115,10 +120,9 @@ class RegionPlace(Place):
     def intervals(self, scene: Scene) -> Intervals:
         regions = scene.store.regions(scene.cell)
         number, _ = regions.by_gene(len(scene.store.genes), self.rank + 1)
-        rows = pd.Index(scene.store.genes.gene_id).get_indexer(pd.Index(scene.genes.gene_id))
-        number = number[rows, self.rank]
+        number = number[scene.rows, self.rank]
         table = regions.table[["start", "end"]].to_numpy(np.int64)
-        found = np.zeros((len(rows), 2), np.int64)
+        found = np.zeros((len(number), 2), np.int64)
         found[number >= 0] = table[number[number >= 0]]
         return found[:, None, None]
 
@@ -144,6 +148,22 @@ class Interval(Place):
         here = (scene.genes.chrom == self.chrom).to_numpy()
         found = np.where(here[:, None], [[self.start, self.end]], 0)
         return found[:, None, None]
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnStretch(Place):
+    """A stretch that each gene has of its own, known by its name alone.
+
+    Attributes:
+        of_gene: start and end by row of the store's genes, 0-based, in bp; empty where it has none.
+    """
+
+    of_gene: Int[np.ndarray, "G 2"] = dataclasses.field(
+        default_factory=lambda: np.zeros((0, 2), int), compare=False, repr=False
+    )
+
+    def intervals(self, scene: Scene) -> Intervals:
+        return self.of_gene[scene.rows][:, None, None]
 
 
 def promoter(bp: int = 6000) -> Span:

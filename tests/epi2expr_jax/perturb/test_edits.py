@@ -13,6 +13,7 @@ from epi2expr_jax.perturb.edits import (
     scale,
     set_to,
     shift,
+    silence,
     swap_with,
 )
 from epi2expr_jax.perturb.places import promoter
@@ -30,6 +31,7 @@ PLACE = promoter()
         (swap_with("DNase", PLACE, other="K4"), 5, "swap", "DNase promoter from K4"),
         (swap_with("DNase", PLACE, other="K4", cell="E1"), 5, "swap", "DNase promoter from E1 K4"),
         (remove_peak("DNase", PLACE), 5, "remove_peak", "DNase promoter without peak"),
+        (silence("DNase", PLACE), 5, "silence", "DNase promoter silenced"),
     ],
 )
 def test_what_becomes_of_signal_3_where_the_other_signal_is_5(edit, expected, kind, name):
@@ -87,6 +89,7 @@ def test_an_unknown_kind_is_refused_by_name():
     [
         ("scale:0.1", scale("DNase", PLACE, 0.1)),
         ("remove_peak", remove_peak("DNase", PLACE)),
+        ("silence", silence("DNase", PLACE)),
         ("set:2.5", set_to("DNase", PLACE, 2.5)),
         ("shift:-500", shift("DNase", PLACE, -500)),
         ("swap:K4", swap_with("DNase", PLACE, other="K4")),

@@ -1,0 +1,57 @@
+"""--chain: elements of one assembly where another has them, by a chain file of UCSC."""
+
+import pathlib
+
+import pandas as pd
+from pyliftover import LiftOver
+
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import opened
+from epi2expr_jax.genome import match_chromosomes
+
+MOST_CHANGE = 0.1  # of an element's width, on the way
+
+
+def lift(path: pathlib.Path, elements: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Elements on the other assembly, and in words how many are not there.
+
+    Args:
+        path: such as hg38ToHg19.over.chain.gz, packed or not.
+        elements: columns chrom, start, end (bp, 0-based, half-open) of the assembly it starts from.
+
+    Returns:
+        The same rows with the places of the other assembly, only those whose first and last base
+        both have one, on one chromosome and strand and about as far apart as before; and counts of
+        those that are unmapped (a base has no place) and split (the rest).
+
+    Raises:
+        InputError: if the file cannot be read or is no chain file, or if no element has a place.
+    """
+    with opened(path, "a chain file") as file:
+        try:
+            chains = LiftOver(file)
+        except Exception as error:  # the library raises nothing narrower for what is no chain
+            found = str(error).splitlines()[0]
+            raise InputError(str(path), found, "a chain file", "download it again") from None
+    names = match_chromosomes(elements["chrom"].unique(), chains.chain_file.chain_index)
+    rows, unmapped, split = [], 0, 0
+    for row, chrom, start, end in elements[["chrom", "start", "end"]].itertuples():
+        ends = [chains.convert_coordinate(names.get(chrom), at) or [] for at in (start, end - 1)]
+        best = [found[0] for found in ends if found]
+        if len(best) < 2:
+            unmapped += 1
+            continue
+        (on, first, strand, _), (also, last, same, _) = best
+        first, last = min(first, last), max(first, last) + 1
+        width = end - start
+        if (on, strand) != (also, same) or abs(last - first - width) > MOST_CHANGE * width:
+            split += 1
+        else:
+            rows.append((row, on, first, last))
+    if not rows:
+        found = f"no place for any of {len(elements):,} elements"
+        remedy = "take the chain from the elements' assembly to that of the store"
+        raise InputError(str(path), found, "a chain from the elements' assembly", remedy)
+    index, chroms, starts, ends = map(list, zip(*rows, strict=True))
+    said = f"{len(elements):,} elements lifted: {unmapped:,} unmapped and {split:,} split left out"
+    return elements.loc[index].assign(chrom=chroms, start=starts, end=ends), said

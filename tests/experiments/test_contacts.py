@@ -1,6 +1,7 @@
 """Do contacts help where expression is driven from afar, and only then? On planted truth."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 
 from data_prep.checks.build_inputs import BuildConfig
 from data_prep.simulate import simulate
+from epi2expr_jax.inputs.dataset import load_dataset
 from epi2expr_jax.models import ChromoformerConfig
 from epi2expr_jax.scores.comparison import compare_models
 from epi2expr_jax.study.evaluate import evaluate
@@ -108,3 +110,43 @@ def test_contacts_help_where_they_mean_something(build, trial_size, tmp_path):
         includes_zero.append(lead.lead_low <= 0 <= lead.lead_high)
     # Of 95 % intervals one in twenty misses; of five, two or more miss once in fifty trials.
     assert sum(includes_zero) >= len(includes_zero) - (len(includes_zero) > 1)
+
+
+@pytest.mark.trial
+def test_a_contact_map_becomes_regions_that_chromoformer_reads(
+    build, roadmap, program, trial_size, tmp_path
+):
+    """Map, contacts, store, what the model reads; the trial: and a training."""
+    pytest.importorskip("cooler")
+    from tests.data_prep.contact_maps import write_cool
+
+    data = shutil.copytree(roadmap, tmp_path / "data")
+    sizes = pd.read_csv(data / "genome.chrom.sizes", sep="\t", index_col=0, header=None)[1]
+    write_cool(tmp_path / "map.cool", sizes.to_dict(), 5_000)
+    elements = pd.read_csv(data / "truth_elements.csv")[["chrom", "start", "end"]]
+    elements.to_csv(tmp_path / "elements.bed", sep="\t", index=False, header=False)
+    contacts = tmp_path / "contacts.bedpe"
+    done = program(
+        "data_prep.contacts_from_map",
+        "--reach_bp=1000000",
+        f"--elements={tmp_path / 'elements.bed'}",
+        f"--map={tmp_path / 'map.cool'}",
+        f"--genes={roadmap / 'genes.gtf.gz'}",
+        f"--assembly={roadmap / 'genome.chrom.sizes'}",
+        f"--out={contacts}",
+    )
+    assert done.returncode == 0, done.stderr
+    store = build(inputs_of(data, "H3K36me3", contacts, tmp_path / "map.zarr"))
+    # Each gene with one TSS keeps the best elements of the file.
+    listed = pd.read_csv(contacts, sep="\t").groupby(["#chrom1", "start1"]).score.max()
+    region, score = store.regions(store.manifest.cells[0]).by_gene(len(store.genes), 8)
+    best = listed.reindex(pd.MultiIndex.from_frame(store.genes[["chrom", "tss"]])).to_numpy()
+    kept = best > 1.5  # the format's cut
+    assert kept.sum() > 50
+    assert (region[kept, 0] >= 0).all()
+    assert (score[kept, 0] >= best[kept] * (1 - 1e-6)).all()
+    reads = load_dataset(store, ChromoformerConfig(), store.manifest.cells, ["H3K36me3"])
+    regions = reads.regions(store.manifest.cells[0])
+    np.testing.assert_array_equal(regions.score, score)
+    if trial_size(False, True):
+        assert scores_of(store, "H3K36me3", tmp_path / "run", 8, 1, SMALL).pearson.notna().any()

@@ -39,7 +39,7 @@ format: $(VENV)/installed-lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-trials: $(VENV)/installed-test
+trials: $(VENV)/installed-test $(VENV)/installed-workflow
 	EPI2EXPR_TRIALS=full $(BIN)/python -m pytest -m trial
 
 torture: $(VENV)/installed-test

@@ -18,7 +18,7 @@ CURRENT = [
     page for page in PAGES if not re.search(r"^- Status: superseded", page.read_text(), re.M)
 ]
 FOREIGN_FLAGS = {  # of other programs
-    *("--array", "--gpus", "--wrap", "--ntasks", "--help"),
+    *("--array", "--gpus", "--wrap", "--ntasks", "--help", "--cores", "--config"),
     "--xla_cpu_experimental_ynn_fusion_type",
 }
 # Files that commands write, and other people's.

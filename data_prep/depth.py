@@ -17,8 +17,8 @@ what it was made of, and its checksum: a rerun skips results that are as they we
 file for the same assembly.
 
 Marks sequenced deeper can predict better for that alone. --keep_reads thins each file to about so
-many reads, each kept with the same probability (binomial, seeded by --thin_seed), so that files are
-of equal depth (give each track as many); equal depth is not equal quality. Files of
+many reads, each kept with the same probability (binomial, seeded by --thin_seed and its name), so
+that files are of equal depth (give each track as many); equal depth is not equal quality. Files of
 fewer reads are refused, and so is signal: p-values and fold change cannot be thinned.
 
 Memory: 0.4 GB, and some 130 bytes for each read of the chromosome with most (0.8 GB in all for 40
@@ -115,7 +115,7 @@ def write_depth(
         target: where the result goes; what stands there is replaced.
         chrom_sizes: of the assembly, in bp.
         keep_reads: about how many reads to keep, each with the same probability; 0: all.
-        thin_seed: of the draw.
+        thin_seed: of the draw, with the name of the file.
         progress: show it.
 
     Raises:
@@ -165,7 +165,9 @@ def write_depth(
                 held = np.fromfile(path, np.int32) if path.exists() else np.zeros(0, np.int32)
                 reads = held.reshape(-1, 2)
                 if keep_reads:
-                    random = np.random.default_rng([thin_seed, number[chrom]])
+                    # Not the same draw for all files: equal reads of two are not thinned alike.
+                    drawn = [thin_seed, number[chrom], *source.name.encode()]
+                    random = np.random.default_rng(drawn)
                     reads = reads[random.random(len(reads)) < keep_reads / total]
                 kept += len(reads)
                 _add(file, chrom, *depth_of(reads[:, 0], reads[:, 1], size))

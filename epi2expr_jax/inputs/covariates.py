@@ -63,7 +63,8 @@ def covariates_of(genes: pd.DataFrame, given: pd.DataFrame) -> pd.DataFrame:
     Args:
         genes: its gene table; where it holds `start` and `end`, the length of a gene is known,
             where it holds different biotypes, these.
-        given: from `read_covariates`, or from here; may be empty.
+        given: from `read_covariates`, or from here; may be empty. What it says of a column counts,
+            not what the store does.
 
     Returns:
         One row a gene: gene_id, `LENGTH` and `BIOTYPE` where known of any gene, and the columns
@@ -77,8 +78,8 @@ def covariates_of(genes: pd.DataFrame, given: pd.DataFrame) -> pd.DataFrame:
     if BIOTYPE in genes and genes[BIOTYPE].nunique() > 1:
         known[BIOTYPE] = genes[BIOTYPE].to_numpy()
     if len(given):
-        more = given.columns.difference(known.columns.drop("gene_id"), sort=False)
-        known = known.merge(given[more], on="gene_id", how="left")
+        known = known.drop(columns=given.columns.drop("gene_id"), errors="ignore")
+        known = known.merge(given, on="gene_id", how="left")
     for name in known.columns.drop("gene_id"):
         if is_bool_dtype(known[name]) or not is_numeric_dtype(known[name]):
             there = known[name].notna() & (known[name] != "")

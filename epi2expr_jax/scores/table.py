@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+import scipy
 from jaxtyping import Array, Bool, Float
 
 from epi2expr_jax.errors import InputError, collect
@@ -57,6 +58,10 @@ def score_table(predictions: pd.DataFrame) -> pd.DataFrame:
     sizes = np.diff(starts, append=len(order))
 
     values = {column: predictions[column].to_numpy(np.float32)[order] for column in VALUES}
+    for column in ("observed", "predicted"):  # float32 would make ties
+        parts = np.split(predictions[column].to_numpy()[order], starts[1:])
+        ranks = np.concatenate([*map(scipy.stats.rankdata, parts)])
+        values[f"{column} rank"] = ranks.astype(np.float32)
     values["label"] = _above_median(predictions)[order]
     scored = np.empty((len(METRICS) + 2, len(sizes)))
     # Groups of like size are padded to one of a few widths: few programs, little padding.
@@ -180,12 +185,15 @@ def _score(
     """`METRICS`, then whether prediction and observation are constant, of B groups of genes."""
     observed, predicted = values["observed"], values["predicted"]
     moments = metrics.Moments.of(observed, predicted, mask)
+    ranks = values["observed rank"], values["predicted rank"]
+    auc = metrics.auc(ranks[1], values["label"], mask)
     scored = {
         "pearson": moments.pearson(),
-        "spearman": metrics.spearman(observed, predicted, mask),
+        # Constant in value, not in rank: rounding noise has ranks too.
+        "spearman": jnp.where(moments.constant(), 0, metrics.spearman(*ranks, mask)),
         "r2": moments.r2(),
         "mse": moments.mse(),
-        "auc": metrics.auc(predicted, values["label"], mask),
+        "auc": jnp.where(moments.constant_predicted() & ~jnp.isnan(auc), 0.5, auc),
         "pearson_raw": metrics.Moments.of(
             values["observed_raw"], values["predicted_raw"], mask
         ).pearson(),

@@ -268,6 +268,10 @@ def test_reads_are_thinned_at_random_and_by_their_seed(tmp_path):
     for chrom, values in kept["one"].items():
         np.testing.assert_array_equal(values, kept["again"][chrom])
     assert any((values != kept["other"][chrom]).any() for chrom, values in kept["one"].items())
+    same = write_reads(table, tmp_path / "b.bed")  # another file of the same reads
+    write_depth(same, tmp_path / "b.bw", SIZES, keep_reads=750)
+    thinned = bases(tmp_path / "b.bw")
+    assert any((values != thinned[chrom]).any() for chrom, values in kept["one"].items())
     shares = kept["one"]["chr1"].sum() / counted(table)["chr1"].sum()
     assert shares == pytest.approx(0.25, abs=0.05)
 

@@ -1,10 +1,19 @@
 import json
 import pathlib
 import re
+import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from data_prep.checks.build_inputs import BuildConfig
+from data_prep.simulate import simulate
+from epi2expr_jax import perturb
+from epi2expr_jax.perturb.summary import mean_effects
+from epi2expr_jax.predict.loading import load
+from epi2expr_jax.study.request import TrainRequest, published
+from epi2expr_jax.study.train import train
 from experiments import demo, study
 from experiments.demo import compare_with_truth
 
@@ -112,3 +121,48 @@ def test_the_whole_chain_from_public_files_to_the_report(
             exec(compile("".join(cell["source"]), f"cell {number}", "exec"), shown)
     assert (shown["dose"] != 0).sum() == len(shown["factors"]) - 1
     assert len(shown["profile"]) == 60
+
+
+@pytest.mark.trial
+@pytest.mark.parametrize("cv", ["chromosomes_5", "monte_carlo_5"])
+def test_over_seeds_of_the_demo_idle_marks_have_no_effect(trial_size, build, tmp_path, cv):
+    """Its chain, of the idle marks and the strongest; 2 seeds a run where folds test the same."""
+    idle, driving = [], []
+    for seed in range(trial_size(0, 20)):
+        folder = tmp_path / str(seed)
+        data = simulate(folder / "data", genes=1500, cells=3, seed=seed)
+        truth = json.loads((data / "truth.json").read_text())
+        marks = [name for name, effect in truth["effects"].items() if effect["sign"] == 0]
+        best = max(scores := truth["oracle"][demo.MODEL_WINDOW]["all"], key=scores.get)
+        tracks = pd.read_csv(data / "tracks.csv")
+        tracks[tracks.assay.isin([best, *marks])].to_csv(data / "some.csv", index=False)
+        made = {"expression": "RPKM.pc.gz", "genes": "genes.gtf.gz"}
+        made |= {"assembly": "genome.chrom.sizes", "tracks": "some.csv"}
+        inputs = {name: str(data / path) for name, path in made.items()}
+        store = build(BuildConfig(**inputs, store=str(folder / "store.zarr")))
+        request = TrainRequest(
+            store=str(store.path), model="promoter_cnn", model_options={"width": 0.125}, cv=cv,
+            seeds=1 if cv == "chromosomes_5" else 2,
+            train_config=published("promoter_cnn", epochs=8, batch_size=64),
+        )  # fmt: skip
+        train(request, folder / "run")
+        ensemble = load(folder / "run")
+        for mark in [best, *marks]:
+            edit = perturb.scale(mark, perturb.promoter(), 0.0)
+            means = mean_effects(perturb.run(ensemble, store, [edit]))
+            found = driving if mark == best else idle
+            found += means[["effect", "low", "high"]].to_numpy().tolist()
+        shutil.rmtree(folder)
+        (_, low, high), (effect, least, most) = np.transpose(idle), np.transpose(driving)
+        given, shown = np.isfinite(low), np.isfinite(least)
+        wrong = ((low > 0) | (high < 0))[given]
+        missed = ((least <= 0) & (most >= 0))[shown].sum()
+        print(
+            f"{cv}, {seed + 1} seeds: {wrong.sum()} of {given.sum()} idle intervals exclude 0, "
+            f"{(~given).sum()} not given, median width {np.median((high - low)[given]):.3f}; of "
+            f"the strongest mark {missed} of {shown.sum()} include 0, median effect "
+            f"{np.median(np.abs(effect)):.3f}",
+            flush=True,
+        )
+    assert not idle or wrong.mean() <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / wrong.size)
+    assert not driving or missed == 0

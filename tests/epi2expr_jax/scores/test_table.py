@@ -55,6 +55,16 @@ def test_scores_agree_with_scipy_in_every_group():
             assert row["auc"] == pytest.approx(expected, abs=1e-5)
 
 
+def test_ranks_are_of_values_before_they_are_rounded():
+    observed = np.array([3.0, 3.00000001, 3.00000002, 5, 1])
+    predicted = np.array([3.0, 2.00000001, 2.00000003, 2.00000002, 4])
+    (row,) = scoring.score_table(
+        predictions_of("E003", "A", "f0", "chr1", observed, predicted)
+    ).to_dict("records")
+    assert row["spearman"] == pytest.approx(stats.spearmanr(observed, predicted)[0], abs=1e-6)
+    assert row["auc"] == pytest.approx(2 / 6)  # of 2 genes above the median against 3
+
+
 def test_scores_depend_neither_on_row_order_nor_on_string_kind():
     table = simulated(np.random.default_rng(1), np.array([[0.5]]), {"chr1": 70, "chr2": 40})
     expected = scoring.score_table(table)

@@ -61,12 +61,12 @@ class TrainConfig:
         weight_decay: share of the learning rate by which every weight shrinks a step (AdamW).
         decay: what the learning rate is multiplied by after every epoch.
         plateau, early_stop: fed the validation loss once an epoch; None does without.
-        balanced: deal genes into batches by their number of contacts (see `inputs.batch_plan`).
-        precision: of matrix products, one of `PRECISIONS`; their sums, and all else, are float32.
+        balanced: deal genes into batches by their number of contacts.
+        precision: of matrix products; their sums, and all else, are float32.
             `tf32` and `bfloat16` are faster on GPU and TPU.
         masked: masked-mark models: each gene shows a random subset of the assays, so that a model
             learns to predict from every subset; besides its signal every assay has a mask
-            channel. It needs more epochs (see `masking`).
+            channel. It needs more epochs.
         freeze: weights that stay as they start, by how their names begin (--from).
     """
 

@@ -47,6 +47,13 @@ HAND_ON = (*FACES, "epi2expr_jax/moved.py")
 parsed = functools.cache(ast.parse)  # of each planted copy almost all is the same
 
 
+@functools.cache
+def nodes(tree: ast.AST) -> tuple[ast.AST, ...]:
+    """Those of a tree that tell of imports and calls."""
+    kinds = ast.Import, ast.ImportFrom, ast.Constant, ast.Name, ast.Attribute, ast.FunctionDef
+    return tuple(node for node in ast.walk(tree) if isinstance(node, kinds))
+
+
 class House:
     """The source files under a root, and what they import of each other."""
 
@@ -68,7 +75,7 @@ class House:
         A name that a folder's face hands on is traced to the room that has it. What does not exist
         is given as its dotted name.
         """
-        for node in ast.walk(tree):
+        for node in nodes(tree):
             if isinstance(node, ast.Import):
                 yield from (self._file(alias.name) for alias in node.names if _ours(alias.name))
             elif isinstance(node, ast.ImportFrom) and node.module and _ours(node.module):
@@ -127,7 +134,7 @@ def relative_imports(house: House) -> list[str]:
     return [
         file
         for file, text in house.texts.items()
-        for node in ast.walk(parsed(text))
+        for node in nodes(parsed(text))
         if isinstance(node, ast.ImportFrom) and node.level
     ]
 
@@ -218,7 +225,7 @@ def _calls(house: House, test: pathlib.Path, room: str, function: str = "") -> b
     tree = parsed(test.read_text())
     names: set[str] = set()  # what the room, or a public name of it, is called there
     faces: dict[str, str] = {}  # what a folder is called there
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.ImportFrom) and node.module and _ours(node.module):
             for alias in node.names:
                 file, called = house._file(node.module, alias.name), alias.asname or alias.name
@@ -235,6 +242,6 @@ def _calls(house: House, test: pathlib.Path, room: str, function: str = "") -> b
             return node.value == dotted(room)
         return isinstance(node, ast.Name) and node.id in names
 
-    functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+    functions = (node for node in nodes(tree) if isinstance(node, ast.FunctionDef))
     chosen = [node for node in functions if not function or node.name == function]
-    return any(used(node) for place in chosen for node in ast.walk(place))
+    return any(used(node) for place in chosen for node in nodes(place))

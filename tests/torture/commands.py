@@ -95,7 +95,6 @@ COMMANDS = (
     _of("evaluate shared", "experiments.evaluate --run=shared", "shared small.zarr"),
     _of("evaluate covariates", "experiments.evaluate --run=masked --covariates=data/genes.csv",
         "masked small.zarr data"),
-    _of("verify", "experiments.verify --run=run", "run small.zarr"),
     _of("predict", "experiments.predict --run=run --genes=expressed --out=predicted.parquet",
         "run small.zarr"),
     _of("predict elsewhere", "experiments.predict --run=run --store=distal.zarr --cell=E003",
@@ -114,6 +113,7 @@ COMMANDS = (
     _of("enrichment", "experiments.enrichment --run=run --regions=eqtl/effects.parquet "
         "--eqtls=eqtl/eqtls.tsv.gz --background=eqtl/tested.parquet --assembly=genome "
         "--permutations=19", "run eqtl"),
+    _of("verify", "experiments.verify --run=run", "run small.zarr"),
     _of("report", "experiments.report --run=run", "run small.zarr"),
     _of("report compare", "experiments.report --run=run --compare=shared",
         "run shared small.zarr"),

@@ -99,8 +99,7 @@ class Bench:
         outcome = yield from self.shop.judge(trial.command, place, child, trial.target)
         page = place / "run/report.html"
         if outcome.kind == "silent" and trial.command.module == "experiments.report":
-            then = self.shop.after(trial.command) / "run/report.html"
-            if any(w in page.read_text() and w not in then.read_text() for w in _VOID):
+            if any(words in page.read_text() for words in _VOID):
                 outcome = Outcome("refused", "the page says that the certificate is void")
         once = own and trial.command.module == "experiments.convert"  # what is there is kept
         if outcome.kind == "refused" and not once and draw.random() < 0.2:  # nothing is lost

@@ -24,7 +24,7 @@ _SOON_S = {"KILL": 5, "TERM": 60, "Ctrl-C": 12}  # with as many trials at once a
 OWN = "own result "  # before the damage to what the command made itself, earlier
 KILLED = "killed, then "  # before the damage to what a killed command left
 
-_VOID = ("not as it is now",)  # a report, of a certificate
+_VOID = "not as it is now"  # a report, of a certificate
 # The user's own files, without a checksum: another whole one is another input.
 _USERS = re.compile(r"^(reads|counts|npy|eqtl|screen)/|\.pt$")
 
@@ -98,9 +98,9 @@ class Bench:
         yield child
         outcome = yield from self.shop.judge(trial.command, place, child, trial.target)
         page = place / "run/report.html"
-        if outcome.kind == "silent" and trial.command.module == "experiments.report":
-            if any(words in page.read_text() for words in _VOID):
-                outcome = Outcome("refused", "the page says that the certificate is void")
+        reports = trial.command.module == "experiments.report"
+        if outcome.kind == "silent" and reports and _VOID in page.read_text():
+            outcome = Outcome("refused", "the page says that the certificate is void")
         once = own and trial.command.module == "experiments.convert"  # what is there is kept
         if outcome.kind == "refused" and not once and draw.random() < 0.2:  # nothing is lost
             (place / trial.target).write_bytes(kept)

@@ -59,7 +59,7 @@ def test_weights_count_regulated_pairs_alone(screens):
     pairs = read_pairs(read_table(screens), "screens")
     scores = {"distance": -pairs.table["distance"].to_numpy(float)}
     (plain, _), (weighted, _) = (
-        compare_scores(pairs, scores, reference="distance", weight=weight)
+        compare_scores(pairs, scores, references=["distance"], weight=weight)
         for weight in ("", "direct")
     )
     # All regulated pairs count half: AUROC, a mean over both kinds, stays; precision falls.

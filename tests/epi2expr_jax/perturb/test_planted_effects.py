@@ -18,10 +18,19 @@ from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.study.train import train
 from epi2expr_jax.training.one_run import TrainConfig
+from experiments.cli.silencing import silencer
+from experiments.crispri import COMPLETED, score_screens
 
 BINS, WIDE, FINE = 20, 2000, 500  # places of a window, their width and that of the store's bins
 DISTAL = np.r_[0:8, 12:BINS]
 FACTORS = (0, 0.25, 0.5, 0.75, 1)
+SLOPE = 0.7  # of log2(RPKM + 1) by the height of a driving peak
+NEXT_BP = 60_000  # to the next gene, out of reach
+
+
+def size_of(trial_size):
+    """Genes, epochs, seeds, and every how many genes are looked at."""
+    return trial_size((800, 12, 5, 3), (1600, 20, 5, 1))
 
 
 @dataclasses.dataclass
@@ -52,7 +61,7 @@ def plant(path, genes, seed):
             "gene_id": names,
             "gene_name": names,
             "chrom": np.repeat(chromosomes, each),
-            "tss": np.tile(30_000 + 60_000 * np.arange(each), len(chromosomes)),
+            "tss": np.tile(30_000 + NEXT_BP * np.arange(each), len(chromosomes)),
             "strand": random.choice(["+", "-"], len(names)),
         }
     )
@@ -60,7 +69,7 @@ def plant(path, genes, seed):
     sign[random.permutation(DISTAL)[:8]] = [1, 1, 1, 1, 1, -1, -1, -1]
     peak = np.isin(np.arange(BINS), DISTAL) & (random.random(shape) < 0.3)
     height = random.uniform(1.5, 4, shape) * peak
-    level = 3 + 0.7 * (height * sign).sum(1) + random.normal(0, 0.5, len(table))
+    level = 3 + SLOPE * (height * sign).sum(1) + random.normal(0, 0.5, len(table))
     fine = WIDE // FINE
     raw = np.repeat(np.sinh(height), fine, axis=1)
     raw *= random.uniform(0.7, 1.3, raw.shape)
@@ -70,7 +79,7 @@ def plant(path, genes, seed):
         window_bp=BINS * WIDE,
         bin_bp=FINE,
         assembly="planted",
-        chrom_sizes=dict.fromkeys(chromosomes, 60_000 * (each + 1)),
+        chrom_sizes=dict.fromkeys(chromosomes, NEXT_BP * (each + 1)),
         chromosomes=chromosomes,
         blind=[],
         cells=["cell"],
@@ -92,11 +101,19 @@ def plant(path, genes, seed):
     return Planted(WindowStore.open(path), peak, signal, sign)
 
 
-def effects_of(world, run_dir, epochs, seeds, every):
-    """`effect`, `low` and `high` `[G, place, factor]`, by models that never saw the gene.
+@pytest.fixture(scope="module")
+def worlds(trial_size, tmp_path_factory):
+    """Planted worlds and the runs that were trained on them."""
+    folder = tmp_path_factory.mktemp("planted")
+    genes, epochs, seeds, _ = size_of(trial_size)
+    made = []
+    for seed in range(trial_size(1, 5)):
+        made.append((plant(folder / f"{seed}.zarr", genes, seed), folder / f"run{seed}"))
+        learn(*made[-1], epochs, seeds)
+    return made
 
-    Of every so many genes, and the world of these alone.
-    """
+
+def learn(world, run_dir, epochs, seeds):
     train(
         TrainRequest(
             store=str(world.store.path),
@@ -109,6 +126,13 @@ def effects_of(world, run_dir, epochs, seeds, every):
         ),
         run_dir,
     )
+
+
+def effects_of(world, run_dir, seeds, every):
+    """`effect`, `low` and `high` `[G, place, factor]`, by models that never saw the gene.
+
+    Of every so many genes, and the world of these alone.
+    """
     edges = range(-BINS * WIDE // 2, BINS * WIDE // 2, WIDE)
     places = [perturb.span(edge, edge + WIDE) for edge in edges]
     edits = [perturb.scale("mark", place, factor) for place in places for factor in FACTORS]
@@ -122,13 +146,11 @@ def effects_of(world, run_dir, epochs, seeds, every):
 
 
 @pytest.mark.trial
-def test_planted_elements_are_told_from_decoys(trial_size, tmp_path):
-    genes, epochs, seeds, every = trial_size((800, 12, 5, 3), (1600, 20, 5, 1))
+def test_planted_elements_are_told_from_decoys(trial_size, worlds):
+    *_, seeds, every = size_of(trial_size)
     holds, drives = [], []
-    for seed in range(trial_size(1, 5)):
-        world = plant(tmp_path / f"{seed}.zarr", genes, seed)
-        run_dir = tmp_path / f"run{seed}"
-        world, effect, low, high = effects_of(world, run_dir, epochs, seeds, every)
+    for seed, (planted, run_dir) in enumerate(worlds):
+        world, effect, low, high = effects_of(planted, run_dir, seeds, every)
         emptied = effect[..., 0]
         driving = world.driving[world.peak]
         by_effect = roc_auc_score(driving, np.abs(emptied)[world.peak])
@@ -154,3 +176,68 @@ def test_planted_elements_are_told_from_decoys(trial_size, tmp_path):
     print(f"idle genes: {rate:.3f} of intervals include 0 ({len(holds)} genes)")
     assert rate >= 0.95 - 2 * error
     assert np.mean(drives) > trial_size(0.3, 0.5)  # and they are not an empty promise
+
+
+def screen_of(world, every, rng):
+    """A CRISPRi screen of every so many genes: each peak with its gene, and with the next one.
+
+    Losses are measured with noise that differs, so power does; some pairs change indirectly, the
+    next gene's among them.
+    """
+    gene, place = np.nonzero(world.peak)
+    here = gene % every == 0
+    gene, place = gene[here], place[here]
+    genes = world.store.genes
+    minus = (genes.strand == "-").to_numpy()[gene]
+    tss = genes.tss.to_numpy()[gene]
+    from_tss = WIDE * np.where(minus, BINS - 1 - place, place) - BINS * WIDE // 2
+    level = np.log2(world.store.read_expression(["cell"])[0][gene] + 1)
+    height = np.arcsinh(world.signal[gene, place])
+    silenced = np.maximum(0, level - SLOPE * height * world.sign[place])
+    own = np.where(level > 0, (np.exp2(silenced) - np.exp2(level)) / (np.exp2(level) - 1 + 1e-9), 0)
+    start = tss + from_tss + 250
+    direct = np.concatenate([np.clip(own, -1, 3), np.zeros(len(own))])
+    change = direct - 0.3 * (rng.random(2 * len(own)) < 0.03)
+    error = rng.uniform(0.05, 0.2, len(change))
+    measured = change + rng.normal(0, error)
+    significant = np.abs(measured) > 3 * error
+    distance = np.abs(from_tss + WIDE / 2)
+    following = np.append(genes.gene_id.to_numpy()[1:], "ENSG_none")
+    both = {
+        "chrom": genes.chrom.to_numpy()[gene],
+        "chromStart": start,
+        "chromEnd": start + WIDE - 500,
+        "H3K27ac.RPM": world.signal[gene, place],
+    }
+    return pd.DataFrame(
+        {name: np.tile(values, 2) for name, values in both.items()}
+        | {
+            "measuredGeneEnsemblId": np.append(genes.gene_id.to_numpy()[gene], following[gene]),
+            "distanceToTSS": np.append(distance, NEXT_BP - from_tss - WIDE / 2),
+            "EffectSize": measured,
+            "Significant": significant,
+            "Regulated": significant & (measured < 0),
+        }
+    )
+
+
+@pytest.mark.trial
+def test_a_screen_is_found_better_than_by_activity_and_distance(trial_size, worlds, tmp_path):
+    *_, every = size_of(trial_size)
+    for seed, (world, run_dir) in enumerate(worlds):
+        path = tmp_path / f"{seed}.tsv"
+        screen = screen_of(world, every, np.random.default_rng(seed))
+        screen.to_csv(path, sep="\t", index=False)
+        said = score_screens(path, tmp_path / f"out{seed}", models=silencer(run_dir))
+        leads = pd.read_csv(tmp_path / f"out{seed}" / "crispri_leads.csv")
+        leads = leads[leads["rival"] == "activity × distance"].set_index(["pairs", "score"])
+        near = leads.loc[("in reach: all pairs", "predicted loss")]
+        whole = leads.loc[("all pairs", COMPLETED)]
+        print(
+            f"seed {seed}: lead over activity × distance, pairs in reach {near.lead:.3f} "
+            f"({near.low:.3f} to {near.high:.3f}), all {whole.lead:.3f} ({whole.low:.3f} to "
+            f"{whole.high:.3f}); {screen['Regulated'].sum()} regulated of {len(screen)}"
+        )
+        assert near.low > 0
+        assert whole.low > 0
+        assert f"in reach of the models of mark in cell: {len(screen) // 2:,} of" in said

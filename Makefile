@@ -2,6 +2,7 @@
 # make test    the tests               make check   lint, format, types, the house
 # make trials  every trial at full size             make parity  against Keras and PyTorch
 # make torture faults injected into every command, an hour
+# make docs    the site, in build/site, with every command of its pages run
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 DEMO := demo
 unexport PYTHONDONTWRITEBYTECODE  # what one process compiled serves those that it starts
 
-.PHONY: demo test check format trials torture parity benchmark clean
+.PHONY: demo test check format trials torture docs parity benchmark clean
 
 # A stamp is newer than what it was installed from; each extra has its own.
 $(VENV)/installed-%: pyproject.toml constraints.txt
@@ -45,6 +46,10 @@ trials: $(VENV)/installed-test $(VENV)/installed-workflow
 torture: $(VENV)/installed-test
 	EPI2EXPR_TORTURE=full $(BIN)/python -m pytest -q tests/torture/test_fuzz.py
 	$(BIN)/python -m tests.torture
+
+docs: demo $(VENV)/installed-test $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	EPI2EXPR_TRIALS=full $(BIN)/python -m pytest -m trial tests/test_docs.py
 
 # chromoformer declares a dependency (einops) that nothing in it imports.
 parity: $(VENV)/installed-dev

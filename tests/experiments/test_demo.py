@@ -114,6 +114,8 @@ def test_the_whole_chain_from_public_files_to_the_report(
     assert (found["summary"].effect.isel(edit=-1) == 0).all()  # factor 1
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text(), re.S)
     exec(compile("\n".join(blocks), "docs/python.md", "exec"), {})
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")  # notebooks work from their own folder
     notebook = json.loads((ROOT / "notebooks" / "altered_marks.ipynb").read_text())
     shown: dict = {}
     for number, cell in enumerate(notebook["cells"]):

@@ -220,3 +220,34 @@ def beyond_mean(compared: pd.DataFrame, own: pd.DataFrame) -> str:
         f"{either} Of what is a cell's own (deviations from the mean of the cells): "
         f"{_highest(rows.rename(columns={'pearson': 'score'}), 'Pearson r', 0.0)}"
     )
+
+
+def changes(table: pd.DataFrame) -> str:
+    """How well models tell what differs between two cells.
+
+    Args:
+        table: from `across_cells.score_changes`.
+    """
+    if table.empty:
+        return ""
+    cell, other = table[["cell", "other"]].iloc[0]
+    names = table["assays"].where(
+        table.groupby("assays")["trained_on"].transform("size") == 1,
+        table["assays"] + " trained on " + table["trained_on"],
+    )
+    best = table.iloc[0]
+    interval = f"{number(best['low'])} to {number(best['high'])}"
+    interval = interval if np.isfinite(best["low"]) else "no interval: too little data"
+    said = [
+        f"What differs between {cell} and {other}, on genes held out: of "
+        f"{count(len(table), 'model')}, {names.iloc[0]} has the highest Pearson r between the "
+        "difference of its predictions and that of expression, "
+        f"{number(best['pearson'])} ({interval})."
+    ]
+    for name, has in (
+        ("less", "shown to have smaller squared errors than no change"),
+        ("lead", "shown to have a higher r than the difference of promoter means"),
+    ):
+        shown = names[table[f"{name}_low"] > 0]
+        said.append(f"{listing(shown, 8) or 'None'} {'are' if len(shown) > 1 else 'is'} {has}.")
+    return f"{' '.join(said)} (Each at 95 % confidence for all models together; changes.csv.)"

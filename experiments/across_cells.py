@@ -11,53 +11,84 @@ saw in no cell, from the signal of every cell that has its assays. Each score is
 of the gene's mean expression in the other cells, which needs no epigenome and is hard to beat. The
 score of deviations from the mean over cells shows what is specific to a cell. Differences in mean
 signal or noise between tracks shift predictions: --normalise=depth in training evens out the mean.
+
+    python -m experiments.across_cells --run=runs/cnn --between=E003,E116
+
+asks what differs between two cells, or conditions, and writes DIR/changes.csv as well: the
+difference of a model's predictions in the two against that of expression, compared with no change
+and with what the difference of promoter means tells (least squares on the training genes).
 """
 
 import pathlib
+from collections.abc import Sequence
 
 import pandas as pd
 from absl import flags
 from tqdm import tqdm
 
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import write_csv
+from epi2expr_jax.names import known_names
+from epi2expr_jax.predict.baselines import difference_of_promoters
 from epi2expr_jax.predict.ensemble import Ensemble
 from epi2expr_jax.predict.held_out import has_tracks, held_out_in
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.program import require, start
-from epi2expr_jax.scores.across_cells import score_across_cells
+from epi2expr_jax.scores.across_cells import score_across_cells, score_changes
 from epi2expr_jax.store.window_store import WindowStore
-from epi2expr_jax.study import results, tables
+from epi2expr_jax.study import results, sentences, tables
+from epi2expr_jax.training.targets import LABEL
 from experiments.cli.flags import define_run, define_store
 
 FLAGS = flags.FLAGS
 
 
-def across_cells(run_dir: pathlib.Path, store_path: str | None = None) -> pd.DataFrame:
-    """Write across_cells.csv of a finished run; returns it.
+def across_cells(
+    run_dir: pathlib.Path, store_path: str | None = None, between: Sequence[str] = ()
+) -> dict[tables.Table, pd.DataFrame]:
+    """Write across_cells.csv of a finished run, and changes.csv of two cells; returns them.
+
+    Args:
+        between: two cells whose difference is predicted, or none.
 
     Raises:
-        InputError: if training has not finished, the store is another one, or has a single cell.
+        InputError: if training has not finished, the store is another one, or has a single cell; if
+            the two cells are not two of the store, or models are of labels.
     """
     ensemble = load(run_dir, store_path)
     store = ensemble.open_store(store_path)
-    with results.written(run_dir, "across_cells") as place:
-        table = score_everywhere(ensemble, store)
-        write_csv(place / tables.ACROSS.path, table)
-    return table
+    if between:
+        known_names(between, store.manifest.cells, str(store.path), "cell")
+        if len(set(between)) != 2 or ensemble.card["target"] == LABEL:
+            found = "labels" if len(set(between)) == 2 else ", ".join(between)
+            expected, remedy = "expression in two cells", "name two, of models of expression"
+            raise InputError("--between", found, expected, remedy)
+    with results.written(run_dir, "across_cells", between=list(between)) as place:
+        found = score_everywhere(ensemble, store, between)
+        for table, content in found.items():
+            write_csv(place / table.path, content)
+    return found
 
 
-def score_everywhere(ensemble: Ensemble, store: WindowStore) -> pd.DataFrame:
-    """The score of every model in every cell that has its assays.
+def score_everywhere(
+    ensemble: Ensemble, store: WindowStore, between: Sequence[str] = ()
+) -> dict[tables.Table, pd.DataFrame]:
+    """The score of every model in every cell that has its assays, and of differences between two.
 
     Raises:
-        InputError: as `scores.across_cells.score_across_cells`.
+        InputError: as `scores.across_cells.score_across_cells`, `score_changes`.
     """
     parts = []
     for cell in tqdm(store.manifest.cells, desc="predicting", unit="cell", disable=None):
         own = ensemble.select(lambda run, cell=cell: has_tracks(store, cell, run))
         if own.members:
             parts += held_out_in(own, store, cell)
-    return score_across_cells(pd.concat(parts, ignore_index=True))
+    predictions = pd.concat(parts, ignore_index=True)
+    found = {tables.ACROSS: score_across_cells(predictions)}
+    if between:
+        promoters = difference_of_promoters(ensemble, store, between)
+        found[tables.CHANGES] = score_changes(predictions, promoters, between)
+    return found
 
 
 def format_summary(table: pd.DataFrame) -> str:
@@ -76,7 +107,8 @@ def format_summary(table: pd.DataFrame) -> str:
 
 def main() -> None:
     require("run")
-    table = across_cells(pathlib.Path(FLAGS.run), FLAGS.store)
+    found = across_cells(pathlib.Path(FLAGS.run), FLAGS.store, FLAGS.between)
+    table = found[tables.ACROSS]
     print(format_summary(table))
     unseen = table[~table.seen]
     beaten = int((unseen.lead_low > 0).sum())
@@ -84,11 +116,17 @@ def main() -> None:
         f"in other cells, models beat the mean of the other cells in {beaten} of {len(unseen)} "
         "tests (interval above 0)"
     )
+    if tables.CHANGES in found:
+        print(sentences.changes(found[tables.CHANGES]))
     print(f"{FLAGS.run}/across_cells.csv; next: python -m experiments.report --run={FLAGS.run}")
 
 
+def define_between() -> None:
+    flags.DEFINE_list("between", [], "Two cells, or conditions: predict how expression differs.")
+
+
 def run() -> None:
-    start(main, define_run, define_store)
+    start(main, define_run, define_store, define_between)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,7 @@ STUDIES = {
     "shapley": tables.SHAPLEY,
     "agreement": tables.AGREEMENT,
     "across_cells": tables.ACROSS,
+    "changes": tables.CHANGES,
     "effects": tables.MEAN_EFFECTS,
     "null": tables.NULL,
     "profile": tables.PROFILE,

@@ -306,9 +306,10 @@ class Verification:
         """Whether the tests in other cells come out again."""
         if self.quick:
             return NOT_AGAIN
-        again = score_everywhere(self.ensemble, self.store)
-        differ = tables.ACROSS.difference(self._written(tables.ACROSS), again)
-        return f"{len(again)} tests, predicted again: they differ by {differ}"
+        between = self._written(tables.CHANGES)[["cell", "other"]].head(1).to_numpy().ravel()
+        again = score_everywhere(self.ensemble, self.store, between.tolist())
+        differ = [f"{t.path} by {t.difference(self._written(t), c)}" for t, c in again.items()]
+        return f"predicted again, they differ: {', '.join(differ)}"
 
     def perturb(self) -> str:
         """Whether mean effects follow from those of genes."""

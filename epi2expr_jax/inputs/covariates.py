@@ -31,7 +31,8 @@ def read_covariates(path: str | os.PathLike, genes: pd.DataFrame) -> pd.DataFram
 
     Raises:
         InputError: if it cannot be read, lacks such a column or any other, has a gene of the store
-            twice, a number that is infinite, or none of the store's genes.
+            twice, a number that is infinite, a column that the store knows itself, or none of the
+            store's genes.
     """
     what, remedy = "table of covariates", "see docs/commands.md"
     table = read_csv(str(path), what, remedy, text=KEYS)
@@ -49,6 +50,9 @@ def read_covariates(path: str | os.PathLike, genes: pd.DataFrame) -> pd.DataFram
         if (twice := pd.Series(ids).duplicated().to_numpy()).any():
             found = f"{twice.sum()} genes again ({listing(ids[twice])})"
             problems.add(str(path), found, "one row a gene", "keep one of each")
+        for name in table.columns.intersection(covariates_of(genes, pd.DataFrame()).columns):
+            found, expected = "a column that the store holds, too", "others than it knows"
+            problems.add(f"{path}: {name}", found, expected, "give it another name")
         for name in numeric(table):
             if np.isinf(table[name]).any():
                 remedy = "write nothing where it is not known"
@@ -63,8 +67,7 @@ def covariates_of(genes: pd.DataFrame, given: pd.DataFrame) -> pd.DataFrame:
     Args:
         genes: its gene table; where it holds `start` and `end`, the length of a gene is known,
             where it holds different biotypes, these.
-        given: from `read_covariates`, or from here; may be empty. What it says of a column counts,
-            not what the store does.
+        given: from `read_covariates`, or from here; may be empty.
 
     Returns:
         One row a gene: gene_id, `LENGTH` and `BIOTYPE` where known of any gene, and the columns
@@ -78,8 +81,8 @@ def covariates_of(genes: pd.DataFrame, given: pd.DataFrame) -> pd.DataFrame:
     if BIOTYPE in genes and genes[BIOTYPE].nunique() > 1:
         known[BIOTYPE] = genes[BIOTYPE].to_numpy()
     if len(given):
-        known = known.drop(columns=given.columns.drop("gene_id"), errors="ignore")
-        known = known.merge(given, on="gene_id", how="left")
+        more = given.columns.difference(known.columns.drop("gene_id"), sort=False)
+        known = known.merge(given[more], on="gene_id", how="left")
     for name in known.columns.drop("gene_id"):
         if is_bool_dtype(known[name]) or not is_numeric_dtype(known[name]):
             there = known[name].notna() & (known[name] != "")

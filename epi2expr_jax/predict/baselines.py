@@ -37,7 +37,7 @@ from epi2expr_jax.inputs.pools import cells_of
 from epi2expr_jax.models.config import WindowModelConfig
 from epi2expr_jax.names import known_names
 from epi2expr_jax.predict.ensemble import Ensemble
-from epi2expr_jax.predict.held_out import new_cells
+from epi2expr_jax.predict.held_out import has_tracks, new_cells
 from epi2expr_jax.predict.window_features import (
     Features,
     Maker,
@@ -58,6 +58,7 @@ TREES, TREE_RATE = 300, 0.05
 MEAN_OF_CELLS = "mean of the training cells"
 MEAN_OF_OTHERS = "mean of the other cells"
 COVARIATES, WITH_ASSAYS = "covariates", "covariates and assays"
+PROMOTER_BP = 1000  # to either side of the TSS
 _TINY = 1e-9
 # Threads that build trees otherwise wait at full speed: on a busy machine all take ten times as
 # long. It is read when scikit-learn is first imported, below.
@@ -343,6 +344,41 @@ def mean_of_other_cells(
         for mean, values in zip(means, (raw, map(scale.raw_to_log2, raw)), strict=True):
             mean[at] = np.mean([*values], axis=0)[rows[at]]
     return predictions.assign(predicted_raw=means[0], predicted=means[1], model=model)
+
+
+def difference_of_promoters(
+    ensemble: Ensemble, store: WindowStore, between: Sequence[str]
+) -> pd.DataFrame:
+    """What the difference in mean signal within 1 kb of the TSS tells of that in expression between
+    two cells: least squares on every assay of a run, on its fold's training genes in both cells.
+
+    Args:
+        between: the two cells; a difference is the first less the second.
+
+    Returns:
+        run_id, gene_id and `promoter` (in log2(RPKM + 1)), one row a run that reads tracks of both
+        cells and test gene.
+    """
+    one, other = (np.log2(1 + store.read_expression([cell])[0]) for cell in between)
+    window, genes, tables = store.manifest.window, store.genes, []
+    # As models read it, but of this window.
+    half = max(1, min(window.bins, 2 * PROMOTER_BP // window.bin_bp) // 2)
+    read = WindowModelConfig(2 * half * window.bin_bp, window.bin_bp)
+    runs = [run for run in ensemble.runs if all(has_tracks(store, c, run) for c in between)]
+    runs.sort(key=lambda run: run.assays)
+    for assays, of_assays in itertools.groupby(runs, lambda run: run.assays):
+        data = ensemble.dataset(store, read, between, assays)
+        tracks = [data.track(cell, assay) for cell in between for assay in assays]
+        means = [track.values.mean(axis=1) for track in tracks if isinstance(track, WindowSignal)]
+        means = np.reshape(means, (2, len(assays), -1))
+        features = np.stack([np.ones(len(genes)), *(means[0] - means[1])], axis=1)
+        for run in of_assays:
+            masks = ensemble.folds[run.fold].masks(genes)
+            train, test = masks["train"], masks["test"]
+            weights = np.linalg.lstsq(features[train], (one - other)[train])[0]
+            made = {"run_id": run.run_id, "gene_id": genes.gene_id[test].to_numpy()}
+            tables.append(pd.DataFrame(made | {"promoter": features[test] @ weights}))
+    return pd.concat(tables) if tables else pd.DataFrame(columns=["run_id", "gene_id", "promoter"])
 
 
 def mean_of_seeds(predictions: pd.DataFrame) -> pd.DataFrame:

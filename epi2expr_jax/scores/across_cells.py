@@ -7,7 +7,12 @@ the predicted deviation is a model's prediction in this cell less the mean of it
 cells.
 
 Test genes lie on chromosomes that the model saw in no cell.
+
+Between two cells, or conditions, the difference of a model's predictions is compared with no change
+and with what the difference of promoter means tells (`score_changes`).
 """
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,6 +20,7 @@ import scipy
 import xarray as xr
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.scores.comparison import compare_models
 from epi2expr_jax.scores.intervals import (
     jackknife,
     least_error,
@@ -23,7 +29,7 @@ from epi2expr_jax.scores.intervals import (
     score_cube,
     shared_units,
 )
-from epi2expr_jax.scores.table import score_table
+from epi2expr_jax.scores.table import ALL, score_table
 
 KEY = ["assays", "trained_on", "cell"]
 COLUMNS = [
@@ -31,6 +37,11 @@ COLUMNS = [
     "deviation", "deviation_low", "deviation_high", "n_genes", "n_chromosomes",
 ]  # fmt: skip
 _SIDES = ("model", "baseline", "deviation")
+CHANGE_KEY = ["cell", "other", "assays", "trained_on"]
+CHANGE_COLUMNS = [
+    *CHANGE_KEY, "pearson", "low", "high", "promoter", "lead", "lead_low", "lead_high",
+    "mse", "no_change", "less", "less_low", "less_high", "n_genes", "n_chromosomes",
+]  # fmt: skip
 
 
 def score_across_cells(predictions: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
@@ -110,6 +121,61 @@ def _as_side(sides: pd.DataFrame, side: str) -> pd.DataFrame:
         table = table.assign(observed=table["observed_deviation"])
     # Here the raw scale is log2 as well.
     return table.assign(observed_raw=table["observed"], predicted_raw=table["predicted"])
+
+
+def score_changes(
+    predictions: pd.DataFrame, promoters: pd.DataFrame, between: Sequence[str]
+) -> pd.DataFrame:
+    """How well the difference between a model's predictions in two cells tells that of expression.
+
+    Args:
+        predictions: as for `score_across_cells`, with `run_id`.
+        promoters: run_id, gene_id and `promoter`, what the difference of promoter means tells.
+        between: the two cells. A difference is the first less the second, in log2(RPKM + 1).
+
+    Returns:
+        One row an assay set and `trained_on`, best first, with columns `CHANGE_COLUMNS`: `pearson`
+        of predicted and observed differences within run and chromosome, `promoter` that of the
+        promoters, and `lead` over it; `mse`, the mean squared error, `no_change` that of 0 for all
+        genes, and `less`, by how much the former is less. Intervals as from `compare_models`: those
+        of all leads hold together, and those of all that is less.
+
+    Raises:
+        InputError: if no model was tested in both cells.
+    """
+    run = ["trained_on", "assays", "fold", "seed", "run_id", "gene_id", "chrom"]
+    first, second = (
+        predictions[predictions["cell"] == cell].set_index(run)[["observed", "predicted"]]
+        for cell in between
+    )
+    table = (first - second).dropna().reset_index().merge(promoters, on=["run_id", "gene_id"])
+    if table.empty:
+        found = f"no model that reads tracks of both {' and '.join(between)}"
+        raise InputError("--between", found, "cells that share assays", "name two that do")
+    # A model is told from others by what it reads and where it was trained.
+    table = table.assign(assays=table["assays"] + "\x1f" + table["trained_on"], cell="change")
+    scores = {}
+    for side in ("promoter", "predicted", "none"):
+        own = table.assign(predicted=0.0 if side == "none" else table[side])
+        own = own.assign(observed_raw=own["observed"], predicted_raw=own["predicted"])
+        scores[side] = score_table(own)
+
+    def compared(rival: str, score: Callable[[pd.DataFrame], pd.Series]) -> list[pd.DataFrame]:
+        sides = {side: t.assign(pearson=score(t)) for side, t in scores.items()}
+        rows = compare_models({side: sides[side] for side in (rival, "predicted")})
+        rows = rows[rows["assay"] != ALL].set_index("assay")
+        return [rows[rows["model"] == side] for side in ("predicted", rival)]
+
+    made, promoter = compared("promoter", lambda t: t["pearson"])
+    less, none = compared("none", lambda t: -t["mse"])  # of which more is better
+    made = made.assign(
+        promoter=promoter["pearson"], mse=-less["pearson"], no_change=-none["pearson"],
+        less=less["lead"], less_low=less["lead_low"], less_high=less["lead_high"],
+        cell=between[0], other=between[1],
+    )  # fmt: skip
+    names = made.index.str.split("\x1f", expand=True).to_frame(index=False)
+    made = made.reset_index(drop=True).assign(assays=names[0], trained_on=names[1])
+    return made.sort_values("pearson", ascending=False, ignore_index=True)[CHANGE_COLUMNS]
 
 
 def score_deviations(predictions: pd.DataFrame) -> pd.DataFrame:

@@ -43,7 +43,7 @@ from epi2expr_jax.scores.intervals import (
     training_scores,
     weighted_mean,
 )
-from epi2expr_jax.scores.table import ALL, METRICS, QUESTIONS
+from epi2expr_jax.scores.table import ALL, BOTH, METRICS, QUESTIONS
 
 FEW_CHROMOSOMES = 10
 SUPPOSED_SD = 0.01  # of a score between trainings, where nobody knows
@@ -120,20 +120,22 @@ def rank_questions(scores: pd.DataFrame, confidence: float = 0.95) -> pd.DataFra
 
     Returns:
         One row a threshold, question, cell and assay with columns `QUESTION_COLUMNS`: `score` is
-        the AUC for `on`, Spearman's rho for `level`, with its `rmse` in log2(expression + 1).
-        Intervals and rank sets as from `rank_assays`, those of the two questions of a threshold
-        together (each has half the error). A rho among genes that are on is conditioned on the
+        the AUC for `on`, Spearman's rho for `level`, Pearson r on all genes for `table.BOTH`, the
+        latter two with `rmse` in log2(expression + 1). Intervals and rank sets as from
+        `rank_assays`, those of the two questions of a threshold together (each has half the error),
+        those of `BOTH` by themselves. A rho among genes that are on is conditioned on the
         outcome: its size cannot be compared with that of a correlation over all genes.
     """
     tables = []
     by = ["threshold", "question"]
     for (threshold, question), own in scores.groupby(by) if len(scores) else ():
         # What is ranked goes by the name of Pearson r there.
-        own = own.assign(pearson=own[QUESTIONS[str(question)]])
-        ranked = rank_assays(own, 1 - (1 - confidence) / len(QUESTIONS)).assign(
+        own = own.assign(pearson=own[QUESTIONS.get(str(question), "pearson")])
+        parts = 1 if question == BOTH else len(QUESTIONS)
+        ranked = rank_assays(own, 1 - (1 - confidence) / parts).assign(
             threshold=str(threshold), question=str(question)
         )
-        rmse = np.sqrt(ranked["mse"].astype(float)) if question == "level" else np.nan
+        rmse = np.nan if question == "on" else np.sqrt(ranked["mse"].astype(float))
         tables.append(ranked.rename(columns={"pearson": "score"}).assign(rmse=rmse))
     if not tables:
         return pd.DataFrame({}, columns=pd.Index(QUESTION_COLUMNS))

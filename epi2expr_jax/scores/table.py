@@ -29,6 +29,7 @@ EXPRESSED = 1.0
 BY_EXPRESSION = ("expressed", "silent")
 ON = (EXPRESSED, 0.5, 2.0)  # the first for the answer, the others show what the choice does to it
 QUESTIONS = {"on": "auc", "level": "spearman"}  # and by which score each is ranked
+BOTH = "both"  # parts in one prediction of all genes, see `hurdle`; ranked by Pearson r
 
 
 def score_table(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -161,16 +162,64 @@ def score_questions(predictions: pd.DataFrame, thresholds: Sequence[float] = ON)
     Returns:
         Its rows with `threshold`, in words, and `question`: for `on` the auc is of genes that are
         on against the others (r2, mse and the correlations mean nothing there), for `level` all
-        scores are of the genes that are on alone. Without rows for labels, which know no level.
+        scores are of the genes that are on alone, for `BOTH` of all genes, as `hurdle` predicts
+        them. Without rows for labels, which know no level.
     """
     tables = []
     for threshold in () if labelled(predictions) else thresholds:
         on = predictions["observed"] >= np.log2(threshold + 1)
         asked = {"on": predictions.assign(observed=on * 1.0), "level": predictions[on]}
+        if 0 < on.sum() < len(on):
+            both = predictions.assign(predicted=hurdle(predictions, threshold))
+            asked[BOTH] = both[both["predicted"].notna()]
         for question, of in asked.items():
             if len(of):
                 tables.append(score_table(of).assign(question=question, threshold=f"{threshold:g}"))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def hurdle(predictions: pd.DataFrame, threshold: float = EXPRESSED) -> Float[np.ndarray, "N"]:
+    """P(on) · E[y | on] in place of each of N predictions: is a gene on, and how much then?
+
+    Both follow from the plain prediction, as an assay set's models show on the other chromosomes of
+    that cell: P(on) rises with it (isotonic regression), E[y | on] is a line in it, at least the
+    threshold. What a chromosome expresses so teaches nothing of itself.
+
+    Args:
+        predictions: as for `score_table`.
+        threshold: from which a gene is on, in the unit of expression.
+
+    Returns:
+        In log2(expression + 1); NaN where no other chromosome was tested.
+    """
+    made, least = np.full(len(predictions), np.nan), np.log2(threshold + 1)
+    x, y = (predictions[name].to_numpy(float) for name in ("predicted", "observed"))
+    chrom = pd.factorize(predictions["chrom"])[0]
+    for rows in predictions.groupby(["cell", "assays"], observed=True).indices.values():
+        for own in np.unique(chrom[rows]):
+            test, rest = rows[chrom[rows] == own], rows[chrom[rows] != own]
+            if rest.size:
+                made[test] = _of_two_parts(x[test], x[rest], y[rest], least)
+    return made
+
+
+def _of_two_parts(
+    at: Float[np.ndarray, "N"],
+    x: Float[np.ndarray, "G"],
+    y: Float[np.ndarray, "G"],
+    least: float,
+) -> Float[np.ndarray, "N"]:
+    """P(y >= least) · E[y | y >= least] for predictions `at`, from others and what was observed."""
+    values, place, times = np.unique(x, return_inverse=True, return_counts=True)
+    on = y >= least
+    share = np.bincount(place, on) / times
+    chance = np.interp(at, values, scipy.optimize.isotonic_regression(share, weights=times).x)
+    if not on.any():
+        return chance  # 0
+    x, y = x[on], y[on]
+    spread = x.var()
+    slope = ((x - x.mean()) * (y - y.mean())).mean() / spread if spread > 0 else 0.0
+    return chance * np.maximum(least, y.mean() + slope * (at - x.mean()))
 
 
 def labelled(predictions: pd.DataFrame) -> bool:

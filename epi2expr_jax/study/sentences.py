@@ -10,7 +10,7 @@ import pandas as pd
 from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.covariates import UNKNOWN, numeric, without_value
 from epi2expr_jax.predict.baselines import MEAN_OF_CELLS, MEAN_OF_OTHERS
-from epi2expr_jax.scores.table import ALL, BY_EXPRESSION, ON
+from epi2expr_jax.scores.table import ALL, BOTH, BY_EXPRESSION, ON
 from epi2expr_jax.units import log2_of, unit_words
 
 MOST_CLASSES = 4
@@ -27,12 +27,12 @@ def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
-def by_question(questions: pd.DataFrame, cell: str, unit: str) -> tuple[str, bool]:
+def by_question(questions: pd.DataFrame, plain: pd.DataFrame, unit: str) -> tuple[str, bool]:
     """Which assay tells best whether a gene is on, and how much those express that are.
 
     Args:
         questions: from `ranking.rank_questions`.
-        cell: whose rows to tell, or "all".
+        plain: the rows of one cell, or of "all", from `ranking.rank_assays`.
         unit: of expression, as in `units.EXPRESSION_UNITS`.
 
     Returns:
@@ -40,6 +40,7 @@ def by_question(questions: pd.DataFrame, cell: str, unit: str) -> tuple[str, boo
     """
     known = unit_words(unit)
     known = "" if known == "expression" else f" {known}"
+    cell = plain["cell"].iloc[0]
     questions = questions[questions["cell"] == cell] if len(questions) else questions
     by = ["threshold", "question"]
     first = {
@@ -47,6 +48,7 @@ def by_question(questions: pd.DataFrame, cell: str, unit: str) -> tuple[str, boo
         for (threshold, question), rows in (questions.groupby(by) if len(questions) else ())
     }
     least = f"{ON[0]:g}"
+    hurdle = {key: first.pop(key) for key in [*first] if key[1] == BOTH}.get((least, BOTH))
     if any((least, question) not in first for question in _CHANCE):
         return "", False
     on, level = (first[least, question] for question in _CHANCE)
@@ -75,6 +77,14 @@ def by_question(questions: pd.DataFrame, cell: str, unit: str) -> tuple[str, boo
         said.append(
             f"At other thresholds other assays are highest (not tested): {listing(others)}."
         )
+    if hurdle is not None:
+        r = plain.set_index("assay")["pearson"][hurdle["assay"].iloc[0]]
+        said += [
+            "Both parts in one prediction of all genes (the chance that a gene is on, times what "
+            "it then expresses):",
+            _highest(hurdle, "Pearson r", 0.0),
+            f"Its plain prediction has r {number(r)}.",
+        ]
     return " ".join(said), differ
 
 
@@ -210,3 +220,34 @@ def beyond_mean(compared: pd.DataFrame, own: pd.DataFrame) -> str:
         f"{either} Of what is a cell's own (deviations from the mean of the cells): "
         f"{_highest(rows.rename(columns={'pearson': 'score'}), 'Pearson r', 0.0)}"
     )
+
+
+def changes(table: pd.DataFrame) -> str:
+    """How well models tell what differs between two cells.
+
+    Args:
+        table: from `across_cells.score_changes`.
+    """
+    if table.empty:
+        return ""
+    cell, other = table[["cell", "other"]].iloc[0]
+    names = table["assays"].where(
+        table.groupby("assays")["trained_on"].transform("size") == 1,
+        table["assays"] + " trained on " + table["trained_on"],
+    )
+    best = table.iloc[0]
+    interval = f"{number(best['low'])} to {number(best['high'])}"
+    interval = interval if np.isfinite(best["low"]) else "no interval: too little data"
+    said = [
+        f"What differs between {cell} and {other}, on genes held out: of "
+        f"{count(len(table), 'model')}, {names.iloc[0]} has the highest Pearson r between the "
+        "difference of its predictions and that of expression, "
+        f"{number(best['pearson'])} ({interval})."
+    ]
+    for name, has in (
+        ("less", "shown to have smaller squared errors than no change"),
+        ("lead", "shown to have a higher r than the difference of promoter means"),
+    ):
+        shown = names[table[f"{name}_low"] > 0]
+        said.append(f"{listing(shown, 8) or 'None'} {'are' if len(shown) > 1 else 'is'} {has}.")
+    return f"{' '.join(said)} (Each at 95 % confidence for all models together; changes.csv.)"

@@ -33,7 +33,6 @@ from epi2expr_jax.units import DEFAULT_UNIT
 FEW_GENES = 1000  # a convention: at r = 0.6 the 95 % interval of r on so many genes is ±0.04
 NO_TABLE = pd.DataFrame()
 _SIMPLE = (*BASELINES, COVARIATES)
-_SIMPLE = (*BASELINES, COVARIATES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +166,7 @@ def statements(
     answer, by_question, differ, classes = _answer(rows, cells), "", False, ""
     if len(rows):
         classes = sentences.by_class(groups, rows["cell"].iloc[0])
-        by_question, differ = sentences.by_question(questions, rows["cell"].iloc[0], unit)
+        by_question, differ = sentences.by_question(questions, rows, unit)
     return Statements(
         few=_few(rows, chromosomes),
         answer=f"{answer} {by_question}" if differ else answer,

@@ -188,6 +188,8 @@ ACROSS = _of(
     "across_cells.csv", "across_cells", "across_cells", " ".join(across_cells.KEY),
     across_cells.COLUMNS,
 )  # fmt: skip
+CHANGES = _of("changes.csv", "across_cells", "across_cells", " ".join(across_cells.CHANGE_KEY),
+              across_cells.CHANGE_COLUMNS)  # fmt: skip
 EFFECTS = _of(
     "perturb/effects.parquet", "perturb", "perturb", "cell assays mark place change chrom",
     "distance factor effect changed outside",
@@ -210,7 +212,7 @@ TABLES = (
     CARD, SPLITS, GENE_GROUPS, HISTORY,
     PREDICTIONS, SCORES, RANKING, NEW_CELL, GROUPS, QUESTIONS, CALLS, OF_BASELINES, BASELINES,
     COPIES, WITHOUT, BASELINES_WITHOUT, ADDED, OWN, COVARIATES, QUALITY,
-    SUBSETS, SHAPLEY, AGREEMENT_SUBSETS, AGREEMENT, ACROSS, EFFECTS, MEAN_EFFECTS,
+    SUBSETS, SHAPLEY, AGREEMENT_SUBSETS, AGREEMENT, ACROSS, CHANGES, EFFECTS, MEAN_EFFECTS,
     NULL, PERMUTED,
 )  # fmt: skip
 NEEDED = (SPLITS, HISTORY, PREDICTIONS, SCORES, RANKING)  # to report anything at all

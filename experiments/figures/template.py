@@ -85,6 +85,7 @@ def page_of(
         best_rows=_best(content).to_dict("records"),
         quality=(quality_correlations(quality) if len(quality) else quality).to_dict("records"),
         abroad=_abroad(content["across_cells"]),
+        changed=sentences.changes(content["changes"]),
         altered=_altered(content["effects"], content["null"]),
         gained=gained,
         certificate=certificate,

@@ -46,10 +46,6 @@ def test_ids_and_symbols_and_the_length_of_genes(tmp_path):
     assert kinds["biotype"].tolist() == ["lincRNA", "unknown", "miRNA", "miRNA"]
     assert without_value(known) == 2  # half-life, or both
     pd.testing.assert_frame_equal(covariates_of(GENES, known), known)
-    own = pd.DataFrame({"gene_id": ["ENSG1", "ENSG2"], LENGTH: [1.0, 2.0]})
-    measured = covariates_of(GENES, given.merge(own, on="gene_id", how="outer"))
-    np.testing.assert_array_equal(measured[LENGTH], [1, 2, np.nan, np.nan])  # not the store's
-    pd.testing.assert_frame_equal(covariates_of(GENES, measured), measured)
     bare = covariates_of(GENES.drop(columns=["start", "end"]), pd.DataFrame())
     assert bare.columns.tolist() == ["gene_id"]
     assert gene_features(bare).shape == (4, 0)
@@ -74,6 +70,7 @@ def test_numbers_count_by_their_order():
     [
         ("name,cpg\nMYC,1\n", "gene or gene_id and more"),
         ("gene\nMYC\n", "gene or gene_id and more"),
+        ("gene,gene length\nMYC,1\n", "gene length: found a column that the store holds, too"),
         ("gene,cpg\nABSENT,1\n", "none of its 1 genes is in the store"),
         ("gene,cpg\nMYC,1\nENSG2,inf\n", r"1 genes again \(ENSG2\)[\s\S]*infinite numbers"),
         ("", "no readable table"),

@@ -1,9 +1,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.scores.across_cells import score_across_cells, score_deviations
+from epi2expr_jax.scores.across_cells import (
+    score_across_cells,
+    score_changes,
+    score_deviations,
+)
 
 CHROMS, GENES = 6, 40
 
@@ -73,6 +78,47 @@ def test_the_baseline_is_the_mean_of_the_other_cells():
     by_chrom = [np.corrcoef(others[part.index], by_gene.A[part.index])[0, 1]
                 for _, part in chrom.groupby(chrom)]  # fmt: skip
     assert table.loc[("A", "A"), "baseline"] == pytest.approx(np.mean(by_chrom), abs=1e-6)
+
+
+def test_changes_between_two_cells():
+    rng = np.random.default_rng(4)
+    predictions = made(rng, own=0.8, common=1).assign(run_id=lambda t: t["trained_on"])
+    promoters = predictions[predictions.cell == "A"][["run_id", "gene_id"]]
+    promoters = promoters.assign(promoter=rng.standard_normal(len(promoters)))
+    table = score_changes(predictions, promoters, ("C", "A")).set_index("trained_on")
+    assert table.assays.tolist() == ["H3K27ac"] * 2
+    own = predictions[predictions.trained_on == "A"].pivot(
+        index=["chrom", "gene_id"], columns="cell", values=["observed", "predicted"]
+    )
+    change = own.xs("C", axis=1, level=1) - own.xs("A", axis=1, level=1)
+    change["rival"] = promoters[promoters.run_id == "A"].set_index("gene_id").promoter.reindex(
+        change.index.get_level_values("gene_id")
+    ).to_numpy()  # fmt: skip
+    parts = [part for _, part in change.groupby("chrom")]
+    r = [np.corrcoef(part.observed, part.predicted)[0, 1] for part in parts]
+    rival = [np.corrcoef(part.observed, part.rival)[0, 1] for part in parts]
+    errors = [((part.observed - part.predicted) ** 2).mean() for part in parts]
+    still = [(part.observed**2).mean() for part in parts]
+    row, t = table.loc["A"], stats.t(CHROMS - 1)
+    # Chromosomes of equal size: the jackknife is the plain standard error. Leads share the error
+    # out: two models, and their mean.
+    for name, values, share in (
+        ("", r, 1),
+        ("lead_", np.subtract(r, rival), 3),
+        ("less_", np.subtract(still, errors), 3),
+    ):
+        reach = t.isf(0.025 / share) * stats.sem(values)
+        expected = [np.mean(values) - reach, np.mean(values) + reach]
+        assert row[[f"{name}low", f"{name}high"]].tolist() == pytest.approx(expected, abs=1e-5)
+    found = row[["pearson", "promoter", "mse", "no_change"]].tolist()
+    assert found == pytest.approx([np.mean(x) for x in (r, rival, errors, still)], abs=1e-5)
+    assert (table.less_low > 0).all()  # knows what is a cell's own
+    idle = made(rng, own=0, common=1).assign(run_id=lambda t: t["trained_on"])
+    worse = score_changes(idle, promoters, ("C", "A"))
+    assert not (worse.less_low > 0).any()
+    assert not (worse.lead_low > 0).any()
+    with pytest.raises(InputError, match="no model that reads tracks of both A and D"):
+        score_changes(predictions, promoters, ("A", "D"))
 
 
 def test_a_gene_missing_in_a_cell_has_no_deviation_there():

@@ -348,6 +348,15 @@ def test_each_question_finds_its_own_mark():
     assert (level["n_genes"], area["n_genes"]) == (on.sum(), 2000)
     low, high = stats.t.interval(0.975, 19, np.mean(areas), stats.sem(areas))
     assert [area["low"], area["high"]] == pytest.approx([low, high], abs=1e-5)
+    both = own.assign(predicted=scoring.hurdle(own))
+    rs = [rows["observed"].corr(rows["predicted"]) for _, rows in both.groupby("chrom")]
+    row, limits = (
+        found.loc[("both", "dial")],
+        stats.t.interval(0.95, 19, np.mean(rs), stats.sem(rs)),
+    )
+    assert [row["score"], row["low"], row["high"]] == pytest.approx(
+        [np.mean(rs), *limits], abs=1e-5
+    )
 
 
 def test_labels_and_silent_cells_have_fewer_questions():

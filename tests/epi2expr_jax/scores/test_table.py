@@ -77,6 +77,21 @@ def test_scores_depend_neither_on_row_order_nor_on_string_kind():
     pd.testing.assert_frame_equal(ranked, ranking.rank_assays(expected))
 
 
+def test_two_parts_in_one_prediction():
+    x, chroms = np.array([0.0, 1, 1, 2, 3, 4]), ["chr1", "chr2"]
+    other = np.array([0.0, 0.5, 2.0, 0.2, 3.0, 4.0])  # on from 1: 0, half of two, 0, 1, 1
+    tables = [predictions_of("E1", "A", "f", c, y, x) for c, y in zip(chroms, [2 * x, other],
+                                                                      strict=True)]  # fmt: skip
+    found = scoring.hurdle(pd.concat(tables, ignore_index=True))
+    # Chances that rise: those of 1, 1 and 2 are pooled to a third, which halves of others bound.
+    chance = np.array([0, 1 / 3, 1 / 3, 1 / 3, 1, 1])
+    slope, start = np.polyfit(x[other >= 1], other[other >= 1], 1)
+    expected = chance * np.maximum(1, start + slope * x)
+    np.testing.assert_allclose(found[:6], expected, atol=1e-12)  # of chr1, as chr2 shows
+    np.testing.assert_allclose(found[6:], np.where(x > 0, 2 * x, 0), atol=1e-12)
+    assert np.isnan(scoring.hurdle(tables[0])).all()  # no other chromosome
+
+
 def test_training_mean_predictor_scores_zero_not_the_pooled_negative():
     rng = np.random.default_rng(2)
     observed = {f"chr{k}": rng.normal(k, 1, 40) for k in range(1, 6)}

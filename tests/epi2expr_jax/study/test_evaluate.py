@@ -50,8 +50,8 @@ def test_evaluation_uses_held_out_genes_alone(finished, small_store, tmp_path):
     assert row.n_genes == means.n.sum()
     assert row.pearson == pytest.approx(np.average(means.r, weights=means.n), abs=1e-4)
     questions = pd.read_csv(run_dir / "questions.csv")
-    assert set(questions.question) == {"on", "level"}
-    assert len(questions) == 2 * 3 * len(ranked)
+    assert set(questions.question) == {"on", "level", "both"}
+    assert len(questions) == 3 * 3 * len(ranked)
     known = pd.read_parquet(run_dir / "covariates.parquet")
     ends = small_store.genes["end"] - small_store.genes["start"]
     assert known["gene length"].tolist() == ends.tolist()

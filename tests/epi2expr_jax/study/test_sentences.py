@@ -22,6 +22,7 @@ def questions(on, level, thresholds=("0.5", "1", "2")):
     return pd.DataFrame(rows, columns=pd.Index(QUESTION_COLUMNS))
 
 
+ALL_CELLS = pd.DataFrame({"cell": "all", "assay": list("AB"), "pearson": [0.71, 0.6]})
 A_FIRST, B_FIRST = {"A": (0.9, 1), "B": (0.8, 2)}, {"A": (0.3, 2), "B": (0.6, 1)}
 
 
@@ -42,7 +43,7 @@ A_FIRST, B_FIRST = {"A": (0.9, 1), "B": (0.8, 2)}, {"A": (0.3, 2), "B": (0.6, 1)
     ],
 )  # fmt: skip
 def test_the_two_questions(on, level, unit, differ, said, unsaid):
-    text, apart = sentences.by_question(questions(on, level), "all", unit)
+    text, apart = sentences.by_question(questions(on, level), ALL_CELLS, unit)
     assert apart == differ
     for words in said:
         assert words in text, text
@@ -54,20 +55,31 @@ def test_where_the_line_is_drawn_may_matter():
     table = pd.concat(
         [questions(A_FIRST, B_FIRST, ("0.5", "1")), questions(B_FIRST, B_FIRST, ("2",))]
     )
-    text, _ = sentences.by_question(table, "all", "RPKM")
+    text, _ = sentences.by_question(table, ALL_CELLS, "RPKM")
     assert (
         "At other thresholds other assays are highest (not tested): B for the first at 2 RPKM."
         in text
     )
 
 
+def test_both_parts_in_one_prediction():
+    table, whole = questions(A_FIRST, A_FIRST), questions({}, {"A": (0.73, 1), "B": (0.7, 1)})
+    table = pd.concat([table, whole.assign(question="both")])
+    text, differ = sentences.by_question(table, ALL_CELLS, "RPKM")
+    assert not differ
+    assert text.endswith(
+        "then expresses): A has the highest Pearson r, 0.730 (0.710 to 0.750); at 95 % confidence "
+        "it could also be B. Its plain prediction has r 0.710."
+    )
+
+
 def test_nothing_is_said_of_half_a_table():
     table = questions(A_FIRST, B_FIRST)
     for less in (table[table["question"] == "on"], table[table["cell"] == "E1"], table.iloc[:0]):
-        assert sentences.by_question(less, "all", "RPKM") == ("", False)
+        assert sentences.by_question(less, ALL_CELLS, "RPKM") == ("", False)
     without = table.assign(low=np.nan, high=np.nan, note="fewer than 3 chromosomes")
     without = without.assign(simultaneous_low=np.nan)
-    text = sentences.by_question(without, "all", "RPKM")[0]
+    text = sentences.by_question(without, ALL_CELLS, "RPKM")[0]
     assert "(no interval: fewer than 3 chromosomes)" in text
     assert "chance" not in text  # which nobody knows
 
@@ -133,3 +145,20 @@ def test_who_gains_from_what():
     assert "none is shown to differ" in sentences.interaction(gains((-0.1, 0.2)), "a", "b")
     assert "cannot be told" in sentences.interaction(gains((np.nan, np.nan)), "a", "b")
     assert sentences.interaction(gains(), "a", "b") == ""
+
+
+def test_what_differs_between_two_cells():
+    columns = ["cell", "other", "assays", "trained_on", "pearson", "low", "high", "lead_low",
+               "less_low"]  # fmt: skip
+    rows = [("E1", "E2", "A", "E1", 0.4, 0.3, 0.5, 0.1, -0.2),
+            ("E1", "E2", "A", "E2", 0.3, 0.2, 0.4, -0.1, -0.1),
+            ("E1", "E2", "A+B", "E1+E2", 0.2, 0.1, 0.3, 0.1, -0.3)]  # fmt: skip
+    text = sentences.changes(pd.DataFrame(rows, columns=columns))
+    assert text == (
+        "What differs between E1 and E2, on genes held out: of 3 models, A trained on E1 has the "
+        "highest Pearson r between the difference of its predictions and that of expression, 0.400 "
+        "(0.300 to 0.500). None is shown to have smaller squared errors than no change. A trained "
+        "on E1, A+B are shown to have a higher r than the difference of promoter means. (Each at "
+        "95 % confidence for all models together; changes.csv.)"
+    )
+    assert sentences.changes(pd.DataFrame(rows[:0], columns=columns)) == ""

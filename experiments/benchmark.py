@@ -10,6 +10,7 @@
     python -m experiments.benchmark --what=grid --precision=bfloat16
     python -m experiments.benchmark --what=perturb --store=demo.zarr
     python -m experiments.benchmark --what=device --seconds=470
+    python -m experiments.benchmark --what=compiled --target=h100 --model=cnn --lanes=8
 
 windows: windows/s and Mb/s of one core, 10 kb windows in bins of 25 bp: our bigWig reader against
     the original's route (pyBigWig, Python lists), pyBigWig's stats(exact=True) and pybigtools; and
@@ -36,6 +37,9 @@ grid: what 660 CNNs and 308 Chromoformers cost on this device, and the estimate 
 device: one shot at an accelerator, a line of JSON for every figure, in --out as well: its own rates
     of matrix products and copies, training of each model by lanes and precision, results against
     those of the CPU, the peers, what the host costs, inference, some tests. --small tries it out.
+compiled: a training step of --model, --lanes models side by side, compiled for --target, which
+    need not be there: kernels, bytes, products, memory, and an estimate of the pace. It needs an
+    environment with jax[cuda13] (some 5 GB) or libtpu: docs/accelerators.md.
 
 Where there are two sides they take turns (ABAB), and the median ratio counts: absolute figures
 drift with the machine. Rounds during which other processes ran are dropped and measured again.
@@ -52,6 +56,7 @@ from collections.abc import Callable
 from absl import flags
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.models import REGISTRY
 from epi2expr_jax.program import start
 from epi2expr_jax.training.one_run import PRECISIONS
 from experiments.cli.flags import define_store
@@ -69,7 +74,8 @@ BENCHMARKS = {
     "scaling": ("scaling", "scaling"),
     "grid": ("scaling", "whole_study"),
     "perturb": ("perturb", "perturbation"),
-    "device": ("device", "device"),
+    "device": ("accelerators.device", "device"),
+    "compiled": ("accelerators.compiled", "compiled"),
 }
 
 
@@ -97,7 +103,11 @@ def define_flags() -> None:
     flags.DEFINE_enum("what", None, list(BENCHMARKS), "What to measure.", required=True)
     define_store()
     flags.DEFINE_integer("rounds", 5, "Rounds; the median counts.", lower_bound=1)
-    flags.DEFINE_enum("precision", "float32", list(PRECISIONS), "grid: of matrix products.")
+    flags.DEFINE_enum("precision", "float32", list(PRECISIONS), "grid, compiled: of products.")
+    flags.DEFINE_enum("model", "cnn", list(REGISTRY), "compiled: which model.")
+    flags.DEFINE_integer("lanes", 8, "compiled: models side by side.", lower_bound=1)
+    targets = ["h100", "v5e", "v5p", "v6e", "cpu"]
+    flags.DEFINE_enum("target", "h100", targets, "compiled: for which device.")
     flags.DEFINE_float("seconds", 470, "device: seconds in all.", lower_bound=10)
     flags.DEFINE_list("stages", [], "device: which stages, in turn; default: all.")
     flags.DEFINE_boolean("small", False, "device: small models, few steps; to try it on a CPU.")

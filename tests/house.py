@@ -33,6 +33,7 @@ ORDER = (
     "experiments/figures",
     "experiments/cli",
     "experiments/benchmarks",
+    "experiments/benchmarks/accelerators",
     "experiments",
 )
 COMMANDS = ("data_prep", "experiments")  # folders of programs, of which there may be many

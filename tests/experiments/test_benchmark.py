@@ -26,7 +26,7 @@ hidden = {"pyBigWig", "zarr", "dask", "distributed", "bioframe", "pyensembl"}
 finder = importlib.machinery.PathFinder
 find = finder.find_spec
 finder.find_spec = lambda name, *more: None if name.split(".")[0] in hidden else find(name, *more)
-from experiments.benchmarks.stages import _imports
+from experiments.benchmarks.accelerators.stages import _imports
 print(*_imports()["failed"])
 """
 

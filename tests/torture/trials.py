@@ -204,7 +204,10 @@ class Bench:
         return (yield from self._then(trial, place, child))
 
     def _input_moved(self, trial: Trial, place: pathlib.Path, draw: random.Random) -> Waiting:
-        name = draw.choice(trial.command.needs)
+        command = trial.command  # where its own run directory is not, it begins another
+        own = {f"--run={name}": name for name in command.needs if command.trains}
+        mine = [own[word] for word in command.arguments if word in own]
+        name = draw.choice([name for name in command.needs if name not in mine])
         (place / name).rename(place / f"{name}.elsewhere")
         child = self.shop.start(trial.command, place)
         yield child

@@ -39,7 +39,7 @@ from experiments.benchmarks.made_up import (
 from experiments.benchmarks.scaling import GENE_STEPS, MFLOP
 from experiments.benchmarks.turns import paces, seconds
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 # A figure: what it is of, and the function that measures it.
 Task = tuple[dict[str, Any], Callable[[], dict[str, Any]]]

@@ -7,7 +7,7 @@ import types
 import pytest
 
 from epi2expr_jax.errors import InputError
-from experiments.benchmarks import device as room
+from experiments.benchmarks.accelerators import device as room
 
 
 def test_what_a_stage_does_not_use_the_others_share():

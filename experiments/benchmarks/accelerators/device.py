@@ -20,7 +20,7 @@ import jax
 from absl import flags
 
 from epi2expr_jax.errors import InputError
-from experiments.benchmarks.stages import ROOT, STAGES
+from experiments.benchmarks.accelerators.stages import ROOT, STAGES
 
 FLAGS = flags.FLAGS
 
@@ -68,7 +68,7 @@ def _start(name: str, seconds: float, small: bool, out: pathlib.Path) -> None:
     if small:
         own["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     call = f"device.stage({name!r}, {seconds:.0f}, {small}, {str(out.resolve())!r})"
-    program = f"from experiments.benchmarks import device; {call}"
+    program = f"from experiments.benchmarks.accelerators import device; {call}"
     with tempfile.TemporaryFile("w+") as stderr:
         process = subprocess.Popen(
             [sys.executable, "-c", program],

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.benchmarks.stages import STAGES
+from experiments.benchmarks.accelerators.stages import STAGES
 
 
 def test_the_most_telling_figures_come_first():

@@ -54,6 +54,7 @@ STUDIES = {
     "calls": tables.CALLS,
     "added": tables.ADDED,
     "ranking_own": tables.OWN,
+    "ranking_stack": tables.STACK,
     "copies": tables.COPIES,
     "ranking_without_copies": tables.WITHOUT,
     "baselines_without_copies": tables.BASELINES_WITHOUT,

@@ -98,6 +98,7 @@ class WindowModelConfig:
 
     NAME: ClassVar[str]
     TRAINING: ClassVar[Mapping[str, Mapping[str, Any]]]
+    STORE_BP: ClassVar[int] = 0  # unless told otherwise it reads a store's window, up to this
     MIN_BINS: ClassVar[int] = 1  # the product of the pool sizes
     MAX_RATE: ClassVar[float] = 0.0  # the largest published dropout rate
 

@@ -1,6 +1,8 @@
 """The promoter CNN of the ChromExpress study: 6 kb around the TSS in bins of 100 bp.
 
-2,619,126 parameters for one assay in 60 bins. No batch norm.
+2,619,126 parameters for one assay in 60 bins. No batch norm. Unless told otherwise it reads up
+to 20 kb of a store's window, and takes the published 64 genes a step, or fewer where a store has
+few genes (docs/decisions/0071).
 """
 
 import dataclasses
@@ -29,9 +31,10 @@ class PromoterCnnConfig(WindowModelConfig):
     bin_bp: int = 100
 
     NAME: ClassVar[str] = "promoter_cnn"
+    STORE_BP: ClassVar[int] = 20_000
     MIN_BINS: ClassVar[int] = 16
     MAX_RATE: ClassVar[float] = 0.4
-    TRAINING: ClassVar[Mapping] = {"plateau": {"epochs": 100, "batch_size": 64}}
+    TRAINING: ClassVar[Mapping] = {"plateau": {"epochs": 100, "batch_size": 0}}
 
     def build(self, *, rngs: nnx.Rngs) -> "PromoterCnn":
         """A model with fresh weights, drawn from the stream `params`."""

@@ -22,6 +22,7 @@ from epi2expr_jax.predict.baselines import (
 )
 from epi2expr_jax.predict.held_out import predict_held_out
 from epi2expr_jax.predict.loading import load
+from epi2expr_jax.predict.stack import STACK, stacked
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.scores.across_cells import score_deviations
@@ -101,7 +102,8 @@ def evaluate(
         made = [mean_of_other_cells(ensemble, store, predictions)]
         if baselines or covariates:
             features = gene_features(known)
-            made.insert(0, predict_baselines(ensemble, store, baselines, show, features))
+            simple = predict_baselines(ensemble, store, baselines, show, features)
+            made = [simple, *made, stacked(predictions, simple)]
         made = pd.concat([part for part in made if len(part)] or made, ignore_index=True)
         alike = alike_genes(store, ensemble.folds.values(), named)
         leaked = leaked_genes(ensemble.folds.values(), store.genes, alike)
@@ -165,6 +167,8 @@ def score(
         found[tables.COVARIATES] = covariates_of(genes, known)
     if len(models) > 1:
         found[tables.BASELINES] = compare_models(models)
+    if STACK in models:
+        found[tables.STACK] = ranking.rank_assays(models[STACK])
     if MEAN_OF_OTHERS in models and len(own := score_deviations(predictions)):
         found[tables.OWN] = ranking.rank_assays(own)
     kept = _kept(predictions, leaked or {})

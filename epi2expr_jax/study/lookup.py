@@ -6,13 +6,14 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import jax
+import numpy as np
 import pandas as pd
 
 from epi2expr_jax.errors import InputError, collect
-from epi2expr_jax.genome import listing
+from epi2expr_jax.genome import WindowSpec, listing
 from epi2expr_jax.inputs.dataset import Dataset, load_dataset
 from epi2expr_jax.inputs.gene_groups import read_groups
 from epi2expr_jax.inputs.masking import CHANNELS
@@ -35,6 +36,8 @@ from epi2expr_jax.training.runs import (
 )
 from epi2expr_jax.training.splits import Fold, make_folds, select_folds, without_groups
 from epi2expr_jax.training.targets import LABEL, TargetScale
+
+BATCH = 16, 64  # genes a step: from where they are few to as published
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,15 +130,37 @@ def fitting_flags(store: WindowStore, model: str) -> str:
     Returns:
         Nothing if there is none.
     """
+    stored = store.manifest.window
     for name in dict.fromkeys([model, *REGISTRY]):
         made = REGISTRY[name]
         if issubclass(made, WindowModelConfig):
-            spec = cast(Any, made)().window.nearest_in(store.manifest.window)
+            spec = _window_of(made).nearest_in(stored)
             with contextlib.suppress(InputError):  # too few bins for its pooling
                 made(window_bp=spec.window_bp, bin_bp=spec.bin_bp)
-                bins = f"--model_window_bp={spec.window_bp} --model_bin_bp={spec.bin_bp}"
-                return f"--model={name} {bins}"
+                bins = f" --model_window_bp={spec.window_bp} --model_bin_bp={spec.bin_bp}"
+                return f"--model={name}{'' if made.STORE_BP else bins}"
     return ""
+
+
+def _window_of(made: Any) -> WindowSpec:
+    """What a model of one window reads of a store that is as wide."""
+    return WindowSpec(made.STORE_BP or made.window_bp, made.bin_bp)
+
+
+def fitted(request: TrainRequest, store: WindowStore) -> TrainRequest:
+    """The request with what depends on the store: the window, and the genes a step, of a model that
+    has no fixed ones. These are a 25th of the genes, so that few make some 15 steps an epoch, as a
+    power of 2 within `BATCH`."""
+    made, given, training = REGISTRY[request.model], request.model_options, request.train_config
+    if not training.batch_size:
+        genes = np.clip(len(store.genes) / 25, *BATCH)
+        training = dataclasses.replace(training, batch_size=2 ** round(np.log2(genes)))
+    if getattr(made, "STORE_BP", 0) and "window_bp" not in given:
+        bin_bp = {"bin_bp": given["bin_bp"]} if "bin_bp" in given else {}
+        wanted = dataclasses.replace(_window_of(made), **bin_bp)
+        spec = wanted.nearest_in(store.manifest.window)
+        given = {"window_bp": spec.window_bp, "bin_bp": spec.bin_bp, **given}
+    return dataclasses.replace(request, model_options=given, train_config=training)
 
 
 class Study:
@@ -156,8 +181,8 @@ class Study:
     """
 
     def __init__(self, request: TrainRequest):
-        self.request = request
         self.store = WindowStore.open(request.store)
+        self.request = request = fitted(request, self.store)
         manifest = self.store.manifest
         if not (manifest.expression_unit or (manifest.given_labels and request.target == LABEL)):
             found, remedy = "a store without expression", "build one with --expression"

@@ -10,6 +10,7 @@ import pandas as pd
 from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.covariates import UNKNOWN, numeric, without_value
 from epi2expr_jax.predict.baselines import MEAN_OF_CELLS, MEAN_OF_OTHERS
+from epi2expr_jax.predict.stack import STACK
 from epi2expr_jax.scores.table import ALL, BOTH, BY_EXPRESSION, ON
 from epi2expr_jax.units import log2_of, unit_words
 
@@ -251,3 +252,19 @@ def changes(table: pd.DataFrame) -> str:
         shown = names[table[f"{name}_low"] > 0]
         said.append(f"{listing(shown, 8) or 'None'} {'are' if len(shown) > 1 else 'is'} {has}.")
     return f"{' '.join(said)} (Each at 95 % confidence for all models together; changes.csv.)"
+
+
+def stack(compared: pd.DataFrame) -> str:
+    """What the stack of the model and simple ones predicts, and what that does not say."""
+    rows = compared[compared["model"] == STACK] if len(compared) else compared
+    if rows.empty:
+        return ""
+    row, own = rows.iloc[0], compared["model"].iloc[0]
+    lead = f"a lead of {number(row['lead'])}"
+    if np.isfinite(row["lead_low"]):
+        lead += f" ({number(row['lead_low'])} to {number(row['lead_high'])})"
+    return (
+        f"The best prediction at hand is the stack, a weighted mean of {own} and simple models: "
+        f"r {number(row['pearson'])} for {row['assay']}, {lead} over {own}. It is a prediction and "
+        "not the value of an assay; ranking_stack.csv ranks the assays by it."
+    )

@@ -67,6 +67,7 @@ class Statements:
     new_cell: str
     copies: str
     simpler: str
+    stack: str
     added: str
     beyond_mean: str
     notes: tuple[str, ...]
@@ -179,6 +180,7 @@ def statements(
         new_cell=_new_cell(scores, rows),
         copies=_copies(rows, copies, without),
         simpler=simpler_model(compared, _SIMPLE, train_share) if len(compared) else "",
+        stack=sentences.stack(compared),
         added=sentences.added(added, covariates),
         beyond_mean=sentences.beyond_mean(compared, own),
         notes=tuple(ranking.caveats(scores, ranked, new)),

@@ -168,6 +168,7 @@ OF_BASELINES = _of("baselines.parquet", "evaluate", "scores", f"{_GENE} model", 
 BASELINES = _of("baselines.csv", "evaluate", "scores", "assay model", comparison.COLUMNS)
 ADDED = _of("added.csv", "evaluate", "scores", "assay", comparison.ADDED)
 OWN = dataclasses.replace(RANKING, path="ranking_own.csv")  # of what is a cell's own
+STACK = dataclasses.replace(RANKING, path="ranking_stack.csv")
 COVARIATES = _of("covariates.parquet", "evaluate", "scores", "gene_id", "")
 COPIES = _of("copies.csv", "evaluate", "copies", "gene group chrom nearest", "r leaked")
 WITHOUT = dataclasses.replace(RANKING, path="ranking_without_copies.csv")
@@ -211,7 +212,7 @@ SWEEP = _of("sweep.csv", "sweep", "", "assay", ["window_bp", *comparison.COLUMNS
 TABLES = (
     CARD, SPLITS, GENE_GROUPS, HISTORY,
     PREDICTIONS, SCORES, RANKING, NEW_CELL, GROUPS, QUESTIONS, CALLS, OF_BASELINES, BASELINES,
-    COPIES, WITHOUT, BASELINES_WITHOUT, ADDED, OWN, COVARIATES, QUALITY,
+    COPIES, WITHOUT, BASELINES_WITHOUT, ADDED, OWN, STACK, COVARIATES, QUALITY,
     SUBSETS, SHAPLEY, AGREEMENT_SUBSETS, AGREEMENT, ACROSS, CHANGES, EFFECTS, MEAN_EFFECTS,
     NULL, PERMUTED,
 )  # fmt: skip

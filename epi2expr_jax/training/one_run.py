@@ -55,7 +55,7 @@ class TrainConfig:
         task: `regression` (mean squared error) or `classification` (cross-entropy): expressed or
             not, by the median.
         epochs: the most epochs a run may take.
-        batch_size: genes a step, `B`.
+        batch_size: genes a step, `B`; 0: as many as fit the store (see `study.lookup.fitted`).
         learning_rate: Adam's, before decay or plateaus lower it.
         adam_epsilon: Keras's default; optax's and PyTorch's is 1e-8.
         weight_decay: share of the learning rate by which every weight shrinks a step (AdamW).
@@ -88,7 +88,7 @@ class TrainConfig:
         with collect() as problems:
             for name, value in (
                 ("epochs", self.epochs),
-                ("batch_size", self.batch_size),
+                ("batch_size", self.batch_size or 1),
                 ("learning_rate", self.learning_rate),
                 ("lr_decay", self.decay),
             ):

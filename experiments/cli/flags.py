@@ -134,7 +134,8 @@ def define_training() -> None:
     define_field(EarlyStopConfig, "patience", "early_stop_patience", plateau)
     define_field(WindowModelConfig, "width")
     for name in ("window_bp", "bin_bp"):
-        define_field(WindowModelConfig, name, f"model_{name}", "0: as published.", default=0)
+        usual = "0: as published (promoter_cnn: as the store, up to 20 kb)."
+        define_field(WindowModelConfig, name, f"model_{name}", usual, default=0)
     define_field(
         ChromoformerConfig, "resolutions", more="Empty: 2000,500,100 (chromoformer).", default=[]
     )

@@ -10,7 +10,7 @@ from data_prep.formats.text import numbered_lines, separator_of
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import fitted_lines, read_parquet
 
-_TEXT = {"gene_id": str, "chrom": str}
+_TEXT = dict.fromkeys(("gene_id", "chrom", "chr", "chromosome"), str)
 
 
 def read_table(path: pathlib.Path) -> pd.DataFrame:

@@ -18,7 +18,7 @@ COUNTS = {"window_bp": 20_000, "bin_bp": 100}  # of DeepChrome's kind
     [
         (WIDE, 22, ""),
         (WIDE, 4, " --cv=chromosomes_4"),
-        (COUNTS, 22, " --model=promoter_cnn --model_window_bp=6000 --model_bin_bp=100"),
+        (COUNTS, 22, " --model=promoter_cnn"),
         ({**WIDE, "given_labels": True, "expression_unit": ""}, 22, " --task=classification"),
     ],
 )

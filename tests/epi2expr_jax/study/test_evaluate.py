@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.scores.ranking import rank_assays
+from epi2expr_jax.scores.table import score_table
 from epi2expr_jax.study.evaluate import evaluate
 from experiments.verify import Verification
 
@@ -19,7 +21,7 @@ def test_evaluation_uses_held_out_genes_alone(finished, small_store, tmp_path):
     genes = small_store.genes["gene_id"]
     table = pd.DataFrame({"gene": genes, "cpg": range(len(genes)), "rich": genes.index % 2 == 0})
     table.to_csv(tmp_path / "genes.csv", index=False)
-    ranked = evaluate(run_dir, covariates=tmp_path / "genes.csv")
+    ranked = evaluate(run_dir, baselines="ridge", covariates=tmp_path / "genes.csv")
     predictions = pd.read_parquet(run_dir / "predictions.parquet")
     folds = {fold["name"]: fold for fold in json.loads(
         (run_dir / "splits.json").read_text())["folds"]}  # fmt: skip
@@ -56,8 +58,12 @@ def test_evaluation_uses_held_out_genes_alone(finished, small_store, tmp_path):
     ends = small_store.genes["end"] - small_store.genes["start"]
     assert known["gene length"].tolist() == ends.tolist()
     assert known["cpg"].tolist() == [*range(len(genes))]
-    models = set(pd.read_parquet(run_dir / "baselines.parquet")["model"])
-    assert models == {"covariates", "covariates and assays", "mean of the other cells"}
+    made = pd.read_parquet(run_dir / "baselines.parquet")
+    simple = {"covariates", "covariates and assays", "mean of the other cells", "ridge", "stack"}
+    assert set(made["model"]) == simple
+    by_stack = pd.read_csv(run_dir / "ranking_stack.csv").set_index(["cell", "assay"])
+    scored = rank_assays(score_table(made[made["model"] == "stack"])).set_index(["cell", "assay"])
+    pd.testing.assert_series_equal(by_stack["pearson"], scored["pearson"], atol=1e-6)
     assert "covariates" in set(pd.read_csv(run_dir / "baselines.csv").model)
     sets = {*small_store.manifest.assays, "+".join(small_store.manifest.assays)}
     assert set(pd.read_csv(run_dir / "added.csv").assay) == sets
@@ -65,8 +71,9 @@ def test_evaluation_uses_held_out_genes_alone(finished, small_store, tmp_path):
     assert set(own.cell) == {*small_store.manifest.cells, "all"}
     checks = Verification(run_dir, quick=True)
     again = checks.scores()
-    for name in ("questions.csv", "added.csv", "ranking_own.csv", "covariates.parquet"):
-        assert f"{name} by at most" in again
+    for name in ("questions", "added", "ranking_own", "ranking_stack"):
+        assert f"{name}.csv by at most" in again
+    assert "covariates.parquet by at most" in again
     known.assign(**{"gene length": 1.0}).to_parquet(run_dir / "covariates.parquet")
     with pytest.raises(InputError, match=r"covariates\.parquet"):
         checks.scores()

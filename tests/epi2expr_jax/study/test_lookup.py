@@ -2,14 +2,17 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from epi2expr_jax.errors import InputError, nearest
-from epi2expr_jax.study.lookup import Share, Study
-from epi2expr_jax.study.request import TrainRequest
+from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.study.lookup import Share, Study, fitted
+from epi2expr_jax.study.request import TrainRequest, published
 from epi2expr_jax.training.one_run import TrainConfig
 from epi2expr_jax.training.runs import Run, parse_assay_sets
 from epi2expr_jax.training.splits import make_folds, select_folds
+from tests.epi2expr_jax.store.toy import EXPRESSION, GENES, MANIFEST
 
 RUNS = [Run("E003", ("DNase",), "fold1", seed) for seed in range(11)]
 FOUR = ["H3K4me3", "H3K27ac", "DNase", "H3K9me3"]
@@ -95,11 +98,47 @@ def test_where_the_store_does_not_serve_a_model_the_flags_that_fit_are_named(sma
     """6 kb in bins of 50 bp: too few for the published cnn, which pools 128 bins into one."""
     with pytest.raises(InputError, match="at least as wide") as caught:
         Study(TrainRequest(str(small_store.path), cv="chromosomes_3")).models()
-    flags = "--model=promoter_cnn --model_window_bp=6000 --model_bin_bp=100"
-    assert caught.value.problems[0].remedy.endswith(f"; this store serves {flags}")
+    remedy = caught.value.problems[0].remedy
+    assert remedy.endswith("; this store serves --model=promoter_cnn")
     request = TrainRequest(str(small_store.path), "promoter_cnn", cv="chromosomes_3")
-    window = {"window_bp": 6000, "bin_bp": 100}
-    assert Study(dataclasses.replace(request, model_options=window)).models()
+    assert Study(request).models()
+
+
+@pytest.mark.parametrize(
+    ("genes", "step"), [(30, 16), (400, 16), (1100, 32), (1300, 64), (9000, 64)]
+)
+def test_few_genes_are_trained_on_in_small_steps(small_store, genes, step):
+    rows = small_store.genes.iloc[np.arange(genes) % len(small_store.genes)]
+    store = WindowStore(small_store.path, small_store.manifest, rows)
+    request = TrainRequest(str(small_store.path), "promoter_cnn", cv="chromosomes_3")
+    assert fitted(request, store).train_config == dataclasses.replace(
+        published("promoter_cnn"), batch_size=step
+    )
+    told = dataclasses.replace(request, train_config=published("promoter_cnn", batch_size=100))
+    assert fitted(told, store).train_config == told.train_config
+
+
+@pytest.mark.parametrize(
+    ("stored", "given", "window_bp", "bin_bp"),
+    [
+        ((40_000, 100), {}, 20_000, 100),
+        ((10_000, 25), {}, 10_000, 100),
+        ((12_000, 300), {}, 12_000, 300),
+        ((40_000, 50), {"bin_bp": 200}, 20_000, 200),
+        ((40_000, 50), {"window_bp": 6000}, 6000, None),
+    ],
+)
+def test_a_promoter_cnn_reads_the_window_of_the_store(tmp_path, stored, given, window_bp, bin_bp):
+    window, width = stored
+    manifest = dataclasses.replace(MANIFEST, window_bp=window, bin_bp=width)
+    genes = GENES.assign(chrom=[f"chr{i % 3}" for i in range(len(GENES))])
+    store = WindowStore.create(tmp_path / "s.zarr", manifest, genes, EXPRESSION)
+    request = TrainRequest(str(store.path), "promoter_cnn", given)
+    asked = fitted(request, store).model_options
+    assert asked == {"window_bp": window_bp, **({"bin_bp": bin_bp} if bin_bp else {})}
+    assert fitted(request, store).train_config.batch_size == 32  # of 700 genes
+    of_others = TrainRequest(str(store.path), "cnn", given)
+    assert fitted(of_others, store) == of_others
 
 
 def test_cells_that_lack_a_track_are_left_out_of_kinds_of_sets(holed):

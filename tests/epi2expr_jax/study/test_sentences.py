@@ -162,3 +162,14 @@ def test_what_differs_between_two_cells():
         "95 % confidence for all models together; changes.csv.)"
     )
     assert sentences.changes(pd.DataFrame(rows[:0], columns=columns)) == ""
+
+
+def test_what_the_stack_predicts():
+    rows = [("all", "cnn", 0.5, 0.0, 0.0, 0.0), ("all", "stack", 0.52, 0.02, -0.001, 0.041)]
+    columns = ["assay", "model", "pearson", "lead", "lead_low", "lead_high"]
+    compared = pd.DataFrame(rows, columns=columns)
+    said = sentences.stack(compared)
+    assert "r 0.520 for all, a lead of 0.020 (−0.001 to 0.041) over cnn." in said
+    assert "It is a prediction and not the value of an assay" in said
+    assert "a lead of 0.020 over" in sentences.stack(compared.assign(lead_low=np.nan))
+    assert sentences.stack(compared[:1]) == sentences.stack(pd.DataFrame()) == ""

@@ -1,0 +1,102 @@
+"""A map of elements and genes: its columns, ABC next to it, and going on after a kill."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.perturb.elements import predict_silenced
+from experiments import element_map
+from experiments.cli.silencing import silencer
+from experiments.element_map import NAME, write_map
+
+
+@pytest.fixture(scope="module")
+def models(finished):
+    return silencer(finished, cell="E003", apart=True)
+
+
+@pytest.fixture
+def bed(models, tmp_path):
+    """Every gene's promoter, and what lies 2 kb before it on the chromosome."""
+    genes = models.store.genes
+    path = tmp_path / "elements.bed"
+    rows = [(g.chrom, g.tss - 100, g.tss + 100, g.name) for g in genes.itertuples(index=False)]
+    rows += [(g.chrom, g.tss - 2200, g.tss - 1900, ".") for g in genes.itertuples()]
+    pd.DataFrame(rows).to_csv(path, sep="\t", header=False, index=False)
+    return path
+
+
+def candidates_of(genes, path):
+    """Both elements of every gene, and a stronger one that the BED lacks; but no own promoter of
+    the first gene."""
+    parts = [
+        pd.DataFrame(
+            {
+                "chr": genes.chrom.str.removeprefix("chr"),
+                "start": genes.tss + start,
+                "end": genes.tss + end,
+                "activity_base": activity,
+                "hic_contact": contact,
+                "TargetGene": genes.name,
+            }
+        )
+        for start, end, activity, contact in (
+            (-100, 100, 4.0, 1.0), (-2200, -1900, 3.0, 0.5), (50_000, 50_500, 9.0, 0.5),
+        )
+    ]  # fmt: skip
+    parts[0] = parts[0].iloc[1:]
+    pd.concat(parts).to_csv(path, sep="\t", index=False)
+    return path
+
+
+def test_a_map_in_parts_killed_and_gone_on_with(models, bed, tmp_path, monkeypatch):
+    genes, out = models.store.genes, tmp_path / "map"
+    candidates = candidates_of(genes, tmp_path / "all.tsv")
+    done = []
+
+    def slowly(*given):
+        if len(done) == 1 and done[0] is not None:
+            done.append(None)
+            raise KeyboardInterrupt
+        done.append(predict_silenced(*given))
+        return done[-1]
+
+    monkeypatch.setattr(element_map, "predict_silenced", slowly)
+    with pytest.raises(KeyboardInterrupt):
+        write_map(out, models, bed, candidates, queries=1200)
+    assert not (out / NAME).exists()
+    said = write_map(out, models, bed, candidates, queries=1200)
+    parts = [part for part in done if part is not None]
+    assert len(parts) == 2
+    assert [path.name for path in sorted(out.iterdir())] == ["element_map.json", NAME]
+    table = pd.read_csv(out / NAME, sep="\t")
+    found = pd.concat(parts, ignore_index=True)  # each part once, in their order
+    assert len(table) == len(found) == 2 * len(genes)
+    assert f"{len(table):,} pairs of 440 elements (of 440) and 220 genes" in said
+    for name in ("before", "effect", "change", f"effect_{models.silencing.marks[1]}"):
+        np.testing.assert_allclose(table[name], found[name], rtol=1e-5, atol=1e-8)
+    assert table["models"].eq(1).all()
+    assert table["low"].isna().all()
+    assert (table["effect"] != 0).mean() > 0.8
+    own = table.merge(genes, left_on="TargetGeneEnsemblID", right_on="gene_id")
+    near = own["isSelfPromoter"]
+    assert near.sum() == len(genes)
+    assert own.loc[near, "distance"].eq(0).all()
+    assert own.loc[~near, "distance"].eq(2050).all()
+    assert own["TargetGeneTSS"].eq(own["tss"]).all()
+    assert table.loc[near, "name"].tolist() == own.loc[near, "TargetGene"].tolist()
+    assert table["name"][~near].str.fullmatch(r"chr\w+:\d+-\d+").all()
+    # 4 × 1, 3 × 0.5 and 9 × 0.5 add up to 10.
+    first = own["TargetGeneEnsemblID"] == genes.gene_id[0]
+    assert own.loc[first, "ABC.Score"].isna().all()
+    assert own.loc[near & ~first, "ABC.Score"].to_numpy() == pytest.approx(0.4)
+    assert own.loc[~near & ~first, "ABC.Score"].to_numpy() == pytest.approx(0.15)
+
+
+def test_elements_out_of_reach_are_refused(models, tmp_path):
+    far = tmp_path / "far.bed"
+    far.write_text("chr1\t0\t10\n")
+    with pytest.raises(InputError, match="none in a window or region"):
+        write_map(tmp_path / "map", models, far)
+    assert not (tmp_path / "map").exists()

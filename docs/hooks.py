@@ -1,4 +1,4 @@
-"""What the site has beyond the pages of docs/: README and its like, --help, docstrings, notebooks, plots.
+"""What the site has beyond docs/: README and its like, --help, docstrings, notebooks, plots.
 
 MkDocs calls these functions (`hooks` in mkdocs.yml). Nothing is written into docs/.
 """

@@ -47,7 +47,7 @@ torture: $(VENV)/installed-test
 	EPI2EXPR_TORTURE=full $(BIN)/python -m pytest -q tests/torture/test_fuzz.py
 	$(BIN)/python -m tests.torture
 
-docs: demo $(VENV)/installed-test $(VENV)/installed-docs
+docs: demo $(VENV)/installed-test $(VENV)/installed-workflow $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	EPI2EXPR_TRIALS=full $(BIN)/python -m pytest -m trial tests/test_docs.py
 

@@ -1,4 +1,4 @@
-"""What the site has beyond the pages of docs/: README and its like, --help, docstrings, notebooks, plots.
+"""What the site has beyond docs/: README and its like, --help, docstrings, notebooks, plots.
 
 MkDocs calls these functions (`hooks` in mkdocs.yml). Nothing is written into docs/.
 """
@@ -226,7 +226,10 @@ def _bars(values: dict[str, float], label: str, log: bool = False) -> str:
     figure, ax = plt.subplots(figsize=(7, 0.4 * len(values) + 1))
     names = sorted(values, key=values.__getitem__)
     drawn = ax.barh(names, [values[name] for name in names], color="#3b6ea5")
-    ax.bar_label(drawn, [f"{values[name]:,.4g}" for name in names], padding=3)
+    said = [
+        f"{values[name]:,.0f}" if values[name] > 1000 else f"{values[name]:g}" for name in names
+    ]
+    ax.bar_label(drawn, said, padding=3)
     ax.set_xlabel(label)
     if log:
         ax.set_xscale("log")

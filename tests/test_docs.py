@@ -3,11 +3,17 @@
 import ast
 import collections
 import functools
+import importlib
+import json
 import pathlib
 import re
 import tomllib
 
 import pytest
+
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.program import flags_alone
+from tests.blocks import ORDER, blocks, commands, run_block, workshop
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILDINGS = ("epi2expr_jax", "data_prep", "experiments")
@@ -226,6 +232,87 @@ def test_the_readme_maps_every_folder():
 
 def test_decisions_are_in_order():
     assert wrong_decisions(DECISIONS, (ROOT / "docs/decisions/README.md").read_text()) == []
+
+
+START = ("README.md", "docs/start.md", "docs/inputs.md")
+NOT_RUN = {  # why, and how many blocks
+    ("docs/clusters.md", "needs SLURM or a TPU pod"): 1,
+    ("docs/walks.md", "needs the file that the walk writes"): 3,
+}
+CODE = [block for page in PAGES for block in blocks(name_of(page))] + blocks("CONTRIBUTING.md")
+
+
+def test_blocks_that_are_not_run_say_why():
+    marked = collections.Counter((block.page, block.reason) for block in CODE if block.reason)
+    assert dict(marked) == NOT_RUN
+    assert not {page for page, _ in marked} & {*START}
+
+
+def test_every_block_of_code_is_run():
+    """Shell by `test_the_blocks_of_a_page_run`, Python by tests/experiments/test_demo.py."""
+    assert {block.language for block in CODE} <= {"", "sh", "python"}
+    assert {block.page for block in CODE if block.language == "sh"} <= {*ORDER}
+    assert {block.page for block in CODE if block.language == "python"} == {
+        "README.md", "docs/python.md"}  # fmt: skip
+    assert not [block for block in CODE if not block.language and [*commands(block.text)]]
+
+
+@pytest.mark.parametrize("page", ORDER)
+def test_commands_take_the_flags_of_a_page(page):
+    """Of blocks, and of what stands between backticks."""
+    texts = [block.text for block in blocks(page) if block.language == "sh"]
+    wrong_flags(commands("\n".join(texts)))
+
+
+def wrong_flags(found) -> None:
+    for module, arguments in found:
+        if module.split(".")[0] not in BUILDINGS:
+            continue
+        given = [word.replace("--model=NAME", "--model=cnn") for word in arguments]
+        if module == "experiments.study" and not given[0].startswith("-"):
+            given[0] = f"--study={given[0]}"
+        with flags_alone(importlib.import_module(module).run, given):
+            pass
+
+
+def test_a_wrong_flag_in_a_block_is_found():
+    with pytest.raises(InputError, match="epoch"):
+        wrong_flags(commands("python -m experiments.train --store=x \\\n   --epoch=3  # a try"))
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem
+)
+def test_a_notebook_is_short_and_without_outputs(path):
+    cells = json.loads(path.read_text())["cells"]
+    assert 6 <= len(cells) <= 11
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
+    for cell in code:
+        lines = "".join(cell["source"])
+        wrong_flags(commands(re.sub("^!", "", lines, flags=re.M)))
+        if not lines.startswith("%%"):
+            ast.parse(re.sub("^!.*", "", lines, flags=re.M))
+
+
+@pytest.fixture(scope="module")
+def standing_in(tmp_path_factory, trial_size):
+    if trial_size(True, False):
+        pytest.skip("every block of the pages, minutes, runs in `make docs`")
+    folder = tmp_path_factory.mktemp("pages") / "workshop"
+    workshop(folder)
+    return folder
+
+
+@pytest.mark.trial
+@pytest.mark.parametrize("page", ORDER)
+def test_the_blocks_of_a_page_run(page, standing_in):
+    for block in blocks(page):
+        if block.language == "sh" and not block.reason:
+            done = run_block(block, standing_in)
+            assert done.returncode == 0, (
+                f"{block.text}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+            )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,172 @@
+"""The code blocks of the pages, and data and programs that stand in for those of a user.
+
+A block that cannot run says why, in a comment on the line before it: <!-- not run: REASON -->.
+"""
+
+import dataclasses
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from tests.epi2expr_jax.screens.screen import made_up
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"^(?: *<!-- not run: ([^\n]+) -->\n)?( *)```(\w*)\n(.*?)^ *```$", re.M | re.S)
+# The pages with commands, in an order in which each finds what it needs.
+ORDER = (
+    "README.md",
+    *(f"docs/{name}.md" for name in ("start", "inputs", "commands", "chromoformer", "clusters")),
+    *(f"docs/{name}.md" for name in ("together", "growing", "altering", "crispri", "upgrade")),
+    *("docs/walks.md", "CONTRIBUTING.md"),
+)
+SMALL = ("--width=0.02", "--epochs=2", "--batch_size=32")
+STAND_INS = {  # flags that a command gets unless it has them
+    "experiments.plan": SMALL,
+    "experiments.train": SMALL,
+    "experiments.select": (*SMALL, "--most=2", "--cells=E003"),
+    "experiments.sweep": (*SMALL, "--windows=6000,20000", "--cells=E003"),
+    "experiments.attribution": ("--genes=GENES",),
+}
+# What only users have, and what stands in for it.
+REPLACED = {
+    "<this repository>": str(ROOT),
+    "--tracks=roadmap_pvalue": "--tracks=tracks.csv",
+    "--tracks=roadmap_alignments": "--tracks=alignments.csv",
+    "--downloads=tracks --store=roadmap.zarr": "--store=whole.zarr",  # one of README has the name
+    "--cell=patient1": "--cell=E003",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """One block of code of a page.
+
+    Attributes:
+        page: from the root of the checkout.
+        language: as the page says; empty for what is no code.
+        text: without the indentation of the list it may stand in.
+        reason: why it is not run; empty if it is.
+    """
+
+    page: str
+    language: str
+    text: str
+    reason: str
+
+
+def blocks(page: str) -> list[Block]:
+    text = (ROOT / page).read_text()
+    return [
+        Block(page, language, textwrap.dedent(code), reason)
+        for reason, _, language, code in BLOCK.findall(text)
+    ]
+
+
+def commands(text: str) -> Iterator[tuple[str, list[str]]]:
+    """Our commands in lines of a shell: the module, and its arguments."""
+    joined, named = re.sub(r"\\\n\s*| 2>&1", " ", text), {}
+    for name, value in re.findall(r'^(\w+)="(.*?)"', joined, re.M):
+        own = value.replace(f"${name}", named.get(name, ""))
+        named[name] = own
+        joined = joined.replace(f"${name}", own)
+    folders = {path.stem: folder for folder in ("data_prep", "experiments")
+               for path in (ROOT / folder).glob("*.py")}  # fmt: skip
+    for line in re.split(r"\n|&&|'", joined):
+        words = shlex.split(line.partition(" #")[0].partition(" > ")[0].partition(" | ")[0])
+        words = [word for word in words if word not in ("!", "!epi2expr")] if words else []
+        if "-m" in words and (module := words[words.index("-m") + 1]).count("."):
+            yield module, words[words.index("-m") + 2 :]
+        elif words[:1] == ["epi2expr"] and words[1:] and not words[1].startswith("-"):
+            name = words[1].replace("-", "_")
+            yield f"{folders[name]}.{name}", words[2:]
+
+
+def workshop(folder: pathlib.Path) -> None:
+    """Make a folder with files of the names that the pages use."""
+    simulated = f"--out={folder} --genes=330 --cells=2 --assays=3 --assembly=hg19"
+    _run(folder.parent, "-m", "data_prep.simulate", *simulated.split())
+    linked = "epi2expr_jax data_prep experiments workflow tests pyproject.toml constraints.txt"
+    for name in (*linked.split(), "README.md", "LICENSE", "Makefile"):
+        (folder / name).symlink_to(ROOT / name)
+    for name, others in {
+        "RPKM.pc.gz": ("57epigenomes.RPKM.pc.gz", "files/57epigenomes.RPKM.pc.gz"),
+        "genes.gtf.gz": ("gencode.gtf.gz", "files/gencode.v10.annotation.gtf.gz"),
+    }.items():
+        for other in others:
+            (folder / other).parent.mkdir(exist_ok=True)
+            (folder / other).symlink_to(folder / name)
+    (folder / "files/hg19-blacklist.v2.bed.gz").write_bytes(b"chr1\t0\t1000\n")
+    genes = pd.read_csv(folder / "RPKM.pc.gz", sep="\t", index_col=0).index.astype(str)
+    (folder / "GENES").write_text("\n".join(genes[:20]) + "\n")
+    (folder / "genes.txt").write_text("\n".join(genes[-20:]) + "\n")
+    _alignments(folder)
+    screens = made_up(np.random.default_rng(3)).assign(mine=lambda table: table["DHS.RPM"])
+    screens.to_csv(folder / "screens.tsv.gz", sep="\t", index=False)
+    (folder / "mine.toml").write_text(STUDY)
+    if (ROOT / "demo/study.json").exists():
+        shutil.copytree(ROOT / "demo", folder / "demo", symlinks=True)
+    else:
+        _run(folder, "-m", "experiments.demo")
+    (folder / ".venv/bin").mkdir(parents=True)
+    (folder / ".venv/bin/activate").write_text("")
+    programs = folder / "programs"
+    programs.mkdir()
+    stand_in = f'#!/bin/sh\nexec {sys.executable} {ROOT}/tests/stand_in.py $(basename $0) "$@"\n'
+    for name in ("python", "epi2expr", "pip", "make", "sbatch"):
+        (programs / name).write_text(stand_in)
+        (programs / name).chmod(0o755)
+
+
+STUDY = """
+[store]
+tracks = "tracks.csv"
+expression = "RPKM.pc.gz"
+genes = "genes.gtf.gz"
+[train.small]
+model = "promoter_cnn"
+width = 0.02
+epochs = 2
+"""
+
+
+def _alignments(folder: pathlib.Path) -> None:
+    """Reads of every cell, as tagAlign, and their sheet."""
+    rng, rows = np.random.default_rng(0), ["cell,assay,path,unit"]
+    for cell in pd.read_csv(folder / "tracks.csv")["cell"].unique():
+        start = np.sort(rng.integers(0, 30_000_000, 2000))
+        lines = [f"chr{1 + n % 22}\t{at}\t{at + 36}\tN\t1000\t+" for n, at in enumerate(start)]
+        (folder / f"{cell}.tagAlign").write_text("\n".join(lines) + "\n")
+        rows.append(f"{cell},H3K4me3,{cell}.tagAlign,depth")
+    (folder / "alignments.csv").write_text("\n".join(rows) + "\n")
+
+
+def _run(folder: pathlib.Path, *arguments: str) -> None:
+    subprocess.run([sys.executable, *arguments], cwd=folder, check=True, env=environment(folder))
+
+
+def environment(folder: pathlib.Path) -> dict[str, str]:
+    path = f"{folder / 'programs'}:{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
+    # Most of these programs compile longer than they run.
+    quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "MPLBACKEND": "agg"}
+    return {**os.environ, **quick, "PATH": path, "PYTHONPATH": str(ROOT)}
+
+
+def run_block(block: Block, folder: pathlib.Path) -> subprocess.CompletedProcess[str]:
+    """Run the lines of a shell in the workshop."""
+    genes = (folder / "GENES").read_text().split()
+    text = block.text.replace("TP53,ENSG00000012048", ",".join(genes[:2]))
+    for given, own in REPLACED.items():
+        text = text.replace(given, own)
+    command = ["bash", "-euo", "pipefail", "-c", text]
+    return subprocess.run(
+        command, cwd=folder, env=environment(folder), capture_output=True, text=True
+    )

@@ -126,8 +126,10 @@ def test_the_whole_chain_from_public_files_to_the_report(
 @pytest.mark.trial
 def test_over_seeds_of_the_demo_idle_marks_have_no_effect(trial_size, build, tmp_path):
     """Its chain, of the idle marks and the strongest."""
+    if not trial_size(False, True):
+        pytest.skip("in make trials: 20 trainings")
     idle, driving = [], []
-    for seed in range(trial_size(0, 20)):
+    for seed in range(20):
         folder = tmp_path / str(seed)
         data = simulate(folder / "data", genes=1500, cells=3, seed=seed)
         truth = json.loads((data / "truth.json").read_text())
@@ -162,5 +164,6 @@ def test_over_seeds_of_the_demo_idle_marks_have_no_effect(trial_size, build, tmp
             f"{np.median(np.abs(effect)):.3f}",
             flush=True,
         )
-    assert not idle or wrong.mean() <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / wrong.size)
-    assert not driving or missed == 0
+    assert wrong.mean() <= 0.05
+    assert shown.all()
+    assert missed == 0

@@ -44,6 +44,7 @@ class MadeUpRun:
     asked: tuple = ("all",)  # of --cells
     copied: int = 0  # genes that have a copy on another chromosome, which models know from it
     gene_groups: str = ""
+    baselines: tuple = ()
     symbol: str = ""  # of the gene in row 7
 
     def write(self, folder: pathlib.Path) -> pd.DataFrame:
@@ -63,7 +64,7 @@ class MadeUpRun:
             )  # fmt: skip
             card = train(request, folder, command=COMMAND)
             checkpoint.write_card(folder, card | {"seconds": 3730.0})
-            return evaluate(folder)
+            return evaluate(folder, baselines=self.baselines)
 
     def _store(self, path: pathlib.Path) -> WindowStore:
         """Expression as in nature; signal that says nothing."""

@@ -126,11 +126,12 @@ def test_the_whole_chain_from_public_files_to_the_report(
 
 
 @pytest.mark.trial
-@pytest.mark.parametrize("cv", ["chromosomes_5", "monte_carlo_5"])
-def test_over_seeds_of_the_demo_idle_marks_have_no_effect(trial_size, build, tmp_path, cv):
-    """Its chain, of the idle marks and the strongest; 2 seeds a run where folds test the same."""
+def test_over_seeds_of_the_demo_idle_marks_have_no_effect(trial_size, build, tmp_path):
+    """Its chain, of the idle marks and the strongest."""
+    if not trial_size(False, True):
+        pytest.skip("in make trials: 20 trainings")
     idle, driving = [], []
-    for seed in range(trial_size(0, 20)):
+    for seed in range(20):
         folder = tmp_path / str(seed)
         data = simulate(folder / "data", genes=1500, cells=3, seed=seed)
         truth = json.loads((data / "truth.json").read_text())
@@ -143,9 +144,8 @@ def test_over_seeds_of_the_demo_idle_marks_have_no_effect(trial_size, build, tmp
         inputs = {name: str(data / path) for name, path in made.items()}
         store = build(BuildConfig(**inputs, store=str(folder / "store.zarr")))
         request = TrainRequest(
-            store=str(store.path), model="promoter_cnn", model_options={"width": 0.125}, cv=cv,
-            seeds=1 if cv == "chromosomes_5" else 2,
-            train_config=published("promoter_cnn", epochs=8, batch_size=64),
+            store=str(store.path), model="promoter_cnn", model_options={"width": 0.125},
+            cv="chromosomes_5", train_config=published("promoter_cnn", epochs=8, batch_size=64),
         )  # fmt: skip
         train(request, folder / "run")
         ensemble = load(folder / "run")
@@ -160,11 +160,12 @@ def test_over_seeds_of_the_demo_idle_marks_have_no_effect(trial_size, build, tmp
         wrong = ((low > 0) | (high < 0))[given]
         missed = ((least <= 0) & (most >= 0))[shown].sum()
         print(
-            f"{cv}, {seed + 1} seeds: {wrong.sum()} of {given.sum()} idle intervals exclude 0, "
+            f"{seed + 1} seeds: {wrong.sum()} of {given.sum()} idle intervals exclude 0, "
             f"{(~given).sum()} not given, median width {np.median((high - low)[given]):.3f}; of "
             f"the strongest mark {missed} of {shown.sum()} include 0, median effect "
             f"{np.median(np.abs(effect)):.3f}",
             flush=True,
         )
-    assert not idle or wrong.mean() <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / wrong.size)
-    assert not driving or missed == 0
+    assert wrong.mean() <= 0.05
+    assert shown.all()
+    assert missed == 0

@@ -114,6 +114,22 @@ def test_copied_genes_are_found_and_scored_without(made_up_run, tmp_path):
         checks.copies()
 
 
+@pytest.mark.trial
+def test_a_learner_knows_genes_from_their_copies(made_up_run, tmp_path, trial_size):
+    """Boosted trees on an idle mark, where 212 genes have a copy on another chromosome."""
+    if not trial_size(False, True):
+        pytest.skip("in make trials; the test before has a made-up learner")
+    run_dir = tmp_path / "run"
+    made_up_run(("E003",), {"H3K9me3": 0.0}, copied=212, baselines=("boosting",)).write(run_dir)
+    for table, above in ((tables.BASELINES, True), (tables.BASELINES_WITHOUT, False)):
+        rows = table.read(run_dir).set_index("model")
+        r, low, high = rows.loc["boosting", ["pearson", "low", "high"]]
+        print(f"{table.path}: {r:.3f} ({low:.3f} to {high:.3f})")
+        assert (low > 0) == above
+        assert high > 0
+    assert "424 genes in 212 groups are like others" in statements.of_run(run_dir).copies
+
+
 def test_groups_of_a_table_leave_training(made_up_run, tmp_path):
     named = pd.DataFrame({"gene": [f"ENSG{i:011d}" for i in (0, 150, 300)], "group": "family"})
     named.to_csv(tmp_path / "families.csv", index=False)

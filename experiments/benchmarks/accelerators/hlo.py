@@ -215,13 +215,9 @@ def _elements(shape: str) -> list[str]:
     """The shapes in a tuple of shapes."""
     found, text = [], re.sub(r"/\*.*?\*/", "", shape)[1:-1].strip()
     while text:
-        end = (
-            _closing(text) + 1
-            if text.startswith("(")
-            else re.match(r"[^,\[]*\[[^\]]*\]", text).end()
-        )
-        found.append(text[:end])
-        rest = text[end:]
+        end = _closing(text) if text.startswith("(") else text.index("]")
+        found.append(text[: end + 1])
+        rest = text[end + 1 :]
         text = (rest[_closing(rest) + 1 :] if rest.startswith("{") else rest).lstrip(", ")
     return found
 

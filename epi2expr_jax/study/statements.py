@@ -26,7 +26,7 @@ from epi2expr_jax.study import results, sentences, tables
 from epi2expr_jax.study.sentences import count, number
 from epi2expr_jax.study.source import seen_words
 from epi2expr_jax.training.checkpoint import read_card
-from epi2expr_jax.training.runs import QUARANTINED, STATUS_NAMES
+from epi2expr_jax.training.runs import NEVER_IMPROVED, QUARANTINED, STATUS_NAMES
 from epi2expr_jax.training.splits import PARTS, read_splits
 from epi2expr_jax.units import DEFAULT_UNIT
 
@@ -105,11 +105,24 @@ def of_run(run_dir: pathlib.Path) -> Statements:
         chromosomes=sum(len(getattr(fold, part)) for part in PARTS),
     )
     seen = seen_words([run["started"] for run in _runs(card) if "started" in run])
-    return dataclasses.replace(said, notes=(*seen, *said.notes))
+    return dataclasses.replace(said, notes=(*seen, *_first_epoch(_runs(card)), *said.notes))
 
 
 def _runs(card: dict[str, Any]) -> list[dict[str, Any]]:
     return [run for population in card["populations"] for run in population["runs"]]
+
+
+def _first_epoch(runs: list[dict[str, Any]]) -> list[str]:
+    """Which runs learned nothing after their first epoch."""
+    names = [f"{run['cell']} {'+'.join(run['assays'])} {run['fold']} seed {run['seed']}"
+             for run in runs if run["status"] == NEVER_IMPROVED]  # fmt: skip
+    if not names:
+        return []
+    return [
+        f"{len(names)} of {count(len(runs), 'run')} had the lowest validation loss after the first "
+        f"epoch ({listing(names)}). An assay that does not predict looks like that; if it does "
+        "predict in other folds, train more seeds or with a lower --learning_rate."
+    ]
 
 
 def _diverged(card: dict[str, Any], tested: dict[str, dict[str, str]]) -> set[tuple[str, str]]:

@@ -33,6 +33,7 @@ ASSAY_SETS: Mapping[str, Callable[[int], int]] = {
 }
 _OF_SEVERAL = ("pairs", "leave_one_out")
 RUNNING, STOPPED, FINISHED, QUARANTINED = range(4)
+NEVER_IMPROVED = "never improved"  # after its first epoch; stopped early
 STATUS_NAMES = ("running", "stopped early", "finished", "quarantined")
 
 
@@ -92,7 +93,7 @@ class Log:
     def status_name(self) -> str:
         """How the run stands, in words."""
         if self.status == STOPPED and self.validation_loss[0] == self.best:
-            return "never improved"
+            return NEVER_IMPROVED
         return STATUS_NAMES[self.status]
 
     def short_of(self, epochs: int) -> bool:

@@ -8,7 +8,8 @@ import pytest
 
 from epi2expr_jax.predict.baselines import MEAN_OF_CELLS
 from epi2expr_jax.scores.comparison import COLUMNS, calls
-from epi2expr_jax.study.statements import statements
+from epi2expr_jax.study.statements import of_run, statements
+from epi2expr_jax.training.checkpoint import read_card
 from tests.epi2expr_jax.scores.simulated import failed, scores, world
 
 SHOWN, NONE, UNSURE = "a universal mark of these", "No universal mark", "cannot be told (margin"
@@ -272,3 +273,15 @@ def test_parts_that_differ_are_in_the_headline():
     assert not differ.questions
     assert "Spearman" not in same.answer
     assert "A has the highest Spearman rho" in same.questions
+
+
+def test_runs_that_were_best_in_their_first_epoch_are_named(finished, monkeypatch):
+    assert not any("first epoch" in note for note in of_run(finished).notes)
+    card = read_card(finished)
+    rows = [run for population in card["populations"] for run in population["runs"]]
+    rows[3]["status"] = "never improved"
+    monkeypatch.setattr("epi2expr_jax.study.statements.read_card", lambda _: card)
+    (note,) = (note for note in of_run(finished).notes if "first epoch" in note)
+    name = f"{rows[3]['cell']} {rows[3]['assays'][0]} {rows[3]['fold']} seed 0"
+    assert note.startswith(f"1 of {len(rows)} runs had the lowest validation loss after the first")
+    assert f"epoch ({name})." in note

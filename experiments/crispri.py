@@ -45,20 +45,26 @@ from epi2expr_jax.files import numbers, write_csv
 from epi2expr_jax.program import require, start
 from epi2expr_jax.screens import scoring
 from epi2expr_jax.screens.pairs import Pairs, counts, read_pairs
-from epi2expr_jax.screens.predicted import LOSS, Predicted, completed, filled, predict_pairs
+from epi2expr_jax.screens.predicted import (
+    COMPLETED,
+    FILLED,
+    LOSS,
+    Predicted,
+    completed,
+    filled,
+    predict_pairs,
+)
 from epi2expr_jax.screens.rivals import GAMMA, reference_score, rivals
+from epi2expr_jax.screens.scoring import ALL, REACH, UNRAISED
 from epi2expr_jax.study import results
 from experiments.cli.chain import lift
 from experiments.cli.flags import define_run, define_store, refuse_without_effect
 from experiments.cli.given_table import read_table
 from experiments.cli.silencing import NAMES, Silencer, define_silencing, silencer_of_flags
-from experiments.figures.screens import screen_figure
+from experiments.figures.screens import reach_figure, screen_figure
 from experiments.figures.style import STYLE, number, save_figure
 
 FLAGS = flags.FLAGS
-
-ALL, UNRAISED, REACH = "all pairs", "without significant increases", "in reach: "
-FILLED, COMPLETED = f"{LOSS}, filled", f"{LOSS}, completed"
 
 
 def compare_scores(
@@ -211,7 +217,7 @@ def score_screens(
         notes += predicted.notes
         about |= {"run": str(models.ensemble.run_dir), "fill": fill, "chain": chain}
         about |= dataclasses.asdict(models.silencing)
-        rows, leads = _three_questions(pairs, scores, reference, predicted, fill, options)
+        rows, leads = three_questions(pairs, scores, reference, predicted, fill, options)
         near, losses = pairs.table[predicted.reach], predicted.losses()
         own = {name: values[predicted.reach] for name, values in losses.items()}
         sizes = pd.concat([sizes, scoring.sizes(near, own)], ignore_index=True)
@@ -226,8 +232,8 @@ def score_screens(
             reach = rows["pairs"].str.startswith(REACH)
             whole = reference if models is None else COMPLETED
             save_figure(screen_figure(rows[~reach], whole, ALL), place / "crispri")
-            if reach.any():
-                save_figure(screen_figure(rows[reach], LOSS, REACH + ALL), place / "in_reach")
+            if near := reach_figure(rows):
+                save_figure(near, place / "in_reach")
     said = [describe(pairs, rows, leads, sizes)]
     said += [f"note: {note}" for note in (*pairs.notes, *notes)]
     return "\n".join([*said, f"{out}/crispri.csv, crispri_leads.csv, crispri.png"])
@@ -248,7 +254,7 @@ def _predicted(pairs: Pairs, models: Silencer, chain: str) -> Predicted:
     return dataclasses.replace(made, notes=(*notes, *made.notes))
 
 
-def _three_questions(
+def three_questions(
     pairs: Pairs,
     scores: dict[str, np.ndarray],
     reference: str,

@@ -9,8 +9,9 @@ Which assay predicts expression best and how sure that is, every cell and assay,
 predicted against observed expression, and how it was made; and what else was computed in the
 run directory: baselines (experiments.evaluate), pairs and Shapley values
 (experiments.combinations), tests in other cells (experiments.across_cells), marks altered in silico
-(experiments.perturb). The page loads nothing from elsewhere: mail it, print it, archive it. Its
-figures (SVG, PNG) and tables (CSV) are also in DIR/report for papers and slides.
+(experiments.perturb), CRISPRi screens (experiments.crispri). The page loads nothing from
+elsewhere: mail it, print it, archive it. Its figures (SVG, PNG) and tables (CSV) are also in
+DIR/report for papers and slides.
 """
 
 import contextlib
@@ -68,6 +69,8 @@ STUDIES = {
     "effects": tables.MEAN_EFFECTS,
     "null": tables.NULL,
     "profile": tables.PROFILE,
+    "crispri": tables.SCREEN,
+    "crispri_leads": tables.SCREEN_LEADS,
 }
 WORST_GENES = 15
 MOST_GENES = 60  # in the browser, of those predicted worst

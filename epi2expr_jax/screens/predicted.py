@@ -24,6 +24,7 @@ from epi2expr_jax.predict.ensemble import Ensemble
 from epi2expr_jax.store.window_store import WindowStore
 
 LOSS = "predicted loss"
+FILLED, COMPLETED = f"{LOSS}, filled", f"{LOSS}, completed"  # of all pairs
 _PLACE = ["chrom", "start", "end"]
 
 

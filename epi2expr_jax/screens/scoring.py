@@ -33,6 +33,8 @@ LEADS = [
     "pairs", "score", "rival", "lead", "low", "high", "low_pairs", "high_pairs", "auroc_lead",
     "auroc_low", "auroc_high",
 ]  # fmt: skip
+# Of which pairs; what begins with the last is about pairs that a model reaches.
+ALL, UNRAISED, REACH = "all pairs", "without significant increases", "in reach: "
 SIZES = ["score", "n", "spearman", "small"]
 
 

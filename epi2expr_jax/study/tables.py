@@ -19,6 +19,7 @@ from epi2expr_jax.files import read_csv, read_parquet
 from epi2expr_jax.genome import listing
 from epi2expr_jax.scores import across_cells, comparison, ranking
 from epi2expr_jax.scores import table as scoring
+from epi2expr_jax.screens import scoring as screening
 from epi2expr_jax.study import results
 from epi2expr_jax.training.checkpoint import files_sha256, read_card, read_finished
 
@@ -207,6 +208,9 @@ PERMUTED = _of("perturb/permuted.csv", "perturb", "perturb", f"{_EDIT} permutati
 # Compared with the record of its program alone: to make it again takes longer than the training.
 PROFILE = _of("attribution/profile.parquet", "attribution", "", "model assay distance",
               "share low high genes")  # fmt: skip
+SCREEN = _of("crispri/crispri.csv", "crispri", "", "pairs score", screening.COLUMNS)
+SCREEN_LEADS = _of("crispri/crispri_leads.csv", "crispri", "", "pairs score rival",
+                   screening.LEADS)  # fmt: skip
 SWEEP = _of("sweep.csv", "sweep", "", "assay", ["window_bp", *comparison.COLUMNS])  # of no run
 
 TABLES = (
@@ -214,7 +218,7 @@ TABLES = (
     PREDICTIONS, SCORES, RANKING, NEW_CELL, GROUPS, QUESTIONS, CALLS, OF_BASELINES, BASELINES,
     COPIES, WITHOUT, BASELINES_WITHOUT, ADDED, OWN, STACK, COVARIATES, QUALITY,
     SUBSETS, SHAPLEY, AGREEMENT_SUBSETS, AGREEMENT, ACROSS, CHANGES, EFFECTS, MEAN_EFFECTS,
-    NULL, PERMUTED,
+    NULL, PERMUTED, SCREEN, SCREEN_LEADS,
 )  # fmt: skip
 NEEDED = (SPLITS, HISTORY, PREDICTIONS, SCORES, RANKING)  # to report anything at all
 

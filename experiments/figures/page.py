@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.study import tables
 from experiments.figures.altered_marks import effect_figures, profile_figure
+from experiments.figures.screens import reach_figure
 from experiments.figures.studies import (
     across_figure,
     models_figure,
@@ -74,6 +75,8 @@ def page_figures(
         figures |= {f"effects_{name}": figure for name, figure in drawn.items()}
     if len(content["profile"]):
         figures["profile"] = profile_figure(content["profile"], unit)
+    if len(content["crispri"]):
+        figures["crispri"] = reach_figure(content["crispri"])
     if len(content["quality"]):
         figures["quality"] = quality_figure(content["quality"])
     if len(content["shapley"]):

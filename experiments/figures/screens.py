@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.figures.style import BLUE, GREY, number, page_width
+from epi2expr_jax.screens.predicted import LOSS
+from epi2expr_jax.screens.scoring import ALL, REACH
+from experiments.figures.style import BLUE, GREY, columns_of, number, page_width
 
 
 def screen_figure(rows: pd.DataFrame, reference: str, first: str) -> Figure:
@@ -18,7 +20,7 @@ def screen_figure(rows: pd.DataFrame, reference: str, first: str) -> Figure:
     own = rows[rows["pairs"] == first].sort_values("average_precision", ascending=False)
     order = list(own["score"])
     subsets = list(dict.fromkeys(rows["pairs"]))
-    columns = 3
+    columns = columns_of(len(subsets), 3)
     lines = -(-len(subsets) // columns)
     figure = Figure((page_width(), lines * (0.7 + 0.2 * len(order)) + 0.4), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
@@ -43,3 +45,9 @@ def screen_figure(rows: pd.DataFrame, reference: str, first: str) -> Figure:
         fontsize=9,
     )
     return figure
+
+
+def reach_figure(rows: pd.DataFrame) -> Figure | None:
+    """`screen_figure` of what a run predicts of the pairs in its reach; None where nothing is."""
+    rows = rows[rows["pairs"].str.startswith(REACH)]
+    return screen_figure(rows, LOSS, REACH + ALL) if len(rows) else None

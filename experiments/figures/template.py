@@ -15,6 +15,8 @@ from epi2expr_jax.perturb.summary import NEEDED
 from epi2expr_jax.roadmap import cell_name
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.scores.agreement import best_assays, quality_correlations
+from epi2expr_jax.screens.predicted import COMPLETED, LOSS
+from epi2expr_jax.screens.scoring import ALL, REACH
 from epi2expr_jax.study import sentences, statements, tables
 from epi2expr_jax.units import DEFAULT_UNIT, unit_words
 from experiments.figures.altered_marks import one_change
@@ -87,6 +89,7 @@ def page_of(
         abroad=_abroad(content["across_cells"]),
         changed=sentences.changes(content["changes"]),
         altered=_altered(content["effects"], content["null"]),
+        screened=_screened(content["crispri"], content["crispri_leads"]),
         gained=gained,
         certificate=certificate,
         scoring=scoring,
@@ -137,6 +140,15 @@ def _altered(table: pd.DataFrame, null: pd.DataFrame) -> list[dict[Hashable, Any
         rows = rows.merge(own, on=[*tables.NULL.key], how="left")
     strongest = rows["effect"].abs().sort_values(ascending=False, kind="stable").index
     return rows.loc[strongest].head(MOST_EFFECTS).to_dict("records")
+
+
+def _screened(rows: pd.DataFrame, leads: pd.DataFrame) -> list[dict[Hashable, Any]]:
+    """Scores of the pairs of a screen in reach, then of all; and what predictions lead each by."""
+    shown = pd.concat([rows[rows["pairs"] == name] for name in (REACH + ALL, ALL)])
+    ours = leads[leads["score"].isin([LOSS, COMPLETED])].drop(columns="score")
+    ours = ours[["pairs", "rival", "lead", "low", "high"]].rename(columns={"rival": "score"})
+    shown = shown.merge(ours, on=["pairs", "score"], how="left", suffixes=("", "_lead"))
+    return shown.to_dict("records")
 
 
 def duration(seconds: float) -> str:

@@ -5,10 +5,18 @@ import pandas as pd
 import pytest
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import write_csv
 from epi2expr_jax.screens.pairs import read_pairs
+from epi2expr_jax.screens.predicted import COMPLETED, LOSS, Predicted
+from epi2expr_jax.screens.rivals import rivals
+from epi2expr_jax.screens.scoring import ALL, REACH
+from epi2expr_jax.study import results
 from experiments.cli.given_table import read_table
-from experiments.crispri import compare_scores, score_screens
+from experiments.crispri import compare_scores, score_screens, three_questions
+from experiments.figures.style import number
+from experiments.report import write_report
 from tests.epi2expr_jax.screens.screen import made_up
+from tests.experiments.pages import plain
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +95,27 @@ def test_flags_that_make_no_sense_leave_nothing_behind(screens, tmp_path):
         with pytest.raises(InputError, match=said):
             score_screens(screens, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_page_of_a_run_shows_what_it_predicts_of_a_screen(screens, tmp_path, page_of):
+    pairs = read_pairs(read_table(screens), "screens")
+    near = (pairs.table["distance"] < 20_000).to_numpy()
+    table = pd.DataFrame({"effect": np.where(near, -(pairs.table["H3K27ac.RPM"] ** 0.1), np.nan)})
+    predicted = Predicted(table.assign(reach=near), ())
+    scores, _ = rivals(pairs.table)
+    rows, leads = three_questions(pairs, scores, "activity × distance", predicted, 0.0, {})
+    assert 'id="crispri"' not in page_of(tmp_path)
+    with results.written(tmp_path / "crispri", "crispri") as place:
+        write_csv(place / "crispri.csv", rows)
+        write_csv(place / "crispri_leads.csv", leads)
+    page = write_report(tmp_path).read_text()
+    assert page.count('<section id="crispri">') == page.count('href="#crispri"') == 1
+    section = page.partition('<section id="crispri">')[2].partition("</section>")[0]
+    shown = [[plain(cell) for cell in row.split("<td")] for row in section.split("<tr>")[2:]]
+    assert len(shown) == 2 * (len(scores) + 1) + 1  # in reach one of predictions, of all two
+    best = rows[(rows["pairs"] == REACH + ALL) & (rows["score"] == LOSS)].iloc[0]
+    own = next(row for row in shown if "in reach" in row[0] and LOSS in row[1])
+    assert number(best.average_precision) in own[4]
+    lead = leads[(leads["pairs"] == ALL) & (leads["score"] == COMPLETED)].set_index("rival").lead
+    other = next(row for row in shown if "in reach" not in row[0] and ">distance" in row[1])
+    assert number(lead["distance"]) in other[7]

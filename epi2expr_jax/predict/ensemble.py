@@ -166,7 +166,8 @@ class Ensemble(Facts):
                 `linear`, or that unit's name, for RPKM itself; `raw` for the target's own scale.
             cell: whose signal to predict from, another than a model was trained on if you like; by
                 default each model's own. A model of a pool of cells needs it.
-            present: of masked-mark models, the assays to predict from; all by default.
+            present: of masked-mark models, the assays to predict from, which alone are read; all by
+                default.
 
         Returns:
             `[R G]` (dimensions `run` and `gene`), in the unit of `scale`; NaN where the model saw
@@ -381,12 +382,14 @@ class Ensemble(Facts):
         if self.masked:
             named = [[present is None or a in present for a in run.assays] for run in reading]
             shown = np.array(named)
+        if present:  # 0 is read in place of an absent assay: the store need not have its track
+            sets = [tuple(a if a in present else present[0] for a in r.assays) for r in reading]
+            reading = [dataclasses.replace(r, assays=n) for r, n in zip(reading, sets, strict=True)]
         cache = self.tracks(member.model_config, reading, store)
         predicted = predict_runs(member.model_config, member.weights, reading, cache, wanted, shown)
         out = np.full(wanted.shape, np.nan)
         for r, target_scale in enumerate(member.scales):
-            values = on_scale(target_scale, predicted[r, wanted[r]], scale)
-            out[r, wanted[r]] = values
+            out[r, wanted[r]] = on_scale(target_scale, predicted[r, wanted[r]], scale)
         return out[:, rows]
 
 

@@ -11,23 +11,28 @@ from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training.runs import Run
 
 
-def predict_held_out(ensemble: Ensemble, store: WindowStore) -> pd.DataFrame:
+def predict_held_out(
+    ensemble: Ensemble, store: WindowStore, present: Sequence[str] | None = None
+) -> pd.DataFrame:
     """One row a run and test gene: what was observed and predicted, with `score_table`'s columns.
 
     A model of one cell is tested in that cell; a model of a pool of cells in all cells outside of
     the pool, or, where there are none, in those of the pool.
+
+    Args:
+        present: of masked-mark models, the assays to predict from; all by default.
     """
     known = store.manifest.cells
     tables = []
     if any(run.cell in known for run in ensemble.runs):
-        tables += held_out_in(ensemble.select(lambda run: run.cell in known), store, None)
+        tables += held_out_in(ensemble.select(lambda run: run.cell in known), store, None, present)
     tested = tested_cells((run.cell for run in ensemble.runs), known)
     pools = {name: cells for name, cells in tested.items() if name not in known}
     for cell in known:
         own = ensemble.select(lambda run, cell=cell: cell in pools.get(run.cell, ()))
         own = own.select(lambda run, cell=cell: has_tracks(store, cell, run))
         if own.members:
-            tables += held_out_in(own, store, cell)
+            tables += held_out_in(own, store, cell, present)
     predictions = pd.concat(tables, ignore_index=True)
     for pool, cells in pools.items():
         of = predictions["trained_on"] == pool
@@ -73,11 +78,14 @@ def has_tracks(store: WindowStore, cell: str, run: Run) -> bool:
     return all((cell, assay) in set(map(tuple, store.manifest.tracks)) for assay in run.assays)
 
 
-def held_out_in(ensemble: Ensemble, store: WindowStore, cell: str | None) -> list[pd.DataFrame]:
-    """Rows of each run, in the given cell or in its own."""
+def held_out_in(
+    ensemble: Ensemble, store: WindowStore, cell: str | None, present: Sequence[str] | None = None
+) -> list[pd.DataFrame]:
+    """Rows of each run, in the given cell or in its own; of masked-mark models from `present`."""
     tested = {chrom for run in ensemble.runs for chrom in ensemble.folds[run.fold].test}
     genes = store.genes[store.genes.chrom.isin(tested)]
-    raw = ensemble.predict(store, genes.gene_id.tolist(), scale="raw", cell=cell).to_numpy()
+    ids = genes.gene_id.tolist()
+    raw = ensemble.predict(store, ids, scale="raw", cell=cell, present=present).to_numpy()
     scales = [scale for member in ensemble.members for scale in member.scales]
     cells = store.manifest.cells
     expression, labels = store.read_expression(cells), store.read_labels(cells)

@@ -1,19 +1,21 @@
-"""What masked-mark models score from every subset of their assays, all at once.
+"""What masked-mark models score from subsets of their assays, and what a further assay adds.
 
-A batch of held-out genes is gathered once and predicted from one subset after the other, several
-runs at once as in `predict`; of the predictions only the scores are kept.
+Of every subset: a batch of held-out genes is gathered once and predicted from one subset after the
+other, several runs at once as in `predict`; of the predictions only the scores are kept.
 
 Axes: `R` runs, `L` lanes, `K` chromosomes, `S` subsets, `A` assays, `G` genes, `N` genes of a
 chromosome, `B` genes a batch.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
+import scipy
 import xarray as xr
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
@@ -23,16 +25,22 @@ from epi2expr_jax.genome import listing, sort_chromosomes
 from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.device_tracks import Signal
 from epi2expr_jax.inputs.masking import every_subset, masked
+from epi2expr_jax.inputs.pools import PLUS
 from epi2expr_jax.models.weights import parts_of
 from epi2expr_jax.predict.ensemble import Ensemble, Member
+from epi2expr_jax.predict.held_out import predict_held_out
 from epi2expr_jax.predict.inference import chunks_of, on_scale, plan_of
-from epi2expr_jax.scores.intervals import LEAST_SCORED, too_few
+from epi2expr_jax.scores import table as scoring
+from epi2expr_jax.scores.intervals import LEAST_SCORED, too_few, usable
 from epi2expr_jax.scores.metrics import Moments
+from epi2expr_jax.scores.ranking import LEAST_CELLS
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training.many_runs import Lanes
 from epi2expr_jax.training.one_run import over_batches
 
 MOST_ASSAYS = 12  # 4,096 subsets
+ALL_GENES, ON, LEVEL = "all genes", "on or off", "level of genes that are on"
+_UNIT = ["cell", "fold", "seed", "chrom"]
 _BLOCK_BYTES = 1 << 28  # of predictions on a device at a time
 
 
@@ -58,7 +66,7 @@ def subset_scores(
         InputError: if these are not masked-mark models, or of several assay sets, or of more than
             `MOST_ASSAYS` assays, or if there are too few genes for a single score.
     """
-    _check(ensemble)
+    require_masked(ensemble, MOST_ASSAYS)
     (member,) = ensemble.members
     runs, assays = member.runs, member.runs[0].assays
     chrom = store.genes.chrom.to_numpy()
@@ -101,7 +109,12 @@ def subset_scores(
     )
 
 
-def _check(ensemble: Ensemble) -> None:
+def require_masked(ensemble: Ensemble, most_assays: int | None = None) -> None:
+    """Check that models are masked-mark ones of one assay set.
+
+    Raises:
+        InputError: if they are not, or of more assays than `most_assays`.
+    """
     sets = dict.fromkeys(run.label for run in ensemble.runs)
     most = max((len(run.assays) for run in ensemble.runs), default=0)
     with collect() as problems:
@@ -126,11 +139,11 @@ def _check(ensemble: Ensemble) -> None:
                 "models of one assay set, whose subsets are scored",
                 "take one of them (Ensemble.only), or train with --masked --assays=all",
             )
-        if most > MOST_ASSAYS:
+        if most_assays is not None and most > most_assays:
             problems.add(
                 "the run",
                 f"{most} assays, which have {2**most:,} subsets",
-                f"at most {MOST_ASSAYS} assays ({2**MOST_ASSAYS:,} subsets)",
+                f"at most {most_assays} assays ({2**most_assays:,} subsets)",
                 "train a masked-mark model of fewer: --masked --assays=A+B+C",
             )
 
@@ -238,3 +251,91 @@ def _pearson(
         jnp.broadcast_to(there, shape),
     )
     return jnp.where(moments.constant_observed(), jnp.nan, moments.pearson())
+
+
+def gains_by_cell(
+    ensemble: Ensemble,
+    store: WindowStore,
+    have: Sequence[str],
+    known: pd.DataFrame,
+    show: Callable[[Iterable], Iterable] = iter,
+) -> pd.DataFrame:
+    """What each assay that is not measured adds to those that are, in each tested cell.
+
+    Genes and, of models of a pool, cells are tested where `predict_held_out` tests them.
+
+    Args:
+        have: the assays that are measured.
+        known: of genes, as from `inputs.covariates.covariates_of`; its classes are scored apart.
+        show: goes through the assays, showing how far it is.
+
+    Returns:
+        One row a kind of genes, assay and cell: `genes` (`ALL_GENES`, `ON`, `LEVEL`, or a class),
+        `score` (pearson, auc or spearman), assay, cell, `have` (the score from what is measured)
+        and `gain`, paired by run and chromosome, which are weighted by their genes.
+
+    Raises:
+        InputError: if these are not masked-mark models of one assay set, or as `Ensemble.predict`.
+    """
+    require_masked(ensemble)
+    others = [assay for assay in ensemble.runs[0].assays if assay not in have]
+    columns = ["genes", "score", "assay", "cell", "have", "gain"]
+    if not others:
+        return pd.DataFrame(columns=columns)
+    before = _scores(ensemble, store, have, known).rename("have")
+    parts = []
+    for assay in show(others):
+        after = _scores(ensemble, store, [*have, assay], known).rename("after")
+        both = pd.concat([before, after], axis=1, join="inner").reset_index()
+        both["gain"] = both["after"] - both["have"]
+        both["cell"] = both["cell"].str.partition(" by ")[0]  # one that several pools are tested in
+        weighted = both[["have", "gain"]].mul(both["n"], axis=0).assign(n=both["n"])
+        sums = weighted.groupby([both["genes"], both["score"], both["cell"]], sort=False).sum()
+        means = sums[["have", "gain"]].div(sums["n"], axis=0).reset_index()
+        parts.append(means.assign(assay=assay))
+    return pd.concat(parts, ignore_index=True)[columns]
+
+
+def _scores(
+    ensemble: Ensemble, store: WindowStore, present: Sequence[str], known: pd.DataFrame
+) -> pd.Series:
+    """Scores by kind of genes, run, cell and chromosome, with `n`, the genes, in the index."""
+    predictions = predict_held_out(ensemble, store, present).assign(assays=PLUS.join(present))
+    parts = [scoring.score_table(predictions).assign(genes=ALL_GENES, score="pearson")]
+    asked = scoring.score_questions(predictions, scoring.ON[:1])
+    for name, (question, score) in zip((ON, LEVEL), scoring.QUESTIONS.items(), strict=True):
+        if len(asked):
+            parts.append(asked[asked["question"] == question].assign(genes=name, score=score))
+    for column in scoring.class_columns(known):
+        classes = f"{column}: " + scoring.gene_groups(predictions, known, column)
+        of_class = scoring.score_groups(predictions, classes)
+        parts.append(of_class.rename(columns={"group": "genes"}).assign(score="pearson"))
+    table = pd.concat(parts, ignore_index=True)
+    table = table[usable(table)]
+    asked_for = [table["score"] == name for name in scoring.METRICS]
+    value = np.select(asked_for, [table[name] for name in scoring.METRICS])
+    table = table.assign(value=value).dropna(subset="value")
+    return table.set_index(["genes", "score", *_UNIT, "n"])["value"]
+
+
+def gains_over_cells(by_cell: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+    """What each assay adds on average over cells, and where the gain in one more cell may lie.
+
+    Returns:
+        One row a kind of genes and assay, the largest gain first: genes, score, assay, `have`,
+        `gain`, `low` and `high` (Student's t for one more cell like these: Hahn & Meeker,
+        Statistical Intervals, section 3.4), `cells`, and `note`: why there is no interval.
+    """
+    groups = by_cell.groupby(["genes", "score", "assay"], sort=False)
+    table = groups.agg(
+        have=("have", "mean"), gain=("gain", "mean"), sd=("gain", "std"), cells=("gain", "size")
+    ).reset_index()
+    C = table["cells"]
+    reach = scipy.stats.t.isf((1 - confidence) / 2, np.maximum(C - 1, 1))
+    reach = (reach * table.pop("sd") * np.sqrt(1 + 1 / C)).where(C >= LEAST_CELLS)
+    table.insert(5, "low", table["gain"] - reach)
+    table.insert(6, "high", table["gain"] + reach)
+    table["note"] = np.where(C >= LEAST_CELLS, "", f"fewer than {LEAST_CELLS} cells")
+    order = table.groupby("genes", sort=False)["gain"].rank(ascending=False, method="first")
+    kind = pd.factorize(table["genes"])[0]
+    return table.iloc[np.lexsort((order, kind))].reset_index(drop=True)

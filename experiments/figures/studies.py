@@ -1,5 +1,6 @@
 """Figures of further studies: windows, pairs and shares of assays, other cells, baselines."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -268,4 +269,33 @@ def enrichment_figure(table: pd.DataFrame) -> Figure:
     panels[0].set_ylim(len(labels) - 0.4, -0.6)
     panels[0].set_yticks(range(len(labels)), labels)
     figure.supxlabel("share of variants in top regions, observed / expected; 95 %", fontsize=9)
+    return figure
+
+
+def gain_figure(gains: pd.DataFrame, have: Sequence[str]) -> Figure:
+    """What each mark adds to those at hand, a panel a kind of genes, with 95 % intervals.
+
+    Args:
+        gains: from `scores.subsets.gains_over_cells`; the first kind's order counts for all.
+        have: the marks at hand.
+    """
+    kinds = list(dict.fromkeys(gains["genes"]))[:MOST_PANELS]
+    order = list(gains.loc[gains["genes"] == kinds[0], "assay"])
+    columns = columns_of(len(kinds), 3)
+    rows = -(-len(kinds) // columns)
+    figure = Figure((page_width(), rows * (0.7 + 0.22 * len(order)) + 0.4), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for panel, kind in zip(panels, kinds, strict=False):
+        part = gains[gains["genes"] == kind].set_index("assay").reindex(order)
+        y = np.arange(len(order))
+        panel.axvline(0, color=GREY, linewidth=0.8)
+        panel.hlines(y, part["low"], part["high"], BLUE, lw=3, alpha=0.55)
+        panel.plot(part["gain"], y, "o", color=BLUE)
+        panel.set_title(wrap(f"{kind} ({part['score'].dropna().iloc[0]})", 30), fontsize=9)
+    panels[0].set_ylim(len(order) - 0.4, -0.6)
+    for panel in panels[::columns]:
+        panel.set_yticks(range(len(order)), [wrap(name) for name in order])
+    drop_panels(panels, len(kinds), columns)
+    label = f"gain over {', '.join(have)}, mean of cells; 95 % interval: one more cell"
+    figure.supxlabel(wrap(label, 90), fontsize=9)
     return figure

@@ -6,6 +6,7 @@ from absl import flags
 from epi2expr_jax.study import tables
 from experiments import report
 from experiments.report import write_report
+from tests.experiments import masked_runs as masked
 from tests.experiments.made_up import MadeUpRun
 
 
@@ -31,6 +32,12 @@ def study(once, made_up_run):
 
     folder = once("reported", make) / "study"
     return folder, (folder / "report.html").read_text(), tables.RANKING.read(folder)
+
+
+@pytest.fixture(scope="session")
+def masked_runs(once, build, trial_size):
+    """A masked-mark run and models of subsets alone, evaluated; see `MaskedRuns`."""
+    return masked.of(once("masked", lambda folder: masked.make(folder, build, trial_size)))
 
 
 @pytest.fixture

@@ -1,102 +1,32 @@
 """Masked-mark models from training to tables; comparison with models trained on each subset."""
 
-import dataclasses
-import json
 import shutil
 import types
 
 import numpy as np
 import pandas as pd
-import pyBigWig
 import pytest
 
-from data_prep.checks.build_inputs import BuildConfig
-from data_prep.simulate import simulate
 from epi2expr_jax import predict
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.scores.table import ALL
-from epi2expr_jax.store.window_store import WindowStore
-from epi2expr_jax.study.evaluate import evaluate
-from epi2expr_jax.study.request import TrainRequest
-from epi2expr_jax.study.train import train
 from epi2expr_jax.training import checkpoint
-from epi2expr_jax.training.one_run import TrainConfig
 from experiments import combinations
 from experiments.combinations import combine
-
-TWIN = "H3K999ac"
-
-
-def request_for(store, assays, epochs, *, masked=False):
-    return TrainRequest(
-        store=str(store.path),
-        model="promoter_cnn",
-        model_options={"width": 0.1},
-        assays=assays,
-        cv="chromosomes_3",
-        train_config=TrainConfig(
-            epochs=epochs, batch_size=32, early_stop=None, plateau=None, masked=masked
-        ),
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Planted:
-    """A store of a simulated Roadmap, and what is known of it.
-
-    The best assay is there twice, under another name.
-    """
-
-    store: WindowStore
-    best: str
-    idle: list[str]
-
-
-def written_again(path):
-    """The same signal in another file: one file under two names is refused."""
-    copy = path.with_name(f"twin-{path.name}")
-    with pyBigWig.open(str(path)) as source, pyBigWig.open(str(copy), "w") as file:
-        file.addHeader(list(source.chroms().items()), maxZooms=0)
-        for chrom in source.chroms():
-            if intervals := source.intervals(chrom):
-                starts, ends, values = map(list, zip(*intervals, strict=True))
-                file.addEntries([chrom] * len(starts), starts, ends=ends, values=values)
-    return copy.name
+from tests.experiments.masked_runs import TWIN
 
 
 @pytest.fixture(scope="module")
-def planted(build, trial_size, tmp_path_factory):
-    """The trial: 3 cells, 12 assays."""
-    folder = tmp_path_factory.mktemp("planted")
-    genes, cells, assays = trial_size((300, 1, 3), (1500, 3, 11))
-    data = simulate(folder / "data", genes=genes, cells=cells, assays=assays)
-    oracle = pd.Series(json.loads((data / "truth.json").read_text())["oracle"]["6000"][ALL])
-    table = pd.read_csv(data / "tracks.csv")
-    twin = table[table.assay == oracle.idxmax()].assign(assay=TWIN)
-    twin["path"] = [written_again(data / path) for path in twin["path"]]
-    twin = twin.drop(columns="sha256")
-    pd.concat([table, twin]).to_csv(data / "twins.csv", index=False)
-    config = BuildConfig(
-        tracks=str(data / "twins.csv"),
-        expression=str(data / "RPKM.pc.gz"),
-        genes=str(data / "genes.gtf.gz"),
-        assembly=str(data / "genome.chrom.sizes"),
-        store=str(folder / "store.zarr"),
-        window_bp=6000,
-        bin_bp=100,
-    )
-    return Planted(build(config), str(oracle.idxmax()), list(oracle.index[oracle == 0]))
+def planted(masked_runs):
+    return masked_runs
 
 
 @pytest.fixture(scope="module")
-def runs(planted, trial_size, tmp_path_factory):
-    """A masked-mark run, and one of models trained on each subset alone, both evaluated."""
+def runs(masked_runs, tmp_path_factory):
+    """Copies of its runs, to write into."""
     folder = tmp_path_factory.mktemp("runs")
-    alone = trial_size(["each", "all"], ["each", "pairs", "leave_one_out", "all"])
-    train(request_for(planted.store, ["all"], trial_size(12, 60), masked=True), folder / "masked")
-    train(request_for(planted.store, alone, trial_size(5, 8)), folder / "alone")
     for name in ("masked", "alone"):
-        evaluate(folder / name)
+        shutil.copytree(masked_runs.folder / name, folder / name)
     return folder
 
 

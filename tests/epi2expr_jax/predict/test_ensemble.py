@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.inputs.dataset import StoreDataset
 from epi2expr_jax.inputs.masking import CHANNELS
 from epi2expr_jax.predict.ensemble import (
     NEW_GENE,
@@ -244,6 +245,24 @@ def test_another_cells_signal_can_be_read(ensemble, everything, small_store):
     runs = tuple(dataclasses.replace(run, cell=second) for run in member.runs)
     there = dataclasses.replace(ensemble, members=(dataclasses.replace(member, runs=runs),))
     np.testing.assert_array_equal(found, there.predict(small_store))
+
+
+def test_absent_assays_are_not_read(masked, small_store, monkeypatch):
+    """So that a store without their tracks serves, and what is there is all that counts."""
+    first, second, _ = small_store.manifest.assays
+    read, track = [], StoreDataset.track
+
+    def told(self, cell, assay):
+        read.append(assay)
+        return track(self, cell, assay)
+
+    everything = masked.predict(small_store, present=[first, second])
+    monkeypatch.setattr(StoreDataset, "track", told)
+    for present in ([second], [second, first]):
+        read.clear()
+        found = masked.predict(small_store, present=present)
+        assert set(read) == set(present)
+    np.testing.assert_array_equal(found, everything)
 
 
 def test_all_assays_are_present_by_default(masked, small_store):

@@ -2,7 +2,9 @@
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
+import scipy
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.dataset import InputConfig, load_dataset
@@ -11,7 +13,7 @@ from epi2expr_jax.models import ChromoformerConfig
 from epi2expr_jax.models.promoter_cnn import PromoterCnnConfig
 from epi2expr_jax.predict.ensemble import Ensemble, Member
 from epi2expr_jax.scores import subsets
-from epi2expr_jax.scores.subsets import subset_scores
+from epi2expr_jax.scores.subsets import gains_by_cell, gains_over_cells, subset_scores
 from epi2expr_jax.training.one_run import TrainConfig, Trainer
 from epi2expr_jax.training.runs import Run, plan_runs
 from epi2expr_jax.training.splits import make_folds
@@ -125,3 +127,74 @@ def test_too_few_genes_for_a_score_are_said(distal_store, monkeypatch):
     monkeypatch.setattr(subsets, "_predictions", lambda *_: iter(()))
     with pytest.raises(InputError, match="held-out genes on a chromosome"):
         subset_scores(ensemble_of(distal_store, WINDOWS), distal_store)
+
+
+def test_gains_are_differences_of_scores_paired_by_run_and_chromosome(distal_store):
+    ensemble = ensemble_of(distal_store, WINDOWS)
+    first, second, third = distal_store.manifest.assays
+    genes = distal_store.genes
+    cpg = np.where(np.arange(len(genes)) % 3 > 0, "rich", "poor")
+    known = pd.DataFrame({"gene_id": genes.gene_id, "cpg": cpg})
+    gains = gains_by_cell(ensemble, distal_store, [second], known)
+    kinds = ["all genes", "on or off", "level of genes that are on", "cpg: poor", "cpg: rich"]
+    assert list(dict.fromkeys(gains.genes)) == kinds
+    assert list(dict.fromkeys(gains.assay)) == [first, third]
+    rpkm = distal_store.read_expression(distal_store.manifest.cells)
+    observed = dict(zip(distal_store.manifest.cells, np.log2(rpkm + 1), strict=True))
+    predicted = {
+        name: ensemble.predict(distal_store, present=present).values
+        for name, present in (("before", [second]), ("after", [third, second]))
+    }
+    for kind, chosen in (("all genes", cpg != ""), ("cpg: poor", cpg == "poor")):
+        for cell, y in observed.items():
+            sums = np.zeros(3)
+            for r, run in enumerate(ensemble.runs):
+                for chrom in genes.chrom.unique() if run.cell == cell else ():
+                    rows = ((genes.chrom == chrom) & chosen).to_numpy()
+                    rows = rows & np.isfinite(predicted["after"][r])
+                    if rows.sum() >= 3:
+                        before, after = (
+                            np.corrcoef(predicted[name][r, rows], y[rows])[0, 1]
+                            for name in ("before", "after")
+                        )
+                        sums += rows.sum() * np.array([before, after - before, 1])
+            row = gains[(gains.genes == kind) & (gains.cell == cell) & (gains.assay == third)]
+            found = row[["have", "gain"]].to_numpy()
+            np.testing.assert_allclose(found, [sums[:2] / sums[2]], atol=1e-5)
+    everything = gains_by_cell(ensemble, distal_store, [first, second, third], known)
+    assert everything.empty
+    assert gains_over_cells(everything).empty
+
+
+def by_cell(gains, genes="all genes"):
+    """A table as of `gains_by_cell`, from `[assay, cell]`."""
+    return pd.DataFrame(
+        [(genes, "pearson", f"m{a}", f"c{c}", 0.5, gain)
+         for a, own in enumerate(gains) for c, gain in enumerate(own)],
+        columns=["genes", "score", "assay", "cell", "have", "gain"],
+    )  # fmt: skip
+
+
+def test_gains_are_averaged_and_their_intervals_are_for_one_more_cell():
+    gains = np.array([[0.01, 0.03, 0.02, 0.04, 0.0], [0.2, 0.1, 0.3, 0.2, 0.2]])
+    table = gains_over_cells(by_cell(gains))
+    assert table.assay.tolist() == ["m1", "m0"]
+    assert table.cells.tolist() == [5, 5]
+    half = 2.776445 * gains[1].std(ddof=1) * np.sqrt(1.2)
+    np.testing.assert_allclose(table.loc[0, ["gain", "low", "high"]].astype(float),
+                               [0.2, 0.2 - half, 0.2 + half], rtol=1e-5)  # fmt: skip
+    few = gains_over_cells(by_cell(gains[:, :4]))
+    assert few.low.isna().all()
+    assert set(few.note) == {"fewer than 5 cells"}
+
+
+@pytest.mark.trial
+def test_intervals_of_gains_cover_one_more_cell(trial_size):
+    random, cells = np.random.default_rng(0), 6
+    number = trial_size(2_000, 50_000)
+    drawn = 0.1 + 0.03 * random.standard_normal((number, cells + 1))
+    table = gains_over_cells(by_cell(drawn[:, :cells]))
+    own = drawn[table.assay.str[1:].astype(int), cells]
+    covered = table.low.le(own).mul(table.high.ge(own)).sum()
+    print(f"covers {covered / number:.1%}")
+    assert scipy.stats.binomtest(int(covered), number, 0.95).pvalue > 0.001

@@ -10,6 +10,7 @@ from experiments.figures.studies import (
     MOST_PANELS,
     across_figure,
     enrichment_figure,
+    gain_figure,
     models_figure,
     pairs_figure,
     quality_figure,
@@ -142,3 +143,24 @@ def test_enrichment_is_shown_unmatched_and_matched():
     assert figure.axes[2].get_title() == "matched: closely"
     first = figure.axes[0].collections[1].get_facecolors()[0]
     assert first[:3].tolist() == pytest.approx([int(BLUE[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+
+
+def test_gains_are_dots_with_intervals_in_the_order_of_the_first_kind():
+    kinds = ["all genes"] * 2 + ["on or off"] * 2
+    gains = pd.DataFrame(
+        {
+            "genes": kinds,
+            "score": ["pearson"] * 2 + ["auc"] * 2,
+            "assay": ["H3K4me3", "DNase", "DNase", "H3K4me3"],
+            "gain": [0.2, 0.1, 0.4, 0.3],
+        }
+    )
+    gains = gains.assign(low=gains["gain"] - 0.1, high=gains["gain"] + 0.1)
+    panels = gain_figure(gains, ["H3K27ac"]).axes
+    titles = [panel.get_title() for panel in panels]
+    assert titles == ["all genes (pearson)", "on or off (auc)"]
+    assert labels(panels[0].get_yticklabels()) == ["H3K4me3", "DNase"]
+    for panel, values in zip(panels, ([0.2, 0.1], [0.3, 0.4]), strict=True):
+        assert panel.lines[1].get_xdata().tolist() == values
+        expected = np.add.outer(values, [-0.1, 0.1])
+        np.testing.assert_allclose(segments(panel.collections[0]), expected)

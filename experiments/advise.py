@@ -1,0 +1,255 @@
+"""Which mark to measure next, and what those at hand already tell: from a masked-mark model.
+
+    python -m experiments.train  --store=roadmap.zarr --run=runs/advisor --masked --assays=all \\
+        --cells=leave_one_out
+    python -m experiments.advise --run=runs/advisor --have=DNase,H3K27ac
+    python -m data_prep.build_store --tracks=mine.csv --genes=genes.gtf.gz --store=mine.zarr \\
+        --window_bp=10000 --bin_bp=25                        # your cell; it needs no expression
+    python -m experiments.advise --run=runs/advisor --store=mine.zarr
+
+The expected gain of a mark is how much better the models predict held-out genes of the training
+cells with it than from the marks at hand alone: in Pearson r over all genes, in AUC for on or off,
+in Spearman's rho among genes that are on, and in r within classes of genes (biotypes, and columns
+of --covariates). With --cells=leave_one_out no model saw the cell that it is tested in. Intervals
+are for one more cell like these (Student's t over cells, five or more). Gains are averages over
+cells and no promise for yours.
+
+With --store, expression of your cell is predicted from the marks at hand. Each track is first
+matched to those of the training cells by quantiles, and you are warned of a mark that is further
+from them than they are from each other. The store must hold tracks in the units of training; that
+is why this command reads a store and not a track sheet.
+
+Writes into --out advise.csv (gains), advise_by_cell.csv, predictions.csv (with --store), advise.png
+and .svg.
+"""
+
+import functools
+import pathlib
+from collections.abc import Sequence
+
+import matplotlib
+import pandas as pd
+from absl import flags
+from tqdm import tqdm
+
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import write_csv
+from epi2expr_jax.genome import listing
+from epi2expr_jax.inputs.covariates import covariates_of, read_covariates
+from epi2expr_jax.inputs.pools import PLUS, cells_of
+from epi2expr_jax.names import as_names, known_names
+from epi2expr_jax.predict.ensemble import Ensemble
+from epi2expr_jax.predict.held_out import new_cells
+from epi2expr_jax.predict.loading import load
+from epi2expr_jax.predict.matching import MatchingEnsemble, Reference
+from epi2expr_jax.program import require, start
+from epi2expr_jax.scores.ranking import LEAST_CELLS
+from epi2expr_jax.scores.subsets import (
+    gains_by_cell,
+    gains_over_cells,
+    require_masked,
+)
+from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.study import results
+from experiments.cli.flags import define_run
+from experiments.figures.studies import gain_figure
+from experiments.figures.style import STYLE, number, save_figure
+
+FLAGS = flags.FLAGS
+
+
+def advise(
+    run_dir: pathlib.Path,
+    out: pathlib.Path,
+    *,
+    have: Sequence[str] = (),
+    store: str = "",
+    cell: str = "",
+    match: bool = True,
+    covariates: str = "",
+    training_store: str | None = None,
+) -> str:
+    """Score what each mark would add, predict from what is there, write both; return it in words.
+
+    Args:
+        have: the marks at hand; by default those that the cell of `store` has.
+        store, cell: what to predict from; of a store of one cell that one.
+        match: whether its tracks are matched to those of training.
+        covariates: as for `study.evaluate`.
+        training_store: where that lies now.
+
+    Raises:
+        InputError: for models that are not masked-mark ones, or stores, cells and marks that do not
+            fit them.
+    """
+    ensemble = load(run_dir, training_store)
+    require_masked(ensemble)
+    trained_on = ensemble.open_store(training_store)
+    given = read_covariates(covariates, trained_on.genes) if covariates else pd.DataFrame()
+    known = covariates_of(trained_on.genes, given)
+    opened = WindowStore.open(store) if store else None
+    if opened:
+        cell = _cell(opened, cell)
+    have = _have(ensemble, as_names(have), opened, cell)
+    said = []
+    with results.written(out, "advise", have=have, store=store, cell=cell, match=match) as place:
+        if opened:
+            table, notes = predict_cell(ensemble, trained_on, opened, cell, have, match=match)
+            write_csv(place / "predictions.csv", table)
+            said = [f"{len(table):,} genes of {cell} predicted from {', '.join(have)}", *notes]
+        show = functools.partial(tqdm, desc="gains", unit="mark", disable=None)
+        by_cell = gains_by_cell(ensemble, trained_on, have, known, show)
+        gains = gains_over_cells(by_cell)
+        write_csv(place / "advise_by_cell.csv", by_cell)
+        write_csv(place / "advise.csv", gains)
+        if len(gains):
+            with matplotlib.rc_context(STYLE):
+                save_figure(gain_figure(gains, have), place / "advise")
+    said += [describe(gains, have), *_notes(ensemble, trained_on, gains)]
+    return "\n".join([*said, f"{out}/advise.csv, advise_by_cell.csv, advise.png"])
+
+
+def predict_cell(
+    ensemble: Ensemble,
+    trained_on: WindowStore,
+    store: WindowStore,
+    cell: str,
+    have: Sequence[str],
+    *,
+    match: bool = True,
+) -> tuple[pd.DataFrame, list[str]]:
+    """Expression predicted from the marks at hand, and a note on each that is of another scale.
+
+    Returns:
+        A row a gene: gene_id, symbol, chrom, tss, novelty (see `predict.gene_table`), `mean` in
+        log2 of the unit trained on and `spread` over models, and how many they are.
+
+    Raises:
+        InputError: if the store does not serve the models.
+    """
+    model = ensemble.members[0].model_config
+    cells = {c for run in ensemble.runs for c in cells_of(run.cell, trained_on.manifest.cells)}
+    cells = [c for c in trained_on.manifest.cells if c in cells]
+    reference = Reference.of(ensemble.dataset(trained_on, model, cells, have))
+    own, notes = ensemble.dataset(store, model, [cell], have), []
+    for assay in have:
+        far, limit = reference.unlike(assay, own.track(cell, assay))
+        if far > limit:
+            what = "matched by quantiles, of which the scale is lost" if match else "read as it is"
+            notes.append(
+                f"warning: {assay} of {cell} is of another scale than in training (mean difference "
+                f"of quantiles {far:.3g}, limit {limit:.3g}); it was {what}"
+            )
+    if match:
+        ensemble = MatchingEnsemble.of(ensemble, reference)
+    rows, _ = ensemble.chosen(store, None)
+    genes = store.genes.iloc[rows]
+    ids = genes["gene_id"].tolist() or None
+    predicted = ensemble.predict(store, ids, cell=cell, present=have)
+    table = genes.rename(columns={"name": "symbol"})[["gene_id", "symbol", "chrom", "tss"]]
+    return table.assign(
+        novelty=ensemble.novelty(store, rows),
+        mean=predicted.mean("run").values,
+        spread=predicted.std("run", ddof=1).values,
+        models=predicted.notnull().sum("run").values,
+    ), notes
+
+
+def _cell(store: WindowStore, asked: str) -> str:
+    """The cell to predict: the one asked for, or the only one."""
+    cells = store.manifest.cells
+    if not asked and len(cells) > 1:
+        found = f"a store of {len(cells)} cells"
+        raise InputError(str(store.path), found, "--cell", f"choose one of {listing(cells)}")
+    return known_names(asked or cells[0], cells, str(store.path), "cell")[0]
+
+
+def _have(
+    ensemble: Ensemble, asked: Sequence[str], store: WindowStore | None, cell: str
+) -> list[str]:
+    """The marks at hand, in the order of the models.
+
+    Raises:
+        InputError: for marks that the models, or the cell, do not have, or none.
+    """
+    assays, there = ensemble.runs[0].assays, None
+    if store:
+        there = [assay for assay in assays if [cell, assay] in store.manifest.tracks]
+    if asked:
+        known_names(asked, assays if there is None else there, "--have", "mark")
+    elif not there:
+        found = f"no mark of the models in {store.path}" if store else "neither --have nor --store"
+        expected = f"some of {', '.join(assays)}"
+        raise InputError("--have", found, expected, "name the marks at hand")
+    return [assay for assay in assays if assay in (asked or there or ())]
+
+
+def describe(gains: pd.DataFrame, have: Sequence[str]) -> str:
+    """The gains as a table, for the terminal."""
+    if gains.empty:
+        return f"{', '.join(have)}: these are all the marks of the models; none is left to measure"
+    lines = []
+    for genes, part in gains.groupby("genes", sort=False):
+        first = part.iloc[0]
+        lines.append(
+            f"\n{genes}: {first.score} {number(first.have)} from {PLUS.join(have)}, mean of "
+            f"{first.cells} cells"
+        )
+        for row in part.to_dict("records"):
+            low, high = number(row["low"]), number(row["high"])
+            interval = row["note"] or f"{low} to {high} in one more cell"
+            gain = f"{row['gain']:+.3f}".replace("-", "−")
+            lines.append(f"  {row['assay']:<20} {gain}  ({interval})")
+    return "\n".join(lines)
+
+
+def _notes(ensemble: Ensemble, trained_on: WindowStore, gains: pd.DataFrame) -> list[str]:
+    """What the gains do not say."""
+    said = [
+        "note: gains are averages over cells and genes, no promise for a cell; an interval is for "
+        "one more cell like these, for each mark alone"
+    ]
+    if not new_cells((run.cell for run in ensemble.runs), trained_on.manifest.cells):
+        said.append(
+            "note: the models saw the cells they are tested in (on other chromosomes); train with "
+            "--cells=leave_one_out to test them in cells that they did not see"
+        )
+    if len(gains) and (gains["note"] != "").any():
+        said.append(f"note: an interval over cells takes at least {LEAST_CELLS} of them")
+    return said
+
+
+def define_flags() -> None:
+    define_run()
+    flags.DEFINE_list("have", [], "Marks at hand. Default: those that the cell of --store has.")
+    flags.DEFINE_string("store", "", "Window store of your cell; it needs no expression.")
+    flags.DEFINE_string("cell", "", "Which cell of --store, if it has several.")
+    flags.DEFINE_boolean("match", True, "Match your tracks to those of training by quantiles.")
+    flags.DEFINE_string("covariates", "", "CSV of genes and their classes, as for evaluate.")
+    flags.DEFINE_string("training_store", None, "Where the store of the training lies now.")
+    flags.DEFINE_string("out", "", "Folder for the results. Default: RUN/advise.")
+
+
+def main() -> None:
+    require("run")
+    run_dir = pathlib.Path(FLAGS.run)
+    print(
+        advise(
+            run_dir,
+            pathlib.Path(FLAGS.out or run_dir / "advise"),
+            have=FLAGS.have,
+            store=FLAGS.store,
+            cell=FLAGS.cell,
+            match=FLAGS.match,
+            covariates=FLAGS.covariates,
+            training_store=FLAGS.training_store,
+        )
+    )
+
+
+def run() -> None:
+    start(main, define_flags)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,130 @@
+"""Advice on the next mark: gains against what adding it brings, and predictions of a new cell."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy
+
+from data_prep.simulate import simulate
+from epi2expr_jax import predict
+from epi2expr_jax.scores.subsets import gains_by_cell, gains_over_cells
+from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.study.train import train
+from experiments.advise import predict_cell
+from tests.experiments.masked_runs import TWIN, inputs_of, request_for, written_again
+
+
+@pytest.fixture(scope="module")
+def mine(masked_runs, build, tmp_path_factory):
+    """A store of a cell's best assay and its twin, which is ten times as high, without expression.
+
+    It lacks the other assays of the models."""
+    folder, data = tmp_path_factory.mktemp("mine"), masked_runs.data
+    tracks = pd.read_csv(data / "tracks.csv")
+    own = tracks[tracks.assay == masked_runs.best].head(1).drop(columns="sha256")
+    (folder / "twin.bigwig").symlink_to(data / own.path.iloc[0])
+    twin = own.assign(assay=TWIN, path=str(folder / written_again(folder / "twin.bigwig", 10)))
+    sheet = pd.concat([own, twin])
+    return build(inputs_of(data, sheet, folder / "mine.zarr", expression=""))
+
+
+def test_a_cell_without_expression_is_predicted_and_its_next_mark_named(
+    masked_runs, mine, program, tmp_path
+):
+    run, out = masked_runs.folder / "masked", tmp_path / "advice"
+    done = program("experiments.advise", f"--run={run}", f"--store={mine.path}", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    cell = mine.manifest.cells[0]
+    assert f"warning: {TWIN} of {cell} is of another scale" in done.stdout
+    assert f"warning: {masked_runs.best}" not in done.stdout
+    assert "averages over cells and genes, no promise for a cell" in done.stdout
+    assert "the models saw the cells they are tested in" in done.stdout
+    gains = pd.read_csv(out / "advise.csv")
+    others = set(masked_runs.store.manifest.assays) - {masked_runs.best, TWIN}
+    assert set(gains.assay) == others
+    assert set(pd.read_csv(out / "advise_by_cell.csv").cell) == set(
+        masked_runs.store.manifest.cells
+    )
+    assert (out / "advise.png").exists()
+    assert (out / "advise.svg").exists()
+    # Predictions follow what the training store knows of this cell.
+    table = pd.read_csv(out / "predictions.csv").set_index("gene_id")
+    store = masked_runs.store
+    observed = pd.Series(np.log2(store.read_expression([cell])[0] + 1), store.genes.gene_id)
+    assert len(table) == len(observed)
+    assert scipy.stats.spearmanr(table["mean"], observed[table.index])[0] > 0.5
+
+
+def test_matching_undoes_another_scale(masked_runs, mine):
+    ensemble, store = predict.load(masked_runs.folder / "masked"), masked_runs.store
+    cell, have = mine.manifest.cells[0], [masked_runs.best, TWIN]
+    true, none = predict_cell(ensemble, store, store, cell, have)
+    scaled, warned = predict_cell(ensemble, store, mine, cell, have)
+    raw, said = predict_cell(ensemble, store, mine, cell, have, match=False)
+    assert (len(none), len(warned), len(said)) == (0, 1, 1)
+    assert "read as it is" in said[0]
+    assert np.corrcoef(true["mean"], scaled["mean"])[0, 1] > 0.99
+    matched, read = (np.abs(true["mean"] - table["mean"]).mean() for table in (scaled, raw))
+    assert matched < 0.3 * read
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (["--have=H3K999me"], "unknown mark H3K999me"),
+        ([], "neither --have nor --store"),
+    ],
+)
+def test_marks_that_make_no_sense_are_refused(masked_runs, program, given, found):
+    done = program("experiments.advise", f"--run={masked_runs.folder / 'masked'}", *given)
+    assert done.returncode == 2
+    assert found in done.stderr
+
+
+def test_models_that_read_all_of_their_assays_are_refused(finished, program):
+    done = program("experiments.advise", f"--run={finished}", "--have=H3K36me3")
+    assert done.returncode == 2
+    assert "train with --masked --assays=all" in done.stderr
+
+
+@pytest.mark.trial
+def test_predicted_gains_hold_in_cells_that_no_model_saw(build, trial_size, tmp_path):
+    """Five cells train, six others tell what adding a mark brings them (trials alone)."""
+    compared = []
+    for seed in range(1, 1 + trial_size(0, 3)):
+        folder = tmp_path / str(seed)
+        data = simulate(folder / "data", genes=600, cells=11, assays=8, seed=seed)
+        tracks = pd.read_csv(data / "tracks.csv")
+        cells = list(dict.fromkeys(tracks.cell))
+        stores: list[WindowStore] = [
+            build(inputs_of(data, tracks[tracks.cell.isin(part)], folder / f"{name}.zarr"))
+            for name, part in (("known", cells[:5]), ("new", cells[5:]))
+        ]
+        request = request_for(stores[0], ["all"], 15, masked=True, cells=["leave_one_out"])
+        config = dataclasses.replace(request.train_config, batch_size=64)
+        train(dataclasses.replace(request, train_config=config), folder / "run")
+        ensemble, known = predict.load(folder / "run"), stores[0].genes[["gene_id"]]
+        # A new cell has one model, as each of the training cells has.
+        one = ensemble.select(lambda run, first=ensemble.runs[0].cell: run.cell == first)
+        random = np.random.default_rng(seed)
+        for size in (1, 2, 3):
+            have = list(random.choice(stores[0].manifest.assays, size, replace=False))
+            told = gains_by_cell(ensemble, stores[0], have, known)
+            measured = gains_by_cell(one, stores[1], have, known)
+            both = measured.merge(gains_over_cells(told), on=["genes", "assay"])
+            compared.append(both.assign(world=f"{seed} {have}"))
+    if not compared:
+        pytest.skip("the trial alone trains five cells")
+    table = pd.concat(compared)
+    for genes, part in table.groupby("genes"):
+        covered = part.gain_x.between(part.low, part.high).mean()
+        ranks = [
+            scipy.stats.spearmanr(own.gain_x, own.gain_y)[0]
+            for _, own in part.groupby(["world", "cell"])
+        ]
+        print(f"{genes}: rank correlation {np.mean(ranks):.3f}, covers {covered:.1%}")
+        if genes == "all genes":
+            assert np.mean(ranks) >= 0.8
+            assert 0.90 <= covered <= 0.98

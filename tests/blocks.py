@@ -44,6 +44,9 @@ REPLACED = {
     "--tracks=roadmap_alignments": "--tracks=alignments.csv",
     "--downloads=tracks --store=roadmap.zarr": "--store=whole.zarr",  # one of README has the name
     "--cell=patient1": "--cell=E003",
+    "E003,E116": "E003,E114",
+    "--run=runs/cnn --precision": "--run=runs/fast --precision",  # trained otherwise before
+    "--run=runs/cnn --share": "--run=runs/shared --share",
 }
 
 

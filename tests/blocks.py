@@ -4,6 +4,7 @@ A block that cannot run says why, in a comment on the line before it: <!-- not r
 """
 
 import dataclasses
+import gzip
 import os
 import pathlib
 import re
@@ -43,6 +44,10 @@ REPLACED = {
     "--tracks=roadmap_alignments": "--tracks=alignments.csv",
     "--downloads=tracks --store=roadmap.zarr": "--store=whole.zarr",  # one of README has the name
     "--cell=patient1": "--cell=E003",
+    "E003,E116": "E003,E114",
+    # cnn was trained otherwise before; bfloat16 needs what quick compiling leaves out
+    "--run=runs/cnn --precision=bfloat16": "--run=runs/fast --precision=float32",
+    "--run=runs/cnn --share": "--run=runs/shared --share",
 }
 
 
@@ -105,9 +110,10 @@ def workshop(folder: pathlib.Path) -> None:
             (folder / other).parent.mkdir(exist_ok=True)
             (folder / other).symlink_to(folder / name)
     (folder / "files/hg19-blacklist.v2.bed.gz").write_bytes(b"chr1\t0\t1000\n")
-    genes = pd.read_csv(folder / "RPKM.pc.gz", sep="\t", index_col=0).index.astype(str)
-    (folder / "GENES").write_text("\n".join(genes[:20]) + "\n")
-    (folder / "genes.txt").write_text("\n".join(genes[-20:]) + "\n")
+    annotation = gzip.decompress((folder / "genes.gtf.gz").read_bytes()).decode()
+    for name, chrom in (("GENES", "chr3"), ("genes.txt", "chr1")):  # chr3 is held out
+        genes = re.findall(rf'^{chrom}\t\S+\tgene\t.*?gene_id "(\w+)', annotation, re.M)
+        (folder / name).write_text("\n".join(genes) + "\n")
     _alignments(folder)
     screens = made_up(np.random.default_rng(3)).assign(mine=lambda table: table["DHS.RPM"])
     screens.to_csv(folder / "screens.tsv.gz", sep="\t", index=False)

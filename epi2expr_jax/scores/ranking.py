@@ -312,11 +312,12 @@ def _chromosome_notes(scores: pd.DataFrame, cube: xr.DataArray) -> list[str]:
     n = cube.sel(metric="n", drop=True)
     genes = n.mean(["assays", "fold", "seed"]).mean("cell").values
     rest = f"{_count(len(tested), 'chromosome')} and {_count(round(genes.sum()), 'gene')}"
-    notes = [f"The intervals rest on {rest}."]
+    of = " of leads" if no_interval(genes, correlation=True) == TOO_FEW_GENES else ""
+    notes = [f"The intervals{of} rest on {rest}."]
     if why := no_interval(genes):
         notes.append(f"There is no interval: {why}.")
     elif len(tested) < FEW_CHROMOSOMES:
-        notes.append(f"So few make intervals wide: t has {len(tested) - 1} degrees of freedom.")
+        notes.append(f"So few make them wide: t has {len(tested) - 1} degrees of freedom.")
     by_fold = n.notnull().any(["cell", "assays", "seed"])
     if by_fold.sizes["fold"] > 1 and by_fold.all() and len(tested) < FEW_CHROMOSOMES:
         notes.append(

@@ -47,6 +47,7 @@ from epi2expr_jax.scores.table import ALL, BOTH, METRICS, QUESTIONS
 
 FEW_CHROMOSOMES = 10
 SUPPOSED_SD = 0.01  # of a score between trainings, where nobody knows
+NO_ANSWER = "it is shown to answer neither question"
 LEAST_CELLS = 5  # for a statement on a new one
 TARGETS = ("these cells", "a new cell")
 
@@ -123,8 +124,10 @@ def rank_questions(scores: pd.DataFrame, confidence: float = 0.95) -> pd.DataFra
         the AUC for `on`, Spearman's rho for `level`, Pearson r on all genes for `table.BOTH`, the
         latter two with `rmse` in log2(expression + 1). Intervals and rank sets as from
         `rank_assays`, those of the two questions of a threshold together (each has half the error),
-        those of `BOTH` by themselves. A rho among genes that are on is conditioned on the
-        outcome: its size cannot be compared with that of a correlation over all genes.
+        those of `BOTH` by themselves, and none where the assay is shown to answer neither question
+        (of what is fitted to chance they would cover in 88 %, simulated). A rho among genes that
+        are on is conditioned on the outcome: its size cannot be compared with that of a correlation
+        over all genes.
     """
     tables = []
     by = ["threshold", "question"]
@@ -139,7 +142,14 @@ def rank_questions(scores: pd.DataFrame, confidence: float = 0.95) -> pd.DataFra
         tables.append(ranked.rename(columns={"pearson": "score"}).assign(rmse=rmse))
     if not tables:
         return pd.DataFrame({}, columns=pd.Index(QUESTION_COLUMNS))
-    return pd.concat(tables, ignore_index=True)[QUESTION_COLUMNS]
+    found = pd.concat(tables, ignore_index=True)[QUESTION_COLUMNS]
+    chance = found["question"].map({"on": 0.5, "level": 0.0})  # none of `BOTH`
+    key = ["threshold", "cell", "assay"]
+    answers = pd.MultiIndex.from_frame(found.loc[found["simultaneous_low"] > chance, key])
+    idle = (found["question"] == BOTH) & ~pd.MultiIndex.from_frame(found[key]).isin(answers)
+    found.loc[idle, ["low", "high", "simultaneous_low", "simultaneous_high"]] = np.nan
+    found.loc[idle & (found["note"] == ""), "note"] = NO_ANSWER
+    return found
 
 
 def cells_in_common(scores: pd.DataFrame) -> int:
@@ -302,11 +312,12 @@ def _chromosome_notes(scores: pd.DataFrame, cube: xr.DataArray) -> list[str]:
     n = cube.sel(metric="n", drop=True)
     genes = n.mean(["assays", "fold", "seed"]).mean("cell").values
     rest = f"{_count(len(tested), 'chromosome')} and {_count(round(genes.sum()), 'gene')}"
-    notes = [f"The intervals rest on {rest}."]
+    of = " of leads" if no_interval(genes, correlation=True) == TOO_FEW_GENES else ""
+    notes = [f"The intervals{of} rest on {rest}."]
     if why := no_interval(genes):
         notes.append(f"There is no interval: {why}.")
     elif len(tested) < FEW_CHROMOSOMES:
-        notes.append(f"So few make intervals wide: t has {len(tested) - 1} degrees of freedom.")
+        notes.append(f"So few make them wide: t has {len(tested) - 1} degrees of freedom.")
     by_fold = n.notnull().any(["cell", "assays", "seed"])
     if by_fold.sizes["fold"] > 1 and by_fold.all() and len(tested) < FEW_CHROMOSOMES:
         notes.append(

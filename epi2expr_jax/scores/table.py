@@ -182,7 +182,7 @@ def hurdle(predictions: pd.DataFrame, threshold: float = EXPRESSED) -> Float[np.
     """P(on) · E[y | on] in place of each of N predictions: is a gene on, and how much then?
 
     Both follow from the plain prediction, as an assay set's models show on the other chromosomes of
-    that cell: P(on) rises with it (isotonic regression), E[y | on] is a line in it, at least the
+    that cell, and neither falls where it rises: P(on) is isotonic, E[y | on] a line, at least the
     threshold. What a chromosome expresses so teaches nothing of itself.
 
     Args:
@@ -219,7 +219,7 @@ def _of_two_parts(
     x, y = x[on], y[on]
     spread = x.var()
     slope = ((x - x.mean()) * (y - y.mean())).mean() / spread if spread > 0 else 0.0
-    return chance * np.maximum(least, y.mean() + slope * (at - x.mean()))
+    return chance * np.maximum(least, y.mean() + max(0.0, slope) * (at - x.mean()))
 
 
 def labelled(predictions: pd.DataFrame) -> bool:

@@ -100,7 +100,8 @@ def _highest(rows: pd.DataFrame, score: str, chance: float, more: str = "") -> s
     if len(rivals):
         said += f"; at 95 % confidence it could also be {listing(rivals, 12)}"
     if np.isfinite(best["low"]) and not (rows["simultaneous_low"] > chance).any():
-        said += f"; none is shown to do better than chance ({chance:g})"
+        which = "none is" if len(rows) > 1 else "it is not"
+        said += f"; {which} shown to do better than chance ({chance:g})"
     return f"{said}."
 
 

@@ -220,7 +220,7 @@ def _few(rows: pd.DataFrame, chromosomes: int) -> str:
         return ""
     genes, tested = (int(n) for n in rows[["n_genes", "n_chromosomes"]].iloc[0])
     said = []
-    if genes < FEW_GENES and not _clear(rows):
+    if genes < FEW_GENES and len(rows) > 1 and not _clear(rows):
         said.append(
             "That is too few genes to say which assay is best: the order may well be another one "
             "on other genes. Take it as a first look, not as a finding."

@@ -89,6 +89,8 @@ def test_two_parts_in_one_prediction():
     expected = chance * np.maximum(1, start + slope * x)
     np.testing.assert_allclose(found[:6], expected, atol=1e-12)  # of chr1, as chr2 shows
     np.testing.assert_allclose(found[6:], np.where(x > 0, 2 * x, 0), atol=1e-12)
+    turned = pd.concat([t.assign(predicted=-x) for t in tables], ignore_index=True)
+    assert np.ptp(scoring.hurdle(turned)[:6]) == 0  # the wrong way round is not turned
     assert np.isnan(scoring.hurdle(tables[0])).all()  # no other chromosome
 
 

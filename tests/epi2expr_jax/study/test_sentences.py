@@ -39,7 +39,7 @@ A_FIRST, B_FIRST = {"A": (0.9, 1), "B": (0.8, 2)}, {"A": (0.3, 2), "B": (0.6, 1)
          ["none", "no assay is"]),
         ({"A": (0.51, 1), "B": (0.5, 1)}, {"A": (0.02, 1)}, "RPKM", False,
          ["none is shown to do better than chance (0.5)", "A has Spearman rho 0.020",
-          "better than chance (0)"], []),
+          "it is not shown to do better than chance (0)"], []),
     ],
 )  # fmt: skip
 def test_the_two_questions(on, level, unit, differ, said, unsaid):

@@ -146,6 +146,8 @@ WORLDS = {
     "three chromosomes, all there are": (scores(THREE, K=3, blind=True), {"chromosomes": 3},
         ["So few chromosomes"], ["--cv=chromosomes_5 tests"]),
     "22 chromosomes": (scores(THREE, K=22), {"chromosomes": 22}, [AGREE], ["Few data", "So few"]),
+    "few genes, and one assay": (scores(world([0.6]), n=10), {}, ["The intervals of leads rest"],
+                                 ["Few data", "which assay is best"]),
     "few genes, and a clear best": (scores(THREE, n=10), {}, [BEST], [FEW]),
     "few genes, and none": (scores(world([0.6, 0.59], [0.6, 0.59]), n=10, own=0.1), {},
         ["Few data: all scores rest on 200 held-out genes on 20 chromosomes", FEW], [BEST]),

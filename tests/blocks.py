@@ -27,7 +27,7 @@ ORDER = (
     "README.md",
     *(f"docs/{name}.md" for name in ("start", "inputs", "commands", "chromoformer", "clusters")),
     *(f"docs/{name}.md" for name in ("together", "growing", "altering", "crispri", "upgrade")),
-    *("docs/walks.md", "CONTRIBUTING.md"),
+    *("docs/walks.md", "docs/accelerators.md", "CONTRIBUTING.md"),
 )
 SMALL = ("--width=0.02", "--epochs=2", "--batch_size=32")
 STAND_INS = {  # flags that a command gets unless it has them

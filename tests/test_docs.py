@@ -237,6 +237,7 @@ def test_decisions_are_in_order():
 
 START = ("README.md", "docs/start.md", "docs/inputs.md")
 NOT_RUN = {  # why, and how many blocks
+    ("docs/accelerators.md", "some 7 GB of packages, and minutes of compiling"): 1,
     ("docs/clusters.md", "needs SLURM or a TPU pod"): 1,
     ("docs/walks.md", "needs the file that the walk writes"): 3,
 }

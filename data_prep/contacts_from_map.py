@@ -17,8 +17,8 @@ map, and has the exponent -1.024 without one.
 table, BEDPE, …) and lists each both ways, since either end may hold a promoter; the other end
 becomes the region. Scores stay those of the file.
 
-Reading a map needs cooler: pip install 'epi2expr_jax[maps]'. At most 2,000 bins x their reach are
-in memory.
+Reading a map needs cooler: pip install 'epi2expr_jax[maps]'. At most 2,000 × (2,000 + the
+reach in bins) values are in memory.
 """
 
 import pathlib

@@ -15,9 +15,10 @@ are for one more cell like these (Student's t over cells, five or more). Gains a
 cells and no promise for yours.
 
 With --store, expression of your cell is predicted from the marks at hand. Each track is first
-matched to those of the training cells by quantiles, and you are warned of a mark that is further
-from them than they are from each other. The store must hold tracks in the units of training; that
-is why this command reads a store and not a track sheet.
+matched to those of the training cells by quantiles, and you are warned of a mark that is more than
+three times as far from their mean as the farthest training cell is from that of the others. The
+store must hold tracks in the units of training; that is why this command reads a store and not a
+track sheet.
 
 Writes into --out advise.csv (gains), advise_by_cell.csv, predictions.csv (with --store), advise.png
 and .svg.

@@ -39,7 +39,7 @@ device: one shot at an accelerator, a line of JSON for every figure, in --out as
     those of the CPU, the peers, what the host costs, inference, some tests. --small tries it out.
 compiled: a training step of --model, --lanes models side by side, compiled for --target, which
     need not be there: kernels, bytes, products, memory, and an estimate of the pace. It needs an
-    environment with jax[cuda13] (some 5 GB) or libtpu: docs/accelerators.md.
+    environment with jax[cuda13] (some 7 GB) or libtpu: docs/accelerators.md.
 
 Where there are two sides they take turns (ABAB), and the median ratio counts: absolute figures
 drift with the machine. Rounds during which other processes ran are dropped and measured again.

@@ -15,13 +15,14 @@ AUROC, each with a 95 % interval over chromosomes, and by precision at 70 % reca
 without significant increases, in each study, and by distance to the TSS.
 
 With --run, each element whose middle lies in the window of a gene's model, or in a region of it, is
-silenced: all active marks and DNase go down to the local background, over the element and 250 bp
-on either side, and models that never saw the gene predict what fraction of its expression is lost.
-That answers three questions apart: of pairs in reach alone, with every rival on the same pairs
-("in reach: …"); of all pairs, where one that is not in reach counts as --fill ("predicted loss,
-filled"); and of all pairs, where it keeps its activity × distance ("predicted loss, completed": in
-reach these values change places, so that they are in the order of predicted losses). Nothing is
-fitted to a screen. --chain takes elements to the assembly of the run's tracks.
+silenced: all active marks and DNase go down to the window's lower quartile, over the element and
+250 bp on either side, and models that never saw the gene predict what fraction of its expression is
+lost. That answers three questions apart: of pairs in reach alone, with every rival on the same
+pairs ("in reach: …"); of all pairs, where one that is not in reach counts as --fill ("predicted
+loss, filled"); and of all pairs, where it keeps its activity × distance, or its distance in a table
+without signal ("predicted loss, completed": in reach these values change places, so that they are
+in the order of predicted losses). Nothing is fitted to a screen. --chain takes elements to the
+assembly of the run's tracks.
 
 Writes into --out crispri.csv (scores), crispri_leads.csv (paired differences from activity ×
 distance, or from distance without signal; from predictions with --run), crispri_sizes.csv (rank

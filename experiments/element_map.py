@@ -5,9 +5,9 @@
     python -m experiments.element_map --run=runs/k562 --elements=peaks.bed --marks=DNase+H3K27ac
     python -m experiments.element_map --run=RUN --elements=peaks.bed --candidates=AllPutative.tsv.gz
 
-An element is silenced: all active marks and DNase go down to the local background, over the element
-and 250 bp on either side, and models that never saw the gene predict its expression. A gene's model
-reads an element whose middle lies in its window or in a region that it touches.
+An element is silenced: all active marks and DNase go down to the window's lower quartile, over the
+element and 250 bp on either side, and models that never saw the gene predict its expression. A
+gene's model reads an element whose middle lies in its window or in a region that it touches.
 
 Writes into --out (default: DIR/element_map) element_map.tsv.gz, a row an element and gene, with
 columns named as by the ABC model: chr, start, end, name, CellType, TargetGene, TargetGeneEnsemblID,
@@ -22,7 +22,8 @@ EnhancerPredictionsAllPutative of the ABC model: chr, start, end, TargetGene, ac
 column of contacts. Then ABC.Score is their activity × contact as a share of the gene's sum over all
 of them; empty for genes whose promoter is not listed, and for elements that are no candidates.
 
-Memory does not grow with the number of elements. Killed, the same command goes on where it was.
+Some 65,000 predictions are in memory at a time; only the lists of elements and pairs grow. Killed,
+the same command goes on where it was.
 """
 
 import dataclasses

@@ -15,7 +15,7 @@ Writes into the run directory:
     added.csv                 what assays add to that
     calls.csv                 who beats whom, corrected by Benjamini-Hochberg
     quality.csv               scores, mean signal and signal-to-noise of the tracks
-    ranking_stack.csv         by the stack of the model and baselines: the best prediction
+    ranking_stack.csv         by the stack, a weighted mean of the model and baselines
     ranking_own.csv           by deviations from the mean of the cells (two cells or more)
     ranking_new_cell.csv      for a cell that was not measured (five cells or more)
     copies.csv                genes that are like others, in signal or by --gene_groups

@@ -19,6 +19,9 @@ _TO_TEXT = (
     "write it in R as text: write.table(x, 'table.tsv', sep='\\t', quote=FALSE, col.names=NA)"
 )
 _NOT_TEXT = "export it as text from the program that wrote it"
+_MAP = "make contacts from it: python -m data_prep.contacts_from_map --help"
+_TO_MCOOL = f"turn it into a .mcool: hictk convert FILE FILE.mcool; {_MAP}"
+_OF_HDF5 = f"{_NOT_TEXT}; of a .cool, {_MAP}"
 _AGAIN = "download it again, from the address of the file itself"
 _TO_BIGWIG = "turn it into a bigWig: bedGraphToBigWig signal.bedGraph genome.chrom.sizes signal.bw"
 
@@ -33,8 +36,8 @@ _FIRST_BYTES: tuple[tuple[bytes, str, str], ...] = (
     (b"\x88\x8f\xfc\x26", "a big-endian bigWig", "make it again on a common machine"),
     (b"\xeb\xf2\x89\x87", "a bigBed", "turn it into BED: bigBedToBed FILE FILE.bed"),
     (b"\x87\x89\xf2\xeb", "a big-endian bigBed", "turn it into BED: bigBedToBed FILE FILE.bed"),
-    (b"HIC\0", "a .hic contact map", "call contacts from it, and give them as BEDPE"),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file (.h5, .h5ad, .cool, .loom)", _NOT_TEXT),
+    (b"HIC\0", "a .hic contact map", _TO_MCOOL),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file (.h5, .h5ad, .cool, .loom)", _OF_HDF5),
     (b"\xd0\xcf\x11\xe0", "an old Excel workbook (.xls)", _CSV),
     (b"BZh", "a file packed with bzip2", "unpack it: bunzip2 FILE"),
     (b"\xfd7zXZ", "a file packed with xz", "unpack it: unxz FILE"),

@@ -1,4 +1,4 @@
-"""The best prediction from the models at hand: a stack of the network and the baselines.
+"""A stack, the weighted mean of the network and the baselines: usually the best prediction.
 
 Weights are at least 0 and add up to at most 1 (Breiman, Stacked regressions, Machine Learning
 1996). Those for the genes of a chromosome are fitted on the out-of-fold predictions of all other

@@ -47,7 +47,7 @@ from epi2expr_jax.scores.table import ALL, BOTH, METRICS, QUESTIONS
 
 FEW_CHROMOSOMES = 10
 SUPPOSED_SD = 0.01  # of a score between trainings, where nobody knows
-NO_ANSWER = "it is shown to answer neither question"
+NO_ANSWER = "it is not shown to answer either question"
 LEAST_CELLS = 5  # for a statement on a new one
 TARGETS = ("these cells", "a new cell")
 
@@ -124,10 +124,10 @@ def rank_questions(scores: pd.DataFrame, confidence: float = 0.95) -> pd.DataFra
         the AUC for `on`, Spearman's rho for `level`, Pearson r on all genes for `table.BOTH`, the
         latter two with `rmse` in log2(expression + 1). Intervals and rank sets as from
         `rank_assays`, those of the two questions of a threshold together (each has half the error),
-        those of `BOTH` by themselves, and none where the assay is shown to answer neither question
-        (of what is fitted to chance they would cover in 88 %, simulated). A rho among genes that
-        are on is conditioned on the outcome: its size cannot be compared with that of a correlation
-        over all genes.
+        those of `BOTH` by themselves, and none where the assay is not shown to answer either
+        question (of what is fitted to chance they would cover in 88 %, simulated). A rho among
+        genes that are on is conditioned on the outcome: its size cannot be compared with that of a
+        correlation over all genes.
     """
     tables = []
     by = ["threshold", "question"]

@@ -265,7 +265,7 @@ def stack(compared: pd.DataFrame) -> str:
     if np.isfinite(row["lead_low"]):
         lead += f" ({number(row['lead_low'])} to {number(row['lead_high'])})"
     return (
-        f"The best prediction at hand is the stack, a weighted mean of {own} and simple models: "
-        f"r {number(row['pearson'])} for {row['assay']}, {lead} over {own}. It is a prediction and "
-        "not the value of an assay; ranking_stack.csv ranks the assays by it."
+        f"The stack, a weighted mean of {own} and simple models, has r {number(row['pearson'])} "
+        f"for {row['assay']}: {lead} over {own}. It says what can be predicted, not what an assay "
+        "is worth; ranking_stack.csv ranks the assays by it."
     )

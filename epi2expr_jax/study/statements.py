@@ -119,9 +119,10 @@ def _first_epoch(runs: list[dict[str, Any]]) -> list[str]:
     if not names:
         return []
     return [
-        f"{len(names)} of {count(len(runs), 'run')} had the lowest validation loss after the first "
-        f"epoch ({listing(names)}). An assay that does not predict looks like that; if it does "
-        "predict in other folds, train more seeds or with a lower --learning_rate."
+        f"{len(names)} of {count(len(runs), 'run')} were best in their first epoch: later ones "
+        f"did not lower the validation loss ({listing(names)}). An assay that does not predict "
+        "looks like that; if it does predict in other folds, train more seeds or with a lower "
+        "--learning_rate."
     ]
 
 

@@ -83,7 +83,7 @@ FOREIGN = (
     ("a FASTQ", "align", b"@read\nACGT\n+\nIIII\n"),
     ("a FASTA of sequences", "table or annotation", b">chr1\nACGT\n"),
     ("a bigBed", "bigBedToBed", b"\xeb\xf2\x89\x87" + bytes(60)),
-    ("a .hic contact map", "BEDPE", b"HIC\0\7\0\0\0"),
+    ("a .hic contact map", "contacts_from_map", b"HIC\0\7\0\0\0"),
     ("an HDF5 file (.h5, .h5ad, .cool, .loom)", "as text", b"\x89HDF\r\n\x1a\n"),
     ("a Parquet table", "to_csv", b"PAR1\x15\4"),
     ("a NumPy array (.npy)", "as CSV", b"\x93NUMPY\1\0"),

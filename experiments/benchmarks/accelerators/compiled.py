@@ -39,7 +39,7 @@ from experiments.benchmarks.scaling import GENE_STEPS
 
 FLAGS = flags.FLAGS
 GENES, TRAIN = 18_900, 14_200
-_BATCH = {"cnn": 128, "promoter_cnn": 128, "chromoformer": 64}
+_BATCH = {"cnn": 128, "promoter_cnn": 64, "chromoformer": 64}
 _TEXT, _MEMORY = "program.txt", "temporaries"
 
 

@@ -84,7 +84,8 @@ def from_elements(
         score = law.score(pairs["distance"].to_numpy())
     else:
         score = contact_map.scores(pairs, reach_bp)
-        law, said = contact_map.law, f"{path}, bins of {contact_map.bin_bp:,} bp"
+        law, said = contact_map.law, f"{path} ({contact_map.measured:,} of them), bins of "
+        said += f"{contact_map.bin_bp:,} bp; of the others distance alone"
     return pairs.assign(score=score)[COLUMNS], f"{said}; power law of exponent {-law.gamma:.3f}"
 
 

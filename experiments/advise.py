@@ -107,7 +107,9 @@ def advise(
             with matplotlib.rc_context(STYLE):
                 save_figure(gain_figure(gains, have), place / "advise")
     said += [describe(gains, have), *_notes(ensemble, trained_on, gains)]
-    return "\n".join([*said, f"{out}/advise.csv, advise_by_cell.csv, advise.png"])
+    made = ["predictions.csv"] if opened else []
+    made += ["advise.csv", "advise_by_cell.csv", *(["advise.png"] if len(gains) else [])]
+    return "\n".join([*said, f"{out}/{', '.join(made)}"])
 
 
 def predict_cell(
@@ -136,7 +138,8 @@ def predict_cell(
     for assay in have:
         far, limit = reference.unlike(assay, own.track(cell, assay))
         if far > limit:
-            what = "matched by quantiles, of which the scale is lost" if match else "read as it is"
+            what = "matched by quantiles, so what its own level says is lost"
+            what = what if match else "read as it is"
             notes.append(
                 f"warning: {assay} of {cell} is of another scale than in training (mean difference "
                 f"of quantiles {far:.3g}, limit {limit:.3g}); it was {what}"
@@ -177,7 +180,10 @@ def _have(
     if store:
         there = [assay for assay in assays if [cell, assay] in store.manifest.tracks]
     if asked:
-        known_names(asked, assays if there is None else there, "--have", "mark")
+        known_names(asked, assays, "--have", "mark")
+        if there is not None and (absent := [mark for mark in asked if mark not in there]):
+            found = f"no track of {', '.join(absent)} of {cell}"
+            raise InputError(str(store and store.path), found, "tracks of --have", "leave them out")
     elif not there:
         found = f"no mark of the models in {store.path}" if store else "neither --have nor --store"
         expected = f"some of {', '.join(assays)}"
@@ -206,6 +212,8 @@ def describe(gains: pd.DataFrame, have: Sequence[str]) -> str:
 
 def _notes(ensemble: Ensemble, trained_on: WindowStore, gains: pd.DataFrame) -> list[str]:
     """What the gains do not say."""
+    if gains.empty:
+        return []
     said = [
         "note: gains are averages over cells and genes, no promise for a cell; an interval is for "
         "one more cell like these, for each mark alone"
@@ -215,7 +223,7 @@ def _notes(ensemble: Ensemble, trained_on: WindowStore, gains: pd.DataFrame) -> 
             "note: the models saw the cells they are tested in (on other chromosomes); train with "
             "--cells=leave_one_out to test them in cells that they did not see"
         )
-    if len(gains) and (gains["note"] != "").any():
+    if (gains["note"] != "").any():
         said.append(f"note: an interval over cells takes at least {LEAST_CELLS} of them")
     return said
 
@@ -233,6 +241,10 @@ def define_flags() -> None:
 
 def main() -> None:
     require("run")
+    for name in () if FLAGS.store else ("cell", "match"):
+        if FLAGS[name].present:
+            found = f"--{name} without --store"
+            raise InputError("command line", found, "flags that have an effect", "omit it")
     run_dir = pathlib.Path(FLAGS.run)
     print(
         advise(

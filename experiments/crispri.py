@@ -265,6 +265,9 @@ def three_questions(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Scores and leads: of all pairs, and of those in reach, where there are some of each kind."""
     reach, losses = predicted.reach, predicted.losses()
+    if not reach.any():
+        found = f"no pair in reach ({predicted.notes[-2]})"
+        raise InputError("--pairs, --run", found, "some", "check --chain, or leave --run out")
     every = scores | {
         FILLED: filled(losses[LOSS], reach, fill),
         COMPLETED: completed(losses[LOSS], reach, scores[reference]),

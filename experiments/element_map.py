@@ -95,9 +95,14 @@ def write_map(
         found = f"{len(elements):,} elements, none in a window or region of a gene's model"
         remedy = f"give elements of {store.manifest.assembly}, or models that read farther"
         raise InputError(str(bed), found, "elements in reach", remedy)
-    scores = None
+    scores, counted = None, ""
     if candidates:
         scores = abc_scores(read_table(candidates), store.genes, str(candidates), contact)
+        known = scores[ABC].notna().groupby(scores["gene"]).any()
+        counted = (
+            f"; {ABC} for {known.sum():,} genes, {(~known).sum():,} have no promoter among their "
+            "candidates"
+        )
     parts = batches(pairs, len(models.silencing.ways), queries)
     most = max(int(part["rank"].max()) + 1 for part in parts)
     asked = {
@@ -130,7 +135,7 @@ def write_map(
         f"{out / NAME}: {len(pairs):,} pairs of {pairs['element'].nunique():,} elements (of "
         f"{len(elements):,}) and {pairs['gene'].nunique():,} genes, by models of "
         f"{ensemble.runs[0].label} in {cell}; silenced: {', '.join(models.silencing.marks)}; "
-        f"{peak:,.0f} MB of memory at peak"
+        f"{peak:,.0f} MB of memory at peak{counted}"
     )
 
 

@@ -94,6 +94,7 @@ class ContactMap:
     Attributes:
         bin_bp: width of its bins.
         law: the power law fitted to it, once `scores` is called.
+        measured: of how many pairs the map itself says something, once `scores` is called.
 
     Args:
         path: a `.cool`, a `.mcool`, or one map in it (`FILE::/resolutions/5000`).
@@ -111,7 +112,7 @@ class ContactMap:
         if cool.binsize is None:
             raise InputError(where, "bins of unequal width", "equal bins", "give another map")
         if "weight" not in cool.bins().columns:
-            remedy = "run: cooler balance FILE"
+            remedy = "run: cooler balance FILE (other weights, such as KR, are not read)"
             raise InputError(where, "a map that is not balanced", "a column `weight`", remedy)
         self.bin_bp = int(cool.binsize)
         named = find_chromosomes(cool.chromnames, chrom_sizes)
@@ -121,7 +122,7 @@ class ContactMap:
             found = f"other lengths of {listing(other)}" if other else "none of its chromosomes"
             remedy = "give the --assembly of the map, or another map"
             raise InputError(where, found, "a map of the assembly", remedy)
-        self.law = PowerLaw()
+        self.law, self.measured = PowerLaw(), 0
 
     def scores(self, pairs: pd.DataFrame, reach_bp: int) -> Float[np.ndarray, " N"]:
         """Contact frequency of each pair in multiples of that of places 100 kb apart.
@@ -157,8 +158,10 @@ class ContactMap:
             self.law = PowerLaw.fit(means, self.bin_bp)
         except ValueError as error:
             found, expected = str(error), "contacts at more distances"
-            raise InputError(self.path, found, expected, "give a deeper map") from None
+            remedy = "give a deeper map, one of narrower bins, or a larger --reach_bp"
+            raise InputError(self.path, found, expected, remedy) from None
         expected = self.law.score(pairs["distance"].to_numpy())
+        self.measured = int(np.isfinite(value).sum())
         return np.where(np.isfinite(value), value / self.law.level, expected)
 
     def _blocks(self, chrom: str, reach: int) -> Iterator[tuple[int, Float[np.ndarray, "b c"]]]:

@@ -24,6 +24,7 @@ from epi2expr_jax.perturb.places import OwnStretch
 from epi2expr_jax.perturb.summary import summarise
 from epi2expr_jax.predict.ensemble import Ensemble
 from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.training.targets import LABEL
 
 REPRESSIVE = ("H3K27me3", "H3K9me3", "H3K9me2", "H4K20me3")
 FLANK_BP = 250
@@ -55,9 +56,15 @@ def models_of(ensemble: Ensemble, cell: str = "", assays: str | Sequence[str] = 
     """The models of one cell and assay set; by default those that read the most assays.
 
     Raises:
-        InputError: if several cells or assay sets would do, or none.
+        InputError: if several cells or assay sets would do, or none; for models of labels, or of
+            pools of cells, whose effects are no changes of expression in a cell.
     """
     cells = list(dict.fromkeys(run.cell for run in ensemble.runs))
+    pools = [each for each in cells if PLUS in each]
+    if ensemble.target == LABEL or pools:
+        found = f"models of pools of cells ({listing(pools)})" if pools else "models of labels"
+        expected, remedy = "models of expression in one cell", "train such models"
+        raise InputError(str(ensemble.run_dir), found, expected, remedy)
     if cell:
         known_names(cell, cells, str(ensemble.run_dir), "cell")
     elif len(cells) > 1:

@@ -35,10 +35,12 @@ def quantiles(track: Track) -> Track:
 def match_quantiles(x: np.ndarray, reference: Float[np.ndarray, " Q"]) -> np.ndarray:
     """Values of any shape, each replaced by that of the same rank in the reference; 0 stays 0.
 
-    0 is a bin without signal, or padding.
+    0 is a bin without signal, or padding. Equal values get the mean of the reference over the ranks
+    that they share.
     """
-    own, first = np.unique(np.quantile(x, _RANKS), return_index=True)
-    return np.where(x == 0, 0, np.interp(x, own, reference[first])).astype(x.dtype)
+    own, first, count = np.unique(np.quantile(x, _RANKS), return_index=True, return_counts=True)
+    means = np.add.reduceat(reference, first) / count
+    return np.where(x == 0, 0, np.interp(x, own, means)).astype(x.dtype)
 
 
 @dataclasses.dataclass(frozen=True)

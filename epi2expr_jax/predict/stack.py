@@ -1,4 +1,4 @@
-"""A stack, the weighted mean of the network and the baselines: usually the best prediction.
+"""A stack: the weighted mean of the network and the baselines.
 
 Weights are at least 0 and add up to at most 1 (Breiman, Stacked regressions, Machine Learning
 1996). Those for the genes of a chromosome are fitted on the out-of-fold predictions of all other

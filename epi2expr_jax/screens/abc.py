@@ -38,17 +38,17 @@ def abc_scores(
         for genes without a candidate within `PROMOTER_BP` of their TSS.
 
     Raises:
-        InputError: naming columns that are missing, or hold anything but numbers of 0 or more; or
-            if a gene has a candidate twice.
+        InputError: naming columns that are missing, or hold anything but numbers of 0 or more; if
+            a gene has a candidate twice, or none is of a gene of the store.
     """
-    gene = next((name for name in _GENES if name in candidates), "")
+    named = [name for name in _GENES if name in candidates]
     known = [name for name in CONTACTS if name in candidates]
     contact = contact or next(iter(known), "")
     with collect() as problems:
         for name in (*_PLACE, "activity_base"):
             if name not in candidates:
                 problems.add(where, f"no column {name}", listing(candidates.columns), "add it")
-        if not gene:
+        if not named:
             problems.add(where, "no column of genes", " or ".join(_GENES), "add it")
         if contact not in candidates:
             found = f"no column {contact}" if contact else "no column of contacts"
@@ -59,17 +59,24 @@ def abc_scores(
             if not (fit := np.isfinite(values) & (values >= 0)).all():
                 bad = f"{candidates[name].iloc[fit.argmin()]} in column {name}"
                 problems.add(where, bad, "numbers from 0", "correct it")
+    gene = np.full(len(candidates), -1)  # by the first column that names one of the store's
+    for name in named:
+        text = candidates[name].fillna("").astype(str)
+        gene = np.where(gene < 0, rows_of_genes(genes, text.tolist()), gene)
     spelled = match_chromosomes(genes["chrom"].unique(), candidates["chr"].unique())
     table = pd.DataFrame(
         {
             "chr": candidates["chr"].map({theirs: ours for ours, theirs in spelled.items()}),
             "start": candidates["start"].astype(np.int64),
             "end": candidates["end"].astype(np.int64),
-            "gene": rows_of_genes(genes, candidates[gene].astype(str).tolist()),
+            "gene": gene,
             "score": numbers(candidates["activity_base"]) * numbers(candidates[contact]),
         }
     )
     table = table[(table["gene"] >= 0) & table["chr"].notna()].reset_index(drop=True)
+    if table.empty:
+        found = f"{len(candidates):,} candidates, none on a chromosome and of a gene of the store"
+        raise InputError(where, found, "candidates of the store's genes", "give another table")
     if (twice := table.duplicated([*_PLACE, "gene"])).any():
         row = table[twice].iloc[0]
         found = f"{row.chr}:{row.start}-{row.end} twice for {genes.gene_id[row.gene]}"

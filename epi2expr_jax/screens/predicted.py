@@ -103,7 +103,8 @@ def predict_pairs(
     notes = (
         f"in reach of the models of {ensemble.runs[0].label} in {cell}: {reach.sum():,} of "
         f"{len(pairs):,} pairs, {(reach & regulated).sum():,} of {regulated.sum():,} regulated; "
-        f"{(gene < 0).sum():,} pairs have a gene that the store lacks",
+        f"{(gene < 0).sum():,} pairs have a gene, {on.isna().sum():,} a chromosome that the store "
+        "lacks",
         f"silenced: {', '.join(silencing.marks)}, from {silencing.flank_bp} bp before an element "
         f"to {silencing.flank_bp} bp behind it, down to the lower quartile of the window or region",
     )

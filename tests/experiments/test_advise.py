@@ -75,6 +75,7 @@ def test_matching_undoes_another_scale(masked_runs, mine):
     [
         (["--have=H3K999me"], "unknown mark H3K999me"),
         ([], "neither --have nor --store"),
+        (["--have=H3K4me3", "--cell=E003"], "--cell without --store"),
     ],
 )
 def test_marks_that_make_no_sense_are_refused(masked_runs, program, given, found):

@@ -31,6 +31,7 @@ assembly = "{out}/data/genome.chrom.sizes"
 [train.cnn]
 run = "{out}/run"
 model = "promoter_cnn"
+model_window_bp = 6000
 width = 0.1
 cv = "chromosomes_3"
 epochs = 8

@@ -102,6 +102,13 @@ def test_models_and_marks_are_named_where_several_would_do(finished, ensemble):
     (one,) = {run.assays for run in models_of(both, "E003", of_all.runs[0].assays[1]).runs}
     assert one == (of_all.runs[0].assays[1],)
     singles = both.select(lambda run: len(run.assays) == 1)
+    with pytest.raises(InputError, match="models of labels"):
+        models_of(dataclasses.replace(ensemble, target="label"))
+    (member,) = ensemble.members
+    pool = [dataclasses.replace(run, cell=f"{run.cell}+E9") for run in member.runs]
+    pooled = dataclasses.replace(member, runs=tuple(pool))
+    with pytest.raises(InputError, match="models of pools of cells"):
+        models_of(dataclasses.replace(ensemble, members=(pooled,)))
     with pytest.raises(InputError, match="one of them"):
         models_of(singles, "E003")
     first, second = ensemble.runs[0].assays

@@ -103,3 +103,16 @@ def test_models_that_match_predict_from_matched_tracks(small_store):
     for cell, same in ((one, True), (other, False)):
         before, after = (m.predict(small_store, cell=cell).values for m in (ensemble, matching))
         assert np.allclose(before, after, rtol=0.02, equal_nan=True) is same
+
+
+def test_equal_values_get_the_mean_of_their_ranks():
+    """Counts: every value is tied, and each stands for a stretch of ranks."""
+    random = np.random.default_rng(0)
+    counts = random.poisson(1.5, 50_000).astype(np.float32)
+    reference = np.quantile(random.exponential(1, 50_000), np.linspace(0, 1, 1001))
+    found = match_quantiles(counts, reference)
+    for value in (1, 2, 3):
+        ranks = [(counts < value).mean(), (counts <= value).mean()]
+        expected = reference[int(1000 * ranks[0]) : int(1000 * ranks[1]) + 1].mean()
+        assert found[counts == value][0] == pytest.approx(expected, rel=0.03)
+    assert match_quantiles(np.full(9, 3.0), reference) == pytest.approx(reference.mean())

@@ -35,6 +35,9 @@ def test_scores_are_shares_of_all_candidates_of_a_gene():
     other = abc_scores(table(), GENES, "all.tsv", "powerlaw_contact")
     assert other[ABC].tolist()[:2] == [pytest.approx(2 / 3), pytest.approx(1 / 3)]
 
+    mixed = table(TargetGeneEnsemblID=["ENSG1", None, "", "x"])  # symbols stand in for ids
+    pd.testing.assert_frame_equal(abc_scores(mixed, GENES, "all.tsv"), found)
+
 
 @pytest.mark.parametrize(
     ("given", "contact", "said"),
@@ -45,6 +48,8 @@ def test_scores_are_shares_of_all_candidates_of_a_gene():
         (table(activity_base=[1, -1, 1, 1]), "", "-1 in column activity_base"),
         (table(start=[900, "x", 5000, 1]), "", "x in column start"),
         (table(TargetGene=["A", "B", "B", "none"]), "", "twice for ENSG2"),
+        (table(chr=["9"] * 4), "", "none on a chromosome and of a gene of the store"),
+        (table(TargetGene=["x", None, "", "none"]), "", "none on a chromosome and of a gene"),
     ],
 )
 def test_tables_that_cannot_give_scores_are_refused(given, contact, said):

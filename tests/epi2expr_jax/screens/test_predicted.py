@@ -46,7 +46,10 @@ def test_pairs_are_joined_by_gene_and_place(distal_store):
     assert len(found.losses()) == 3
     assert np.isnan(found.losses()[LOSS][2:]).all()
     said = " ".join(found.notes)
-    assert "2 of 5 pairs, 1 of 3 regulated; 1 pairs have a gene that the store lacks" in said
+    assert (
+        "2 of 5 pairs, 1 of 3 regulated; 1 pairs have a gene, 0 a chromosome that the store lacks"
+        in said
+    )
     # Elements that a chain file dropped; then nothing at all.
     fewer = predict_pairs(ensemble, distal_store, pairs, places.iloc[[1]], silencing)
     assert fewer.reach.tolist() == [False, True, False, False, False]

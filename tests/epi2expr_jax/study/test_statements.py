@@ -286,4 +286,4 @@ def test_runs_that_were_best_in_their_first_epoch_are_named(finished, monkeypatc
     (note,) = (note for note in of_run(finished).notes if "first epoch" in note)
     name = f"{rows[3]['cell']} {rows[3]['assays'][0]} {rows[3]['fold']} seed 0"
     assert note.startswith(f"1 of {len(rows)} runs were best in their first epoch")
-    assert f"epoch ({name})." in note
+    assert f"loss ({name})." in note

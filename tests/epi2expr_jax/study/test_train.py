@@ -85,7 +85,7 @@ def test_genes_that_every_model_saw_are_refused(small_store, tmp_path, request_f
         train(dataclasses.replace(request, test_genes=[]), tmp_path / "run")
     # The same genes by other names, in another order, are the same request.
     again = dataclasses.replace(request, test_genes=[held.gene_id.iloc[1], held.name.iloc[0]])
-    assert train(again, tmp_path / "run")["request"] == request.as_json()
+    assert train(again, tmp_path / "run")["request"] == Study(request).request.as_json()
 
 
 def test_cutting_the_population_changes_nothing(finished, small_store, tmp_path, request_for):

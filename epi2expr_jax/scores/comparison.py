@@ -236,7 +236,12 @@ def calls(scores: pd.DataFrame, rate: float = 0.05) -> pd.DataFrame:
     return table.assign(called=table["q"] <= rate)
 
 
-def simpler_model(table: pd.DataFrame, simple: Collection[str], train_share: float = 1.0) -> str:
+def simpler_model(
+    table: pd.DataFrame,
+    simple: Collection[str],
+    train_share: float = 1.0,
+    whole: Collection[str] = (),
+) -> str:
     """Whether something simpler predicts better than the first model, in a sentence.
 
     Args:
@@ -244,6 +249,7 @@ def simpler_model(table: pd.DataFrame, simple: Collection[str], train_share: flo
         simple: names of the models that are simpler.
         train_share: of its training genes that each run of the first model was given; simple models
             get them all.
+        whole: names of those that read the store's whole window.
     """
     own = table["model"].iloc[0]
     rows = table[table["model"].isin(list(simple))]
@@ -262,4 +268,7 @@ def simpler_model(table: pd.DataFrame, simple: Collection[str], train_share: flo
         f"(by {row.lead:.3f}, {row.lead_low:.3f} to {row.lead_high:.3f})"
         for row in better.itertuples()
     ]
-    return f"A simpler model predicts better than {own}: {listing(named, 8)}."
+    said = f"A simpler model predicts better than {own}: {listing(named, 8)}."
+    if wide := [name for name in whole if (better["model"] == name).any()]:
+        said += f" (Of the store's whole window, whatever {own} reads: {listing(wide)}.)"
+    return said

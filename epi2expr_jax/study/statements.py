@@ -33,6 +33,7 @@ from epi2expr_jax.units import DEFAULT_UNIT
 FEW_GENES = 1000  # a convention: at r = 0.6 the 95 % interval of r on so many genes is ±0.04
 NO_TABLE = pd.DataFrame()
 _SIMPLE = (*BASELINES, COVARIATES)
+_WHOLE = [name for name, baseline in BASELINES.items() if baseline.whole]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +194,7 @@ def statements(
         calls=_calls(called),
         new_cell=_new_cell(scores, rows),
         copies=_copies(rows, copies, without),
-        simpler=simpler_model(compared, _SIMPLE, train_share) if len(compared) else "",
+        simpler=simpler_model(compared, _SIMPLE, train_share, _WHOLE) if len(compared) else "",
         stack=sentences.stack(compared),
         added=sentences.added(added, covariates),
         beyond_mean=sentences.beyond_mean(compared, own),

@@ -110,6 +110,9 @@ def test_what_is_said_of_simple_models():
     said = simpler_model(table, ["linear", "ridge"])
     assert said.startswith("A simpler model predicts better than cnn: ridge for all (by 0.")
     assert "seeds" not in said
+    assert simpler_model(table, ["ridge"], whole=["linear"]) == said
+    wide = simpler_model(table, ["ridge"], whole=["linear", "ridge"])
+    assert wide == f"{said} (Of the store's whole window, whatever cnn reads: ridge.)"
     assert simpler_model(table, ["linear"]) == ""
     assert "on 50% of them: their leads are not compared" in simpler_model(table, ["ridge"], 0.5)
     other = compare_models({"cnn": strong, "ridge": weak})

@@ -40,7 +40,8 @@ def read_bed(path: str | pathlib.Path, chrom_sizes: dict[str, int]) -> pd.DataFr
                 where = f"{path}, line {number}"
                 problems.add(where, repr(line), "chrom, start < end", remedy)
             else:
-                name = fields[3] if fields[3:] else ""
+                tabbed = line.split("\t")  # blanks may be part of a name
+                name = tabbed[3].strip() if tabbed[3:] else "".join(fields[3:4])
                 rows.append((fields[0], start, end, name))
     spelling = find_chromosomes({row[0] for row in rows}, chrom_sizes)
     known = [

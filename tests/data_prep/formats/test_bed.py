@@ -45,7 +45,7 @@ def test_intervals_are_sorted_and_spelled_as_the_assembly_spells_them(write):
     path = write(TEXT)
     table = read_bed(path, SIZES)
     assert list(table.columns) == ["chrom", "start", "end", "name"]
-    expected = [("chr1", 5, 6, "short"), ("chr1", 20, 30, ""), ("chr2", 0, 300, "High")]
+    expected = [("chr1", 5, 6, "short"), ("chr1", 20, 30, ""), ("chr2", 0, 300, "High Signal")]
     assert intervals(path) == expected
     bare = [(chrom.removeprefix("chr"), *rest) for chrom, *rest in expected]
     assert intervals(path, {"1": 1000, "2": 300}) == bare
@@ -108,3 +108,8 @@ def test_intervals_without_hidden_ones_are_not_touched():
         ["chr1", "chr2", "chr3"], np.array([0, 290, 0]), np.array([20, 305, 9]), 10, bed
     )
     assert bins.tolist() == [False, False, True, False, False]
+
+
+def test_names_between_tabs_may_hold_blanks(write):
+    text = "chr1\t1\t2\tmy peak\t5\nchr1 3 4 b c\nchr1\t5\t6\n"
+    assert read_bed(write(text), {"chr1": 9})["name"].tolist() == ["my peak", "b", ""]

@@ -56,9 +56,13 @@ def abc_scores(
     with collect() as problems:
         for name in ("start", "end", "activity_base", contact):
             values = numbers(candidates[name]).to_numpy(float)
-            if not (fit := np.isfinite(values) & (values >= 0)).all():
+            fit = np.isfinite(values) & (values >= 0)
+            if position := name in _PLACE:
+                fit &= values == np.floor(values)
+            if not fit.all():
                 bad = f"{candidates[name].iloc[fit.argmin()]} in column {name}"
-                problems.add(where, bad, "numbers from 0", "correct it")
+                expected = "whole numbers from 0" if position else "numbers from 0"
+                problems.add(where, bad, expected, "correct it")
     gene = np.full(len(candidates), -1)  # by the first column that names one of the store's
     for name in named:
         text = candidates[name].fillna("").astype(str)

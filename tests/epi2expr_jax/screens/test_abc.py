@@ -47,6 +47,7 @@ def test_scores_are_shares_of_all_candidates_of_a_gene():
         (table(), "mine", "no column mine"),
         (table(activity_base=[1, -1, 1, 1]), "", "-1 in column activity_base"),
         (table(start=[900, "x", 5000, 1]), "", "x in column start"),
+        (table(end=[1100, 5500.5, 5500, 20_200]), "", "5500.5 in column end.*whole"),
         (table(TargetGene=["A", "B", "B", "none"]), "", "twice for ENSG2"),
         (table(chr=["9"] * 4), "", "none on a chromosome and of a gene of the store"),
         (table(TargetGene=["x", None, "", "none"]), "", "none on a chromosome and of a gene"),

@@ -205,6 +205,8 @@ NULL = _of("perturb/null.csv", "perturb", "perturb", _EDIT,
            "effect null_low null_high permutations p")  # fmt: skip
 PERMUTED = _of("perturb/permuted.csv", "perturb", "perturb", f"{_EDIT} permutation", "effect")
 
+BETWEEN = _of("perturb/between_models.csv", "perturb", "", _EDIT, "pairs genes r lowest highest")
+
 # Compared with the record of its program alone: to make it again takes longer than the training.
 PROFILE = _of("attribution/profile.parquet", "attribution", "", "model assay distance",
               "share low high genes")  # fmt: skip
@@ -221,6 +223,7 @@ TABLES = (
     COPIES, WITHOUT, BASELINES_WITHOUT, ADDED, OWN, STACK, COVARIATES, QUALITY,
     SUBSETS, SHAPLEY, AGREEMENT_SUBSETS, AGREEMENT, ACROSS, CHANGES, EFFECTS, MEAN_EFFECTS,
     NULL, PERMUTED, SCREEN, SCREEN_LEADS, ATTENTION,
+    BETWEEN,
 )  # fmt: skip
 NEEDED = (SPLITS, HISTORY, PREDICTIONS, SCORES, RANKING)  # to report anything at all
 

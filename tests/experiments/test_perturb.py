@@ -8,7 +8,6 @@ import pytest
 from matplotlib.patches import Arc
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.interpret.attention import agreement
 from epi2expr_jax.interpret.located import contacts_of, gene_plots, locate, place_table
 from epi2expr_jax.perturb.edits import KINDS, Edit, Kind, scale
 from epi2expr_jax.perturb.effects import run as run_edits
@@ -16,11 +15,9 @@ from epi2expr_jax.perturb.places import distal_bins, pcre, promoter
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study.request import TrainRequest
-from epi2expr_jax.study.tables import ATTENTION, TABLES
 from epi2expr_jax.study.train import train
 from epi2expr_jax.training.one_run import TrainConfig
 from experiments import perturb as program
-from experiments.attribution import describe_attention, look
 from experiments.figures.altered_marks import gene_figure
 from experiments.perturb import format_means, format_null, perturb
 from experiments.report import write_report
@@ -304,16 +301,3 @@ def test_factors_are_refused_where_nothing_is_scaled(parse_flags):
     parse_flags(definitions, *given)
     with pytest.raises(InputError, match=r"--factors: found .*without --edits=scale"):
         program.main()
-
-
-def test_attention_by_region_is_written_and_verify_would_see_it_change(run_dir, distal_store):
-    genes = ",".join(distal_store.genes.gene_id[::7])
-    found = look(run_dir, genes=genes)
-    table = ATTENTION.read(run_dir)
-    assert ATTENTION in TABLES  # what `verify` compares with the records of programs
-    pd.testing.assert_frame_equal(found, agreement(table))
-    assert f"{len(table):,} regions; rank correlation" in describe_attention(found)
-    assert len(pd.read_csv(run_dir / "attention" / "attention.csv")) == len(table) > 0
-    (run_dir / "attention" / "attention.parquet").write_bytes(b"")
-    with pytest.raises(InputError, match="other content"):
-        ATTENTION.checked(run_dir)

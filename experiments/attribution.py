@@ -3,10 +3,15 @@
     python -m experiments.attribution --run=runs/cnn
     python -m experiments.attribution --run=runs/cnn --method=occlusion --bin_bp=1000
     python -m experiments.attribution --run=runs/cnn --genes=expressed --tracks=bigwig
+    python -m experiments.attribution --run=runs/chromoformer --method=attention
 
 --method=gradients divides the difference between each prediction and that from no signal at all
 among bins (integrated gradients, exact to 1e-3 or it says so); occlusion empties one interval after
 another, which takes longer and does not add up. Only models that never saw a gene explain it.
+--method=attention, of chromoformer, writes into DIR/attention (or --out) attention.csv and
+.parquet, where each promoter looks: a row a gene and region, with the share of the promoter's last
+token that comes from it through all layers, by resolution, and what emptying the region does; and
+agreement.csv, the rank correlation of that share with the size of the effect.
 
 Writes into DIR/attribution (or --out): shares.zarr (shares by model, gene, assay and bin; open it
 with xarray), profile.csv and .parquet (mean share by assay and distance to the TSS along the
@@ -28,6 +33,7 @@ from tqdm import tqdm
 
 from epi2expr_jax.files import as_name, read_parquet, whole, write_csv, write_parquet
 from epi2expr_jax.interpret import attribution
+from epi2expr_jax.interpret.attention import agreement, attention_table
 from epi2expr_jax.perturb.summary import NEEDED, reach_of_mean
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.program import require, start
@@ -40,7 +46,7 @@ from experiments.figures.style import STYLE, save_figure
 
 FLAGS = flags.FLAGS
 
-METHODS = ("gradients", "occlusion")
+METHODS = ("gradients", "occlusion", "attention")
 TRACKS = ("none", "bigwig", "bedgraph")
 UNIT = "share of the prediction"
 
@@ -84,6 +90,31 @@ def attribute(
             save_figure(profile_figure(profile, ensemble.units), place / "profile")
         if tracks != "none":
             write_tracks(found, opened, place, tracks)
+    return found
+
+
+def look(
+    run_dir: pathlib.Path,
+    *,
+    genes: str = "",
+    store: str | None = None,
+    out: pathlib.Path | None = None,
+) -> pd.DataFrame:
+    """Write attention to each region and what emptying it does; return how far these agree.
+
+    Raises:
+        InputError: for genes or models that have no attention among regions.
+    """
+    ensemble = load(run_dir, store)
+    opened = ensemble.open_store(store)
+    chosen = genes_of(genes, ensemble, opened)
+    with results.written(out or run_dir / "attention", "attribution", genes=genes) as place:
+        with tqdm(desc="attention", unit="edited gene", disable=None) as progress:
+            table = attention_table(ensemble, opened, chosen, progress=progress.update)
+        found = agreement(table)
+        write_parquet(place / "attention.parquet", table)
+        write_csv(place / "attention.csv", table)
+        write_csv(place / "agreement.csv", found)
     return found
 
 
@@ -211,20 +242,36 @@ def describe(found: xr.Dataset, profile: pd.DataFrame, method: str) -> str:
     return "\n".join(lines)
 
 
+def describe_attention(found: pd.DataFrame) -> str:
+    """How far attention goes with effects, in lines."""
+    lines = [
+        f"{row.cell} {row.assays}: {row.regions:,} regions; rank correlation of attention with the "
+        f"size of the effect {row.spearman:.3f} over all, {row.within:.3f} within a gene (mean of "
+        f"{row.genes:,})"
+        for row in found.itertuples()
+    ]
+    return "\n".join(lines or ["no gene has a region"])
+
+
 def define_attribution() -> None:
     flags.DEFINE_enum("method", "gradients", METHODS, "How predictions are divided among bins.")
     flags.DEFINE_integer(
         "bin_bp", 0, "occlusion: width of what is emptied, in bp; 0: the bins of the model."
     )
     flags.DEFINE_enum("tracks", "none", TRACKS, "Also write a track for each model and assay.")
-    flags.DEFINE_string("out", None, "Where to write; default: DIR/attribution.")
+    flags.DEFINE_string("out", None, "Where to write; default: DIR/attribution, or DIR/attention.")
 
 
 def main() -> None:
     require("run")
-    if FLAGS.method == "gradients":
-        refuse_without_effect([("bin_bp", "with --method=gradients")])
+    idle = {"gradients": ["bin_bp"], "attention": ["bin_bp", "tracks"]}.get(FLAGS.method, [])
+    refuse_without_effect([(name, f"with --method={FLAGS.method}") for name in idle])
     run_dir = pathlib.Path(FLAGS.run)
+    if FLAGS.method == "attention":
+        out = pathlib.Path(FLAGS.out or run_dir / "attention")
+        print(describe_attention(look(run_dir, genes=FLAGS.genes, store=FLAGS.store, out=out)))
+        print(f"{out}: attention.csv, attention.parquet, agreement.csv")
+        return
     out = pathlib.Path(FLAGS.out) if FLAGS.out else run_dir / "attribution"
     found = attribute(
         run_dir, FLAGS.method, genes=FLAGS.genes, bin_bp=FLAGS.bin_bp, tracks=FLAGS.tracks,

@@ -69,6 +69,7 @@ STUDIES = {
     "changes": tables.CHANGES,
     "effects": tables.MEAN_EFFECTS,
     "null": tables.NULL,
+    "between_models": tables.BETWEEN,
     "profile": tables.PROFILE,
     "crispri": tables.SCREEN,
     "crispri_leads": tables.SCREEN_LEADS,

@@ -117,13 +117,20 @@ def _first_epoch(runs: list[dict[str, Any]]) -> list[str]:
     """Which runs learned nothing after their first epoch."""
     names = [f"{run['cell']} {'+'.join(run['assays'])} {run['fold']} seed {run['seed']}"
              for run in runs if run["status"] == NEVER_IMPROVED]  # fmt: skip
+    again = [run for run in runs if run.get("restarted")]
+    better = sum(run["status"] != NEVER_IMPROVED for run in again)
+    said = [
+        f"{len(again)} of {count(len(runs), 'run')} trained a second time with fresh weights, "
+        f"since no epoch of the first time was better than its first; {better} of them improved."
+    ] * bool(again)
     if not names:
-        return []
+        return said
     return [
+        *said,
         f"{len(names)} of {count(len(runs), 'run')} were best in their first epoch: later ones "
         f"did not lower the validation loss ({listing(names)}). An assay that does not predict "
         "looks like that; if it does predict in other folds, train more seeds or with a lower "
-        "--learning_rate."
+        "--learning_rate.",
     ]
 
 

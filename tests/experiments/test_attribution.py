@@ -11,9 +11,20 @@ import xarray as xr
 from scipy import stats
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.interpret.attention import agreement
+from epi2expr_jax.predict.ensemble import Ensemble
+from epi2expr_jax.study.tables import ATTENTION, TABLES
 from epi2expr_jax.study.train import train
 from experiments import attribution as program
-from experiments.attribution import attribute, describe, mean_along, mean_profile
+from experiments.attribution import (
+    attribute,
+    describe,
+    describe_attention,
+    look,
+    mean_along,
+    mean_profile,
+)
+from tests.epi2expr_jax.untrained import SMALL, ensemble_of
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +89,24 @@ def test_occlusion_and_bedgraph(run_dir, small_store, tmp_path):
     along = found.promoter.isel(model=0, assay=0, gene=0).to_numpy()
     values = [float(line.split()[3]) for line in lines]
     np.testing.assert_allclose(values, along[:: -1 if gene.strand == "-" else 1], rtol=1e-5)
+
+
+def test_attention_by_region_is_written_and_verify_would_see_it_change(
+    distal_store, tmp_path, monkeypatch
+):
+    ensemble = ensemble_of(distal_store, SMALL, distal_store.manifest.assays[:2])
+    monkeypatch.setattr(program, "load", lambda *_: ensemble)
+    monkeypatch.setattr(Ensemble, "open_store", lambda *_: distal_store)
+    wanted = ensemble.wanted(distal_store, np.arange(len(distal_store.genes)), False).any(axis=0)
+    found = look(tmp_path, genes=",".join(distal_store.genes.gene_id[wanted][::7]))
+    table = ATTENTION.read(tmp_path)
+    assert ATTENTION in TABLES  # what `verify` compares with the records of programs
+    pd.testing.assert_frame_equal(found, agreement(table))
+    assert f"{len(table):,} regions; rank correlation" in describe_attention(found)
+    assert len(pd.read_csv(tmp_path / "attention" / "attention.csv")) == len(table) > 0
+    (tmp_path / "attention" / "attention.parquet").write_bytes(b"")
+    with pytest.raises(InputError, match="other content"):
+        ATTENTION.checked(tmp_path)
 
 
 def test_a_width_is_refused_where_nothing_is_emptied(parse_flags):

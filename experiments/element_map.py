@@ -59,7 +59,7 @@ from epi2expr_jax.screens.abc import ABC, PROMOTER_BP, abc_scores
 from epi2expr_jax.study import results
 from experiments.cli.flags import define_run, define_store
 from experiments.cli.given_table import read_table
-from experiments.cli.silencing import Silencer, define_silencing, silencer_of_flags
+from experiments.cli.silencing import SilencingModels, define_silencing, silencer_of_flags
 
 FLAGS = flags.FLAGS
 
@@ -69,7 +69,7 @@ _PLACE = ["chr", "start", "end"]
 
 def write_map(
     out: pathlib.Path,
-    models: Silencer,
+    models: SilencingModels,
     bed: pathlib.Path,
     candidates: pathlib.Path | None = None,
     *,
@@ -150,7 +150,10 @@ def _begin(folder: pathlib.Path, asked: dict) -> None:
 
 
 def _named(
-    found: pd.DataFrame, elements: pd.DataFrame, models: Silencer, scores: pd.DataFrame | None
+    found: pd.DataFrame,
+    elements: pd.DataFrame,
+    models: SilencingModels,
+    scores: pd.DataFrame | None,
 ) -> pd.DataFrame:
     """Predictions with the columns of the ABC model."""
     own = elements.iloc[found["element"]].reset_index(drop=True)

@@ -28,6 +28,7 @@ from matplotlib.figure import Figure
 from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.files import write_csv, write_text
 from epi2expr_jax.genome import listing
+from epi2expr_jax.inputs.dataset import InputConfig
 from epi2expr_jax.names import find_genes
 from epi2expr_jax.predict.training_store import find_store
 from epi2expr_jax.program import require, start
@@ -178,7 +179,8 @@ def _store(run_dir: pathlib.Path, card: dict[str, Any]) -> WindowStore | None:
     except InputError:
         return None
     store = WindowStore.open(path)
-    return store if store.checksum() == card["store_checksum"] else None
+    same = store.checksum() == card["store_checksum"]
+    return InputConfig(**card["input_config"]).view(store) if same else None
 
 
 def _browser(

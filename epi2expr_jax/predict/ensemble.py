@@ -143,7 +143,7 @@ class Ensemble(Facts):
         store = WindowStore.open(find_store(self.run_dir, self.card, path))
         if store.checksum() != self.card["store_checksum"]:
             raise other_store(store, self.card)
-        return store
+        return self.input_config.view(store)
 
     def predict(
         self,

@@ -181,7 +181,7 @@ class Study:
     """
 
     def __init__(self, request: TrainRequest):
-        self.store = WindowStore.open(request.store)
+        self.store = request.input_config.view(WindowStore.open(request.store))
         self.request = request = fitted(request, self.store)
         manifest = self.store.manifest
         if not (manifest.expression_unit or (manifest.given_labels and request.target == LABEL)):

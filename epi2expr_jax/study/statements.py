@@ -311,10 +311,11 @@ def _unproven(rows: pd.DataFrame) -> str:
 def _calls(called: pd.DataFrame) -> str:
     if called.empty:
         return ""
-    n = int(called["called"].sum())
+    n, several = int(called["called"].sum()), called["cell"].nunique() > 1
+    where = ", in each cell and over all" if several else ""
     return (
-        f"Of {count(len(called), 'comparison')} (every score against 0, every pair of assays, in "
-        f"each cell and over all), {n} {'is' if n == 1 else 'are'} significant at a false "
+        f"Of {count(len(called), 'comparison')} (every score against 0, every pair of assays"
+        f"{where}), {n} {'is' if n == 1 else 'are'} significant at a false "
         "discovery rate of 5 % (Benjamini–Hochberg); calls.csv lists them."
     )
 

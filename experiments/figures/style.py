@@ -11,11 +11,14 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import scipy
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontManager
 from matplotlib.patches import Rectangle
 
 from epi2expr_jax.files import whole
@@ -48,6 +51,22 @@ STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a dollar in an assay's name is a dollar
     "svg.hashsalt": "epi2expr_jax",  # the same run gives the same page
 }
+
+
+def own_fonts_first(manager: FontManager) -> None:
+    """Prefer matplotlib's own DejaVu Sans to a font of this name that the machine has.
+
+    Otherwise the one that was found first draws, and the same run gives another page elsewhere.
+    """
+    own = pathlib.Path(matplotlib.get_data_path(), "fonts", "ttf")
+    known = {font.fname for font in manager.ttflist}
+    for path in sorted(own.glob("DejaVuSans*.ttf")):
+        if str(path) not in known:
+            manager.addfont(path)
+    manager.ttflist.sort(key=lambda font: not font.fname.startswith(str(own)))
+
+
+own_fonts_first(font_manager.fontManager)
 
 
 def unit_of(target: str, unit: str = DEFAULT_UNIT) -> str:

@@ -1,10 +1,13 @@
 """What every figure is made of, and the two main ones: the ranking and the heat map."""
 
 import base64
+import pathlib
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.font_manager import FontEntry, FontManager, FontProperties
 from matplotlib.patches import Rectangle
 
 from epi2expr_jax.training.targets import LABEL
@@ -17,10 +20,28 @@ from experiments.figures.style import (
     narrow,
     new_figure,
     number,
+    own_fonts_first,
     ranking_figure,
     unit_of,
     wrap,
 )
+
+
+def test_a_font_of_the_machine_changes_no_figure(tmp_path):
+    """Neither one that was found first, nor a list of fonts that lacks matplotlib's own."""
+    manager = FontManager()
+    own = manager.findfont("DejaVu Sans")
+    theirs = tmp_path / "DejaVuSans.ttf"
+    theirs.write_bytes(pathlib.Path(own).read_bytes())
+    entry = FontEntry(
+        str(theirs), name="DejaVu Sans", weight=400, stretch="normal", size="scalable"
+    )
+    for others in (manager.ttflist, []):
+        manager.ttflist = [entry, *others]
+        own_fonts_first(manager)
+        for bold in ("normal", "bold"):
+            found = manager.findfont(FontProperties(family="DejaVu Sans", weight=bold))
+            assert str(pathlib.Path(matplotlib.get_data_path()).resolve()) in found
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ signal or noise between tracks shift predictions: --normalise=depth in training 
 
     python -m experiments.across_cells --run=runs/cnn --between=E003,E116
 
-asks what differs between two cells, or conditions, and writes DIR/changes.csv as well: the
+asks what differs between two cells, or conditions, and writes DIR/between_cells.csv as well: the
 difference of a model's predictions in the two against that of expression, compared with no change
 and with what the difference of promoter means tells (least squares on the training genes).
 """
@@ -46,7 +46,7 @@ FLAGS = flags.FLAGS
 def across_cells(
     run_dir: pathlib.Path, store_path: str | None = None, between: Sequence[str] = ()
 ) -> dict[tables.Table, pd.DataFrame]:
-    """Write across_cells.csv of a finished run, and changes.csv of two cells; returns them.
+    """Write across_cells.csv of a finished run, and between_cells.csv of two cells; returns them.
 
     Args:
         between: two cells whose difference is predicted, or none.

@@ -42,6 +42,7 @@ from epi2expr_jax.training.splits import read_splits
 from experiments.cli.certificate import read_certificate
 from experiments.cli.flags import define_run
 from experiments.figures.gene_browser import MOST_ASSAYS, browser_data, chosen_genes
+from experiments.figures.hover import told
 from experiments.figures.page import headline, page_figures
 from experiments.figures.style import STYLE, data_uri, narrow, save_figure
 from experiments.figures.template import cells_of, page_of, unit_of_run
@@ -66,7 +67,7 @@ STUDIES = {
     "shapley": tables.SHAPLEY,
     "agreement": tables.AGREEMENT,
     "across_cells": tables.ACROSS,
-    "changes": tables.CHANGES,
+    "between_cells": tables.CHANGES,
     "effects": tables.MEAN_EFFECTS,
     "null": tables.NULL,
     "between_models": tables.BETWEEN,
@@ -155,9 +156,12 @@ def _write(
     with matplotlib.rc_context(STYLE):
         figures = page_figures(*drawn)
         _export(place / "report", figures, content)
-        images = {name: {"wide": data_uri(figure)} for name, figure in figures.items()}
+        images = {
+            name: {"wide": data_uri(figure), "told": told(figure)}
+            for name, figure in figures.items()
+        }
         for name, figure in _narrow_figures(*drawn).items():
-            images[name]["narrow"] = data_uri(figure)
+            images[name] |= {"narrow": data_uri(figure), "told_narrow": told(figure)}
     asked = [*browser_genes, *content["worst_genes"]["gene_id"]]
     browser = _browser(run_dir, store, headline(ranked), cells, asked)
     page = page_of(run_dir, card, content, runs, images, certificate, gained, browser)

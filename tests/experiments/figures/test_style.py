@@ -210,3 +210,8 @@ def test_a_narrow_figure_fits_a_phone_and_others_do_not_change():
 def test_labels_move_up_until_none_hides_another():
     boxes = [(0, 0, 10), (4, 1, 10), (30, 0, 10), (2, 0.5, 10)]
     assert apart(boxes, 3) == [0, 6, 0, 3]
+
+
+def test_labels_hide_no_point_and_stay_where_none_is():
+    points = [(2, 2, 1), (0, 6, 1), (30, 2, 1)]
+    assert apart([(0, 0, 10), (60, 0, 10)], 3, points, 1) == [7, 0]

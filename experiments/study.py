@@ -39,6 +39,7 @@ from epi2expr_jax.program import flags_alone, require, start
 from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.training.runs import parse_assay_sets
 from epi2expr_jax.training.splits import make_folds
+from experiments.cli.certificate import DAMAGED, store_now
 from experiments.cli.flags import request_of_flags
 from experiments.cli.study_file import Step, StudyFile, read_study
 
@@ -139,7 +140,8 @@ class _Journal:
     """What was done, by which command line, from which files, and what it left.
 
     What a step of a run or a question left is known by checksum, so that it is done again if a
-    result is gone or changed. What is prepared before is too much to read: its commands look.
+    result is gone or changed. A store is looked at without reading its signal; what else is
+    prepared before is too much to read: its commands look.
     """
 
     def __init__(self, study: StudyFile):
@@ -176,7 +178,10 @@ class _Journal:
 
     def holds(self, step: Step) -> bool:
         known = {"made": {}, **self.done.get(step.name, {})}  # older ones do not say
-        there = all((self.study.folder / name).exists() for name in step.makes)
+        paths = [self.study.folder / name for name in step.makes]
+        there = all(path.exists() for path in paths)
+        if there and step.module == "data_prep.build_store":  # what nobody may read any more
+            there = all(store_now(path.parent) != DAMAGED for path in paths)
         asked = there and known == {**self._asked(step), "made": known["made"]}
         return asked and all(self._same(*each) for each in known["made"].items())
 

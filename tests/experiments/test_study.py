@@ -68,6 +68,7 @@ def ran(monkeypatch, tmp_path):
         return status
 
     monkeypatch.setattr(study, "_status", run)
+    monkeypatch.setattr(study, "store_now", lambda path: statuses.get(str(path), "its checksum"))
 
     def take():
         names = [*started]
@@ -129,6 +130,14 @@ def test_a_result_that_is_gone_or_changed_is_made_again(mine, ran, tmp_path, mon
     assert ran.take() == [name for name in ALL if "small" in name or "perturb" in name]
     assert study.carry_out(mine())
     assert ran.take() == []
+
+
+def test_a_damaged_store_is_built_again_and_all_that_rests_on_it(mine, ran, tmp_path):
+    assert study.carry_out(mine())
+    ran.take()
+    ran.statuses[str(tmp_path / "mine/store.zarr")] = study.DAMAGED
+    assert study.carry_out(mine())
+    assert ran.take() == ALL
 
 
 def test_what_an_older_version_has_done_is_left(mine, ran, tmp_path):

@@ -1,4 +1,8 @@
-"""What figures of a page tell a reader who points at them: the values at their places."""
+"""What figures of a page tell a reader who points at them: the values at their places.
+
+Figures are images, whose inner titles no browser shows; so the page's script (experiments/report.js)
+looks the places up in a list.
+"""
 
 import json
 import weakref

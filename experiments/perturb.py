@@ -206,7 +206,7 @@ def format_means(means: pd.DataFrame) -> str:
             f"{row.cell:<10}{row.place:<20}{row.change:<{wide}}{row.effect:>+7.3f}   {interval}"
         )
     if means["genes"].nunique() == 1:
-        lines.append(f"{means['genes'].iloc[0]} genes, each by models that never saw it")
+        lines.append(f"{means['genes'].iloc[0]} genes, each by models that held it out")
     lines.append("intervals are of models retrained on other genes")
     if means["low"].isna().any():
         lines[-1] += f"; they need {NEEDED}"

@@ -24,9 +24,8 @@ from epi2expr_jax.scores.intervals import TOO_FEW_GENES
 from epi2expr_jax.scores.universal import MARGIN, verdict
 from epi2expr_jax.study import results, sentences, tables
 from epi2expr_jax.study.sentences import count, number
-from epi2expr_jax.study.source import seen_words
 from epi2expr_jax.training.checkpoint import read_card
-from epi2expr_jax.training.runs import NEVER_IMPROVED, QUARANTINED, STATUS_NAMES
+from epi2expr_jax.training.runs import NEVER_IMPROVED, QUARANTINED, STATUS_NAMES, seen_words
 from epi2expr_jax.training.splits import PARTS, read_splits
 from epi2expr_jax.units import DEFAULT_UNIT
 

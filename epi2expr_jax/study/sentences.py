@@ -24,6 +24,11 @@ def number(value: float | int, digits: int = 3) -> str:
     return f"{rounded:.{digits}f}".replace("-", "−") if np.isfinite(value) else "–"
 
 
+def span(low: float, high: float) -> str:
+    """An interval in a table of the terminal, 16 characters; `none` where there is none."""
+    return f"{low:>6.3f} to {high:<6.3f}" if np.isfinite(low) else f"{'none':^16}"
+
+
 def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 

@@ -317,6 +317,8 @@ def _unproven(rows: pd.DataFrame) -> str:
 def _calls(called: pd.DataFrame) -> str:
     if called.empty:
         return ""
+    if called["p"].isna().all():
+        return "No comparison in calls.csv is tested: there is too little data for an interval."
     n, several = int(called["called"].sum()), called["cell"].nunique() > 1
     where = ", in each cell and over all" if several else ""
     return (

@@ -45,7 +45,10 @@ def effect_figures(means: pd.DataFrame, unit: str, between: pd.DataFrame) -> dic
     if means["distance"].nunique() > 1:
         drawn["distance"] = distance_figure(one_change(means), unit)
     if len(between):
-        drawn["between"] = between_figure(one_change(means).merge(between))
+        own = ["cell", "assays", "mark", "place", "change"]
+        shown = one_change(means)[[*own, "effect"]].merge(between, on=own)
+        if len(shown):  # a change that does nothing is in no row of `between`
+            drawn["between"] = between_figure(shown)
     return drawn
 
 

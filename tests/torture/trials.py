@@ -120,7 +120,7 @@ class Bench:
         yield from self._while(child, self._moment(trial, draw))
         if child.poll():
             return Outcome("unproved")
-        os.killpg(child.pid, faults.SIGNALS["KILL"])
+        os.kill(child.pid, faults.SIGNALS["KILL"])  # it may have no group yet
         yield child
         left = sorted({path for path in place.rglob("*") if path.is_file()} - before)
         left = [path for path in left if path.stat().st_size]

@@ -22,6 +22,7 @@ and with what the difference of promoter means tells (least squares on the train
 import pathlib
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from absl import flags
 from tqdm import tqdm
@@ -87,7 +88,7 @@ def score_everywhere(
     scores = score_across_cells(predictions)
     before = {run["cell"]: run.get("started", {}).get("cells", ()) for run in ensemble.trained}
     pairs = zip(scores["trained_on"], scores["cell"], strict=True)
-    scores["seen"] |= [cell in before[name] for name, cell in pairs]
+    scores["seen"] |= np.array([cell in before[name] for name, cell in pairs], bool)
     found = {tables.ACROSS: scores}
     if between:
         promoters = difference_of_promoters(ensemble, store, between)

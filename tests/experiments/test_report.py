@@ -209,8 +209,9 @@ def test_a_damaged_store_costs_the_tracks_alone(tmp_path, made_up_run, page_of):
     assert str(store) in words[:300]
     assert "0.7" in plain(page)
     (store / "manifest.json").write_text("{")
-    with pytest.warns(UserWarning, match=r"without tracks of genes: .*manifest.json"):
-        write_report(tmp_path)
+    none, lost = report._store(tmp_path, checkpoint.read_card(tmp_path))
+    assert none is None
+    assert "manifest.json" in lost
     (tmp_path / "predictions.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match=r"predictions\.parquet"):
         write_report(tmp_path)

@@ -46,6 +46,11 @@ class Lanes:
         return cls(_LANES.get(chosen[0].platform, _DEFAULT_LANES), chosen)
 
     @property
+    def platform(self) -> str:
+        """Of its devices."""
+        return self.devices[0].platform
+
+    @property
     def count(self) -> int:
         """Lanes of a chunk, over all devices."""
         return self.width * len(self.devices)
@@ -125,7 +130,8 @@ def _set(whole: jax.Array, place: Any, one: jax.Array) -> jax.Array:
 def _epoch(
     trainer: Trainer, lanes: Lanes, state: RunState, inputs: RunInputs, tracks: tuple[tuple, ...]
 ) -> tuple[RunState, EpochRecord]:
-    return lanes.map(trainer.train_epoch, (state, inputs), tracks)
+    epoch = functools.partial(trainer.train_epoch, platform=lanes.platform)
+    return lanes.map(epoch, (state, inputs), tracks)
 
 
 def without_best(state: RunState) -> RunState:

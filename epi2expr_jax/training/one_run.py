@@ -22,7 +22,7 @@ from epi2expr_jax.errors import collect
 from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.device_tracks import Gathered, Signal
 from epi2expr_jax.inputs.masking import CHANNELS, masked, random_subsets
-from epi2expr_jax.models.config import ModelConfig
+from epi2expr_jax.models.config import Form, ModelConfig, of_weights
 from epi2expr_jax.models.weights import fresh_weights, named_by, parts_of
 from epi2expr_jax.names import as_names
 from epi2expr_jax.training.losses import LOSSES
@@ -62,8 +62,8 @@ class TrainConfig:
         decay: what the learning rate is multiplied by after every epoch.
         plateau, early_stop: fed the validation loss once an epoch; None does without.
         balanced: deal genes into batches by their number of contacts.
-        precision: of matrix products; their sums, and all else, are float32.
-            `tf32` and `bfloat16` are faster on GPU and TPU.
+        precision: of matrix products; their sums, and all else, are float32, but on GPU and TPU
+            `bfloat16` is also what layers hand on. It and `tf32` are faster there.
         masked: masked-mark models: each gene shows a random subset of the assays, so that a model
             learns to predict from every subset; besides its signal every assay has a mask
             channel. It needs more epochs.
@@ -164,8 +164,15 @@ class Trainer:
         self.loss = LOSSES[config.task]
         self.model_config = model_config
         self.graph, params, _ = parts_of(model_config)
+        self.plain = Form(self.graph, lambda params: params, lambda params: params)
         self.frozen = named_by(params, as_names(config.freeze))
         self.adam = optax.scale_by_adam(eps=config.adam_epsilon)
+
+    @functools.cached_property
+    def _accelerated(self) -> Form:
+        """The model as an accelerator computes it."""
+        offered = getattr(self.model_config, "accelerated", lambda: None)
+        return (not self.config.freeze and offered()) or self.plain
 
     def init(self, model_key: UInt32[Any, "*R 2"]) -> RunState:
         """The state before the first epoch, its weights drawn from `model_key`; on the host.
@@ -202,24 +209,29 @@ class Trainer:
         )
 
     def train_epoch(
-        self, state: RunState, inputs: RunInputs, signal: Signal
+        self, state: RunState, inputs: RunInputs, signal: Signal, platform: str = "cpu"
     ) -> tuple[RunState, EpochRecord]:
         """One pass over the training genes, one over the validation genes, and the schedules.
 
         A run that is no longer RUNNING comes back unchanged and, outside `vmap`, costs nothing.
+
+        Args:
+            platform: of the device that runs it.
         """
         nan = jnp.full((), jnp.nan)
         with jax.default_matmul_precision(PRECISIONS[self.config.precision]):
             return lax.cond(
                 state.status == RUNNING,
-                lambda: self._train_epoch(state, inputs, signal),
+                lambda: self._train_epoch(state, inputs, signal, platform),
                 lambda: (state, EpochRecord(nan, nan, nan, jnp.int32(-1))),
             )
 
     def _train_epoch(
-        self, state: RunState, inputs: RunInputs, signal: Signal
+        self, state: RunState, inputs: RunInputs, signal: Signal, platform: str
     ) -> tuple[RunState, EpochRecord]:
         config, plan = self.config, self.plan
+        low = config.precision == "bfloat16" and platform != "cpu"
+        form = self.plain if platform == "cpu" else self._accelerated
         learning_rate = jnp.float32(config.learning_rate)
         if config.plateau:
             learning_rate = config.learning_rate * plateau_scale(state.plateau)
@@ -237,10 +249,11 @@ class Trainer:
             if config.masked:
                 fresh = jax.random.fold_in(_subset_key(inputs, state.epoch + 1), i)
                 x = masked(x, self._subsets(fresh, plan.size))
+            x = x.astype(jnp.bfloat16) if low else x  # layers keep it, products round to it
             y = inputs.target[index]
 
             def loss_of(params):
-                model = nnx.merge(self.graph, params, stats, copy=True)
+                model = nnx.merge(form.graph, params, stats, copy=True)
                 prediction = model(x, mask=mask, key=jax.random.fold_in(dropout, i))
                 _, _, new_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
                 return self.loss(prediction=prediction, target=y, mask=mask), new_stats
@@ -255,11 +268,13 @@ class Trainer:
             bad_step = jnp.where((bad_step < 0) & ~jnp.isfinite(loss), i, bad_step)
             return params, stats, optimiser, total + loss * mask.sum(), bad_step
 
-        carry = state.params, state.stats, state.optimiser, jnp.zeros(()), jnp.int32(-1)
+        optimiser = of_weights(form.pack, state.optimiser)
+        carry = form.pack(state.params), state.stats, optimiser, jnp.zeros(()), jnp.int32(-1)
         carry = lax.fori_loop(0, plan.steps(genes), step, carry)
         params, stats, optimiser, total, bad_step = carry
         train_loss = total / genes
-        validation_loss = self._validation_loss(params, stats, inputs, signal)
+        validation_loss = self._validation_loss(params, stats, inputs, signal, form.graph, low)
+        params, optimiser = form.unpack(params), of_weights(form.unpack, optimiser)
 
         # Without early stopping, too, its state knows which epoch was the best.
         stopping = config.early_stop or EarlyStopConfig(config.epochs + 1)
@@ -290,14 +305,20 @@ class Trainer:
         return state, EpochRecord(train_loss, validation_loss, learning_rate, bad_step)
 
     def _validation_loss(
-        self, params: Pytree, stats: Pytree, inputs: RunInputs, signal: Signal
+        self,
+        params: Pytree,
+        stats: Pytree,
+        inputs: RunInputs,
+        signal: Signal,
+        graph: Any = None,
+        low: bool = False,
     ) -> Float[Array, ""]:
         present = None
         if self.config.masked:  # the same subset of a gene in every epoch
             present = self._subsets(_subset_key(inputs, 0), inputs.validation.size)
-        predicted = predict_genes(
-            self.graph, params, stats, signal, inputs.validation, self.validation_plan, present
-        )
+        plan, wanted = self.validation_plan, inputs.validation
+        graph = self.graph if graph is None else graph
+        predicted = predict_genes(graph, params, stats, signal, wanted, plan, present, low)
         return self.loss(prediction=predicted, target=inputs.target, mask=inputs.validation)
 
     def _subsets(self, key: Any, genes: int) -> Bool[Array, "G A"]:
@@ -317,6 +338,7 @@ def predict_genes(
     wanted: Bool[Array, " G"],
     plan: BatchPlan,
     present: Bool[Array, "G A"] | None = None,
+    low: bool = False,
 ) -> Float[Array, " G"]:
     """One run's outputs for the wanted genes, 0 for the others.
 
@@ -325,10 +347,12 @@ def predict_genes(
     Args:
         plan: one that serves the wanted genes.
         present: of a masked-mark model, which assays each gene shows.
+        low: whether the layers keep their outputs in bfloat16.
     """
 
     def outputs(model, x, index, mask):
         x = x if present is None else masked(x, present[index])
+        x = x.astype(jnp.bfloat16) if low else x
         return model(x, mask=mask, key=None)
 
     empty = jnp.zeros(wanted.shape)

@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from epi2expr_jax.errors import collect
 from epi2expr_jax.genome import WindowSpec
-from epi2expr_jax.models.attention import SIZES, Layer, Linear, Resolution, each, positional_code
+from epi2expr_jax.models.attention import SIZES, Linear, Resolution, each, positional_code
 from epi2expr_jax.models.config import Form, check_size
 from epi2expr_jax.models.layers import full
 from epi2expr_jax.models.region_batch import RegionBatch, TokenLayout
@@ -367,7 +367,7 @@ class SideBySide(nnx.Module):
 
     def _read(
         self,
-        layer: Layer,
+        layer: Any,
         query: Float[Array, "V B D"],
         x: Sequence[Float[Array, "R F _L"]],
         valid: Sequence[Bool[Array, "R _L"]],
@@ -383,7 +383,7 @@ class SideBySide(nnx.Module):
         ]
         together = [jnp.stack(part) for part in zip(*seen, strict=True)]
 
-        def finish(layer: Layer, project: Linear, query: Array, *means: Array) -> Array:
+        def finish(layer: Any, project: Linear, query: Array, *means: Array) -> Array:
             read = layer.attention.tell(*means, project.kernel[...])
             stream = layer.attention.norm(spread(query) + read).astype(query.dtype)
             return layer.dense(stream)

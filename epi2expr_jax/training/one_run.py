@@ -174,16 +174,20 @@ class Trainer:
         offered = getattr(self.model_config, "accelerated", lambda: None)
         return (not self.config.freeze and offered()) or self.plain
 
-    def init(self, model_key: UInt32[Any, "*R 2"]) -> RunState:
+    def init(self, model_key: UInt32[Any, "*R 2"], weights: Pytree = None) -> RunState:
         """The state before the first epoch, its weights drawn from `model_key`; on the host.
 
-        Of several keys, stacked. Arrays may be read-only, and share memory.
+        Of several keys, stacked. Arrays may be read-only, and share memory. `weights`: if drawn.
         """
-        params, stats = fresh_weights(self.model_config, _wrap(model_key))
+        params, stats = weights or self.weights(model_key)
         lead = model_key.shape[:-1]
         start = jax.tree.map(lambda x: np.broadcast_to(x, (*lead, *x.shape)), self._start)
         fields = {"params": params, "stats": stats, "best_params": params, "best_stats": stats}
         return dataclasses.replace(start, **fields)
+
+    def weights(self, model_key: UInt32[Any, "*R 2"]) -> tuple[Pytree, Pytree]:
+        """Weights and moving averages before training, on the host."""
+        return fresh_weights(self.model_config, _wrap(model_key))
 
     @functools.cached_property
     def _start(self) -> RunState:

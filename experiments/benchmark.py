@@ -11,6 +11,7 @@
     python -m experiments.benchmark --what=perturb --store=demo.zarr
     python -m experiments.benchmark --what=device --seconds=470
     python -m experiments.benchmark --what=compiled --target=h100 --model=cnn --lanes=8
+    python -m experiments.benchmark --what=host --runs=660
 
 windows: windows/s and Mb/s of one core, 10 kb windows in bins of 25 bp: our bigWig reader against
     the original's route (pyBigWig, Python lists), pyBigWig's stats(exact=True) and pybigtools; and
@@ -40,6 +41,8 @@ device: one shot at an accelerator, a line of JSON for every figure, in --out as
 compiled: a training step of --model, --lanes models side by side, compiled for --target, which
     need not be there: kernels, bytes, products, memory, and an estimate of the pace. It needs an
     environment with jax[cuda13] (some 7 GB) or libtpu: docs/accelerators.md.
+host: --runs trainings, for --epochs on --genes genes, of models so small that the host decides: its
+    share of the time, memory, bytes kept, seconds until training begins.
 
 Where there are two sides they take turns (ABAB), and the median ratio counts: absolute figures
 drift with the machine. Rounds during which other processes ran are dropped and measured again.
@@ -76,6 +79,7 @@ BENCHMARKS = {
     "perturb": ("perturb", "perturbation"),
     "device": ("accelerators.device", "device"),
     "compiled": ("accelerators.compiled", "compiled"),
+    "host": ("host", "host"),
 }
 
 
@@ -108,6 +112,9 @@ def define_flags() -> None:
     flags.DEFINE_integer("lanes", 8, "compiled: models side by side.", lower_bound=1)
     targets = ["h100", "v5e", "v5p", "v6e", "cpu"]
     flags.DEFINE_enum("target", "h100", targets, "compiled: for which device.")
+    flags.DEFINE_integer("runs", 660, "host: models to train.", lower_bound=1)
+    flags.DEFINE_integer("genes", 220, "host: genes, of ten chromosomes.", lower_bound=50)
+    flags.DEFINE_integer("epochs", 4, "host: of each model.", lower_bound=1)
     flags.DEFINE_float("seconds", 470, "device: seconds in all.", lower_bound=10)
     flags.DEFINE_list("stages", [], "device: which stages, in turn; default: all.")
     flags.DEFINE_boolean("small", False, "device: small models, few steps; to try it on a CPU.")

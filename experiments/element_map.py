@@ -173,7 +173,9 @@ def _abc(
     if known and all(numbers(table[side]).notna().all() for side in _PLACE[1:]):
         given = table[_PLACE].set_axis(["chrom", "start", "end"], axis=1)
         places, lifted = lift_distinct(pathlib.Path(chain), given)
-        table = table.loc[places.index].assign(**places.set_axis(_PLACE, axis=1))
+        table = table.loc[places.index].copy()
+        for own, place in zip(_PLACE, places, strict=True):
+            table[own] = places[place]
         lifted = f"; candidates: {lifted}"
     scores = abc_scores(table, store.genes, str(path), contact)
     found = scores[ABC].notna().groupby(scores["gene"]).any()

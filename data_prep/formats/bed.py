@@ -78,7 +78,7 @@ def on_assembly(intervals: pd.DataFrame, chrom_sizes: dict[str, int], where: str
             "intervals on the given assembly",
             "check --assembly, and that the file belongs to it",
         )
-    return known.sort_values([*known], ignore_index=True)
+    return known.sort_values([*map(str, known)], ignore_index=True)
 
 
 def bed_record(path: str | pathlib.Path) -> dict[str, str]:

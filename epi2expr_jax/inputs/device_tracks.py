@@ -4,18 +4,20 @@ A *track* is what one assay in one cell gives a model, for all genes. What a run
 together from its tracks: `WindowSignal` serves models of one window a gene, `RegionSignal` those
 that read the regions a gene touches as well. Regions lie ragged on the device as in the store, once
 for each resolution, so memory follows what they are wide and not what they are padded to.
+`over_batches` is the one loop of inference over it.
 """
 
 import dataclasses
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.transforms import centre_padding, own_positions
@@ -163,3 +165,31 @@ def region_places(
     # There is room for a whole padded region before the first one.
     begin = np.cumsum(bins) - bins - centre_padding(bins, positions) + positions
     return begin.astype(np.int32), bins.astype(np.int32)
+
+
+def over_batches(
+    graph: Any,
+    params: Any,
+    stats: Any,
+    signal: Gathered,
+    wanted: Bool[Array, " G"],
+    plan: BatchPlan,
+    outputs: Callable,
+    predicted: Float[Array, "*S G"],
+) -> Float[Array, "*S G"]:
+    """`predicted`, with `outputs(model, x, index, mask) [*S B]` of every batch of wanted genes.
+
+    The one loop of inference: `x` is a batch as gathered, `index [B]` its genes.
+    """
+    model = nnx.merge(graph, params, stats)
+    order = plan.order(wanted, None, signal.n_contacts())
+    count = wanted.sum()
+
+    def step(i, predicted):
+        index, mask = plan.batch(i, order, count)
+        values = outputs(model, signal.gather(index, plan), index, mask)
+        # Genes past the count are dropped by an index that lies outside.
+        index = jnp.where(mask, index, wanted.size)
+        return predicted.at[..., index].set(values, mode="drop")
+
+    return lax.fori_loop(0, plan.steps(count), step, predicted)

@@ -8,9 +8,10 @@ Only what the prediction needs is computed, and it is the same function: see `mo
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -18,18 +19,12 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from epi2expr_jax.errors import collect
 from epi2expr_jax.genome import WindowSpec
-from epi2expr_jax.models.attention import (
-    Attention,
-    FeedForward,
-    GatedAttention,
-    Linear,
-    positional_code,
-)
-from epi2expr_jax.models.config import check_size
+from epi2expr_jax.models.attention import SIZES, Linear, Resolution, each, positional_code
+from epi2expr_jax.models.config import Form, check_size
+from epi2expr_jax.models.layers import full
 from epi2expr_jax.models.region_batch import RegionBatch, TokenLayout
 
 _ADAMW = {"batch_size": 64, "adam_epsilon": 1e-8, "weight_decay": 0.01}
-_SIZES = ("layers", "heads", "ff")  # of each stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +79,7 @@ class ChromoformerConfig:
         object.__setattr__(self, "resolutions", tuple(self.resolutions))
         finest = min(self.resolutions, default=0)
         stages = ("embed", "pairwise", "regulation")
-        sizes = [f"{stage}_{size}" for stage in stages for size in _SIZES]
+        sizes = [f"{stage}_{size}" for stage in stages for size in SIZES]
         sizes += ["embedding", "regulation_width", "head"]
         with collect() as problems:
             check_size(problems, self)
@@ -136,6 +131,13 @@ class ChromoformerConfig:
         """A model with fresh weights, drawn from the stream `params`."""
         return Chromoformer(self, rngs=rngs)
 
+    def accelerated(self) -> Form | None:
+        """The resolutions side by side, where there are several and they are alike."""
+        if self.embed_layers > 1 or len(self.positions) < 2:
+            return None
+        model = nnx.eval_shape(lambda: SideBySide(self.build(rngs=nnx.Rngs(0))))
+        return Form(nnx.split(model)[0], SideBySide.pack, SideBySide.unpack)
+
 
 class Weights(NamedTuple):
     """Where Chromoformer looks: attention weights, one entry a resolution in each tuple.
@@ -151,115 +153,6 @@ class Weights(NamedTuple):
     embedding: tuple[Array, ...]
     pairwise: tuple[Array, ...]
     regulation: tuple[Array, ...]
-
-
-class Layer(nnx.Module):
-    """One attention and the dense layers behind it."""
-
-    def __init__(self, attention: Attention | GatedAttention, dense: FeedForward):
-        self.attention = attention
-        self.dense = dense
-
-
-class Resolution(nnx.Module):
-    """The three stages at one resolution of `L` positions."""
-
-    def __init__(self, config: ChromoformerConfig, positions: int, rngs: nnx.Rngs):
-        width = config.token_width
-
-        def layers(stage: str, kind: type, inner: int) -> Any:
-            number, heads, hidden = (getattr(config, f"{stage}_{size}") for size in _SIZES)
-            return nnx.List(
-                Layer(
-                    kind(width, heads, inner, rngs=rngs),
-                    FeedForward(width, config.hidden(hidden), rngs=rngs),
-                )
-                for _ in range(number)
-            )
-
-        self.positions = positions
-        self.embed_input = Linear(config.assays, width, bias=False, rngs=rngs)
-        self.embed = layers("embed", Attention, width)
-        if config.contacts:
-            self.pairwise_promoter = Linear(width, width, bias=False, rngs=rngs)
-            self.pairwise_input = Linear(config.assays, width, bias=False, rngs=rngs)
-            self.pairwise = layers("pairwise", Attention, width)
-        inner = config.hidden(config.regulation_width, config.regulation_heads)
-        self.regulation = layers("regulation", GatedAttention, inner)
-
-    def embed_promoter(
-        self, x: Float[Array, "B F L"], valid: Bool[Array, "B L"]
-    ) -> tuple[Float[Array, "B D"], Float[Array, "B H L"]]:
-        """The token at the promoter's centre, and where it looks."""
-        project = self.embed_input.kernel[...]
-        code = jnp.asarray(positional_code(self.positions, project.shape[1]), x.dtype)
-        centre = self.positions // 2
-        if len(self.embed) == 1:
-            query = x[:, :, centre] @ project + code[None, centre]
-        else:
-            tokens = jnp.einsum("bfl,fd->bld", x, project) + code[None]
-            for layer in self.embed[:-1]:
-                tokens = layer.attention.among(tokens, valid)
-                tokens = layer.dense(tokens)
-            query, x = tokens[:, centre], jnp.moveaxis(tokens, 1, 2)
-            project, code = jnp.eye(query.shape[1], dtype=x.dtype), jnp.zeros_like(code)
-        last = self.embed[-1]
-        seen = valid & valid[:, centre][:, None]
-        read, weight = last.attention.read(query, x, seen, project, code, lambda rows: rows)
-        return last.dense(last.attention.norm(query + read)), weight
-
-    def read_regions(
-        self,
-        promoter: Float[Array, "B D"],
-        x: Float[Array, "P F L"],
-        valid: Bool[Array, "P L"],
-        layout: TokenLayout,
-    ) -> tuple[Float[Array, "P D"], tuple[Float[Array, "P H L"], ...]]:
-        """What each promoter's stream has become after reading each of its regions."""
-        project = self.pairwise_input.kernel[...]
-        code = jnp.asarray(positional_code(self.positions, project.shape[1]), x.dtype)
-        stream = self.pairwise_promoter(promoter)
-        weights = []
-        for number, layer in enumerate(self.pairwise):
-            # Until it has read, the stream is the same for all regions of a gene.
-            spread = layout.spread if number == 0 else lambda rows: rows
-            read, weight = layer.attention.read(stream, x, valid, project, code, spread)
-            stream = layer.dense(layer.attention.norm(spread(stream) + read))
-            weights.append(weight)
-        return stream, tuple(weights)
-
-    def regulate(
-        self,
-        tokens: Float[Array, "ST D"],
-        frequency: Float[Array, "S T"],
-        present: Bool[Array, "S T"],
-        layout: TokenLayout,
-        every_token: bool,
-    ) -> tuple[Float[Array, "B D"], tuple[Float[Array, "S H T T"], ...]]:
-        """Each promoter's token after regulation.
-
-        Args:
-            frequency: contact score of each row's region with its gene; 0 for promoters.
-            present: which rows are tokens of the gene's own.
-            every_token: whether the last layer, too, computes all tokens.
-        """
-        owner = layout.owner
-        valid = jnp.asarray(owner[:, :, None] == owner[:, None, :]) & present[:, None, :]
-        asking = jnp.asarray(layout.token == 0, tokens.dtype)  # promoters alone feel the frequency
-        drawn = asking[:, :, None] * frequency[:, None, :]
-        weights = []
-        for layer in self.regulation[: None if every_token else -1]:
-            attended, weight = layer.attention(tokens, drawn, valid)
-            tokens = layer.dense(attended)
-            weights.append(weight)
-        if every_token:
-            return tokens[layout.first], tuple(weights)
-        owner_of_place = np.take_along_axis(owner, layout.first_of, axis=1)
-        valid = jnp.asarray(owner_of_place[:, :, None] == owner[:, None, :]) & present[:, None, :]
-        drawn = jnp.broadcast_to(frequency[:, None, :], valid.shape)
-        last = self.regulation[-1]
-        attended, _ = last.attention.first_only(tokens, layout.first, layout.place, drawn, valid)
-        return last.dense(attended), tuple(weights)
 
 
 class Chromoformer(nnx.Module):
@@ -284,7 +177,7 @@ class Chromoformer(nnx.Module):
             x: a batch; genes outside `mask` may hold anything finite.
             mask, key: as for every model; here no gene sees another and nothing drops out.
         """
-        return self._predicted(self.outputs(x))
+        return predicted(self.outputs(x), self.classifies)
 
     def outputs(self, x: RegionBatch) -> Float[Array, "B O"]:
         """The published network's own outputs: one, or two logits."""
@@ -331,10 +224,7 @@ class Chromoformer(nnx.Module):
             read = jnp.where(there[:, None], read, regions[few.gene, at])
             regions = regions.at[few.gene, at].set(read)
             tokens.append(jnp.concatenate([promoter, regions[layout.gene, layout.slot]]))
-        return self._predicted(self._decide(tokens, x, every_token=False)[0])
-
-    def _predicted(self, outputs: Float[Array, "B O"]) -> Float[Array, "B"]:
-        return outputs[:, 1] - outputs[:, 0] if self.classifies else outputs[:, 0]
+        return predicted(self._decide(tokens, x, every_token=False)[0], self.classifies)
 
     def attention(self, x: RegionBatch) -> Weights:
         """The attention weights behind a prediction."""
@@ -379,17 +269,123 @@ class Chromoformer(nnx.Module):
     ) -> tuple[Float[Array, "B O"], list[tuple]]:
         """Outputs from the tokens of each resolution, and its attention among them."""
         layout = TokenLayout.of(x.slots)
-        # Of each row of the blocks: its region's contact score, and whether it is there.
-        owner, token = np.maximum(layout.owner, 0), layout.token
-        present = jnp.asarray(token) <= x.n_contacts[owner]
-        score = jnp.pad(x.score, ((0, 0), (1, 0)))
-        frequency = jnp.where(present, score[owner, token], 0)
+        block = places(layout, x)
         read, weights = [], []
         for resolution, own in zip(self.resolutions, tokens, strict=True):
             regulated, regulation = resolution.regulate(
-                own[layout.rows], frequency, present, layout, every_token
+                own[layout.rows], *block, layout, every_token
             )
             read.append(own[: len(x.n_contacts)] + regulated)
             weights.append(regulation)
         hidden = nnx.relu(self.head(jnp.concatenate(read, axis=1)))
-        return self.output(hidden), weights
+        return self.output(full(hidden)), weights
+
+
+def places(layout: TokenLayout, x: RegionBatch) -> tuple[Float[Array, "S T"], Bool[Array, "S T"]]:
+    """Of each row of the blocks: its region's contact score, and whether it is there."""
+    owner, token = np.maximum(layout.owner, 0), layout.token
+    present = jnp.asarray(token) <= x.n_contacts[owner]
+    score = jnp.pad(x.score, ((0, 0), (1, 0)))
+    return jnp.where(present, score[owner, token], 0), present
+
+
+def predicted(outputs: Float[Array, "B O"], classifies: bool) -> Float[Array, "B"]:
+    """The expression, or the log odds of two logits."""
+    return outputs[:, 1] - outputs[:, 0] if classifies else outputs[:, 0]
+
+
+class SideBySide(nnx.Module):
+    """A `Chromoformer` whose resolutions are one stack: the same function in a third of the
+    products, each three times as large, as suits an accelerator.
+
+    On CPU it is slower. All weights of a resolution have a first axis `V` here.
+    """
+
+    def __init__(self, model: Chromoformer):
+        parts = [nnx.split(resolution) for resolution in model.resolutions]
+        stacked = jax.tree.map(lambda *x: jnp.stack(x), *(state for _, state in parts))
+        self.resolutions = nnx.merge(parts[0][0], stacked)
+        self.classifies, self.head, self.output = model.classifies, model.head, model.output
+        self.positions = tuple(resolution.positions for resolution in model.resolutions)
+
+    @staticmethod
+    def pack(params: Any) -> Any:
+        """The weights of a `Chromoformer`, in this form."""
+        flat = dict(nnx.to_flat_state(params))
+        together: dict[tuple, list] = {}
+        for path in sorted(path for path in flat if path[0] == "resolutions"):
+            together.setdefault((path[0], *path[2:]), []).append(flat.pop(path))
+        stacked = {path: jax.tree.map(lambda *x: jnp.stack(x), *x) for path, x in together.items()}
+        return nnx.from_flat_state(flat | stacked)
+
+    @staticmethod
+    def unpack(params: Any) -> Any:
+        """The weights of a `Chromoformer`, from those in this form."""
+        flat = {}
+        for path, x in nnx.to_flat_state(params):
+            if path[0] != "resolutions":
+                flat[path] = x
+                continue
+            for i in range(len(jax.tree.leaves(x)[0])):
+                flat[path[0], i, *path[1:]] = jax.tree.map(lambda part, i=i: part[i], x)
+        return nnx.from_flat_state(flat)
+
+    def __call__(
+        self, x: RegionBatch, *, mask: Bool[Array, "B"], key: PRNGKeyArray | None
+    ) -> Float[Array, "B"]:
+        """As that of `Chromoformer`."""
+        layout, genes = TokenLayout.of(x.slots), len(x.n_contacts)
+        width = self.head.kernel.shape[0] // len(self.positions)
+        dtype, rows = x.promoter[0].dtype, lambda rows: rows
+        codes = [jnp.asarray(positional_code(n, width), dtype) for n in self.positions]
+        own, last = self.resolutions, self.resolutions.embed[-1]
+        centres = [n // 2 for n in self.positions]
+        centre = jnp.stack([part[:, :, at] for part, at in zip(x.promoter, centres, strict=True)])
+        there = [part[:, at] for part, at in zip(x.promoter_valid, centres, strict=True)]
+        code = jnp.stack([part[at] for part, at in zip(codes, centres, strict=True)])
+        seen = [valid & t[:, None] for valid, t in zip(x.promoter_valid, there, strict=True)]
+        query = each(lambda p, x, code: p(x) + code[None], own.embed_input, centre, code)
+        tokens = self._read(last, query, x.promoter, seen, own.embed_input, codes, rows)
+        if layout.prefix:
+            spread = layout.spread
+            valid = [v & spread(t)[:, None] for v, t in zip(x.region_valid, there, strict=True)]
+            stream = each(lambda p, x: p(x), own.pairwise_promoter, tokens)
+            for layer in own.pairwise:
+                stream = self._read(
+                    layer, stream, x.region, valid, own.pairwise_input, codes, spread
+                )
+                spread = rows
+            tokens = jnp.concatenate([tokens, stream], axis=1)
+        block = places(layout, x)
+
+        def regulate(resolution: Resolution, tokens: Array) -> Array:
+            read = resolution.regulate(tokens[layout.rows], *block, layout, every_token=False)[0]
+            return tokens[:genes] + read
+
+        read = jnp.moveaxis(each(regulate, own, tokens), 0, 1).reshape(genes, -1)
+        return predicted(self.output(full(nnx.relu(self.head(read)))), self.classifies)
+
+    def _read(
+        self,
+        layer: Any,
+        query: Float[Array, "V B D"],
+        x: Sequence[Float[Array, "R F _L"]],
+        valid: Sequence[Bool[Array, "R _L"]],
+        project: Linear,
+        codes: Sequence[Float[Array, "_L D"]],
+        spread: Callable[[Array], Array],
+    ) -> Float[Array, "V R D"]:
+        """What the queries of each resolution have become after reading; `L` differs by it."""
+        asked = each(lambda a, p, q: a.ask(q, p.kernel[...]), layer.attention, project, query)
+        seen = [
+            layer.attention.look(*(part[i] for part in asked), x[i], valid[i], codes[i], spread)[0]
+            for i in range(len(codes))
+        ]
+        together = [jnp.stack(part) for part in zip(*seen, strict=True)]
+
+        def finish(layer: Any, project: Linear, query: Array, *means: Array) -> Array:
+            read = layer.attention.tell(*means, project.kernel[...])
+            stream = layer.attention.norm(spread(query) + read).astype(query.dtype)
+            return layer.dense(stream)
+
+        return each(finish, layer, project, query, *together)

@@ -3,9 +3,10 @@
 import dataclasses
 import math
 import typing
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
+import jax
 from flax import nnx
 
 from epi2expr_jax.errors import Problems, collect
@@ -68,6 +69,30 @@ class ModelConfig(Reads, typing.Protocol):
     def build(self, *, rngs: nnx.Rngs) -> Any:
         """The model, with fresh weights drawn from the stream `params`."""
         ...
+
+
+class Form(NamedTuple):
+    """Another way to compute a model, for accelerators: the same function, arrays put together.
+
+    A configuration may offer one as its method `accelerated() -> Form | None`.
+
+    Attributes:
+        graph: of the module in that form, as `nnx.split` gives it.
+        pack, unpack: from the model's weights to those of this form, and back.
+    """
+
+    graph: Any
+    pack: Callable[[Any], Any]
+    unpack: Callable[[Any], Any]
+
+
+def of_weights(change: Callable[[Any], Any], tree: Any) -> Any:
+    """A pytree with `change` made to each copy of a model's weights in it."""
+
+    def weights(x: Any) -> bool:
+        return isinstance(x, nnx.State)
+
+    return jax.tree.map(lambda x: change(x) if weights(x) else x, tree, is_leaf=weights)
 
 
 _PROTOCOLS = {**vars(Reads), **vars(ModelConfig), **ModelConfig.__annotations__}

@@ -7,12 +7,10 @@ that products are the largest part of a step:
 - the gradient by the input is again patches times kernel (of the output's gradient and the flipped
   kernel), never a scatter;
 - on CPU, patches are made and used up a few genes at a time, while they are in cache;
-- max-pooling comes before ReLU (both only compare, so the order is free) and, where the
-  normalisation is known beforehand, within the same few genes, so that the unpooled output of the
-  first and largest layer never exists as a whole.
+- max-pooling comes before ReLU (both only compare) and, where the normalisation is known, within
+  the same few genes: the unpooled output of the first and largest layer never exists as a whole.
 
-Every formula is exact. Axes: `B` batch, `W` bins (`V` after pooling), `C` channels in, `F` filters,
-`K` kernel width.
+All exact. Axes: `B` batch, `W` bins (`V` pooled), `C` channels in, `F` filters, `K` kernel width.
 """
 
 import functools
@@ -34,6 +32,11 @@ NORM_EPSILON, NORM_MOMENTUM = 1e-3, 0.99  # Keras's defaults
 PATCH_BYTES = {"cpu": 9_000_000}
 
 
+def full(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`x` in float32 at least, for sums and statistics; layers hand on the type they are given."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def left_padding(width: int) -> int:
     """Zeros before the first bin in "same" padding; an even kernel has one more behind."""
     return (width - 1) // 2
@@ -50,8 +53,7 @@ def patches(x: Float[Array, "B W C"], width: int, left: int) -> Float[Array, "BW
 
 def conv(x: Float[Array, "B W C"], kernel: Float[Array, "K C F"]) -> Float[Array, "B W F"]:
     """Convolution, "same" padding, no bias: `y[b, w] = sum_k x[b, w + k - left] kernel[k]`."""
-    kernel, left = _reachable(x.shape[1], kernel)
-    return _conv(x, kernel, left)
+    return _conv(x, *_reachable(x.shape[1], kernel))
 
 
 def conv_max_pool(
@@ -156,10 +158,10 @@ def _cut(pieces: int, *arrays: Array) -> tuple[Array, ...]:
 
 
 def _correlate(x, kernel, left):
-    """Patches times kernel: `[B, W, F]` of `x [B, W, C]` and `kernel [K, C, F]`."""
+    """Patches times kernel: `[B, W, F]` of `x [B, W, C]` and `kernel [K, C, F]`, in x's type."""
     width, channels, filters = kernel.shape
     batch, bins, _ = x.shape
-    matrix = kernel.reshape(width * channels, filters)
+    matrix = kernel.reshape(width * channels, filters).astype(x.dtype)
 
     def piece(x):
         return (patches(x, width, left) @ matrix).reshape(-1, bins, filters)
@@ -187,7 +189,7 @@ def _kernel_gradient(arrays, output_gradient, kernel, left, bytes_a_gene):
     def product(x, *rest):
         gradient = output_gradient(*rest).reshape(-1, filters)
         # Filters first: on CPU this product is the faster of the two orders.
-        return gradient.T @ patches(x, width, left)
+        return jnp.matmul(gradient.T, patches(x, width, left), preferred_element_type=kernel.dtype)
 
     def form(pieces, *arrays):
         if pieces == 1:
@@ -233,7 +235,7 @@ def _unpooled_bytes_a_gene(x, kernel):
 def _conv_max_pool_forward(x, kernel, left, size):
     width, channels, filters = kernel.shape
     batch, bins, _ = x.shape
-    matrix = kernel.reshape(width * channels, filters)
+    matrix = kernel.reshape(width * channels, filters).astype(x.dtype)
 
     def piece(x):
         return _first_maximum((patches(x, width, left) @ matrix).reshape(-1, bins, filters), size)
@@ -263,6 +265,7 @@ def moments(
     y: Float[Array, "B W F"], mask: Bool[Array, "B"]
 ) -> tuple[Float[Array, "F"], Float[Array, "F"]]:
     """Mean and biased variance of each filter over the bins of the genes in `mask`."""
+    y = full(y)
     weight = _bin_weights(mask, y)
     mean = jnp.sum(y * weight, axis=(0, 1))
     # Centred first: the difference of two large float32 sums would cancel.
@@ -278,6 +281,7 @@ def conv_moments(
     """
     kernel, left = _reachable(x.shape[1], kernel)
     matrix = kernel.reshape(-1, kernel.shape[2])
+    x = full(x)
     weight = jnp.broadcast_to(_bin_weights(mask, x), (*x.shape[:2], 1)).reshape(-1, 1)
     rows = patches(x, kernel.shape[0], left)
     centre = jnp.sum(rows * weight, axis=0)
@@ -310,8 +314,7 @@ class BatchNorm(nnx.Module):
     """Scale and shift of each filter, and the moving averages used in inference."""
 
     def __init__(self, filters: int):
-        self.scale = constant(1.0, filters)
-        self.bias = constant(0.0, filters)
+        self.scale, self.bias = constant(1.0, filters), constant(0.0, filters)
         self.mean = constant(0.0, filters, kind=nnx.BatchStat)
         self.var = constant(1.0, filters, kind=nnx.BatchStat)
 
@@ -370,9 +373,7 @@ class ConvBlock(nnx.Module):
         self.kernel = glorot_uniform(width, channels, filters, rngs=rngs)
         self.bias = constant(0.0, filters)
         self.norm = BatchNorm(filters) if norm else None
-        self.pool = pool
-        self.rate = rate
-        self.folded = folded
+        self.pool, self.rate, self.folded = pool, rate, folded
 
     def __call__(
         self, x: Float[Array, "B W C"], *, mask: Bool[Array, "B"], key: PRNGKeyArray | None
@@ -380,15 +381,14 @@ class ConvBlock(nnx.Module):
         """Training mode (batch statistics of the genes in `mask`, dropout) where a key is given."""
         kernel, bias, norm = self.kernel[...], self.bias[...], self.norm
         if norm is None:
-            y = conv_max_pool(x, kernel, self.pool) + bias[None, None]
-        elif key is None:
-            slope, offset = norm.affine(norm.mean[...] - bias, norm.var[...])
-            y = conv_max_pool(x, kernel * slope[None, None], self.pool) + offset[None, None]
-        elif self.folded:
-            mean, var = conv_moments(x, kernel, mask)
-            norm.track(mean + bias, var)
+            y = full(conv_max_pool(x, kernel, self.pool)) + bias[None, None]
+        elif key is None or self.folded:
+            mean, var = norm.mean[...] - bias, norm.var[...]
+            if key is not None:
+                mean, var = conv_moments(x, kernel, mask)
+                norm.track(mean + bias, var)
             slope, offset = norm.affine(mean, var)
-            y = conv_max_pool(x, kernel * slope[None, None], self.pool) + offset[None, None]
+            y = full(conv_max_pool(x, kernel * slope[None, None], self.pool)) + offset[None, None]
         else:
             # Pooling before the normalisation: where that turns a filter upside down, so do we.
             sign = jnp.where(norm.scale[...] < 0, -1, 1).astype(kernel.dtype)
@@ -396,5 +396,5 @@ class ConvBlock(nnx.Module):
             mean, var = moments(y, mask)
             norm.track(mean * sign + bias, var)
             slope, offset = norm.affine(mean * sign, var)
-            y = max_pool(y, self.pool) * (slope * sign)[None, None] + offset[None, None]
-        return dropout(nnx.relu(y), rate=self.rate, key=key)
+            y = full(max_pool(y, self.pool)) * (slope * sign)[None, None] + offset[None, None]
+        return dropout(nnx.relu(y), rate=self.rate, key=key).astype(x.dtype)

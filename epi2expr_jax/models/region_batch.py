@@ -135,6 +135,13 @@ class RegionBatch:
     n_contacts: Any
     slots: tuple[int, ...] = dataclasses.field(metadata={"static": True})
 
+    def astype(self, dtype: Any) -> "RegionBatch":
+        """The same with features of another type; contact scores stay as they are."""
+        promoter = tuple(x.astype(dtype) for x in self.promoter)
+        return dataclasses.replace(
+            self, promoter=promoter, region=tuple(x.astype(dtype) for x in self.region)
+        )
+
     @classmethod
     def of(
         cls,

@@ -129,6 +129,13 @@ def parts_of(model_config: ModelConfig) -> tuple[Any, Any, Any]:
     return graph, params, stats
 
 
+def drawn_as_one(model_config: ModelConfig) -> bool:
+    """Whether all variables of a model keep how they start: none is made by a plain NNX layer."""
+    _, *parts = parts_of(model_config)
+    leaves = jax.tree.leaves(parts, is_leaf=lambda x: isinstance(x, nnx.Variable))
+    return all({"bound", "start"} & x.get_metadata().keys() for x in leaves)
+
+
 def fresh_weights(model_config: ModelConfig, key: Any) -> tuple[Any, Any]:
     """A model's weights before training and its moving averages, drawn from a key; on the host.
 

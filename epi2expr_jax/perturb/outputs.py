@@ -15,12 +15,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from epi2expr_jax.inputs.batch_plan import BatchPlan
+from epi2expr_jax.inputs.device_tracks import over_batches
 from epi2expr_jax.inputs.masking import masked
 from epi2expr_jax.models.config import ModelConfig
 from epi2expr_jax.models.region_batch import RegionBatch
 from epi2expr_jax.models.weights import parts_of
 from epi2expr_jax.perturb.edited_signal import EditedSignal
-from epi2expr_jax.training.one_run import over_batches, predict_genes
+from epi2expr_jax.training.one_run import predict_genes
 
 BATCH = 64  # queries
 

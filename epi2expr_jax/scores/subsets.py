@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Int
 from epi2expr_jax.errors import collect
 from epi2expr_jax.genome import listing, sort_chromosomes
 from epi2expr_jax.inputs.batch_plan import BatchPlan
-from epi2expr_jax.inputs.device_tracks import Signal
+from epi2expr_jax.inputs.device_tracks import Signal, over_batches
 from epi2expr_jax.inputs.masking import every_subset, masked
 from epi2expr_jax.inputs.pools import PLUS
 from epi2expr_jax.models.weights import parts_of
@@ -36,7 +36,6 @@ from epi2expr_jax.scores.metrics import Moments
 from epi2expr_jax.scores.ranking import LEAST_CELLS
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training.many_runs import Lanes
-from epi2expr_jax.training.one_run import over_batches
 
 MOST_ASSAYS = 12  # 4,096 subsets
 ALL_GENES, ON, LEVEL = "all genes", "on or off", "level of genes that are on"

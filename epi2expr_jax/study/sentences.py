@@ -4,6 +4,8 @@ strongly, by class of genes, and compared with what needs no epigenome.
 `study.statements` puts them where they belong.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -24,7 +26,7 @@ def number(value: float | int, digits: int = 3) -> str:
     return f"{rounded:.{digits}f}".replace("-", "−") if np.isfinite(value) else "–"
 
 
-def span(low: float, high: float) -> str:
+def span(low: Any, high: Any) -> str:
     """An interval in a table of the terminal, 16 characters; `none` where there is none."""
     return f"{low:>6.3f} to {high:<6.3f}" if np.isfinite(low) else f"{'none':^16}"
 

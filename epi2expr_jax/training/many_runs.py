@@ -11,113 +11,31 @@ import contextlib
 import ctypes
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 
 from epi2expr_jax.errors import OutOfMemory
-from epi2expr_jax.inputs.device_tracks import signal_of
 from epi2expr_jax.inputs.track_cache import TrackCache
+from epi2expr_jax.models.weights import drawn_as_one
 from epi2expr_jax.training.one_run import EpochRecord, RunState, Trainer, without_best
-from epi2expr_jax.training.runs import FINISHED, RUNNING, Log, Run, RunInputs, second_key
+from epi2expr_jax.training.runs import (
+    FINISHED,
+    OVER_RUNS,
+    RUNNING,
+    Lanes,
+    Log,
+    Run,
+    RunInputs,
+    second_key,
+)
 
-# By platform. Measured: on CPU, vmapping runs gains nothing and multiplies temporaries.
-_LANES = {"cpu": 1}
-_DEFAULT_LANES = 8
-
-_OVER_RUNS = PartitionSpec("run")
-
-
-@dataclasses.dataclass(frozen=True)
-class Lanes:
-    """Where runs are computed side by side: `width` lanes (`L`) on each of some devices."""
-
-    width: int
-    devices: tuple[Any, ...]
-
-    @classmethod
-    def default(cls, devices: int = 0) -> "Lanes":
-        """The first `devices` local devices (0: all), as wide as suits their platform."""
-        chosen = tuple(jax.local_devices()[: devices or None])
-        return cls(_LANES.get(chosen[0].platform, _DEFAULT_LANES), chosen)
-
-    @property
-    def count(self) -> int:
-        """Lanes of a chunk, over all devices."""
-        return self.width * len(self.devices)
-
-    @property
-    def mesh(self) -> Mesh:
-        return Mesh(np.array(self.devices), ("run",))
-
-    def device(self, lane: int) -> Any:
-        """Where a lane is computed."""
-        return self.devices[lane // self.width]
-
-    def place(self, tree: Any) -> Any:
-        """Arrays with a first axis of `count` lanes, each lane on its device."""
-        return jax.device_put(tree, NamedSharding(self.mesh, _OVER_RUNS))
-
-    def tracks(self, cache: TrackCache, runs: Sequence[Run]) -> tuple[tuple, ...]:
-        """What the runs of a chunk read: for each of the `width` lanes of a device its tracks and
-        regions, each array `[devices, ...]`."""
-
-        def of_lane(lane: int, device: int) -> tuple[tuple, Any]:
-            here = runs[device * self.width : (device + 1) * self.width]
-            run, place = here[lane], self.devices[device]
-            beside = [pair for other in here for pair in other.tracks]
-            return tuple(cache.get(run.tracks, place, beside)), cache.regions(run.cell, place)
-
-        lanes = [[of_lane(w, d) for d in range(len(self.devices))] for w in range(self.width)]
-        return tuple(jax.tree.map(self._global, *parts) for parts in lanes)
-
-    def replace(self, stacked: Any, lane: int, one: Any) -> Any:
-        """Arrays as `place` gives them, but one lane from `one`, which has an axis of 1 for it."""
-        number, place = divmod(lane, self.width)
-
-        def set_one(whole: jax.Array, own: np.ndarray) -> jax.Array:
-            shards = {shard.device: shard.data for shard in whole.addressable_shards}
-            device = self.devices[number]
-            new = jax.device_put(own, device)
-            shards[device] = new if self.width == 1 else _set(shards[device], place, new)
-            return self._global(*(shards[device] for device in self.devices))
-
-        return jax.tree.map(set_one, stacked, one)
-
-    def _global(self, *parts: jax.Array) -> jax.Array:
-        """One array of the shard on each device."""
-        shape = sum(len(part) for part in parts), *parts[0].shape[1:]
-        sharding = NamedSharding(self.mesh, _OVER_RUNS)
-        return jax.make_array_from_single_device_arrays(shape, sharding, list(parts))
-
-    def map(self, function: Callable, stacked: Any, tracks: tuple[tuple, ...]) -> Any:
-        """`function(*stacked, signal)` in every lane of a chunk; no lane sees another.
-
-        Args:
-            stacked: arrays with a first axis of `count` lanes.
-            tracks: as `tracks` gives them.
-        """
-
-        def on_device(stacked: Any, tracks: tuple[tuple, ...]) -> Any:
-            signals = [signal_of(*jax.tree.map(lambda x: x[0], lane)) for lane in tracks]
-            lanes = *stacked, jax.tree.map(lambda *parts: jnp.stack(parts), *signals)
-            if self.width == 1:
-                # On CPU, some 5 % faster as the body of a loop, if only of one turn.
-                return jax.lax.map(lambda lane: function(*lane), lanes)
-            return jax.vmap(function)(*lanes)
-
-        return jax.shard_map(
-            on_device, mesh=self.mesh, in_specs=_OVER_RUNS, out_specs=_OVER_RUNS, check_vma=False
-        )(stacked, tracks)
-
-
-@functools.partial(jax.jit, donate_argnums=0)
-def _set(whole: jax.Array, place: Any, one: jax.Array) -> jax.Array:
-    return whole.at[place].set(one[0])
+# Weights drawn by one call, as long as they take no more bytes than that.
+_DRAWS, _DRAWN_BYTES = 64, 64 << 20
 
 
 # Compiled once for a trainer and its lanes, however many runs there are.
@@ -125,7 +43,20 @@ def _set(whole: jax.Array, place: Any, one: jax.Array) -> jax.Array:
 def _epoch(
     trainer: Trainer, lanes: Lanes, state: RunState, inputs: RunInputs, tracks: tuple[tuple, ...]
 ) -> tuple[RunState, EpochRecord]:
-    return lanes.map(trainer.train_epoch, (state, inputs), tracks)
+    epoch = functools.partial(trainer.train_epoch, platform=lanes.platform)
+    return lanes.map(epoch, (state, inputs), tracks)
+
+
+def _leaves(tree: Any, lanes: Collection[int]) -> dict[int, list[np.ndarray]]:
+    """Of a chunk's arrays the leaves of some lanes, on the host: taking trees apart is dear."""
+    leaves = jax.device_get(jax.tree.leaves(tree))
+    return {lane: [np.array(leaf[lane]) for leaf in leaves] for lane in lanes}
+
+
+def _stacked(rows: Sequence[list[np.ndarray]], like: Any) -> Any:
+    """The leaves of several runs as one tree, stacked."""
+    leaves = [np.stack(parts) for parts in zip(*rows, strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
 @dataclasses.dataclass
@@ -135,6 +66,7 @@ class _Chunk:
     members: list[int | None]
     state: RunState
     inputs: RunInputs
+    tracks: tuple | None = None  # what it reads, where the tracks of all runs stay
 
 
 class Population:
@@ -179,14 +111,23 @@ class Population:
         self.alive = len(waiting)  # that train, or wait to
         self._waiting = collections.deque(sorted(waiting, key=lambda i: i not in self._states))
         self._chunks: list[_Chunk] = []
-        self._ended: dict[int, Any] = {}
-        self._last: dict[int, RunState] = {}
+        self._ended: dict[int, list[np.ndarray]] = {}
+        self._last: dict[int, list[np.ndarray]] = {}
+        self._drawn: dict[int, list[np.ndarray]] = {}  # weights of runs whose turn comes next
+        self._draws = self.lanes.count
         self._compiled = False
+        self._shapes = trainer.state_shapes()
+        self._best = {"params": self._shapes.best_params, "stats": self._shapes.best_stats}
+        if drawn_as_one(trainer.model_config):  # then each the same, however many are drawn
+            bytes_a_run = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self._best))
+            room = min(_DRAWS, len(self.runs), _DRAWN_BYTES // bytes_a_run)
+            self._draws = max(self._draws, room)
 
     @property
     def chunks(self) -> int:
         """How many chunks the next epoch computes."""
-        return len(self._chunks)
+        room = max(0, self.chunks_at_once - len(self._chunks))
+        return len(self._chunks) + min(room, -(-len(self._waiting) // self.lanes.count))
 
     def train_epoch(self) -> None:
         """Advance every run that has a lane by one epoch."""
@@ -203,12 +144,16 @@ class Population:
             OutOfMemory: the devices' memory does not suffice; states may be lost.
         """
         self.compile()
-        self._fill()
+        self._refill()
         ahead = 0 if self._streams else 1  # chunks under way while another is begun
         under_way: collections.deque[tuple[_Chunk, EpochRecord]] = collections.deque()
         try:
-            for i, chunk in enumerate(self._chunks):
-                under_way.append((chunk, self._begin(chunk, self._chunks[(i + 1) % self.chunks])))
+            # While the device computes a chunk, the next is made, and what ended before is kept.
+            for i in itertools.count():
+                if i == len(self._chunks) and not self._grow():
+                    break
+                chunk = self._chunks[i]
+                under_way.append((chunk, self._begin(chunk, self._next(i + 1))))
                 if len(under_way) > ahead:
                     yield self._log(*under_way.popleft())
             while under_way:
@@ -226,7 +171,7 @@ class Population:
             return
         members: list[int | None] = [self._waiting[0]] * self.lanes.count
         state, inputs = self.trainer.state_shapes(), self._inputs(members)
-        sharding = NamedSharding(self.lanes.mesh, _OVER_RUNS)
+        sharding = NamedSharding(self.lanes.mesh, OVER_RUNS)
         shape = functools.partial(jax.ShapeDtypeStruct, sharding=sharding)
         state = jax.tree.map(lambda x: shape((self.lanes.count, *x.shape), x.dtype), state)
         runs = [self.runs[i] for i in members if i is not None]
@@ -238,22 +183,34 @@ class Population:
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
 
-    def _begin(self, chunk: _Chunk, following: _Chunk) -> EpochRecord:
+    def _next(self, i: int) -> list[Run]:
+        """What the lanes of a chunk will read, of one that is not there yet, or of the first."""
+        if i < len(self._chunks):
+            return self._reading(self._chunks[i])
+        if i < self.chunks:
+            return [self.runs[j] for j in itertools.islice(self._waiting, self.lanes.count)]
+        return self._reading(self._chunks[0])
+
+    def _begin(self, chunk: _Chunk, following: list[Run]) -> EpochRecord:
         """Begin a chunk's epoch; the device works on while its tracks for the next are read."""
         reading = self._reading(chunk)
         with _memory_named():
-            tracks = self.lanes.tracks(self.cache, reading)
+            tracks = chunk.tracks or self.lanes.tracks(self.cache, reading)
+            if not self._streams:
+                chunk.tracks = tracks
             chunk.state, record = _epoch(
                 self.trainer, self.lanes, chunk.state, chunk.inputs, tracks
             )
         keep = [pair for run in reading for pair in run.tracks]
-        for lane, run in enumerate(self._reading(following)):
+        for lane, run in enumerate(following):
             self.cache.read_ahead(run.tracks, self.lanes.device(lane), keep)
         return record
 
     def _reading(self, chunk: _Chunk) -> list[Run]:
         """Whose tracks each lane reads; an empty one those of another."""
-        someone = next(i for i in chunk.members if i is not None)
+        someone = next((i for i in chunk.members if i is not None), None)
+        if someone is None:  # all have ended just now
+            return []
         return [self.runs[someone if i is None else i] for i in chunk.members]
 
     def _log(self, chunk: _Chunk, record: EpochRecord) -> list[int]:
@@ -270,38 +227,39 @@ class Population:
             log.status, log.bad_step = int(status[lane]), int(record.bad_step[lane])
             self.alive -= log.status != RUNNING
             advanced.append(i)
+        self._keep_ended(chunk)
         return advanced
 
     # -- who has a lane ----------------------------------------------------------------------
 
+    def _keep_ended(self, chunk: _Chunk) -> None:
+        """Take out the runs of a chunk that have ended; those that try again stay."""
+        ended = {
+            lane: i
+            for lane, i in enumerate(chunk.members)
+            if i is not None and self.logs[i].status != RUNNING
+        }
+        if self.trainer.config.retry and not self._fresh:
+            for lane in [lane for lane, i in ended.items() if self.logs[i].flat_at_once]:
+                self._restart(chunk, lane, ended.pop(lane))
+        if not ended:
+            return
+        best = {"params": chunk.state.best_params, "stats": chunk.state.best_stats}
+        for lane, own in _leaves(best, ended).items():
+            self._ended[ended[lane]] = own
+        full = [lane for lane, i in ended.items() if self.logs[i].status == FINISHED]
+        for lane, own in _leaves(without_best(chunk.state), full).items() if full else ():
+            self._last[ended[lane]] = own
+        for lane in ended:
+            chunk.members[lane] = None
+
     def _release(self) -> None:
-        """Take out the runs that have ended; gather the others in as few chunks as hold them."""
-        living = 0
-        for chunk in self._chunks:
-            ended = {
-                lane: i
-                for lane, i in enumerate(chunk.members)
-                if i is not None and self.logs[i].status != RUNNING
-            }
-            if self.trainer.config.retry and not self._fresh:
-                for lane in [lane for lane, i in ended.items() if self.logs[i].flat_at_once]:
-                    self._restart(chunk, lane, ended.pop(lane))
-            if ended:
-                best = jax.device_get((chunk.state.best_params, chunk.state.best_stats))
-                last: Any = None
-                if any(self.logs[i].status == FINISHED for i in ended.values()):
-                    last = jax.device_get(without_best(chunk.state))
-                for lane, i in ended.items():
-                    params, stats = jax.tree.map(lambda x, lane=lane: x[lane].copy(), best)
-                    self._ended[i] = {"params": params, "stats": stats}
-                    if self.logs[i].status == FINISHED:
-                        self._last[i] = jax.tree.map(lambda x, lane=lane: np.array(x[lane]), last)
-                    chunk.members[lane] = None
-            living += sum(i is not None for i in chunk.members)
+        """Gather the runs that go on in as few chunks as hold them."""
+        living = sum(i is not None for chunk in self._chunks for i in chunk.members)
         self._chunks = [
             chunk for chunk in self._chunks if any(i is not None for i in chunk.members)
         ]
-        spare = self.chunks - -(-living // self.lanes.count)
+        spare = len(self._chunks) - -(-living // self.lanes.count)
         self._chunks.sort(key=lambda chunk: sum(i is None for i in chunk.members))
         for _ in range(spare):
             chunk = self._chunks.pop()
@@ -311,7 +269,7 @@ class Population:
                     self._states[i] = jax.tree.map(lambda x, lane=lane: x[lane].copy(), state)
                     self._waiting.appendleft(i)
         if spare:
-            self._fill()
+            self._refill()
 
     def _restart(self, chunk: _Chunk, lane: int, i: int) -> None:
         """A second attempt in a run's lane."""
@@ -325,28 +283,54 @@ class Population:
 
     def _fill(self) -> None:
         """Give waiting runs the empty lanes, and new chunks as far as there is room."""
+        self._refill()
+        while self._grow():
+            pass
+
+    def _refill(self) -> None:
+        """Give waiting runs the empty lanes."""
         for chunk in self._chunks:
             empty = [lane for lane, i in enumerate(chunk.members) if i is None]
             for lane in empty[: len(self._waiting)]:
                 chunk.members[lane] = i = self._waiting.popleft()
                 chunk.state = self.lanes.replace(chunk.state, lane, self._begun([i]))
+                chunk.tracks = None
             if empty and chunk.members[empty[0]] is not None:
                 chunk.inputs = self._inputs(chunk.members)
-        while self._waiting and self.chunks < self.chunks_at_once:
-            taken = min(self.lanes.count, len(self._waiting))
-            runs = [self._waiting.popleft() for _ in range(taken)]
-            empty = self.lanes.count - taken
-            state = self._begun(runs + runs[-1:] * empty)
-            status = np.where(np.arange(self.lanes.count) < taken, state.status, FINISHED)
-            state = dataclasses.replace(state, status=status.astype(np.int32))
-            members = runs + [None] * empty
-            self._chunks.append(_Chunk(members, self.lanes.place(state), self._inputs(members)))
+
+    def _grow(self) -> bool:
+        """Give waiting runs a new chunk, if there is room; whether there was."""
+        if not self._waiting or len(self._chunks) >= self.chunks_at_once:
+            return False
+        taken = min(self.lanes.count, len(self._waiting))
+        runs = [self._waiting.popleft() for _ in range(taken)]
+        members = runs + [None] * (self.lanes.count - taken)
+        state = self._begun(runs + runs[-1:] * (self.lanes.count - taken))
+        status = np.where(np.arange(self.lanes.count) < taken, state.status, FINISHED)
+        state = dataclasses.replace(state, status=status.astype(np.int32))
+        with _memory_named():
+            placed = self.lanes.place(state)
+        self._chunks.append(_Chunk(members, placed, self._inputs(members)))
+        return True
+
+    def _weights(self, runs: Sequence[int]) -> list[list[np.ndarray]]:
+        """Fresh weights of these runs; those of runs that wait are drawn with them."""
+        wanted = [i for i in dict.fromkeys(runs) if i not in self._drawn]
+        if wanted:
+            later = (i for i in self._waiting if i not in self._states and i not in self._drawn)
+            wanted += itertools.islice(later, self._draws - len(wanted))
+            members = wanted + wanted[-1:] * (self._draws - len(wanted))  # always as many
+            leaves = jax.tree.leaves(self.trainer.weights(self.inputs.model_key[members]))
+            self._drawn |= {i: [x[row] for x in leaves] for row, i in enumerate(wanted)}
+        own = {i: self._drawn.pop(i) for i in dict.fromkeys(runs)}
+        return [own[i] for i in runs]
 
     def _begun(self, runs: Sequence[int]) -> RunState:
         """States of runs that get a lane, stacked, on the host: as they were saved, or fresh."""
         keys = self.inputs.model_key
         if not self._fresh and not self._states.keys() & runs:
-            return self.trainer.init(keys[list(runs)])
+            weights = _stacked(self._weights(runs), (self._best["params"], self._best["stats"]))
+            return self.trainer.init(keys[list(runs)], weights)
         first = self._fresh or (lambda i: self.trainer.init(keys[i]))
         saved = {i: self._states.pop(i, None) or first(i) for i in dict.fromkeys(runs)}
         return jax.tree.map(lambda *leaves: np.stack(leaves), *(saved[i] for i in runs))
@@ -380,13 +364,13 @@ class Population:
             return [], None
         members, rows = zip(*sorted(self._ended.items()), strict=True)
         self._ended = {}
-        return list(members), jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+        return list(members), _stacked(rows, self._best)
 
     def take_last(self) -> tuple[list[int], Any]:
         """As `take_ended`, of the runs that took all their epochs: their states `without_best`."""
         members = sorted(self._last)
         states = [self._last.pop(i) for i in members]
-        return members, jax.tree.map(lambda *x: np.stack(x), *states) if states else None
+        return members, _stacked(states, without_best(self._shapes)) if states else None
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ so its result does not depend on what is trained with it or on where it was resu
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,9 +19,9 @@ from jaxtyping import Array, Bool, Float, UInt32
 
 from epi2expr_jax.errors import collect
 from epi2expr_jax.inputs.batch_plan import BatchPlan
-from epi2expr_jax.inputs.device_tracks import Gathered, Signal
+from epi2expr_jax.inputs.device_tracks import Gathered, Signal, over_batches
 from epi2expr_jax.inputs.masking import CHANNELS, masked, random_subsets
-from epi2expr_jax.models.config import ModelConfig
+from epi2expr_jax.models.config import Form, ModelConfig, of_weights
 from epi2expr_jax.models.weights import fresh_weights, named_by, parts_of
 from epi2expr_jax.names import as_names
 from epi2expr_jax.training.losses import LOSSES
@@ -65,8 +64,8 @@ class TrainConfig:
         retry: a run that stops early and whose first epoch was its best trains once more, with
             fresh weights; what was best in both is kept. Not of runs that start from trained
             weights.
-        precision: of matrix products; their sums, and all else, are float32.
-            `tf32` and `bfloat16` are faster on GPU and TPU.
+        precision: of matrix products; their sums, and all else, are float32, but on GPU and TPU
+            `bfloat16` is also what layers hand on. It and `tf32` are faster there.
         masked: masked-mark models: each gene shows a random subset of the assays, so that a model
             learns to predict from every subset; besides its signal every assay has a mask
             channel. It needs more epochs.
@@ -173,19 +172,30 @@ class Trainer:
         self.loss = LOSSES[config.task]
         self.model_config = model_config
         self.graph, params, _ = parts_of(model_config)
+        self.plain = Form(self.graph, lambda params: params, lambda params: params)
         self.frozen = named_by(params, as_names(config.freeze))
         self.adam = optax.scale_by_adam(eps=config.adam_epsilon)
 
-    def init(self, model_key: UInt32[Any, "*R 2"]) -> RunState:
+    @functools.cached_property
+    def _accelerated(self) -> Form:
+        """The model as an accelerator computes it."""
+        offered = getattr(self.model_config, "accelerated", lambda: None)
+        return (not self.config.freeze and offered()) or self.plain
+
+    def init(self, model_key: UInt32[Any, "*R 2"], weights: Pytree = None) -> RunState:
         """The state before the first epoch, its weights drawn from `model_key`; on the host.
 
-        Of several keys, stacked. Arrays may be read-only, and share memory.
+        Of several keys, stacked. Arrays may be read-only, and share memory. `weights`: if drawn.
         """
-        params, stats = fresh_weights(self.model_config, _wrap(model_key))
+        params, stats = weights or self.weights(model_key)
         lead = model_key.shape[:-1]
         start = jax.tree.map(lambda x: np.broadcast_to(x, (*lead, *x.shape)), self._start)
         fields = {"params": params, "stats": stats, "best_params": params, "best_stats": stats}
         return dataclasses.replace(start, **fields)
+
+    def weights(self, model_key: UInt32[Any, "*R 2"]) -> tuple[Pytree, Pytree]:
+        """Weights and moving averages before training, on the host."""
+        return fresh_weights(self.model_config, _wrap(model_key))
 
     @functools.cached_property
     def _start(self) -> RunState:
@@ -217,24 +227,29 @@ class Trainer:
         return dataclasses.replace(self.init(model_key), early_stop=stop, **kept)
 
     def train_epoch(
-        self, state: RunState, inputs: RunInputs, signal: Signal
+        self, state: RunState, inputs: RunInputs, signal: Signal, platform: str = "cpu"
     ) -> tuple[RunState, EpochRecord]:
         """One pass over the training genes, one over the validation genes, and the schedules.
 
         A run that is no longer RUNNING comes back unchanged and, outside `vmap`, costs nothing.
+
+        Args:
+            platform: of the device that runs it.
         """
         nan = jnp.full((), jnp.nan)
         with jax.default_matmul_precision(PRECISIONS[self.config.precision]):
             return lax.cond(
                 state.status == RUNNING,
-                lambda: self._train_epoch(state, inputs, signal),
+                lambda: self._train_epoch(state, inputs, signal, platform),
                 lambda: (state, EpochRecord(nan, nan, nan, jnp.int32(-1))),
             )
 
     def _train_epoch(
-        self, state: RunState, inputs: RunInputs, signal: Signal
+        self, state: RunState, inputs: RunInputs, signal: Signal, platform: str
     ) -> tuple[RunState, EpochRecord]:
         config, plan = self.config, self.plan
+        low = config.precision == "bfloat16" and platform != "cpu"
+        form = self.plain if platform == "cpu" else self._accelerated
         learning_rate = jnp.float32(config.learning_rate)
         if config.plateau:
             learning_rate = config.learning_rate * plateau_scale(state.plateau)
@@ -252,10 +267,11 @@ class Trainer:
             if config.masked:
                 fresh = jax.random.fold_in(_subset_key(inputs, state.epoch + 1), i)
                 x = masked(x, self._subsets(fresh, plan.size))
+            x = x.astype(jnp.bfloat16) if low else x  # layers keep it, products round to it
             y = inputs.target[index]
 
             def loss_of(params):
-                model = nnx.merge(self.graph, params, stats, copy=True)
+                model = nnx.merge(form.graph, params, stats, copy=True)
                 prediction = model(x, mask=mask, key=jax.random.fold_in(dropout, i))
                 _, _, new_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
                 return self.loss(prediction=prediction, target=y, mask=mask), new_stats
@@ -270,11 +286,13 @@ class Trainer:
             bad_step = jnp.where((bad_step < 0) & ~jnp.isfinite(loss), i, bad_step)
             return params, stats, optimiser, total + loss * mask.sum(), bad_step
 
-        carry = state.params, state.stats, state.optimiser, jnp.zeros(()), jnp.int32(-1)
+        optimiser = of_weights(form.pack, state.optimiser)
+        carry = form.pack(state.params), state.stats, optimiser, jnp.zeros(()), jnp.int32(-1)
         carry = lax.fori_loop(0, plan.steps(genes), step, carry)
         params, stats, optimiser, total, bad_step = carry
         train_loss = total / genes
-        validation_loss = self._validation_loss(params, stats, inputs, signal)
+        validation_loss = self._validation_loss(params, stats, inputs, signal, form.graph, low)
+        params, optimiser = form.unpack(params), of_weights(form.unpack, optimiser)
 
         # Without early stopping, too, its state knows which epoch was the best.
         stopping = config.early_stop or EarlyStopConfig(config.epochs + 1)
@@ -305,14 +323,20 @@ class Trainer:
         return state, EpochRecord(train_loss, validation_loss, learning_rate, bad_step)
 
     def _validation_loss(
-        self, params: Pytree, stats: Pytree, inputs: RunInputs, signal: Signal
+        self,
+        params: Pytree,
+        stats: Pytree,
+        inputs: RunInputs,
+        signal: Signal,
+        graph: Any = None,
+        low: bool = False,
     ) -> Float[Array, ""]:
         present = None
         if self.config.masked:  # the same subset of a gene in every epoch
             present = self._subsets(_subset_key(inputs, 0), inputs.validation.size)
-        predicted = predict_genes(
-            self.graph, params, stats, signal, inputs.validation, self.validation_plan, present
-        )
+        plan, wanted = self.validation_plan, inputs.validation
+        graph = self.graph if graph is None else graph
+        predicted = predict_genes(graph, params, stats, signal, wanted, plan, present, low)
         return self.loss(prediction=predicted, target=inputs.target, mask=inputs.validation)
 
     def _subsets(self, key: Any, genes: int) -> Bool[Array, "G A"]:
@@ -332,6 +356,7 @@ def predict_genes(
     wanted: Bool[Array, " G"],
     plan: BatchPlan,
     present: Bool[Array, "G A"] | None = None,
+    low: bool = False,
 ) -> Float[Array, " G"]:
     """One run's outputs for the wanted genes, 0 for the others.
 
@@ -340,42 +365,16 @@ def predict_genes(
     Args:
         plan: one that serves the wanted genes.
         present: of a masked-mark model, which assays each gene shows.
+        low: whether the layers keep their outputs in bfloat16.
     """
 
     def outputs(model, x, index, mask):
         x = x if present is None else masked(x, present[index])
+        x = x.astype(jnp.bfloat16) if low else x
         return model(x, mask=mask, key=None)
 
     empty = jnp.zeros(wanted.shape)
     return over_batches(graph, params, stats, signal, wanted, plan, outputs, empty)
-
-
-def over_batches(
-    graph: Any,
-    params: Pytree,
-    stats: Pytree,
-    signal: Gathered,
-    wanted: Bool[Array, " G"],
-    plan: BatchPlan,
-    outputs: Callable,
-    predicted: Float[Array, "*S G"],
-) -> Float[Array, "*S G"]:
-    """`predicted`, with `outputs(model, x, index, mask) [*S B]` of every batch of wanted genes.
-
-    The one loop of inference: `x` is a batch as gathered, `index [B]` its genes.
-    """
-    model = nnx.merge(graph, params, stats)
-    order = plan.order(wanted, None, signal.n_contacts())
-    count = wanted.sum()
-
-    def step(i, predicted):
-        index, mask = plan.batch(i, order, count)
-        values = outputs(model, signal.gather(index, plan), index, mask)
-        # Genes past the count are dropped by an index that lies outside.
-        index = jnp.where(mask, index, wanted.size)
-        return predicted.at[..., index].set(values, mode="drop")
-
-    return lax.fori_loop(0, plan.steps(count), step, predicted)
 
 
 def _subset_key(inputs: RunInputs, number: Any) -> Any:

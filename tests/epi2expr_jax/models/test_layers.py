@@ -215,3 +215,32 @@ def test_weights_are_glorot_uniform_and_biases_zero():
     assert np.abs(made.kernel[...]).max() <= limit
     np.testing.assert_allclose(made.kernel[...].std(), limit / np.sqrt(3), rtol=0.02)
     assert not made.bias[...].any()
+
+
+@pytest.mark.parametrize("how", [{"folded": True, "pool": 4}, {"pool": 2}, {"norm": False}])
+def test_a_block_hands_on_bfloat16_and_keeps_its_statistics_in_float32(how):
+    """Its weights' gradients too; all within what rounding to 8 bits makes of them."""
+    block = layers.ConvBlock(2, 24, 5, rngs=nnx.Rngs(0), **how)
+    graph, state = nnx.split(block)
+    x = jnp.asarray(normal(0, (16, 40, 2)), jnp.float32)
+
+    @jax.jit
+    def run(state, x):
+        def loss(state):
+            own = nnx.merge(graph, state, copy=True)
+            y = own(x, mask=jnp.ones(16, bool), key=jax.random.key(1))
+            return (layers.full(y) ** 2).mean(), (y, nnx.state(own, nnx.BatchStat))
+
+        return jax.grad(loss, has_aux=True)(state)
+
+    (gradient, (y, stats)), (low_gradient, (low, low_stats)) = (
+        run(state, x),
+        run(state, x.astype(jnp.bfloat16)),
+    )
+    assert (y.dtype, low.dtype) == (jnp.float32, jnp.bfloat16)
+    assert 0 < np.abs(low - y).max() < 0.03 * np.abs(y).max()
+    for one, other in zip(
+        jax.tree.leaves((low_gradient, low_stats)), jax.tree.leaves((gradient, stats)), strict=True
+    ):
+        assert one.dtype == jnp.float32
+        assert np.linalg.norm(one - other) <= 0.05 * np.linalg.norm(other) + 1e-4

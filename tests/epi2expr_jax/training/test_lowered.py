@@ -4,6 +4,7 @@ No device is needed: what is counted are the loops and the products of the real 
 """
 
 import functools
+import re
 
 import jax
 import numpy as np
@@ -28,27 +29,35 @@ ACCELERATORS = ("cuda", "tpu")
 BATCH = 64
 BY_DATA = None  # turns of a loop: how many batches there are is data
 # Matrix products of training with its validation, and of prediction, whatever the batch and lanes.
-PRODUCTS = {"cnn": [37, 8], "promoter_cnn": [24, 6], "chromoformer": [159, 42]}
+# Chromoformer trains its three resolutions as one stack, and predicts one after the other.
+PRODUCTS = {"cnn": [37, 8], "promoter_cnn": [24, 6], "chromoformer": [207, 122]}
 
 
-def population_of(name, lanes):
+class OfAccelerator(Lanes):
+    """Lanes that say they are on an accelerator."""
+
+    platform = "cuda"
+
+
+def population_of(name, lanes, precision="float32", where=OfAccelerator):
     """As many runs as lanes of a model, of a few genes of the right shapes."""
     genes, train = 2 * BATCH, BATCH
-    where = Lanes(lanes, tuple(jax.local_devices()[:1]))
-    if name == "chromoformer":  # one resolution of few layers: the others are like them
+    where = where(lanes, tuple(jax.local_devices()[:1]))
+    if name == "chromoformer":  # few layers: the others are like them
         data = OneCell(genes)
-        few = {"resolutions": (2000,), "pairwise_layers": 1, "regulation_layers": 2}
+        few = {"pairwise_layers": 1, "regulation_layers": 2}
         config = REGISTRY[name](assays=ASSAYS, **few)
-        trainer = region_trainer(config, data, train, BATCH)
+        trainer = region_trainer(config, data, train, BATCH, precision)
     else:
         config = REGISTRY[name](assays=1)
-        data, trainer = OneTrack(genes, config.window.bins), window_trainer(config, BATCH)
+        data = OneTrack(genes, config.window.bins)
+        trainer = window_trainer(config, BATCH, precision)
     return population(trainer, TrackCache(data), genes, train, lanes, where)
 
 
-def traced(name, lanes=2):
+def traced(name, lanes=2, **how):
     """The programs of training, with its validation, and of prediction."""
-    runs = population_of(name, lanes)
+    runs = population_of(name, lanes, **how)
     trainer, where = runs.trainer, runs.lanes
     shapes = functools.partial(jax.tree.map, lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype))
     state = jax.tree.map(
@@ -128,6 +137,35 @@ def test_such_a_loop_would_be_seen(name, monkeypatch):
         assert {BATCH, inference._WINDOW_BATCH} & set(counted(program, "cuda")[0])
 
 
-def test_on_cpu_patches_are_made_a_few_genes_at_a_time(programs):
-    turns, _ = counted(programs("cnn")[0], "cpu")
+def test_on_cpu_patches_are_made_a_few_genes_at_a_time():
+    turns, _ = counted(traced("cnn", where=Lanes)[0], "cpu")
     assert {2, 4} <= set(turns)  # pieces of a batch, by layer
+
+
+def float32_arrays(program, platform):
+    """The shapes of the float32 arrays of a program, and whether it has others in bfloat16."""
+    text = program.lower(lowering_platforms=(platform,)).as_text()
+    shapes = {tuple(map(int, x.split("x"))) for x in re.findall(r"tensor<([\dx]+)xf32>", text)}
+    return shapes, "bf16>" in text
+
+
+LARGE = {"cnn": (400, 192), "chromoformer": (1024,)}
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "platform"),
+    [
+        ("cnn", OfAccelerator, "cuda"),
+        ("chromoformer", OfAccelerator, "cuda"),
+        ("cnn", Lanes, "cpu"),
+    ],
+)
+def test_with_bfloat16_an_accelerator_keeps_no_large_array_in_float32(name, where, platform):
+    """Of the CNN its unpooled first layer, of Chromoformer queries, keys, values and gates of all
+    tokens; weights `[128, 1024]` are float32. On CPU nothing is rounded."""
+    program = traced(name, precision="bfloat16", where=where)[0]
+    shapes, rounds = float32_arrays(program, platform)
+    large = LARGE[name]
+    found = {x for x in shapes if x[-len(large) :] == large and x[-2] != 128}
+    low = platform != "cpu"
+    assert (not found, rounds) == (low, low), found

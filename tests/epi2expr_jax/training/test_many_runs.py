@@ -25,6 +25,7 @@ from epi2expr_jax.training.runs import (
 )
 from epi2expr_jax.training.schedules import EarlyStopConfig
 from epi2expr_jax.training.splits import make_folds
+from experiments.benchmarks import made_up
 
 CONFIG = TrainConfig(epochs=4, batch_size=32)
 EARLY = TrainConfig(
@@ -345,3 +346,19 @@ def test_lanes_are_as_wide_as_suits_their_devices(monkeypatch):
     monkeypatch.setattr(jax, "local_devices", lambda: [Device(), Device()])
     lanes = Lanes.default()
     assert (lanes.width, len(lanes.devices)) == (8, 2)
+
+
+def test_weights_of_many_runs_are_drawn_by_one_call_and_are_those_of_each_alone(monkeypatch):
+    config = REGISTRY["promoter_cnn"](assays=1, width=0.02)
+    trainer = made_up.window_trainer(config, 16)
+    draw, drawn = trainer.weights, []
+    monkeypatch.setattr(trainer, "weights", lambda keys: drawn.append(len(keys)) or draw(keys))
+    cache = TrackCache(made_up.OneTrack(40, config.window.bins))
+    lanes = Lanes(1, tuple(jax.local_devices()[:1]))
+    runs = made_up.population(trainer, cache, 40, 30, 5, lanes)
+    runs._fill()
+    assert (drawn, runs.chunks) == ([5], 5)
+    for (i,), state in runs.states(range(5)):
+        alone = trainer.init(runs.inputs.model_key[[i]])
+        for one, other in zip(jax.tree.leaves(state), jax.tree.leaves(alone), strict=True):
+            np.testing.assert_array_equal(one, other)

@@ -13,10 +13,10 @@ from flax import nnx
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.batch_plan import BatchPlan
-from epi2expr_jax.inputs.device_tracks import WindowSignal
+from epi2expr_jax.inputs.device_tracks import WindowSignal, over_batches
 from epi2expr_jax.models.config import WindowModelConfig
 from epi2expr_jax.models.weights import constant, parts_of, uniform
-from epi2expr_jax.training.one_run import TrainConfig, Trainer, over_batches, predict_genes
+from epi2expr_jax.training.one_run import TrainConfig, Trainer, predict_genes
 from epi2expr_jax.training.runs import FINISHED, QUARANTINED, RUNNING, STOPPED, RunInputs
 from epi2expr_jax.training.schedules import EarlyStopConfig, PlateauConfig
 

@@ -42,7 +42,9 @@ def effect_figures(means: pd.DataFrame, unit: str, between: pd.DataFrame) -> dic
     if means["distance"].nunique() > 1:
         drawn["distance"] = distance_figure(one_change(means), unit)
     if len(between):
-        drawn["between"] = between_figure(one_change(means).merge(between))
+        agree = between.drop(columns=["pairs", "genes"], errors="ignore")
+        if len(together := one_change(means).merge(agree)):
+            drawn["between"] = between_figure(together)
     return drawn
 
 

@@ -45,8 +45,10 @@ def test_only_what_varies_is_drawn():
     assert list(effect_figures(one_place, UNIT, NONE)) == ["dose"]
     assert effect_figures(one_place.assign(factor=np.nan), UNIT, NONE) == {}
     between = means()[["cell", "assays", "place", "change"]]
-    between = between.assign(r=0.5, lowest=np.arange(6) / 10, highest=0.9, between="seeds")
-    drawn = effect_figures(one_place, UNIT, between)
+    between = between.assign(
+        r=0.5, lowest=np.arange(6) / 10, highest=0.9, between="seeds", genes=30
+    )
+    drawn = effect_figures(one_place.assign(genes=90), UNIT, between)
     assert list(drawn) == ["dose", "between"]
     (axes,) = drawn["between"].axes
     assert axes.lines[0].get_xdata().tolist() == [0.5]

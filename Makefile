@@ -43,7 +43,7 @@ format: $(VENV)/installed-lint
 trials: $(VENV)/installed-test $(VENV)/installed-workflow
 	EPI2EXPR_TRIALS=full $(BIN)/python -m pytest -m trial
 
-torture: $(VENV)/installed-test
+torture: $(VENV)/installed-test $(VENV)/installed-convert
 	EPI2EXPR_TORTURE=full $(BIN)/python -m pytest -q tests/torture/test_fuzz.py
 	$(BIN)/python -m tests.torture
 

@@ -7,7 +7,8 @@
     python -m data_prep.contacts_from_map --loops=FitHiChIP.bed --assembly=hg38 --out=loops.bedpe
     python -m data_prep.build_store … --interactions=contacts.bedpe --min_contact_score=0
 
-Every TSS of a gene is paired with every element whose middle lies --least_bp to --reach_bp away.
+Every TSS of a gene is paired with every element whose middle lies from --min_distance_bp to
+--reach_bp away.
 A score is the balanced contact frequency of the two bins, in multiples of the frequency that places
 100 kb apart have on average: 1 at 100 kb, some 5 at 20 kb, more where they touch more often. Where
 the map says nothing, and without --map, a power law of distance stands for it; it is fitted to the
@@ -48,7 +49,7 @@ def from_elements(
     *,
     path: str = "",
     map_bin: int = 5_000,
-    least_bp: int = 20_000,
+    min_distance_bp: int = 20_000,
     reach_bp: int = 100_000,
 ) -> tuple[pd.DataFrame, str]:
     """Contacts of every TSS with the elements in reach.
@@ -64,9 +65,10 @@ def from_elements(
     Raises:
         InputError: for files that cannot be used, or if no element is in reach of a TSS.
     """
-    if not 0 <= least_bp < reach_bp:
-        found = f"from {least_bp} to {reach_bp} bp"
-        raise InputError("--least_bp, --reach_bp", found, "a range of distances", "correct them")
+    if not 0 <= min_distance_bp < reach_bp:
+        found = f"from {min_distance_bp} to {reach_bp} bp"
+        where = "--min_distance_bp, --reach_bp"
+        raise InputError(where, found, "a range of distances", "correct them")
     with collect() as problems:
         with problems.part():
             bed = read_bed(elements, chrom_sizes)
@@ -75,9 +77,9 @@ def from_elements(
             tss = read_tss(genes, table, chrom_sizes=chrom_sizes)
         with problems.part():
             contact_map = ContactMap(path, map_bin, chrom_sizes) if path else None
-    pairs = pairs_in_reach(bed, tss, least_bp, reach_bp)
+    pairs = pairs_in_reach(bed, tss, min_distance_bp, reach_bp)
     if pairs.empty:
-        found = f"no element {least_bp:,} to {reach_bp:,} bp from a TSS"
+        found = f"no element {min_distance_bp:,} to {reach_bp:,} bp from a TSS"
         raise InputError(elements, found, "some in reach", "give a larger --reach_bp")
     if contact_map is None:
         law, said = PowerLaw(), "distance alone"
@@ -118,19 +120,25 @@ def define_flags() -> None:
     flags.DEFINE_string("score_column", "", "Of --loops: name or number of the column of scores.")
     flags.DEFINE_string("genes", "", "GTF or gene table, as for build_store. Empty: Ensembl 75.")
     flags.DEFINE_integer(
-        "least_bp", 20_000, "Leave out closer elements: the window of a 40 kb model shows them."
+        "min_distance_bp",
+        20_000,
+        "Leave out elements that are closer to a TSS: the window of a 40 kb model shows them.",
     )
+    flags.DEFINE_integer("least_bp", None, "Replaced by --min_distance_bp.")
     flags.DEFINE_integer("reach_bp", 100_000, "Leave out elements that are farther from a TSS.")
     flags.DEFINE_string("out", None, "BEDPE to write.", required=True)
     define_assembly(None, required=True)
 
 
 def main() -> None:
+    if FLAGS.least_bp is not None:
+        remedy = f"give --min_distance_bp={FLAGS.least_bp}"
+        raise InputError("--least_bp", "an older name", "--min_distance_bp", remedy)
     if bool(FLAGS.elements) == bool(FLAGS.loops):
         found = "both --elements and --loops" if FLAGS.loops else "neither --elements nor --loops"
         raise InputError("command line", found, "one of them", "see --help")
-    only = ("map", "map_bin", "genes", "least_bp", "reach_bp") if FLAGS.loops else ("score_column",)
-    for name in only:
+    own = ("map", "map_bin", "genes", "min_distance_bp", "reach_bp")
+    for name in own if FLAGS.loops else ("score_column",):
         if FLAGS[name].present:
             found = f"--{name} with {'--loops' if FLAGS.loops else '--elements'}"
             raise InputError("command line", found, "flags that have an effect", "omit it")
@@ -144,7 +152,7 @@ def main() -> None:
             sizes,
             path=FLAGS.map,
             map_bin=FLAGS.map_bin,
-            least_bp=FLAGS.least_bp,
+            min_distance_bp=FLAGS.min_distance_bp,
             reach_bp=FLAGS.reach_bp,
         )
     write_contacts(FLAGS.out, contacts)

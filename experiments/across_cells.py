@@ -14,7 +14,7 @@ signal or noise between tracks shift predictions: --normalise=depth in training 
 
     python -m experiments.across_cells --run=runs/cnn --between=E003,E116
 
-asks what differs between two cells, or conditions, and writes DIR/changes.csv as well: the
+asks what differs between two cells, or conditions, and writes DIR/between_cells.csv as well: the
 difference of a model's predictions in the two against that of expression, compared with no change
 and with what the difference of promoter means tells (least squares on the training genes).
 """
@@ -46,7 +46,7 @@ FLAGS = flags.FLAGS
 def across_cells(
     run_dir: pathlib.Path, store_path: str | None = None, between: Sequence[str] = ()
 ) -> dict[tables.Table, pd.DataFrame]:
-    """Write across_cells.csv of a finished run, and changes.csv of two cells; returns them.
+    """Write across_cells.csv of a finished run, and between_cells.csv of two cells; returns them.
 
     Args:
         between: two cells whose difference is predicted, or none.
@@ -84,7 +84,11 @@ def score_everywhere(
         if own.members:
             parts += held_out_in(own, store, cell)
     predictions = pd.concat(parts, ignore_index=True)
-    found = {tables.ACROSS: score_across_cells(predictions)}
+    scores = score_across_cells(predictions)
+    before = {run["cell"]: run.get("started", {}).get("cells", ()) for run in ensemble.trained}
+    pairs = zip(scores["trained_on"], scores["cell"], strict=True)
+    scores["seen"] |= [cell in before[name] for name, cell in pairs]
+    found = {tables.ACROSS: scores}
     if between:
         promoters = difference_of_promoters(ensemble, store, between)
         found[tables.CHANGES] = score_changes(predictions, promoters, between)

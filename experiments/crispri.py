@@ -61,7 +61,7 @@ from epi2expr_jax.study import results
 from experiments.cli.chain import define_chain, lift_distinct
 from experiments.cli.flags import define_run, define_store, refuse_without_effect
 from experiments.cli.given_table import read_table
-from experiments.cli.silencing import NAMES, Silencer, define_silencing, silencer_of_flags
+from experiments.cli.silencing import NAMES, SilencingModels, define_silencing, silencer_of_flags
 from experiments.figures.screens import reach_figure, screen_figure
 from experiments.figures.style import STYLE, number, save_figure
 
@@ -186,7 +186,7 @@ def score_screens(
     gamma: float = GAMMA,
     weight: str = "",
     seed: int = 0,
-    models: Silencer | None = None,
+    models: SilencingModels | None = None,
     chain: str = "",
     fill: float = 0.0,
 ) -> str:
@@ -240,7 +240,7 @@ def score_screens(
     return "\n".join([*said, f"{out}/crispri.csv, crispri_leads.csv, crispri.png"])
 
 
-def _predicted(pairs: Pairs, models: Silencer, chain: str) -> Predicted:
+def _predicted(pairs: Pairs, models: SilencingModels, chain: str) -> Predicted:
     """Predictions for all pairs; elements are lifted once each."""
     places, notes = pairs.table[["chrom", "start", "end"]], []
     if chain:

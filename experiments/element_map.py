@@ -67,7 +67,7 @@ from epi2expr_jax.study import results
 from experiments.cli.chain import define_chain, lift, lift_distinct
 from experiments.cli.flags import define_run, define_store
 from experiments.cli.given_table import read_table
-from experiments.cli.silencing import Silencer, define_silencing, silencer_of_flags
+from experiments.cli.silencing import SilencingModels, define_silencing, silencer_of_flags
 
 FLAGS = flags.FLAGS
 
@@ -77,7 +77,7 @@ _PLACE = ["chr", "start", "end"]
 
 def write_map(
     out: pathlib.Path,
-    models: Silencer,
+    models: SilencingModels,
     bed: pathlib.Path,
     candidates: pathlib.Path | None = None,
     *,
@@ -192,7 +192,10 @@ def _begin(folder: pathlib.Path, asked: dict) -> None:
 
 
 def _named(
-    found: pd.DataFrame, elements: pd.DataFrame, models: Silencer, scores: pd.DataFrame | None
+    found: pd.DataFrame,
+    elements: pd.DataFrame,
+    models: SilencingModels,
+    scores: pd.DataFrame | None,
 ) -> pd.DataFrame:
     """Predictions with the columns of the ABC model."""
     own = elements.iloc[found["element"]].reset_index(drop=True)

@@ -197,16 +197,23 @@ def format_means(means: pd.DataFrame) -> str:
     """Mean effects place by place: of the lowest factor, and of every other change."""
     shown = means[means["factor"].isna() | (means["factor"] == means["factor"].min())]
     wide = max(len("change"), *map(len, shown["change"])) + 2
-    lines = [f"{'cell':<10}{'place':<20}{'change':<{wide}}{'effect':>7}   95 % interval"]
+    # Models of several sets of assays may read the mark.
+    several = means["assays"].nunique() > 1
+    model = max(len("model"), *means["assays"].map(len)) + 2 if several else 0
+    lines = [
+        f"{'cell':<10}{'model' if several else '':<{model}}{'place':<20}{'change':<{wide}}"
+        f"{'effect':>7}   95 % interval"
+    ]
     for row in shown.itertuples():
         interval = (
             f"{row.low:+.3f} to {row.high:+.3f}" if row.low == row.low else "none: too few models"
         )
         lines.append(
-            f"{row.cell:<10}{row.place:<20}{row.change:<{wide}}{row.effect:>+7.3f}   {interval}"
+            f"{row.cell:<10}{row.assays if several else '':<{model}}{row.place:<20}"
+            f"{row.change:<{wide}}{row.effect:>+7.3f}   {interval}"
         )
     if means["genes"].nunique() == 1:
-        lines.append(f"{means['genes'].iloc[0]} genes, each by models that never saw it")
+        lines.append(f"{means['genes'].iloc[0]} genes, each by models that held it out")
     lines.append("intervals are of models retrained on other genes")
     if means["low"].isna().any():
         lines[-1] += f"; they need {NEEDED}"

@@ -36,6 +36,50 @@
     });
   }
 
+  // A figure tells the value that is nearest to the pointer, or where the arrow keys lead.
+  const tip = make("div", { id: "tip", role: "status", hidden: "" });
+  document.body.append(tip);
+  const slim = matchMedia("(max-width: 36rem)"), near = 24;  // px
+  for (const picture of document.querySelectorAll("picture[data-told]")) {
+    const { told, narrow } = picture.dataset, read = {};
+    const places = () => read[slim.matches] ??= JSON.parse(slim.matches && narrow || told);
+    const show = (found, box) => {
+      tip.hidden = !found;
+      if (!found) return;
+      const [left, top, right, , text] = found;
+      tip.textContent = text;
+      tip.style.left = tip.style.top = 0;  // as wide as the text
+      const x = box.left + (left + right) / 2000 * box.width - tip.offsetWidth / 2;
+      const y = box.top + top / 1000 * box.height - tip.offsetHeight - 8;
+      tip.style.left = `${scrollX + Math.max(4, Math.min(document.documentElement.clientWidth - tip.offsetWidth - 4, x))}px`;
+      tip.style.top = `${scrollY + Math.max(0, y)}px`;
+    };
+    const nearest = event => {
+      const box = picture.getBoundingClientRect();
+      const x = 1000 * (event.clientX - box.left) / box.width, y = 1000 * (event.clientY - box.top) / box.height;
+      let found, least = near;
+      for (const place of places()) {
+        const [left, top, right, bottom] = place;
+        const away = Math.hypot(Math.max(left - x, 0, x - right) * box.width, Math.max(top - y, 0, y - bottom) * box.height);
+        const middle = Math.hypot((left + right) / 2 - x, (top + bottom) / 2 - y);  // of places that overlap
+        const far = away / 1000 + middle / 1e4;
+        if (far < least) [found, least] = [place, far];
+      }
+      show(found, box);
+    };
+    let at = -1;
+    for (const kind of ["pointermove", "pointerdown"]) picture.addEventListener(kind, nearest);
+    for (const kind of ["pointerleave", "blur"]) picture.addEventListener(kind, () => show());
+    picture.addEventListener("keydown", event => {
+      const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key], many = places().length;
+      if (event.key === "Escape") show();
+      if (!step || !many) return;
+      at = at < 0 && step < 0 ? many - 1 : (at + step + many) % many;
+      event.preventDefault();
+      show(places()[at], picture.getBoundingClientRect());
+    });
+  }
+
   const place = document.getElementById("browser");
   if (!place) return;
   const data = JSON.parse(document.getElementById("browser-data").textContent);

@@ -42,7 +42,8 @@ REPLACED = {
     "<this repository>": str(ROOT),
     "--tracks=roadmap_pvalue": "--tracks=tracks.csv",
     "--tracks=roadmap_alignments": "--tracks=alignments.csv",
-    "--downloads=tracks --store=roadmap.zarr": "--store=whole.zarr",  # one of README has the name
+    "--downloads=tracks ": "",
+    'model = "promoter_cnn"\nEOF': 'model = "promoter_cnn"\nwidth = 0.02\nepochs = 2\nEOF',
     "--cell=patient1": "--cell=E003",
     "E003,E116": "E003,E114",
     # cnn was trained otherwise before; bfloat16 needs what quick compiling leaves out

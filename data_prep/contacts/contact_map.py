@@ -109,15 +109,18 @@ class ContactMap:
     def __init__(self, path: str | pathlib.Path, bin_bp: int, chrom_sizes: dict[str, int]):
         self.path, self._cool = str(path), _opened(str(path), bin_bp)
         where, cool = self.path, self._cool
-        if cool.binsize is None:
+        with _readable(where):
+            bin_bp, weighed = cool.binsize, "weight" in cool.bins().columns
+            self._lengths = {str(name): int(size) for name, size in cool.chromsizes.items()}
+        if bin_bp is None:
             raise InputError(where, "bins of unequal width", "equal bins", "give another map")
-        if "weight" not in cool.bins().columns:
+        if not weighed:
             remedy = "run: cooler balance FILE (other weights, such as KR, are not read)"
             raise InputError(where, "a map that is not balanced", "a column `weight`", remedy)
-        self.bin_bp = int(cool.binsize)
-        named = find_chromosomes(cool.chromnames, chrom_sizes)
+        self.bin_bp = int(bin_bp)
+        named = find_chromosomes(self._lengths, chrom_sizes)
         self._named = {ours: theirs for theirs, ours in named.items()}
-        other = [n for n, o in named.items() if int(cool.chromsizes[n]) != chrom_sizes[o]]
+        other = [n for n, o in named.items() if self._lengths[n] != chrom_sizes[o]]
         if other or not named:
             found = f"other lengths of {listing(other)}" if other else "none of its chromosomes"
             remedy = "give the --assembly of the map, or another map"
@@ -167,8 +170,9 @@ class ContactMap:
     def _blocks(self, chrom: str, reach: int) -> Iterator[tuple[int, Float[np.ndarray, "b c"]]]:
         """The band of a chromosome's map: first bin, and balanced frequencies of some bins with
         themselves and the `reach` bins after them."""
-        size, width = int(self._cool.chromsizes[chrom]), self.bin_bp
-        matrix = self._cool.matrix(balance=True)
+        size, width = self._lengths[chrom], self.bin_bp
+        with _readable(self.path):
+            matrix = self._cool.matrix(balance=True)
         for first in range(0, -(-size // width), _BLOCK):
             start, end = first * width, (first + _BLOCK) * width
             columns = chrom, start, min(size, end + reach * width)
@@ -205,6 +209,8 @@ def _readable(path: str) -> Iterator[None]:
     """What cooler and HDF5 raise of a file that is none, or damaged, as bad input."""
     try:
         yield
-    except (OSError, KeyError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file: of HDF5 any kind, by where the damage lies
         found = f"no readable contact map ({error})"
         raise InputError(path, found, "a .cool or .mcool", "give another file") from None

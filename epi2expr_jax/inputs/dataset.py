@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, SupportsIndex
 import jax
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.genome import listing
@@ -49,11 +49,14 @@ class InputConfig:
             keeps genomic order, as the original CNN did.
         normalise: `depth` divides every track by its mean over all genes' windows before the
             transform, so that tracks look alike in every cell; `none` does not.
+        shuffle_regions: a control: each gene reads the regions of another gene, with about as many,
+            as far away (see `Regions.shuffled`).
     """
 
     transform: str = "auto"
     orientation: str = "strand"
     normalise: str = "none"
+    shuffle_regions: bool = False
 
     def __post_init__(self):
         choices = ("auto", *TRANSFORMS)
@@ -64,6 +67,10 @@ class InputConfig:
         ):
             if value not in allowed:
                 raise InputError(flag, value, " or ".join(allowed), "choose one of these")
+
+    def view(self, store: WindowStore) -> WindowStore:
+        """The store as it is read: itself, or with other regions for each gene."""
+        return store.with_shuffled_regions() if self.shuffle_regions else store
 
 
 class Example(NamedTuple):
@@ -187,7 +194,7 @@ class StoreDataset(Dataset):
         every = [store.regions(cell) for cell in with_regions]
         self._most_regions = max((len(own.table) for own in every), default=0)
         self._most_bins = [
-            max((int(_bins(own, bin_bp).sum()) for own in every), default=0)
+            max((int(own.bins_at(bin_bp).sum()) for own in every), default=0)
             for bin_bp in model.resolutions
         ]
 
@@ -282,7 +289,7 @@ class StoreDataset(Dataset):
             padded = np.zeros(most + 2 * length, np.float32)
             if raw is not None:
                 factor = bin_bp // stored
-                fine, share = _apart(self._regions[cell], raw, stored, factor)
+                fine, share = self._regions[cell].apart(raw, stored, factor)
                 own = as_read(fine, self.level(cell, assay), factor, self.transform(assay), share)
                 padded[length : length + len(own)] = own
             signal.append(padded)
@@ -305,7 +312,7 @@ class StoreDataset(Dataset):
             # Padding entries have zero bins; one is always present, so indexing is safe.
             bins = np.zeros(self._most_regions + 1, np.int32)
             if model.contacts:
-                have = _bins(self._regions[cell], bin_bp)
+                have = self._regions[cell].bins_at(bin_bp)
                 bins[: len(have)] = have
             places.append(region_places(bins, length))
         begin, bins = zip(*places, strict=True)
@@ -331,6 +338,7 @@ def load_dataset(
         InputError: for unknown cells or assays, or if the store does not serve the model (window,
             regions), or holds other signal than the models were trained on.
     """
+    store = config.view(store)
     known, where = store.manifest, str(store.path)
     with collect() as problems:
         for kind, given, there in (("cell", cells, known.cells), ("assay", assays, known.assays)):
@@ -341,30 +349,6 @@ def load_dataset(
         trained = TrainedSignal.of(store.manifest, config.transform)
     trained.require_same(known, where, assays)
     return StoreDataset(store, model_config, cells, assays, config, trained)
-
-
-def _bins(regions: Regions, resolution: int) -> Int[np.ndarray, " regions"]:
-    """How many bins each region has."""
-    return -(-(regions.table.end - regions.table.start).to_numpy() // resolution)
-
-
-def _apart(
-    regions: Regions, means: Float[np.ndarray, " bins"], bin_bp: int, factor: int
-) -> tuple[Float[np.ndarray, " places"], Float[np.ndarray, " places"]]:
-    """Ragged means with every region at a multiple of `factor`, and the share of each bin.
-
-    So that `merge_bins` merges bins of one region alone. A last bin that is not full has less
-    than 1, what lies between regions 0.
-    """
-    table = regions.table
-    first, fine = table["first"].to_numpy(), table.bins.to_numpy()
-    room = -(-fine // factor) * factor
-    place = np.repeat(np.cumsum(room) - room - first, fine) + np.arange(regions.bins)
-    x, share = np.zeros((2, int(room.sum())), np.float32)
-    x[place], share[place] = means, 1
-    last = (table.end - table.start).to_numpy() - (fine - 1) * bin_bp  # bases of a last bin
-    share[place[first + fine - 1]] = last / bin_bp
-    return x, share
 
 
 def _regions_to_read(store: WindowStore, model: Reads, cells: Sequence[str]) -> dict[str, Regions]:

@@ -67,6 +67,7 @@ def run(
             are not finite.
     """
     steps = [edit if isinstance(edit, tuple) else (edit,) for edit in edits]
+    store = ensemble.input_config.view(store)
     ensemble = _readers(ensemble, store, steps)
     rows, wanted = ensemble.chosen(store, genes, include_seen)
     parts: list[dict[str, np.ndarray]] = []

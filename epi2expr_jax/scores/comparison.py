@@ -191,13 +191,13 @@ def calls(scores: pd.DataFrame, rate: float = 0.05) -> pd.DataFrame:
         scores: from `score_table`.
 
     Returns:
-        One row a cell ("all" first), assay and `other`, which is another assay, or empty where the
-        score is compared with 0: `lead`, `p`, `q` and whether it is `called`. The better assay
-        comes first. NaN and no call where `intervals.no_interval` says why.
+        One row a cell (first "all" of several), assay and `other`, which is another assay, or
+        empty where the score is compared with 0: `lead`, `p`, `q` and whether it is `called`. The
+        better assay comes first. NaN and no call where `intervals.no_interval` says why.
     """
     cube = score_cube(scores)
-    rows = []
-    for cell in (ALL, *cube["cell"].values):
+    cells, rows = cube["cell"].values, []
+    for cell in (ALL, *cells) if len(cells) > 1 else cells:  # all of one are that one
         shared, _ = shared_units(cube if cell == ALL else cube.sel(cell=[cell]))
         if not shared.size:
             continue
@@ -210,6 +210,8 @@ def calls(scores: pd.DataFrame, rate: float = 0.05) -> pd.DataFrame:
             return np.concatenate([values, values[..., first] - values[..., second]], axis=-1)
 
         lead, error, degrees = estimate(compared(pearson), compared(training_scores(shared)), genes)
+        if no_interval(genes, correlation=True):
+            error = np.full_like(error, np.nan)
         with np.errstate(divide="ignore", invalid="ignore"):
             p = 2 * scipy.stats.t.sf(np.abs(lead) / error, degrees)
         turned = lead[len(names) :] < 0
@@ -264,7 +266,7 @@ def simpler_model(
     if better.empty:
         return f"No simple model of the same signal is shown to predict better than {own}."
     named = [
-        f"{row.model} for {row.assay} "
+        f"{row.model} for {'all assays' if row.assay == ALL else row.assay} "
         f"(by {row.lead:.3f}, {row.lead_low:.3f} to {row.lead_high:.3f})"
         for row in better.itertuples()
     ]

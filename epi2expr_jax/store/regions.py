@@ -16,6 +16,7 @@ from epi2expr_jax.genome import listing, sort_chromosomes
 
 REGION_BIN_BP = 100
 CONTACT_COLUMNS = ("gene_id", "chrom", "start", "end", "score")
+_ALIKE = 10  # genes that regions are shuffled among
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +97,37 @@ class Regions:
         region[where], score[where] = kept.region, kept.score
         return region, score
 
+    def shuffled(self, genes: pd.DataFrame) -> "Regions":
+        """The same regions, each gene touching those of another gene instead of its own: a control
+        that keeps what regions look like and takes away whose they are.
+
+        Genes are exchanged among the ten that are most alike in the number of regions, then in the
+        median distance from the TSS to their middles; with a gene of another chromosome where there
+        is one, since neighbours touch the same regions. Scores go with the regions. Always the
+        same exchange for the same contacts.
+
+        Args:
+            genes: the store's gene table, of which `chrom` and `tss` are read.
+        """
+        links = self.contacts
+        place = self.table.iloc[links.region]
+        gene = genes.iloc[links.gene]
+        middle = (place.start.to_numpy() + place.end.to_numpy()) / 2
+        far = np.abs(middle - gene.tss.to_numpy())
+        far[place.chrom.to_numpy() != gene.chrom.to_numpy()] = np.inf
+        each = pd.DataFrame({"gene": links.gene, "far": far}).groupby("gene").far
+        alike = each.agg(["size", "median"]).sort_values(["size", "median"], kind="stable")
+        blocks = np.array_split(alike.index.to_numpy(copy=True), max(1, len(alike) // _ALIKE))
+        rng, chrom = np.random.default_rng(0), genes.chrom.to_numpy()
+        taker = pd.Series(0, alike.index)
+        for block in blocks:
+            circles = [rng.permutation(block) for _ in range(2 * _ALIKE)]
+            own = [(chrom[circle] == chrom[np.roll(circle, 1)]).sum() for circle in circles]
+            circle = circles[int(np.argmin(own))]
+            taker[circle] = np.roll(circle, 1)
+        links = links.assign(gene=taker[links.gene].to_numpy())
+        return Regions(self.table, links.sort_values(["gene", "rank"], ignore_index=True))
+
     def holding(self, bins: Bool[np.ndarray, "bin"]) -> list[str]:
         """The regions, as `chrom:start-end`, in which any of these bins lie.
 
@@ -105,6 +137,27 @@ class Regions:
         row = np.repeat(np.arange(len(self.table)), self.table.bins)
         held = self.table.iloc[np.unique(row[bins])]
         return [f"{r.chrom}:{r.start}-{r.end}" for r in held.itertuples()]
+
+    def bins_at(self, bin_bp: int) -> Int[np.ndarray, " regions"]:
+        """How many bins of this width each region has."""
+        return -(-(self.table.end - self.table.start).to_numpy() // bin_bp)
+
+    def apart(
+        self, means: Float[np.ndarray, " bins"], bin_bp: int, factor: int
+    ) -> tuple[Float[np.ndarray, " places"], Float[np.ndarray, " places"]]:
+        """Ragged means with every region at a multiple of `factor`, and the share of each bin.
+
+        So that merging `factor` bins merges bins of one region alone. A last bin that is not full
+        has less than 1, what lies between regions 0.
+        """
+        first, fine = self.table["first"].to_numpy(), self.table.bins.to_numpy()
+        room = -(-fine // factor) * factor
+        place = np.repeat(np.cumsum(room) - room - first, fine) + np.arange(self.bins)
+        x, share = np.zeros((2, int(room.sum())), np.float32)
+        x[place], share[place] = means, 1
+        width = (self.table.end - self.table.start).to_numpy()
+        share[place[first + fine - 1]] = (width - (fine - 1) * bin_bp) / bin_bp  # of a last bin
+        return x, share
 
     def sha256(self) -> str:
         """Checksum of both tables."""

@@ -280,6 +280,10 @@ class WindowStore(Facts):
             raise changed(self.path / "regions" / cell)
         return found
 
+    def with_shuffled_regions(self) -> "WindowStore":
+        """This store, with `Regions.shuffled` for its regions."""
+        return _Shuffled(self.path, self.manifest, self.genes)
+
     def read_region_signal(self, cell: str, assays: str | Sequence[str]) -> np.ndarray:
         """Raw bin means of the cell's regions, end to end: `[A bin]`, float32, in the tracks' unit.
 
@@ -318,9 +322,8 @@ class WindowStore(Facts):
 
     def checksum(self) -> str:
         """Sha256 over the manifest and every slab's values: equal stores hold equal numbers."""
-        slabs = [
-            [*pair, (self.slab_record(*pair) or {}).get("sha256")] for pair in self.manifest.tracks
-        ]
+        tracks = self.manifest.tracks
+        slabs = [[*pair, (self.slab_record(*pair) or {}).get("sha256")] for pair in tracks]
         manifest = dataclasses.asdict(self.manifest)
         del manifest["version"], manifest["tables_sha256"]  # they say how values are stored
         if not manifest["blacklist"]:
@@ -353,13 +356,18 @@ class WindowStore(Facts):
         return problems.found
 
     def _check_regions(self, cell: str) -> None:
-        if self.regions(cell).sha256() != self.manifest.regions_sha256[cell]:
+        if WindowStore.regions(self, cell).sha256() != self.manifest.regions_sha256[cell]:
             raise changed(self.path / "regions" / cell)
 
     def _check_genes(self) -> None:
         genes = _read_table(self.path, self.manifest, _GENES)
         if _digest_genes(genes) != self.manifest.genes_sha256:
             raise changed(self.path / _GENES)
+
+
+class _Shuffled(WindowStore):
+    def regions(self, cell: str) -> Regions:
+        return super().regions(cell).shuffled(self.genes)
 
 
 def _check_files(path: pathlib.Path, manifest: Manifest) -> None:

@@ -145,6 +145,8 @@ class TrainRequest:
             del fields["start_from"]
         if not self.train_config.freeze:
             del fields["train_config"]["freeze"]
+        if not self.input_config.shuffle_regions:
+            del fields["input_config"]["shuffle_regions"]
         if not self.train_config.retry:
             del fields["train_config"]["retry"]
         if not self.test_genes:

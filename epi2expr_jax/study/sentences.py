@@ -24,6 +24,11 @@ def number(value: float | int, digits: int = 3) -> str:
     return f"{rounded:.{digits}f}".replace("-", "−") if np.isfinite(value) else "–"
 
 
+def span(low: float, high: float) -> str:
+    """An interval in a table of the terminal, 16 characters; `none` where there is none."""
+    return f"{low:>6.3f} to {high:<6.3f}" if np.isfinite(low) else f"{'none':^16}"
+
+
 def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
@@ -256,7 +261,7 @@ def changes(table: pd.DataFrame) -> str:
         if len(beaten):
             line += f"; {listing(beaten, 8)} {verbs[1]} {worse}"
         said.append(f"{line}.")
-    return f"{' '.join(said)} (Each at 95 % confidence for all models together; changes.csv.)"
+    return f"{' '.join(said)} (Each at 95 % confidence for all models together; between_cells.csv.)"
 
 
 def stack(compared: pd.DataFrame) -> str:
@@ -266,10 +271,11 @@ def stack(compared: pd.DataFrame) -> str:
         return ""
     row, own = rows.iloc[0], compared["model"].iloc[0]
     lead = f"a lead of {number(row['lead'])}"
+    assay = "all assays" if row["assay"] == ALL else row["assay"]
     if np.isfinite(row["lead_low"]):
         lead += f" ({number(row['lead_low'])} to {number(row['lead_high'])})"
     return (
         f"The stack, a weighted mean of {own} and simple models, has r {number(row['pearson'])} "
-        f"for {row['assay']}: {lead} over {own}. It says what can be predicted, not what an assay "
+        f"for {assay}: {lead} over {own}. It says what can be predicted, not what an assay "
         "is worth; ranking_stack.csv ranks the assays by it."
     )

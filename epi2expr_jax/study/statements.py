@@ -24,9 +24,8 @@ from epi2expr_jax.scores.intervals import TOO_FEW_GENES
 from epi2expr_jax.scores.universal import MARGIN, verdict
 from epi2expr_jax.study import results, sentences, tables
 from epi2expr_jax.study.sentences import count, number
-from epi2expr_jax.study.source import seen_words
 from epi2expr_jax.training.checkpoint import read_card
-from epi2expr_jax.training.runs import NEVER_IMPROVED, QUARANTINED, STATUS_NAMES
+from epi2expr_jax.training.runs import NEVER_IMPROVED, QUARANTINED, STATUS_NAMES, seen_words
 from epi2expr_jax.training.splits import PARTS, read_splits
 from epi2expr_jax.units import DEFAULT_UNIT
 
@@ -318,10 +317,13 @@ def _unproven(rows: pd.DataFrame) -> str:
 def _calls(called: pd.DataFrame) -> str:
     if called.empty:
         return ""
-    n = int(called["called"].sum())
+    if called["p"].isna().all():
+        return "No comparison in calls.csv is tested: there is too little data for an interval."
+    n, several = int(called["called"].sum()), called["cell"].nunique() > 1
+    where = ", in each cell and over all" if several else ""
     return (
-        f"Of {count(len(called), 'comparison')} (every score against 0, every pair of assays, in "
-        f"each cell and over all), {n} {'is' if n == 1 else 'are'} significant at a false "
+        f"Of {count(len(called), 'comparison')} (every score against 0, every pair of assays"
+        f"{where}), {n} {'is' if n == 1 else 'are'} significant at a false "
         "discovery rate of 5 % (Benjamini–Hochberg); calls.csv lists them."
     )
 

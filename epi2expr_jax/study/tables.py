@@ -190,8 +190,10 @@ ACROSS = _of(
     "across_cells.csv", "across_cells", "across_cells", " ".join(across_cells.KEY),
     across_cells.COLUMNS,
 )  # fmt: skip
-CHANGES = _of("changes.csv", "across_cells", "across_cells", " ".join(across_cells.CHANGE_KEY),
-              across_cells.CHANGE_COLUMNS)  # fmt: skip
+CHANGES = _of(
+    "between_cells.csv", "across_cells", "across_cells", " ".join(across_cells.CHANGE_KEY),
+    across_cells.CHANGE_COLUMNS,
+)  # fmt: skip
 EFFECTS = _of(
     "perturb/effects.parquet", "perturb", "perturb", "cell assays mark place change chrom",
     "distance factor effect changed outside",

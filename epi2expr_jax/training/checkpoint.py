@@ -39,6 +39,7 @@ _FIELDS = {
     "store": dict,
     "populations": list,
 }
+_LOOP_CLOSED = "Event loop is closed"
 CHANGED = "it has another checksum than what was written"
 
 
@@ -110,13 +111,17 @@ def _unless_the_loop_is_closed() -> None:
 
     For good, since the last of them may report when the error has long been raised.
     """
-    printed = sys.excepthook
+    printed, unraisable = sys.excepthook, sys.unraisablehook  # TensorStore has used both
 
     def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        if str(error) != "Event loop is closed":
+        if str(error) != _LOOP_CLOSED:
             printed(kind, error, trace)
 
-    sys.excepthook = hook
+    def without_raising(args: Any) -> None:
+        if str(args.exc_value) != _LOOP_CLOSED:
+            unraisable(args)
+
+    sys.excepthook, sys.unraisablehook = hook, without_raising
 
 
 def named(tree: Any) -> dict[str, np.ndarray]:

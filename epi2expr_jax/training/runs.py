@@ -262,3 +262,20 @@ def plan_batches(
         return BatchPlan.of(size, most, parts, balanced=balanced)
 
     return plan("train"), plan("validation")
+
+
+def seen_words(started: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What must be said of runs that started from weights which had seen their test genes.
+
+    Args:
+        started: what their records say.
+    """
+    seen = [one for one in started if one["seen"]]
+    if not seen:
+        return []
+    most = max(seen, key=lambda one: one["seen"] / one["test_genes"])
+    runs = "1 run" if len(seen) == 1 else f"{len(seen)} runs"
+    return [
+        f"{runs} started from weights that had seen their test genes (up to "
+        f"{most['seen']} of {most['test_genes']}): their scores are not of genes that no model saw."
+    ]

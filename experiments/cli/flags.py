@@ -151,6 +151,7 @@ def define_training() -> None:
     define_field(InputConfig, "transform", choices=["auto", *TRANSFORMS])
     define_field(InputConfig, "orientation", choices=ORIENTATIONS)
     define_field(InputConfig, "normalise", choices=NORMALISATIONS)
+    define_field(InputConfig, "shuffle_regions", more="(chromoformer)")
     define_field(TrainConfig, "precision", choices=PRECISIONS)
 
 
@@ -179,7 +180,9 @@ def request_of_flags(*, needs_run: bool = True) -> TrainRequest:
     return TrainRequest(
         **same,
         model_options=_model_options(),
-        input_config=InputConfig(FLAGS.transform, FLAGS.orientation, FLAGS.normalise),
+        input_config=InputConfig(
+            FLAGS.transform, FLAGS.orientation, FLAGS.normalise, FLAGS.shuffle_regions
+        ),
         train_config=_train_config(schedule),
     )
 
@@ -187,12 +190,14 @@ def request_of_flags(*, needs_run: bool = True) -> TrainRequest:
 def _without_effect(schedule: str) -> Iterator[tuple[str, str]]:
     """The flags that have no effect with the others given, and why."""
     if FLAGS.model != ChromoformerConfig.NAME:
-        for name in ("resolutions", "contacts", "no_pcre", "balance_contacts"):
+        for name in ("resolutions", "contacts", "no_pcre", "balance_contacts", "shuffle_regions"):
             yield name, f"with --model={FLAGS.model}"
     else:
         yield "model_bin_bp", f"with --model={FLAGS.model}"
         if FLAGS.no_pcre:
             yield "contacts", "with --no_pcre"
+        if FLAGS.no_pcre or not FLAGS.contacts:
+            yield "shuffle_regions", "without contacts"
         if FLAGS.no_pcre or not FLAGS.contacts:
             yield "balance_contacts", "without contacts"
         elif FLAGS.train_share != 1:

@@ -17,7 +17,7 @@ NAMES = ("store", "cell", "assays", "marks", "spared", "flank_bp", "single_marks
 
 
 @dataclasses.dataclass(frozen=True)
-class Silencer:
+class SilencingModels:
     """Models of one cell and assay set, the store they read, and what is done to elements."""
 
     ensemble: Ensemble
@@ -25,7 +25,7 @@ class Silencer:
     silencing: Silencing
 
 
-def silencer(
+def silencing_models(
     run_dir: pathlib.Path,
     *,
     store: str | None = None,
@@ -35,7 +35,7 @@ def silencer(
     spared: Sequence[str] = REPRESSIVE,
     flank_bp: int = FLANK_BP,
     apart: bool = False,
-) -> Silencer:
+) -> SilencingModels:
     """The models of a run that silence elements.
 
     Raises:
@@ -43,11 +43,11 @@ def silencer(
     """
     ensemble = models_of(load(run_dir, store), cell, assays)
     silencing = silencing_of(ensemble, marks, spared, flank_bp, apart)
-    return Silencer(ensemble, ensemble.open_store(store), silencing)
+    return SilencingModels(ensemble, ensemble.open_store(store), silencing)
 
 
-def silencer_of_flags() -> Silencer:
-    return silencer(
+def silencer_of_flags() -> SilencingModels:
+    return silencing_models(
         pathlib.Path(FLAGS.run),
         store=FLAGS.store,
         cell=FLAGS.cell,

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Arc
 
 from epi2expr_jax.interpret.located import GenePlot
+from experiments.figures.hover import scored, tell
 from experiments.figures.studies import MOST_PANELS
 from experiments.figures.style import (
     BLUE,
@@ -19,6 +20,8 @@ from experiments.figures.style import (
     page_width,
     wrap,
 )
+
+MOST_TOLD = 80  # places of a line whose values can be pointed at
 
 
 def one_change(table: pd.DataFrame) -> pd.DataFrame:
@@ -42,9 +45,10 @@ def effect_figures(means: pd.DataFrame, unit: str, between: pd.DataFrame) -> dic
     if means["distance"].nunique() > 1:
         drawn["distance"] = distance_figure(one_change(means), unit)
     if len(between):
-        agree = between.drop(columns=["pairs", "genes"], errors="ignore")
-        if len(together := one_change(means).merge(agree)):
-            drawn["between"] = between_figure(together)
+        own = ["cell", "assays", "mark", "place", "change"]
+        shown = one_change(means)[[*own, "effect"]].merge(between, on=own)
+        if len(shown):  # a change that does nothing is in no row of `between`
+            drawn["between"] = between_figure(shown)
     return drawn
 
 
@@ -97,6 +101,8 @@ def dose_figure(means: pd.DataFrame, unit: str) -> Figure:
                 part["factor"], part["effect"], style, marker="o", markersize=3, color=colour,
                 label=place,
             )  # fmt: skip
+            names = part["factor"].map(f"{place} × {{:g}}".format)
+            tell(panel, part["factor"], part["effect"], scored(names, part, "effect", "effect"))
         panel.axhline(0, color=GREY, lw=0.8)
         panel.set_title(wrap(f"{cell} {assays}", 30), fontsize=9)
     drop_panels(panels, len(models), columns)
@@ -129,6 +135,8 @@ def draw_distance(means: pd.DataFrame, unit: str, axes: Axes) -> None:
             color=colour, linestyle=("-", "--", ":")[index // 2 % 3], marker="o", markersize=3.5,
             lw=1.4, elinewidth=1, label=" ".join(map(str, name)),
         )  # fmt: skip
+        names = x.map(f"{' '.join(map(str, name))}, {{:g}} kb".format)
+        tell(axes, x, part["effect"], scored(names, part, "effect", "effect"))
     axes.axhline(0, color=GREY, lw=0.8)
     axes.axvline(0, color=GREY, lw=0.8, ls=":")
     axes.set_xlabel("distance to the TSS along the strand, kb")
@@ -229,5 +237,8 @@ def draw_profile(profile: pd.DataFrame, axes: Axes) -> None:
         axes.fill_between(x, part["low"], part["high"], color=colour, alpha=0.18, lw=0)
         label = wrap(str(model).removesuffix(f" {assay}"), 24)
         axes.plot(x, part["share"], style, color=colour, lw=1.2, label=label)
+        some = part.assign(kb=x)[:: -(-len(part) // MOST_TOLD)]
+        names = some["kb"].map(f"{model}, {{:.3g}} kb".format)
+        tell(axes, some["kb"], some["share"], scored(names, some, "share", "share", 4))
     axes.axhline(0, color=GREY, lw=0.8)
     axes.axvline(0, color=GREY, lw=0.8, ls=":")

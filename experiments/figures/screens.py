@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from epi2expr_jax.screens.predicted import LOSS
 from epi2expr_jax.screens.scoring import ALL, REACH
+from experiments.figures.hover import ends_of, scored, tell
 from experiments.figures.style import BLUE, GREY, columns_of, number, page_width
 
 
@@ -31,6 +32,8 @@ def screen_figure(rows: pd.DataFrame, reference: str, first: str) -> Figure:
         panel.axvline(part["regulated"].iloc[0] / part["n"].iloc[0], color=GREY, lw=0.8, ls=":")
         panel.hlines(y, part["low"], part["high"], colours, lw=2)
         panel.scatter(part["average_precision"], y, 28, colours)
+        said = scored(order, part, "average_precision", "average precision")
+        tell(panel, ends_of(part, "average_precision"), y, said)
         counts = f"{part['n'].iloc[0]:,} pairs, {part['regulated'].iloc[0]:,} regulated"
         panel.set_title(f"{subset}\n{counts}", fontsize=8)
         panel.set_xlim(-0.02, 1.02)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from epi2expr_jax.interpret.enrichment import EFFECT, MATCHES
 from epi2expr_jax.scores import table as scoring
+from experiments.figures.hover import ends_of, scored, tell
 from experiments.figures.style import (
     BLUE,
     GREY,
@@ -29,6 +30,7 @@ from experiments.figures.style import (
 )
 
 MOST_PANELS = 6
+MOST_MODELS = 6  # that have lines of their own: colours and marks are as many
 
 
 def sweep_figure(table: pd.DataFrame) -> Figure:
@@ -46,7 +48,7 @@ def sweep_figure(table: pd.DataFrame) -> Figure:
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     for panel, assay in zip(panels, assays, strict=False):
         draw_sweep(table.loc[table["assay"] == assay, :], panel)
-        panel.set_title("all assays" if assay == scoring.ALL else wrap(assay, 24), fontsize=9)
+        panel.set_title(wrap(called(assay), 24), fontsize=9)
     drop_panels(panels, len(assays), columns)
     widths = sorted(set(table["window_bp"] / 1000))
     panels[0].set_xscale("log")
@@ -58,12 +60,19 @@ def sweep_figure(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def called(assay: str) -> str:
+    """An assay as readers know it; the rows of all of them average over assays."""
+    return "all assays" if assay == scoring.ALL else assay
+
+
 def draw_sweep(rows: pd.DataFrame, axes: Axes) -> None:
     """One panel of `sweep_figure`, of one assay, into axes of yours."""
     part = rows.sort_values("window_bp")
     x = part["window_bp"] / 1000
     axes.fill_between(x, part["low"], part["high"], color=BLUE, alpha=0.22, lw=0)
     axes.plot(x, part["pearson"], "o-", color=BLUE, lw=1.6, markersize=4)
+    names = part["assay"] + x.map(", {:g} kb".format)
+    tell(axes, x, part["pearson"], scored(names, part, "pearson", "r"))
 
 
 def pairs_figure(pairs: pd.DataFrame) -> Figure | None:
@@ -105,6 +114,7 @@ def draw_shapley(values: pd.DataFrame, axes: Axes) -> None:
     axes.barh(y, rows["value"], color=BLUE, alpha=0.55, height=0.62)
     axes.hlines(y, rows["simultaneous_low"], rows["simultaneous_high"], GREY, lw=1.4)
     axes.hlines(y, rows["low"], rows["high"], "black", lw=2.4)
+    tell(axes, (0, rows["value"]), y, scored(rows["assay"], rows, "value", "share"))
     for position, value in zip(y, rows["value"], strict=True):
         axes.annotate(
             number(value), (1.01, position), xycoords=("axes fraction", "data"), va="center"
@@ -148,6 +158,9 @@ def across_figure(table: pd.DataFrame, assays: list[str]) -> Figure:
         panel.set_yticks(range(len(trained)), labels)
         panel.tick_params(length=0)
         panel.spines[:].set_visible(False)
+        for (row, column), r in np.ndenumerate(grid.to_numpy(float)):
+            said = f"{assay}, trained on {trained[row]}, tested in {cells[column]}: r {number(r)}"
+            tell(panel, (column - 0.5, column + 0.5), (row - 0.5, row + 0.5), [said])
         if grid.size <= 36:
             for (row, column), r in np.ndenumerate(grid.to_numpy(float)):
                 dark = r > (scale["vmin"] + scale["vmax"]) / 2
@@ -162,11 +175,15 @@ def across_figure(table: pd.DataFrame, assays: list[str]) -> Figure:
 
 
 def models_figure(table: pd.DataFrame) -> Figure:
-    """Pearson r of several models with intervals, a line an assay and model.
+    """Pearson r of several models with intervals, a line an assay and model; of many a heat map.
 
     Args:
         table: columns assay, model, pearson, low and high.
     """
+    if table["model"].nunique() > MOST_MODELS:
+        grid = table.pivot(index="model", columns="assay", values="pearson")
+        grid = grid.reindex(index=table["model"].unique(), columns=table["assay"].unique())
+        return heat_map(grid.rename(columns=called), trees=False)
     assays, models = table["assay"].nunique(), table["model"].nunique()
     figure, axes = new_figure(0.9 + assays * (0.16 + 0.11 * models))
     draw_models(table, axes)
@@ -186,9 +203,11 @@ def draw_models(table: pd.DataFrame, axes: Axes) -> None:
         colour = colours[k % 6]
         axes.hlines(y, part["low"], part["high"], lw=1.6, color=colour)
         axes.plot(part["pearson"], y, markers[k % 6], color=colour, markersize=5, label=model)
+        names = [f"{called(assay)}, {model}" for assay in assays]
+        tell(axes, ends_of(part, "pearson"), y, scored(names, part, "pearson", "r"))
     axes.axvline(0, color=GREY, linewidth=0.8)
     axes.set_ylim(len(assays) - 0.4, -0.6)
-    axes.set_yticks(range(len(assays)), [wrap(assay) for assay in assays])
+    axes.set_yticks(range(len(assays)), [wrap(called(assay)) for assay in assays])
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(long_label("Pearson r, held-out genes, with 95 % intervals"))
 
@@ -197,7 +216,7 @@ def quality_figure(table: pd.DataFrame) -> Figure:
     """Pearson r of every track against its mean signal and its signal-to-noise.
 
     Args:
-        table: columns assay, pearson, depth and signal_to_noise.
+        table: columns cell, assay, pearson, depth and signal_to_noise.
     """
     lines = 1 if page_width() == WIDTH else 2
     figure = Figure((page_width(), 3.8 * lines), layout="constrained")
@@ -211,17 +230,21 @@ def quality_figure(table: pd.DataFrame) -> Figure:
         shown = table[values > 0]
         panel.plot(shown[measure], shown["pearson"], "o", color=BLUE, markersize=4, alpha=0.6)
         panel.set_xscale("log")
+        rows = zip(shown["cell"], shown["assay"], shown["pearson"], shown[measure], strict=True)
+        said = [f"{cell} {name}: r {number(r)} at {at:.3g}" for cell, name, r, at in rows]
+        tell(panel, shown[measure], shown["pearson"], said)
         _name(panel, shown.groupby("assay")[[measure, "pearson"]].median(), 7)
         panel.xaxis.set_major_locator(ticker.MaxNLocator(6))
         panel.xaxis.set_major_formatter("{x:g}")
         panel.xaxis.set_minor_locator(ticker.NullLocator())
         panel.set_xlabel(title)
+        panel.margins(0.1, 0.08)
     panels[0].set_ylabel("Pearson r, held-out genes")
     return figure
 
 
 def _name(axes: Axes, centres: pd.DataFrame, size: int) -> None:
-    """Write names over points, none over another.
+    """Write names over points, none over another or over a point of the axes' lines.
 
     Args:
         centres: by name, x and y.
@@ -235,8 +258,12 @@ def _name(axes: Axes, centres: pd.DataFrame, size: int) -> None:
         (x, y + 2 * dots, 0.62 * size * len(str(name)) * dots)
         for name, (x, y) in zip(centres.index, places, strict=True)
     ]
+    points = np.concatenate([line.get_xydata() for line in axes.lines])
+    radius = max(line.get_markersize() for line in axes.lines) / 2 * dots
+    taken = [(x, y - radius, 2 * radius) for x, y in axes.transData.transform(points)]
+    placed = apart(boxes, 1.15 * size * dots, taken, 2 * radius)
     for name, own, box, bottom in zip(
-        centres.index, centres.to_numpy(), boxes, apart(boxes, 1.15 * size * dots), strict=True
+        centres.index, centres.to_numpy(), boxes, placed, strict=True
     ):
         up = 2 + (bottom - box[1]) / dots
         line = {"arrowstyle": "-", "color": GREY, "lw": 0.5} if up > 3 else None

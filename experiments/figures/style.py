@@ -11,17 +11,21 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import scipy
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontManager
 from matplotlib.patches import Rectangle
 
 from epi2expr_jax.files import whole
 from epi2expr_jax.study.sentences import number
 from epi2expr_jax.training.targets import LABEL
 from epi2expr_jax.units import DEFAULT_UNIT, log2_of
+from experiments.figures.hover import ends_of, scored, tell
 
 MANY_NUMBERS = 2000  # above, a heat map goes without numbers in its cells
 _TREE = 0.6  # inches, of a dendrogram
@@ -47,6 +51,22 @@ STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a dollar in an assay's name is a dollar
     "svg.hashsalt": "epi2expr_jax",  # the same run gives the same page
 }
+
+
+def own_fonts_first(manager: FontManager) -> None:
+    """Prefer matplotlib's own DejaVu Sans to a font of this name that the machine has.
+
+    Otherwise the one that was found first draws, and the same run gives another page elsewhere.
+    """
+    own = pathlib.Path(matplotlib.get_data_path(), "fonts", "ttf")
+    known = {font.fname for font in manager.ttflist}
+    for path in sorted(own.glob("DejaVuSans*.ttf")):
+        if str(path) not in known:
+            manager.addfont(path)
+    manager.ttflist.sort(key=lambda font: not font.fname.startswith(str(own)))
+
+
+own_fonts_first(font_manager.fontManager)
 
 
 def unit_of(target: str, unit: str = DEFAULT_UNIT) -> str:
@@ -96,24 +116,31 @@ def legend_above(figure: Figure, entries: int, **options: Any) -> None:
     figure.legend(loc="outside upper left", ncols=columns, frameon=False, **options)
 
 
-def apart(boxes: Sequence[tuple[float, float, float]], height: float) -> list[float]:
+def apart(
+    boxes: Sequence[tuple[float, float, float]],
+    height: float,
+    taken: Sequence[tuple[float, float, float]] = (),
+    taken_height: float = 0,
+) -> list[float]:
     """Where to put labels of this height so that none hides another: each is moved up, if at all.
 
     Args:
         boxes: the middle, the bottom and the width of each label.
+        taken: the same of what stays where it is and is not to be hidden, such as points.
+        taken_height: of each of these.
 
     Returns:
-        The bottom of each.
+        The bottom of each label.
     """
     bottoms = [bottom for _, bottom, _ in boxes]
-    placed: list[int] = []
+    there = [(*box, taken_height) for box in taken]
     for i in sorted(range(len(boxes)), key=bottoms.__getitem__):
         x, _, width = boxes[i]
-        for j in sorted(placed, key=bottoms.__getitem__):
-            close = abs(x - boxes[j][0]) < (width + boxes[j][2]) / 2
-            if close and abs(bottoms[i] - bottoms[j]) < height:
-                bottoms[i] = bottoms[j] + height
-        placed.append(i)
+        for middle, bottom, other, high in sorted(there, key=lambda box: box[1]):
+            close = abs(x - middle) < (width + other) / 2
+            if close and bottom - height < bottoms[i] < bottom + high:
+                bottoms[i] = bottom + high
+        there.append((x, bottoms[i], width, height))
     return bottoms
 
 
@@ -148,6 +175,8 @@ def draw_ranking(rows: pd.DataFrame, unit: str, axes: Axes) -> None:
     axes.hlines(y, rows["low"], rows["high"], BLUE, lw=4.5, alpha=0.55, label=alone)
     dot = {"markeredgecolor": "white", "markersize": 7, "label": "r"}
     axes.plot(rows["pearson"], y, "o", color=BLUE, **dot)
+    drawn = ends_of(rows, "pearson", "simultaneous_low", "simultaneous_high")
+    tell(axes, drawn, y, scored(rows["assay"], rows, "pearson", "r"))
     for position, r in zip(y, rows["pearson"], strict=True):
         axes.annotate(number(r), (1.01, position), xycoords=("axes fraction", "data"), va="center")
     bounds = rows[["simultaneous_low", "simultaneous_high", "pearson"]].to_numpy()
@@ -181,7 +210,9 @@ def heat_map(grid: pd.DataFrame, *, framed: bool = True, trees: bool = True) -> 
     rows, columns = [wrap(name) for name in grid.index], [wrap(name, 20) for name in grid.columns]
     lines = max(name.count("\n") for name in rows) + 1
     margin = 0.3 + 0.08 * max(len(line) for name in rows for line in name.split("\n"))
-    cell_width = np.clip((page_width() - margin - _TREE) / len(columns), 0.42, 0.8)
+    wide = page_width() == WIDTH
+    least = 0.42 if wide else 0.3
+    cell_width = np.clip((page_width() - margin - _TREE) / len(columns), least, 0.8)
     top = 0.3 + 0.075 * max(len(line) for name in columns for line in name.split("\n"))
     width, height = cell_width * len(columns), len(rows) * (0.13 + 0.14 * lines)
     beside, under = (_TREE if tree else 0.05 for tree in (row_tree, column_tree))
@@ -202,8 +233,11 @@ def heat_map(grid: pd.DataFrame, *, framed: bool = True, trees: bool = True) -> 
             axes.add_patch(Rectangle(corner, 1, 1, **hole))
         elif values.size <= MANY_NUMBERS:
             light = np.square(image.cmap(image.norm(r))[:3]) @ (0.2126, 0.7152, 0.0722)
-            ink = {"color": _BLACK if light > 0.2 else "white", "fontsize": 8}
+            ink = {"color": _BLACK if light > 0.2 else "white", "fontsize": 8 if wide else 7}
             axes.text(column, row, number(r, 2), ha="center", va="center", **ink)
+        said = f"{grid.index[row]}, {grid.columns[column]}: "
+        inside = (column - 0.5, column + 0.5), (row - 0.5, row + 0.5)
+        tell(axes, *inside, [said + ("no score" if np.isnan(r) else f"r {number(r)}")])
         if best.iat[row, column]:
             inner = (column - 0.45, row - 0.42)
             axes.add_patch(Rectangle(inner, 0.9, 0.84, fill=False, edgecolor=ORANGE, lw=2))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from data_prep.planted import simulated
 from epi2expr_jax.files import read_json
-from epi2expr_jax.genome import listing
+from epi2expr_jax.genome import ASSEMBLIES, listing
 from epi2expr_jax.perturb.summary import NEEDED
 from epi2expr_jax.roadmap import cell_name
 from epi2expr_jax.scores import table as scoring
@@ -22,7 +22,7 @@ from epi2expr_jax.units import DEFAULT_UNIT, unit_words
 from experiments.figures.altered_marks import one_change
 from experiments.figures.gene_browser import as_script
 from experiments.figures.page import headline
-from experiments.figures.studies import MOST_PANELS
+from experiments.figures.studies import MOST_MODELS, MOST_PANELS, called
 from experiments.figures.style import unit_of
 from experiments.figures.training import MOST_CURVES
 
@@ -60,9 +60,10 @@ def page_of(
         lstrip_blocks=True,
     )
     environment.filters |= {"number": sentences.number, "duration": duration, "listing": listing}
-    environment.filters |= {"called": _called}
+    environment.filters |= {"called": _called, "named": called}
     kinds, cells = card["store"]["groups"], cells_of(card, runs, content["ranking"])
     quality = content["quality"]
+    made_up = simulated(gene["id"] for gene in browser["genes"])
     return environment.get_template("report.html.j2").render(
         name="/".join(run_dir.resolve().parts[-2:]),
         card=card,
@@ -87,7 +88,7 @@ def page_of(
         best_rows=_best(content).to_dict("records"),
         quality=(quality_correlations(quality) if len(quality) else quality).to_dict("records"),
         abroad=_abroad(content["across_cells"]),
-        changed=sentences.changes(content["changes"]),
+        changed=sentences.changes(content["between_cells"]),
         altered=_altered(content["effects"], content["null"]),
         screened=_screened(content["crispri"], content["crispri_leads"]),
         gained=gained,
@@ -95,10 +96,12 @@ def page_of(
         scoring=scoring,
         browser=browser,
         browser_json=as_script(browser),
-        simulated=simulated(gene["id"] for gene in browser["genes"]),
+        simulated=made_up,
+        assembly=_assembly(card["store"]["assembly"], made_up),
         most_curves=MOST_CURVES,
         most_copies=MOST_COPIES,
         most_panels=MOST_PANELS,
+        most_models=MOST_MODELS,
     )
 
 
@@ -183,6 +186,15 @@ def _splits(run_dir: pathlib.Path) -> dict[str, Any]:
     return read_json(run_dir / "splits.json", "list of folds", "train again")
 
 
+def _assembly(name: str, made_up: bool) -> str:
+    """An assembly in words; of a file's name alone a reader would not know what it is."""
+    if name in ASSEMBLIES:
+        return f"assembly {name}"
+    return "a simulated genome" if made_up else f'chromosome lengths of the file "{name}"'
+
+
 def _called(cell: str) -> str:
     """A cell with its name, where it is one of the Roadmap's."""
+    if cell == scoring.ALL:
+        return "all cells"
     return f"{cell} {cell_name(cell)}".strip()

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 
+from experiments.figures.hover import tell
 from experiments.figures.style import (
     BLUE,
     GREY,
@@ -71,6 +72,9 @@ def draw_losses(history: pd.DataFrame, axes: Axes) -> list[float]:
         axes.fill_between(epochs, lowest, highest, color=colour, alpha=0.22, lw=0)
         axes.plot(epochs, by_epoch["median"], style, color=colour, lw=1.6, label=label)
         drawn += [*lowest, *highest]
+        rows = zip(epochs, by_epoch["median"], lowest, highest, strict=True)
+        said = [f"epoch {e}, {label} loss: {m:.3g} ({a:.3g} to {b:.3g})" for e, m, a, b in rows]
+        tell(axes, epochs, by_epoch["median"], said)
     mean = "no better than the mean of all genes"
     axes.axhline(1, color="black", lw=0.7, ls=":", label=mean)
     return drawn
@@ -101,8 +105,14 @@ def prediction_figure(predictions: pd.DataFrame, rows: pd.DataFrame, unit: str) 
         if len(predictions) > MANY_POINTS * len(rows):
             grid = {"gridsize": 36, "extent": (low, high, low, high), "mincnt": 1}
             hexagons.append(panel.hexbin(x, y, cmap=_DENSE, linewidths=0.1, **grid))
+            x, y = np.asarray(hexagons[-1].get_offsets()).T
+            counts = hexagons[-1].get_array()
         else:
             panel.plot(x, y, "o", color=BLUE, markersize=3.5, alpha=0.45, markeredgewidth=0)
+            counts = np.ones(len(x))
+        said = [f"observed {a:.2f}, predicted {b:.2f}" + (f": {n:.0f} predictions" if n > 1 else "")
+                for a, b, n in zip(x, y, counts, strict=True)]  # fmt: skip
+        tell(panel, x, y, said)
         panel.plot([low, high], [low, high], ":", color="black", lw=1)
         panel.set_title(f"{wrap(assay, 26)}\nr = {number(r)}", fontsize=9)
         panel.set_xlabel(f"observed, {unit}")

@@ -38,11 +38,14 @@ def test_elements_in_reach_become_contacts_that_build_store_reads(inputs, progra
         ["chr1", 100000, 100001, "chr1", 0, 400, pytest.approx(0.998**-1.024, rel=1e-5)],
         ["chr1", 100000, 100001, "chr1", 149800, 150200, pytest.approx(0.5**-1.024, rel=1e-5)],
     ]
-    made, done = command(program, inputs, *given, "--least_bp=0", "--reach_bp=60000")
+    made, done = command(program, inputs, *given, "--min_distance_bp=0", "--reach_bp=60000")
     assert len(pd.read_csv(made, sep="\t")) == 2
-    _, done = command(program, inputs, *given, "--least_bp=110000", "--reach_bp=120000")
+    _, done = command(program, inputs, *given, "--min_distance_bp=110000", "--reach_bp=120000")
     assert done.returncode == 2
     assert "give a larger --reach_bp" in done.stderr
+    _, done = command(program, inputs, *given, "--least_bp=0")
+    assert done.returncode == 2
+    assert "give --min_distance_bp=0" in done.stderr
 
 
 def test_loops_are_listed_both_ways(inputs, program):

@@ -82,6 +82,6 @@ def test_what_differs_between_two_cells(small_store, finished, tmp_path):
     with pytest.raises(InputError, match=r"found E\d+, E\d+; expected expression in two"):
         across_cells(run_dir, between=[cells[0]] * 2)
     spoilt = table.assign(less=table.less + 0.1)
-    spoilt.to_csv(run_dir / "changes.csv", index=False)
+    spoilt.to_csv(run_dir / "between_cells.csv", index=False)
     broken = [claim.name for claim in verify(run_dir) if claim.holds is False]
     assert broken == ["results", "across_cells"]

@@ -1,5 +1,6 @@
 """The program that explains predictions: what it writes, and tracks that a browser can show."""
 
+import dataclasses
 import gzip
 import json
 
@@ -11,6 +12,7 @@ import xarray as xr
 from scipy import stats
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.interpret import attribution
 from epi2expr_jax.interpret.attention import agreement
 from epi2expr_jax.predict.ensemble import Ensemble
 from epi2expr_jax.study.tables import ATTENTION, TABLES
@@ -23,8 +25,9 @@ from experiments.attribution import (
     look,
     mean_along,
     mean_profile,
+    models_of,
 )
-from tests.epi2expr_jax.untrained import SMALL, ensemble_of
+from tests.epi2expr_jax.untrained import SMALL, WINDOW, ensemble_of
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +36,23 @@ def run_dir(small_store, request_for, tmp_path_factory):
     cells, assays = small_store.manifest.cells[:1], small_store.manifest.assays[:2]
     train(request_for(small_store, cells=cells, assays=assays), folder)
     return folder
+
+
+def test_models_of_several_sets_are_chosen(small_store):
+    """Bins of sets of other sizes cannot be explained together: it says which flag helps."""
+    marks = small_store.manifest.assays[:2]
+    sets = [marks[:1], marks[1:], marks]
+    parts = [ensemble_of(small_store, WINDOW, own, folds=["fold1"]) for own in sets]
+    members = tuple(member for part in parts for member in part.members)
+    every = dataclasses.replace(parts[0], members=members)
+    assert models_of(every, []) is every
+    for wanted, found in ((["each"], sets[:2]), ([marks[1]], [marks[1:]]),
+                          (["+".join(reversed(marks))], [marks])):  # fmt: skip
+        assert [list(run.assays) for run in models_of(every, wanted).runs] == [*map(list, found)]
+    with pytest.raises(InputError, match="unknown assay set"):
+        models_of(every, ["each", "H3K999me1"])
+    with pytest.raises(InputError, match="--assays=each"):
+        attribution.integrated_gradients(every, small_store, small_store.genes.gene_id[:1].tolist())
 
 
 def test_shares_profiles_and_tracks_agree(run_dir, small_store):

@@ -8,13 +8,13 @@ from epi2expr_jax.errors import InputError
 from epi2expr_jax.perturb.elements import predict_silenced
 from experiments import element_map
 from experiments.cli.given_table import read_table
-from experiments.cli.silencing import silencer
+from experiments.cli.silencing import silencing_models
 from experiments.element_map import NAME, write_map
 
 
 @pytest.fixture(scope="module")
 def models(finished):
-    return silencer(finished, cell="E003", apart=True)
+    return silencing_models(finished, cell="E003", apart=True)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import shutil
 import pandas as pd
 import pytest
 
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.study import tables
@@ -49,7 +50,11 @@ def test_page_is_well_formed(study):
 
 def test_table_holds_every_assay_and_number(study):
     _, page, ranked = study
-    rows = [plain(row) for row in re.findall("<tr><td>.*?</tr>", page)]
+    rows = [
+        plain(row)
+        for row in re.findall("<tr>.*?</tr>", page.split('id="ranking"')[1].split("</table>")[0])
+    ]
+    assert rows.pop(0).startswith("assay")
     over_all = ranked[ranked.cell == scoring.ALL]
     assert len(rows) == len(over_all) == len(ranked.assay.unique())
     for text, row in zip(rows, over_all.itertuples(), strict=True):
@@ -188,6 +193,29 @@ def test_altered_marks_are_shown(tmp_path, page_of):
     assert "lowest and highest effect over 19 permutations of the mark" in text
 
 
+def test_a_damaged_store_costs_the_tracks_alone(tmp_path, made_up_run, page_of):
+    """One flipped bit in each chunk of signal; of what the results are made of it is refused."""
+    made_up_run(("E003",), assays={"DNase": 0.7, "H3K4me3": 0.6}).write(tmp_path)
+    store = pathlib.Path(checkpoint.read_card(tmp_path)["store"]["path"])
+    chunks = [path for path in (store / "signal" / "c").rglob("*") if path.is_file()]
+    for path in chunks:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    with pytest.warns(UserWarning, match="the page is without tracks of genes: "):
+        page = write_report(tmp_path).read_text()
+    assert len(chunks) == 2
+    words = plain(page).partition("trained on could not be read: ")[2]
+    assert str(store) in words[:300]
+    assert "0.7" in plain(page)
+    (store / "manifest.json").write_text("{")
+    with pytest.warns(UserWarning, match=r"without tracks of genes: .*manifest.json"):
+        write_report(tmp_path)
+    (tmp_path / "predictions.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=r"predictions\.parquet"):
+        write_report(tmp_path)
+
+
 def test_names_are_escaped(tmp_path, page_of):
     assays = {'<script>alert("1")</script>': 0.6, "A$B_{2}$ & C": 0.5}
     cells = ("<b>cell</b>", "</title><i>", "E & F")
@@ -219,10 +247,10 @@ def test_what_was_verified_is_told_claim_by_claim(study, tmp_path, monkeypatch):
     content = {"claims": claims, "files": tables.checksums(run_dir, card), "store": store}
     (run_dir / "verify.json").write_text(json.dumps(content))
     text = plain(write_report(run_dir).read_text())
-    assert "splits holds (5 folds)" in text
-    assert "quality not checked (not computed again (--quick))" in text
-    assert "scores does not hold (r of DNase)" in text
+    assert "splits: holds (5 folds)" in text
+    assert "quality: not checked (not computed again (--quick))" in text
+    assert "scores: does not hold (r of DNase)" in text
     checkpoint.write_card(run_dir, card | {"seconds": 1.0})
     text = plain(write_report(run_dir).read_text())
     assert "not as it is now: run_card.json changed since it was verified" in text
-    assert "splits holds" not in text
+    assert "splits: holds" not in text

@@ -24,8 +24,8 @@ WIDTHS = {"desk": 1400, "phone": 400}
 HOSTILE = "<b>&</script><script>"
 SECTIONS = [
     "answer", "ranking", "questions", "baselines", "models", "windows", "pairs", "shapley",
-    "quality", "cells", "across", "genes", "curves", "predictions", "worst", "methods", "limits",
-    "made",
+    "quality", "cells", "across", "changes", "genes", "curves", "predictions", "worst", "methods",
+    "limits", "made",
 ]  # fmt: skip
 
 
@@ -75,6 +75,11 @@ def page(tmp_path_factory, made_up_run):
     ).reindex(columns=[*tables.ACROSS.key, *tables.ACROSS.numbers]).to_csv(
         folder / "across_cells.csv", index=False
     )  # fmt: skip
+    between = {"cell": "E003", "other": "E116", "trained_on": "E003", "pearson": 0.3, **base}
+    between |= {"promoter": 0.2, "mse": 1.0, "no_change": 1.1, "less_low": -0.1, "less_high": 0.2}
+    pd.DataFrame([{**between, "assays": assay} for assay in names]).reindex(
+        columns=[*tables.CHANGES.key, *tables.CHANGES.numbers]
+    ).to_csv(folder / "between_cells.csv", index=False)
     pd.DataFrame(
         [
             {"cell": cell, "assay": assay, "pearson": random.uniform(0.4, 0.6),
@@ -218,11 +223,31 @@ async def _used(tab):
           track.focus();
           const read = said.textContent;
           track.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight", cancelable: true}));
-          const head = document.querySelector("#ranking th:nth-child(5)");
+          const picture = document.querySelector("#ranking picture");
+          const tip = document.getElementById("tip");
+          const slim = matchMedia("(max-width: 36rem)").matches;
+          const places = JSON.parse(picture.dataset[slim ? "narrow" : "told"]);
+          const [left, top, right, bottom, text] = places[0];
+          const box = picture.getBoundingClientRect();
+          const at = {clientX: box.left + (left + right) * box.width / 2000 + 5,
+                      clientY: box.top + (top + bottom) * box.height / 2000 + 3};
+          picture.dispatchEvent(new PointerEvent("pointermove", at));
+          const fits = tip.getBoundingClientRect().right <= innerWidth;
+          const pointed = [text, tip.hidden, tip.textContent, fits];
+          picture.dispatchEvent(new PointerEvent("pointerleave"));
+          const left_alone = tip.hidden;
+          picture.focus();
+          for (const key of ["ArrowRight", "ArrowRight"])
+            picture.dispatchEvent(new KeyboardEvent("keydown", {key, cancelable: true}));
+          const stepped_to = tip.textContent;
+          picture.blur();
+          const told = [...document.querySelectorAll("picture")].map(
+            p => [p.dataset.told, p.dataset.narrow].map(t => JSON.parse(t).length));
+          const head = document.querySelector("#ranking th:nth-child(2)");
           head.querySelector("button").click();
-          const r = [...head.closest("table").tBodies[0].rows].map(r => r.cells[4].textContent);
-          return {typed, stepped: gene.value, read, moved: said.textContent,
-                  order: head.getAttribute("aria-sort"), r};
+          const r = [...head.closest("table").tBodies[0].rows].map(r => r.cells[1].textContent);
+          return {pointed, left_alone, stepped_to, told, typed, stepped: gene.value, read,
+                  moved: said.textContent, order: head.getAttribute("aria-sort"), r};
         })()"""
     )
 
@@ -257,6 +282,12 @@ def test_every_section_shows_and_nothing_is_fetched(browser, page, name, dark):
     assert facts["r"] == sorted(facts["r"], reverse=True)
     assert "at 0.05 kb" in facts["read"]
     assert "0.15 kb" in facts["moved"]
+    text, hidden, said, inside = facts["pointed"]
+    assert text == said
+    assert "H3K27ac: r 0." in said
+    assert (hidden, inside, facts["left_alone"]) == (False, True, True)
+    assert facts["stepped_to"].startswith("H3K4me3: r ")
+    assert all(wide == slim > 0 for wide, slim in facts["told"]), facts["told"]
     assert facts["overflow"] <= 0, "the page scrolls sideways"
     paper, ink = (_light(facts[part]) for part in ("paper", "ink"))
     assert (ink > paper) == dark

@@ -1,5 +1,6 @@
 """A study from its file: its flags are checked, its work is said, and done once."""
 
+import json
 import os
 import random
 import re
@@ -67,6 +68,7 @@ def ran(monkeypatch, tmp_path):
         return status
 
     monkeypatch.setattr(study, "_status", run)
+    monkeypatch.setattr(study, "store_now", lambda path: statuses.get(str(path), "its checksum"))
 
     def take():
         names = [*started]
@@ -101,6 +103,52 @@ def test_what_is_done_is_left_and_what_depends_on_a_change_is_done_again(mine, r
     (tmp_path / "mine/runs/wide/report.html").unlink()
     assert study.carry_out(mine(TEXT.replace("epochs = 3", "epochs = 4")))
     assert ran.take() == ["report wide"]
+
+
+@pytest.mark.parametrize("damage", ["gone", "changed"])
+def test_a_result_that_is_gone_or_changed_is_made_again(mine, ran, tmp_path, monkeypatch, damage):
+    """Not the page alone: with it, and what rests on it."""
+    as_before, scores = study._status, tmp_path / "mine/runs/small/scores.csv"
+
+    def run(command, cwd, env):
+        if command[2] == "experiments.evaluate" and command[3].endswith("small"):
+            scores.parent.mkdir(parents=True, exist_ok=True)
+            scores.write_text("0.5")
+        if command[2] == "experiments.verify":  # which keeps what it found there as well
+            scores.write_text("0.5, verified")
+        return as_before(command, cwd, env)
+
+    monkeypatch.setattr(study, "_status", run)
+    for names in (ALL, []):
+        assert study.carry_out(mine())
+        assert ran.take() == names
+    if damage == "gone":
+        scores.unlink()
+    else:
+        scores.write_text("0.6, verified")
+    assert study.carry_out(mine())
+    assert ran.take() == [name for name in ALL if "small" in name or "perturb" in name]
+    assert study.carry_out(mine())
+    assert ran.take() == []
+
+
+def test_a_damaged_store_is_built_again_and_all_that_rests_on_it(mine, ran, tmp_path):
+    assert study.carry_out(mine())
+    ran.take()
+    ran.statuses[str(tmp_path / "mine/store.zarr")] = study.DAMAGED
+    assert study.carry_out(mine())
+    assert ran.take() == ALL
+
+
+def test_what_an_older_version_has_done_is_left(mine, ran, tmp_path):
+    assert study.carry_out(mine())
+    journal = tmp_path / "mine/study.json"
+    older = {name: {key: state[key] for key in ("arguments", "read")}
+             for name, state in json.loads(journal.read_text()).items()}  # fmt: skip
+    journal.write_text(json.dumps(older))
+    ran.take()
+    assert study.carry_out(mine())
+    assert ran.take() == []
 
 
 def test_a_command_that_fails_ends_it_and_is_begun_again(mine, ran):
@@ -249,7 +297,7 @@ def undisturbed(tiny):
 
 @pytest.mark.trial
 def test_killed_and_run_again_a_study_ends_the_same(tiny, undisturbed, same_weights):
-    """At ten random moments: all of it killed, or itself told to end."""
+    """At ten random moments: all of it killed or interrupted, or itself told to end."""
     expected, seconds = undisturbed
     draw, kills, number = random.Random(0), [], 0
     while len(kills) < 10:
@@ -261,18 +309,21 @@ def test_killed_and_run_again_a_study_ends_the_same(tiny, undisturbed, same_weig
                 child.wait(timeout=draw.uniform(0.02, 0.3) * seconds)
                 break  # it was done before
             except subprocess.TimeoutExpired:
-                if draw.random() < 0.5:
-                    os.killpg(child.pid, signal.SIGKILL)
-                else:
+                how = draw.choice((signal.SIGKILL, signal.SIGINT, signal.SIGTERM))
+                if how == signal.SIGTERM:
                     child.terminate()
+                else:  # as Ctrl-C does, which all processes of a terminal hear
+                    os.killpg(child.pid, how)
                 kills.append(child.wait())
         subprocess.run(command, check=True, cwd=REPOSITORY)
-        ranking = pd.read_csv(run_dir / "ranking.csv")
-        pd.testing.assert_frame_equal(ranking, pd.read_csv(expected / "ranking.csv"))
+        for name in ("ranking", "calls", "groups", "questions", "quality"):
+            assert (run_dir / f"{name}.csv").read_bytes() == (
+                expected / f"{name}.csv"
+            ).read_bytes(), name
         same_weights(run_dir, expected)
         assert (run_dir / "report.html").exists()
     print(f"{kills} over {number} studies; {seconds:.0f} s undisturbed")
-    assert set(kills) <= {-signal.SIGKILL, -signal.SIGTERM, 143}
+    assert set(kills) <= {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, 130, 143}
 
 
 def _snakemake(folder, *arguments):

@@ -165,7 +165,7 @@ def _tell(trial, outcome, done, count, keep, workshop) -> None:
 
 _GROUPS = {
     "doctor|build_store": "build",
-    "download|depth|bin_bigwigs": "tracks",
+    "download|depth|bin_bigwigs|contacts": "tracks",
     "import_": "import",
     "plan|train|sweep|select": "train",
     "evaluate|verify": "evaluate, verify",

@@ -128,6 +128,15 @@ COMMANDS = (
         "--out=predicted.csv", "published npy.zarr"),
     _of("crispri", "experiments.crispri --pairs=screen/pairs.tsv.gz --contact=HiC --out=screened",
         "screen"),
+    _of("contacts_from_map", "data_prep.contacts_from_map --elements=data/elements.bed "
+        "--map=maps/map.cool --genes=data/genes.gtf.gz --assembly=data/genome.chrom.sizes "
+        "--out=near.bedpe", "data maps"),
+    _of("element_map", "experiments.element_map --run=stream --cell=E003 --single_marks "
+        "--elements=data/elements.bed", "stream small.zarr data"),
+    _of("crispri run", "experiments.crispri --run=stream --cell=E003 --single_marks "
+        "--pairs=screen/silenced.tsv.gz", "stream small.zarr screen"),
+    _of("advise", "experiments.advise --run=masked --have=H3K4me1 --store=distal.zarr --cell=E003",
+        "masked small.zarr distal.zarr"),
     _of("train from", f"{_TRAIN} {_CNN} --run=tuned --assays=each --from=run --freeze=trunk",
         "small.zarr run", True),
     _of("train more epochs", f"{_TRAIN} {_CNN} --run=classes --task=classification --assays=all "

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pyBigWig
 
+from tests.data_prep.contact_maps import write_cool
 from tests.epi2expr_jax.screens.screen import made_up
 
 GENES = 66  # three on each chromosome
@@ -45,6 +46,7 @@ def write(folder: pathlib.Path, url: str) -> None:
         make(folder, random)
     _sheets(folder, url)
     _other_names(folder)
+    _elements(folder, random)
 
 
 def _reads(folder: pathlib.Path, random: np.random.Generator) -> None:
@@ -130,6 +132,24 @@ def _screen(folder: pathlib.Path, random: np.random.Generator) -> None:
     pairs = made_up(random, sizes=(30, 40, 50, 60, 40))
     pairs = pairs.assign(HiC=random.gamma(2, 1, len(pairs)).round(3))
     pairs.to_csv(folder / "screen/pairs.tsv.gz", sep="\t", index=False)
+
+
+def _elements(folder: pathlib.Path, random: np.random.Generator) -> None:
+    """Elements of the simulated genes: a BED, a screen of them, and a contact map."""
+    truth = pd.read_csv(folder / "data/truth_elements.csv")
+    place = truth[["chrom", "start", "end"]]
+    place.to_csv(folder / "data/elements.bed", sep="\t", header=False, index=False)
+    far = place.assign(chrom="chr1", start=place.start + 200_000, end=place.end + 200_000)
+    pairs = pd.concat([place, far], ignore_index=True)
+    pairs = pairs.set_axis(["chrom", "chromStart", "chromEnd"], axis=1)
+    pairs["measuredGeneEnsemblId"] = [*truth.gene_id] * 2
+    pairs["Regulated"] = random.random(len(pairs)) < 0.3
+    pairs["distanceToTSS"] = random.integers(100, 90_000, len(pairs))
+    pairs["DHS.RPM"] = random.gamma(2, 1, len(pairs)).round(3)
+    pairs.to_csv(folder / "screen/silenced.tsv.gz", sep="\t", index=False)
+    sizes = pd.read_csv(folder / "data/genome.chrom.sizes", sep="\t", header=None, index_col=0)
+    (folder / "maps").mkdir()
+    write_cool(folder / "maps/map.cool", sizes[1].to_dict(), 5_000)
 
 
 def _other_names(folder: pathlib.Path) -> None:

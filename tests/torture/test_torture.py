@@ -6,11 +6,20 @@ import sys
 
 import pytest
 
+from epi2expr_jax.__main__ import commands
 from tests.conftest import REPOSITORY
+from tests.torture.commands import COMMANDS as ALL
 from tests.torture.outcome import BAD, OUTCOMES
 
 COMMANDS = "doctor,depth,import_window_counts"
 FAULTS = "bit flipped,cut short,garbage,deleted,swapped,input not readable"
+
+
+def test_every_command_has_trials():
+    but = {"benchmark", "demo"}  # of other commands, and for hours
+    tried = {command.module.partition(".")[2] for command in ALL}
+    assert set(commands()) - but <= tried
+    assert any("--run" in command.typed for command in ALL if "crispri" in command.module)
 
 
 @pytest.mark.trial

@@ -84,3 +84,16 @@ def test_one_map_of_several_is_chosen_and_other_files_are_refused(tmp_path):
     for name in ("no.cool", "absent.cool"):
         with pytest.raises(InputError, match="no readable contact map"):
             ContactMap(tmp_path / name, 5_000, SIZES)
+
+
+def test_a_damaged_map_is_refused_whatever_hdf5_makes_of_it(tmp_path):
+    path = tmp_path / "map.cool"
+    write_cool(path, {"chr1": 100_000}, 5_000)
+    whole = path.read_bytes()
+    heap = whole.index(b"HEAP")  # where HDF5 keeps the names of what is in a file
+    for place, bit in ((heap + 10, 8), (heap + 81, 16)):
+        damaged = bytearray(whole)
+        damaged[place] ^= bit
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match="no readable contact map"):
+            ContactMap(path, 5_000, {"chr1": 100_000})

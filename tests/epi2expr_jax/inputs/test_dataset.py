@@ -248,6 +248,23 @@ def test_a_cell_whose_genes_touch_nothing_is_valid(region_store):
     assert not any(np.any(part) for part in (*batch.region, *batch.region_valid, batch.n_contacts))
 
 
+def test_shuffled_regions_are_read_instead_of_a_genes_own(region_store):
+    store = region_store(c1=contacts_of("c1"), c2=contacts_of("c2"))
+    other = load_dataset(store, MODEL, CELLS, ["m1"], InputConfig(shuffle_regions=True))
+    own = load_dataset(store, MODEL, CELLS, ["m1"])
+    for cell in CELLS:
+        shuffled = store.regions(cell).shuffled(store.genes)
+        read = other.regions(cell)
+        np.testing.assert_array_equal(read.region, shuffled.by_gene(12, MODEL.contacts)[0])
+        assert (read.region != own.regions(cell).region).any()
+        # What lies where is as before, and so is the signal.
+        for mine, theirs in zip(read.begin, own.regions(cell).begin, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+        tracks = (data.track(cell, "m1") for data in (own, other))
+        jax.tree.map(np.testing.assert_array_equal, *tracks)
+    assert not InputConfig(shuffle_regions=True).view(store).verify()
+
+
 def test_regions_that_do_not_fit_the_model_are_refused(region_store):
     store = region_store(c1=contacts_of("c1"), c2=contacts_of("c2"))
     narrow = ChromoformerConfig(4400, 4800, (1200, 300, 100))

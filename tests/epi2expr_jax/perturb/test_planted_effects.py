@@ -18,7 +18,7 @@ from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.study.train import train
 from epi2expr_jax.training.one_run import TrainConfig
-from experiments.cli.silencing import silencer
+from experiments.cli.silencing import silencing_models
 from experiments.crispri import COMPLETED, score_screens
 
 BINS, WIDE, FINE = 20, 2000, 500  # places of a window, their width and that of the store's bins
@@ -228,7 +228,7 @@ def test_a_screen_is_found_better_than_by_activity_and_distance(trial_size, worl
         path = tmp_path / f"{seed}.tsv"
         screen = screen_of(world, every, np.random.default_rng(seed))
         screen.to_csv(path, sep="\t", index=False)
-        said = score_screens(path, tmp_path / f"out{seed}", models=silencer(run_dir))
+        said = score_screens(path, tmp_path / f"out{seed}", models=silencing_models(run_dir))
         leads = pd.read_csv(tmp_path / f"out{seed}" / "crispri_leads.csv")
         leads = leads[leads["rival"] == "activity × distance"].set_index(["pairs", "score"])
         near = leads.loc[("in reach: all pairs", "predicted loss")]

@@ -108,7 +108,7 @@ def test_what_is_said_of_simple_models():
     weak, strong = scores(0.4), scores(0.8, seed=1)
     table = compare_models({"cnn": weak, "cnn, mean of 3 seeds": strong, "ridge": strong})
     said = simpler_model(table, ["linear", "ridge"])
-    assert said.startswith("A simpler model predicts better than cnn: ridge for all (by 0.")
+    assert said.startswith("A simpler model predicts better than cnn: ridge for all assays (by 0.")
     assert "seeds" not in said
     assert simpler_model(table, ["ridge"], whole=["linear"]) == said
     wide = simpler_model(table, ["ridge"], whole=["linear", "ridge"])

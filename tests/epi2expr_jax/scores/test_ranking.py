@@ -100,7 +100,8 @@ def test_calls_are_corrected_together():
         for name, r in levels.items()
     }
     table = comparison.calls(scores_of(pearson))
-    one = table[table["cell"] == "E003"].set_index(["assay", "other"])
+    assert set(table["cell"]) == {"E003"}  # all of one cell would be the same once more
+    one = table.set_index(["assay", "other"])
     assert len(one) == 4 + 6  # against 0, and against each other
     called = set(one.index[one["called"]])
     assert {("good", ""), ("fair", ""), ("twin", ""), ("good", "fair"), ("good", "twin")} <= called
@@ -109,6 +110,18 @@ def test_calls_are_corrected_together():
     np.testing.assert_allclose(table["q"], stats.false_discovery_control(table["p"]))
     lead, error = one.loc[("good", ""), "lead"], stats.sem(list(pearson["E003", "good"].values()))
     assert one.loc[("good", ""), "p"] == pytest.approx(2 * stats.t.sf(lead / error, 11))
+
+
+def test_few_genes_a_chromosome_call_nothing():
+    """Where the ranking gives no interval, since it would miss too often."""
+    pearson = {("E003", name): dict.fromkeys(f"chr{k}" for k in range(9)) for name in "ab"}
+    rng = np.random.default_rng(5)
+    for own in pearson.values():
+        own |= {chrom: 0.9 + 0.01 * rng.normal() for chrom in own}
+    for genes, called in ((19, 0), (21, 2)):
+        scores = scores_of(pearson).assign(n=genes)
+        assert ranking.rank_assays(scores)["low"].notna().all() == bool(called)
+        assert comparison.calls(scores)["called"].sum() == called
 
 
 def test_equal_assays_cannot_be_told_apart():

@@ -83,6 +83,48 @@ def test_the_checksum_is_of_both_tables():
     assert changed.sha256() != regions.sha256()
 
 
+def test_shuffled_regions_are_those_of_a_gene_alike_on_another_chromosome():
+    rng = np.random.default_rng(3)
+    names, chroms = [f"g{i}" for i in range(203)], [f"chr{1 + i % 4}" for i in range(203)]
+    tss = 100_000 + 1_000_000 * (np.arange(203) // 4)
+    genes = pd.DataFrame({"gene_id": names, "chrom": chroms, "tss": tss})
+    many = rng.integers(0, 5, len(genes))
+    far = 10_000 * rng.integers(1, 30, len(genes))
+    rows = [
+        (names[i], chroms[i], tss[i] + far[i] + 500 * k, 200, 1 + rng.random())
+        for i in range(len(genes))
+        for k in range(many[i])
+    ]
+    own = Regions.from_contacts(table(rows), genes)
+    other = own.shuffled(genes)
+    pd.testing.assert_frame_equal(other.table, own.table)
+    pd.testing.assert_frame_equal(other.contacts, own.shuffled(genes).contacts)
+    (region, score), (before, _) = other.by_gene(203, 5), own.by_gene(203, 5)
+    owner = {tuple(row): i for i, row in enumerate(before) if row.max() >= 0}
+    from_gene = {i: owner[tuple(row)] for i, row in enumerate(region) if row.max() >= 0}
+    # Each gene with regions has all those of one other, and no two have the same.
+    assert sorted(from_gene) == sorted(from_gene.values()) == np.flatnonzero(many).tolist()
+    takers, givers = np.array([*from_gene.items()]).T
+    assert (takers != givers).all()
+    np.testing.assert_array_equal(score[takers], own.by_gene(203, 5)[1][givers])
+    # About as many, about as far away, and of another chromosome.
+    assert (many[takers] == many[givers]).mean() > 0.8
+    assert (
+        np.median(np.abs(far[takers] - far[givers]))
+        < np.median(np.abs(far[takers] - rng.permutation(far[takers]))) / 2
+    )
+    shared = [chroms[a] == chroms[b] for a, b in from_gene.items()]
+    assert np.mean(shared) < 0.1
+
+
+@pytest.mark.parametrize("touching", [0, 1, 2])
+def test_few_genes_with_regions_are_shuffled_as_far_as_they_go(touching):
+    genes = GENES.assign(chrom="chr1", tss=1000)
+    rows = [(f"g{i}", "chr1", 5000 * (i + 1), 100, 1.0) for i in range(touching)]
+    region, _ = Regions.from_contacts(table(rows), genes).shuffled(genes).by_gene(6, 1)
+    assert region[:, 0].tolist() == [[-1] * 6, [0] + [-1] * 5, [1, 0] + [-1] * 4][touching]
+
+
 def test_regions_without_a_base_are_refused():
     rows = [("g0", "chr1", 10, 0, 1.0), ("g5", "chr1", 10, 5, 1.0), ("g2", "chr1", 10, -5, 1.0)]
     with pytest.raises(InputError, match=r"2 regions without a base \(g0, g2\)"):

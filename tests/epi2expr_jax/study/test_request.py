@@ -6,6 +6,7 @@ import json
 import pytest
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.inputs.dataset import InputConfig
 from epi2expr_jax.study.request import TrainRequest, default_schedule, published
 from epi2expr_jax.training.one_run import TrainConfig
 from epi2expr_jax.training.schedules import PlateauConfig
@@ -42,6 +43,15 @@ def test_a_card_read_back_is_the_request():
     """Whatever sequences a program gives: an interrupted run must know its own request again."""
     request = TrainRequest("some.zarr", model="chromoformer", model_options={"resolutions": (500,)})
     assert json.loads(json.dumps(request.as_json())) == request.as_json()
+
+
+def test_requests_from_before_a_choice_are_those_of_its_default():
+    """A run of an older version is resumed, not refused, by the same command."""
+    fields = TrainRequest("some.zarr", model="chromoformer").as_json()
+    assert not {"start_from", "test_genes", "gene_groups"} & fields.keys()
+    assert "shuffle_regions" not in fields["input_config"]
+    shuffled = TrainRequest("some.zarr", input_config=InputConfig(shuffle_regions=True))
+    assert shuffled.as_json()["input_config"]["shuffle_regions"]
 
 
 def test_nonsense_is_named_together():

@@ -160,7 +160,7 @@ def test_what_differs_between_two_cells():
         "(0.300 to 0.500). None is shown to have smaller squared errors than no change. A trained "
         "on E1, A+B are shown to have a higher r than the difference of promoter means; A trained "
         "on E2 is shown to have a lower one. (Each at 95 % confidence for all models together; "
-        "changes.csv.)"
+        "between_cells.csv.)"
     )
     assert sentences.changes(pd.DataFrame(rows[:0], columns=columns)) == ""
 
@@ -170,7 +170,7 @@ def test_what_the_stack_predicts():
     columns = ["assay", "model", "pearson", "lead", "lead_low", "lead_high"]
     compared = pd.DataFrame(rows, columns=columns)
     said = sentences.stack(compared)
-    assert "r 0.520 for all: a lead of 0.020 (−0.001 to 0.041) over cnn." in said
+    assert "r 0.520 for all assays: a lead of 0.020 (−0.001 to 0.041) over cnn." in said
     assert "It says what can be predicted, not what an assay is worth" in said
     assert "a lead of 0.020 over" in sentences.stack(compared.assign(lead_low=np.nan))
     assert sentences.stack(compared[:1]) == sentences.stack(pd.DataFrame()) == ""

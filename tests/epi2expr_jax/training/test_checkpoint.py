@@ -56,7 +56,7 @@ def test_what_does_not_fit_is_listed_together(tmp_path):
 
 
 def test_a_disk_that_refuses_is_reported(tmp_path):
-    """A process that may write no file larger than 4 kB stands in for a full disk.
+    """A process that may write no file larger than 1 kB stands in for a full disk.
 
     Many arrays fail at once: what Orbax hears of the others comes when it has given up.
     """
@@ -67,10 +67,11 @@ from epi2expr_jax.training import checkpoint
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import write_json
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
     values = np.random.default_rng(0).random((60, 3000))
-    checkpoint.save(pathlib.Path({str(tmp_path / "a")!r}), dict(zip("a" * 60, values)))
+    arrays = {{f"a{{i}}": row for i, row in enumerate(values)}}
+    checkpoint.save(pathlib.Path({str(tmp_path / "a")!r}), arrays)
 except InputError as error:
     print("reported:", error)
 """

@@ -114,11 +114,12 @@ def test_a_class_is_predicted_from_labels(request_of):
 @pytest.mark.parametrize(
     ("others", "without_effect"),
     [
-        ([], ["--resolutions=2000", "--contacts=3", "--no_pcre"]),
+        ([], ["--resolutions=2000", "--contacts=3", "--no_pcre", "--shuffle_regions"]),
         ([], ["--resolutions=fine"]),  # no number either: said once
         (["--model=promoter_cnn"], ["--nobalance_contacts"]),
         (["--model=chromoformer"], ["--model_bin_bp=50"]),
         (["--model=chromoformer", "--no_pcre"], ["--contacts=8", "--nobalance_contacts"]),
+        (["--model=chromoformer", "--contacts=0"], ["--shuffle_regions"]),
         (["--model=chromoformer", "--contacts=0"], ["--balance_contacts"]),
         (["--model=chromoformer", "--train_share=0.5"], ["--balance_contacts"]),
         (

@@ -5,7 +5,7 @@ from absl import flags
 
 from epi2expr_jax.errors import InputError
 from experiments.cli.flags import define_run, define_store
-from experiments.cli.silencing import NAMES, define_silencing, silencer, silencer_of_flags
+from experiments.cli.silencing import NAMES, define_silencing, silencer_of_flags, silencing_models
 
 DEFINED = (define_run, define_store, define_silencing)
 
@@ -19,7 +19,10 @@ def test_flags_name_models_and_marks(finished, parse_flags):
     assert (found.silencing.flank_bp, found.silencing.apart) == (100, True)
     assert found.store.checksum() == found.ensemble.card["store_checksum"]
     one, two, _ = found.silencing.marks
-    assert silencer(finished, cell="E003", marks=f"{two}+{one}").silencing.marks == (two, one)
-    assert silencer(finished, cell="E003", assays=two).silencing.marks == (two,)
+    assert silencing_models(finished, cell="E003", marks=f"{two}+{one}").silencing.marks == (
+        two,
+        one,
+    )
+    assert silencing_models(finished, cell="E003", assays=two).silencing.marks == (two,)
     with pytest.raises(InputError, match="unknown assay"):
-        silencer(finished, cell="E003", assays=two, marks=one)
+        silencing_models(finished, cell="E003", assays=two, marks=one)

@@ -29,7 +29,9 @@ def means(factors=(0.0, 0.5, 1.0), cells=("E003",)):
     ]
     columns = ["cell", "assays", "place", "distance", "change", "factor", "effect"]
     table = pd.DataFrame(rows, columns=columns)
-    return table.assign(low=table["effect"] - 0.1, high=table["effect"] + 0.3)
+    return table.assign(
+        low=table["effect"] - 0.1, high=table["effect"] + 0.3, mark="DNase", genes=9
+    )
 
 
 def test_one_change_is_the_lowest_factor_or_the_first():
@@ -44,11 +46,10 @@ def test_only_what_varies_is_drawn():
     one_place = means()[lambda table: table["distance"] > 0]
     assert list(effect_figures(one_place, UNIT, NONE)) == ["dose"]
     assert effect_figures(one_place.assign(factor=np.nan), UNIT, NONE) == {}
-    between = means()[["cell", "assays", "place", "change"]]
-    between = between.assign(
-        r=0.5, lowest=np.arange(6) / 10, highest=0.9, between="seeds", genes=30
-    )
-    drawn = effect_figures(one_place.assign(genes=90), UNIT, between)
+    between = means()[["cell", "assays", "mark", "place", "change"]]
+    # Of the genes that a pair of models shares, which are fewer than all.
+    between = between.assign(r=0.5, lowest=np.arange(6) / 10, highest=0.9, between="seeds", genes=7)
+    drawn = effect_figures(one_place, UNIT, between)
     assert list(drawn) == ["dose", "between"]
     (axes,) = drawn["between"].axes
     assert axes.lines[0].get_xdata().tolist() == [0.5]

@@ -6,7 +6,9 @@ import pytest
 
 from epi2expr_jax.interpret.enrichment import EFFECT
 from epi2expr_jax.scores import table as scoring
+from experiments.figures.hover import told
 from experiments.figures.studies import (
+    MOST_MODELS,
     MOST_PANELS,
     across_figure,
     enrichment_figure,
@@ -111,6 +113,7 @@ def test_models_stand_beside_each_other_by_assay():
 def test_tracks_without_a_measure_are_not_drawn_against_it():
     table = pd.DataFrame(
         {
+            "cell": ["E003", "E116", "E003"],
             "assay": ["DNase", "DNase", "H3K4me3"],
             "pearson": [0.7, 0.5, 0.6],
             "depth": [1.0, 3.0, 2.0],
@@ -164,3 +167,17 @@ def test_gains_are_dots_with_intervals_in_the_order_of_the_first_kind():
         assert panel.lines[1].get_xdata().tolist() == values
         expected = np.add.outer(values, [-0.1, 0.1])
         np.testing.assert_allclose(segments(panel.collections[0]), expected)
+
+
+def test_more_models_than_colours_are_a_heat_map():
+    models = ["cnn", *(f"simple {i}" for i in range(MOST_MODELS))]
+    rows = [(assay, model, 0.1 * i, np.nan, np.nan)
+            for assay in (scoring.ALL, "DNase") for i, model in enumerate(models)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["assay", "model", "pearson", "low", "high"])
+    figure = models_figure(table)
+    assert labels(figure.axes[0].get_xticklabels()) == ["all assays", "DNase"]
+    assert labels(figure.axes[0].get_yticklabels()) == models
+    assert "cnn, DNase: r 0.000" in told(figure)
+    fewer = models_figure(table[table["model"] != "simple 5"])
+    assert "simple 4, DNase: r 0.500" in told(fewer)
+    assert len(fewer.legends[0].get_texts()) == MOST_MODELS

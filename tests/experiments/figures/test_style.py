@@ -1,10 +1,13 @@
 """What every figure is made of, and the two main ones: the ranking and the heat map."""
 
 import base64
+import pathlib
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.font_manager import FontEntry, FontManager, FontProperties
 from matplotlib.patches import Rectangle
 
 from epi2expr_jax.training.targets import LABEL
@@ -17,10 +20,28 @@ from experiments.figures.style import (
     narrow,
     new_figure,
     number,
+    own_fonts_first,
     ranking_figure,
     unit_of,
     wrap,
 )
+
+
+def test_a_font_of_the_machine_changes_no_figure(tmp_path):
+    """Neither one that was found first, nor a list of fonts that lacks matplotlib's own."""
+    manager = FontManager()
+    own = manager.findfont("DejaVu Sans")
+    theirs = tmp_path / "DejaVuSans.ttf"
+    theirs.write_bytes(pathlib.Path(own).read_bytes())
+    entry = FontEntry(
+        str(theirs), name="DejaVu Sans", weight=400, stretch="normal", size="scalable"
+    )
+    for others in (manager.ttflist, []):
+        manager.ttflist = [entry, *others]
+        own_fonts_first(manager)
+        for bold in ("normal", "bold"):
+            found = manager.findfont(FontProperties(family="DejaVu Sans", weight=bold))
+            assert str(pathlib.Path(matplotlib.get_data_path()).resolve()) in found
 
 
 @pytest.mark.parametrize(
@@ -189,3 +210,8 @@ def test_a_narrow_figure_fits_a_phone_and_others_do_not_change():
 def test_labels_move_up_until_none_hides_another():
     boxes = [(0, 0, 10), (4, 1, 10), (30, 0, 10), (2, 0.5, 10)]
     assert apart(boxes, 3) == [0, 6, 0, 3]
+
+
+def test_labels_hide_no_point_and_stay_where_none_is():
+    points = [(2, 2, 1), (0, 6, 1), (30, 2, 1)]
+    assert apart([(0, 0, 10), (60, 0, 10)], 3, points, 1) == [7, 0]

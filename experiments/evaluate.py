@@ -53,17 +53,22 @@ def format_ranking(ranked: pd.DataFrame) -> str:
     for row in rows.itertuples():
         lines.append(
             f"{row.rank:>4}  {row.assay:<24} {row.pearson:>6.3f}  "
-            f"{row.low:>6.3f} to {row.high:<6.3f}  "
-            f"{row.simultaneous_low:>6.3f} to {row.simultaneous_high:<6.3f}  {row.spearman:>6.3f}"
+            f"{_interval(row.low, row.high)}  "
+            f"{_interval(row.simultaneous_low, row.simultaneous_high)}  {row.spearman:>6.3f}"
         )
     return "\n".join(lines)
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{low:>6.3f} to {high:<6.3f}" if low == low else f"{'none':^16}"
 
 
 def format_baselines(table: pd.DataFrame) -> str:
     """Scores by model, of the first rows."""
     first = table[table["assay"] == table["assay"].iloc[0]]
     scores = ", ".join(f"{row.model} {row.pearson:.3f}" for row in first.itertuples())
-    return f"r by model ({first['assay'].iloc[0]}): {scores}"
+    assay = first["assay"].iloc[0]
+    return f"r by model ({'all assays' if assay == scoring.ALL else assay}): {scores}"
 
 
 def define_evaluation() -> None:

@@ -33,6 +33,12 @@ def test_without_one_the_ranking_in_cells_is_shown():
     assert "H3K27ac" in text
 
 
+def test_a_score_without_an_interval_says_so():
+    table = ranked(("E003", 1, "DNase", 0.8, 0.6)).assign(**dict.fromkeys(RANKED, np.nan))
+    _, line = program.format_ranking(table).splitlines()
+    assert line.split() == ["1", "DNase", "0.800", "none", "none", "0.600"]
+
+
 def test_scores_by_model_are_shown():
     columns = ["model", "assay", "pearson", "lead", "lead_low", "lead_high"]
     rows = [

@@ -8,7 +8,8 @@
 
 Takes the flags of build_store. Errors would stop a build. Warnings are about data that
 look wrong but may be right, with figures: coverage and range of tracks, tracks and
-expression columns that look like another's. Both come from the windows of up to 500 genes.
+expression columns that look like another's. Both come from the windows of up to 500 genes. Genes
+that are copies of others show in the windows of all genes alone: experiments.evaluate lists them.
 Exit status 0: go, maybe with warnings; 2: no-go, with what to do about each error. Nothing but the
 JSON is written.
 """
@@ -128,6 +129,7 @@ def main() -> None:
     if found.errors:
         raise InputError.of(found.errors)
     print("go: no problem found" if not found.warnings else "go: no error found; see the warnings")
+    print("copied genes are not looked for here: experiments.evaluate lists them in copies.csv")
     print(f"next: {build_command()}")
 
 

@@ -84,7 +84,7 @@ def whole_folder(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
 def _becoming(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A name next to `path`; what has it at the end is renamed, after an error it is removed."""
     for old in path.parent.glob(f"{glob.escape(path.name)}.*{_PARTIAL}{path.suffix}"):
-        with contextlib.suppress(FileNotFoundError):  # another writer has just removed it
+        with contextlib.suppress(OSError):  # another writer has just removed it
             if time.time() - old.stat().st_mtime > _ABANDONED:
                 _remove(old)
     place = path.with_name(f"{path.name}.{secrets.token_hex(4)}{_PARTIAL}{path.suffix}")
@@ -161,7 +161,8 @@ def _locked(lock: pathlib.Path, path: pathlib.Path, wait: bool) -> Iterator[IO[s
 
 
 def _remove(path: pathlib.Path) -> None:
-    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    """As far as it goes: what stays is known as partial, and says less than an error before it."""
+    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def as_name(text: str) -> str:

@@ -84,7 +84,11 @@ def score_everywhere(
         if own.members:
             parts += held_out_in(own, store, cell)
     predictions = pd.concat(parts, ignore_index=True)
-    found = {tables.ACROSS: score_across_cells(predictions)}
+    scores = score_across_cells(predictions)
+    before = {run["cell"]: run.get("started", {}).get("cells", ()) for run in ensemble.trained}
+    pairs = zip(scores["trained_on"], scores["cell"], strict=True)
+    scores["seen"] |= [cell in before[name] for name, cell in pairs]
+    found = {tables.ACROSS: scores}
     if between:
         promoters = difference_of_promoters(ensemble, store, between)
         found[tables.CHANGES] = score_changes(predictions, promoters, between)

@@ -3,10 +3,16 @@
     python -m experiments.attribution --run=runs/cnn
     python -m experiments.attribution --run=runs/cnn --method=occlusion --bin_bp=1000
     python -m experiments.attribution --run=runs/cnn --genes=expressed --tracks=bigwig
+    python -m experiments.attribution --run=runs/both --assays=each     (trained with each,all)
+    python -m experiments.attribution --run=runs/chromoformer --method=attention
 
 --method=gradients divides the difference between each prediction and that from no signal at all
 among bins (integrated gradients, exact to 1e-3 or it says so); occlusion empties one interval after
 another, which takes longer and does not add up. Only models that never saw a gene explain it.
+--method=attention, of chromoformer, writes into DIR/attention (or --out) attention.csv and
+.parquet, where each promoter looks: a row a gene and region, with the share of the promoter's last
+token that comes from it through all layers, by resolution, and what emptying the region does; and
+agreement.csv, the rank correlation of that share with the size of the effect.
 
 Writes into DIR/attribution (or --out): shares.zarr (shares by model, gene, assay and bin; open it
 with xarray), profile.csv and .parquet (mean share by assay and distance to the TSS along the
@@ -16,7 +22,7 @@ for each model and assay: the mean share of the genes whose window covers a base
 
 import gzip
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -28,7 +34,9 @@ from tqdm import tqdm
 
 from epi2expr_jax.files import as_name, read_parquet, whole, write_csv, write_parquet
 from epi2expr_jax.interpret import attribution
+from epi2expr_jax.interpret.attention import agreement, attention_table
 from epi2expr_jax.perturb.summary import NEEDED, reach_of_mean
+from epi2expr_jax.predict.ensemble import Ensemble
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.program import require, start
 from epi2expr_jax.store.window_store import WindowStore
@@ -40,9 +48,10 @@ from experiments.figures.style import STYLE, save_figure
 
 FLAGS = flags.FLAGS
 
-METHODS = ("gradients", "occlusion")
+METHODS = ("gradients", "occlusion", "attention")
 TRACKS = ("none", "bigwig", "bedgraph")
 UNIT = "share of the prediction"
+EACH = "each"  # as `train --assays`
 
 
 def attribute(
@@ -50,6 +59,7 @@ def attribute(
     method: str = "gradients",
     *,
     genes: str = "",
+    assays: Sequence[str] = (),
     bin_bp: int = 0,
     tracks: str = "none",
     store: str | None = None,
@@ -60,12 +70,13 @@ def attribute(
     Raises:
         InputError: for genes or models that cannot be explained.
     """
-    ensemble = load(run_dir, store)
+    ensemble = models_of(load(run_dir, store), assays)
     opened = ensemble.open_store(store)
     chosen = genes_of(genes, ensemble, opened)
     unit = "gene" if method == "gradients" else "edited gene"
     folder = out or run_dir / "attribution"
-    with results.written(folder, "attribution", method=method, genes=genes) as place:
+    asked = {"method": method, "genes": genes, "assays": list(assays)}
+    with results.written(folder, "attribution", **asked) as place:
         with tqdm(desc=method, unit=unit, disable=None) as progress:
             if method == "gradients":
                 found = attribution.integrated_gradients(
@@ -85,6 +96,52 @@ def attribute(
         if tracks != "none":
             write_tracks(found, opened, place, tracks)
     return found
+
+
+def look(
+    run_dir: pathlib.Path,
+    *,
+    genes: str = "",
+    assays: Sequence[str] = (),
+    store: str | None = None,
+    out: pathlib.Path | None = None,
+) -> pd.DataFrame:
+    """Write attention to each region and what emptying it does; return how far these agree.
+
+    Raises:
+        InputError: for genes or models that have no attention among regions.
+    """
+    ensemble = models_of(load(run_dir, store), assays)
+    opened = ensemble.open_store(store)
+    chosen = genes_of(genes, ensemble, opened)
+    asked = {"genes": genes, "assays": list(assays)}
+    with results.written(out or run_dir / "attention", "attribution", **asked) as place:
+        with tqdm(desc="attention", unit="edited gene", disable=None) as progress:
+            table = attention_table(ensemble, opened, chosen, progress=progress.update)
+        found = agreement(table)
+        write_parquet(place / "attention.parquet", table)
+        write_csv(place / "attention.csv", table)
+        write_csv(place / "agreement.csv", found)
+    return found
+
+
+def models_of(ensemble: Ensemble, assays: Sequence[str]) -> Ensemble:
+    """The models of some sets of assays; all if none is named.
+
+    Args:
+        assays: sets, each joined by +, or `each` for those of one assay.
+
+    Raises:
+        InputError: for a set that no model reads.
+    """
+    labels: set[str] = set()
+    for wanted in assays:
+        alone = {run.label for run in ensemble.runs if len(run.assays) == 1}
+        if wanted == EACH and alone:
+            labels |= alone
+        else:
+            labels |= {run.label for run in ensemble.only(wanted).runs}
+    return ensemble.select(lambda run: run.label in labels) if labels else ensemble
 
 
 def mean_profile(found: xr.Dataset) -> pd.DataFrame:
@@ -211,24 +268,44 @@ def describe(found: xr.Dataset, profile: pd.DataFrame, method: str) -> str:
     return "\n".join(lines)
 
 
+def describe_attention(found: pd.DataFrame) -> str:
+    """How far attention goes with effects, in lines."""
+    lines = [
+        f"{row.cell} {row.assays}: {row.regions:,} regions; rank correlation of attention with the "
+        f"size of the effect {row.spearman:.3f} over all, {row.within:.3f} within a gene (mean of "
+        f"{row.genes:,})"
+        for row in found.itertuples()
+    ]
+    return "\n".join(lines or ["no gene has a region"])
+
+
 def define_attribution() -> None:
+    flags.DEFINE_list(
+        "assays", [], f"Of the models of these sets alone: H3K4me3,DNase+H3K27ac, or {EACH}."
+    )
     flags.DEFINE_enum("method", "gradients", METHODS, "How predictions are divided among bins.")
     flags.DEFINE_integer(
         "bin_bp", 0, "occlusion: width of what is emptied, in bp; 0: the bins of the model."
     )
     flags.DEFINE_enum("tracks", "none", TRACKS, "Also write a track for each model and assay.")
-    flags.DEFINE_string("out", None, "Where to write; default: DIR/attribution.")
+    flags.DEFINE_string("out", None, "Where to write; default: DIR/attribution, or DIR/attention.")
 
 
 def main() -> None:
     require("run")
-    if FLAGS.method == "gradients":
-        refuse_without_effect([("bin_bp", "with --method=gradients")])
+    idle = {"gradients": ["bin_bp"], "attention": ["bin_bp", "tracks"]}.get(FLAGS.method, [])
+    refuse_without_effect([(name, f"with --method={FLAGS.method}") for name in idle])
     run_dir = pathlib.Path(FLAGS.run)
+    if FLAGS.method == "attention":
+        out = pathlib.Path(FLAGS.out or run_dir / "attention")
+        found = look(run_dir, genes=FLAGS.genes, assays=FLAGS.assays, store=FLAGS.store, out=out)
+        print(describe_attention(found))
+        print(f"{out}: attention.csv, attention.parquet, agreement.csv")
+        return
     out = pathlib.Path(FLAGS.out) if FLAGS.out else run_dir / "attribution"
     found = attribute(
-        run_dir, FLAGS.method, genes=FLAGS.genes, bin_bp=FLAGS.bin_bp, tracks=FLAGS.tracks,
-        store=FLAGS.store, out=out,
+        run_dir, FLAGS.method, genes=FLAGS.genes, assays=FLAGS.assays, bin_bp=FLAGS.bin_bp,
+        tracks=FLAGS.tracks, store=FLAGS.store, out=out,
     )  # fmt: skip
     profile = read_parquet(out / "profile.parquet", "table of profiles", "run it again")
     print(describe(found, profile, FLAGS.method))

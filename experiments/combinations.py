@@ -32,6 +32,7 @@ from epi2expr_jax.scores.subsets import subset_scores
 from epi2expr_jax.scores.table import ALL
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study import results, tables
+from epi2expr_jax.study.sentences import span
 from epi2expr_jax.training.checkpoint import read_card
 from epi2expr_jax.training.splits import read_splits
 from experiments.cli.flags import define_run, define_store
@@ -129,13 +130,13 @@ def describe(found: dict[str, pd.DataFrame]) -> str:
     lines = [f"{'assay':<24} value   95 % interval     simultaneous"]
     for row in shares.itertuples():
         lines.append(
-            f"{row.assay:<24} {row.value:>6.3f}  {row.low:>6.3f} to {row.high:<6.3f}  "
-            f"{row.simultaneous_low:>6.3f} to {row.simultaneous_high:<6.3f}"
+            f"{row.assay:<24} {row.value:>6.3f}  {span(row.low, row.high)}  "
+            f"{span(row.simultaneous_low, row.simultaneous_high)}"
         )
     lines.append(f"{'sum, the score of all':<24} {shares.value.sum():>6.3f}")
     lines.append(f"\nbest of {len(subsets)} subsets")
     for row in subsets.head(_SHOWN).itertuples():
-        lines.append(f"{row.pearson:>6.3f}  {row.low:>6.3f} to {row.high:<6.3f}  {row.subset}")
+        lines.append(f"{row.pearson:>6.3f}  {span(row.low, row.high)}  {row.subset}")
     for row in found.get("agreement", pd.DataFrame()).itertuples():
         lines.append(
             f"{row.cell}: rank correlation {row.spearman:.3f} with models trained on each of "

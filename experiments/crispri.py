@@ -58,7 +58,7 @@ from epi2expr_jax.screens.predicted import (
 from epi2expr_jax.screens.rivals import GAMMA, reference_score, rivals
 from epi2expr_jax.screens.scoring import ALL, REACH, UNRAISED
 from epi2expr_jax.study import results
-from experiments.cli.chain import lift
+from experiments.cli.chain import define_chain, lift_distinct
 from experiments.cli.flags import define_run, define_store, refuse_without_effect
 from experiments.cli.given_table import read_table
 from experiments.cli.silencing import NAMES, SilencingModels, define_silencing, silencer_of_flags
@@ -244,10 +244,8 @@ def _predicted(pairs: Pairs, models: SilencingModels, chain: str) -> Predicted:
     """Predictions for all pairs; elements are lifted once each."""
     places, notes = pairs.table[["chrom", "start", "end"]], []
     if chain:
-        found, said = lift(pathlib.Path(chain), places.drop_duplicates(ignore_index=True))
+        places, said = lift_distinct(pathlib.Path(chain), places)
         notes.append(said)
-        number = places.groupby(list(places), sort=False).ngroup()  # of each distinct element
-        places = found.reindex(number).set_axis(places.index).dropna()
     with tqdm(desc="pairs", unit="pair", disable=None) as progress:
         made = predict_pairs(
             models.ensemble, models.store, pairs.table, places, models.silencing, progress.update
@@ -322,9 +320,6 @@ def main() -> None:
 def define_flags() -> None:
     flags.DEFINE_string("pairs", None, "Table of measured element-gene pairs.")
     flags.DEFINE_string("out", None, "Folder for results; default: DIR/crispri, or crispri.")
-    flags.DEFINE_string(
-        "chain", "", "Chain file of UCSC from the elements' assembly to that of the run's tracks."
-    )
     flags.DEFINE_float("fill", 0.0, "Predicted loss of pairs that are not in reach, as a fraction.")
     flags.DEFINE_string(
         "power",
@@ -347,7 +342,7 @@ def define_flags() -> None:
 
 
 def run() -> None:
-    start(main, define_run, define_store, define_silencing, define_flags)
+    start(main, define_run, define_store, define_silencing, define_chain, define_flags)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
     python -m experiments.element_map --run=runs/k562 --elements=peaks.bed.gz --single_marks
     python -m experiments.element_map --run=runs/k562 --elements=peaks.bed --marks=DNase+H3K27ac
     python -m experiments.element_map --run=RUN --elements=peaks.bed --candidates=AllPutative.tsv.gz
+    python -m experiments.element_map --run=RUN --elements=hg38.bed --chain=hg38ToHg19.over.chain.gz
 
 An element is silenced: all active marks and DNase go down to the window's lower quartile, over the
 element and 250 bp on either side, and models that never saw the gene predict its expression. A
@@ -22,6 +23,10 @@ EnhancerPredictionsAllPutative of the ABC model: chr, start, end, TargetGene, ac
 column of contacts. Then ABC.Score is their activity × contact as a share of the gene's sum over all
 of them; empty for genes whose promoter is not listed, and for elements that are no candidates.
 
+--chain takes elements, and candidates, to the assembly of the run's tracks. The map has their
+places there; elements without a name keep their place in the BED as one. What has no place, and
+what lies on chromosomes that the store's assembly lacks, is left out and counted.
+
 Some 65,000 predictions are in memory at a time; only the lists of elements and pairs grow. Killed,
 the same command goes on where it was.
 """
@@ -37,9 +42,10 @@ import pandas as pd
 from absl import flags
 from tqdm import tqdm
 
-from data_prep.formats.bed import read_bed
+from data_prep.formats.bed import on_assembly, read_intervals
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import (
+    numbers,
     only_writer,
     read_json,
     read_parquet,
@@ -56,7 +62,9 @@ from epi2expr_jax.perturb.elements import (
 )
 from epi2expr_jax.program import require, start
 from epi2expr_jax.screens.abc import ABC, PROMOTER_BP, abc_scores
+from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study import results
+from experiments.cli.chain import define_chain, lift, lift_distinct
 from experiments.cli.flags import define_run, define_store
 from experiments.cli.given_table import read_table
 from experiments.cli.silencing import SilencingModels, define_silencing, silencer_of_flags
@@ -74,21 +82,23 @@ def write_map(
     candidates: pathlib.Path | None = None,
     *,
     contact: str = "",
+    chain: str = "",
     queries: int = QUERIES,
 ) -> str:
     """Write the map, and say in words what it holds.
 
     Args:
-        bed: of elements, on the store's assembly.
-        candidates: see the module.
+        bed: of elements, on the store's assembly, or on that where `chain` starts.
+        candidates: see the module; on the same assembly as the elements.
         contact: their column of contacts, see `screens.abc.abc_scores`.
+        chain: a chain file, from the elements' assembly to the store's.
         queries: predicted at a time; also what is lost if this is killed.
 
     Raises:
         InputError: for files that cannot be read, or if no gene's model reads any element.
     """
     store, ensemble = models.store, models.ensemble
-    elements = read_bed(bed, store.manifest.chrom_sizes)
+    elements, left_out = _elements(bed, store, chain)
     config, cell = ensemble.members[0].model_config, ensemble.runs[0].cell
     pairs = predictable(ensemble, store, in_reach(store, config, cell, elements))
     if pairs.empty:
@@ -97,18 +107,14 @@ def write_map(
         raise InputError(str(bed), found, "elements in reach", remedy)
     scores, counted = None, ""
     if candidates:
-        scores = abc_scores(read_table(candidates), store.genes, str(candidates), contact)
-        known = scores[ABC].notna().groupby(scores["gene"]).any()
-        counted = (
-            f"; {ABC} for {known.sum():,} genes, {(~known).sum():,} have no promoter among their "
-            "candidates"
-        )
+        scores, counted = _abc(candidates, store, contact, chain)
     parts = batches(pairs, len(models.silencing.ways), queries)
     most = max(int(part["rank"].max()) + 1 for part in parts)
     asked = {
         "elements": sha256(bed),
         "candidates": sha256(candidates) if candidates else "",
         "contact": contact,
+        "chain": sha256(chain) if chain else "",
         "store": store.checksum(),
         "models": [run.run_id for run in ensemble.runs],
         "weights": [part["weights_sha256"] for part in ensemble.card["populations"]],
@@ -135,8 +141,44 @@ def write_map(
         f"{out / NAME}: {len(pairs):,} pairs of {pairs['element'].nunique():,} elements (of "
         f"{len(elements):,}) and {pairs['gene'].nunique():,} genes, by models of "
         f"{ensemble.runs[0].label} in {cell}; silenced: {', '.join(models.silencing.marks)}; "
-        f"{peak:,.0f} MB of memory at peak{counted}"
+        f"{peak:,.0f} MB of memory at peak{counted}{left_out}"
     )
+
+
+def _elements(bed: pathlib.Path, store: WindowStore, chain: str) -> tuple[pd.DataFrame, str]:
+    """Elements on the store's assembly, each with a name, and in words what was left out."""
+    given, said = read_intervals(bed), ""
+    given["name"] = given["name"].where(~given["name"].isin(["", "."]), _places(given))
+    if chain and len(given):
+        given, lifted = lift(pathlib.Path(chain), given)
+        said = f"; {lifted}"
+    found = on_assembly(given, store.manifest.chrom_sizes, str(bed))
+    if unknown := len(given) - len(found):
+        assembly = store.manifest.assembly
+        said += f"; {unknown:,} elements on chromosomes that {assembly} lacks left out"
+    return found, said
+
+
+def _places(elements: pd.DataFrame) -> pd.Series:
+    ends = elements["start"].astype(str) + "-" + elements["end"].astype(str)
+    return elements["chrom"] + ":" + ends
+
+
+def _abc(
+    path: pathlib.Path, store: WindowStore, contact: str, chain: str
+) -> tuple[pd.DataFrame, str]:
+    """ABC scores of candidates, and in words for how many genes."""
+    table, lifted = read_table(path), ""
+    known = chain and {*_PLACE} <= {*table}
+    if known and all(numbers(table[side]).notna().all() for side in _PLACE[1:]):
+        given = table[_PLACE].set_axis(["chrom", "start", "end"], axis=1)
+        places, lifted = lift_distinct(pathlib.Path(chain), given)
+        table = table.loc[places.index].assign(**places.set_axis(_PLACE, axis=1))
+        lifted = f"; candidates: {lifted}"
+    scores = abc_scores(table, store.genes, str(path), contact)
+    found = scores[ABC].notna().groupby(scores["gene"]).any()
+    said = f"; {ABC} for {found.sum():,} genes, {(~found).sum():,} have no promoter among their"
+    return scores, f"{said} candidates{lifted}"
 
 
 def _begin(folder: pathlib.Path, asked: dict) -> None:
@@ -158,14 +200,12 @@ def _named(
     """Predictions with the columns of the ABC model."""
     own = elements.iloc[found["element"]].reset_index(drop=True)
     genes = models.store.genes.iloc[found["gene"]].reset_index(drop=True)
-    place = own["chrom"] + ":" + own["start"].astype(str) + "-" + own["end"].astype(str)
-    named = own["name"].isin(["", "."])
     table = pd.DataFrame(
         {
             "chr": own["chrom"],
             "start": own["start"],
             "end": own["end"],
-            "name": place.where(named, own["name"]),
+            "name": own["name"],
             "CellType": models.ensemble.runs[0].cell,
             "TargetGene": genes.get("name", genes["gene_id"]),
             "TargetGeneEnsemblID": genes["gene_id"],
@@ -198,7 +238,8 @@ def main() -> None:
     out = FLAGS.out or f"{FLAGS.run}/element_map"
     candidates = pathlib.Path(FLAGS.candidates) if FLAGS.candidates else None
     bed = pathlib.Path(FLAGS.elements)
-    print(write_map(pathlib.Path(out), silencer_of_flags(), bed, candidates, contact=FLAGS.contact))
+    options = {"contact": FLAGS.contact, "chain": FLAGS.chain}
+    print(write_map(pathlib.Path(out), silencer_of_flags(), bed, candidates, **options))
 
 
 def define_flags() -> None:
@@ -209,7 +250,7 @@ def define_flags() -> None:
 
 
 def run() -> None:
-    start(main, define_run, define_store, define_silencing, define_flags)
+    start(main, define_run, define_store, define_silencing, define_chain, define_flags)
 
 
 if __name__ == "__main__":

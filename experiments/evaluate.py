@@ -39,6 +39,7 @@ from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.scores.universal import MARGIN
 from epi2expr_jax.study import statements, tables
 from epi2expr_jax.study.evaluate import evaluate
+from epi2expr_jax.study.sentences import span
 from experiments.cli.flags import define_run, define_store
 
 FLAGS = flags.FLAGS
@@ -53,14 +54,10 @@ def format_ranking(ranked: pd.DataFrame) -> str:
     for row in rows.itertuples():
         lines.append(
             f"{row.rank:>4}  {row.assay:<24} {row.pearson:>6.3f}  "
-            f"{_interval(row.low, row.high)}  "
-            f"{_interval(row.simultaneous_low, row.simultaneous_high)}  {row.spearman:>6.3f}"
+            f"{span(row.low, row.high)}  {span(row.simultaneous_low, row.simultaneous_high)}  "
+            f"{row.spearman:>6.3f}"
         )
     return "\n".join(lines)
-
-
-def _interval(low: float, high: float) -> str:
-    return f"{low:>6.3f} to {high:<6.3f}" if low == low else f"{'none':^16}"
 
 
 def format_baselines(table: pd.DataFrame) -> str:

@@ -15,10 +15,12 @@ Intervals are 0-based, end not included. Only models that never saw a gene predi
 Writes into DIR/perturb (or --out): effects.parquet (model, gene, edit: before, after, effect, its
 interval where the models can tell one, whether the edit changed anything, and whether the edited
 signal is outside the range trained on), dose_distance.csv and .parquet (mean effects over genes
-with intervals), regions.parquet (for experiments.enrichment), and plots: dose response, effect by
-distance to the TSS, and in tracks/ the genes with the largest effects, with the mark, the edits and
-their contacts. The run's report shows them. Models predict; they do not prove that a cell would do
-the same.
+with intervals), between_models.csv (Pearson's r over genes between the effects of two models that
+never saw them: of other folds where these test the same chromosomes, or of other seeds; empty where
+each gene has one model), regions.parquet (for experiments.enrichment), and plots: dose response,
+effect by distance to the TSS, agreement of models, and in tracks/ the genes with the largest
+effects, with the mark, the edits and their contacts. The run's report shows them. Models predict;
+they do not prove that a cell would do the same.
 """
 
 import pathlib
@@ -38,7 +40,7 @@ from epi2expr_jax.perturb.edits import forms
 from epi2expr_jax.perturb.effects import run as run_edits
 from epi2expr_jax.perturb.mark_null import KEY, compare, effects_of, names_of, permute
 from epi2expr_jax.perturb.places import PRESETS
-from epi2expr_jax.perturb.summary import NEEDED, mean_effects, summarise, to_frame
+from epi2expr_jax.perturb.summary import NEEDED, between_models, mean_effects, summarise, to_frame
 from epi2expr_jax.predict.ensemble import Ensemble
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.program import require, start
@@ -101,6 +103,8 @@ def perturb(
         means = mean_effects(effects)
         write_parquet(place / "dose_distance.parquet", means)
         write_csv(place / "dose_distance.csv", means)
+        between = between_models(effects)
+        write_csv(place / "between_models.csv", between)
         if null:
             models, permuted = _retrained(run_dir, ensemble, opened, assay, null)
             draws = effects_of(
@@ -117,7 +121,13 @@ def perturb(
             write_csv(place / "null.csv", compare(means, draws))
         located, drawn = locate(one_change(table), places, opened, window_bp), assay.split(PLUS)[0]
         write_parquet(place / "regions.parquet", place_table(located, drawn, opened, window_bp))
-        _draw(means, effects.attrs["units"], gene_plots(located, drawn, opened, tracks), place)
+        _draw(
+            means,
+            between,
+            effects.attrs["units"],
+            gene_plots(located, drawn, opened, tracks),
+            place,
+        )
     return means
 
 
@@ -168,10 +178,16 @@ def _request(
     )
 
 
-def _draw(means: pd.DataFrame, unit: str, plots: Sequence[GenePlot], out: pathlib.Path) -> None:
+def _draw(
+    means: pd.DataFrame,
+    between: pd.DataFrame,
+    unit: str,
+    plots: Sequence[GenePlot],
+    out: pathlib.Path,
+) -> None:
     (out / "tracks").mkdir()
     with matplotlib.rc_context(STYLE):
-        drawn = effect_figures(means, unit)
+        drawn = effect_figures(means, unit, between)
         drawn |= {f"tracks/{as_name(plot.gene['gene_id'])}": gene_figure(plot) for plot in plots}
         for name, figure in drawn.items():
             save_figure(figure, out / name)
@@ -181,16 +197,23 @@ def format_means(means: pd.DataFrame) -> str:
     """Mean effects place by place: of the lowest factor, and of every other change."""
     shown = means[means["factor"].isna() | (means["factor"] == means["factor"].min())]
     wide = max(len("change"), *map(len, shown["change"])) + 2
-    lines = [f"{'cell':<10}{'place':<20}{'change':<{wide}}{'effect':>7}   95 % interval"]
+    # Models of several sets of assays may read the mark.
+    several = means["assays"].nunique() > 1
+    model = max(len("model"), *means["assays"].map(len)) + 2 if several else 0
+    lines = [
+        f"{'cell':<10}{'model' if several else '':<{model}}{'place':<20}{'change':<{wide}}"
+        f"{'effect':>7}   95 % interval"
+    ]
     for row in shown.itertuples():
         interval = (
             f"{row.low:+.3f} to {row.high:+.3f}" if row.low == row.low else "none: too few models"
         )
         lines.append(
-            f"{row.cell:<10}{row.place:<20}{row.change:<{wide}}{row.effect:>+7.3f}   {interval}"
+            f"{row.cell:<10}{row.assays if several else '':<{model}}{row.place:<20}"
+            f"{row.change:<{wide}}{row.effect:>+7.3f}   {interval}"
         )
     if means["genes"].nunique() == 1:
-        lines.append(f"{means['genes'].iloc[0]} genes, each by models that never saw it")
+        lines.append(f"{means['genes'].iloc[0]} genes, each by models that held it out")
     lines.append("intervals are of models retrained on other genes")
     if means["low"].isna().any():
         lines[-1] += f"; they need {NEEDED}"

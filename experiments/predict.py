@@ -12,8 +12,9 @@ expression trained on (RPKM usually).
 The column novelty says why a model may predict the gene: its chromosome was held out; it was left
 out of training (--test_genes or --gene_groups of experiments.train); or it is a new gene, in no
 training store, whose chromosome no model was tested on: models may have trained on its neighbours,
-so that the test is less strict. Where models differ, the least strict reason stands. Genes that
-every model saw are refused, unless --include_seen asks for them.
+so that the test is less strict; or the weights that training started from (--from) may have seen
+it, which is no test. Where models differ, the least strict reason stands. Genes that every model
+saw are refused, unless --include_seen asks for them.
 """
 
 import pathlib

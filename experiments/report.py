@@ -16,6 +16,7 @@ DIR/report for papers and slides.
 
 import contextlib
 import pathlib
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,6 +71,7 @@ STUDIES = {
     "between_cells": tables.CHANGES,
     "effects": tables.MEAN_EFFECTS,
     "null": tables.NULL,
+    "between_models": tables.BETWEEN,
     "profile": tables.PROFILE,
     "crispri": tables.SCREEN,
     "crispri_leads": tables.SCREEN_LEADS,
@@ -142,7 +144,7 @@ def _write(
         gained = sentences.interaction(content["interactions"], *names)
     content["sweep"] = pd.DataFrame() if sweep is None else _swept(sweep)
     content["ranking"] = ranked
-    store = _store(run_dir, card)
+    store, lost = _store(run_dir, card)
     names = (
         {}
         if store is None
@@ -162,7 +164,9 @@ def _write(
         for name, figure in _narrow_figures(*drawn).items():
             images[name] |= {"narrow": data_uri(figure), "told_narrow": told(figure)}
     asked = [*browser_genes, *content["worst_genes"]["gene_id"]]
-    browser = _browser(run_dir, store, headline(ranked), cells, asked)
+    browser = {"lost": lost} | _browser(run_dir, store, headline(ranked), cells, asked)
+    if browser["lost"]:
+        warnings.warn(f"the page is without tracks of genes: {browser['lost']}", stacklevel=3)
     page = page_of(run_dir, card, content, runs, images, certificate, gained, browser)
     write_text(place / "report.html", page)
 
@@ -172,15 +176,18 @@ def _narrow_figures(*drawn: Any) -> dict[str, Figure]:
         return page_figures(*drawn)
 
 
-def _store(run_dir: pathlib.Path, card: dict[str, Any]) -> WindowStore | None:
-    """The store that the run was trained on, where it is still there."""
+def _store(run_dir: pathlib.Path, card: dict[str, Any]) -> tuple[WindowStore | None, str]:
+    """The store that the run was trained on, where it is still there; why it cannot be read."""
     try:
         path = find_store(run_dir, card)
     except InputError:
-        return None
-    store = WindowStore.open(path)
+        return None, ""
+    try:
+        store = WindowStore.open(path)
+    except InputError as error:
+        return None, str(error)
     same = store.checksum() == card["store_checksum"]
-    return InputConfig(**card["input_config"]).view(store) if same else None
+    return InputConfig(**card["input_config"]).view(store) if same else None, ""
 
 
 def _browser(
@@ -190,7 +197,7 @@ def _browser(
     cells: list[str],
     named: Sequence[str],
 ) -> dict[str, Any]:
-    """What the page's gene browser shows.
+    """What the page's gene browser shows; of a damaged store nothing, and `lost` says why.
 
     Raises:
         InputError: for genes that are named and unknown, or of which nothing is predicted.
@@ -211,7 +218,13 @@ def _browser(
     first = table[table["assays"] == shown[0]]
     genes = chosen_genes(first, effects, MOST_GENES, list(known["gene_id"].iloc[at]))
     own = table[table["gene_id"].isin(genes)]
-    return browser_data(genes, own, effects, store, cells, shown)
+    try:
+        return browser_data(genes, own, effects, store, cells, shown)
+    except InputError as error:
+        if store is None:
+            raise
+        bare = browser_data(genes, own, effects, None, cells, shown)
+        return bare | {"lost": str(error)}
 
 
 def _compared(run_dir: pathlib.Path, others: Sequence[pathlib.Path]) -> pd.DataFrame:

@@ -32,6 +32,7 @@ from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study.request import TrainRequest
+from epi2expr_jax.study.sentences import span
 from epi2expr_jax.study.train import Machine
 from epi2expr_jax.training.runs import parse_assay_sets
 from experiments.cli.flags import define_training, request_of_flags
@@ -167,7 +168,7 @@ def main() -> None:
     for row in table[table.chosen].itertuples():
         print(
             f"{row.round:>3}  + {row.candidate:<20} validation loss {row.validation_loss:.4f}, "
-            f"held-out r {row.pearson:.3f} ({row.low:.3f} to {row.high:.3f})"
+            f"held-out r {row.pearson:.3f} (95 % interval {span(row.low, row.high).strip()})"
         )
     print(f"{out}/selection.csv")
 

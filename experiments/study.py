@@ -12,14 +12,16 @@ ships, to the folder one stands in.
 
 Misspelt flags are named before anything begins. Run again, it skips the steps that are done, and
 begins the others again, whose commands resume what they can. Steps are also done again if their
-flags, the files that these name, or a step before them changed; a command refuses what it cannot
-change: for other inputs or another training, give another --out, or delete what is there.
+flags, the files that these name, their results or a step before them changed; a command refuses
+what it cannot change: for other inputs or another training, give another --out, or delete what is
+there.
 """
 
 import contextlib
 import importlib
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -31,13 +33,14 @@ from absl import flags
 from data_prep.formats.track_sheet import read_sheet, shipped_sheets
 from epi2expr_jax.ending import sparing_children
 from epi2expr_jax.errors import InputError, collect
-from epi2expr_jax.files import only_writer, read_json, write_json
+from epi2expr_jax.files import only_writer, read_json, sha256, write_json
 from epi2expr_jax.inputs.pools import parse_cells
 from epi2expr_jax.program import flags_alone, require, start
 from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.study.sentences import count
 from epi2expr_jax.training.runs import parse_assay_sets
 from epi2expr_jax.training.splits import make_folds
+from experiments.cli.certificate import DAMAGED, store_now
 from experiments.cli.flags import request_of_flags
 from experiments.cli.study_file import Step, StudyFile, read_study
 
@@ -47,6 +50,9 @@ _CODE = pathlib.Path(__file__).resolve().parent.parent
 _GB = {"bigwig": 0.43, "gz": 0.23}  # of a Roadmap track and of its alignments, see docs/inputs.md
 # Measured gene-steps a second on two cores and on one H100, see BUILD_NOTES.md.
 _PACE = {"cnn": (770, 333_800), "chromoformer": (569, 84_200)}
+_PLACES = ("--run", "--out")
+# Not by checksum: weights and stores, which whoever reads them checks, and what is no result.
+_OWN_CHECKS = re.compile(r"(^|/)checkpoints/|\.zarr/|\.lock$|\.partial(/|$)|(^|/)study\.json$")
 _GENES = 19_000  # protein-coding, of chromosomes that are used; until there is a store
 
 
@@ -134,26 +140,53 @@ def _rounded(number: float) -> str:
 
 
 class _Journal:
-    """What was done, by which command line and from which files."""
+    """What was done, by which command line, from which files, and what it left.
+
+    What a step of a run or a question left is known by checksum, so that it is done again if a
+    result is gone or changed. A store is looked at without reading its signal; what else is
+    prepared before is too much to read: its commands look.
+    """
 
     def __init__(self, study: StudyFile):
         self.study = study
         self.path = study.folder / study.out / "study.json"
         self.done: dict[str, Any] = {}
+        self._before: dict[str, list[int]] = {}
         if self.path.exists():
             self.done = read_json(self.path, "what a study has done", "delete it: steps go on")
 
-    def _state(self, step: Step) -> dict[str, Any]:
-        read = {}
-        for name in step.reads:
-            with contextlib.suppress(FileNotFoundError):  # the command itself says so
-                found = (self.study.folder / name).stat()
-                read[name] = [found.st_size, found.st_mtime_ns]
+    def _asked(self, step: Step) -> dict[str, Any]:
+        read = {name: state for name in step.reads if (state := self._stat(name))}
         return {"arguments": list(step.arguments), "read": read}
 
+    def _stat(self, name: str) -> list[int]:
+        with contextlib.suppress(FileNotFoundError):  # the command itself says so
+            found = (self.study.folder / name).stat()
+            return [found.st_size, found.st_mtime_ns]
+        return []
+
+    def _results(self, step: Step) -> dict[str, list[int]]:
+        """Size and time of every file where the step writes."""
+        if not step.module.startswith("experiments."):
+            return {}
+        words = [word.partition("=") for word in step.arguments]
+        places = [self.study.folder / value for flag, _, value in words if flag in _PLACES]
+        files = [path for place in places for path in sorted(place.rglob("*")) if path.is_file()]
+        names = [str(path.relative_to(self.study.folder)) for path in files]
+        return {name: self._stat(name) for name in names if not _OWN_CHECKS.search(name)}
+
+    def _same(self, name: str, written: str) -> bool:
+        path = self.study.folder / name
+        return path.is_file() and sha256(path) == written
+
     def holds(self, step: Step) -> bool:
-        there = all((self.study.folder / name).exists() for name in step.makes)
-        return there and self.done.get(step.name) == self._state(step)
+        known = {"made": {}, **self.done.get(step.name, {})}  # older ones do not say
+        paths = [self.study.folder / name for name in step.makes]
+        there = all(path.exists() for path in paths)
+        if there and step.module == "data_prep.build_store":  # what nobody may read any more
+            there = all(store_now(path.parent) != DAMAGED for path in paths)
+        asked = there and known == {**self._asked(step), "made": known["made"]}
+        return asked and all(self._same(*each) for each in known["made"].items())
 
     def begin(self, step: Step) -> None:
         """Forget it, and all that rests on it: what it made before may change now."""
@@ -164,9 +197,16 @@ class _Journal:
         if gone & self.done.keys():
             self.done = {name: state for name, state in self.done.items() if name not in gone}
             self._write()
+        self._before = self._results(step)
 
     def end(self, step: Step) -> None:
-        self.done[step.name] = self._state(step)
+        now = self._results(step).items()
+        changed = [name for name, state in now if self._before.get(name) != state]
+        made = {name: sha256(self.study.folder / name) for name in changed}
+        for earlier in self.done.values():  # a file that two steps write is the later one's
+            known = earlier.get("made", {})
+            known |= {name: made[name] for name in known.keys() & made.keys()}
+        self.done[step.name] = {**self._asked(step), "made": made}
         self._write()
 
     def _write(self) -> None:

@@ -59,7 +59,7 @@ from epi2expr_jax.study.evaluate import alike_genes, leaked_genes, of_older_rule
 from epi2expr_jax.study.lookup import folds_of
 from epi2expr_jax.study.tables import Table
 from epi2expr_jax.training import checkpoint
-from epi2expr_jax.training.runs import Run, drawn
+from epi2expr_jax.training.runs import Run, drawn, seen_words
 from epi2expr_jax.training.splits import Fold, digest, read_splits
 from experiments.across_cells import score_everywhere
 from experiments.cli.certificate import CERTIFICATE, Claim, store_now
@@ -86,7 +86,7 @@ class Verification:
     def __init__(self, run_dir: pathlib.Path, store_path: str | None = None, quick: bool = False):
         self.run_dir, self.quick = run_dir, quick
         self.card = checkpoint.read_finished(run_dir)
-        if "splits_sha256" not in self.card:
+        if "splits_sha256" not in self.card or "converted" in self.card:
             raise InputError(
                 str(run_dir),
                 "no record of what its models were trained on (imported weights have none)",
@@ -149,7 +149,9 @@ class Verification:
             if row["read"][part] != self._genes(folds[row["fold"]], part, row)
         ]
         _require(not wrong, f"{len(wrong)} parts are not those of the fold: {listing(wrong)}")
-        return f"{len(self.rows)} runs read their fold's training and validation genes alone"
+        said = seen_words([row["started"] for row in self.rows if "started" in row])
+        read = f"{len(self.rows)} runs read their fold's training and validation genes alone"
+        return "; but ".join([read, *said])
 
     def _genes(self, fold: Fold, part: str, row: dict) -> str:
         """Of a pool of cells, each gene stands once for each cell."""

@@ -29,7 +29,8 @@ FOREIGN_FLAGS = {  # of other programs
 }
 # Files that commands write, and other people's.
 NOT_OURS = re.compile(
-    r"(demo|runs|files|tracks|depth|checkpoints|perturb|attribution|report|OUT|DIR|STORE)/|/proc$|regions/|.*\.(zarr|csv|gz)$|[A-Z]+\."
+    r"(demo|runs|files|tracks|depth|checkpoints|perturb|attribution|attention|report|OUT|DIR|STORE)/"
+    r"|/proc$|regions/|.*\.(zarr|csv|gz)$|[A-Z]+\."
 )
 STATUS = re.compile(r"accepted|(?:accepted, in part )?superseded by (\d{4})")
 

@@ -44,7 +44,7 @@ def train_command(store: WindowStore) -> str:
         return f"{shlex.join(['python', '-m', 'experiments.predict', place])} --run=RUN"
     words = [place, f"--run=runs/{pathlib.Path(store.path).stem}"]
     if manifest.contacts:
-        words.append("--model=chromoformer")
+        words += fitting_flags(store, "chromoformer").split()
     else:
         try:
             model_named(usual.model)().window.crop_and_merge(manifest.window)

@@ -19,13 +19,17 @@ def read_bed(path: str | pathlib.Path, chrom_sizes: dict[str, int]) -> pd.DataFr
     Lines of a browser (`track`, `browser`), comments and a header are left out.
 
     Returns:
-        Columns `chrom` (spelled as the assembly does), `start` and `end` (0-based, half-open, bp),
-        and `name`, empty where the file has none.
+        See `on_assembly`.
 
     Raises:
         InputError: if the file cannot be read, naming the malformed lines, or if none is on the
             assembly.
     """
+    return on_assembly(read_intervals(path), chrom_sizes, str(path))
+
+
+def read_intervals(path: str | pathlib.Path) -> pd.DataFrame:
+    """As `read_bed`, of any assembly: names of chromosomes, and the order, are the file's."""
     rows = []
     with collect(most=MOST_LINES) as problems:
         for number, line in enumerate(lines_of(read_text(path, "a BED")), start=1):
@@ -43,20 +47,38 @@ def read_bed(path: str | pathlib.Path, chrom_sizes: dict[str, int]) -> pd.DataFr
                 tabbed = line.split("\t")  # blanks may be part of a name
                 name = tabbed[3].strip() if tabbed[3:] else "".join(fields[3:4])
                 rows.append((fields[0], start, end, name))
-    spelling = find_chromosomes({row[0] for row in rows}, chrom_sizes)
-    known = [
-        (spelling[chrom], first, end, name) for chrom, first, end, name in rows if chrom in spelling
-    ]
-    outside = [row for row in known if row[2] > chrom_sizes[row[0]]]
-    if outside or not known:
-        chrom, first, end, _ = outside[0] if outside else ("no interval", 0, 0, "")
+    return pd.DataFrame(rows, columns=["chrom", "start", "end", "name"])
+
+
+def on_assembly(intervals: pd.DataFrame, chrom_sizes: dict[str, int], where: str) -> pd.DataFrame:
+    """Those of some intervals that lie on the chromosomes of an assembly, in their order.
+
+    Args:
+        intervals: as of `read_intervals`.
+        where: the file, for messages.
+
+    Returns:
+        Columns `chrom` (spelled as the assembly does), `start` and `end` (0-based, half-open, bp),
+        and `name`, empty where the file has none.
+
+    Raises:
+        InputError: if none is, or one lies beyond its chromosome.
+    """
+    spelling = find_chromosomes(set(intervals["chrom"]), chrom_sizes)
+    known = intervals.assign(chrom=intervals["chrom"].map(spelling)).dropna(subset="chrom")
+    outside = known[known["end"] > known["chrom"].map(chrom_sizes)]
+    if len(outside) or known.empty:
+        found = "no interval"
+        if len(outside):
+            chrom, first, end = outside.iloc[0][["chrom", "start", "end"]]
+            found = f"{chrom}:{first}-{end}, off the chromosome's end"
         raise InputError(
-            str(path),
-            f"{chrom}:{first}-{end}, off the chromosome's end" if outside else chrom,
+            where,
+            found,
             "intervals on the given assembly",
             "check --assembly, and that the file belongs to it",
         )
-    return pd.DataFrame(sorted(known), columns=["chrom", "start", "end", "name"])
+    return known.sort_values([*known], ignore_index=True)
 
 
 def bed_record(path: str | pathlib.Path) -> dict[str, str]:

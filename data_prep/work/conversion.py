@@ -254,7 +254,7 @@ def _clear(targets: Iterable[pathlib.Path]) -> None:
     for target in targets:
         for path in target.parent.glob(f"{glob.escape(target.name)}.*"):
             if is_partial(path):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
 
 
 def _convert(conversion: Conversion, make: Make[T], workers: int) -> dict[pathlib.Path, T]:

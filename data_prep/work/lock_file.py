@@ -1,5 +1,6 @@
 """What each URL gave first: kept in a file, and required from then on."""
 
+import hashlib
 import pathlib
 import threading
 from typing import Any
@@ -30,10 +31,15 @@ class LockFile:
             return {}
         remedy = "restore it, or delete it to record the checksums again"
         known = read_json(self._path, "lock file", remedy)
-        for record in known.values():
+        for url, record in known.items():
             if not (isinstance(record, dict) and {"bytes", "sha256"} <= set(record)):
                 found, expected = f"no readable lock file ({record})", "bytes and sha256 a URL"
                 raise InputError(str(self._path), found, expected, remedy)
+            own = {"bytes": record["bytes"], "sha256": record["sha256"]}
+            if record.get("seal") not in (None, _seal(url, own)):  # older ones have none
+                found, expected = f"a changed record of {url}", "what was written there"
+                raise InputError(str(self._path), found, expected, remedy)
+            known[url] = own
         return known
 
     def get(self, url: str) -> dict[str, Any] | None:
@@ -55,4 +61,10 @@ class LockFile:
                 found, expected = f"sha256 {sha256}", f"{self._known[url]['sha256']}, as in {LOCK}"
                 remedy = "if the file itself has changed, delete its entry there"
                 raise InputError(url, found, expected, remedy)
-            write_json(self._path, self._known)
+            sealed = {url: {**own, "seal": _seal(url, own)} for url, own in self._known.items()}
+            write_json(self._path, sealed)
+
+
+def _seal(url: str, record: dict[str, Any]) -> str:
+    """A checksum of each record, not of the file: entries may be deleted by hand."""
+    return hashlib.sha256(f"{url} {record['bytes']} {record['sha256']}".encode()).hexdigest()[:16]

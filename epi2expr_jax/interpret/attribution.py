@@ -283,7 +283,7 @@ def _one_shape(ensemble: Ensemble) -> tuple[Member]:
             "the run",
             f"models of {len(ensemble.members)} shapes",
             "models of one shape",
-            "take some of them (Ensemble.only)",
+            "choose with --assays, such as --assays=each (in Python: Ensemble.only)",
         )
     return (ensemble.members[0],)
 

@@ -4,6 +4,7 @@ Works on NumPy arrays by name, as in a PyTorch state dict; reading the file need
 left to `experiments.convert`. Three ages of names are known; what is exported has the newest.
 """
 
+import dataclasses
 import functools
 import re
 from collections import Counter
@@ -99,6 +100,16 @@ def from_torch(
     template = _template(config)
     leaves = [flat[name] for name in flatten(template)]
     return config, jax.tree.unflatten(jax.tree.structure(template), leaves)
+
+
+def as_built(config: ChromoformerConfig) -> ChromoformerConfig:
+    """The configuration of the same network in the sizes that it has, as `from_torch` tells."""
+    sizes = {name: config.hidden(getattr(config, name))
+             for name in ("embed_ff", "pairwise_ff", "regulation_ff", "head")}  # fmt: skip
+    inner = config.hidden(config.regulation_width, config.regulation_heads)
+    return dataclasses.replace(
+        config, width=1.0, embedding=config.token_width, regulation_width=inner, **sizes
+    )
 
 
 def to_torch(

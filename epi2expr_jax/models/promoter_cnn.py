@@ -34,7 +34,7 @@ class PromoterCnnConfig(WindowModelConfig):
     STORE_BP: ClassVar[int] = 20_000
     MIN_BINS: ClassVar[int] = 16
     MAX_RATE: ClassVar[float] = 0.4
-    TRAINING: ClassVar[Mapping] = {"plateau": {"epochs": 100, "batch_size": 0}}
+    TRAINING: ClassVar[Mapping] = {"plateau": {"epochs": 100, "batch_size": 0, "retry": True}}
 
     def build(self, *, rngs: nnx.Rngs) -> "PromoterCnn":
         """A model with fresh weights, drawn from the stream `params`."""

@@ -4,6 +4,7 @@ Axes: `M` models (a cell and an assay set), `F` folds, `S` seeds, `G` genes, `E`
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,6 +13,9 @@ import scipy
 import xarray as xr
 from jaxtyping import Bool, Float, Int
 
+LEAST_GENES = 20  # that two models are compared on
+BETWEEN = ["cell", "assays", "mark", "place", "change", "between", "pairs", "genes", "r", "lowest",
+           "highest"]  # fmt: skip
 LEAST_MODELS = 3  # folds, or seeds of one fold, for an interval
 NEEDED = (
     f"{LEAST_MODELS} folds (of 2 seeds each where they test the same chromosomes: --seeds=2), or "
@@ -101,6 +105,61 @@ def mean_effects(effects: xr.Dataset, level: float = 0.95) -> pd.DataFrame:
         table.insert(9, "high", table["effect"] + reach)
         rows.append(table)
     return pd.concat(rows, ignore_index=True)
+
+
+def between_models(effects: xr.Dataset) -> pd.DataFrame:
+    """How far models agree on which genes an edit changes most.
+
+    Two models are compared on the genes that neither saw: those of different folds where folds test
+    the same chromosomes, else the seeds of a fold. Where each gene is tested by one model there is
+    nothing to compare, and the table is empty.
+
+    Args:
+        effects: from `run`.
+
+    Returns:
+        Columns cell, assays, mark, place, change; between ("folds" or "seeds"); pairs (of models);
+        genes (the fewest of a pair); r, the mean over pairs of Pearson's r between effects over
+        genes, and lowest and highest. Edits that leave the effect of a model the same for all genes
+        are left out, and pairs of fewer than `LEAST_GENES` genes.
+    """
+    tables = []
+    for (cell, assays), own in _by_model(effects):
+        values, known = own.effect.to_numpy(), own.before.notnull().to_numpy()
+        fold, seed = own.fold.to_numpy(), own.seed.to_numpy()
+        every = list(itertools.combinations(range(len(known)), 2))
+        kinds = {
+            "folds": [(a, b) for a, b in every if fold[a] != fold[b] and seed[a] == seed[b]],
+            "seeds": [(a, b) for a, b in every if fold[a] == fold[b]],
+        }
+        both = {
+            kind: [(a, b, known[a] & known[b]) for a, b in pairs] for kind, pairs in kinds.items()
+        }
+        enough = {
+            kind: [pair for pair in pairs if pair[2].sum() >= LEAST_GENES]
+            for kind, pairs in both.items()
+        }
+        kind = next((kind for kind, pairs in enough.items() if pairs), "")
+        if not kind:
+            continue
+        shared = enough[kind]
+        r = np.array([_correlated(values[a][of], values[b][of]) for a, b, of in shared])
+        told = ~np.isnan(r).all(axis=0)
+        columns = {name: own[name].to_numpy()[told] for name in ("mark", "place", "change")}
+        table = pd.DataFrame({"cell": cell, "assays": assays, **columns})
+        table["between"], table["pairs"] = kind, (~np.isnan(r)).sum(axis=0)[told]
+        table["genes"] = min(int(of.sum()) for *_, of in shared)
+        for name, of_pairs in (("r", np.nanmean), ("lowest", np.nanmin), ("highest", np.nanmax)):
+            table[name] = of_pairs(r[:, told], axis=0)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=BETWEEN)
+
+
+def _correlated(a: Float[np.ndarray, "n E"], b: Float[np.ndarray, "n E"]) -> np.ndarray:
+    """Pearson's r `[E]` over genes; NaN where either is the same for all."""
+    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+    size = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
+    return np.where(size > 0, (a * b).sum(axis=0) / np.where(size > 0, size, 1), np.nan)
 
 
 @dataclasses.dataclass(frozen=True)

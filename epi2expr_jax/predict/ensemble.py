@@ -1,6 +1,5 @@
 """The trained runs of a run directory, and what they predict of genes they never saw."""
 
-import contextlib
 import dataclasses
 import os
 import pathlib
@@ -22,7 +21,7 @@ from epi2expr_jax.inputs.trained_signal import TrainedSignal
 from epi2expr_jax.models.config import ModelConfig, Reads
 from epi2expr_jax.names import as_names, find_genes, known_names
 from epi2expr_jax.predict.inference import on_scale, predict_runs, unit_on
-from epi2expr_jax.predict.training_store import find_store, other_store
+from epi2expr_jax.predict.training_store import new_genes, open_own
 from epi2expr_jax.store.facts import Facts, counted
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training.runs import Run
@@ -31,9 +30,9 @@ from epi2expr_jax.training.targets import TargetScale
 from epi2expr_jax.units import DEFAULT_UNIT, unit_words
 
 # Why models may predict a gene: the less strict counts, where they differ. The strictest first.
-NOVELTY = ("held-out chromosome", "left out of training", "new gene", "seen")
-NEW_GENE, SEEN = NOVELTY[2:]
-_PLACE = ["chrom", "tss", "strand"]
+BEFORE = "maybe seen by --from"
+NOVELTY = ("held-out chromosome", "left out of training", "new gene", BEFORE, "seen")
+NEW_GENE, SEEN = NOVELTY[2], NOVELTY[4]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -100,6 +99,11 @@ class Ensemble(Facts):
         return [run for member in self.members for run in member.runs]
 
     @property
+    def trained(self) -> list[dict[str, Any]]:
+        """What the card says of every run that was trained."""
+        return [run for part in self.card.get("populations", ()) for run in part["runs"]]
+
+    @property
     def masked(self) -> bool:
         """Whether these are masked-mark models, which predict from any subset of their assays."""
         request = self.card.get("request", {})
@@ -140,10 +144,7 @@ class Ensemble(Facts):
         Raises:
             InputError: if it is not there, or that is another store.
         """
-        store = WindowStore.open(find_store(self.run_dir, self.card, path))
-        if store.checksum() != self.card["store_checksum"]:
-            raise other_store(store, self.card)
-        return self.input_config.view(store)
+        return self.input_config.view(open_own(self.run_dir, self.card, path))
 
     def predict(
         self,
@@ -236,7 +237,7 @@ class Ensemble(Facts):
         runs = self.runs if runs is None else runs
         if include_seen:
             return np.ones((len(runs), len(rows)), bool)
-        genes, new = store.genes.iloc[rows], self.novelty(store, rows) == NEW_GENE
+        genes, new = store.genes.iloc[rows], self._novelty(store, rows) == NEW_GENE
         folds = [self.folds[run.fold] for run in runs]
         return np.stack([fold.masks(genes)["test"] | fold.named(genes) | new for fold in folds])
 
@@ -244,32 +245,27 @@ class Ensemble(Facts):
         """Why models may predict genes of `rows [G]`: one of `NOVELTY` each, `[G]`; of several
         reasons, each of some models, the least strict.
 
-        Whether a gene was in the training store, by its id or its place, is known where that is
-        found; else every gene is taken to have been in it.
+        Of models that started from weights which had seen their test genes, no gene is held out or
+        new: which ones those had seen is not known. Whether a gene was in the training store, by
+        its id or its place, is known where that is found; else every gene is taken to have been.
         """
+        found, own = self._novelty(store, rows), {run.run_id for run in self.runs}
+        started = [one for one in self.trained if "started" in one]
+        if any(one["started"]["seen"] for one in started if one["run_id"] in own):
+            found[found != SEEN] = BEFORE
+        return found
+
+    def _novelty(self, store: WindowStore, rows: Int[np.ndarray, " G"]) -> np.ndarray:
+        """As `novelty`, by the models' own training alone."""
         genes = store.genes.iloc[rows]
         folds = [self.folds[name] for name in dict.fromkeys(run.fold for run in self.runs)]
         none = np.zeros(len(genes), bool)
         tests = [fold.masks(genes)["test"] for fold in folds]
         named = [fold.named(genes) & ~test for fold, test in zip(folds, tests, strict=True)]
         by_chromosome, left_out = (np.any([none, *masks], axis=0) for masks in (tests, named))
-        known, new = self._training_genes(store), none
-        if known is not None:
-            there = pd.MultiIndex.from_frame(known[_PLACE])
-            new = ~genes["gene_id"].isin(known["gene_id"]).to_numpy()
-            new &= ~pd.MultiIndex.from_frame(genes[_PLACE]).isin(there)
+        new = new_genes(self.run_dir, self.card, store)[rows]
         reasons = {1: left_out, 0: by_chromosome, 2: new}
-        return np.select([*reasons.values()], [NOVELTY[i] for i in reasons], SEEN)
-
-    def _training_genes(self, store: WindowStore) -> pd.DataFrame | None:
-        """The genes of the training store; None if it is not found, or this one."""
-        if "path" not in self.card.get("store", {}):
-            return None
-        with contextlib.suppress(InputError):
-            path = find_store(self.run_dir, self.card)
-            if not path.samefile(store.path):
-                return self.open_store(path).genes
-        return None
+        return np.select([*reasons.values()], [NOVELTY[i] for i in reasons], SEEN).astype(object)
 
     def chosen(
         self,

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.dataset import InputConfig
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
 from epi2expr_jax.models import model_named
@@ -25,7 +26,7 @@ from epi2expr_jax.predict.training_store import find_store, other_store
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.pieces import Piece
-from epi2expr_jax.training.runs import Run
+from epi2expr_jax.training.runs import Run, seen_words
 from epi2expr_jax.training.splits import read_splits
 from epi2expr_jax.training.targets import TargetScale
 
@@ -55,11 +56,11 @@ def load(run_dir: str | os.PathLike, store: str | os.PathLike | None = None) -> 
 def _loaded(
     run_dir: pathlib.Path, card: dict[str, Any], store: str | os.PathLike | None
 ) -> Ensemble:
-    made = model_named(card["model"], str(run_dir))
+    model = model_named(card["model"], str(run_dir))
     signal = _trained_signal(run_dir, card, store)
     parts: dict[Any, list[Member]] = {}
     for population in card["populations"]:
-        model_config = made(**population["model_config"])
+        model_config = model(**population["model_config"])
         runs = [
             Run(row["cell"], tuple(row["assays"]), row["fold"], row["seed"])
             for row in population["runs"]
@@ -85,8 +86,11 @@ def _loaded(
     members = [_joined(own) for own in parts.values()]
     splits = run_dir / "splits.json"
     checkpoint.require_unchanged(splits, card.get("splits_sha256"))
-    folds = {fold.name: fold for fold in read_splits(splits)}
-    return Ensemble(
+    folds = {fold.name: fold for fold in read_splits(splits, "converted" not in card)}
+    if lost := {run.fold for member in members for run in member.runs} - folds.keys():
+        found, expected = f"no fold {listing(sorted(lost))}", "the folds of all runs"
+        raise InputError(str(splits), found, expected, "copy it from where the run was trained")
+    made = Ensemble(
         card,
         InputConfig(**card["input_config"]),
         card["target"],
@@ -95,6 +99,9 @@ def _loaded(
         signal,
         run_dir,
     )
+    for said in seen_words([run["started"] for run in made.trained if "started" in run]):
+        warnings.warn(f"{run_dir}: {said}", stacklevel=3)
+    return made
 
 
 def _trained_signal(

@@ -36,11 +36,23 @@ def match_quantiles(x: np.ndarray, reference: Float[np.ndarray, " Q"]) -> np.nda
     """Values of any shape, each replaced by that of the same rank in the reference; 0 stays 0.
 
     0 is a bin without signal, or padding. Equal values get the mean of the reference over the ranks
-    that they share.
+    that they share. Of signed tracks, such as log2 ratios, ranks are those among the values of one
+    sign: what is more, or less, than the control stays so. A sign that the reference lacks is left
+    as it is.
     """
+    if x.size and min(x.min(), reference.min()) >= 0:
+        return np.where(x == 0, 0, _by_rank(x, reference)).astype(x.dtype)
+    found = x.copy()
+    for own, known in ((x < 0, reference < 0), (x > 0, reference > 0)):
+        if own.any() and known.any():
+            part = np.quantile(reference[known], _RANKS)
+            found[own] = _by_rank(x[own], part)
+    return found
+
+
+def _by_rank(x: np.ndarray, reference: Float[np.ndarray, " Q"]) -> np.ndarray:
     own, first, count = np.unique(np.quantile(x, _RANKS), return_index=True, return_counts=True)
-    means = np.add.reduceat(reference, first) / count
-    return np.where(x == 0, 0, np.interp(x, own, means)).astype(x.dtype)
+    return np.interp(x, own, np.add.reduceat(reference, first) / count)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,12 +1,19 @@
 """The store that a run was trained on, wherever it or the run lies now."""
 
+import contextlib
 import os
 import pathlib
 from typing import Any
 
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool
+
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.store.manifest import MANIFEST
 from epi2expr_jax.store.window_store import WindowStore
+
+_PLACE = ["chrom", "tss", "strand"]
 
 
 def places(store: str | os.PathLike, run_dir: str | os.PathLike) -> dict[str, str]:
@@ -42,6 +49,37 @@ def find_store(
         "the store that the run was trained on",
         "give --store=PATH (in Python: store), where it lies now",
     )
+
+
+def open_own(
+    run_dir: pathlib.Path, card: dict[str, Any], given: str | os.PathLike | None = None
+) -> WindowStore:
+    """The training store, opened.
+
+    Raises:
+        InputError: if it is not there, or that is another store.
+    """
+    store = WindowStore.open(find_store(run_dir, card, given))
+    if store.checksum() != card["store_checksum"]:
+        raise other_store(store, card)
+    return store
+
+
+def new_genes(
+    run_dir: pathlib.Path, card: dict[str, Any], store: WindowStore
+) -> Bool[np.ndarray, " G"]:
+    """Which genes of a store are not in the training store, by id nor by place; none where that is
+    not found."""
+    genes = store.genes
+    if "path" in card.get("store", {}):
+        with contextlib.suppress(InputError):
+            path = find_store(run_dir, card)
+            if not path.samefile(store.path):
+                known = open_own(run_dir, card, path).genes
+                there = pd.MultiIndex.from_frame(known[_PLACE])
+                new = ~pd.MultiIndex.from_frame(genes[_PLACE]).isin(there)
+                return new & ~genes["gene_id"].isin(known["gene_id"]).to_numpy()
+    return np.zeros(len(genes), bool)
 
 
 def other_store(store: WindowStore, card: dict[str, Any]) -> InputError:

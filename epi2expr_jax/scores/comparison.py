@@ -210,6 +210,8 @@ def calls(scores: pd.DataFrame, rate: float = 0.05) -> pd.DataFrame:
             return np.concatenate([values, values[..., first] - values[..., second]], axis=-1)
 
         lead, error, degrees = estimate(compared(pearson), compared(training_scores(shared)), genes)
+        if no_interval(genes, correlation=True):
+            error = np.full_like(error, np.nan)
         with np.errstate(divide="ignore", invalid="ignore"):
             p = 2 * scipy.stats.t.sf(np.abs(lead) / error, degrees)
         turned = lead[len(names) :] < 0

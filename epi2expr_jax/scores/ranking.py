@@ -383,9 +383,10 @@ def _tie_notes(ranking: pd.DataFrame) -> list[str]:
     if len(over_all) > 1:
         notes.append(f"Over all cells, {listing(over_all, 20)} cannot be told apart as the best.")
     if tied := [cell for cell, assays in best.items() if len(assays) > 1]:
+        alone = ", each by itself," if len(best) > 1 else ""
         notes.append(
-            f"In {len(tied)} of {_count(len(best), 'cell')} the best assay cannot be told apart "
-            f"from others ({listing(tied)})."
+            f"In {len(tied)} of {_count(len(best), 'cell')}{alone} the best assay cannot be told "
+            f"apart from others ({listing(tied)})."
         )
     return notes
 

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from epi2expr_jax.inputs.masking import CHANNELS
 from epi2expr_jax.inputs.pools import PooledDataset, parse_cells
 from epi2expr_jax.inputs.track_cache import TrackCache
 from epi2expr_jax.models import REGISTRY
+from epi2expr_jax.models.chromoformer import ChromoformerConfig
 from epi2expr_jax.models.config import WindowModelConfig
 from epi2expr_jax.names import find_genes
 from epi2expr_jax.store.window_store import WindowStore
@@ -122,10 +124,10 @@ def folds_of(
 
 
 def fitting_flags(store: WindowStore, model: str) -> str:
-    """Flags of the model of one window nearest to a published one that a store serves.
+    """Flags of the model nearest to a published one that a store serves.
 
     Args:
-        model: preferred to the others.
+        model: preferred to the others, of which only those of one window are looked at.
 
     Returns:
         Nothing if there is none.
@@ -133,12 +135,37 @@ def fitting_flags(store: WindowStore, model: str) -> str:
     stored = store.manifest.window
     for name in dict.fromkeys([model, *REGISTRY]):
         made = REGISTRY[name]
+        flags = ""
+        if name == model and issubclass(made, ChromoformerConfig):
+            flags = _of_resolutions(made(), stored, store.manifest.region_bin_bp)
+        if flags:
+            return f"--model={name} {flags}".rstrip()
         if issubclass(made, WindowModelConfig):
             spec = _window_of(made).nearest_in(stored)
             with contextlib.suppress(InputError):  # too few bins for its pooling
                 made(window_bp=spec.window_bp, bin_bp=spec.bin_bp)
                 bins = f" --model_window_bp={spec.window_bp} --model_bin_bp={spec.bin_bp}"
                 return f"--model={name}{'' if made.STORE_BP else bins}"
+    return ""
+
+
+def _of_resolutions(usual: ChromoformerConfig, stored: WindowSpec, region_bin_bp: int) -> str:
+    """Flags of the resolutions and window nearest to the usual ones; nothing if there are none.
+
+    Such a model reads an even number of its finest bins, in the middle of what is stored.
+    """
+    with contextlib.suppress(InputError):
+        usual.window.crop_and_merge(stored)
+        return " "
+    bin_bp = math.lcm(stored.bin_bp, region_bin_bp)
+    finest = bin_bp * max(1, round(min(usual.resolutions) / bin_bp))
+    bins = [b for b in range(finest, usual.region_bp + 1, finest) if usual.region_bp % b == 0]
+    most = min(usual.window_bp, stored.window_bp)
+    for window_bp in range(most // (2 * finest) * 2 * finest, 0, -2 * finest):
+        if bins and bins[0] == finest and (stored.window_bp - window_bp) % (2 * stored.bin_bp) == 0:
+            near = {min(bins, key=lambda b, wanted=r: abs(b - wanted)) for r in usual.resolutions}
+            resolutions = ",".join(map(str, sorted({*near, finest}, reverse=True)))
+            return f"--resolutions={resolutions} --model_window_bp={window_bp}"
     return ""
 
 

@@ -147,6 +147,8 @@ class TrainRequest:
             del fields["train_config"]["freeze"]
         if not self.input_config.shuffle_regions:
             del fields["input_config"]["shuffle_regions"]
+        if not self.train_config.retry:
+            del fields["train_config"]["retry"]
         if not self.test_genes:
             del fields["test_genes"]  # requests from before it compare as the same
         if self.gene_groups:

@@ -148,7 +148,8 @@ def _grown(card: dict[str, Any], study: Study, run_dir: pathlib.Path) -> dict[st
 def goes_on(card: dict[str, Any], epochs: int) -> str:
     """Which runs of a finished training go on where it may take so many epochs, in words."""
     rows = [row for population in card["populations"] for row in population["runs"]]
-    on = [row for row in rows if row["status"] == STATUS_NAMES[FINISHED] and row["epochs"] < epochs]
+    at_limit = [row for row in rows if row["status"] == STATUS_NAMES[FINISHED]]
+    on = [row for row in at_limit if row["epochs"] - row.get("restarted", 0) < epochs]
     if not on:
         return ""
     names = [f"{r['cell']} {PLUS.join(r['assays'])} {r['fold']} seed {r['seed']}" for r in on]
@@ -266,6 +267,7 @@ def _as_card(record: dict[str, Any]) -> dict[str, Any]:
         **{name: record[name] for name in ("cell", "assays", "fold", "seed", "run_id")},
         "status": log.status_name,
         "epochs": log.epochs,
+        **({"restarted": log.restarted} if log.restarted else {}),
         "best_validation_loss": log.best,
         "quarantined": quarantined if log.status == QUARANTINED else None,
         "read": record["read"],
@@ -288,5 +290,6 @@ def _history(record: dict[str, Any]) -> pd.DataFrame:
             "validation_loss": np.array(log.validation_loss, np.float32),
             "learning_rate": np.array(log.learning_rate, np.float32),
             "bad_step": bad_step,
+            "attempt": 1 + (np.arange(log.epochs) >= (log.restarted or log.epochs)),
         }
     )

@@ -24,6 +24,11 @@ def number(value: float | int, digits: int = 3) -> str:
     return f"{rounded:.{digits}f}".replace("-", "−") if np.isfinite(value) else "–"
 
 
+def span(low: float, high: float) -> str:
+    """An interval in a table of the terminal, 16 characters; `none` where there is none."""
+    return f"{low:>6.3f} to {high:<6.3f}" if np.isfinite(low) else f"{'none':^16}"
+
+
 def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
@@ -246,12 +251,16 @@ def changes(table: pd.DataFrame) -> str:
         "difference of its predictions and that of expression, "
         f"{number(best['pearson'])} ({interval})."
     ]
-    for name, has in (
-        ("less", "shown to have smaller squared errors than no change"),
-        ("lead", "shown to have a higher r than the difference of promoter means"),
+    for name, better, worse, rival in (
+        ("less", "smaller squared errors", "larger ones", "no change"),
+        ("lead", "a higher r", "a lower one", "the difference of promoter means"),
     ):
-        shown = names[table[f"{name}_low"] > 0]
-        said.append(f"{listing(shown, 8) or 'None'} {'are' if len(shown) > 1 else 'is'} {has}.")
+        shown, beaten = names[table[f"{name}_low"] > 0], names[table[f"{name}_high"] < 0]
+        verbs = ["are shown to have" if len(n) > 1 else "is shown to have" for n in (shown, beaten)]
+        line = f"{listing(shown, 8) or 'None'} {verbs[0]} {better} than {rival}"
+        if len(beaten):
+            line += f"; {listing(beaten, 8)} {verbs[1]} {worse}"
+        said.append(f"{line}.")
     return f"{' '.join(said)} (Each at 95 % confidence for all models together; between_cells.csv.)"
 
 

@@ -9,15 +9,18 @@ import jax
 import pandas as pd
 
 from epi2expr_jax.errors import InputError, collect
-from epi2expr_jax.genome import listing
+from epi2expr_jax.genome import listing, match_chromosomes
+from epi2expr_jax.inputs.pools import cells_of
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
+from epi2expr_jax.models.chromoformer import ChromoformerConfig
+from epi2expr_jax.models.chromoformer_torch import as_built
 from epi2expr_jax.models.config import ModelConfig
 from epi2expr_jax.predict.ensemble import Ensemble, Member
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study.request import TrainRequest
-from epi2expr_jax.training.runs import Run
-from epi2expr_jax.training.splits import Fold
+from epi2expr_jax.training.runs import Run, seen_words
+from epi2expr_jax.training.splits import PARTS, Fold
 from epi2expr_jax.training.targets import TargetScale
 
 _Row = tuple[Member, int]  # a trained run: where its weights are
@@ -51,8 +54,9 @@ class Source:
 
         Raises:
             InputError: if the weights are of another model, target, transform or signal, naming
-                what differs; if there is none for a run, or several; or if trained weights have
-                seen test genes (of converted ones, which have seen all, see `warnings`).
+                what differs; if there is none for a run, or several; if they were trained in a
+                cell that is to be new to the models; or if trained weights have seen test genes (of
+                converted ones, which have seen all, see `warnings`).
         """
         where, ensemble = f"--from={request.start_from}", load(request.start_from)
         by_name = {fold.name: fold for fold in folds}
@@ -65,15 +69,17 @@ class Source:
                     found[run] = _chosen(where, ensemble, run, by_name[run.fold])
             for size in dict.fromkeys(len(run.assays) for run in found):
                 member = next(m for run, (m, _) in found.items() if len(run.assays) == size)
-                now = dataclasses.asdict(models[size])
+                now = _sizes(models[size])
                 differ = [
                     f"{name}={value!r}, now {now.get(name)!r}"
-                    for name, value in dataclasses.asdict(member.model_config).items()
+                    for name, value in _sizes(member.model_config).items()
                     if value != now.get(name)
                 ]
                 if differ:
                     remedy = "give the same flags of the model as there"
                     problems.add(where, listing(differ, 20), "the same model", remedy)
+            with problems.part():
+                _require_new_cells(where, store.manifest.cells, ensemble, found)
         made = cls(ensemble, found)
         leaks = [run for run in runs if made._seen(run, store.genes, by_name[run.fold])[0]]
         if leaks and "converted" not in ensemble.card and not made._seen_before:
@@ -106,7 +112,7 @@ class Source:
             seen, tested = self._seen(run, genes, by_name[run.fold])
             of = member.runs[i]
             said = {"from": of.run_id, "cell": of.cell, "fold": of.fold, "seed": of.seed}
-            said |= {"test_genes": tested, "seen": seen}
+            said |= {"cells": _trained_in(self.ensemble, of), "test_genes": tested, "seen": seen}
             records[run.run_id] = {"started": said}
         return records
 
@@ -118,33 +124,23 @@ class Source:
     def _seen_before(self) -> set[str]:
         """Runs that started, themselves, from weights that had seen their test genes: which genes
         those had seen is not known any more, so it may be any."""
-        rows = [run for part in self.ensemble.card["populations"] for run in part["runs"]]
+        rows = self.ensemble.trained
         return {run["run_id"] for run in rows if run.get("started", {}).get("seen")}
 
     def _seen(self, run: Run, genes: pd.DataFrame, fold: Fold) -> tuple[int, int]:
         """How many test genes of a run its weights were trained on or chosen by, of how many."""
         member, i = self.rows[run]
-        known = self.ensemble.folds[member.runs[i].fold].masks(genes)
+        known = _spelled(self.ensemble.folds[member.runs[i].fold], genes).masks(genes)
         tested = fold.masks(genes)["test"] | fold.named(genes)
         if member.runs[i].run_id in self._seen_before:
             return int(tested.sum()), int(tested.sum())
         return int((tested & (known["train"] | known["validation"])).sum()), int(tested.sum())
 
 
-def seen_words(started: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What must be said of runs that started from weights which had seen their test genes.
-
-    Args:
-        started: what their records say.
-    """
-    seen = [one for one in started if one["seen"]]
-    if not seen:
-        return []
-    most = max(seen, key=lambda one: one["seen"] / one["test_genes"])
-    return [
-        f"{len(seen)} runs started from weights that had seen their test genes (up to "
-        f"{most['seen']} of {most['test_genes']}): their scores are not of genes that no model saw."
-    ]
+def _sizes(config: ModelConfig) -> dict[str, Any]:
+    """What a model is, whether its widths were given or multiplied."""
+    built = as_built(config) if isinstance(config, ChromoformerConfig) else config
+    return dataclasses.asdict(built)
 
 
 def _require_same(
@@ -204,3 +200,32 @@ _REMEDIES = {
 
 def _parts(fold: Fold) -> tuple[tuple[str, ...], ...]:
     return fold.train, fold.validation, fold.test
+
+
+def _spelled(fold: Fold, genes: pd.DataFrame) -> Fold:
+    """The fold with chromosomes as a table of genes spells them: `1` for `chr1`."""
+    parts = _parts(fold)
+    known = match_chromosomes({name for part in parts for name in part}, set(genes["chrom"]))
+    named = (tuple(known.get(name, name) for name in part) for part in parts)
+    return dataclasses.replace(fold, **dict(zip(PARTS, named, strict=True)))
+
+
+def _trained_in(source: Ensemble, run: Run) -> list[str]:
+    """The cells that a trained run has seen, in its own training or before."""
+    started = {one["run_id"]: one["started"] for one in source.trained if "started" in one}
+    before = started.get(run.run_id, {}).get("cells", ())
+    return sorted({*before, *cells_of(run.cell, source.card.get("store", {}).get("cells", ()))})
+
+
+def _require_new_cells(
+    where: str, cells: Sequence[str], source: Ensemble, rows: Mapping[Run, _Row]
+) -> None:
+    """Refuse weights of a cell that models of a pool are tested in as one they never saw."""
+    for run, (member, i) in rows.items():
+        if run.cell in cells:
+            continue
+        tested = set(cells) - set(cells_of(run.cell, cells))
+        if seen := tested & set(_trained_in(source, member.runs[i])):
+            found = f"weights trained in {listing(sorted(seen))}, for models of {run.cell}"
+            expected = "weights of models that never saw the cells they are tested in"
+            raise InputError(where, found, expected, "give --from a run of the same --cells")

@@ -24,9 +24,8 @@ from epi2expr_jax.scores.intervals import TOO_FEW_GENES
 from epi2expr_jax.scores.universal import MARGIN, verdict
 from epi2expr_jax.study import results, sentences, tables
 from epi2expr_jax.study.sentences import count, number
-from epi2expr_jax.study.source import seen_words
 from epi2expr_jax.training.checkpoint import read_card
-from epi2expr_jax.training.runs import NEVER_IMPROVED, QUARANTINED, STATUS_NAMES
+from epi2expr_jax.training.runs import NEVER_IMPROVED, QUARANTINED, STATUS_NAMES, seen_words
 from epi2expr_jax.training.splits import PARTS, read_splits
 from epi2expr_jax.units import DEFAULT_UNIT
 
@@ -117,13 +116,20 @@ def _first_epoch(runs: list[dict[str, Any]]) -> list[str]:
     """Which runs learned nothing after their first epoch."""
     names = [f"{run['cell']} {'+'.join(run['assays'])} {run['fold']} seed {run['seed']}"
              for run in runs if run["status"] == NEVER_IMPROVED]  # fmt: skip
+    again = [run for run in runs if run.get("restarted")]
+    better = sum(run["status"] != NEVER_IMPROVED for run in again)
+    said = [
+        f"{len(again)} of {count(len(runs), 'run')} trained a second time with fresh weights, "
+        f"since no epoch of the first time was better than its first; {better} of them improved."
+    ] * bool(again)
     if not names:
-        return []
+        return said
     return [
+        *said,
         f"{len(names)} of {count(len(runs), 'run')} were best in their first epoch: later ones "
         f"did not lower the validation loss ({listing(names)}). An assay that does not predict "
         "looks like that; if it does predict in other folds, train more seeds or with a lower "
-        "--learning_rate."
+        "--learning_rate.",
     ]
 
 
@@ -311,6 +317,8 @@ def _unproven(rows: pd.DataFrame) -> str:
 def _calls(called: pd.DataFrame) -> str:
     if called.empty:
         return ""
+    if called["p"].isna().all():
+        return "No comparison in calls.csv is tested: there is too little data for an interval."
     n, several = int(called["called"].sum()), called["cell"].nunique() > 1
     where = ", in each cell and over all" if several else ""
     return (

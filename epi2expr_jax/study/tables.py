@@ -207,12 +207,16 @@ NULL = _of("perturb/null.csv", "perturb", "perturb", _EDIT,
            "effect null_low null_high permutations p")  # fmt: skip
 PERMUTED = _of("perturb/permuted.csv", "perturb", "perturb", f"{_EDIT} permutation", "effect")
 
+BETWEEN = _of("perturb/between_models.csv", "perturb", "", _EDIT, "pairs genes r lowest highest")
+
 # Compared with the record of its program alone: to make it again takes longer than the training.
 PROFILE = _of("attribution/profile.parquet", "attribution", "", "model assay distance",
               "share low high genes")  # fmt: skip
 SCREEN = _of("crispri/crispri.csv", "crispri", "", "pairs score", screening.COLUMNS)
 SCREEN_LEADS = _of("crispri/crispri_leads.csv", "crispri", "", "pairs score rival",
                    screening.LEADS)  # fmt: skip
+ATTENTION = _of("attention/attention.parquet", "attribution", "", "cell assays gene_id rank",
+                "start end score attention effect")  # fmt: skip
 SWEEP = _of("sweep.csv", "sweep", "", "assay", ["window_bp", *comparison.COLUMNS])  # of no run
 
 TABLES = (
@@ -220,7 +224,8 @@ TABLES = (
     PREDICTIONS, SCORES, RANKING, NEW_CELL, GROUPS, QUESTIONS, CALLS, OF_BASELINES, BASELINES,
     COPIES, WITHOUT, BASELINES_WITHOUT, ADDED, OWN, STACK, COVARIATES, QUALITY,
     SUBSETS, SHAPLEY, AGREEMENT_SUBSETS, AGREEMENT, ACROSS, CHANGES, EFFECTS, MEAN_EFFECTS,
-    NULL, PERMUTED, SCREEN, SCREEN_LEADS,
+    NULL, PERMUTED, SCREEN, SCREEN_LEADS, ATTENTION,
+    BETWEEN,
 )  # fmt: skip
 NEEDED = (SPLITS, HISTORY, PREDICTIONS, SCORES, RANKING)  # to report anything at all
 

@@ -21,8 +21,8 @@ from epi2expr_jax.study import run_card
 from epi2expr_jax.study.lookup import Group, Share, Study
 from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.training import checkpoint, pieces
-from epi2expr_jax.training.many_runs import Lanes, Population, without_best
-from epi2expr_jax.training.one_run import RunState
+from epi2expr_jax.training.many_runs import Lanes, Population
+from epi2expr_jax.training.one_run import RunState, without_best
 from epi2expr_jax.training.planning import plan_memory
 from epi2expr_jax.training.runs import QUARANTINED, RUNNING, Log
 from epi2expr_jax.training.splits import digest, write_splits

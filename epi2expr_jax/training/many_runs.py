@@ -22,8 +22,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from epi2expr_jax.errors import OutOfMemory
 from epi2expr_jax.inputs.device_tracks import signal_of
 from epi2expr_jax.inputs.track_cache import TrackCache
-from epi2expr_jax.training.one_run import EpochRecord, RunState, Trainer
-from epi2expr_jax.training.runs import FINISHED, RUNNING, Log, Run, RunInputs
+from epi2expr_jax.training.one_run import EpochRecord, RunState, Trainer, without_best
+from epi2expr_jax.training.runs import FINISHED, RUNNING, Log, Run, RunInputs, second_key
 
 # By platform. Measured: on CPU, vmapping runs gains nothing and multiplies temporaries.
 _LANES = {"cpu": 1}
@@ -128,11 +128,6 @@ def _epoch(
     return lanes.map(trainer.train_epoch, (state, inputs), tracks)
 
 
-def without_best(state: RunState) -> RunState:
-    """A state without its best weights, which are kept apart once a run has ended."""
-    return dataclasses.replace(state, best_params=(), best_stats=())
-
-
 @dataclasses.dataclass
 class _Chunk:
     """Runs in lanes: which, their state and inputs on the devices. A lane may stand empty."""
@@ -170,7 +165,7 @@ class Population:
         self._fresh = fresh
         self.trainer = trainer
         self.runs = list(runs)
-        self.inputs = inputs
+        self.inputs = dataclasses.replace(inputs, model_key=np.array(inputs.model_key))
         self.cache = cache
         self.lanes = lanes or Lanes.default()
         self._streams = cache.streams(pair for run in self.runs for pair in run.tracks)
@@ -178,6 +173,8 @@ class Population:
         self.chunks_at_once += at_once is None  # the last chunk need not be full
         # Of those without, weights are drawn when their turn comes.
         self._states, self.logs = saved or ({}, [Log() for _ in self.runs])
+        for i in [i for i, log in enumerate(self.logs) if log.restarted]:
+            self.inputs.model_key[i] = second_key(self.inputs.model_key[i])
         waiting = [i for i, log in enumerate(self.logs) if log.status == RUNNING]
         self.alive = len(waiting)  # that train, or wait to
         self._waiting = collections.deque(sorted(waiting, key=lambda i: i not in self._states))
@@ -286,6 +283,9 @@ class Population:
                 for lane, i in enumerate(chunk.members)
                 if i is not None and self.logs[i].status != RUNNING
             }
+            if self.trainer.config.retry and not self._fresh:
+                for lane in [lane for lane, i in ended.items() if self.logs[i].flat_at_once]:
+                    self._restart(chunk, lane, ended.pop(lane))
             if ended:
                 best = jax.device_get((chunk.state.best_params, chunk.state.best_stats))
                 last: Any = None
@@ -312,6 +312,16 @@ class Population:
                     self._waiting.appendleft(i)
         if spare:
             self._fill()
+
+    def _restart(self, chunk: _Chunk, lane: int, i: int) -> None:
+        """A second attempt in a run's lane."""
+        first = jax.tree.map(lambda x: x[lane], jax.device_get(chunk.state))
+        key = self.inputs.model_key[i] = second_key(self.inputs.model_key[i])
+        state = jax.tree.map(lambda x: np.asarray(x)[None], self.trainer.again(first, key))
+        chunk.state = self.lanes.replace(chunk.state, lane, state)
+        chunk.inputs = self._inputs(chunk.members)
+        self.logs[i].restarted, self.logs[i].status = self.logs[i].epochs, RUNNING
+        self.alive += 1
 
     def _fill(self) -> None:
         """Give waiting runs the empty lanes, and new chunks as far as there is room."""

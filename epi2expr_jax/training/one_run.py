@@ -62,6 +62,9 @@ class TrainConfig:
         decay: what the learning rate is multiplied by after every epoch.
         plateau, early_stop: fed the validation loss once an epoch; None does without.
         balanced: deal genes into batches by their number of contacts.
+        retry: a run that stops early and whose first epoch was its best trains once more, with
+            fresh weights; what was best in both is kept. Not of runs that start from trained
+            weights.
         precision: of matrix products; their sums, and all else, are float32.
             `tf32` and `bfloat16` are faster on GPU and TPU.
         masked: masked-mark models: each gene shows a random subset of the assays, so that a model
@@ -80,6 +83,7 @@ class TrainConfig:
     plateau: PlateauConfig | None = PlateauConfig()
     early_stop: EarlyStopConfig | None = EarlyStopConfig()
     balanced: bool = True
+    retry: bool = False
     precision: str = "float32"
     masked: bool = False
     freeze: tuple[str, ...] = ()
@@ -128,6 +132,11 @@ class RunState:
     best_stats: Pytree
     epoch: Leaf
     status: Leaf
+
+
+def without_best(state: RunState) -> RunState:
+    """A state without its best weights, which are kept apart once a run has ended."""
+    return dataclasses.replace(state, best_params=(), best_stats=())
 
 
 @jax.tree_util.register_dataclass
@@ -200,6 +209,12 @@ class Trainer:
             epoch=np.int32(0),
             status=np.int32(RUNNING),
         )
+
+    def again(self, first: RunState, model_key: UInt32[Any, "2"]) -> RunState:
+        """A second attempt with fresh weights: it has to do better than the best of the first."""
+        stop = early_stop_init()._replace(best=first.early_stop.best)
+        kept = {"best_params": first.best_params, "best_stats": first.best_stats}
+        return dataclasses.replace(self.init(model_key), early_stop=stop, **kept)
 
     def train_epoch(
         self, state: RunState, inputs: RunInputs, signal: Signal

@@ -70,6 +70,8 @@ class Log:
         status: as in `one_run.RunState`.
         bad_step: of a quarantined run, the step of its last epoch, from 0, whose loss was not
             finite; -1 if only the validation loss was not.
+        restarted: epochs of a first attempt that never improved, after which the run began again
+            with fresh weights (`TrainConfig.retry`); 0 for none.
     """
 
     train_loss: list[float] = dataclasses.field(default_factory=list)
@@ -77,11 +79,17 @@ class Log:
     learning_rate: list[float] = dataclasses.field(default_factory=list)
     status: int = RUNNING
     bad_step: int = -1
+    restarted: int = 0
 
     @property
     def epochs(self) -> int:
         """Epochs trained."""
         return len(self.train_loss)
+
+    @property
+    def of_attempt(self) -> int:
+        """Epochs since the run began with fresh weights, for the first or the second time."""
+        return self.epochs - self.restarted
 
     @property
     def best(self) -> float | None:
@@ -92,13 +100,19 @@ class Log:
     @property
     def status_name(self) -> str:
         """How the run stands, in words."""
-        if self.status == STOPPED and self.validation_loss[0] == self.best:
+        firsts = self.validation_loss[:1], self.validation_loss[self.restarted :][:1]
+        if self.status == STOPPED and [self.best] in firsts:
             return NEVER_IMPROVED
         return STATUS_NAMES[self.status]
 
+    @property
+    def flat_at_once(self) -> bool:
+        """Whether its first and only attempt has ended and never improved."""
+        return not self.restarted and self.status_name == NEVER_IMPROVED
+
     def short_of(self, epochs: int) -> bool:
         """Whether it ended because it had taken all of fewer epochs than these."""
-        return self.status == FINISHED and self.epochs < epochs
+        return self.status == FINISHED and self.of_attempt < epochs
 
 
 def _digest(*parts: object) -> bytes:
@@ -108,6 +122,11 @@ def _digest(*parts: object) -> bytes:
 def _key(*parts: object) -> np.ndarray:
     """Threefry key data `[2]` from names."""
     return np.frombuffer(_digest(*parts)[:8], np.uint32)
+
+
+def second_key(model_key: np.ndarray) -> np.ndarray:
+    """What decides weights and dropout of a run's second attempt."""
+    return _key("again", model_key.tobytes().hex())
 
 
 @jax.tree_util.register_dataclass
@@ -243,3 +262,20 @@ def plan_batches(
         return BatchPlan.of(size, most, parts, balanced=balanced)
 
     return plan("train"), plan("validation")
+
+
+def seen_words(started: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What must be said of runs that started from weights which had seen their test genes.
+
+    Args:
+        started: what their records say.
+    """
+    seen = [one for one in started if one["seen"]]
+    if not seen:
+        return []
+    most = max(seen, key=lambda one: one["seen"] / one["test_genes"])
+    runs = "1 run" if len(seen) == 1 else f"{len(seen)} runs"
+    return [
+        f"{runs} started from weights that had seen their test genes (up to "
+        f"{most['seen']} of {most['test_genes']}): their scores are not of genes that no model saw."
+    ]

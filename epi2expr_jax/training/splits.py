@@ -280,11 +280,15 @@ def write_splits(
     write_json(path, {"scheme": scheme, "seed": seed, "folds": rows}, sort_keys=False)
 
 
-def read_splits(path: pathlib.Path) -> list[Fold]:
+def read_splits(path: pathlib.Path, tested: bool = True) -> list[Fold]:
     """The folds of a `splits.json`.
 
+    Args:
+        tested: whether something must be left to test on; not so for imported weights.
+
     Raises:
-        InputError: if it cannot be read, or holds something else.
+        InputError: if it cannot be read, holds something else, no fold, or a fold with a part that
+            is empty.
     """
     remedy = "copy it from where the run was trained"
     content = read_json(path, "list of folds", remedy)
@@ -308,4 +312,9 @@ def read_splits(path: pathlib.Path) -> list[Fold]:
     if both or len(set(names)) < len(names):
         found = f"a chromosome twice in {listing(both)}" if both else "two folds of one name"
         raise InputError(str(path), found, "parts that share no chromosome", remedy)
+    empty = [f"no {part} chromosomes in {fold.name}" for fold in folds
+             for part in (PARTS if tested else PARTS[:1]) if not getattr(fold, part)]  # fmt: skip
+    if empty or not folds:
+        expected = f"chromosomes for {', '.join(PARTS)} of each fold"
+        raise InputError(str(path), listing(empty) or "no folds", expected, remedy)
     return folds

@@ -13,6 +13,7 @@ from epi2expr_jax.study import tables
 from epi2expr_jax.training import checkpoint
 
 CERTIFICATE = "verify.json"
+DAMAGED = "damaged"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Certificate:
 
 
 def store_now(path: pathlib.Path) -> str:
-    """What tells the contents of a store from any others, without reading slabs whole."""
+    """What tells the contents of a store from any others, without reading slabs whole; `DAMAGED`
+    if it cannot be opened, or lacks files."""
     try:
         store = WindowStore.open(path)
         if store.manifest.version > LEAST_VERSION:
@@ -57,7 +59,7 @@ def store_now(path: pathlib.Path) -> str:
                     store.slabs.require_own(name, cell, assay)
         return store.checksum()
     except InputError:
-        return "damaged"
+        return DAMAGED
 
 
 def read_certificate(run_dir: pathlib.Path) -> Certificate | None:

@@ -3,11 +3,14 @@
 import pathlib
 
 import pandas as pd
+from absl import flags
 from pyliftover import LiftOver
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import opened
 from epi2expr_jax.genome import match_chromosomes
+
+FLAGS = flags.FLAGS
 
 MOST_CHANGE = 0.1  # of an element's width, on the way
 
@@ -55,3 +58,20 @@ def lift(path: pathlib.Path, elements: pd.DataFrame) -> tuple[pd.DataFrame, str]
     index, chroms, starts, ends = map(list, zip(*rows, strict=True))
     said = f"{len(elements):,} elements lifted: {unmapped:,} unmapped and {split:,} split left out"
     return elements.loc[index].assign(chrom=chroms, start=starts, end=ends), said
+
+
+def lift_distinct(path: pathlib.Path, places: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """As `lift`, where many rows have the same place: each is lifted, and counted, once.
+
+    Args:
+        places: columns chrom, start, end and no others.
+    """
+    found, said = lift(path, places.drop_duplicates(ignore_index=True))
+    number = places.groupby(list(places), sort=False).ngroup()  # of each distinct element
+    return found.reindex(number).set_axis(places.index).dropna(), said
+
+
+def define_chain() -> None:
+    flags.DEFINE_string(
+        "chain", "", "Chain file of UCSC from the elements' assembly to that of the run's tracks."
+    )

@@ -127,6 +127,7 @@ def define_training() -> None:
     as_published = "Default: as published for the model and schedule."
     for name, least in _PUBLISHED.items():
         define_field(TrainConfig, name, more=as_published, default=None, lower_bound=least)
+    define_field(TrainConfig, "retry", more="Default: of promoter_cnn alone.", default=None)
     define_field(TrainConfig, "decay", "lr_decay", "(--schedule=decay)", default=DECAY)
     plateau = "(--schedule=plateau)"
     define_field(PlateauConfig, "factor", "plateau_factor", plateau)
@@ -202,10 +203,12 @@ def _without_effect(schedule: str) -> Iterator[tuple[str, str]]:
         elif FLAGS.train_share != 1:
             yield "balance_contacts", "with --train_share"
     if schedule == "decay":
-        for name in ("plateau_factor", "plateau_patience", "early_stop_patience"):
+        for name in ("plateau_factor", "plateau_patience", "early_stop_patience", "retry"):
             yield name, "with the schedule decay"
     else:
         yield "lr_decay", "with the schedule plateau"
+        if FLAGS["from"].value:
+            yield "retry", "with --from"
     if FLAGS.cv == "chromoformer_4" or FLAGS.cv.startswith("chromosomes_"):
         for name in ("blind", "split_seed"):
             yield name, f"with --cv={FLAGS.cv}"
@@ -227,6 +230,8 @@ def _model_options() -> dict[str, Any]:
 def _train_config(schedule: str) -> TrainConfig:
     """The published training of the model, with what the flags change."""
     changes = {name: FLAGS[name].value for name in _PUBLISHED if FLAGS[name].value is not None}
+    if FLAGS.retry is not None:
+        changes["retry"] = FLAGS.retry
     if schedule == "decay":
         changes["decay"] = FLAGS.lr_decay
     else:

@@ -118,7 +118,7 @@ class Shown(Watcher):
     def _work(self) -> tuple[float, float]:
         """Genes trained on so far, over runs and epochs, and still to be if no run stops early."""
         epochs, logs = self._population.trainer.config.epochs, self._population.logs
-        left = [epochs - log.epochs if log.status_name == "running" else 0 for log in logs]
+        left = [epochs - log.of_attempt if log.status_name == "running" else 0 for log in logs]
         done = [log.epochs for log in logs]
         return float(self._genes @ np.array(done)), float(self._genes @ np.array(left))
 

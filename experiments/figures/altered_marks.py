@@ -31,11 +31,12 @@ def one_change(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["change"] == table["change"].iloc[0]]
 
 
-def effect_figures(means: pd.DataFrame, unit: str) -> dict[str, Figure]:
+def effect_figures(means: pd.DataFrame, unit: str, between: pd.DataFrame) -> dict[str, Figure]:
     """The figures of a table of mean effects (`epi2expr_jax.perturb.mean_effects`), by name.
 
     Args:
         unit: of the effects, in words.
+        between: how far models agree, of `perturb.summary.between_models`.
     """
     drawn: dict[str, Figure] = {}
     scaled = means[means["factor"].notna()]
@@ -43,7 +44,32 @@ def effect_figures(means: pd.DataFrame, unit: str) -> dict[str, Figure]:
         drawn["dose"] = dose_figure(scaled, unit)
     if means["distance"].nunique() > 1:
         drawn["distance"] = distance_figure(one_change(means), unit)
+    if len(between):
+        own = ["cell", "assays", "mark", "place", "change"]
+        shown = one_change(means)[[*own, "effect"]].merge(between, on=own)
+        if len(shown):  # a change that does nothing is in no row of `between`
+            drawn["between"] = between_figure(shown)
     return drawn
+
+
+def between_figure(table: pd.DataFrame) -> Figure:
+    """How far the effects of two models agree over genes: mean, lowest and highest r of the pairs,
+    a line an edit, the strongest at the top.
+
+    Args:
+        table: columns cell, assays, place, change, effect, r, lowest and highest.
+    """
+    order = table["effect"].abs().sort_values(ascending=False, kind="stable").index
+    shown = table.loc[order].head(MOST_PANELS).iloc[::-1]
+    figure, axes = new_figure(0.9 + 0.22 * len(shown))
+    y = np.arange(len(shown))
+    axes.hlines(y, shown["lowest"], shown["highest"], color=GREY, lw=1.4)
+    axes.plot(shown["r"], y, "o", color=BLUE, markersize=4)
+    names = [f"{row.cell} {row.assays}, {row.place}" for row in shown.itertuples()]
+    axes.set_yticks(y, [long_label(name) for name in names], fontsize=7)
+    axes.set_xlim(min(0.0, float(shown["lowest"].min())) - 0.02, 1.02)
+    axes.set_xlabel(f"Pearson r of effects ({shown['change'].iloc[0]}) between two models")
+    return figure
 
 
 def dose_figure(means: pd.DataFrame, unit: str) -> Figure:

@@ -1,7 +1,7 @@
 """What figures of a page tell a reader who points at them: the values at their places.
 
-Figures are images, whose inner titles no browser shows; so the page's script looks the places up in
-a list (experiments/report.js).
+Figures are images, whose inner titles no browser shows; so the script of the page
+(experiments/report.js) looks the places up in a list.
 """
 
 import json

@@ -71,7 +71,7 @@ def page_figures(
         if len(content[name]):
             figures[name] = draw(content[name])
     if len(content["effects"]):
-        drawn = effect_figures(content["effects"], unit)
+        drawn = effect_figures(content["effects"], unit, content["between_models"])
         figures |= {f"effects_{name}": figure for name, figure in drawn.items()}
     if len(content["profile"]):
         figures["profile"] = profile_figure(content["profile"], unit)

@@ -271,6 +271,7 @@ def test_warnings_alone_are_a_go(clean, tmp_path, program):
     assert done.returncode == 0, done.stderr
     assert "1 warning:" in done.stdout
     assert "go: no error found" in done.stdout
+    assert "copied genes are not looked for here: experiments.evaluate lists them" in done.stdout
     content = json.loads((tmp_path / "d.json").read_text())
     assert content["go"] is True
     assert [problem["kind"] for problem in content["problems"]] == ["all_zero"]

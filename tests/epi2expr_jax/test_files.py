@@ -1,6 +1,7 @@
 """A file is there whole, or as it was before; a damaged one is refused by name."""
 
 import contextlib
+import errno
 import gzip
 import json
 import os
@@ -186,6 +187,19 @@ def test_a_folder_is_whole_or_absent(tmp_path):
         (place / "b").write_text("another")
     assert [each.name for each in path.parent.iterdir()] == ["store.zarr"]
     assert [each.name for each in tmp_path.iterdir()] == ["runs"]
+
+
+def test_what_cannot_be_removed_does_not_hide_why_it_ended(tmp_path, monkeypatch):
+    """Ctrl-C while other threads still write into the folder: it is not empty again."""
+
+    def not_empty(path, **_):
+        raise OSError(errno.ENOTEMPTY, "Directory not empty", str(path))
+
+    monkeypatch.setattr(os, "rmdir", not_empty)
+    with pytest.raises(SystemExit), files.whole_folder(tmp_path / "store.zarr") as place:
+        raise SystemExit(130)
+    assert files.is_partial(place)
+    assert not (tmp_path / "store.zarr").exists()
 
 
 def test_what_a_kill_left_of_a_folder_goes_when_it_is_old(tmp_path):

@@ -1,5 +1,6 @@
 """The program that explains predictions: what it writes, and tracks that a browser can show."""
 
+import dataclasses
 import gzip
 import json
 
@@ -11,9 +12,22 @@ import xarray as xr
 from scipy import stats
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.interpret import attribution
+from epi2expr_jax.interpret.attention import agreement
+from epi2expr_jax.predict.ensemble import Ensemble
+from epi2expr_jax.study.tables import ATTENTION, TABLES
 from epi2expr_jax.study.train import train
 from experiments import attribution as program
-from experiments.attribution import attribute, describe, mean_along, mean_profile
+from experiments.attribution import (
+    attribute,
+    describe,
+    describe_attention,
+    look,
+    mean_along,
+    mean_profile,
+    models_of,
+)
+from tests.epi2expr_jax.untrained import SMALL, WINDOW, ensemble_of
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +36,23 @@ def run_dir(small_store, request_for, tmp_path_factory):
     cells, assays = small_store.manifest.cells[:1], small_store.manifest.assays[:2]
     train(request_for(small_store, cells=cells, assays=assays), folder)
     return folder
+
+
+def test_models_of_several_sets_are_chosen(small_store):
+    """Bins of sets of other sizes cannot be explained together: it says which flag helps."""
+    marks = small_store.manifest.assays[:2]
+    sets = [marks[:1], marks[1:], marks]
+    parts = [ensemble_of(small_store, WINDOW, own, folds=["fold1"]) for own in sets]
+    members = tuple(member for part in parts for member in part.members)
+    every = dataclasses.replace(parts[0], members=members)
+    assert models_of(every, []) is every
+    for wanted, found in ((["each"], sets[:2]), ([marks[1]], [marks[1:]]),
+                          (["+".join(reversed(marks))], [marks])):  # fmt: skip
+        assert [list(run.assays) for run in models_of(every, wanted).runs] == [*map(list, found)]
+    with pytest.raises(InputError, match="unknown assay set"):
+        models_of(every, ["each", "H3K999me1"])
+    with pytest.raises(InputError, match="--assays=each"):
+        attribution.integrated_gradients(every, small_store, small_store.genes.gene_id[:1].tolist())
 
 
 def test_shares_profiles_and_tracks_agree(run_dir, small_store):
@@ -78,6 +109,24 @@ def test_occlusion_and_bedgraph(run_dir, small_store, tmp_path):
     along = found.promoter.isel(model=0, assay=0, gene=0).to_numpy()
     values = [float(line.split()[3]) for line in lines]
     np.testing.assert_allclose(values, along[:: -1 if gene.strand == "-" else 1], rtol=1e-5)
+
+
+def test_attention_by_region_is_written_and_verify_would_see_it_change(
+    distal_store, tmp_path, monkeypatch
+):
+    ensemble = ensemble_of(distal_store, SMALL, distal_store.manifest.assays[:2])
+    monkeypatch.setattr(program, "load", lambda *_: ensemble)
+    monkeypatch.setattr(Ensemble, "open_store", lambda *_: distal_store)
+    wanted = ensemble.wanted(distal_store, np.arange(len(distal_store.genes)), False).any(axis=0)
+    found = look(tmp_path, genes=",".join(distal_store.genes.gene_id[wanted][::7]))
+    table = ATTENTION.read(tmp_path)
+    assert ATTENTION in TABLES  # what `verify` compares with the records of programs
+    pd.testing.assert_frame_equal(found, agreement(table))
+    assert f"{len(table):,} regions; rank correlation" in describe_attention(found)
+    assert len(pd.read_csv(tmp_path / "attention" / "attention.csv")) == len(table) > 0
+    (tmp_path / "attention" / "attention.parquet").write_bytes(b"")
+    with pytest.raises(InputError, match="other content"):
+        ATTENTION.checked(tmp_path)
 
 
 def test_a_width_is_refused_where_nothing_is_emptied(parse_flags):

@@ -7,6 +7,7 @@ import pytest
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.perturb.elements import predict_silenced
 from experiments import element_map
+from experiments.cli.given_table import read_table
 from experiments.cli.silencing import silencing_models
 from experiments.element_map import NAME, write_map
 
@@ -92,6 +93,49 @@ def test_a_map_in_parts_killed_and_gone_on_with(models, bed, tmp_path, monkeypat
     assert own.loc[first, "ABC.Score"].isna().all()
     assert own.loc[near & ~first, "ABC.Score"].to_numpy() == pytest.approx(0.4)
     assert own.loc[~near & ~first, "ABC.Score"].to_numpy() == pytest.approx(0.15)
+
+
+def test_elements_of_another_assembly_and_of_unknown_contigs(models, bed, tmp_path):
+    """A chain moves chromosomes by 1,000; contigs that the store lacks are counted."""
+    genes, sizes = models.store.genes, models.store.manifest.chrom_sizes
+    plain = write_map(tmp_path / "plain", models, bed)
+    assert "left out" not in plain
+    wanted = pd.read_csv(tmp_path / "plain" / NAME, sep="\t")
+
+    table = pd.read_csv(bed, sep="\t", header=None)
+    moved, chain = tmp_path / "moved.bed", tmp_path / "a.chain"
+    there = table.assign(**{"1": table[1] + 1000, "2": table[2] + 1000})[[0, "1", "2", 3]]
+    extra = "chrUn_7\t5\t900\tx\nchrUn_7\t50\t90\tx\n"
+    moved.write_text(there.to_csv(sep="\t", header=False, index=False) + extra)
+    chain.write_text(
+        "".join(
+            f"chain 9 {name} {size + 1000} + 1000 {size + 1000} {name} {size} + 0 {size} {i}\n"
+            f"{size}\n\n"
+            for i, (name, size) in enumerate(sizes.items())
+        )
+    )
+    given = read_table(candidates_of(genes, tmp_path / "all.tsv"))
+    given.assign(start=given.start + 1000, end=given.end + 1000).to_csv(
+        tmp_path / "candidates.tsv", sep="\t", index=False
+    )
+    said = write_map(tmp_path / "map", models, moved, tmp_path / "candidates.tsv", chain=str(chain))
+    assert "442 elements lifted: 2 unmapped and 0 split left out" in said
+    assert "; candidates: 659 elements lifted: " in said
+    found = pd.read_csv(tmp_path / "map" / NAME, sep="\t")
+    assert found["ABC.Score"].notna().sum() == 2 * (len(genes) - 1)
+    named = wanted["name"].str.contains(":")
+    assert found["name"][~named].equals(wanted["name"][~named])
+    first = found[named].iloc[0]
+    assert first["name"] == f"{first.chr}:{first.start + 1000}-{first.end + 1000}"  # as in the BED
+    same = [name for name in wanted if name != "name"]
+    pd.testing.assert_frame_equal(found[same], wanted[same])
+
+    contig = tmp_path / "contig.bed"
+    contig.write_text(bed.read_text() + extra)
+    said = write_map(tmp_path / "map", models, contig)
+    assembly = models.store.manifest.assembly
+    assert f"2 elements on chromosomes that {assembly} lacks left out" in said
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "map" / NAME, sep="\t"), wanted)
 
 
 def test_elements_out_of_reach_are_refused(models, tmp_path):

@@ -33,10 +33,11 @@ def test_without_one_the_ranking_in_cells_is_shown():
     assert "H3K27ac" in text
 
 
-def test_a_score_without_an_interval_says_so():
-    table = ranked(("E003", 1, "DNase", 0.8, 0.6)).assign(**dict.fromkeys(RANKED, np.nan))
+def test_without_an_interval_none_is_shown():
+    table = ranked(("E003", 1, "H3K27ac", 0.8, 0.6))
+    table[["low", "high", "simultaneous_low", "simultaneous_high"]] = np.nan
     _, line = program.format_ranking(table).splitlines()
-    assert line.split() == ["1", "DNase", "0.800", "none", "none", "0.600"]
+    assert line.split() == ["1", "H3K27ac", "0.800", "none", "none", "0.600"]
 
 
 def test_scores_by_model_are_shown():

@@ -64,7 +64,11 @@ def test_tables_say_what_the_library_says(run_dir, distal, distal_store):
     assert (moved.low < moved.effect).all()
     assert (moved.effect < moved.high).all()
     assert moved.distance.tolist() == sorted(moved.distance)
-    assert "220 genes" in format_means(distal)
+    text = format_means(distal)
+    assert "220 genes" in text
+    assert "model" not in text.splitlines()[0]
+    both = pd.concat([distal, distal.assign(assays="H3K4me3+DNase")])
+    assert format_means(both).count("H3K4me3+DNase") == len(moved)
     for name in ("dose.png", "dose.svg", "distance.png", "dose_distance.csv"):
         assert (run_dir / "perturb" / name).stat().st_size > 0
 

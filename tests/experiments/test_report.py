@@ -8,6 +8,7 @@ import shutil
 import pandas as pd
 import pytest
 
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.study import tables
@@ -190,6 +191,29 @@ def test_altered_marks_are_shown(tmp_path, page_of):
     text = plain(write_report(tmp_path / "run").read_text())
     assert "−1.500−1.600 to −1.400−0.200 to 0.3000.0509080 %" in text
     assert "lowest and highest effect over 19 permutations of the mark" in text
+
+
+def test_a_damaged_store_costs_the_tracks_alone(tmp_path, made_up_run, page_of):
+    """One flipped bit in each chunk of signal; of what the results are made of it is refused."""
+    made_up_run(("E003",), assays={"DNase": 0.7, "H3K4me3": 0.6}).write(tmp_path)
+    store = pathlib.Path(checkpoint.read_card(tmp_path)["store"]["path"])
+    chunks = [path for path in (store / "signal" / "c").rglob("*") if path.is_file()]
+    for path in chunks:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    with pytest.warns(UserWarning, match="the page is without tracks of genes: "):
+        page = write_report(tmp_path).read_text()
+    assert len(chunks) == 2
+    words = plain(page).partition("trained on could not be read: ")[2]
+    assert str(store) in words[:300]
+    assert "0.7" in plain(page)
+    (store / "manifest.json").write_text("{")
+    with pytest.warns(UserWarning, match=r"without tracks of genes: .*manifest.json"):
+        write_report(tmp_path)
+    (tmp_path / "predictions.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=r"predictions\.parquet"):
+        write_report(tmp_path)
 
 
 def test_names_are_escaped(tmp_path, page_of):

@@ -1,5 +1,6 @@
 """A study from its file: its flags are checked, its work is said, and done once."""
 
+import json
 import os
 import random
 import re
@@ -67,6 +68,7 @@ def ran(monkeypatch, tmp_path):
         return status
 
     monkeypatch.setattr(study, "_status", run)
+    monkeypatch.setattr(study, "store_now", lambda path: statuses.get(str(path), "its checksum"))
 
     def take():
         names = [*started]
@@ -101,6 +103,52 @@ def test_what_is_done_is_left_and_what_depends_on_a_change_is_done_again(mine, r
     (tmp_path / "mine/runs/wide/report.html").unlink()
     assert study.carry_out(mine(TEXT.replace("epochs = 3", "epochs = 4")))
     assert ran.take() == ["report wide"]
+
+
+@pytest.mark.parametrize("damage", ["gone", "changed"])
+def test_a_result_that_is_gone_or_changed_is_made_again(mine, ran, tmp_path, monkeypatch, damage):
+    """Not the page alone: with it, and what rests on it."""
+    as_before, scores = study._status, tmp_path / "mine/runs/small/scores.csv"
+
+    def run(command, cwd, env):
+        if command[2] == "experiments.evaluate" and command[3].endswith("small"):
+            scores.parent.mkdir(parents=True, exist_ok=True)
+            scores.write_text("0.5")
+        if command[2] == "experiments.verify":  # which keeps what it found there as well
+            scores.write_text("0.5, verified")
+        return as_before(command, cwd, env)
+
+    monkeypatch.setattr(study, "_status", run)
+    for names in (ALL, []):
+        assert study.carry_out(mine())
+        assert ran.take() == names
+    if damage == "gone":
+        scores.unlink()
+    else:
+        scores.write_text("0.6, verified")
+    assert study.carry_out(mine())
+    assert ran.take() == [name for name in ALL if "small" in name or "perturb" in name]
+    assert study.carry_out(mine())
+    assert ran.take() == []
+
+
+def test_a_damaged_store_is_built_again_and_all_that_rests_on_it(mine, ran, tmp_path):
+    assert study.carry_out(mine())
+    ran.take()
+    ran.statuses[str(tmp_path / "mine/store.zarr")] = study.DAMAGED
+    assert study.carry_out(mine())
+    assert ran.take() == ALL
+
+
+def test_what_an_older_version_has_done_is_left(mine, ran, tmp_path):
+    assert study.carry_out(mine())
+    journal = tmp_path / "mine/study.json"
+    older = {name: {key: state[key] for key in ("arguments", "read")}
+             for name, state in json.loads(journal.read_text()).items()}  # fmt: skip
+    journal.write_text(json.dumps(older))
+    ran.take()
+    assert study.carry_out(mine())
+    assert ran.take() == []
 
 
 def test_a_command_that_fails_ends_it_and_is_begun_again(mine, ran):

@@ -1,5 +1,6 @@
 """The program that trains: killed, resumed, shared and spread, it ends with the same numbers."""
 
+import itertools
 import os
 import signal
 import socket
@@ -7,10 +8,16 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
+from flax import nnx
 
+from data_prep.import_chromoformer import ImportConfig, import_store
+from epi2expr_jax.models.chromoformer import ChromoformerConfig
+from epi2expr_jax.models.chromoformer_torch import to_torch
+from epi2expr_jax.predict.loading import load
 from epi2expr_jax.study.evaluate import evaluate
 from epi2expr_jax.study.lookup import Share
 from epi2expr_jax.study.train import Machine
@@ -205,3 +212,68 @@ def test_the_program_hands_on_what_its_flags_say(tmp_path, parse_flags, monkeypa
     assert f"{run_dir}: 2 runs in 3 s; next: python -m experiments.evaluate" in (
         capsys.readouterr().out
     )
+
+
+@pytest.fixture
+def depths(tmp_path):
+    """A store of depth made of Chromoformer's arrays: four genes on each of three chromosomes."""
+    random, rows = np.random.default_rng(0), []
+    for chrom, place in itertools.product(("chr1", "chr2", "chr3"), range(50_000, 90_000, 10_000)):
+        other = "chr1:300-5800" if place % 20_000 else ""
+        rows.append((f"{chrom}_{place}", chrom, place, "+", other, "2.5" if other else ""))
+        window = f"{chrom}:{place - 20_000}-{place + 20_000}"
+        np.save(tmp_path / f"{window}.npy", random.poisson(3, (2, 40_000)).astype(np.float16))
+    np.save(tmp_path / "chr1:300-5800.npy", random.poisson(3, (2, 5500)).astype(np.float16))
+    table = pd.DataFrame(rows, columns=["gene_id", "chrom", "start", "strand", "neighbors",
+                                        "scores"])  # fmt: skip
+    level = random.gamma(1, 3, len(table)).round(2)
+    table = table.assign(end=table.start + 1, eid="E003", expression=level, label=1)
+    table.to_csv(tmp_path / "meta.csv", index=False)
+    (tmp_path / "toy.chrom.sizes").write_text("".join(f"chr{n}\t200000\n" for n in (1, 2, 3)))
+    return import_store(
+        ImportConfig(
+            str(tmp_path / "meta.csv"),
+            str(tmp_path),
+            str(tmp_path / "depths.zarr"),
+            ("m1", "m2"),
+            str(tmp_path / "toy.chrom.sizes"),
+        )
+    )
+
+
+@pytest.mark.peers
+def test_training_goes_on_from_weights_that_convert_wrote(depths, tmp_path, program):
+    """Of a smaller network than published: its widths are those that --width makes. No gene counts
+    as held out afterwards, since nobody knows what the weights have seen."""
+    torch = pytest.importorskip("torch")
+    config = ChromoformerConfig(assays=2, width=0.05, resolutions=(2000,), contacts=3)
+    zeros = jax.tree.map(np.zeros_like, config.build(rngs=nnx.Rngs(0)))
+    state = to_torch(config, nnx.split(zeros, nnx.Param)[1])
+    drawn = {name: torch.randn(array.shape) / 9 for name, array in state.items()}
+    torch.save({"net": drawn}, tmp_path / "net.pt")
+    done = program("experiments.convert", f"--checkpoint={tmp_path / 'net.pt'}", "--cell=E003",
+                   f"--out={tmp_path / 'weights'}", "--assays=m1,m2", "--contacts=3")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    own = ["--model=chromoformer", f"--store={depths.path}", f"--run={tmp_path / 'run'}",
+           "--resolutions=2000", "--contacts=3", "--cv=chromosomes_3", "--folds=fold1",
+           "--assays=all", "--epochs=1", f"--from={tmp_path / 'weights'}"]  # fmt: skip
+    done = program("experiments.train", *own, "--width=0.1")
+    assert done.returncode == 2
+    assert "embedding=6, now 12" in done.stderr
+    words = r"weights that had seen their test genes \(up to 4 of 4\)"
+    with pytest.warns(UserWarning, match=words):
+        done = program("experiments.train", *own, "--width=0.05", "--learning_rate=1e-9")
+    assert done.returncode == 0, done.stderr
+    with pytest.warns(UserWarning, match=words):
+        (run,), (source,) = load(tmp_path / "run").members, load(tmp_path / "weights").members
+    for ours, theirs in zip(jax.tree.leaves(run.weights["params"]),
+                            jax.tree.leaves(source.weights["params"]), strict=True):  # fmt: skip
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    with pytest.warns(UserWarning, match=words):
+        done = program("experiments.predict", f"--run={tmp_path / 'run'}")
+    assert "genes: 4 maybe seen by --from" in done.stdout
+    with pytest.warns(UserWarning, match=words):
+        done = program("experiments.verify", f"--run={tmp_path / 'run'}")
+    assert "genes alone; but 1 run started from weights that had seen" in done.stdout
+    done = program("experiments.verify", f"--run={tmp_path / 'weights'}")
+    assert "imported weights have none" in done.stderr

@@ -25,6 +25,7 @@ OWN = "own result "  # before the damage to what the command made itself, earlie
 KILLED = "killed, then "  # before the damage to what a killed command left
 
 _VOID = "not as it is now"  # a report, of a certificate
+_LOST = "could not be read: "  # a report, of the store
 # The user's own files, without a checksum: another whole one is another input.
 _USERS = re.compile(r"^(reads|counts|npy|eqtl|screen)/|\.pt$")
 
@@ -99,8 +100,10 @@ class Bench:
         outcome = yield from self.shop.judge(trial.command, place, child, trial.target)
         page = place / "run/report.html"
         reports = trial.command.module == "experiments.report"
-        if outcome.kind == "silent" and reports and _VOID in page.read_text():
-            outcome = Outcome("refused", "the page says that the certificate is void")
+        if outcome.kind == "silent" and reports:
+            for said in (_VOID, _LOST):
+                if said in page.read_text():
+                    outcome = Outcome("refused", f"the page says: {said}")
         once = own and trial.command.module == "experiments.convert"  # what is there is kept
         if outcome.kind == "refused" and not once and draw.random() < 0.2:  # nothing is lost
             (place / trial.target).write_bytes(kept)
@@ -117,7 +120,7 @@ class Bench:
         yield from self._while(child, self._moment(trial, draw))
         if child.poll():
             return Outcome("unproved")
-        os.killpg(child.pid, faults.SIGNALS["KILL"])
+        os.kill(child.pid, faults.SIGNALS["KILL"])  # it may have no group yet
         yield child
         left = sorted({path for path in place.rglob("*") if path.is_file()} - before)
         left = [path for path in left if path.stat().st_size]

@@ -17,8 +17,9 @@ _WORDS = re.compile(r"found: .*expected: .*remedy: ", re.DOTALL)
 _UNCHECKED = re.compile(r"\.(bed|txt|sizes|csv|bedpe|gtf|tagAlign|npy|pt|tsv)$")
 # What no command reads.
 _UNREAD = re.compile(r"truth|\.(png|svg|html)$|(^|/)\.[^/]*\.lock$")
-# Files of checkpoints have names by lot, and run cards have their checksums; weights are compared.
-_BY_LOT = re.compile(r"/checkpoints/|run_card.json$")
+# Files of checkpoints have names by lot, and run cards and what a study has done have their
+# checksums; weights are compared.
+_BY_LOT = re.compile(r"/checkpoints/|(run_card|study).json$")
 
 
 @dataclasses.dataclass

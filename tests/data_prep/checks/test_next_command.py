@@ -10,6 +10,8 @@ from epi2expr_jax.store.window_store import WindowStore
 from tests.epi2expr_jax.store.toy import EXPRESSION, GENES, MANIFEST
 
 WIDE = {"window_bp": 10_000, "bin_bp": 25}
+CONTACTS = {"E003": {"name": "contacts.bedpe"}}
+OF_200_BP = " --model=chromoformer --resolutions=2000,400,200 --model_window_bp=40000"
 COUNTS = {"window_bp": 20_000, "bin_bp": 100}  # of DeepChrome's kind
 
 
@@ -19,6 +21,10 @@ COUNTS = {"window_bp": 20_000, "bin_bp": 100}  # of DeepChrome's kind
         (WIDE, 22, ""),
         (WIDE, 4, " --cv=chromosomes_4"),
         (COUNTS, 22, " --model=promoter_cnn"),
+        ({"window_bp": 40_000, "bin_bp": 100, "contacts": CONTACTS}, 22, " --model=chromoformer"),
+        ({"window_bp": 40_000, "bin_bp": 200, "contacts": CONTACTS}, 22, OF_200_BP),
+        # 199 bins have no middle: no even number of them lies in the centre.
+        ({"window_bp": 39_800, "bin_bp": 200, "contacts": CONTACTS}, 22, " --model=promoter_cnn"),
         ({**WIDE, "given_labels": True, "expression_unit": ""}, 22, " --task=classification"),
     ],
 )

@@ -100,6 +100,13 @@ def test_a_logarithm_of_negative_signal_is_refused(study, inputs, unit, refused)
         assert "true unit in the sheet" in problem.remedy
 
 
+def test_rounding_below_0_is_no_negative_signal(study, inputs):
+    study.track("E1-M.bw", -1e-9)
+    study.sheet(unit=["depth", "pvalue", "depth"])
+    found = inputs()
+    assert problems_of(check_track, found.sheet.tracks[0], found) == []
+
+
 def test_a_track_may_lack_what_is_not_read(study, inputs):
     with pyBigWig.open(str(study.folder / "E1-M.bw"), "w") as out:
         out.addHeader([("1", 10_000)])

@@ -21,10 +21,11 @@ def test_no_record_of_several_programs_is_lost(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    found = json.loads((tmp_path / LOCK).read_text())
-    assert found == {
-        f"https://x/{i}{j}": {"bytes": i, "sha256": f"{j}"} for i in range(4) for j in range(5)
-    }
+    found = LockFile(tmp_path)
+    assert len(json.loads((tmp_path / LOCK).read_text())) == 20
+    for i in range(4):
+        for j in range(5):
+            assert found.get(f"https://x/{i}{j}") == {"bytes": i, "sha256": f"{j}"}
     assert [path.name for path in tmp_path.iterdir()] == [LOCK]
 
 
@@ -35,6 +36,27 @@ def test_what_a_url_gave_another_program_is_required(tmp_path):
         second.record("https://x/a", 1, "11")
     assert second.get("https://x/a") == {"bytes": 1, "sha256": "00"}
     assert LockFile(tmp_path).get("https://x/b") is None
+
+
+def test_a_changed_record_is_refused_and_a_deleted_one_is_recorded_again(tmp_path):
+    lock = LockFile(tmp_path)
+    lock.record("https://x/a", 1, "0a")
+    lock.record("https://x/b", 2, "0b")
+    path = tmp_path / LOCK
+    written = path.read_text()
+    for old, new in (("x/a", "x/e"), ('"bytes": 2', '"bytes": 3'), ("0b", "1b")):
+        assert old in written
+        path.write_text(written.replace(old, new))
+        with pytest.raises(InputError, match=r"a changed record of https://x/"):
+            LockFile(tmp_path)
+    kept = json.loads(written)
+    del kept["https://x/a"]
+    path.write_text(json.dumps(kept))
+    assert LockFile(tmp_path).get("https://x/a") is None
+    # A file of an older version has no seals.
+    del kept["https://x/b"]["seal"]
+    path.write_text(json.dumps(kept))
+    assert LockFile(tmp_path).get("https://x/b") == {"bytes": 2, "sha256": "0b"}
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"https://x/a": {"bytes": 1}}'])

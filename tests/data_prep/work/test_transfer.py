@@ -21,7 +21,7 @@ def test_bad_servers_are_borne(server, tmp_path, mode):
     download([Download(tmp_path / "a.bin", (url,))], tmp_path, QUICK)
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", LOCK]
-    record = json.loads((tmp_path / LOCK).read_text())[url]
+    record = LockFile(tmp_path).get(url)
     assert record == {"bytes": len(CONTENT), "sha256": hashlib.sha256(CONTENT).hexdigest()}
     if mode in ("drop", "stall"):
         assert server.asked[0][1] is None
@@ -117,8 +117,8 @@ def test_a_file_that_is_there_is_not_asked_for_but_recorded(server, tmp_path):
     assert fetch([item], tmp_path, QUICK) == {}
     assert server.asked == []
     sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2
-    record = json.loads((tmp_path / LOCK).read_text())
-    assert record == {item.urls[0]: {"bytes": 3, "sha256": sha256}}
+    record = LockFile(tmp_path).get(item.urls[0])
+    assert record == {"bytes": 3, "sha256": sha256}
     other = dataclasses.replace(item, sha256="0" * 64)
     (problem,) = fetch([other], tmp_path, QUICK)[item.target].problems
     assert problem.where == item.urls[0]

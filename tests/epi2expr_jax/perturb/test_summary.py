@@ -9,6 +9,7 @@ import xarray as xr
 from scipy import stats
 
 from epi2expr_jax import perturb
+from epi2expr_jax.perturb import summary
 from epi2expr_jax.training.splits import make_folds, overlap
 from tests.epi2expr_jax.untrained import WINDOW, ensemble_of
 
@@ -70,6 +71,36 @@ def linear_models(rng, folds, counts, seeds, share):
         },
         attrs={"train_share": share},
     )
+
+
+def test_models_are_compared_on_genes_that_neither_saw():
+    """Folds where they test the same chromosomes, else seeds, else nothing."""
+    rng = np.random.default_rng(5)
+
+    def made(scheme, seeds):
+        folds, counts = folds_of(scheme, 30)
+        found = linear_models(rng, folds, counts, seeds, 1.0)
+        seed = [n for _ in folds for n in range(seeds)]
+        return found.assign_coords(seed=("run", seed))
+
+    effects = made("monte_carlo_5", 2)
+    row = summary.between_models(effects).set_index("mark").loc["real"]
+    assert (row.between, row.pairs, row.genes) == ("folds", 2 * 10, 3 * 30)
+    one = effects.effect.sel(edit="real").to_numpy()
+    known = ~np.isnan(one[0])
+    r = np.corrcoef(one[:, known])
+    fold, seed = effects.fold.to_numpy(), effects.seed.to_numpy()
+    pairs = (fold[:, None] < fold) & (seed[:, None] == seed)
+    assert (row.r, row.lowest) == pytest.approx((r[pairs].mean(), r[pairs].min()))
+
+    effects = made("chromosomes_5", 2)
+    row = summary.between_models(effects).set_index("mark").loc["idle"]
+    assert (row.between, row.pairs) == ("seeds", 5)
+    flat = effects.assign(effect=effects.effect.where(effects.edit != "idle", 0.0))
+    assert summary.between_models(flat)["mark"].tolist() == ["real"]
+    none = summary.between_models(made("chromosomes_5", 1))
+    assert none.empty
+    assert list(none) == summary.BETWEEN
 
 
 @pytest.mark.trial

@@ -10,13 +10,14 @@ from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.dataset import StoreDataset
 from epi2expr_jax.inputs.masking import CHANNELS
 from epi2expr_jax.predict.ensemble import (
+    BEFORE,
     NEW_GENE,
     NOVELTY,
     SEEN,
     Member,
     gene_rows,
-    other_store,
 )
+from epi2expr_jax.predict.training_store import other_store
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study.lookup import Study
 from epi2expr_jax.study.request import TrainRequest
@@ -149,6 +150,15 @@ def test_genes_that_no_training_store_held_are_new(small_store, tmp_path):
     assert two.novelty(small_store, rows[2:3]).tolist() == [NOVELTY[1]]
     moved = dataclasses.replace(one, card={**card, "store": {"path": str(tmp_path / "gone")}})
     assert moved.novelty(other, rows[:1]).tolist() == [SEEN]  # nobody knows
+    # Weights that had seen test genes, nobody knows which: nothing is held out any more.
+    (run,) = one.runs
+    for seen, expected in ((0, one.novelty(other, rows).tolist()), (9, [BEFORE] * 3 + [SEEN])):
+        started = {"run_id": run.run_id, "started": {"seen": seen, "test_genes": 20}}
+        tuned = dataclasses.replace(one, card={**card, "populations": [{"runs": [started]}]})
+        assert tuned.novelty(other, rows).tolist() == expected
+        np.testing.assert_array_equal(
+            tuned.wanted(other, rows, False), one.wanted(other, rows, False)
+        )
 
 
 def test_scales_are_each_models_own(ensemble, everything, small_store):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 
 import jax
 import numpy as np
@@ -72,6 +73,32 @@ def test_loaded_models_predict_as_those_that_were_saved(save, ensemble, small_st
     assert found.signal == ensemble.signal
     assert (found.target, found.input_config) == ("log2", ensemble.input_config)
     np.testing.assert_array_equal(found.predict(small_store), ensemble.predict(small_store))
+
+
+def test_weights_that_had_seen_test_genes_are_told_of(save):
+    run_dir = save(range(6))
+    card = checkpoint.read_card(run_dir)
+    for seen in (0, 4):
+        card["populations"][0]["runs"][2]["started"] = {"seen": seen, "test_genes": 40}
+        checkpoint.write_card(run_dir, card)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            load(run_dir)
+        assert len(said) == bool(seen)
+    assert "(up to 4 of 40): their scores are not of genes that no model saw" in str(said[0])
+
+
+def test_splits_without_the_folds_of_the_runs_are_refused(save, ensemble, small_store):
+    run_dir = save(range(6))
+    folds = list(ensemble.folds.values())
+    untested = dataclasses.replace(folds[0], test=())
+    for left, found in (
+        ([], "no folds"), (folds[1:], "no fold fold1"),
+        ([untested, *folds[1:]], "no test chromosomes in fold1"),
+    ):  # fmt: skip
+        write_splits(run_dir / "splits.json", "chromosomes_3", 0, left, small_store.genes)
+        with pytest.raises(InputError, match=found):
+            load(run_dir)
 
 
 def test_runs_of_several_checkpoints_come_in_their_own_order(save, ensemble, small_store):

@@ -34,6 +34,24 @@ def test_values_become_those_of_the_same_rank_and_0_stays_0():
     assert (np.diff(found[x > 0][order]) >= -1e-6).all()
 
 
+def test_signed_values_keep_their_sign():
+    """Log2 ratios: most bins below 0 in one track, above 0 in the other."""
+    random = np.random.default_rng(3)
+    x = random.normal(-0.5, 1, (200, 60)).astype(np.float32)
+    other = random.normal(1.0, 3, (200, 60)).astype(np.float32)
+    x[:, :5] = 0
+    found = match_quantiles(x, quantiles(WindowSignal(other)).values)
+    np.testing.assert_array_equal(np.sign(found), np.sign(x))
+    for own, known in ((x < 0, other < 0), (x > 0, other > 0)):
+        for share in (0.1, 0.5, 0.9):
+            expected = np.quantile(other[known], share)
+            assert np.quantile(found[own], share) == pytest.approx(expected, rel=0.03)
+    # Of tracks of one sign nothing is said of the other.
+    above = match_quantiles(x, quantiles(WindowSignal(np.abs(other))).values)
+    np.testing.assert_array_equal(above[x < 0], x[x < 0])
+    assert np.median(above[x > 0]) == pytest.approx(np.median(np.abs(other)), rel=0.03)
+
+
 class Data:
     """Tracks by cell; of assay `b` ten times as high."""
 

@@ -112,6 +112,18 @@ def test_calls_are_corrected_together():
     assert one.loc[("good", ""), "p"] == pytest.approx(2 * stats.t.sf(lead / error, 11))
 
 
+def test_few_genes_a_chromosome_call_nothing():
+    """Where the ranking gives no interval, since it would miss too often."""
+    pearson = {("E003", name): dict.fromkeys(f"chr{k}" for k in range(9)) for name in "ab"}
+    rng = np.random.default_rng(5)
+    for own in pearson.values():
+        own |= {chrom: 0.9 + 0.01 * rng.normal() for chrom in own}
+    for genes, called in ((19, 0), (21, 2)):
+        scores = scores_of(pearson).assign(n=genes)
+        assert ranking.rank_assays(scores)["low"].notna().all() == bool(called)
+        assert comparison.calls(scores)["called"].sum() == called
+
+
 def test_equal_assays_cannot_be_told_apart():
     rng = np.random.default_rng(4)
     pearson = {

@@ -149,17 +149,18 @@ def test_who_gains_from_what():
 
 def test_what_differs_between_two_cells():
     columns = ["cell", "other", "assays", "trained_on", "pearson", "low", "high", "lead_low",
-               "less_low"]  # fmt: skip
-    rows = [("E1", "E2", "A", "E1", 0.4, 0.3, 0.5, 0.1, -0.2),
-            ("E1", "E2", "A", "E2", 0.3, 0.2, 0.4, -0.1, -0.1),
-            ("E1", "E2", "A+B", "E1+E2", 0.2, 0.1, 0.3, 0.1, -0.3)]  # fmt: skip
+               "lead_high", "less_low", "less_high"]  # fmt: skip
+    rows = [("E1", "E2", "A", "E1", 0.4, 0.3, 0.5, 0.1, 0.3, -0.2, 0.1),
+            ("E1", "E2", "A", "E2", 0.3, 0.2, 0.4, -0.2, -0.1, -0.1, 0.1),
+            ("E1", "E2", "A+B", "E1+E2", 0.2, 0.1, 0.3, 0.1, 0.4, -0.3, 0.2)]  # fmt: skip
     text = sentences.changes(pd.DataFrame(rows, columns=columns))
     assert text == (
         "What differs between E1 and E2, on genes held out: of 3 models, A trained on E1 has the "
         "highest Pearson r between the difference of its predictions and that of expression, 0.400 "
         "(0.300 to 0.500). None is shown to have smaller squared errors than no change. A trained "
-        "on E1, A+B are shown to have a higher r than the difference of promoter means. (Each at "
-        "95 % confidence for all models together; between_cells.csv.)"
+        "on E1, A+B are shown to have a higher r than the difference of promoter means; A trained "
+        "on E2 is shown to have a lower one. (Each at 95 % confidence for all models together; "
+        "between_cells.csv.)"
     )
     assert sentences.changes(pd.DataFrame(rows[:0], columns=columns)) == ""
 

@@ -39,6 +39,7 @@ def test_a_run_starts_from_that_of_its_cell_fold_and_seed(finished, start):
             np.testing.assert_array_equal(found[name], leaf)
         said = study.started[run.run_id]["started"]
         assert (said["from"], said["seen"]) == (own.run_id, 0)
+        assert said["cells"] == [run.cell]
     assert study.source.warnings(study.started) == []
 
 
@@ -47,6 +48,25 @@ def test_genes_held_out_by_name_are_test_genes(finished, small_store, start):
     named = tuple(genes.gene_id[genes.chrom == "chr1"][:3])
     with pytest.raises(InputError, match="weights that have seen 3 of"):
         _ = start(test_genes=named).source
+
+
+def test_weights_of_a_cell_to_be_tested_in_are_refused(finished, small_store, start, monkeypatch):
+    """A pool of all but one cell is tested in that one, as in a cell that no model saw."""
+    cell, other = small_store.manifest.cells
+    one = predict.load(finished).select(lambda run: run.cell == cell)
+    monkeypatch.setattr(room, "load", lambda _: one)
+    assert start(cells=["pool"], assays=["all"]).source  # tested in its own
+    runs = [dataclasses.replace(run, cell=f"{other}+X") for run in start(assays=["all"]).runs]
+    rows = dict.fromkeys(runs, (one.members[0], 0))
+    with pytest.raises(InputError, match=f"trained in {cell}, for models of {other}.X"):
+        room._require_new_cells("--from", small_store.manifest.cells, one, rows)
+
+
+def test_chromosomes_are_known_by_any_of_their_names(finished, small_store):
+    one, other = predict.load(finished).folds["fold1"], small_store.genes.copy()
+    other["chrom"] = other["chrom"].str.removeprefix("chr")
+    for part, mask in room._spelled(one, other).masks(other).items():
+        np.testing.assert_array_equal(mask, one.masks(small_store.genes)[part])
 
 
 def test_what_weights_have_seen_is_not_forgotten_after_another_step(finished, start, monkeypatch):

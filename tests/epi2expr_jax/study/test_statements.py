@@ -96,7 +96,7 @@ WORLDS = {
     "a wide margin": (scores(world([0.6, 0.63], [0.6, 0.62]), own=0.001), {"margin": 0.05},
         ["B, A are each a universal mark", "better by 0.05"], [NONE]),
     "equal but for noise": (scores(world([0.6, 0.595], [0.6, 0.595]), own=0.05), {},
-        [RIVALS, UNSURE, "In 2 of 2 cells the best assay cannot be told apart"], [BEST, SHOWN]),
+        [RIVALS, UNSURE, "In 2 of 2 cells, each by itself, the best assay"], [BEST, SHOWN]),
     "exactly equal": (scores(world([0.6, 0.6], [0.6, 0.6]), own=0.0), {},
         ["A and B share the highest score", RIVALS], ["has the highest", BEST]),
     "three exactly equal in one cell": (scores(world([0.6] * 3 + [0.1]), own=0.0), {},
@@ -263,6 +263,8 @@ def test_calls_are_counted():
     text = statements(table, called=calls(table)).calls
     assert text.startswith("Of 24 comparisons")
     assert "24 are significant" in text
+    untested = calls(table).assign(p=np.nan, q=np.nan, called=False)
+    assert "is tested: there is too little data" in statements(table, called=untested).calls
     assert statements(table, called=calls(table).iloc[:1]).calls.startswith("Of 1 comparison (")
 
 

@@ -13,7 +13,16 @@ from epi2expr_jax.models import REGISTRY
 from epi2expr_jax.training import many_runs as population_module
 from epi2expr_jax.training.many_runs import Lanes, Population
 from epi2expr_jax.training.one_run import TrainConfig, Trainer
-from epi2expr_jax.training.runs import FINISHED, QUARANTINED, RUNNING, STOPPED, Log, Run, plan_runs
+from epi2expr_jax.training.runs import (
+    FINISHED,
+    NEVER_IMPROVED,
+    QUARANTINED,
+    RUNNING,
+    STOPPED,
+    Log,
+    Run,
+    plan_runs,
+)
 from epi2expr_jax.training.schedules import EarlyStopConfig
 from epi2expr_jax.training.splits import make_folds
 
@@ -193,6 +202,54 @@ def test_a_run_whose_first_epoch_was_its_best_never_improved():
     for losses, name in (([0.5, 0.6, 0.7], "never improved"), ([0.5, 0.4, 0.7], "stopped early")):
         assert Log(losses, losses, [0.1] * 3, STOPPED).status_name == name
     assert Log([0.5], [0.5], [0.1], FINISHED).status_name == "finished"
+    for losses, name in (  # a second attempt, after two epochs
+        ([0.5, 0.6, 0.6, 0.7], "never improved"),
+        ([0.5, 0.6, 0.4, 0.7], "never improved"),
+        ([0.5, 0.6, 0.6, 0.4], "stopped early"),
+    ):
+        assert Log(losses, losses, [0.1] * 4, STOPPED, restarted=2).status_name == name
+    assert Log([1.0] * 5, [1.0] * 5, [0.1] * 5, FINISHED, restarted=2).short_of(4)
+
+
+@pytest.mark.parametrize("width", [1, 4])
+def test_a_run_that_never_improved_trains_once_more(study, width):
+    """The others are left alone; killed in the second attempt, it goes on to the same end."""
+    once = dataclasses.replace(EARLY, learning_rate=0.1, epochs=8)  # too fast to learn
+    runs = study[2][:8]
+    first = trained(make(study, Trainer(MODEL, once), runs, width))
+    flat = [run for run in runs if first[run][1].status_name == NEVER_IMPROVED]
+    assert 0 < len(flat) < len(runs)
+
+    trainer = Trainer(MODEL, dataclasses.replace(once, retry=True))
+    found = trained(make(study, trainer, runs, width))
+    for run in runs:
+        if run not in flat:
+            assert_same(found[run], first[run])
+            continue
+        weights, log = found[run]
+        before = first[run][1]
+        assert log.restarted == before.epochs
+        assert log.validation_loss[: log.restarted] == before.validation_loss
+        second = log.validation_loss[log.restarted :]
+        assert second != before.validation_loss[: len(second)]  # other weights
+        assert log.best == min(before.best, *second)
+        if min(second) > before.best:  # the first attempt's weights stay
+            for mine, theirs in zip(weights, first[run][0], strict=True):
+                np.testing.assert_array_equal(mine, theirs)
+            assert len(second) == EARLY.early_stop.patience
+
+    half = make(study, trainer, flat, width)
+    while not all(log.restarted and log.epochs > log.restarted for log in half.logs):
+        half.train_epoch()
+    saved = {
+        i: jax.tree.map(lambda x, row=row: x[row], states)
+        for members, states in half.states(range(len(flat)))
+        for row, i in enumerate(members)
+    }
+    assert saved
+    population = make(study, trainer, flat, width, saved=(saved, copy.deepcopy(half.logs)))
+    for run, resumed in trained(population).items():
+        assert_same(resumed, found[run])
 
 
 def test_runs_that_end_leave_and_waiting_ones_take_their_lanes(study, early_trainer):

@@ -175,7 +175,10 @@ SPLITS = b'{"folds": [{"name": "%s", "train": %s, "validation": %s, "test": %s}]
      (SPLITS % (b"f", b'["1"]', b'["2"]', b'["3", "1"]'), "a chromosome twice in f"),
      (SPLITS % (b"f", b'["1"]', b'["2"]', b'["3", "3"]'), "a chromosome twice in f"),
      (SPLITS.replace(b"]}", b", %s]}") % (b"f", b"[]", b"[]", b"[]", b'{"name": "f", "train": [], '
-      b'"validation": [], "test": []}'), "two folds of one name")],
+      b'"validation": [], "test": []}'), "two folds of one name"),
+     (b'{"folds": []}', "no folds"),
+     (SPLITS % (b"f", b'["1"]', b'["2"]', b"[]"), "no test chromosomes in f"),
+     (SPLITS % (b"f", b"[]", b'["2"]', b'["3"]'), "no train chromosomes in f")],
 )  # fmt: skip
 def test_splits_that_are_damaged_are_refused_by_name(tmp_path, content, found):
     (tmp_path / "splits.json").write_bytes(content)
@@ -184,3 +187,9 @@ def test_splits_that_are_damaged_are_refused_by_name(tmp_path, content, found):
     (problem,) = caught.value.problems
     assert problem.where == str(tmp_path / "splits.json")
     assert problem.found.startswith(found)
+
+
+def test_imported_weights_need_nothing_to_test_on(tmp_path):
+    (tmp_path / "splits.json").write_bytes(SPLITS % (b"f", b'["1"]', b"[]", b"[]"))
+    (fold,) = read_splits(tmp_path / "splits.json", tested=False)
+    assert fold == Fold("f", ("1",), (), ())

@@ -65,7 +65,7 @@ def test_a_request_is_what_its_flags_say(request_of):
         "--train_share=0.5", "--transform=log1p", "--orientation=genomic", "--normalise=depth",
         "--epochs=7", "--batch_size=32", "--learning_rate=0.01", "--weight_decay=0.1",
         "--plateau_factor=0.5", "--plateau_patience=2", "--early_stop_patience=5",
-        "--precision=tf32", "--masked",
+        "--precision=tf32", "--masked", "--noretry",
     )  # fmt: skip
     assert request == TrainRequest(
         store="data/some.zarr",
@@ -88,6 +88,7 @@ def test_a_request_is_what_its_flags_say(request_of):
             weight_decay=0.1,
             plateau=PlateauConfig(0.5, 2),
             early_stop=EarlyStopConfig(5),
+            retry=False,
             precision="tf32",
             masked=True,
         ),
@@ -180,7 +181,7 @@ RENAMED = {
     "early_stop_patience": (EarlyStopConfig, "patience"),
     "balance_contacts": (TrainConfig, "balanced"),
 }
-BY_MODEL = {"epochs", "batch_size", "learning_rate", "weight_decay"}
+BY_MODEL = {"epochs", "batch_size", "learning_rate", "weight_decay", "retry"}
 BY_MODEL |= {"lr_decay", "model_window_bp", "model_bin_bp"}
 
 

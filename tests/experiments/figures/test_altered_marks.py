@@ -16,6 +16,7 @@ from experiments.figures.altered_marks import (
 )
 
 UNIT = "log2(TPM + 1)"
+NONE = pd.DataFrame()  # no two models that predict the same genes
 
 
 def means(factors=(0.0, 0.5, 1.0), cells=("E003",)):
@@ -28,7 +29,9 @@ def means(factors=(0.0, 0.5, 1.0), cells=("E003",)):
     ]
     columns = ["cell", "assays", "place", "distance", "change", "factor", "effect"]
     table = pd.DataFrame(rows, columns=columns)
-    return table.assign(low=table["effect"] - 0.1, high=table["effect"] + 0.3)
+    return table.assign(
+        low=table["effect"] - 0.1, high=table["effect"] + 0.3, mark="DNase", genes=9
+    )
 
 
 def test_one_change_is_the_lowest_factor_or_the_first():
@@ -38,11 +41,22 @@ def test_one_change_is_the_lowest_factor_or_the_first():
 
 
 def test_only_what_varies_is_drawn():
-    assert list(effect_figures(means(), UNIT)) == ["dose", "distance"]
-    assert list(effect_figures(means(factors=[0.0]), UNIT)) == ["distance"]
+    assert list(effect_figures(means(), UNIT, NONE)) == ["dose", "distance"]
+    assert list(effect_figures(means(factors=[0.0]), UNIT, NONE)) == ["distance"]
     one_place = means()[lambda table: table["distance"] > 0]
-    assert list(effect_figures(one_place, UNIT)) == ["dose"]
-    assert effect_figures(one_place.assign(factor=np.nan), UNIT) == {}
+    assert list(effect_figures(one_place, UNIT, NONE)) == ["dose"]
+    assert effect_figures(one_place.assign(factor=np.nan), UNIT, NONE) == {}
+    between = means()[["cell", "assays", "mark", "place", "change"]]
+    # Of the genes that a pair of models shares, which are fewer than all.
+    between = between.assign(r=0.5, lowest=np.arange(6) / 10, highest=0.9, between="seeds", genes=7)
+    drawn = effect_figures(one_place, UNIT, between)
+    assert list(drawn) == ["dose", "between"]
+    (axes,) = drawn["between"].axes
+    assert axes.lines[0].get_xdata().tolist() == [0.5]
+    (line,) = axes.collections[0].get_segments()
+    assert line[:, 0].tolist() == [0.3, 0.9]
+    (axes,) = effect_figures(means(), UNIT, between)["between"].axes
+    assert [label.get_text() for label in axes.get_yticklabels()][-1] == "E003 DNase, +3..+5 kb"
 
 
 def test_a_dose_is_a_line_a_place_the_strongest_first():

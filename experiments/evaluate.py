@@ -64,7 +64,8 @@ def format_baselines(table: pd.DataFrame) -> str:
     """Scores by model, of the first rows."""
     first = table[table["assay"] == table["assay"].iloc[0]]
     scores = ", ".join(f"{row.model} {row.pearson:.3f}" for row in first.itertuples())
-    return f"r by model ({first['assay'].iloc[0]}): {scores}"
+    assay = first["assay"].iloc[0]
+    return f"r by model ({'all assays' if assay == scoring.ALL else assay}): {scores}"
 
 
 def define_evaluation() -> None:

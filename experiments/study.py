@@ -37,6 +37,7 @@ from epi2expr_jax.files import only_writer, read_json, sha256, write_json
 from epi2expr_jax.inputs.pools import parse_cells
 from epi2expr_jax.program import flags_alone, require, start
 from epi2expr_jax.study.request import TrainRequest
+from epi2expr_jax.study.sentences import count
 from epi2expr_jax.training.runs import parse_assay_sets
 from epi2expr_jax.training.splits import make_folds
 from experiments.cli.certificate import DAMAGED, store_now
@@ -97,7 +98,8 @@ def plan(study: StudyFile, requests: dict[str, TrainRequest]) -> list[str]:
     sheet = read_sheet(tracks)
     sources = [source.location for track in sheet.tracks for source in track.sources]
     remote = [place for place in sources if not pathlib.Path(place).exists()]
-    lines = [f"  {len(sheet.cells)} cells, {len(sheet.assays)} assays, {len(sheet.tracks)} tracks"]
+    parts = {"cell": sheet.cells, "assay": sheet.assays, "track": sheet.tracks}
+    lines = [f"  {', '.join(count(len(part), noun) for noun, part in parts.items())}"]
     if remote:
         size = sum(_GB.get(place.rpartition(".")[2].lower(), _GB["bigwig"]) for place in remote)
         lines.append(f"  to download: {len(remote)} files, about {size:.0f} GB")
@@ -109,8 +111,9 @@ def plan(study: StudyFile, requests: dict[str, TrainRequest]) -> list[str]:
         epochs = request.train_config.epochs
         steps = models * epochs * _GENES * request.train_share
         lines += [
-            f"  {name}: {len(pools)} cells × {len(sets)} sets of assays × {folds} folds × "
-            f"{request.seeds} seeds = {models:,} models of {request.model}",
+            f"  {name}: {count(len(pools), 'cell')} × {count(len(sets), 'assay set')} × "
+            f"{count(folds, 'fold')} × {count(request.seeds, 'seed')} = "
+            f"{count(models, 'model')} of {request.model}",
             f"    at most {epochs} epochs, {_rounded(steps)} gene-steps for {_GENES:,} genes"
             + _time(steps, request),
         ]
@@ -231,6 +234,7 @@ def carry_out(study: StudyFile) -> bool:
     began, journal, held = time.monotonic(), _Journal(study), True
     environment = {**os.environ, "PYTHONPATH": _path()}
     steps = to_do(study)
+    print("what a command calls next is done here, too")
     for number, (step, due) in enumerate(steps, 1):
         print(f"\n[{number}/{len(steps)}] {_typed(step)}", flush=True)
         if not due:

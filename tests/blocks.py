@@ -43,7 +43,7 @@ REPLACED = {
     "--tracks=roadmap_pvalue": "--tracks=tracks.csv",
     "--tracks=roadmap_alignments": "--tracks=alignments.csv",
     "--downloads=tracks ": "",
-    'model = "promoter_cnn"\nEOF': 'model = "promoter_cnn"\nwidth = 0.02\nepochs = 2\nEOF',
+    'model = "promoter_cnn"    ': 'model = "promoter_cnn"\nwidth = 0.02\nepochs = 2\n#',
     "--cell=patient1": "--cell=E003",
     "E003,E116": "E003,E114",
     # cnn was trained otherwise before; bfloat16 needs what quick compiling leaves out

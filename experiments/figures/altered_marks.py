@@ -101,7 +101,7 @@ def dose_figure(means: pd.DataFrame, unit: str) -> Figure:
                 part["factor"], part["effect"], style, marker="o", markersize=3, color=colour,
                 label=place,
             )  # fmt: skip
-            names = part["factor"].map(f"{place} × {{:g}}".format)
+            names = [f"{place} × {factor:g}" for factor in part["factor"]]
             tell(panel, part["factor"], part["effect"], scored(names, part, "effect", "effect"))
         panel.axhline(0, color=GREY, lw=0.8)
         panel.set_title(wrap(f"{cell} {assays}", 30), fontsize=9)
@@ -135,7 +135,7 @@ def draw_distance(means: pd.DataFrame, unit: str, axes: Axes) -> None:
             color=colour, linestyle=("-", "--", ":")[index // 2 % 3], marker="o", markersize=3.5,
             lw=1.4, elinewidth=1, label=" ".join(map(str, name)),
         )  # fmt: skip
-        names = x.map(f"{' '.join(map(str, name))}, {{:g}} kb".format)
+        names = [f"{' '.join(map(str, name))}, {kb:g} kb" for kb in x]
         tell(axes, x, part["effect"], scored(names, part, "effect", "effect"))
     axes.axhline(0, color=GREY, lw=0.8)
     axes.axvline(0, color=GREY, lw=0.8, ls=":")
@@ -238,7 +238,7 @@ def draw_profile(profile: pd.DataFrame, axes: Axes) -> None:
         label = wrap(str(model).removesuffix(f" {assay}"), 24)
         axes.plot(x, part["share"], style, color=colour, lw=1.2, label=label)
         some = part.assign(kb=x)[:: -(-len(part) // MOST_TOLD)]
-        names = some["kb"].map(f"{model}, {{:.3g}} kb".format)
+        names = [f"{model}, {kb:.3g} kb" for kb in some["kb"]]
         tell(axes, some["kb"], some["share"], scored(names, some, "share", "share", 4))
     axes.axhline(0, color=GREY, lw=0.8)
     axes.axvline(0, color=GREY, lw=0.8, ls=":")

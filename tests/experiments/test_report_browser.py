@@ -156,7 +156,7 @@ def browser():
         )  # fmt: skip
         try:
             there = pathlib.Path(profile) / "DevToolsActivePort"
-            until = time.monotonic() + 30
+            until = time.monotonic() + 120  # of a busy machine
             while not (there.exists() and there.read_text().count("\n")):
                 assert time.monotonic() < until, "chromium did not start"
                 time.sleep(0.05)

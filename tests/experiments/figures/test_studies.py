@@ -179,5 +179,5 @@ def test_more_models_than_colours_are_a_heat_map():
     assert labels(figure.axes[0].get_yticklabels()) == models
     assert "cnn, DNase: r 0.000" in told(figure)
     fewer = models_figure(table[table["model"] != "simple 5"])
-    assert "simple 4, DNase: r 0.500" in told(fewer)
+    assert "DNase, simple 4: r 0.500" in told(fewer)
     assert len(fewer.legends[0].get_texts()) == MOST_MODELS

@@ -213,5 +213,5 @@ def test_labels_move_up_until_none_hides_another():
 
 
 def test_labels_hide_no_point_and_stay_where_none_is():
-    points = [(2, 2, 1), (0, 6, 1), (30, 2, 1)]
-    assert apart([(0, 0, 10), (60, 0, 10)], 3, points, 1) == [7, 0]
+    points = [(2, 2, 1), (0, 5, 1), (30, 2, 1)]
+    assert apart([(0, 0, 10), (60, 0, 10)], 3, points, 1) == [6, 0]

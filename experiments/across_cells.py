@@ -119,7 +119,7 @@ def main() -> None:
     beaten = int((unseen.lead_low > 0).sum())
     print(
         f"in other cells, models beat the mean of the other cells in {beaten} of {len(unseen)} "
-        "tests (interval above 0)"
+        "tests (each interval by itself above 0)"
     )
     if tables.CHANGES in found:
         print(sentences.changes(found[tables.CHANGES]))

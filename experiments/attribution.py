@@ -253,7 +253,7 @@ def _write_bedgraph(path: pathlib.Path, of_chrom: Mapping, name: str) -> None:
 
 def describe(found: xr.Dataset, profile: pd.DataFrame, method: str) -> str:
     """Where each assay weighs most, and how exact the attributions are."""
-    lines = [f"{'model':<28}{'assay':<12}{'genes':>7}   heaviest bin, mean share of {UNIT}"]
+    lines = [f"{'model':<28}{'assay':<12}{'genes':>7}   heaviest bin, mean {UNIT}"]
     for (model, assay), part in profile.groupby(["model", "assay"], sort=False):
         heaviest = part.iloc[int(np.argmax(np.abs(part["share"].to_numpy())))]
         lines.append(

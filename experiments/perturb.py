@@ -220,8 +220,8 @@ def format_means(means: pd.DataFrame) -> str:
     still = means.loc[means["factor"] != 1, "changed"]
     if (still < 1).any():
         lines.append(f"{1 - still.mean():.1%} of edits changed nothing: no signal at that place")
-    if (strange := means.loc[means["factor"] != 1, "outside"].mean()) > 0:
-        lines.append(f"{strange:.1%} of edits are outside the range the models trained on")
+    if (strange := shown["outside"].mean()) > 0:
+        lines.append(f"{strange:.1%} of these edits are outside the range the models trained on")
     return "\n".join(lines)
 
 

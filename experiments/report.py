@@ -239,7 +239,14 @@ def _compared(run_dir: pathlib.Path, others: Sequence[pathlib.Path]) -> pd.DataF
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]
-    labels = [f"{card['model']} ({name})" for card, name in zip(cards, names, strict=True)]
+    control = [
+        ": regions of other genes" if card["input_config"].get("shuffle_regions") else ""
+        for card in cards
+    ]
+    labels = [
+        f"{card['model']} ({name}{what})"
+        for card, name, what in zip(cards, names, control, strict=True)
+    ]
     scores = [tables.SCORES.read(folder) for folder in folders]
     return compare_models(dict(zip(labels, scores, strict=True)))
 

@@ -58,7 +58,7 @@ def attention_table(
             lambda run, own=(cell, assays): (run.cell, tuple(run.assays)) == own
         )
         edits = [
-            tuple(perturb.scale(assay, perturb.pcre(k), 0) for assay in assays)
+            tuple(perturb.scale(assay, perturb.pcre(int(k)), 0) for assay in assays)
             for k in range(int(rank.max()) + 1)
         ]
         ids = found.gene.to_numpy()[predicted].tolist()

@@ -191,13 +191,13 @@ def calls(scores: pd.DataFrame, rate: float = 0.05) -> pd.DataFrame:
         scores: from `score_table`.
 
     Returns:
-        One row a cell (first "all" of several), assay and `other`, which is another assay, or
-        empty where the score is compared with 0: `lead`, `p`, `q` and whether it is `called`. The
-        better assay comes first. NaN and no call where `intervals.no_interval` says why.
+        One row a cell ("all" first), assay and `other`, which is another assay, or empty where the
+        score is compared with 0: `lead`, `p`, `q` and whether it is `called`. The better assay
+        comes first. NaN and no call for fewer chromosomes than an interval takes.
     """
     cube = score_cube(scores)
-    cells, rows = cube["cell"].values, []
-    for cell in (ALL, *cells) if len(cells) > 1 else cells:  # all of one are that one
+    rows = []
+    for cell in (ALL, *cube["cell"].values):
         shared, _ = shared_units(cube if cell == ALL else cube.sel(cell=[cell]))
         if not shared.size:
             continue

@@ -252,21 +252,23 @@ def caveats(
     cells = sorted(set(scores["cell"]))
     cube, ranking = score_cube(scores), rank_assays(scores) if ranking is None else ranking
     common = ranking["n_cells"].max() if len(ranking) else 0
-    notes = [_target_note(cells, sorted(set(cells) & set(new)), common)]
+    given = bool(ranking["low"].notna().any())
+    notes = [_target_note(cells, sorted(set(cells) & set(new)), common, given)]
     notes += _seed_notes(ranking, len(set(scores["seed"]))) + _shrinkage_notes(ranking)
     notes += _fold_notes(scores)
     notes += _chromosome_notes(scores, cube) + _hole_notes(scores, cube, set(ranking["cell"]))
     return notes + _constant_notes(ranking) + _tie_notes(ranking)
 
 
-def _target_note(cells: list[str], new: list[str], common: int | np.integer) -> str:
+def _target_note(cells: list[str], new: list[str], common: int | np.integer, given: bool) -> str:
     """What cells the scores and their intervals are of."""
     target = f"Scores are of these cells ({listing(cells)}), on chromosomes like the tested ones"
     if new:
-        which = "each of them" if new == cells else listing(new)
-        target += f". Of the models tested in a cell, none was trained on it ({which})"
+        some = f"The models tested in {listing(new)} were not trained there"
+        target += f". {'No cell is tested by a model trained there' if new == cells else some}"
     if common >= LEAST_CELLS:
-        return f"{target}. Intervals for one more cell like these: ranking_new_cell.csv."
+        there = "Intervals for" if given else "There is too little data for an interval of"
+        return f"{target}. {there} one more cell like these: ranking_new_cell.csv."
     if new:
         return f"{target}. An interval for further cells takes {LEAST_CELLS} that have every assay."
     return f"{target}; nothing here speaks of a new cell."
@@ -277,7 +279,7 @@ def _seed_notes(ranking: pd.DataFrame, seeds: int) -> list[str]:
     rows = ranking[ranking["cell"] == ranking["cell"].iloc[0]] if len(ranking) else ranking
     apart = rows["rank_high"].to_numpy()[:-1] < rows["rank_low"].to_numpy()[1:]
     lead = np.min(-np.diff(rows["pearson"])[apart], initial=np.inf)  # the least of neighbours
-    spread = ranking["training_sd"].median() if seeds > 1 else SUPPOSED_SD
+    spread = rows["training_sd"].median() if seeds > 1 else SUPPOSED_SD
     told = "One seed: training noise is not in the interval; its size is unknown (try --seeds=2)."
     if seeds > 1:
         told = (
@@ -289,7 +291,10 @@ def _seed_notes(ranking: pd.DataFrame, seeds: int) -> list[str]:
         needed = _count(max(1, int(np.ceil(8 * (spread / lead) ** 2))), "seed")
         supposed = f" If scores vary by {spread:g} from training to training (not measured),"
         told += " So" if seeds > 1 else supposed
-        told += f" it takes {needed} to order neighbours whose r differs by {lead:.3f} or more."
+        told += (
+            f" it takes {needed} to order the closest neighbours that are told apart here, whose"
+        )
+        told += f" r differs by {lead:.3f}."
     return [told]
 
 
@@ -386,7 +391,7 @@ def _tie_notes(ranking: pd.DataFrame) -> list[str]:
         alone = ", each by itself," if len(best) > 1 else ""
         notes.append(
             f"In {len(tied)} of {_count(len(best), 'cell')}{alone} the best assay cannot be told "
-            f"apart from others ({listing(tied)})."
+            f"apart from others, all pairs corrected together ({listing(tied)})."
         )
     return notes
 

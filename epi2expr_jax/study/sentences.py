@@ -153,7 +153,10 @@ def added(table: pd.DataFrame, covariates: pd.DataFrame) -> str:
         verb = "counts" if lacking == 1 else "count"
         of += f"; {count(lacking, 'gene')} without a value {verb} as the middle one"
     known = f"ridge regression on what needs no epigenome ({of})"
-    said = f"On held-out genes R² of {known} is {number(table['r2_without'].iloc[0])}."
+    said = (
+        f"On held-out genes R² of {known} is {number(table['r2_without'].iloc[0])} (against each "
+        "chromosome's own mean, which no model knows: chance lies somewhat below 0)."
+    )
     if not np.isfinite(table["low"]).any():
         return f"{said} What assays add to it has no interval: there is too little data."
     shown, n = table[table["low"] > 0], len(table)
@@ -278,6 +281,6 @@ def stack(compared: pd.DataFrame) -> str:
         lead += f" ({number(row['lead_low'])} to {number(row['lead_high'])})"
     return (
         f"The stack, a weighted mean of {own} and simple models, has r {number(row['pearson'])} "
-        f"for {assay}: {lead} over {own}. It says what can be predicted, not what an assay "
+        f"for {assay}: {lead} over {own}. It is a prediction, no measure of what an assay "
         "is worth; ranking_stack.csv ranks the assays by it."
     )

@@ -105,6 +105,8 @@ def of_run(run_dir: pathlib.Path) -> Statements:
         chromosomes=sum(len(getattr(fold, part)) for part in PARTS),
     )
     seen = seen_words([run["started"] for run in _runs(card) if "started" in run])
+    if card["input_config"].get("shuffle_regions"):
+        seen = ["A control: each gene read the regions of another gene (--shuffle_regions).", *seen]
     return dataclasses.replace(said, notes=(*seen, *_first_epoch(_runs(card)), *said.notes))
 
 
@@ -319,7 +321,10 @@ def _calls(called: pd.DataFrame) -> str:
         return ""
     if called["p"].isna().all():
         return "No comparison in calls.csv is tested: there is too little data for an interval."
-    n, several = int(called["called"].sum()), called["cell"].nunique() > 1
+    several = called["cell"].nunique() > 2
+    if not several:  # all cells are the only one: each comparison stands there twice
+        called = called[called["cell"] == called["cell"].iloc[-1]]
+    n = int(called["called"].sum())
     where = ", in each cell and over all" if several else ""
     return (
         f"Of {count(len(called), 'comparison')} (every score against 0, every pair of assays"

@@ -120,8 +120,8 @@ class Population:
         self._best = {"params": self._shapes.best_params, "stats": self._shapes.best_stats}
         if drawn_as_one(trainer.model_config):  # then each the same, however many are drawn
             bytes_a_run = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self._best))
-            room = min(_DRAWS, len(self.runs), _DRAWN_BYTES // bytes_a_run)
-            self._draws = max(self._draws, room)
+            # As many for few runs: one program serves every population.
+            self._draws = max(self._draws, min(_DRAWS, _DRAWN_BYTES // bytes_a_run))
 
     @property
     def chunks(self) -> int:

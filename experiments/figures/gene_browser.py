@@ -78,8 +78,10 @@ def browser_data(
         own = effects[effects["gene"].isin(genes) & effects["cell"].isin(cells)]
         own = own.reindex(own["effect"].abs().sort_values(ascending=False, kind="stable").index)
         own = own.groupby(["gene", "cell"]).head(MOST_EDITS)
+        several = own["assays"].nunique() > 1 if "assays" in own else False
         for row in own.to_dict("records"):
             name = f"{row['mark']} {row['place']} {row['change']}"
+            name = f"{name} (model of {row['assays']})" if several else name
             edit = [cells.index(row["cell"]), name, round(float(row["effect"]), 3)]
             found[row["gene"]].setdefault("edits", []).append(edit)
     if store is None or rows is None:

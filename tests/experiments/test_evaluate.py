@@ -160,7 +160,7 @@ def test_new_cells_are_compared_with_the_mean_of_their_training_cells(made_up_ru
     made = made_up_run(cells, {"DNase": 0.5}, asked=("leave_one_out",), cv="chromosomes_3")
     made.write(run_dir)
     said = statements.of_run(run_dir)
-    assert "none was trained on it (each of them)" in said.notes[0]
+    assert "No cell is tested by a model trained there" in said.notes[0]
     assert said.new_cell == ""
     store = Verification(run_dir).store
     others = np.log2(store.read_expression(cells[1:]) + 1).mean(axis=0)

@@ -31,9 +31,9 @@ def test_a_row_is_a_region_with_its_attention_and_effect(distal_store):
         assert row.attention == pytest.approx(own.mean())
         assert getattr(row, f"attention_{SMALL.resolutions[-1]}") == pytest.approx(own[-1])
     row = table.iloc[0]
-    edit = tuple(perturb.scale(name, perturb.pcre(row["rank"]), 0) for name in assays)
+    edit = tuple(perturb.scale(name, perturb.pcre(int(row["rank"])), 0) for name in assays)
     one = perturb.run(ensemble, distal_store, [edit], [row.gene_id]).effect.mean("run")
-    assert row.effect == pytest.approx(float(one), abs=1e-6)
+    assert row.effect == pytest.approx(one.item(), abs=1e-6)
     with pytest.raises(InputError, match="without regions"):
         attention_table(ensemble_of(distal_store, WINDOW, assays[:1]), distal_store)
 

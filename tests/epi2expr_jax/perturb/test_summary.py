@@ -85,7 +85,7 @@ def test_models_are_compared_on_genes_that_neither_saw():
 
     effects = made("monte_carlo_5", 2)
     row = summary.between_models(effects).set_index("mark").loc["real"]
-    assert (row.between, row.pairs, row.genes) == ("folds", 2 * 10, 3 * 30)
+    assert (row["between"], row.pairs, row.genes) == ("folds", 2 * 10, 3 * 30)
     one = effects.effect.sel(edit="real").to_numpy()
     known = ~np.isnan(one[0])
     r = np.corrcoef(one[:, known])
@@ -95,7 +95,7 @@ def test_models_are_compared_on_genes_that_neither_saw():
 
     effects = made("chromosomes_5", 2)
     row = summary.between_models(effects).set_index("mark").loc["idle"]
-    assert (row.between, row.pairs) == ("seeds", 5)
+    assert (row["between"], row.pairs) == ("seeds", 5)
     flat = effects.assign(effect=effects.effect.where(effects.edit != "idle", 0.0))
     assert summary.between_models(flat)["mark"].tolist() == ["real"]
     none = summary.between_models(made("chromosomes_5", 1))

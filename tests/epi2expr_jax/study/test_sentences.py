@@ -171,6 +171,6 @@ def test_what_the_stack_predicts():
     compared = pd.DataFrame(rows, columns=columns)
     said = sentences.stack(compared)
     assert "r 0.520 for all assays: a lead of 0.020 (−0.001 to 0.041) over cnn." in said
-    assert "It says what can be predicted, not what an assay is worth" in said
+    assert "It is a prediction, no measure of what an assay is worth" in said
     assert "a lead of 0.020 over" in sentences.stack(compared.assign(lead_low=np.nan))
     assert sentences.stack(compared[:1]) == sentences.stack(pd.DataFrame()) == ""

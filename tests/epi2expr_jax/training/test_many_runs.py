@@ -357,7 +357,7 @@ def test_weights_of_many_runs_are_drawn_by_one_call_and_are_those_of_each_alone(
     lanes = Lanes(1, tuple(jax.local_devices()[:1]))
     runs = made_up.population(trainer, cache, 40, 30, 5, lanes)
     runs._fill()
-    assert (drawn, runs.chunks) == ([5], 5)
+    assert (drawn, runs.chunks) == ([64], 5)
     for (i,), state in runs.states(range(5)):
         alone = trainer.init(runs.inputs.model_key[[i]])
         for one, other in zip(jax.tree.leaves(state), jax.tree.leaves(alone), strict=True):

@@ -51,8 +51,9 @@ _GB = {"bigwig": 0.43, "gz": 0.23}  # of a Roadmap track and of its alignments, 
 # Measured gene-steps a second on two cores and on one H100, see BUILD_NOTES.md.
 _PACE = {"cnn": (770, 333_800), "chromoformer": (569, 84_200)}
 _PLACES = ("--run", "--out")
-# Not by checksum: weights and stores, which whoever reads them checks, and what is no result.
-_OWN_CHECKS = re.compile(r"(^|/)checkpoints/|\.zarr/|\.lock$|\.partial(/|$)|(^|/)study\.json$")
+# By size alone: weights and arrays, which are large, and which whoever reads them checks.
+_LARGE = re.compile(r"(^|/)checkpoints/|\.zarr/")
+_NO_RESULT = re.compile(r"\.lock$|\.partial(/|$)|(^|/)study\.json$")
 _GENES = 19_000  # protein-coding, of chromosomes that are used; until there is a store
 
 
@@ -142,9 +143,9 @@ def _rounded(number: float) -> str:
 class _Journal:
     """What was done, by which command line, from which files, and what it left.
 
-    What a step of a run or a question left is known by checksum, so that it is done again if a
-    result is gone or changed. A store is looked at without reading its signal; what else is
-    prepared before is too much to read: its commands look.
+    What a step of a run or a question left is known by checksum (weights by size), so that it is
+    done again if a result is gone or changed. A store is looked at without reading its signal; what
+    else is prepared before is too much to read: its commands look.
     """
 
     def __init__(self, study: StudyFile):
@@ -153,7 +154,7 @@ class _Journal:
         self.done: dict[str, Any] = {}
         self._before: dict[str, list[int]] = {}
         if self.path.exists():
-            self.done = read_json(self.path, "what a study has done", "delete it: steps go on")
+            self.done = _read_journal(self.path)
 
     def _asked(self, step: Step) -> dict[str, Any]:
         read = {name: state for name in step.reads if (state := self._stat(name))}
@@ -172,12 +173,15 @@ class _Journal:
         words = [word.partition("=") for word in step.arguments]
         places = [self.study.folder / value for flag, _, value in words if flag in _PLACES]
         files = [path for place in places for path in sorted(place.rglob("*")) if path.is_file()]
-        names = [str(path.relative_to(self.study.folder)) for path in files]
-        return {name: self._stat(name) for name in names if not _OWN_CHECKS.search(name)}
+        names = [os.path.relpath(path, self.study.folder) for path in files]
+        return {name: self._stat(name) for name in names if not _NO_RESULT.search(name)}
 
-    def _same(self, name: str, written: str) -> bool:
+    def _sum(self, name: str) -> str | int:
         path = self.study.folder / name
-        return path.is_file() and sha256(path) == written
+        return path.stat().st_size if _LARGE.search(name) else sha256(path)
+
+    def _same(self, name: str, written: str | int) -> bool:
+        return (self.study.folder / name).is_file() and self._sum(name) == written
 
     def holds(self, step: Step) -> bool:
         known = {"made": {}, **self.done.get(step.name, {})}  # older ones do not say
@@ -202,7 +206,7 @@ class _Journal:
     def end(self, step: Step) -> None:
         now = self._results(step).items()
         changed = [name for name, state in now if self._before.get(name) != state]
-        made = {name: sha256(self.study.folder / name) for name in changed}
+        made = {name: self._sum(name) for name in changed}
         for earlier in self.done.values():  # a file that two steps write is the later one's
             known = earlier.get("made", {})
             known |= {name: made[name] for name in known.keys() & made.keys()}
@@ -212,6 +216,16 @@ class _Journal:
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.path, self.done)
+
+
+def _read_journal(path: pathlib.Path) -> dict[str, Any]:
+    remedy = "delete it: every step is begun again, and resumes what it can"
+    done = read_json(path, "record of a study", remedy)
+    for state in done.values():
+        if not (isinstance(state, dict) and isinstance(state.get("made", {}), dict)):
+            found = f"no readable record of a study ({str(state)[:60]})"
+            raise InputError(str(path), found, "what was done, by step", remedy)
+    return done
 
 
 def to_do(study: StudyFile) -> list[tuple[Step, bool]]:

@@ -102,9 +102,9 @@ class Regions:
         that keeps what regions look like and takes away whose they are.
 
         Genes are exchanged among the ten that are most alike in the number of regions, then in the
-        median distance from the TSS to their middles; with a gene of another chromosome where there
-        is one, since neighbours touch the same regions. Scores go with the regions. Always the
-        same exchange for the same contacts.
+        median distance from the TSS to their middles; as far as twenty tries find, with a gene of
+        another chromosome, since neighbours touch the same regions. Scores go with the regions.
+        Always the same exchange for the same contacts. A gene that alone has contacts keeps them.
 
         Args:
             genes: the store's gene table, of which `chrom` and `tss` are read.

@@ -132,6 +132,38 @@ def test_a_result_that_is_gone_or_changed_is_made_again(mine, ran, tmp_path, mon
     assert ran.take() == []
 
 
+@pytest.mark.parametrize("where", ["elsewhere", "mine"])
+def test_weights_that_are_gone_are_trained_again_wherever_the_study_writes(
+    mine, ran, tmp_path, monkeypatch, where
+):
+    """Also out of the folder of its file."""
+    as_before, out = study._status, tmp_path / "of" / where
+    weights = out / "runs/small/checkpoints/best/d/0a"
+
+    def run(command, cwd, env):
+        if command[2] == "experiments.train" and "small" in " ".join(command):
+            weights.parent.mkdir(parents=True, exist_ok=True)
+            weights.write_bytes(b"12")
+        return as_before(command, cwd, env)
+
+    monkeypatch.setattr(study, "_status", run)
+    text = f'out = "{out if where == "elsewhere" else "of/mine"}"' + TEXT
+    for _ in range(2):
+        assert study.carry_out(mine(text))
+    assert ran.take() == ALL
+    weights.unlink()
+    assert study.carry_out(mine(text))
+    assert ran.take() == [n for n in ALL if "small" in n or "perturb" in n or "epochs" in n]
+
+
+@pytest.mark.parametrize("text", ['{"store": 3}', '{"store": {"made": null}}', "[]", "{"])
+def test_a_record_that_is_none_is_refused(mine, ran, tmp_path, text):
+    assert study.carry_out(mine())
+    (tmp_path / "mine/study.json").write_text(text)
+    with pytest.raises(InputError, match="no readable record of a study"):
+        study.carry_out(mine())
+
+
 def test_a_damaged_store_is_built_again_and_all_that_rests_on_it(mine, ran, tmp_path):
     assert study.carry_out(mine())
     ran.take()

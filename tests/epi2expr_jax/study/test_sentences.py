@@ -100,7 +100,7 @@ UP, IDLE = ("A", 0.05, 0.3, 0.25, 0.35), ("B", 0.05, 0.001, -0.02, 0.022)
     [
         ([UP, IDLE],
          ["needs no epigenome (gene length; 1 gene without a value counts as the middle one) is "
-          "0.050 (against", "more with 1 of 2 assays; most is added by A 0.300 (0.250 to 0.350)"], ["B"]),
+          "0.050 (", "more with 1 of 2 assays; most is added by A 0.300 (0.250 to 0.350)"], ["B"]),
         ([IDLE], ["No assay is shown to add to it."], ["most"]),
         ([("A", 0.05, 0.3, np.nan, np.nan)], ["has no interval"], ["most", "No assay"]),
     ],

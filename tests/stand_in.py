@@ -1,9 +1,10 @@
 """What answers to `python`, `epi2expr`, `make`, … where `tests.blocks` runs a block of a page.
 
-Trainings are made small, `make` and `pip` only say what they would do, downloads only have their
-flags read.
+Trainings are made small, `make` and `pip` only say what they would do; of downloads and of contacts
+from maps, which are of whole genomes, the flags alone are read.
 """
 
+import importlib
 import os
 import subprocess
 import sys
@@ -30,11 +31,10 @@ def main(name: str, given: list[str]) -> None:
         own = next(blocks.commands(" ".join(["epi2expr", *given[2:]])), ("", []))[0]
     else:
         own = given[1] if given[:1] == ["-m"] else ""
-    if own == "data_prep.download":
-        from data_prep import download
+    if own in ("data_prep.download", "data_prep.contacts_from_map"):
         from epi2expr_jax.program import flags_alone
 
-        with flags_alone(download.run, given[2:]):
+        with flags_alone(importlib.import_module(own).run, given[2:]):
             return
     has = {word.partition("=")[0] for word in given}
     given = ["--epochs=3" if word == "--epochs=200" else word for word in given]

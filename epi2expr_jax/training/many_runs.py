@@ -120,8 +120,9 @@ class Population:
         self._best = {"params": self._shapes.best_params, "stats": self._shapes.best_stats}
         if drawn_as_one(trainer.model_config):  # then each the same, however many are drawn
             bytes_a_run = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self._best))
-            # As many for few runs: one program serves every population.
-            self._draws = max(self._draws, min(_DRAWS, _DRAWN_BYTES // bytes_a_run))
+            room = min(_DRAWS, _DRAWN_BYTES // bytes_a_run)
+            # Few runs by themselves: more would be drawn than are, and by a program of their own.
+            self._draws = max(self._draws, room if len(self.runs) >= room else 0)
 
     @property
     def chunks(self) -> int:

@@ -355,9 +355,10 @@ def test_weights_of_many_runs_are_drawn_by_one_call_and_are_those_of_each_alone(
     monkeypatch.setattr(trainer, "weights", lambda keys: drawn.append(len(keys)) or draw(keys))
     cache = TrackCache(made_up.OneTrack(40, config.window.bins))
     lanes = Lanes(1, tuple(jax.local_devices()[:1]))
+    monkeypatch.setattr(population_module, "_DRAWS", 5)
     runs = made_up.population(trainer, cache, 40, 30, 5, lanes)
     runs._fill()
-    assert (drawn, runs.chunks) == ([64], 5)
+    assert (drawn, runs.chunks) == ([5], 5)
     for (i,), state in runs.states(range(5)):
         alone = trainer.init(runs.inputs.model_key[[i]])
         for one, other in zip(jax.tree.leaves(state), jax.tree.leaves(alone), strict=True):

@@ -9,11 +9,15 @@ import scipy
 
 from data_prep.simulate import simulate
 from epi2expr_jax import predict
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import read_json
 from epi2expr_jax.scores.subsets import gains_by_cell, gains_over_cells
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study.train import train
-from experiments.advise import predict_cell
+from experiments.advise import predict_cell, shipped
+from experiments.verify import verify
 from tests.experiments.masked_runs import TWIN, inputs_of, request_for, written_again
+from tests.golden import make_advisor
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +92,64 @@ def test_models_that_read_all_of_their_assays_are_refused(finished, program):
     done = program("experiments.advise", f"--run={finished}", "--have=H3K36me3")
     assert done.returncode == 2
     assert "train with --masked --assays=all" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """The demo's data, of its first cell."""
+    return simulate(tmp_path_factory.mktemp("demo") / "data", genes=1500, cells=1)
+
+
+def test_models_that_ship_read_tracks_and_say_that_all_is_simulated(
+    demo, program, worker_here, tmp_path
+):
+    out = tmp_path / "advice"
+    done = program(
+        "experiments.advise", "--model=simulated", f"--tracks={demo / 'tracks.csv'}",
+        "--have=DNase,H3K4me1", f"--out={out}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "simulated data: this says nothing of real genes" in done.stdout
+    assert "models saw the cells" not in done.stdout
+    for name in ("advise", "advise_by_cell", "predictions"):
+        assert set(pd.read_csv(out / f"{name}.csv").data) == {"simulated"}
+    assert read_json(out / "advise.json", "record", "")["data"] == "simulated"
+    assert "simulated data: gain over" in (out / "advise.svg").read_text()
+    gains = pd.read_csv(out / "advise.csv").set_index(["genes", "assay"]).gain["all genes"]
+    truth = read_json(demo / "truth.json", "truth", "")["oracle"]["6000"]["all"]
+    assert set(gains.index) < set(truth)
+    assert gains.idxmax() == max(gains.index, key=truth.get)
+    told = pd.read_csv(out / "predictions.csv").set_index("gene_id")
+    table = pd.read_csv(demo / "RPKM.pc.gz", sep="\t", index_col=False).set_index("gene_id")
+    observed = np.log2(table.iloc[:, 0][told.index] + 1)
+    assert np.corrcoef(told["mean"], observed)[0, 1] > 0.3  # at best 0.42
+
+
+def test_models_that_ship_are_small_whole_and_labelled():
+    with shipped("simulated") as run:
+        assert "simulated genes alone" in predict.load(run).card["simulated"]
+        claims = verify(run, quick=True)
+        assert all(claim.holds is not False for claim in claims), claims
+        every = [path for path in run.parent.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in every) < 900_000
+    with pytest.raises(InputError, match="unknown model"), shipped("simulation"):
+        pass
+
+
+@pytest.mark.trial
+def test_models_that_ship_are_made_again(trial_size, tmp_path):
+    if trial_size(True, False):
+        pytest.skip("simulates and trains, a minute or two")
+    make_advisor.make(tmp_path)
+    with shipped("simulated") as run:
+        before, now = predict.load(run), predict.load(tmp_path / "run")
+        stores = before.open_store(), now.open_store()
+        told, again = (
+            models.predict(store, present=["DNase"])
+            for models, store in zip((before, now), stores, strict=True)
+        )
+    assert stores[0].checksum() == stores[1].checksum()
+    np.testing.assert_allclose(told, again, atol=0.02)  # exact on the machine that made them
 
 
 @pytest.mark.trial

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.study import tables
+from epi2expr_jax.units import PROBABILITY
 from experiments.figures.altered_marks import effect_figures, profile_figure
 from experiments.figures.screens import reach_figure
 from experiments.figures.studies import (
@@ -58,10 +59,11 @@ def page_figures(
     predictions = tables.PREDICTIONS.read(
         run_dir, ["assays", "observed", "predicted"], filters=filters
     )
+    many = len(cells) > 1  # of one cell a heat map would be the ranking again
     figures = {
         "ranking": ranking_figure(rows, unit),
-        "cells": heat_map(grid.reindex(index=assays, columns=cells)),
-        "curves": learning_curves(history, few),
+        "cells": heat_map(grid.reindex(index=assays, columns=cells)) if many else None,
+        "curves": learning_curves(history, few, labels=unit == PROBABILITY),
         "predictions": prediction_figure(predictions, ends, unit),
         "pairs": pairs_figure(_pairs(content)),
     }

@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 
 from epi2expr_jax.interpret.enrichment import EFFECT, MATCHES
 from epi2expr_jax.scores import table as scoring
+from epi2expr_jax.scores.intervals import ONE_VALUE
+from epi2expr_jax.study.sentences import one_value
 from experiments.figures.hover import ends_of, scored, tell
 from experiments.figures.style import (
     BLUE,
@@ -27,6 +29,7 @@ from experiments.figures.style import (
     number,
     page_width,
     wrap,
+    write_numbers,
 )
 
 MOST_PANELS = 6
@@ -61,8 +64,8 @@ def sweep_figure(table: pd.DataFrame) -> Figure:
 
 
 def called(assay: str) -> str:
-    """An assay as readers know it; the rows of all of them average over assays."""
-    return "all assays" if assay == scoring.ALL else assay
+    """An assay as labels name it; the rows of all of them average over assays."""
+    return "mean over assays" if assay == scoring.ALL else assay
 
 
 def draw_sweep(rows: pd.DataFrame, axes: Axes) -> None:
@@ -161,16 +164,13 @@ def across_figure(table: pd.DataFrame, assays: list[str]) -> Figure:
         for (row, column), r in np.ndenumerate(grid.to_numpy(float)):
             said = f"{assay}, trained on {trained[row]}, tested in {cells[column]}: r {number(r)}"
             tell(panel, (column - 0.5, column + 0.5), (row - 0.5, row + 0.5), [said])
-        if grid.size <= 36:
-            for (row, column), r in np.ndenumerate(grid.to_numpy(float)):
-                dark = r > (scale["vmin"] + scale["vmax"]) / 2
-                ink = {"color": "white" if dark else "black", "fontsize": 8}
-                panel.text(column, row, number(r, 2), ha="center", va="center", **ink)
     drop_panels(panels, len(shown), columns)
     assert image is not None
     figure.colorbar(image, ax=panels[: len(shown)].tolist(), label="Pearson r", shrink=0.8)
     figure.supxlabel("tested in", fontsize=9)
     figure.supylabel("trained on", fontsize=9)
+    for panel in panels[: len(shown)]:
+        write_numbers(panel)
     return figure
 
 
@@ -178,12 +178,14 @@ def models_figure(table: pd.DataFrame) -> Figure:
     """Pearson r of several models with intervals, a line an assay and model; of many a heat map.
 
     Args:
-        table: columns assay, model, pearson, low and high.
+        table: columns assay, model, pearson, low and high; `note` says of whom no score is shown,
+            since one value is predicted.
     """
+    table = table.assign(pearson=table["pearson"].mask(one_value(table)))
     if table["model"].nunique() > MOST_MODELS:
         grid = table.pivot(index="model", columns="assay", values="pearson")
         grid = grid.reindex(index=table["model"].unique(), columns=table["assay"].unique())
-        return heat_map(grid.rename(columns=called), trees=False)
+        return heat_map(grid.rename(columns=called), trees=False, hole=f"no score: {ONE_VALUE}")
     assays, models = table["assay"].nunique(), table["model"].nunique()
     figure, axes = new_figure(0.9 + assays * (0.16 + 0.11 * models))
     draw_models(table, axes)
@@ -209,7 +211,8 @@ def draw_models(table: pd.DataFrame, axes: Axes) -> None:
     axes.set_ylim(len(assays) - 0.4, -0.6)
     axes.set_yticks(range(len(assays)), [wrap(called(assay)) for assay in assays])
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel(long_label("Pearson r, held-out genes, with 95 % intervals"))
+    drawn = ", with 95 % intervals" if bool(table["low"].notna().any()) else ""
+    axes.set_xlabel(long_label(f"Pearson r, held-out genes{drawn}"))
 
 
 def quality_figure(table: pd.DataFrame) -> Figure:
@@ -295,7 +298,9 @@ def enrichment_figure(table: pd.DataFrame) -> Figure:
         panel.xaxis.set_minor_locator(ticker.NullLocator())
     panels[0].set_ylim(len(labels) - 0.4, -0.6)
     panels[0].set_yticks(range(len(labels)), labels)
-    figure.supxlabel("share of variants in top regions, observed / expected; 95 %", fontsize=9)
+    label = "share of variants in top regions, observed / expected"
+    label += "; 95 % intervals" if bool(table["low"].notna().any()) else ""
+    figure.supxlabel(label, fontsize=9)
     return figure
 
 
@@ -323,6 +328,7 @@ def gain_figure(gains: pd.DataFrame, have: Sequence[str]) -> Figure:
     for panel in panels[::columns]:
         panel.set_yticks(range(len(order)), [wrap(name) for name in order])
     drop_panels(panels, len(kinds), columns)
-    label = f"gain over {', '.join(have)}, mean of cells; 95 % interval: one more cell"
+    label = f"gain over {', '.join(have)}, mean of cells"
+    label += "; 95 % interval: one more cell" if bool(gains["low"].notna().any()) else ""
     figure.supxlabel(wrap(label, 90), fontsize=9)
     return figure

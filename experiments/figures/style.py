@@ -25,7 +25,7 @@ from matplotlib.textpath import TextPath
 from epi2expr_jax.files import whole
 from epi2expr_jax.study.sentences import number
 from epi2expr_jax.training.targets import LABEL
-from epi2expr_jax.units import DEFAULT_UNIT, PROBABILITY, log2_of
+from epi2expr_jax.units import DEFAULT_UNIT, PROBABILITY, log2_of, unit_words
 from experiments.figures.hover import ends_of, scored, tell
 
 MANY_NUMBERS = 2000  # above, a heat map goes without numbers in its cells
@@ -74,6 +74,20 @@ own_fonts_first(font_manager.fontManager)
 def unit_of(target: str, unit: str = DEFAULT_UNIT) -> str:
     """What is predicted, in the words of an axis; `unit` is that of expression."""
     return PROBABILITY if target == LABEL else log2_of(unit)
+
+
+def unit_of_shares(target: str, unit: str = DEFAULT_UNIT, method: str = "gradients") -> str:
+    """What shares of a prediction are in, in the words of an axis: those of gradients in what the
+    model gives, on its target's own scale.
+
+    Args:
+        target: what was trained on.
+        unit: of expression.
+        method: of experiments.attribution.
+    """
+    if method != "gradients" or target == "log2":
+        return unit_of(target, unit)
+    return "log odds of being expressed" if target == LABEL else f"{unit_words(unit)} scaled to 0–1"
 
 
 def wrap(label: str, width: int = 30) -> str:

@@ -25,6 +25,7 @@ from experiments.figures.style import (
     own_fonts_first,
     ranking_figure,
     unit_of,
+    unit_of_shares,
     wrap,
 )
 from tests.experiments.pages import overlaps
@@ -66,6 +67,20 @@ def test_units_are_those_of_the_target():
     assert unit_of(LABEL) == "probability of being expressed"
     assert unit_of("minmax") == unit_of("log2") == "log2(RPKM + 1)"
     assert (unit_of("log2", "TPM"), unit_of(LABEL, "TPM")) == ("log2(TPM + 1)", unit_of(LABEL))
+
+
+@pytest.mark.parametrize(
+    ("target", "method", "unit"),
+    [
+        (LABEL, "gradients", "log odds of being expressed"),
+        (LABEL, "occlusion", "probability of being expressed"),
+        ("minmax", "gradients", "TPM scaled to 0–1"),
+        ("minmax", "occlusion", "log2(TPM + 1)"),
+        ("log2", "gradients", "log2(TPM + 1)"),
+    ],
+)
+def test_shares_of_gradients_are_in_the_unit_of_the_target(target, method, unit):
+    assert unit_of_shares(target, "TPM", method) == unit
 
 
 def test_long_labels_break_after_a_plus():

@@ -69,7 +69,11 @@ def page_of(
     quality = content["quality"]
     made_up = simulated(gene["id"] for gene in browser["genes"])
     among = bool(len(content["models"]) or gained)
-    given = {n: bool("low" in t and t["low"].notna().any()) for n, t in content.items()}
+    given, lacking = (
+        {name: bool("low" in table and table["low"].isna().eq(none).any())
+         for name, table in content.items()}
+        for none in (False, True)
+    )  # fmt: skip
     return environment.get_template("report.html.j2").render(
         name="/".join(run_dir.resolve().parts[-2:]),
         card=card,
@@ -87,6 +91,7 @@ def page_of(
         said=statements.of_run(run_dir, among),
         among=among,
         given=given,
+        lacking=lacking,
         explained=explained(content["baselines"]["model"]),
         configs=configs(card),
         control=sentences.control(card),

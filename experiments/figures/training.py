@@ -54,7 +54,7 @@ def learning_curves(history: pd.DataFrame, assays: Sequence[str], labels: bool =
     panels[0].xaxis.set_major_locator(ticker.MaxNLocator(4, integer=True, min_n_ticks=1))
     legend_above(figure, 3, handles=panels[0].lines)
     figure.supxlabel("epoch", fontsize=9)
-    what = "cross-entropy, in nats" if labels else "MSE, in SD²"
+    what = "cross-entropy" if labels else "MSE, in SD²"
     figure.supylabel(f"loss ({what})", fontsize=9)
     return figure
 
@@ -156,7 +156,7 @@ def _by_label(predictions: pd.DataFrame, rows: pd.DataFrame) -> Figure:
                     for s, a, b in zip(share, edges[:-1], edges[1:], strict=True)]  # fmt: skip
             tell(panel, (edges[:-1], edges[1:]), share, said)
         panel.set_title(f"{wrap(assay, 26)}\nr = {number(r)}", fontsize=9)
-        panel.set_ylim(bottom=0)
+    panels[0].set_ylim(bottom=0)  # of all panels; only now it leaves none of them cut off
     handles = [line for line in panels[0].patches if line.get_label() and not line.get_fill()]
     legend_above(figure, 2, handles=handles)
     figure.supxlabel(f"predicted {PROBABILITY}", fontsize=9)

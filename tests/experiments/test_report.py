@@ -164,7 +164,8 @@ def test_of_one_cell_nothing_is_said_of_cells(tmp_path, page_of):
     table = page.split('id="cells"')[1].split("</table>")[0]
     assert plain(table).endswith("silentDNase" + plain(table).rpartition("silentDNase")[2])
     assert table.count("<tr>") == 3  # the header, expressed and silent genes
-    assert "in cell E003: mean observed and predicted" in text
+    assert "in cell E003: observed and predicted log2(RPKM + 1)" in text
+    assert "Of one cell, every dot is another assay" in text
     labels = page_of(tmp_path / "labels", assays={"DNase": 0.7}, target="label")
     assert 'id="cells"' not in labels
     assert 'href="#cells"' not in labels
@@ -207,7 +208,10 @@ def test_a_control_and_the_run_that_is_spoken_of_are_named(tmp_path, page_of):
     assert "Run run: DNase has the highest score" in compared
     assert "Run run: With a single cell" in compared
     assert "promoter_cnn (shuffled: a control)" in compared
-    assert "Mean over assays: of the r of each by itself. All other sections speak of" in compared
+    assert (
+        "Mean over assays (or sets of them): of the r of each. All other sections speak of"
+        in compared
+    )
     assert "all assays" not in compared.replace("for all assays together", "")
 
 

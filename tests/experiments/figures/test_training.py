@@ -101,14 +101,18 @@ def test_predictions_of_labels_are_spread_by_label():
     predictions = pd.DataFrame(
         {"assays": "DNase", "observed": [0.0, 0.0, 1.0, 1.0], "predicted": [0.1, 0.3, 0.31, 1.0]}
     )
-    rows = pd.DataFrame({"assay": ["DNase"], "pearson": [0.9]})
+    wide = predictions.assign(assays="H3K9me3", predicted=[0.1, 0.2, 0.31, 0.45])
+    rows = pd.DataFrame({"assay": ["H3K9me3", "DNase"], "pearson": [0.5, 0.9]})
+    predictions = pd.concat([predictions.assign(predicted=[0.1, 0.1, 0.31, 1.0]), wide])
     figure = prediction_figure(predictions, rows, PROBABILITY)
-    (panel,) = figure.axes
+    panel = figure.axes[1]
+    assert panel.get_ylim()[1] >= 1, "both genes that are not expressed are in one bin"
     lines = {patch.get_label(): patch for patch in panel.patches if not patch.get_fill()}
     assert list(lines) == ["expressed", "not expressed"]
-    for name, bins in (("expressed", [6, 19]), ("not expressed", [2, 6])):
+    for name, bins in (("expressed", [6, 19]), ("not expressed", [2])):
         assert np.flatnonzero(lines[name].get_data().values).tolist() == bins
         assert lines[name].get_data().values.sum() == 1
     assert [text.get_text() for text in figure.legends[0].get_texts()] == list(lines)
+    assert panel.get_ylim()[0] == 0
     assert figure.get_supxlabel() == "predicted probability of being expressed"
     assert "DNase, expressed: 50 % of genes at 0.95 to 1.00" in told(figure)

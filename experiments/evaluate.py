@@ -73,7 +73,7 @@ def format_baselines(table: pd.DataFrame) -> str:
     ]
     return (
         f"r by model ({called(first['assay'].iloc[0])}): {', '.join(scores)}\n"
-        "what these models are: the page of experiments.report, and --help at --baselines"
+        "what these models are: --help, at --baselines, and the page of experiments.report"
     )
 
 

@@ -217,7 +217,7 @@ def _rank_group(
             "training_sd": _training_sd(shared),
             "rank_low": 1 + beats.sum(axis=0),
             "rank_high": A - beats.sum(axis=1),
-            "note": note or np.where(one_value, ONE_VALUE, ""),
+            "note": np.where(one_value, ONE_VALUE, note),
         },
         columns=pd.Index(COLUMNS),
     )

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import ticker
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 from epi2expr_jax.interpret.enrichment import EFFECT, MATCHES
@@ -157,8 +158,8 @@ def across_figure(table: pd.DataFrame, assays: list[str]) -> Figure:
         grid = grid.reindex(index=trained, columns=cells)
         image = panel.imshow(grid.to_numpy(float), cmap="Blues", aspect="auto", **scale)
         panel.set_title(wrap(assay, 26), fontsize=9)
-        panel.set_xticks(range(len(cells)), cells, rotation=90)
-        panel.set_yticks(range(len(trained)), labels)
+        _name_ticks(panel.xaxis, cells, side, rotation=90)
+        _name_ticks(panel.yaxis, labels, max(height, 1.0))
         panel.tick_params(length=0)
         panel.spines[:].set_visible(False)
         for (row, column), r in np.ndenumerate(grid.to_numpy(float)):
@@ -172,6 +173,15 @@ def across_figure(table: pd.DataFrame, assays: list[str]) -> Figure:
     for panel in panels[: len(shown)]:
         write_numbers(panel)
     return figure
+
+
+def _name_ticks(axis: Axis, labels: Sequence[str], inches: float, **how: Any) -> None:
+    """Name the ticks of so many rows or columns along so many inches; of many only some."""
+    lines = max(label.count("\n") for label in labels) + 1
+    room = 72 * inches / len(labels) / lines / 1.3  # points
+    places = range(0, len(labels), max(1, int(np.ceil(6 / room))))
+    size = float(np.clip(room, 6, 9))
+    axis.set_ticks(places, [labels[place] for place in places], fontsize=size, **how)
 
 
 def models_figure(table: pd.DataFrame) -> Figure:

@@ -204,6 +204,13 @@ def test_numbers_of_cells_trained_and_tested_never_touch():
             figure = across_figure(table, ["A", "B", "C"])
         for panel in figure.axes[:3]:
             assert not overlaps(figure, panel.texts)
+    named = [f"cell {i:03d}" for i in range(42)]
+    rows = [("A", cell, cell, 0.5) for cell in named]
+    many = pd.DataFrame(rows, columns=table.columns)
+    panel = across_figure(many, ["A"]).axes[0]
+    for ticks in (panel.get_xticklabels(), panel.get_yticklabels()):
+        assert 10 < len(ticks) <= 42
+        assert not overlaps(panel.figure, ticks)
     few = table[table["cell"].isin(cells[:2]) & table["trained_on"].isin(cells[:2])]
     assert len(across_figure(few, ["A"]).axes[0].texts) == 4
 

@@ -91,6 +91,7 @@ def of_run(run_dir: pathlib.Path, among: bool = False) -> Statements:
             does of a control.
     """
     card, asked = read_card(run_dir), results.record_of(run_dir, "evaluate") or {}
+    name, what = run_dir.resolve().name, sentences.control(card)
     fold = read_splits(run_dir / tables.SPLITS.path)[0]
     tested = tested_cells((run["cell"] for run in _runs(card)), card["store"]["cells"])
     said = statements(
@@ -112,19 +113,12 @@ def of_run(run_dir: pathlib.Path, among: bool = False) -> Statements:
         new=new_cells((run["cell"] for run in _runs(card)), card["store"]["cells"]),
         chromosomes=sum(len(getattr(fold, part)) for part in PARTS),
         labels=card["target"] == LABEL,
+        of=f"Control run {name}: " if what else f"Run {name}: " if among else "",
     )
     seen = seen_words([run["started"] for run in _runs(card) if "started" in run])
     said = dataclasses.replace(said, notes=(*seen, *_first_epoch(_runs(card)), *said.notes))
-    name, what = run_dir.resolve().name, sentences.control(card)
-    if not (what or among):
-        return said
-    of = f"{'Control run' if what else 'Run'} {name}: "
-    return dataclasses.replace(
-        said,
-        control=sentences.of_control(name, what) if what else "",
-        answer=of + said.answer,
-        universal=of + said.universal,
-    )
+    control = sentences.of_control(name, what) if what else ""
+    return dataclasses.replace(said, control=control)
 
 
 def _runs(card: dict[str, Any]) -> list[dict[str, Any]]:
@@ -182,6 +176,7 @@ def statements(
     new: Collection[str] = (),
     chromosomes: int = 0,
     labels: bool = False,
+    of: str = "",
 ) -> Statements:
     """What is said of scores.
 
@@ -202,11 +197,13 @@ def statements(
         new: cells whose models were trained on other cells alone.
         chromosomes: how many the data hold, the training ones included; 0: not known.
         labels: whether the models tell expressed genes from others.
+        of: which run the answer and the verdict on a universal mark speak of, put before them.
     """
     ranked = ranking.rank_assays(scores)
     rows = ranked[ranked["cell"] == ranked["cell"].iloc[0]] if len(ranked) else ranked
     cells = sorted({*scores["cell"], *(cell for cell, _ in diverged)})
-    answer, by_question, differ, classes = _answer(rows, cells, labels), "", False, ""
+    answer, by_question, differ, classes = of + _answer(rows, cells, labels), "", False, ""
+    universal = verdict(scores, margin, claim, diverged=diverged)
     if len(rows):
         classes = sentences.by_class(groups, rows["cell"].iloc[0])
         by_question, differ = sentences.by_question(questions, rows, unit)
@@ -217,7 +214,7 @@ def statements(
         questions="" if differ else by_question,
         classes=classes,
         unproven=_unproven(rows, labels),
-        universal=verdict(scores, margin, claim, diverged=diverged).words,
+        universal=(of if universal.answer != "not asked" else "") + universal.words,
         agreement=str(agreement(scores)) if len(cells) > 1 else "",
         calls=_calls(called),
         new_cell=_new_cell(scores, rows),

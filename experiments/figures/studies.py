@@ -21,6 +21,7 @@ from experiments.figures.style import (
     ORANGE,
     WIDTH,
     apart,
+    cell_size,
     columns_of,
     drop_panels,
     heat_map,
@@ -170,8 +171,9 @@ def across_figure(table: pd.DataFrame, assays: list[str]) -> Figure:
     figure.colorbar(image, ax=panels[: len(shown)].tolist(), label="Pearson r", shrink=0.8)
     figure.supxlabel("tested in", fontsize=9)
     figure.supylabel("trained on", fontsize=9)
+    room = cell_size(panels[0])  # the same in all
     for panel in panels[: len(shown)]:
-        write_numbers(panel)
+        write_numbers(panel, room)
     return figure
 
 

@@ -15,6 +15,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import scipy
+from jaxtyping import Float
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -258,15 +259,19 @@ def heat_map(
             inner = (column - 0.45, row - 0.42)
             axes.add_patch(Rectangle(inner, 0.9, 0.84, fill=False, edgecolor=ORANGE, lw=2))
     axes.set_yticks(range(len(rows)), rows)
-    widest = max(wide_of(line, 9) for name in columns for line in name.split("\n"))
-    upright = widest + 4 < 72 * cell_width
-    axes.set_xticks(range(len(columns)), columns, rotation=0 if upright else 90)
+    widest = max(wide_of(line, 9) for name in columns for line in name.split("\n")) + 4
+    turned = 90 if widest > 72 * cell_width else 0
+    axes.set_xticks(range(len(columns)), columns, rotation=turned)
     axes.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
     axes.spines[:].set_visible(False)
     right.set_ylim(axes.get_ylim())
     below.set_xlim(axes.get_xlim())
-    if not write_numbers(axes):
+    room = cell_size(axes)
+    if not write_numbers(axes, room):
         figure.colorbar(image, ax=axes, label="Pearson r", fraction=0.05, pad=0.02, aspect=30)
+        room = cell_size(axes)
+    if widest > room[0] and not turned:  # there is less of it than thought
+        axes.tick_params(axis="x", labelrotation=90)
     return figure
 
 
@@ -275,11 +280,21 @@ def wide_of(text: str, size: float) -> float:
     return TextPath((0, 0), text, size=size).get_extents().width
 
 
-def write_numbers(axes: Axes) -> bool:
+def cell_size(axes: Axes) -> Float[np.ndarray, "2"]:
+    """How wide and high the cells of an image are, in points, as its figure is now."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()
+    rows, columns = axes.images[0].get_array().shape  # pyright: ignore[reportOptionalMemberAccess]
+    return axes.get_window_extent().size * 72 / figure.dpi / (columns, rows)
+
+
+def write_numbers(axes: Axes, room: Float[np.ndarray, "2"]) -> bool:
     """Write the values of an image into its cells, as large as all fit without touching, at most 8
     points; none, and false, where that would be too small to read: the pointer tells them.
 
-    Its figure must be complete, since what is added later changes where things are.
+    Args:
+        room: from `cell_size`, once all is there that takes room.
     """
     (image,) = axes.images
     values = np.ma.filled(image.get_array(), np.nan)
@@ -288,8 +303,6 @@ def write_numbers(axes: Axes) -> bool:
         return not there
     figure = axes.get_figure(root=True)
     assert figure is not None
-    figure.draw_without_rendering()
-    room = axes.get_window_extent().size * 72 / figure.dpi / values.shape[::-1]  # points
     widest = max(wide_of(text, 10) for text in {text for _, text in there}) / 10
     size = min(8.0, room[0] / (widest + 0.5), room[1] / 1.2)
     if size * min(1, page_width() / figure.get_figwidth()) < LEAST_SIZE:  # as the page shows it

@@ -177,7 +177,7 @@ def test_trees_put_alike_rows_side_by_side_the_highest_first():
 
 
 @pytest.mark.parametrize("width", ["wide", "phone"])
-@pytest.mark.parametrize("columns", [2, 8, 14, 40])
+@pytest.mark.parametrize("columns", [8, 40])
 def test_numbers_of_a_heat_map_never_touch(columns, width):
     """What is too narrow for a number that can be read has a colour bar instead."""
     random = np.random.default_rng(0)
@@ -187,7 +187,7 @@ def test_numbers_of_a_heat_map_never_touch(columns, width):
     axes = figure.axes[0]
     assert (len(axes.texts) == table.size) != (figure.axes[-1].get_ylabel() == "Pearson r")
     assert {text.get_fontsize() >= LEAST_SIZE for text in axes.texts} <= {True}
-    assert axes.texts or (columns == 40) or (width == "phone" and columns > 8)
+    assert bool(axes.texts) == (columns == 8)
     assert not overlaps(figure, axes.texts)
     assert not overlaps(figure, axes.get_xticklabels())
 

@@ -274,7 +274,7 @@ def simpler_model(
     if better.empty:
         return f"No simple model of the same signal is shown to predict better than {own}."
     named = [
-        f"{row.model} for {called(row.assay)} "
+        f"{row.model} for {called(str(row.assay))} "
         f"(by {row.lead:.3f}, {row.lead_low:.3f} to {row.lead_high:.3f})"
         for row in better.itertuples()
     ]

@@ -152,18 +152,19 @@ def across_figure(table: pd.DataFrame, assays: list[str]) -> Figure:
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     values = table.loc[table["assays"].isin(shown), "pearson"]
     scale: dict[str, Any] = {"vmin": min(0, values.min()), "vmax": max(values.max(), 1e-3)}
-    image = None
+    image, grids = None, []
     for panel, assay in zip(panels, shown, strict=False):
         part = table.loc[table["assays"] == assay, :]
         grid = part.pivot(index="trained_on", columns="cell", values="pearson")
         grid = grid.reindex(index=trained, columns=cells)
-        image = panel.imshow(grid.to_numpy(float), cmap="Blues", aspect="auto", **scale)
+        grids.append(grid.to_numpy(float))
+        image = panel.imshow(grids[-1], cmap="Blues", aspect="auto", **scale)
         panel.set_title(wrap(assay, 26), fontsize=9)
         _name_ticks(panel.xaxis, cells, side, rotation=90)
         _name_ticks(panel.yaxis, labels, max(height, 1.0))
         panel.tick_params(length=0)
         panel.spines[:].set_visible(False)
-        for (row, column), r in np.ndenumerate(grid.to_numpy(float)):
+        for (row, column), r in np.ndenumerate(grids[-1]):
             said = f"{assay}, trained on {trained[row]}, tested in {cells[column]}: r {number(r)}"
             tell(panel, (column - 0.5, column + 0.5), (row - 0.5, row + 0.5), [said])
     drop_panels(panels, len(shown), columns)
@@ -171,9 +172,9 @@ def across_figure(table: pd.DataFrame, assays: list[str]) -> Figure:
     figure.colorbar(image, ax=panels[: len(shown)].tolist(), label="Pearson r", shrink=0.8)
     figure.supxlabel("tested in", fontsize=9)
     figure.supylabel("trained on", fontsize=9)
-    room = cell_size(panels[0])  # the same in all
-    for panel in panels[: len(shown)]:
-        write_numbers(panel, room)
+    room = cell_size(panels[0], grids[0])  # the same in all
+    for panel, values in zip(panels, grids, strict=False):
+        write_numbers(panel, values, room)
     return figure
 
 

@@ -266,10 +266,10 @@ def heat_map(
     axes.spines[:].set_visible(False)
     right.set_ylim(axes.get_ylim())
     below.set_xlim(axes.get_xlim())
-    room = cell_size(axes)
-    if not write_numbers(axes, room):
+    room = cell_size(axes, values)
+    if not write_numbers(axes, values, room):
         figure.colorbar(image, ax=axes, label="Pearson r", fraction=0.05, pad=0.02, aspect=30)
-        room = cell_size(axes)
+        room = cell_size(axes, values)
     if widest > room[0] and not turned:  # there is less of it than thought
         axes.tick_params(axis="x", labelrotation=90)
     return figure
@@ -280,24 +280,26 @@ def wide_of(text: str, size: float) -> float:
     return TextPath((0, 0), text, size=size).get_extents().width
 
 
-def cell_size(axes: Axes) -> Float[np.ndarray, "2"]:
-    """How wide and high the cells of an image are, in points, as its figure is now."""
+def cell_size(axes: Axes, values: Float[np.ndarray, "R C"]) -> Float[np.ndarray, "2"]:
+    """How wide and high the cells of an image of values are, in points, as its figure is now."""
     figure = axes.get_figure(root=True)
     assert figure is not None
     figure.draw_without_rendering()
-    rows, columns = axes.images[0].get_array().shape  # pyright: ignore[reportOptionalMemberAccess]
-    return axes.get_window_extent().size * 72 / figure.dpi / (columns, rows)
+    size = np.asarray(axes.get_window_extent().size) * 72 / figure.dpi
+    return size / np.array(values.shape[::-1])
 
 
-def write_numbers(axes: Axes, room: Float[np.ndarray, "2"]) -> bool:
+def write_numbers(
+    axes: Axes, values: Float[np.ndarray, "R C"], room: Float[np.ndarray, "2"]
+) -> bool:
     """Write the values of an image into its cells, as large as all fit without touching, at most 8
     points; none, and false, where that would be too small to read: the pointer tells them.
 
     Args:
+        values: of the image, NaN where nothing is written.
         room: from `cell_size`, once all is there that takes room.
     """
     (image,) = axes.images
-    values = np.ma.filled(image.get_array(), np.nan)
     there = [(place, number(r, 2)) for place, r in np.ndenumerate(values) if np.isfinite(r)]
     if not there or values.size > MANY_NUMBERS:
         return not there

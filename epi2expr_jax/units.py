@@ -34,6 +34,9 @@ def unit_words(unit: str) -> str:
     return unit if unit in EXPRESSION_UNITS[:-1] else "expression"
 
 
+PROBABILITY = "probability of being expressed"  # what models of labels predict, in words
+
+
 def log2_of(unit: str) -> str:
     """What models of the default target predict, in words: log2(RPKM + 1)."""
     return f"log2({unit_words(unit)} + 1)"

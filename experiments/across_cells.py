@@ -103,8 +103,9 @@ def format_summary(table: pd.DataFrame) -> str:
     for assay in order.index:
         part = table[table.assays == assay]
         seen, unseen = part[part.seen], part[~part.seen]
+        own = f"{seen.pearson.mean():.3f}" if len(seen) else "none"  # pools are tested elsewhere
         lines.append(
-            f"{assay:<24} {seen.pearson.mean():>9.3f} {unseen.pearson.mean():>7.3f} "
+            f"{assay:<24} {own:>9} {unseen.pearson.mean():>7.3f} "
             f"{unseen.baseline.mean():>9.3f} {unseen.deviation.mean():>10.3f}"
         )
     return "\n".join(lines)

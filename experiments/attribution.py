@@ -44,7 +44,7 @@ from epi2expr_jax.study import results
 from experiments.cli.flags import define_run, define_store, refuse_without_effect
 from experiments.cli.genes import define_genes, genes_of
 from experiments.figures.altered_marks import profile_figure
-from experiments.figures.style import STYLE, save_figure
+from experiments.figures.style import STYLE, save_figure, unit_of_shares
 
 FLAGS = flags.FLAGS
 
@@ -73,11 +73,11 @@ def attribute(
     ensemble = models_of(load(run_dir, store), assays)
     opened = ensemble.open_store(store)
     chosen = genes_of(genes, ensemble, opened)
-    unit = "gene" if method == "gradients" else "edited gene"
+    done = "gene" if method == "gradients" else "edited gene"
     folder = out or run_dir / "attribution"
     asked = {"method": method, "genes": genes, "assays": list(assays)}
     with results.written(folder, "attribution", **asked) as place:
-        with tqdm(desc=method, unit=unit, disable=None) as progress:
+        with tqdm(desc=method, unit=done, disable=None) as progress:
             if method == "gradients":
                 found = attribution.integrated_gradients(
                     ensemble, opened, chosen, progress=progress.update
@@ -92,7 +92,8 @@ def attribute(
         write_parquet(place / "profile.parquet", profile)
         write_csv(place / "profile.csv", profile)
         with matplotlib.rc_context(STYLE):
-            save_figure(profile_figure(profile, ensemble.units), place / "profile")
+            unit = unit_of_shares(ensemble.target, ensemble.expression_unit, method)
+            save_figure(profile_figure(profile, unit), place / "profile")
         if tracks != "none":
             write_tracks(found, opened, place, tracks)
     return found

@@ -34,12 +34,14 @@ from absl import flags
 from tqdm import tqdm
 
 from epi2expr_jax.predict.baselines import BASELINES
+from epi2expr_jax.predict.stack import explained
 from epi2expr_jax.program import require, start
 from epi2expr_jax.scores import table as scoring
+from epi2expr_jax.scores.comparison import called
 from epi2expr_jax.scores.universal import MARGIN
 from epi2expr_jax.study import statements, tables
 from epi2expr_jax.study.evaluate import evaluate
-from epi2expr_jax.study.sentences import span
+from epi2expr_jax.study.sentences import one_value, span
 from experiments.cli.flags import define_run, define_store
 
 FLAGS = flags.FLAGS
@@ -63,12 +65,20 @@ def format_ranking(ranked: pd.DataFrame) -> str:
 def format_baselines(table: pd.DataFrame) -> str:
     """Scores by model, of the first rows."""
     first = table[table["assay"] == table["assay"].iloc[0]]
-    scores = ", ".join(f"{row.model} {row.pearson:.3f}" for row in first.itertuples())
-    assay = first["assay"].iloc[0]
-    return f"r by model ({'all assays' if assay == scoring.ALL else assay}): {scores}"
+    scores = [
+        f"{name} {'one value' if constant else f'{r:.3f}'}"
+        for name, r, constant in zip(
+            first["model"], first["pearson"], one_value(first), strict=True
+        )
+    ]
+    return (
+        f"r by model ({called(first['assay'].iloc[0])}): {', '.join(scores)}\n"
+        "what these models are: --help, at --baselines, and the page of experiments.report"
+    )
 
 
 def define_evaluation() -> None:
+    listed = "; ".join(f"{name}, {words}" for name, words in explained(BASELINES).items())
     flags.DEFINE_string(
         "groups",
         None,
@@ -79,8 +89,9 @@ def define_evaluation() -> None:
     flags.DEFINE_list(
         "baselines",
         [name for name in BASELINES if name != "boosting"],
-        f"Simple models on the same folds: {', '.join(BASELINES)} (boosting takes seconds a run); "
-        "those that need a wider window than the store's are left out. Empty: none.",
+        f"Simple models on the same folds: {listed} (boosting takes seconds a run); those that "
+        "need a wider window than the store's are left out. Of labels they are logistic "
+        "regressions and a boosted classifier. Empty: none.",
     )
     flags.DEFINE_string(
         "gene_groups", "", "CSV of columns gene and group: genes that a model may know from others."

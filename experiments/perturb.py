@@ -128,6 +128,7 @@ def perturb(
             gene_plots(located, drawn, opened, tracks),
             place,
         )
+    means.attrs["units"] = ensemble.units
     return means
 
 
@@ -214,6 +215,8 @@ def format_means(means: pd.DataFrame) -> str:
         )
     if means["genes"].nunique() == 1:
         lines.append(f"{means['genes'].iloc[0]} genes, each by models that held it out")
+    if units := means.attrs.get("units"):
+        lines.append(f"effects are changes of the predicted {units}")
     lines.append("intervals are of models retrained on other genes")
     if means["low"].isna().any():
         lines[-1] += f"; they need {NEEDED}"

@@ -7,7 +7,7 @@
 Writes --out, a CSV or Parquet file by its ending: a row a gene and kind of model (the cell it was
 trained on and the assays it reads), with the gene's id and symbol, the mean over folds and seeds,
 their spread (standard deviation) and every model's prediction, in log2(x + 1) of the unit of the
-expression trained on (RPKM usually).
+expression trained on (RPKM usually); of labels, the probability of being expressed.
 
 The column novelty says why a model may predict the gene: its chromosome was held out; it was left
 out of training (--test_genes or --gene_groups of experiments.train); or it is a new gene, in no
@@ -74,6 +74,7 @@ def predict(
     chosen = genes_of(genes, ensemble, opened)
     table = predict_genes(ensemble, opened, chosen, cell=cell, include_seen=include_seen)
     _WRITERS[out.suffix](out, table)
+    table.attrs["units"] = ensemble.units
     return table
 
 
@@ -90,7 +91,7 @@ def main() -> None:
     )
     counts = table.drop_duplicates("gene_id").novelty.value_counts()
     said = ", ".join(f"{count} {novelty}" for novelty, count in counts.items())
-    print(f"{out}: {len(table)} rows; genes: {said}")
+    print(f"{out}: {len(table)} rows; genes: {said}; predicted: {table.attrs['units']}")
 
 
 def run() -> None:

@@ -85,6 +85,7 @@
   const data = JSON.parse(document.getElementById("browser-data").textContent);
   const label = gene => gene.name && gene.name !== gene.id ? `${gene.name} (${gene.id})` : gene.id;
   const shown = number => number.toFixed(2).replace("-", "−");
+  const labels = "labels" in place.dataset, seen = value => value !== null && labels ? (value ? "expressed" : "not expressed") : value === null ? "" : shown(value);
   const list = make("datalist", { id: "gene-names" }, ...data.genes.map(gene => make("option", { value: label(gene) })));
   const search = make("input", { id: "gene", type: "search", list: "gene-names", autocomplete: "off" });
   const cell = make("select", { id: "cell" }, ...data.cells.map((name, i) => make("option", { value: i }, name)));
@@ -132,12 +133,12 @@
     const every = [...own, observed, 0].filter(v => v !== null), x = axis(Math.min(...every), Math.max(...every, 1));
     return own.flatMap((predicted, a) => {
       if (predicted === null || observed === null) return [];
-      const text = `${shown(predicted)} (${predicted < observed ? "" : "+"}${shown(predicted - observed)})`;
+      const text = labels ? shown(predicted) : `${shown(predicted)} (${predicted < observed ? "" : "+"}${shown(predicted - observed)})`;
       const picture = make("svg", { role: "img", "aria-label": text },
         make("line", { x1: `${x(observed)}%`, x2: `${x(predicted)}%`, y1: "50%", y2: "50%", class: "error" }),
         make("line", { x1: `${x(observed)}%`, x2: `${x(observed)}%`, y1: "0", y2: "100%", class: "zero" }),
         make("circle", { cx: `${x(predicted)}%`, cy: "50%", r: 5, class: "dot" }),
-        make("title", {}, `${data.assays[a]}: predicted ${shown(predicted)}, observed ${shown(observed)}`));
+        make("title", {}, `${data.assays[a]}: predicted ${shown(predicted)}, ${labels ? "label" : "observed"} ${seen(observed)}`));
       return [row(data.assays[a], picture, text)];
     });
   };
@@ -149,7 +150,8 @@
     const parts = [];
     const observed = gene.observed[c];
     const rows = predictions(gene, c);
-    parts.push(make("h3", {}, rows.length ? `Predicted expression (observed: ${shown(observed)}, the upright line), ${place.dataset.unit}` : "No prediction in this cell"), ...rows);
+    const head = labels ? `Predicted ${place.dataset.unit} (label: ${seen(observed)}, the upright line)` : `Predicted expression (observed: ${seen(observed)}, the upright line), ${place.dataset.unit}`;
+    parts.push(make("h3", {}, rows.length ? head : "No prediction in this cell"), ...rows);
     if (gene.tracks) {
       const bytes = Uint8Array.from(atob(gene.tracks), character => character.charCodeAt(0)), n = data.bins, bp = data.window / n;
       const read = make("output", { class: "key" }, "Move over a track, or go along it with the arrow keys.");

@@ -134,6 +134,7 @@ def _write(
         )
     content = {name: table.read(run_dir) for name, table in STUDIES.items()}
     content["models"] = _compared(run_dir, compare) if compare else pd.DataFrame()
+    controls = _controls([*compare, *([against] if against else [])])
     gained, content["interactions"] = "", pd.DataFrame()
     if against:
         _require_same([run_dir, against], closely=True)
@@ -167,7 +168,7 @@ def _write(
     browser = {"lost": lost} | _browser(run_dir, store, headline(ranked), cells, asked)
     if browser["lost"]:
         warnings.warn(f"the page is without tracks of genes: {browser['lost']}", stacklevel=3)
-    page = page_of(run_dir, card, content, runs, images, certificate, gained, browser)
+    page = page_of(run_dir, card, content, runs, images, certificate, gained, controls, browser)
     write_text(place / "report.html", page)
 
 
@@ -240,16 +241,19 @@ def _compared(run_dir: pathlib.Path, others: Sequence[pathlib.Path]) -> pd.DataF
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]
-    control = [
-        ": regions of other genes" if card["input_config"].get("shuffle_regions") else ""
-        for card in cards
-    ]
+    control = [": a control" if sentences.control(card) else "" for card in cards]
     labels = [
         f"{card['model']} ({name}{what})"
         for card, name, what in zip(cards, names, control, strict=True)
     ]
     scores = [tables.SCORES.read(folder) for folder in folders]
     return compare_models(dict(zip(labels, scores, strict=True)))
+
+
+def _controls(folders: Sequence[pathlib.Path]) -> list[str]:
+    """What those of the runs that are controls are for."""
+    named = {folder: sentences.control(checkpoint.read_card(folder)) for folder in folders}
+    return [sentences.of_control(run.resolve().name, what) for run, what in named.items() if what]
 
 
 def _require_same(folders: Sequence[pathlib.Path], closely: bool = False) -> None:

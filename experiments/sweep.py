@@ -33,7 +33,7 @@ from epi2expr_jax.study.train import Machine
 from experiments.cli.flags import define_training, request_of_flags
 from experiments.cli.progress import train_shown
 from experiments.cli.shares import define_machine, machine_of_flags
-from experiments.figures.studies import sweep_figure
+from experiments.figures.studies import called, sweep_figure
 from experiments.figures.style import STYLE, save_figure
 
 FLAGS = flags.FLAGS
@@ -117,7 +117,7 @@ def format_table(table: pd.DataFrame) -> str:
         wide = wide.loc[[ALL, *(assay for assay in wide.index if assay != ALL)]]
     widths = sorted(set(table["window_bp"]))
     lines = [f"{'assay':<24}" + "".join(f"{width / 1000:>9g} kb" for width in widths)]
-    for assay, values in zip(wide.index, wide.to_numpy(), strict=True):
+    for assay, values in zip(map(called, wide.index), wide.to_numpy(), strict=True):
         lines.append(f"{assay:<24}" + "".join(f"{value:>12.3f}" for value in values))
     return "\n".join(lines)
 

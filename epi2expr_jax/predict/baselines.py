@@ -1,19 +1,9 @@
 """What simple models predict from the same windows, on the same folds, for the same genes.
 
-    linear         least squares on the mean signal of each assay in the model's window
-    ridge          ridge regression on that window cut into `STRETCHES` stretches
-    boosting       gradient-boosted trees (histogram-based; Friedman 2001) on the same stretches
-
-Others read the store's whole window whatever the model reads, 5′ to 3′, in bins of some 100 bp:
-
-    whole_ridge    as ridge
-    strongest_bin  ridge regression on the strongest bin of each assay and its place
-    gene_score     least squares on the signal weighted by distance from the gene
-    mean_1.5kb     least squares on the mean signal around the TSS; so 3kb, 6kb and 40kb, where the
-                   store's window is as wide
-
-What needs no epigenome: ridge regression on what is known of genes (`COVARIATES`), and for what the
-assays add to it the same on both (`WITH_ASSAYS`); the mean of other cells.
+Each says of itself what it is (`stack.explained`). Some read the model's window, the others the
+store's whole window whatever the model reads, 5′ to 3′, in bins of some 100 bp. What needs no
+epigenome: ridge regression on what is known of genes (`COVARIATES`), and for what the assays add to
+it the same on both (`WITH_ASSAYS`); the mean of other cells.
 
 For labels they are logistic regressions and a boosted classifier. The strength of the penalty and
 the number of trees are chosen on the validation chromosomes of a fold, as for the models
@@ -76,6 +66,7 @@ class Baseline:
 
     Attributes:
         features: of each assay.
+        words: what it is, for readers.
         whole: whether they are of the store's whole window, oriented by strand, and not of what the
             model reads.
         least_bp: width of window that they need.
@@ -83,6 +74,7 @@ class Baseline:
 
     features: Maker
     fit: Fit
+    words: str
     whole: bool = True
     least_bp: int = 0
 
@@ -294,18 +286,36 @@ def _best(predicted: Float[np.ndarray, "G P"], target: np.ndarray, labelled: boo
     return int(((predicted - target[:, None]) ** 2).mean(axis=0).argmin())
 
 
-_RIDGE = Baseline(stretches(STRETCHES), _penalised, whole=False)
+_OF_STRETCHES = f"on the model's window cut into {STRETCHES} stretches"
+_WHOLE = "the store's whole window"
+_RIDGE = Baseline(
+    stretches(STRETCHES), _penalised, f"ridge regression {_OF_STRETCHES}", whole=False
+)
 BASELINES: dict[str, Baseline] = {
-    "linear": Baseline(stretches(1), _linear, whole=False),
+    "linear": Baseline(
+        stretches(1), _linear, "least squares on an assay's mean signal in the model's window",
+        whole=False,
+    ),
     "ridge": _RIDGE,
-    "boosting": Baseline(stretches(STRETCHES), _boosting, whole=False),
-    "whole_ridge": Baseline(stretches(STRETCHES), _penalised),
-    "strongest_bin": Baseline(strongest_bin, _penalised),
-    "gene_score": Baseline(gene_score, _linear),
+    "boosting": Baseline(
+        stretches(STRETCHES), _boosting, f"gradient-boosted trees {_OF_STRETCHES}", whole=False
+    ),
+    "whole_ridge": Baseline(stretches(STRETCHES), _penalised, f"as ridge, on {_WHOLE}"),
+    "strongest_bin": Baseline(
+        strongest_bin, _penalised,
+        f"ridge regression on the height and place of an assay's strongest bin in {_WHOLE}",
+    ),
+    "gene_score": Baseline(
+        gene_score, _linear,
+        f"least squares on an assay's signal in {_WHOLE}, weighted by distance from the gene",
+    ),
 } | {
-    f"mean_{bp / 1000:g}kb": Baseline(mean_within(bp), _linear, least_bp=bp)
+    f"mean_{bp / 1000:g}kb": Baseline(
+        mean_within(bp), _linear,
+        f"least squares on an assay's mean signal in {bp / 1000:g} kb around the TSS", least_bp=bp,
+    )
     for bp in (1_500, 3_000, 6_000, 40_000)
-}
+}  # fmt: skip
 
 
 def mean_of_other_cells(

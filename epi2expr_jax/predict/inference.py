@@ -18,7 +18,7 @@ from epi2expr_jax.training.many_runs import Lanes
 from epi2expr_jax.training.one_run import predict_genes
 from epi2expr_jax.training.runs import Run
 from epi2expr_jax.training.targets import LABEL, TargetScale
-from epi2expr_jax.units import log2_of, unit_words
+from epi2expr_jax.units import PROBABILITY, log2_of, unit_words
 
 # Genes a batch, measured on two cores: regions are read fastest while they stay in cache.
 _WINDOW_BATCH, _REGION_BATCH = 256, 64
@@ -49,7 +49,7 @@ def unit_on(scale: str, target: str, unit: str) -> str:
     """
     words: dict[str, str] = {"log2": log2_of(unit), "linear": unit_words(unit), "raw": target}
     if target == LABEL:
-        words = dict.fromkeys(("log2", "raw"), "probability of being expressed")
+        words = dict.fromkeys(("log2", "raw"), PROBABILITY)
     where, remedy = f"scale={scale!r}", nearest(scale, words) or "choose one of these"
     if scale not in words:
         meant = ", ".join(f"{name} ({what})" for name, what in words.items())

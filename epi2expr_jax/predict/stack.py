@@ -5,16 +5,34 @@ Weights are at least 0 and add up to at most 1 (Breiman, Stacked regressions, Ma
 chromosomes: genes that neither trained nor stopped the models that predicted them.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 import scipy
 from jaxtyping import Float
+
+from epi2expr_jax.predict.baselines import BASELINES, COVARIATES, MEAN_OF_CELLS, MEAN_OF_OTHERS
 
 STACK = "stack"
 STACKED = ("ridge", "whole_ridge", "boosting")  # besides the network, where they were asked for
 _SET = ["cell", "assays", "seed"]
 _GENE = ["run_id", "gene_id"]
 _FIRM = 1e4  # how much more the bound of the sum weighs than the data
+_OTHERS = {  # what else a model is compared with
+    COVARIATES: "ridge regression on what is known of genes without an epigenome, such as length",
+    MEAN_OF_CELLS: "a gene's mean expression in the cells trained on; no epigenome",
+    MEAN_OF_OTHERS: "a gene's mean expression in the store's other cells; no epigenome",
+    STACK: f"a weighted mean of the model and {', '.join(STACKED)}, those that were asked for",
+}
+
+
+def explained(names: Iterable[str]) -> dict[str, str]:
+    """What a model is compared with, by name, in words for readers; other names are left out."""
+    words = {name: baseline.words for name, baseline in BASELINES.items()} | _OTHERS
+    seeds = "the mean of the predictions of the seeds of each run"
+    found = {name: seeds if ", mean of " in name else words.get(name, "") for name in names}
+    return {name: text for name, text in found.items() if text}
 
 
 def stacked(predictions: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:

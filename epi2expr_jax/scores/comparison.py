@@ -12,9 +12,11 @@ import scipy
 
 from epi2expr_jax.genome import listing
 from epi2expr_jax.scores.intervals import (
+    ONE_VALUE,
     chromosome_means,
     estimate,
     no_interval,
+    predicts_one_value,
     score_cube,
     shared_units,
     training_scores,
@@ -23,7 +25,7 @@ from epi2expr_jax.scores.intervals import (
 from epi2expr_jax.scores.table import ALL
 
 COLUMNS = ["assay", "model", "pearson", "low", "high", "lead", "lead_low", "lead_high", "auc",
-           "n_genes", "n_chromosomes"]  # fmt: skip
+           "n_genes", "n_chromosomes", "note"]  # fmt: skip
 INTERACTIONS = ["assay", "other", "gain", "gain_other", "difference", "low", "high", "n_genes",
                 "n_chromosomes"]  # fmt: skip
 ADDED = ["assay", "r2_without", "r2", "added", "low", "high", "n_genes", "n_chromosomes"]
@@ -41,8 +43,8 @@ def compare_models(tables: Mapping[str, pd.DataFrame], confidence: float = 0.95)
         One row an assay set that all models read, and model, with columns `COLUMNS`; the assay
         "all" averages over those sets. `lead` is by how much the model's Pearson r exceeds the
         first model's, paired by chromosome; the intervals of all leads hold together (Bonferroni),
-        those of scores for one row each. They are NaN where `intervals.no_interval` says why, and
-        apply to these cells.
+        those of scores for one row each. They are NaN where `intervals.no_interval` says why, or
+        where a model predicts one value (its `note` then says so), and apply to these cells.
     """
     shared_sets = set.intersection(*(set(scores["assays"]) for scores in tables.values()))
     kept = {name: t[t["assays"].isin(list(shared_sets))] for name, t in tables.items()}
@@ -163,6 +165,8 @@ def _compare(
     lead, lead_error, degrees = estimate(*paired, genes)
     joint = scipy.stats.t.isf(tails[1], degrees) * lead_error
     auc = weighted_mean(means.sel(metric="auc").values, genes)
+    one_value = predicts_one_value(shared)
+    reach, joint = (np.where(one_value, np.nan, width) for width in (reach, joint))
     return [
         {
             "assay": label,
@@ -176,6 +180,7 @@ def _compare(
             "auc": auc[i],
             "n_genes": round(genes.sum()),
             "n_chromosomes": K,
+            "note": ONE_VALUE if one_value[i] else "",
         }
         for i, name in enumerate(names)
     ]
@@ -236,6 +241,11 @@ def calls(scores: pd.DataFrame, rate: float = 0.05) -> pd.DataFrame:
     return table.assign(called=table["q"] <= rate)
 
 
+def called(assay: str) -> str:
+    """An assay set as readers know it; `ALL` stands for the mean of the scores of all of them."""
+    return "the mean over assays" if assay == ALL else assay
+
+
 def simpler_model(
     table: pd.DataFrame,
     simple: Collection[str],
@@ -264,7 +274,7 @@ def simpler_model(
     if better.empty:
         return f"No simple model of the same signal is shown to predict better than {own}."
     named = [
-        f"{row.model} for {'all assays' if row.assay == ALL else row.assay} "
+        f"{row.model} for {called(str(row.assay))} "
         f"(by {row.lead:.3f}, {row.lead_low:.3f} to {row.lead_high:.3f})"
         for row in better.itertuples()
     ]

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import scipy
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.genome import listing
@@ -16,6 +16,7 @@ LEAST_CHROMOSOMES = 3
 NO_INTERVAL = f"fewer than {LEAST_CHROMOSOMES} chromosomes"
 LEAST_GENES = 20  # a chromosome, for an interval of a correlation
 TOO_FEW_GENES = f"fewer than {LEAST_GENES} genes a chromosome"
+ONE_VALUE = "one value predicted for all genes of a chromosome, which is no score"
 ALIKE, ALIKE_GENES = 5, 100  # so few chromosomes, of fewer genes, may be alike by chance
 # Chromosomes of equal size that these are worth: so many, or such a share of their number.
 LEAST_EFFECTIVE, EFFECTIVE_SHARE = 12, 0.75
@@ -96,6 +97,12 @@ def training_scores(shared: xr.DataArray, metric: str = "pearson") -> Float[np.n
     """A score by fold and seed, cells averaged."""
     scores = shared.sel(metric=metric, drop=True).mean("cell")
     return scores.transpose("fold", "seed", "chrom", "assays").values
+
+
+def predicts_one_value(shared: xr.DataArray) -> Bool[np.ndarray, "A"]:
+    """Which assays' predictions are constant on every unit: their score is 0 by rule alone, and
+    does not vary, so an interval of it would have no width."""
+    return (shared.sel(metric="constant", drop=True).mean(UNIT) == 1).values
 
 
 def effective_number(genes: Float[np.ndarray, "K"]) -> float:

@@ -33,11 +33,13 @@ from epi2expr_jax.errors import InputError
 from epi2expr_jax.genome import listing, sort_chromosomes
 from epi2expr_jax.scores.intervals import (
     LEAST_SCORED,
+    ONE_VALUE,
     TOO_FEW_GENES,
     UNIT,
     chromosome_means,
     estimate,
     no_interval,
+    predicts_one_value,
     score_cube,
     shared_units,
     training_scores,
@@ -84,18 +86,17 @@ def rank_assays(
         hold for the assay alone, `simultaneous_low`, `simultaneous_high` for all assays of the
         cell together, all four on Pearson r; `rank_low`, `rank_high` bound the ranks of all assays
         together, from simultaneous intervals of the pairwise differences (Mogstad et al. 2024).
-        Intervals are NaN where `note` says why (`intervals.no_interval`), not cut at 1. r2,
-        mse, auc and pearson_raw are means without. `constant_share`: of the scores, how many are 0
-        because the prediction is constant.
+        Intervals are NaN where `note` says why (`intervals.no_interval`, `ONE_VALUE`), not cut at
+        1. r2, mse, auc and pearson_raw are means without. `constant_share`: of the scores, how many
+        are 0 because the prediction is constant.
 
     Raises:
         InputError: if confidence is not between 0 and 1, the target is unknown, or there are too
             few cells to draw conclusions about a new one.
     """
     if not 0 < confidence < 1:
-        raise InputError(
-            "confidence", str(confidence), "a number between 0 and 1", "give 0.95, say"
-        )
+        expected = "a number between 0 and 1"
+        raise InputError("confidence", str(confidence), expected, "give 0.95, say")
     if target not in TARGETS:
         raise InputError("target", target, " or ".join(TARGETS), "choose one of these")
     cube = score_cube(scores)
@@ -186,8 +187,9 @@ def _rank_group(
 
     pearson, reach, joint = mean_and_reach("pearson", 1, A)
     rho, rho_reach = mean_and_reach("spearman", 1)
-    if note:  # fewer genes make correlations lower, and leads hardly
-        reach, joint, rho_reach = (np.full(A, np.nan) for _ in range(3))
+    one_value = predicts_one_value(shared)
+    none = one_value | bool(note)  # fewer genes make correlations lower, and leads hardly
+    reach, joint, rho_reach = (np.where(none, np.nan, wide) for wide in (reach, joint, rho_reach))
     # [A, A]: by how much the first assay beats the second, paired by chromosome.
     lead, lead_reach = mean_and_reach(
         "pearson", pairs, contrast=lambda r: r[..., :, None] - r[..., None, :]
@@ -215,7 +217,7 @@ def _rank_group(
             "training_sd": _training_sd(shared),
             "rank_low": 1 + beats.sum(axis=0),
             "rank_high": A - beats.sum(axis=1),
-            "note": note,
+            "note": np.where(one_value, ONE_VALUE, note),
         },
         columns=pd.Index(COLUMNS),
     )
@@ -262,7 +264,8 @@ def caveats(
 
 def _target_note(cells: list[str], new: list[str], common: int | np.integer, given: bool) -> str:
     """What cells the scores and their intervals are of."""
-    target = f"Scores are of these cells ({listing(cells)}), on chromosomes like the tested ones"
+    these = f"{'this cell' if len(cells) == 1 else 'these cells'} ({listing(cells)})"
+    target = f"Scores are of {these}, on chromosomes like the tested ones"
     if new:
         some = f"The models tested in {listing(new)} were not trained there"
         target += f". {'No cell is tested by a model trained there' if new == cells else some}"
@@ -280,7 +283,8 @@ def _seed_notes(ranking: pd.DataFrame, seeds: int) -> list[str]:
     apart = rows["rank_high"].to_numpy()[:-1] < rows["rank_low"].to_numpy()[1:]
     lead = np.min(-np.diff(rows["pearson"])[apart], initial=np.inf)  # the least of neighbours
     spread = rows["training_sd"].median() if seeds > 1 else SUPPOSED_SD
-    told = "One seed: training noise is not in the interval; its size is unknown (try --seeds=2)."
+    where = "not in the interval; its size is " if rows["low"].notna().any() else ""
+    told = f"One seed: training noise is {where}unknown (try --seeds=2)."
     if seeds > 1:
         told = (
             f"The intervals are of the mean of {seeds} trainings; the score of a single one varies "
@@ -291,10 +295,8 @@ def _seed_notes(ranking: pd.DataFrame, seeds: int) -> list[str]:
         needed = _count(max(1, int(np.ceil(8 * (spread / lead) ** 2))), "seed")
         supposed = f" If scores vary by {spread:g} from training to training (not measured),"
         told += " So" if seeds > 1 else supposed
-        told += (
-            f" it takes {needed} to order the closest neighbours that are told apart here, whose"
-        )
-        told += f" r differs by {lead:.3f}."
+        told += f" it takes {needed} to order the closest neighbours that are told apart here, "
+        told += f"whose r differs by {lead:.3f}."
     return [told]
 
 
@@ -320,7 +322,7 @@ def _chromosome_notes(scores: pd.DataFrame, cube: xr.DataArray) -> list[str]:
     of = " of leads" if no_interval(genes, correlation=True) == TOO_FEW_GENES else ""
     notes = [f"The intervals{of} rest on {rest}."]
     if why := no_interval(genes):
-        notes.append(f"There is no interval: {why}.")
+        notes = [f"All rests on {rest}. There is no interval: {why}."]
     elif len(tested) < FEW_CHROMOSOMES:
         notes.append(f"So few make them wide: t has {len(tested) - 1} degrees of freedom.")
     by_fold = n.notnull().any(["cell", "assays", "seed"])
@@ -352,7 +354,7 @@ def _fold_notes(scores: pd.DataFrame) -> list[str]:
 
 def _hole_notes(scores: pd.DataFrame, cube: xr.DataArray, ranked: set[str]) -> list[str]:
     """The cells, folds and chromosomes that some assay lacks: no assay is compared there."""
-    notes, holes, assays = [], [], set(scores["assays"])
+    notes, holes, assays = [], [], {*scores["assays"]}
     for cell, part in scores.groupby("cell"):
         if lacking := assays - set(part["assays"]):
             holes.append(f"{cell} lacks {listing(sorted(lacking))}")
@@ -371,11 +373,9 @@ def _hole_notes(scores: pd.DataFrame, cube: xr.DataArray, ranked: set[str]) -> l
 
 
 def _constant_notes(ranking: pd.DataFrame) -> list[str]:
-    flagged = [
-        f"{row['cell']} {row['assay']} ({row['constant_share']:.0%})"
-        for row in ranking.to_dict("records")
-        if row["cell"] != ALL and row["constant_share"] > 0
-    ]
+    own = ranking[(ranking["cell"] != ALL) & (ranking["constant_share"] > 0)]
+    each = own[["cell", "assay", "constant_share"]].itertuples(index=False)
+    flagged = [f"{cell} {assay} ({share:.0%})" for cell, assay, share in each]
     why = "Constant predictions score 0 by rule: a failed training, not a measured score"
     return [f"{why} ({listing(flagged)})."] if flagged else []
 

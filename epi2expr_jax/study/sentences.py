@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool
 
 from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.covariates import UNKNOWN, numeric, without_value
 from epi2expr_jax.predict.baselines import MEAN_OF_CELLS, MEAN_OF_OTHERS
 from epi2expr_jax.predict.stack import STACK
+from epi2expr_jax.scores.comparison import called
+from epi2expr_jax.scores.intervals import ONE_VALUE
 from epi2expr_jax.scores.table import ALL, BOTH, BY_EXPRESSION, ON
 from epi2expr_jax.units import log2_of, unit_words
 
@@ -275,12 +278,90 @@ def stack(compared: pd.DataFrame) -> str:
     if rows.empty:
         return ""
     row, own = rows.iloc[0], compared["model"].iloc[0]
+    idle = rows["assay"][one_value(rows) & (rows["assay"] != ALL)]
+    nothing = f"for {listing(idle, 12)} it chose nothing: {ONE_VALUE}"
+    which = f"The stack, a weighted mean of {own} and simple models"
+    if one_value(rows)[0]:
+        return f"{which}, predicts nothing: {nothing}."
     lead = f"a lead of {number(row['lead'])}"
-    assay = "all assays" if row["assay"] == ALL else row["assay"]
     if np.isfinite(row["lead_low"]):
         lead += f" ({number(row['lead_low'])} to {number(row['lead_high'])})"
-    return (
-        f"The stack, a weighted mean of {own} and simple models, has r {number(row['pearson'])} "
-        f"for {assay}: {lead} over {own}. It is a prediction, no measure of what an assay "
-        "is worth; ranking_stack.csv ranks the assays by it."
+    said = (
+        f"{which}, has r {number(row['pearson'])} for {called(row['assay'])}: {lead} over {own}. "
+        "It is a prediction, no measure of what an assay is worth; ranking_stack.csv ranks the "
+        "assays by it."
     )
+    if not len(idle):
+        return said
+    return f"{said} {nothing[:1].upper()}{nothing[1:]} (0 in the mean over assays)."
+
+
+def one_value(rows: pd.DataFrame) -> Bool[np.ndarray, "N"]:
+    """Which rows of a table of scores are of predictions that do not differ between genes."""
+    note = rows["note"] if "note" in rows else pd.Series("", rows.index)
+    return (note == ONE_VALUE).to_numpy()
+
+
+def control(card: dict[str, Any]) -> str:
+    """What makes a run a control, from its card; empty for any other run."""
+    if card["input_config"].get("shuffle_regions"):
+        return "each gene read the regions of another gene (--shuffle_regions)"
+    if any(part["model_config"].get("contacts") == 0 for part in card["populations"]):
+        return "its models read the promoter alone, no regions (--no_pcre)"
+    return ""
+
+
+def of_control(name: str, what: str) -> str:
+    """What the scores of a control are for.
+
+    Args:
+        name: of the run.
+        what: from `control`.
+    """
+    return (
+        f"Run {name} is a control: {what}. Its scores are there to be compared with those of the "
+        "same model that reads each gene's own regions (experiments.report --compare), not to say "
+        "which assay predicts best."
+    )
+
+
+def copies(rows: pd.DataFrame, table: pd.DataFrame, without: pd.DataFrame) -> str:
+    """Which genes are alike, and what the scores are without those that a model so knew.
+
+    Args:
+        rows: of the answer, from `ranking.rank_assays`.
+        table: from `inputs.gene_groups`: genes that are alike.
+        without: as `rows`, of the test genes that are like none trained on.
+    """
+    if table.empty:
+        return ""
+    names = table.groupby("group", sort=False)["gene"].agg(", ".join)
+    said = (
+        f"{count(table['gene'].nunique(), 'gene')} in {count(len(names), 'group')} are like "
+        "others, as copies seen in the signal or as the table of --gene_groups names them "
+        f"({listing(names)}; copies.csv)."
+    )
+    lost = table.loc[table["leaked"] > 0, "gene"].nunique()
+    if not lost:
+        return f"{said} No model was tested on a gene that is like one it was trained on."
+    if without.empty:
+        return f"{said} Without the {count(lost, 'test gene')} like one trained on, none is left."
+    both = rows.merge(without, on=["cell", "assay"], suffixes=("", "_without"))
+    said += f" Without the {count(lost, 'test gene')} like one trained on, "
+    gone = both[(both["low"] > 0) & ~(both["low_without"] > 0)]["assay"]
+    first = both.iloc[0]
+    said += (
+        f"r of {first['assay']} is {number(first['pearson_without'])} "
+        f"({number(first['low_without'])} to {number(first['high_without'])}) instead of "
+        f"{number(first['pearson'])}"
+    )
+    least = both.iloc[(both["pearson"] - both["pearson_without"]).argmax()]
+    if least["assay"] != first["assay"]:
+        said += (
+            f", that of {least['assay']} {number(least['pearson_without'])} "
+            f"({number(least['low_without'])} to {number(least['high_without'])}) instead of "
+            f"{number(least['pearson'])}"
+        )
+    if len(gone):
+        said += f"; no longer above 0: {listing(gone, 12)}"
+    return f"{said} (ranking_without_copies.csv)."

@@ -20,14 +20,15 @@ from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.scores.agreement import agreement
 from epi2expr_jax.scores.comparison import simpler_model
-from epi2expr_jax.scores.intervals import TOO_FEW_GENES
+from epi2expr_jax.scores.intervals import ONE_VALUE, TOO_FEW_GENES
 from epi2expr_jax.scores.universal import MARGIN, verdict
 from epi2expr_jax.study import results, sentences, tables
-from epi2expr_jax.study.sentences import count, number
+from epi2expr_jax.study.sentences import count, number, one_value
 from epi2expr_jax.training.checkpoint import read_card
 from epi2expr_jax.training.runs import NEVER_IMPROVED, QUARANTINED, STATUS_NAMES, seen_words
 from epi2expr_jax.training.splits import PARTS, read_splits
-from epi2expr_jax.units import DEFAULT_UNIT
+from epi2expr_jax.training.targets import LABEL
+from epi2expr_jax.units import DEFAULT_UNIT, PROBABILITY
 
 FEW_GENES = 1000  # a convention: at r = 0.6 the 95 % interval of r on so many genes is ±0.04
 NO_TABLE = pd.DataFrame()
@@ -40,6 +41,7 @@ class Statements:
     """Sentences; empty where there is nothing to say.
 
     Attributes:
+        control: that the run is a control, and of what.
         few: on how few genes and chromosomes all rests.
         answer: which assay has the highest score, and whether that makes it the best.
         questions: which assays tell whether a gene is on, and how much it expresses; told with the
@@ -56,6 +58,7 @@ class Statements:
         notes: what else to know.
     """
 
+    control: str
     few: str
     answer: str
     questions: str
@@ -80,9 +83,15 @@ class Statements:
         yield from (f"note: {note}" for note in self.notes)
 
 
-def of_run(run_dir: pathlib.Path) -> Statements:
-    """What is said of an evaluated run, from the tables in its directory."""
+def of_run(run_dir: pathlib.Path, among: bool = False) -> Statements:
+    """What is said of an evaluated run, from the tables in its directory.
+
+    Args:
+        among: whether other runs are told of beside it: what is found then names the run, as it
+            does of a control.
+    """
     card, asked = read_card(run_dir), results.record_of(run_dir, "evaluate") or {}
+    name, what = run_dir.resolve().name, sentences.control(card)
     fold = read_splits(run_dir / tables.SPLITS.path)[0]
     tested = tested_cells((run["cell"] for run in _runs(card)), card["store"]["cells"])
     said = statements(
@@ -103,11 +112,13 @@ def of_run(run_dir: pathlib.Path) -> Statements:
         diverged=_diverged(card, tested),
         new=new_cells((run["cell"] for run in _runs(card)), card["store"]["cells"]),
         chromosomes=sum(len(getattr(fold, part)) for part in PARTS),
+        labels=card["target"] == LABEL,
+        of=f"Control run {name}: " if what else f"Run {name}: " if among else "",
     )
     seen = seen_words([run["started"] for run in _runs(card) if "started" in run])
-    if card["input_config"].get("shuffle_regions"):
-        seen = ["A control: each gene read the regions of another gene (--shuffle_regions).", *seen]
-    return dataclasses.replace(said, notes=(*seen, *_first_epoch(_runs(card)), *said.notes))
+    said = dataclasses.replace(said, notes=(*seen, *_first_epoch(_runs(card)), *said.notes))
+    control = sentences.of_control(name, what) if what else ""
+    return dataclasses.replace(said, control=control)
 
 
 def _runs(card: dict[str, Any]) -> list[dict[str, Any]]:
@@ -164,6 +175,8 @@ def statements(
     diverged: Collection[tuple[str, str]] = (),
     new: Collection[str] = (),
     chromosomes: int = 0,
+    labels: bool = False,
+    of: str = "",
 ) -> Statements:
     """What is said of scores.
 
@@ -183,25 +196,29 @@ def statements(
         margin, claim, diverged: see `universal.verdict`.
         new: cells whose models were trained on other cells alone.
         chromosomes: how many the data hold, the training ones included; 0: not known.
+        labels: whether the models tell expressed genes from others.
+        of: which run the answer and the verdict on a universal mark speak of, put before them.
     """
     ranked = ranking.rank_assays(scores)
     rows = ranked[ranked["cell"] == ranked["cell"].iloc[0]] if len(ranked) else ranked
     cells = sorted({*scores["cell"], *(cell for cell, _ in diverged)})
-    answer, by_question, differ, classes = _answer(rows, cells), "", False, ""
+    answer, by_question, differ, classes = of + _answer(rows, cells, labels), "", False, ""
+    universal = verdict(scores, margin, claim, diverged=diverged)
     if len(rows):
         classes = sentences.by_class(groups, rows["cell"].iloc[0])
         by_question, differ = sentences.by_question(questions, rows, unit)
     return Statements(
+        control="",
         few=_few(rows, chromosomes),
         answer=f"{answer} {by_question}" if differ else answer,
         questions="" if differ else by_question,
         classes=classes,
-        unproven=_unproven(rows),
-        universal=verdict(scores, margin, claim, diverged=diverged).words,
-        agreement=str(agreement(scores)),
+        unproven=_unproven(rows, labels),
+        universal=(of if universal.answer != "not asked" else "") + universal.words,
+        agreement=str(agreement(scores)) if len(cells) > 1 else "",
         calls=_calls(called),
         new_cell=_new_cell(scores, rows),
-        copies=_copies(rows, copies, without),
+        copies=sentences.copies(rows, copies, without),
         simpler=simpler_model(compared, _SIMPLE, train_share, _WHOLE) if len(compared) else "",
         stack=sentences.stack(compared),
         added=sentences.added(added, covariates),
@@ -251,7 +268,7 @@ def _clear(rows: pd.DataFrame) -> bool:
     return len(rows) > 1 and int(rows["rank_high"].iloc[0]) == 1
 
 
-def _answer(rows: pd.DataFrame, cells: list[str]) -> str:
+def _answer(rows: pd.DataFrame, cells: list[str], labels: bool) -> str:
     """Which assay has the highest score, and whether that makes it the best."""
     if rows.empty:
         return (
@@ -261,7 +278,8 @@ def _answer(rows: pd.DataFrame, cells: list[str]) -> str:
     best, others = rows.iloc[0], rows["assay"].iloc[1:]
     certain = np.isfinite(best["low"])
     rivals = others[rows["rank_low"].iloc[1:] == 1]
-    said = ["No assay is shown to predict expression here."] if _all_unproven(rows) else []
+    none = f"No assay is shown to {_verb('', labels)} here."
+    said = [none] if _all_unproven(rows) else []
     interval = (
         f"95 % interval {number(best['low'])} to {number(best['high'])}"
         if certain
@@ -271,14 +289,16 @@ def _answer(rows: pd.DataFrame, cells: list[str]) -> str:
     has = "has the highest score" if len(rows) > 1 else "was scored"
     if len(highest) > 1:
         has = "and " + listing(highest.iloc[1:], 12) + " share the highest score"
+    between = "its predictions and the observed expression"
+    if labels:
+        between = f"the {PROBABILITY} that it predicts and the label (expressed or not)"
     said.append(
-        f"{best['assay']} {has}: between its predictions and the observed expression of genes held "
-        f"out from training, Pearson r is {number(best['pearson'])} ({interval}), "
-        f"{scope(rows, cells)}."
+        f"{best['assay']} {has}: between {between} of genes held out from training, Pearson r is "
+        f"{number(best['pearson'])} ({interval}), {scope(rows, cells)}."
     )
     if not len(others):
         said.append("No other assay was scored there, so none is compared.")
-    elif not certain and best["note"] != TOO_FEW_GENES:
+    elif not certain and best["note"] not in (TOO_FEW_GENES, ONE_VALUE):
         said.append("Without intervals, no assay can be told apart from another.")
     elif len(rivals):
         said.append(
@@ -300,20 +320,31 @@ def _answer(rows: pd.DataFrame, cells: list[str]) -> str:
     return " ".join(said)
 
 
+def _not_above_0(rows: pd.DataFrame) -> pd.Series:
+    return (rows["simultaneous_low"] <= 0) | one_value(rows)
+
+
 def _all_unproven(rows: pd.DataFrame) -> bool:
-    return bool((rows["simultaneous_low"] <= 0).all())
+    return bool(_not_above_0(rows).all())
 
 
-def _unproven(rows: pd.DataFrame) -> str:
+def _unproven(rows: pd.DataFrame, labels: bool) -> str:
     """Which assays are not shown to predict, if others are."""
-    names = rows["assay"][rows["simultaneous_low"] <= 0]
+    names = rows["assay"][_not_above_0(rows)]
+    constant = ", or one value is predicted for all genes" if one_value(rows).any() else ""
     if not len(names) or _all_unproven(rows):
         return ""
     return (
         f"For {len(names)} of {count(len(rows), 'assay')} the data do not show that "
-        f"{'it predicts' if len(names) == 1 else 'they predict'} expression at all, since the "
-        f"simultaneous interval includes 0 or lies below it: {listing(names, 12)}."
+        f"{_verb('it' if len(names) == 1 else 'they', labels)} at all, since the simultaneous "
+        f"interval includes 0 or lies below it{constant}: {listing(names, 12)}."
     )
+
+
+def _verb(who: str, labels: bool) -> str:
+    """What an assay, or several, does if it predicts."""
+    verb, what = ("tell", "expressed genes from others") if labels else ("predict", "expression")
+    return f"{who} {verb}{'s' if who == 'it' else ''} {what}".strip()
 
 
 def _calls(called: pd.DataFrame) -> str:
@@ -325,11 +356,12 @@ def _calls(called: pd.DataFrame) -> str:
     if not several:  # all cells are the only one: each comparison stands there twice
         called = called[called["cell"] == called["cell"].iloc[-1]]
     n = int(called["called"].sum())
-    where = ", in each cell and over all" if several else ""
+    where = ", every pair of assays" if called["other"].ne("").any() else ""
+    where += ", in each cell and over all" if several else ""
     return (
-        f"Of {count(len(called), 'comparison')} (every score against 0, every pair of assays"
-        f"{where}), {n} {'is' if n == 1 else 'are'} significant at a false "
-        "discovery rate of 5 % (Benjamini–Hochberg); calls.csv lists them."
+        f"Of {count(len(called), 'comparison')} (every score against 0{where}), {n} "
+        f"{'is' if n == 1 else 'are'} significant at a false discovery rate of 5 % "
+        "(Benjamini–Hochberg); calls.csv lists them."
     )
 
 
@@ -348,39 +380,3 @@ def _new_cell(scores: pd.DataFrame, over_all: pd.DataFrame) -> str:
         f"{number(first['low'])} to {number(first['high'])}; there the best may be "
         f"{listing(open_to, 12)}."
     )
-
-
-def _copies(rows: pd.DataFrame, copies: pd.DataFrame, without: pd.DataFrame) -> str:
-    """Which genes are alike, and what the scores are without those that a model so knew."""
-    if copies.empty:
-        return ""
-    names = copies.groupby("group", sort=False)["gene"].agg(", ".join)
-    said = (
-        f"{count(copies['gene'].nunique(), 'gene')} in {count(len(names), 'group')} are like "
-        "others, as copies seen in the signal or as the table of --gene_groups names them "
-        f"({listing(names)}; copies.csv)."
-    )
-    lost = copies.loc[copies["leaked"] > 0, "gene"].nunique()
-    if not lost:
-        return f"{said} No model was tested on a gene that is like one it was trained on."
-    if without.empty:
-        return f"{said} Without the {count(lost, 'test gene')} like one trained on, none is left."
-    both = rows.merge(without, on=["cell", "assay"], suffixes=("", "_without"))
-    said += f" Without the {count(lost, 'test gene')} like one trained on, "
-    gone = both[(both["low"] > 0) & ~(both["low_without"] > 0)]["assay"]
-    first = both.iloc[0]
-    said += (
-        f"r of {first['assay']} is {number(first['pearson_without'])} "
-        f"({number(first['low_without'])} to {number(first['high_without'])}) instead of "
-        f"{number(first['pearson'])}"
-    )
-    least = both.iloc[(both["pearson"] - both["pearson_without"]).argmax()]
-    if least["assay"] != first["assay"]:
-        said += (
-            f", that of {least['assay']} {number(least['pearson_without'])} "
-            f"({number(least['low_without'])} to {number(least['high_without'])}) instead of "
-            f"{number(least['pearson'])}"
-        )
-    if len(gone):
-        said += f"; no longer above 0: {listing(gone, 12)}"
-    return f"{said} (ranking_without_copies.csv)."

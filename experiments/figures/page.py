@@ -6,7 +6,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from epi2expr_jax.scores import table as scoring
-from epi2expr_jax.study import tables
+from epi2expr_jax.study import results, tables
+from epi2expr_jax.training.checkpoint import read_card
+from epi2expr_jax.units import DEFAULT_UNIT, PROBABILITY
 from experiments.figures.altered_marks import effect_figures, profile_figure
 from experiments.figures.screens import reach_figure
 from experiments.figures.studies import (
@@ -17,7 +19,7 @@ from experiments.figures.studies import (
     shapley_figure,
     sweep_figure,
 )
-from experiments.figures.style import heat_map, ranking_figure
+from experiments.figures.style import heat_map, ranking_figure, unit_of_shares
 from experiments.figures.training import MOST_CURVES, learning_curves, prediction_figure
 
 
@@ -58,10 +60,11 @@ def page_figures(
     predictions = tables.PREDICTIONS.read(
         run_dir, ["assays", "observed", "predicted"], filters=filters
     )
+    many = len(cells) > 1  # of one cell a heat map would be the ranking again
     figures = {
         "ranking": ranking_figure(rows, unit),
-        "cells": heat_map(grid.reindex(index=assays, columns=cells)),
-        "curves": learning_curves(history, few),
+        "cells": heat_map(grid.reindex(index=assays, columns=cells)) if many else None,
+        "curves": learning_curves(history, few, labels=unit == PROBABILITY),
         "predictions": prediction_figure(predictions, ends, unit),
         "pairs": pairs_figure(_pairs(content)),
     }
@@ -74,7 +77,7 @@ def page_figures(
         drawn = effect_figures(content["effects"], unit, content["between_models"])
         figures |= {f"effects_{name}": figure for name, figure in drawn.items()}
     if len(content["profile"]):
-        figures["profile"] = profile_figure(content["profile"], unit)
+        figures["profile"] = profile_figure(content["profile"], _of_shares(run_dir))
     if len(content["crispri"]):
         figures["crispri"] = reach_figure(content["crispri"])
     if len(content["quality"]):
@@ -86,6 +89,14 @@ def page_figures(
         order = [assay for assay in assays if assay in set(table["assays"])]
         figures["across_cells"] = across_figure(table, order)
     return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def _of_shares(run_dir: pathlib.Path) -> str:
+    """What the shares of a profile are in."""
+    card = read_card(run_dir)
+    unit = card["store"].get("expression_unit", DEFAULT_UNIT)
+    record = results.record_of(run_dir / "attribution", "attribution") or {}
+    return unit_of_shares(card["target"], unit, record.get("method", "gradients"))
 
 
 def _over_all(table: pd.DataFrame) -> pd.DataFrame:

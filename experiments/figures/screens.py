@@ -43,10 +43,9 @@ def screen_figure(rows: pd.DataFrame, reference: str, first: str) -> Figure:
     for panel in panels[len(subsets) :]:
         panel.remove()
     best = number(own["average_precision"].iloc[0])
-    figure.supxlabel(
-        f"average precision (best of {first}: {best}); 95 % over chromosomes; dotted: chance",
-        fontsize=9,
-    )
+    drawn = "95 % intervals over chromosomes; " if bool(rows["low"].notna().any()) else ""
+    label = f"average precision (best of {first}: {best}); {drawn}dotted: chance"
+    figure.supxlabel(label, fontsize=9)
     return figure
 
 

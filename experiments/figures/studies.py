@@ -7,10 +7,13 @@ import numpy as np
 import pandas as pd
 from matplotlib import ticker
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 from epi2expr_jax.interpret.enrichment import EFFECT, MATCHES
 from epi2expr_jax.scores import table as scoring
+from epi2expr_jax.scores.intervals import ONE_VALUE
+from epi2expr_jax.study.sentences import one_value
 from experiments.figures.hover import ends_of, scored, tell
 from experiments.figures.style import (
     BLUE,
@@ -18,6 +21,7 @@ from experiments.figures.style import (
     ORANGE,
     WIDTH,
     apart,
+    cell_size,
     columns_of,
     drop_panels,
     heat_map,
@@ -27,6 +31,7 @@ from experiments.figures.style import (
     number,
     page_width,
     wrap,
+    write_numbers,
 )
 
 MOST_PANELS = 6
@@ -61,8 +66,8 @@ def sweep_figure(table: pd.DataFrame) -> Figure:
 
 
 def called(assay: str) -> str:
-    """An assay as readers know it; the rows of all of them average over assays."""
-    return "all assays" if assay == scoring.ALL else assay
+    """An assay as labels name it; the rows of all of them average over assays."""
+    return "mean over assays" if assay == scoring.ALL else assay
 
 
 def draw_sweep(rows: pd.DataFrame, axes: Axes) -> None:
@@ -147,43 +152,53 @@ def across_figure(table: pd.DataFrame, assays: list[str]) -> Figure:
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     values = table.loc[table["assays"].isin(shown), "pearson"]
     scale: dict[str, Any] = {"vmin": min(0, values.min()), "vmax": max(values.max(), 1e-3)}
-    image = None
+    image, grids = None, []
     for panel, assay in zip(panels, shown, strict=False):
         part = table.loc[table["assays"] == assay, :]
         grid = part.pivot(index="trained_on", columns="cell", values="pearson")
         grid = grid.reindex(index=trained, columns=cells)
-        image = panel.imshow(grid.to_numpy(float), cmap="Blues", aspect="auto", **scale)
+        grids.append(grid.to_numpy(float))
+        image = panel.imshow(grids[-1], cmap="Blues", aspect="auto", **scale)
         panel.set_title(wrap(assay, 26), fontsize=9)
-        panel.set_xticks(range(len(cells)), cells, rotation=90)
-        panel.set_yticks(range(len(trained)), labels)
+        _name_ticks(panel.xaxis, cells, side, rotation=90)
+        _name_ticks(panel.yaxis, labels, max(height, 1.0))
         panel.tick_params(length=0)
         panel.spines[:].set_visible(False)
-        for (row, column), r in np.ndenumerate(grid.to_numpy(float)):
+        for (row, column), r in np.ndenumerate(grids[-1]):
             said = f"{assay}, trained on {trained[row]}, tested in {cells[column]}: r {number(r)}"
             tell(panel, (column - 0.5, column + 0.5), (row - 0.5, row + 0.5), [said])
-        if grid.size <= 36:
-            for (row, column), r in np.ndenumerate(grid.to_numpy(float)):
-                dark = r > (scale["vmin"] + scale["vmax"]) / 2
-                ink = {"color": "white" if dark else "black", "fontsize": 8}
-                panel.text(column, row, number(r, 2), ha="center", va="center", **ink)
     drop_panels(panels, len(shown), columns)
     assert image is not None
     figure.colorbar(image, ax=panels[: len(shown)].tolist(), label="Pearson r", shrink=0.8)
     figure.supxlabel("tested in", fontsize=9)
     figure.supylabel("trained on", fontsize=9)
+    room = cell_size(panels[0], grids[0])  # the same in all
+    for panel, values in zip(panels, grids, strict=False):
+        write_numbers(panel, values, room)
     return figure
+
+
+def _name_ticks(axis: Axis, labels: Sequence[str], inches: float, **how: Any) -> None:
+    """Name the ticks of so many rows or columns along so many inches; of many only some."""
+    lines = max(label.count("\n") for label in labels) + 1
+    room = 72 * inches / len(labels) / lines / 1.3  # points
+    places = range(0, len(labels), max(1, int(np.ceil(6 / room))))
+    size = float(np.clip(room, 6, 9))
+    axis.set_ticks(places, [labels[place] for place in places], fontsize=size, **how)
 
 
 def models_figure(table: pd.DataFrame) -> Figure:
     """Pearson r of several models with intervals, a line an assay and model; of many a heat map.
 
     Args:
-        table: columns assay, model, pearson, low and high.
+        table: columns assay, model, pearson, low and high; `note` says of whom no score is shown,
+            since one value is predicted.
     """
+    table = table.assign(pearson=table["pearson"].mask(one_value(table)))
     if table["model"].nunique() > MOST_MODELS:
         grid = table.pivot(index="model", columns="assay", values="pearson")
         grid = grid.reindex(index=table["model"].unique(), columns=table["assay"].unique())
-        return heat_map(grid.rename(columns=called), trees=False)
+        return heat_map(grid.rename(columns=called), trees=False, hole=f"no score: {ONE_VALUE}")
     assays, models = table["assay"].nunique(), table["model"].nunique()
     figure, axes = new_figure(0.9 + assays * (0.16 + 0.11 * models))
     draw_models(table, axes)
@@ -209,7 +224,8 @@ def draw_models(table: pd.DataFrame, axes: Axes) -> None:
     axes.set_ylim(len(assays) - 0.4, -0.6)
     axes.set_yticks(range(len(assays)), [wrap(called(assay)) for assay in assays])
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel(long_label("Pearson r, held-out genes, with 95 % intervals"))
+    drawn = ", with 95 % intervals" if bool(table["low"].notna().any()) else ""
+    axes.set_xlabel(long_label(f"Pearson r, held-out genes{drawn}"))
 
 
 def quality_figure(table: pd.DataFrame) -> Figure:
@@ -295,7 +311,9 @@ def enrichment_figure(table: pd.DataFrame) -> Figure:
         panel.xaxis.set_minor_locator(ticker.NullLocator())
     panels[0].set_ylim(len(labels) - 0.4, -0.6)
     panels[0].set_yticks(range(len(labels)), labels)
-    figure.supxlabel("share of variants in top regions, observed / expected; 95 %", fontsize=9)
+    label = "share of variants in top regions, observed / expected"
+    label += "; 95 % intervals" if bool(table["low"].notna().any()) else ""
+    figure.supxlabel(label, fontsize=9)
     return figure
 
 
@@ -324,7 +342,8 @@ def gain_figure(gains: pd.DataFrame, have: Sequence[str], data: str = "") -> Fig
     for panel in panels[::columns]:
         panel.set_yticks(range(len(order)), [wrap(name) for name in order])
     drop_panels(panels, len(kinds), columns)
-    label = f"gain over {', '.join(have)}, mean of cells; 95 % interval: one more cell"
+    label = f"gain over {', '.join(have)}, mean of cells"
+    label += "; 95 % interval: one more cell" if bool(gains["low"].notna().any()) else ""
     label = f"{data} data: {label}" if data else label
     figure.supxlabel(wrap(label, 90), fontsize=9)
     return figure

@@ -15,19 +15,22 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import scipy
+from jaxtyping import Float
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontManager
 from matplotlib.patches import Rectangle
+from matplotlib.textpath import TextPath
 
 from epi2expr_jax.files import whole
 from epi2expr_jax.study.sentences import number
 from epi2expr_jax.training.targets import LABEL
-from epi2expr_jax.units import DEFAULT_UNIT, log2_of
+from epi2expr_jax.units import DEFAULT_UNIT, PROBABILITY, log2_of, unit_words
 from experiments.figures.hover import ends_of, scored, tell
 
 MANY_NUMBERS = 2000  # above, a heat map goes without numbers in its cells
+LEAST_SIZE = 5.5  # points, of a number that can be read
 _TREE = 0.6  # inches, of a dendrogram
 
 # Okabe and Ito's colours, told apart by colour-blind readers and on grey paper.
@@ -70,8 +73,22 @@ own_fonts_first(font_manager.fontManager)
 
 
 def unit_of(target: str, unit: str = DEFAULT_UNIT) -> str:
-    """What is predicted and observed, in the words of an axis; `unit` is that of expression."""
-    return "expressed (0 or 1)" if target == LABEL else log2_of(unit)
+    """What is predicted, in the words of an axis; `unit` is that of expression."""
+    return PROBABILITY if target == LABEL else log2_of(unit)
+
+
+def unit_of_shares(target: str, unit: str = DEFAULT_UNIT, method: str = "gradients") -> str:
+    """What shares of a prediction are in, in the words of an axis: those of gradients in what the
+    model gives, on its target's own scale.
+
+    Args:
+        target: what was trained on.
+        unit: of expression.
+        method: of experiments.attribution.
+    """
+    if method != "gradients" or target == "log2":
+        return unit_of(target, unit)
+    return "log odds of being expressed" if target == LABEL else f"{unit_words(unit)} scaled to 0–1"
 
 
 def wrap(label: str, width: int = 30) -> str:
@@ -187,10 +204,13 @@ def draw_ranking(rows: pd.DataFrame, unit: str, axes: Axes) -> None:
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color="#e4e4e4", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.set_xlabel(long_label(f"Pearson r, predicted and observed {unit}, held-out genes"))
+    both = f"{unit} and label" if unit == PROBABILITY else f"predicted and observed {unit}"
+    axes.set_xlabel(long_label(f"Pearson r, {both}, held-out genes"))
 
 
-def heat_map(grid: pd.DataFrame, *, framed: bool = True, trees: bool = True) -> Figure:
+def heat_map(
+    grid: pd.DataFrame, *, framed: bool = True, trees: bool = True, hole: str = "no score"
+) -> Figure:
     """Pearson r as a table of colours; holes are hatched.
 
     Args:
@@ -198,6 +218,7 @@ def heat_map(grid: pd.DataFrame, *, framed: bool = True, trees: bool = True) -> 
         framed: frame the highest of each column.
         trees: put like rows and like columns side by side, and draw how like they are (average
             linkage of Euclidean distances; Sokal & Michener 1958).
+        hole: what is told of a cell without a number.
     """
     best = grid.eq(grid.max()) & framed
     if grid.shape[1] > max(30, grid.shape[0]):
@@ -229,28 +250,71 @@ def heat_map(grid: pd.DataFrame, *, framed: bool = True, trees: bool = True) -> 
     for (row, column), r in np.ndenumerate(values):
         corner = (column - 0.5, row - 0.5)
         if np.isnan(r):
-            hole = {"facecolor": "#f3f3f3", "edgecolor": GREY, "hatch": "////", "linewidth": 0}
-            axes.add_patch(Rectangle(corner, 1, 1, **hole))
-        elif values.size <= MANY_NUMBERS:
-            light = np.square(image.cmap(image.norm(r))[:3]) @ (0.2126, 0.7152, 0.0722)
-            ink = {"color": _BLACK if light > 0.2 else "white", "fontsize": 8 if wide else 7}
-            axes.text(column, row, number(r, 2), ha="center", va="center", **ink)
+            hatched = {"facecolor": "#f3f3f3", "edgecolor": GREY, "hatch": "////", "linewidth": 0}
+            axes.add_patch(Rectangle(corner, 1, 1, **hatched))
         said = f"{grid.index[row]}, {grid.columns[column]}: "
         inside = (column - 0.5, column + 0.5), (row - 0.5, row + 0.5)
-        tell(axes, *inside, [said + ("no score" if np.isnan(r) else f"r {number(r)}")])
+        tell(axes, *inside, [said + (hole if np.isnan(r) else f"r {number(r)}")])
         if best.iat[row, column]:
             inner = (column - 0.45, row - 0.42)
             axes.add_patch(Rectangle(inner, 0.9, 0.84, fill=False, edgecolor=ORANGE, lw=2))
     axes.set_yticks(range(len(rows)), rows)
-    upright = max(map(len, columns)) * len(columns) < 60
-    axes.set_xticks(range(len(columns)), columns, rotation=0 if upright else 90)
+    widest = max(wide_of(line, 9) for name in columns for line in name.split("\n")) + 4
+    turned = 90 if widest > 72 * cell_width else 0
+    axes.set_xticks(range(len(columns)), columns, rotation=turned)
     axes.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
     axes.spines[:].set_visible(False)
     right.set_ylim(axes.get_ylim())
     below.set_xlim(axes.get_xlim())
-    if values.size > MANY_NUMBERS:
+    room = cell_size(axes, values)
+    if not write_numbers(axes, values, room):
         figure.colorbar(image, ax=axes, label="Pearson r", fraction=0.05, pad=0.02, aspect=30)
+        room = cell_size(axes, values)
+    if widest > room[0] and not turned:  # there is less of it than thought
+        axes.tick_params(axis="x", labelrotation=90)
     return figure
+
+
+def wide_of(text: str, size: float) -> float:
+    """How wide a line of text of that size is, in points."""
+    return TextPath((0, 0), text, size=size).get_extents().width
+
+
+def cell_size(axes: Axes, values: Float[np.ndarray, "R C"]) -> Float[np.ndarray, "2"]:
+    """How wide and high the cells of an image of values are, in points, as its figure is now."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()
+    size = np.asarray(axes.get_window_extent().size) * 72 / figure.dpi
+    return size / np.array(values.shape[::-1])
+
+
+def write_numbers(
+    axes: Axes, values: Float[np.ndarray, "R C"], room: Float[np.ndarray, "2"]
+) -> bool:
+    """Write the values of an image into its cells, as large as all fit without touching, at most 8
+    points; none, and false, where that would be too small to read: the pointer tells them.
+
+    Args:
+        values: of the image, NaN where nothing is written.
+        room: from `cell_size`, once all is there that takes room.
+    """
+    (image,) = axes.images
+    there = [(place, number(r, 2)) for place, r in np.ndenumerate(values) if np.isfinite(r)]
+    if not there or values.size > MANY_NUMBERS:
+        return not there
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    widest = max(wide_of(text, 10) for text in {text for _, text in there}) / 10
+    size = min(8.0, room[0] / (widest + 0.5), room[1] / 1.2)
+    if size * min(1, page_width() / figure.get_figwidth()) < LEAST_SIZE:  # as the page shows it
+        return False
+    for (row, column), text in there:
+        colour = image.cmap(image.norm(values[row, column]))
+        light = np.square(colour[:3]) @ (0.2126, 0.7152, 0.0722)
+        ink = {"color": _BLACK if light > 0.2 else "white", "fontsize": size}
+        axes.text(column, row, text, ha="center", va="center", **ink)
+    return True
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,9 +12,11 @@ from data_prep.planted import simulated
 from epi2expr_jax.files import read_json
 from epi2expr_jax.genome import ASSEMBLIES, listing
 from epi2expr_jax.perturb.summary import NEEDED
+from epi2expr_jax.predict.stack import explained
 from epi2expr_jax.roadmap import cell_name
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.scores.agreement import best_assays, quality_correlations
+from epi2expr_jax.scores.intervals import ONE_VALUE
 from epi2expr_jax.screens.predicted import COMPLETED, LOSS
 from epi2expr_jax.screens.scoring import ALL, REACH
 from epi2expr_jax.study import sentences, statements, tables
@@ -39,6 +41,7 @@ def page_of(
     figures: dict[str, dict[str, str]],
     certificate: Any,
     gained: str,
+    controls: list[str],
     browser: dict[str, Any],
 ) -> str:
     """The page as HTML.
@@ -49,6 +52,7 @@ def page_of(
         figures: by name, the address of each, wide and narrow.
         certificate: what `experiments.verify` found, a `cli.certificate.Certificate`; or None.
         gained: from which assays the run gains more than another; or nothing.
+        controls: what those of the other runs that are controls are for.
         browser: from `gene_browser.browser_data`.
     """
     rows = headline(content["ranking"])
@@ -64,6 +68,12 @@ def page_of(
     kinds, cells = card["store"]["groups"], cells_of(card, runs, content["ranking"])
     quality = content["quality"]
     made_up = simulated(gene["id"] for gene in browser["genes"])
+    among = bool(len(content["models"]) or gained)
+    given, lacking = (
+        {name: bool("low" in table and table["low"].isna().eq(none).any())
+         for name, table in content.items()}
+        for none in (False, True)
+    )  # fmt: skip
     return environment.get_template("report.html.j2").render(
         name="/".join(run_dir.resolve().parts[-2:]),
         card=card,
@@ -78,20 +88,29 @@ def page_of(
         cells=cells,
         runs=runs.to_dict("records"),
         statuses=runs["status"].value_counts().to_dict(),
-        said=statements.of_run(run_dir),
+        said=statements.of_run(run_dir, among),
+        among=among,
+        given=given,
+        lacking=lacking,
+        explained=explained(content["baselines"]["model"]),
+        configs=configs(card),
+        control=sentences.control(card),
+        one_value=ONE_VALUE,
+        idle=bool(sentences.one_value(content["baselines"]).any()),
         scope=statements.scope(rows, cells),
         figures=figures,
         unit=unit_of_run(card),
         linear=unit_words(_expression_unit(card)),
         tables={name: table.to_dict("records") for name, table in content.items()},
         needed=NEEDED,
-        best_rows=_best(content).to_dict("records"),
+        best_rows=_best(content, len(cells) > 1).to_dict("records"),
         quality=(quality_correlations(quality) if len(quality) else quality).to_dict("records"),
         abroad=_abroad(content["across_cells"]),
         changed=sentences.changes(content["between_cells"]),
         altered=_altered(content["effects"], content["null"]),
         screened=_screened(content["crispri"], content["crispri_leads"]),
         gained=gained,
+        controls=controls,
         certificate=certificate,
         scoring=scoring,
         browser=browser,
@@ -105,13 +124,33 @@ def page_of(
     )
 
 
-def _best(content: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """The best assay of every cell, among all genes and in each group."""
-    parts = [best_assays(content["ranking"]).assign(group="all genes")]
+def _best(content: dict[str, pd.DataFrame], many: bool) -> pd.DataFrame:
+    """The best assay of every cell, among all genes and in each group.
+
+    Args:
+        many: whether there is more than one cell; of one, all genes are the ranking itself.
+    """
+    parts = [best_assays(content["ranking"]).assign(group="all genes")] if many else []
     if len(content["groups"]):
         for name, part in content["groups"].groupby("group"):
             parts.append(best_assays(part).assign(group=name))
-    return pd.concat(parts, ignore_index=True)
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    return table if many or table.empty else table[table["cell"] != scoring.ALL]
+
+
+def configs(card: dict[str, Any]) -> tuple[dict[str, Any], list[tuple[int, dict[str, Any]]]]:
+    """The models' configuration: what is the same for all runs, and by how many runs what is not.
+
+    Args:
+        card: of the run.
+    """
+    parts = [(len(part["runs"]), part["model_config"]) for part in card["populations"]]
+    first = parts[0][1]
+    absent = object()
+    same = {key: value for key, value in first.items()
+            if all(own.get(key, absent) == value for _, own in parts)}  # fmt: skip
+    own = [(n, {k: v for k, v in config.items() if k not in same}) for n, config in parts]
+    return same, [part for part in own if part[1]]
 
 
 def _abroad(table: pd.DataFrame) -> list[dict[Hashable, Any]]:
@@ -196,5 +235,5 @@ def _assembly(name: str, made_up: bool) -> str:
 def _called(cell: str) -> str:
     """A cell with its name, where it is one of the Roadmap's."""
     if cell == scoring.ALL:
-        return "all cells"
+        return "mean over cells"
     return f"{cell} {cell_name(cell)}".strip()

@@ -9,10 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 
+from epi2expr_jax.units import PROBABILITY
 from experiments.figures.hover import tell
 from experiments.figures.style import (
     BLUE,
     GREY,
+    ORANGE,
     columns_of,
     drop_panels,
     legend_above,
@@ -25,13 +27,16 @@ from experiments.figures.style import (
 _DENSE = LinearSegmentedColormap.from_list("dense", ["#9ecae1", "#d55e00"])
 MANY_POINTS = 2000  # above, points hide each other: hexagons
 MOST_CURVES = 24
+BINS = 20  # of a probability
+DOTTED = (0, (1, 2))  # so far apart that dots are seen on a phone, too
 
 
-def learning_curves(history: pd.DataFrame, assays: Sequence[str]) -> Figure:
+def learning_curves(history: pd.DataFrame, assays: Sequence[str], labels: bool = False) -> Figure:
     """Loss by epoch, one panel an assay: median over its runs, and their range.
 
     Args:
         history: columns assay, run_id, epoch, train_loss and validation_loss.
+        labels: whether the loss is cross-entropy.
     """
     columns = columns_of(len(assays), 4)
     titles = [wrap(assay, 24) for assay in assays]
@@ -42,18 +47,19 @@ def learning_curves(history: pd.DataFrame, assays: Sequence[str]) -> Figure:
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     drawn = []
     for panel, assay, title in zip(panels, assays, titles, strict=False):
-        drawn += draw_losses(history.loc[history["assay"] == assay, :], panel)
+        drawn += draw_losses(history.loc[history["assay"] == assay, :], panel, labels)
         panel.set_title(title, fontsize=9)
     drop_panels(panels, len(assays), columns)
     _scale_losses(panels[0], np.array(drawn))
     panels[0].xaxis.set_major_locator(ticker.MaxNLocator(4, integer=True, min_n_ticks=1))
     legend_above(figure, 3, handles=panels[0].lines)
     figure.supxlabel("epoch", fontsize=9)
-    figure.supylabel("loss (MSE, in SD²)", fontsize=9)
+    what = "cross-entropy" if labels else "MSE, in SD²"
+    figure.supylabel(f"loss ({what})", fontsize=9)
     return figure
 
 
-def draw_losses(history: pd.DataFrame, axes: Axes) -> list[float]:
+def draw_losses(history: pd.DataFrame, axes: Axes, labels: bool = False) -> list[float]:
     """One panel of `learning_curves`, of the runs of one assay, into axes of yours.
 
     Returns:
@@ -75,8 +81,10 @@ def draw_losses(history: pd.DataFrame, axes: Axes) -> list[float]:
         rows = zip(epochs, by_epoch["median"], lowest, highest, strict=True)
         said = [f"epoch {e}, {label} loss: {m:.3g} ({a:.3g} to {b:.3g})" for e, m, a, b in rows]
         tell(axes, epochs, by_epoch["median"], said)
-    mean = "no better than the mean of all genes"
-    axes.axhline(1, color="black", lw=0.7, ls=":", label=mean)
+    chance = (
+        "no better than 0.5 for all genes" if labels else "no better than the mean of all genes"
+    )
+    axes.axhline(np.log(2) if labels else 1, color="black", lw=1.2, ls=DOTTED, label=chance)
     return drawn
 
 
@@ -90,7 +98,10 @@ def _scale_losses(axes: Axes, losses: np.ndarray) -> None:
 
 
 def prediction_figure(predictions: pd.DataFrame, rows: pd.DataFrame, unit: str) -> Figure:
-    """Predicted against observed expression, one panel for each of the given rows of a ranking."""
+    """Predicted against observed expression, one panel for each of the given rows of a ranking; of
+    labels what is predicted for genes of each."""
+    if unit == PROBABILITY:
+        return _by_label(predictions, rows)
     columns = len(rows) if page_width() > 3 * len(rows) else 1
     lines, width = -(-len(rows) // columns), min(page_width(), 1.0 + 3 * columns)
     side = width / columns if lines == 1 else 2.4
@@ -113,7 +124,7 @@ def prediction_figure(predictions: pd.DataFrame, rows: pd.DataFrame, unit: str) 
         said = [f"observed {a:.2f}, predicted {b:.2f}" + (f": {n:.0f} predictions" if n > 1 else "")
                 for a, b, n in zip(x, y, counts, strict=True)]  # fmt: skip
         tell(panel, x, y, said)
-        panel.plot([low, high], [low, high], ":", color="black", lw=1)
+        panel.plot([low, high], [low, high], ls=DOTTED, color="black", lw=1.2)
         panel.set_title(f"{wrap(assay, 26)}\nr = {number(r)}", fontsize=9)
         panel.set_xlabel(f"observed, {unit}")
         panel.set_aspect("equal")
@@ -124,4 +135,30 @@ def prediction_figure(predictions: pd.DataFrame, rows: pd.DataFrame, unit: str) 
         bar = figure.colorbar(hexagons[0], ax=panels, label="predictions per hexagon", shrink=0.8)
         bar.ax.yaxis.set_major_formatter("{x:g}")
     panels[0].set_ylabel(f"predicted, {unit}")
+    return figure
+
+
+def _by_label(predictions: pd.DataFrame, rows: pd.DataFrame) -> Figure:
+    """How the predicted probabilities of expressed genes and of the others are spread."""
+    columns = len(rows) if page_width() > 3 * len(rows) else 1
+    lines = -(-len(rows) // columns)
+    figure = Figure((page_width(), 0.8 + 2.2 * lines), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    edges = np.linspace(0, 1, BINS + 1)
+    for panel, assay, r in zip(panels, rows["assay"], rows["pearson"], strict=True):
+        part = predictions.loc[predictions["assays"] == assay, :]
+        for label, name, colour in ((1, "expressed", BLUE), (0, "not expressed", ORANGE)):
+            own = part.loc[part["observed"] == label, "predicted"].clip(0, 1)
+            share = np.histogram(own, edges)[0] / max(1, len(own))
+            panel.stairs(share, edges, color=colour, fill=True, alpha=0.25)
+            panel.stairs(share, edges, color=colour, lw=1.4, ls="-" if label else "--", label=name)
+            said = [f"{assay}, {name}: {100 * s:.0f} % of genes at {a:.2f} to {b:.2f}"
+                    for s, a, b in zip(share, edges[:-1], edges[1:], strict=True)]  # fmt: skip
+            tell(panel, (edges[:-1], edges[1:]), share, said)
+        panel.set_title(f"{wrap(assay, 26)}\nr = {number(r)}", fontsize=9)
+    panels[0].set_ylim(bottom=0)  # of all panels; only now it leaves none of them cut off
+    handles = [line for line in panels[0].patches if line.get_label() and not line.get_fill()]
+    legend_above(figure, 2, handles=handles)
+    figure.supxlabel(f"predicted {PROBABILITY}", fontsize=9)
+    figure.supylabel("share of genes of a label", fontsize=9)
     return figure

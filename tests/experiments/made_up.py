@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+import scipy
 import xarray as xr
 
 from epi2expr_jax.predict.ensemble import Ensemble
@@ -19,6 +20,7 @@ from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.one_run import TrainConfig
 from epi2expr_jax.training.pieces import Pieces
 from epi2expr_jax.training.runs import FINISHED, QUARANTINED, STOPPED, Log
+from epi2expr_jax.training.targets import LABEL
 
 MARKS = {  # how well each predicts, roughly as in Roadmap
     "H3K27ac": 0.78, "H3K9ac": 0.77, "H3K4me3": 0.74, "H3K79me2": 0.7, "DNase": 0.68,
@@ -53,8 +55,11 @@ class MadeUpRun:
         request = TrainRequest(
             store=str(store.path), model="promoter_cnn", model_options={"width": 0.02},
             cells=list(self.asked), assays=list(self.assays), cv=self.cv, folds=list(self.folds),
-            target=self.target, train_config=TrainConfig(epochs=self.epochs),
-            gene_groups=self.gene_groups,
+            target=self.target, gene_groups=self.gene_groups,
+            train_config=TrainConfig(
+                epochs=self.epochs,
+                task="classification" if self.target == LABEL else "regression",
+            ),
         )  # fmt: skip
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(_Training, "run", lambda own: self._train(own))
@@ -154,5 +159,8 @@ class MadeUpRun:
                     if seen[copy] and rows[gene]:
                         at = rows[:gene].sum()
                         predicted[at] = level[at]
-            found.append(scale.to_raw(2**predicted - 1))
+            if scale.kind == LABEL:
+                found.append(scipy.special.expit(predicted - np.log2(scale.low + 1)))
+            else:
+                found.append(scale.to_raw(2**predicted - 1))
         return xr.DataArray(np.array(found), dims=["run", "gene"])

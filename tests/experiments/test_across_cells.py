@@ -47,11 +47,13 @@ def test_the_summary_sets_own_cells_beside_the_others_best_assay_first():
         ("DNase", False, 0.2, 0.8, 0.2),
         ("H3K27ac", True, 0.7, 0.5, 0.3),
         ("H3K27ac", False, 0.5, 0.7, 0.25),
+        ("H2A.Z", False, 0.1, 0.7, 0.05),
     ]
     _, *lines = format_summary(pd.DataFrame(rows, columns=columns)).splitlines()
     assert [line.split() for line in lines] == [
         ["H3K27ac", "0.700", "0.500", "0.700", "0.250"],
         ["DNase", "0.900", "0.300", "0.700", "0.150"],
+        ["H2A.Z", "none", "0.100", "0.700", "0.050"],
     ]
 
 

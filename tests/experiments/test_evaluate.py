@@ -8,6 +8,7 @@ import pytest
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.scores import table as scoring
+from epi2expr_jax.scores.intervals import ONE_VALUE
 from epi2expr_jax.study import statements, tables
 from experiments import evaluate as program
 from experiments.verify import Verification
@@ -47,8 +48,13 @@ def test_scores_by_model_are_shown():
         ("ridge", "DNase", 0.65, 0.05, 0.02, 0.08),
         ("linear", "DNase", 0.61, 0.01, -0.02, 0.04),
     ]
-    line = program.format_baselines(pd.DataFrame(rows, columns=columns))
+    table = pd.DataFrame(rows, columns=columns)
+    line, where = program.format_baselines(table).splitlines()
     assert line == "r by model (DNase): cnn 0.600, ridge 0.650, linear 0.610"
+    assert "--help" in where
+    idle = table.assign(assay="all", note=["", "", ONE_VALUE])
+    line = program.format_baselines(idle).splitlines()[0]
+    assert line == "r by model (the mean over assays): cnn 0.600, ridge 0.650, linear one value"
 
 
 @pytest.fixture

@@ -28,7 +28,8 @@ def test_the_program_writes_what_is_asked(
     expected = predict_genes(load(finished), small_store, genes.gene_id[[3, 0]].tolist(), cell=cell)
     pd.testing.assert_frame_equal(table, expected)
     assert set(table.cell) == {cell}
-    assert "16 rows; genes: 2 held-out chromosome" in capsys.readouterr().out
+    said = "16 rows; genes: 2 held-out chromosome; predicted: log2(RPKM + 1)"
+    assert said in capsys.readouterr().out
     with pytest.raises(InputError, match=r"found \.xlsx; expected \.csv or \.parquet"):
         program.predict(finished, tmp_path / "two.xlsx")
     assert flags.FLAGS.include_seen is False

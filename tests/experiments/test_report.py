@@ -141,6 +141,7 @@ def test_without_intervals(tmp_path, page_of):
     assert "no interval:" in text
     assert "no assay can be told apart from another" in text
     assert "nan" not in text.lower()
+    assert not re.search(r"95 % intervals\b", text)
     assert "H3K4me3+DNase" in text
     assert "histone+accessibility" in text
 
@@ -152,6 +153,77 @@ def test_one_cell_one_assay(tmp_path, page_of):
     # the same run gives the same page, and nothing half written stays
     assert write_report(tmp_path / "run").read_text() == page
     assert not list((tmp_path / "run").glob("*.partial"))
+
+
+def test_of_one_cell_nothing_is_said_of_cells(tmp_path, page_of):
+    page = page_of(tmp_path / "run", assays={"DNase": 0.7, "H3K4me3": 0.6})
+    text = plain(page)
+    for absent in ("The best in each cell", "Every cell and assay", "How far cells agree",
+                   "over all cells", "all cells", "these cells"):  # fmt: skip
+        assert absent not in text, absent
+    table = page.split('id="cells"')[1].split("</table>")[0]
+    groups = re.findall('<th scope="row" class="text">(.*?)</th>', table)
+    assert groups == ["expressed", "silent"]
+    assert "in cell E003: observed and mean predicted log2(RPKM + 1)" in text
+    assert "Of one cell, every dot is another assay" in text
+    labels = page_of(tmp_path / "labels", assays={"DNase": 0.7}, target="label")
+    assert 'id="cells"' not in labels
+    assert 'href="#cells"' not in labels
+
+
+def test_labels_are_called_labels(tmp_path, page_of):
+    assays = {"DNase": 0.7, "H3K9me3": 0.0}
+    page = page_of(tmp_path / "run", cells=("E003", "E116"), assays=assays, target="label")
+    text = plain(page)
+    for said in (
+        "between the probability of being expressed that it predicts and the label (expressed or",
+        "the data do not show that it tells expressed genes from others at all",
+        "Loss (cross-entropy) by epoch",
+        "Predicting 0.5 for every gene would cost 0.69, the dotted line",
+        "Predicted by label",
+        "label (1 expressed, 0 not; the share of cells where it is expressed) and mean predicted",
+        "telling expressed genes from the others",
+        "Whether genes are expressed (a label) of 1,3",
+        "mean squared error of the probability of being expressed",
+    ):
+        assert said in text, said
+    for absent in ("observed expression", "predicts expression", "equals observed", "0 or 1"):
+        assert absent not in text, absent
+    assert 'data-unit="probability of being expressed" data-labels>' in page
+
+
+def test_a_control_and_the_run_that_is_spoken_of_are_named(tmp_path, page_of):
+    page_of(tmp_path / "run", assays={"DNase": 0.7, "H3K4me3": 0.6})
+    other = shutil.copytree(tmp_path / "run", tmp_path / "shuffled")
+    card = checkpoint.read_card(other)
+    card["input_config"]["shuffle_regions"] = True
+    checkpoint.write_card(other, card)
+    text = plain(write_report(other).read_text())
+    control = "Run shuffled is a control: each gene read the regions of another gene"
+    assert control in text
+    assert "Control run shuffled: DNase has the highest score" in text
+    assert "; a control: each gene read the regions of another gene (--shuffle_regions). " in text
+    compared = plain(write_report(tmp_path / "run", compare=[other]).read_text())
+    assert control in compared
+    assert "Run run: DNase has the highest score" in compared
+    assert "Run run: With a single cell" not in compared
+    assert "promoter_cnn (shuffled: a control)" in compared
+    assert (
+        "Mean over assays (or sets of them): of the r of each. All other sections speak of"
+        in compared
+    )
+    assert "all assays" not in compared.replace("for all assays together", "")
+
+
+def test_what_is_compared_is_explained_and_what_runs_share_is_told_once(tmp_path, page_of):
+    assays = {"DNase": 0.6, "DNase+H3K4me3": 0.5}
+    page = page_of(tmp_path / "run", cells=("E003", "E116"), assays=assays)
+    text, words = plain(page), "a gene's mean expression in the store's other cells; no epigenome"
+    assert f"mean of the other cells{words}" in text
+    assert 'title="a gene&#39;s mean expression in' in page
+    made = text.partition("How it was made")[2].partition("target")[0]
+    assert made.count("window_bp") == 1
+    assert "; 10 runs with assays 1; 10 runs with assays 2" in made
 
 
 def test_no_cell_has_every_assay(tmp_path, page_of):
@@ -185,7 +257,7 @@ def test_altered_marks_are_shown(tmp_path, page_of):
     first, second = text.index("+3..+5 kbx0−1.500"), text.index("-5..-3 kbx0−0.700")
     assert first < second
     assert "−1.500−1.600 to −1.4009080 %25 %" in text
-    assert len(figures(page)) == 7
+    assert len(figures(page)) == 6
     null = table.iloc[[2]].assign(null_low=-0.2, null_high=0.3, permutations=19, p=0.05)
     null.to_csv(tmp_path / "run" / "perturb" / "null.csv", index=False)
     text = plain(write_report(tmp_path / "run").read_text())

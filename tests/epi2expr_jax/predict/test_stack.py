@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from epi2expr_jax.predict.stack import fit_weights, stacked
+from epi2expr_jax.predict.baselines import BASELINES, COVARIATES, MEAN_OF_CELLS, MEAN_OF_OTHERS
+from epi2expr_jax.predict.stack import STACK, explained, fit_weights, stacked
 
 
 def predictions(seeds=1):
@@ -87,3 +88,12 @@ def test_seeds_have_weights_of_their_own_and_what_cannot_be_stacked_is_left_out(
     assert stacked(network, pd.DataFrame()).empty
     assert stacked(network, simple.assign(model="linear")).empty
     assert stacked(network[network["chrom"] == "chr1"], simple).empty
+
+
+def test_every_model_that_is_compared_says_what_it_is():
+    names = [*BASELINES, COVARIATES, MEAN_OF_CELLS, MEAN_OF_OTHERS, STACK, "cnn, mean of 3 seeds"]
+    words = explained(["cnn", *names])
+    assert list(words) == names
+    assert len(set(words.values())) == len(names)
+    assert "seeds of each run" in words["cnn, mean of 3 seeds"]
+    assert words["mean_3kb"].endswith("in 3 kb around the TSS")

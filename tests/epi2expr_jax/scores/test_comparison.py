@@ -12,6 +12,7 @@ from epi2expr_jax.scores.comparison import (
     interactions,
     simpler_model,
 )
+from epi2expr_jax.scores.intervals import ONE_VALUE
 
 
 def predictions(skill, seed=0, chromosomes=8, genes=60, assays=("K4", "K27")):
@@ -70,6 +71,18 @@ def test_a_model_has_no_lead_over_itself_and_order_flips_the_sign():
     np.testing.assert_allclose(lead.lead.to_numpy(), -other.lead.to_numpy(), atol=1e-9)
 
 
+def test_one_predicted_value_is_no_score():
+    """It is 0 by rule and does not vary: an interval of it, 0 to 0, would be false."""
+    constant = predictions(0.6, seed=2).assign(predicted=1.0, predicted_raw=1.0)
+    table = compare_models({"a": scores(0.5), "none": scoring.score_table(constant)})
+    idle = table.model == "none"
+    assert (table.pearson[idle] == 0).all()
+    assert table.loc[idle, ["low", "high", "lead_low", "lead_high"]].isna().all(axis=None)
+    assert set(table.note[idle]) == {ONE_VALUE}
+    assert table.loc[~idle, ["low", "high", "lead_low", "lead_high"]].notna().all(axis=None)
+    assert set(table.note[~idle]) == {""}
+
+
 def test_only_what_all_models_share_is_compared():
     a, b = scores(0.5), scores(0.6, seed=2, assays=("K4",))
     table = compare_models({"a": a, "b": b[b.chrom != "chr3"]})
@@ -108,7 +121,8 @@ def test_what_is_said_of_simple_models():
     weak, strong = scores(0.4), scores(0.8, seed=1)
     table = compare_models({"cnn": weak, "cnn, mean of 3 seeds": strong, "ridge": strong})
     said = simpler_model(table, ["linear", "ridge"])
-    assert said.startswith("A simpler model predicts better than cnn: ridge for all assays (by 0.")
+    better = "A simpler model predicts better than cnn: ridge for the mean over assays (by 0."
+    assert said.startswith(better)
     assert "seeds" not in said
     assert simpler_model(table, ["ridge"], whole=["linear"]) == said
     wide = simpler_model(table, ["ridge"], whole=["linear", "ridge"])

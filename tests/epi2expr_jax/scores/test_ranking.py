@@ -8,7 +8,13 @@ from scipy import stats
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.scores import comparison, ranking
 from epi2expr_jax.scores import table as scoring
-from epi2expr_jax.scores.intervals import LEAST_SCORED, score_cube, shared_units
+from epi2expr_jax.scores.intervals import (
+    LEAST_SCORED,
+    ONE_VALUE,
+    TOO_FEW_GENES,
+    score_cube,
+    shared_units,
+)
 from tests.epi2expr_jax.scores.simulated import simulated
 
 # Protein-coding genes of the Roadmap RPKM matrix on hg19's autosomes.
@@ -191,12 +197,29 @@ def test_assays_are_compared_on_the_chromosomes_they_share():
     assert any("E003 is not ranked" in note for note in ranking.caveats(nothing))
 
 
+def test_one_predicted_value_has_no_interval_and_says_why():
+    level = {("E003", "a"): {f"chr{k}": 0.4 + 0.01 * k for k in range(1, 9)},
+             ("E003", "b"): {f"chr{k}": 0.0 for k in range(1, 9)}}  # fmt: skip
+    scores = scores_of(level, n={f"chr{k}": 100 for k in range(1, 9)})
+    scores["constant"] = scores["assays"] == "b"
+    table = ranking.rank_assays(scores).set_index(["cell", "assay"])
+    intervals = ["low", "high", "simultaneous_low", "simultaneous_high", "spearman_low"]
+    assert table.loc[("all", "b"), intervals].isna().all()
+    assert table.loc[("all", "a"), intervals].notna().all()
+    assert table["note"].xs("b", level="assay").tolist() == [ONE_VALUE] * 2
+    assert table["note"].xs("a", level="assay").tolist() == [""] * 2
+    scores["n"] = 10  # then no assay has one, for another reason
+    notes = ranking.rank_assays(scores).set_index("assay")["note"]
+    assert set(notes["a"]) == {TOO_FEW_GENES}
+    assert set(notes["b"]) == {ONE_VALUE}
+
+
 def test_caveats_say_what_the_intervals_rest_on():
     r = {"chr3": 0.5, "chr7": 0.3, "chr20": 0.6}
     once = scores_of({("E003", "a"): r}, n={"chr3": 1047, "chr7": 894, "chr20": 539})
     both = pd.concat([once, once.assign(fold="f1")])
     notes = "\n".join(ranking.caveats(both))
-    assert "these cells (E003)" in notes
+    assert "this cell (E003)" in notes
     assert "rest on 3 chromosomes and 2480 genes" in notes
     assert "same blind chromosomes (chr3, chr7, chr20)" in notes
     assert "t has 2 degrees of freedom" in notes

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from epi2expr_jax.scores.intervals import ONE_VALUE
 from epi2expr_jax.scores.ranking import QUESTION_COLUMNS
 from epi2expr_jax.study import sentences
 
@@ -170,7 +171,24 @@ def test_what_the_stack_predicts():
     columns = ["assay", "model", "pearson", "lead", "lead_low", "lead_high"]
     compared = pd.DataFrame(rows, columns=columns)
     said = sentences.stack(compared)
-    assert "r 0.520 for all assays: a lead of 0.020 (−0.001 to 0.041) over cnn." in said
+    assert "r 0.520 for the mean over assays: a lead of 0.020 (−0.001 to 0.041) over cnn." in said
+    assert "nothing" not in said
     assert "It is a prediction, no measure of what an assay is worth" in said
     assert "a lead of 0.020 over" in sentences.stack(compared.assign(lead_low=np.nan))
     assert sentences.stack(compared[:1]) == sentences.stack(pd.DataFrame()) == ""
+
+
+def test_a_stack_that_chose_nothing_has_no_score():
+    columns = ["assay", "model", "pearson", "lead", "lead_low", "lead_high", "note"]
+    rows = [("all", "cnn", 0.3, 0.0, 0.0, 0.0, ""), ("all", "stack", 0.3, 0.0, -0.1, 0.1, ""),
+            ("A", "cnn", 0.6, 0.0, 0.0, 0.0, ""), ("A", "stack", 0.6, 0.0, -0.1, 0.1, ""),
+            ("B", "cnn", 0.0, 0.0, 0.0, 0.0, ""),
+            ("B", "stack", 0.0, 0.0, np.nan, np.nan, ONE_VALUE)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=columns)
+    said = sentences.stack(table)
+    assert said.endswith(f"For B it chose nothing: {ONE_VALUE} (0 in the mean over assays).")
+    alone = sentences.stack(table[table["assay"] == "B"])
+    assert alone == (
+        "The stack, a weighted mean of cnn and simple models, predicts nothing: for B it chose "
+        f"nothing: {ONE_VALUE}."
+    )

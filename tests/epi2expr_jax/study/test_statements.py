@@ -8,6 +8,7 @@ import pytest
 
 from epi2expr_jax.predict.baselines import MEAN_OF_CELLS
 from epi2expr_jax.scores.comparison import COLUMNS, calls
+from epi2expr_jax.scores.intervals import ONE_VALUE
 from epi2expr_jax.study.statements import of_run, statements
 from epi2expr_jax.training.checkpoint import read_card
 from tests.epi2expr_jax.scores.simulated import failed, scores, world
@@ -78,6 +79,26 @@ WORLDS = {
     "one cell, one assay": (scores(world([0.6])), {},
         ["A was scored", "in cell E1", "so none is compared", "With a single cell"],
         [BEST, "highest"]),
+    "one cell": (scores(world([0.7, 0.5])), {"called": calls(scores(world([0.7, 0.5])))},
+        ["Scores are of this cell (E1)", "(every score against 0, every pair of assays)"],
+        ["How far cells agree", "these cells (E1)"]),
+    "one cell, one assay, called": (scores(world([0.6])), {"called": calls(scores(world([0.6])))},
+        ["Of 1 comparison (every score against 0), 1 is"], ["every pair"]),
+    "one value predicted": (failed(scores(TWO), "E1", "B").pipe(failed, "E2", "B"), {},
+        ["For 1 of 2 assays the data do not show that it predicts expression",
+         "or one value is predicted for all genes: B"], ["0.000"]),
+    "one value predicted of the only assay": (failed(scores(world([0.6])), "E1", "A"), {},
+        [NULL, f"r is 0.000 (no interval: {ONE_VALUE})"], ["0.000 to", NO_INTERVAL]),
+    "labels": (scores(TWO), {"labels": True},
+        ["between the probability of being expressed that it predicts and the label (expressed "],
+        ["observed expression", "predicts expression"]),
+    "labels that nothing tells": (scores(world([0.0, 0.001]), own=0.1), {"labels": True},
+        ["No assay is shown to tell expressed genes from others here."], ["predict expression"]),
+    "labels that one assay tells": (scores(world([0.6, 0.001]), own=0.1), {"labels": True},
+        ["do not show that it tells expressed genes from others at all"], ["predicts expression"]),
+    "one seed, no interval": (scores(TWO, K=2, folds=2), {},
+        ["One seed: training noise is unknown", "All rests on 2 chromosomes and 200 genes. There"],
+        ["not in the interval", "The intervals"]),
     "one cell, two assays": (scores(world([0.7, 0.5])), {},
         ["A has the highest score", BEST, "With a single cell", NEW], [SHOWN, RIVALS]),
     "one cell, twelve assays": (scores(world(TWELVE)), {},
@@ -277,6 +298,34 @@ def test_parts_that_differ_are_in_the_headline():
     assert not differ.questions
     assert "Spearman" not in same.answer
     assert "A has the highest Spearman rho" in same.questions
+
+
+@pytest.mark.parametrize(
+    ("shuffled", "contacts", "what"),
+    [(True, 8, "each gene read the regions of another gene (--shuffle_regions)"),
+     (False, 0, "its models read the promoter alone, no regions (--no_pcre)"),
+     (False, 8, "")],
+)  # fmt: skip
+def test_a_control_says_so_in_its_answer_and_verdict(
+    finished, monkeypatch, shuffled, contacts, what
+):
+    card = read_card(finished)
+    card["input_config"]["shuffle_regions"] = shuffled
+    for part in card["populations"]:
+        part["model_config"]["contacts"] = contacts
+    monkeypatch.setattr("epi2expr_jax.study.statements.read_card", lambda _: card)
+    said, among = of_run(finished), of_run(finished, among=True)
+    name = finished.name
+    if what:
+        assert said == among
+        assert next(iter(said)).startswith(f"Run {name} is a control: {what}. Its scores are there")
+        assert said.answer.startswith(f"Control run {name}: ")
+        assert said.universal.startswith(f"Control run {name}: ")
+    else:
+        assert not said.control
+        assert not said.answer.startswith(("Run", "Control"))
+        assert among.answer == f"Run {name}: {said.answer}"
+        assert among.universal == f"Run {name}: {said.universal}"
 
 
 def test_runs_that_were_best_in_their_first_epoch_are_named(finished, monkeypatch):

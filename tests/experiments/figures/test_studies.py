@@ -1,11 +1,14 @@
 """Figures of further studies hold the numbers of their tables."""
 
+import contextlib
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from epi2expr_jax.interpret.enrichment import EFFECT
 from epi2expr_jax.scores import table as scoring
+from epi2expr_jax.scores.intervals import ONE_VALUE
 from experiments.figures.hover import told
 from experiments.figures.studies import (
     MOST_MODELS,
@@ -19,7 +22,8 @@ from experiments.figures.studies import (
     shapley_figure,
     sweep_figure,
 )
-from experiments.figures.style import BLUE
+from experiments.figures.style import BLUE, narrow
+from tests.experiments.pages import overlaps
 
 
 def labels(ticks):
@@ -40,7 +44,7 @@ def test_a_sweep_is_a_curve_an_assay_all_of_them_first():
     table = pd.DataFrame(rows, columns=["assay", "window_bp", "pearson"])
     table = table.assign(low=table["pearson"] - 0.1, high=table["pearson"] + 0.1)
     panels = sweep_figure(table).axes
-    assert [panel.get_title() for panel in panels] == ["all assays", "H3K4me3", "DNase"]
+    assert [panel.get_title() for panel in panels] == ["mean over assays", "H3K4me3", "DNase"]
     assert panels[2].lines[0].get_xydata().tolist() == [[6, 0.5], [40, 0.7]]
     assert panels[0].xaxis.get_majorticklocs().tolist() == [6, 40]
 
@@ -169,13 +173,55 @@ def test_gains_are_dots_with_intervals_in_the_order_of_the_first_kind():
         np.testing.assert_allclose(segments(panel.collections[0]), expected)
 
 
+def test_intervals_are_named_where_there_are_any():
+    rows = [("DNase", "cnn", 0.7), ("DNase", "ridge", 0.6)]
+    table = pd.DataFrame(rows, columns=["assay", "model", "pearson"])
+    for low, label in ((0.5, "Pearson r, held-out genes, with 95 % intervals"),
+                       (np.nan, "Pearson r, held-out genes")):  # fmt: skip
+        (axes,) = models_figure(table.assign(low=low, high=low + 0.3)).axes
+        assert axes.get_xlabel() == label
+
+
+@pytest.mark.parametrize("models", [2, MOST_MODELS + 1])
+def test_one_predicted_value_is_drawn_as_no_score(models):
+    rows = [("DNase", f"m{i}", 0.1 * i, "") for i in range(models)]
+    table = pd.DataFrame(rows, columns=["assay", "model", "pearson", "note"])
+    table.loc[1, ["pearson", "note"]] = [0.0, ONE_VALUE]
+    figure = models_figure(table.assign(low=np.nan, high=np.nan))
+    said = told(figure)
+    assert "DNase, m1: r" not in said
+    assert "m1, DNase: r" not in said
+    assert (f"m1, DNase: no score: {ONE_VALUE}" in said) == (models > MOST_MODELS)
+
+
+def test_numbers_of_cells_trained_and_tested_never_touch():
+    cells = [f"E{i:03d}" for i in range(6)]
+    rows = [(assay, one, other, -0.05) for assay in ("A", "B", "C") for one in cells
+            for other in cells]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["assays", "trained_on", "cell", "pearson"])
+    for width in (contextlib.nullcontext(), narrow()):
+        with width:
+            figure = across_figure(table, ["A", "B", "C"])
+        for panel in figure.axes[:3]:
+            assert not overlaps(figure, panel.texts)
+    named = [f"cell {i:03d}" for i in range(42)]
+    rows = [("A", cell, cell, 0.5) for cell in named]
+    many = pd.DataFrame(rows, columns=table.columns)
+    panel = across_figure(many, ["A"]).axes[0]
+    for ticks in (panel.get_xticklabels(), panel.get_yticklabels()):
+        assert 10 < len(ticks) <= 42
+        assert not overlaps(panel.figure, ticks)
+    few = table[table["cell"].isin(cells[:2]) & table["trained_on"].isin(cells[:2])]
+    assert len(across_figure(few, ["A"]).axes[0].texts) == 4
+
+
 def test_more_models_than_colours_are_a_heat_map():
     models = ["cnn", *(f"simple {i}" for i in range(MOST_MODELS))]
     rows = [(assay, model, 0.1 * i, np.nan, np.nan)
             for assay in (scoring.ALL, "DNase") for i, model in enumerate(models)]  # fmt: skip
     table = pd.DataFrame(rows, columns=["assay", "model", "pearson", "low", "high"])
     figure = models_figure(table)
-    assert labels(figure.axes[0].get_xticklabels()) == ["all assays", "DNase"]
+    assert labels(figure.axes[0].get_xticklabels()) == ["mean over assays", "DNase"]
     assert labels(figure.axes[0].get_yticklabels()) == models
     assert "cnn, DNase: r 0.000" in told(figure)
     fewer = models_figure(table[table["model"] != "simple 5"])

@@ -1,6 +1,7 @@
 """What every figure is made of, and the two main ones: the ranking and the heat map."""
 
 import base64
+import contextlib
 import pathlib
 
 import matplotlib
@@ -12,6 +13,7 @@ from matplotlib.patches import Rectangle
 
 from epi2expr_jax.training.targets import LABEL
 from experiments.figures.style import (
+    LEAST_SIZE,
     MANY_NUMBERS,
     apart,
     data_uri,
@@ -23,8 +25,10 @@ from experiments.figures.style import (
     own_fonts_first,
     ranking_figure,
     unit_of,
+    unit_of_shares,
     wrap,
 )
+from tests.experiments.pages import overlaps
 
 
 def test_a_font_of_the_machine_changes_no_figure(tmp_path):
@@ -60,9 +64,23 @@ def test_numbers_are_rounded_and_have_a_true_minus(value, digits, shown):
 
 
 def test_units_are_those_of_the_target():
-    assert unit_of(LABEL) == "expressed (0 or 1)"
+    assert unit_of(LABEL) == "probability of being expressed"
     assert unit_of("minmax") == unit_of("log2") == "log2(RPKM + 1)"
     assert (unit_of("log2", "TPM"), unit_of(LABEL, "TPM")) == ("log2(TPM + 1)", unit_of(LABEL))
+
+
+@pytest.mark.parametrize(
+    ("target", "method", "unit"),
+    [
+        (LABEL, "gradients", "log odds of being expressed"),
+        (LABEL, "occlusion", "probability of being expressed"),
+        ("minmax", "gradients", "TPM scaled to 0–1"),
+        ("minmax", "occlusion", "log2(TPM + 1)"),
+        ("log2", "gradients", "log2(TPM + 1)"),
+    ],
+)
+def test_shares_of_gradients_are_in_the_unit_of_the_target(target, method, unit):
+    assert unit_of_shares(target, "TPM", method) == unit
 
 
 def test_long_labels_break_after_a_plus():
@@ -156,6 +174,22 @@ def test_trees_put_alike_rows_side_by_side_the_highest_first():
     expected = values.loc[order, found.columns].map(lambda value: f"{value:.2f}")
     pd.testing.assert_frame_equal(found, expected, check_dtype=False)
     assert (len(right.lines), len(below.lines)) == (3, 2)  # joins of four rows, three columns
+
+
+@pytest.mark.parametrize("width", ["wide", "phone"])
+@pytest.mark.parametrize("columns", [8, 40])
+def test_numbers_of_a_heat_map_never_touch(columns, width):
+    """What is too narrow for a number that can be read has a colour bar instead."""
+    random = np.random.default_rng(0)
+    table = pd.DataFrame(random.uniform(-1, 1, (14, columns)))
+    with narrow() if width == "phone" else contextlib.nullcontext():
+        figure = heat_map(table.rename("a{}".format, axis=0).rename("cell {}".format, axis=1))
+    axes = figure.axes[0]
+    assert (len(axes.texts) == table.size) != (figure.axes[-1].get_ylabel() == "Pearson r")
+    assert {text.get_fontsize() >= LEAST_SIZE for text in axes.texts} <= {True}
+    assert bool(axes.texts) == (columns == 8)
+    assert not overlaps(figure, axes.texts)
+    assert not overlaps(figure, axes.get_xticklabels())
 
 
 def test_a_large_heat_map_has_a_colour_bar_in_place_of_numbers():

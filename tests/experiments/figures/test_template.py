@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from experiments.figures.template import cells_of, duration, unit_of_run
+from experiments.figures.template import cells_of, configs, duration, unit_of_run
 
 
 @pytest.mark.parametrize(
@@ -16,3 +16,13 @@ def test_a_cell_whose_runs_failed_is_a_hole():
     runs = pd.DataFrame({"cell": ["E116", "E003+E116"]})
     assert cells_of(card, runs, pd.DataFrame({"cell": ["all", "E003"]})) == ["E116", "E003"]
     assert unit_of_run(card) == "log2(TPM + 1)"
+
+
+def test_what_runs_have_in_common_is_told_once():
+    parts = [("each", 1, 6), ("all", 3, 2)]
+    common = {"window_bp": 6000, "width": 0.1}
+    card = {"populations": [{"runs": [0] * runs, "model_config": common | {"assays": assays}}
+                            for _, assays, runs in parts]}  # fmt: skip
+    assert configs(card) == (common, [(6, {"assays": 1}), (2, {"assays": 3})])
+    card["populations"].pop()
+    assert configs(card) == (common | {"assays": 1}, [])

@@ -1,8 +1,14 @@
 """Curves of training, and predictions with what was observed."""
 
+import contextlib
+
 import numpy as np
 import pandas as pd
+import pytest
 
+from epi2expr_jax.units import PROBABILITY
+from experiments.figures.hover import told
+from experiments.figures.style import narrow
 from experiments.figures.training import MANY_POINTS, learning_curves, prediction_figure
 
 
@@ -64,3 +70,49 @@ def test_many_points_are_counted_in_hexagons():
     (hexagons,) = panel.collections
     assert hexagons.get_array().sum() == MANY_POINTS + 1
     assert bar.get_ylabel() == "predictions per hexagon"
+
+
+def test_the_loss_of_labels_is_cross_entropy():
+    figure = learning_curves(history(0.7), ["DNase"], labels=True)
+    (panel,) = figure.axes
+    assert panel.lines[-1].get_ydata() == [np.log(2)] * 2
+    assert panel.lines[-1].get_label() == "no better than 0.5 for all genes"
+    assert "cross-entropy" in figure.get_supylabel()
+    other = learning_curves(history(), ["DNase"])
+    assert other.get_supylabel() == "loss (MSE, in SD²)"
+
+
+@pytest.mark.parametrize("width", [contextlib.nullcontext, narrow])
+def test_a_line_that_is_called_dotted_has_dots_apart(width):
+    """As wide as they are drawn, and not cut off by the axes."""
+    with width():
+        figure = learning_curves(history(0.2), ["DNase"])
+    figure.draw_without_rendering()
+    for panel in figure.axes:
+        line = panel.lines[-1]
+        assert line.get_linestyle() == "--"  # so matplotlib calls a pattern of its own
+        _, (dot, gap) = line._dash_pattern
+        assert gap > 1.5 * dot > 0.5
+        low, high = panel.get_ylim()
+        assert low < 1 < high
+
+
+def test_predictions_of_labels_are_spread_by_label():
+    predictions = pd.DataFrame(
+        {"assays": "DNase", "observed": [0.0, 0.0, 1.0, 1.0], "predicted": [0.1, 0.3, 0.31, 1.0]}
+    )
+    wide = predictions.assign(assays="H3K9me3", predicted=[0.1, 0.2, 0.31, 0.45])
+    rows = pd.DataFrame({"assay": ["H3K9me3", "DNase"], "pearson": [0.5, 0.9]})
+    predictions = pd.concat([predictions.assign(predicted=[0.1, 0.1, 0.31, 1.0]), wide])
+    figure = prediction_figure(predictions, rows, PROBABILITY)
+    panel = figure.axes[1]
+    assert panel.get_ylim()[1] >= 1, "both genes that are not expressed are in one bin"
+    lines = {patch.get_label(): patch for patch in panel.patches if not patch.get_fill()}
+    assert list(lines) == ["expressed", "not expressed"]
+    for name, bins in (("expressed", [6, 19]), ("not expressed", [2])):
+        assert np.flatnonzero(lines[name].get_data().values).tolist() == bins
+        assert lines[name].get_data().values.sum() == 1
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(lines)
+    assert panel.get_ylim()[0] == 0
+    assert figure.get_supxlabel() == "predicted probability of being expressed"
+    assert "DNase, expressed: 50 % of genes at 0.95 to 1.00" in told(figure)

@@ -78,7 +78,7 @@ def page_of(
         cells=cells,
         runs=runs.to_dict("records"),
         statuses=runs["status"].value_counts().to_dict(),
-        said=statements.of_run(run_dir),
+        statements=statements.of_run(run_dir),
         scope=statements.scope(rows, cells),
         figures=figures,
         unit=unit_of_run(card),

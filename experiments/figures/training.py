@@ -9,17 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 
-from experiments.figures.hover import tell
-from experiments.figures.style import (
-    BLUE,
-    GREY,
+from experiments.figures.hover import add_hints
+from experiments.figures.layout import (
     columns_of,
     drop_panels,
+    fitted,
     legend_above,
-    number,
     page_width,
-    wrap,
 )
+from experiments.figures.style import BLUE, GREY, number
 
 # Both ends show on a light ground and on a dark one.
 _DENSE = LinearSegmentedColormap.from_list("dense", ["#9ecae1", "#d55e00"])
@@ -34,23 +32,21 @@ def learning_curves(history: pd.DataFrame, assays: Sequence[str]) -> Figure:
         history: columns assay, run_id, epoch, train_loss and validation_loss.
     """
     columns = columns_of(len(assays), 4)
-    titles = [wrap(assay, 24) for assay in assays]
-    lines = max(title.count("\n") for title in titles) + 1
     rows = -(-len(assays) // columns)
     width = min(page_width(), max(5.6, 1.2 + 2.6 * columns))
-    figure = Figure((width, 0.8 + rows * (1.45 + 0.15 * lines)), layout="constrained")
+    figure = Figure((width, 0.8 + 1.6 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     drawn = []
-    for panel, assay, title in zip(panels, assays, titles, strict=False):
+    for panel, assay in zip(panels, assays, strict=False):
         drawn += draw_losses(history.loc[history["assay"] == assay, :], panel)
-        panel.set_title(title, fontsize=9)
+        panel.set_title(assay, fontsize=9)
     drop_panels(panels, len(assays), columns)
     _scale_losses(panels[0], np.array(drawn))
     panels[0].xaxis.set_major_locator(ticker.MaxNLocator(4, integer=True, min_n_ticks=1))
-    legend_above(figure, 3, handles=panels[0].lines)
+    legend_above(figure, panels[0].lines)
     figure.supxlabel("epoch", fontsize=9)
     figure.supylabel("loss (MSE, in SD²)", fontsize=9)
-    return figure
+    return fitted(figure)
 
 
 def draw_losses(history: pd.DataFrame, axes: Axes) -> list[float]:
@@ -73,8 +69,8 @@ def draw_losses(history: pd.DataFrame, axes: Axes) -> list[float]:
         axes.plot(epochs, by_epoch["median"], style, color=colour, lw=1.6, label=label)
         drawn += [*lowest, *highest]
         rows = zip(epochs, by_epoch["median"], lowest, highest, strict=True)
-        said = [f"epoch {e}, {label} loss: {m:.3g} ({a:.3g} to {b:.3g})" for e, m, a, b in rows]
-        tell(axes, epochs, by_epoch["median"], said)
+        texts = [f"epoch {e}, {label} loss: {m:.3g} ({a:.3g} to {b:.3g})" for e, m, a, b in rows]
+        add_hints(axes, epochs, by_epoch["median"], texts)
     mean = "no better than the mean of all genes"
     axes.axhline(1, color="black", lw=0.7, ls=":", label=mean)
     return drawn
@@ -110,11 +106,12 @@ def prediction_figure(predictions: pd.DataFrame, rows: pd.DataFrame, unit: str) 
         else:
             panel.plot(x, y, "o", color=BLUE, markersize=3.5, alpha=0.45, markeredgewidth=0)
             counts = np.ones(len(x))
-        said = [f"observed {a:.2f}, predicted {b:.2f}" + (f": {n:.0f} predictions" if n > 1 else "")
-                for a, b, n in zip(x, y, counts, strict=True)]  # fmt: skip
-        tell(panel, x, y, said)
+        many = [f": {n:.0f} predictions" if n > 1 else "" for n in counts]
+        places = zip(x, y, many, strict=True)
+        texts = [f"observed {a:.2f}, predicted {b:.2f}{n}" for a, b, n in places]
+        add_hints(panel, x, y, texts)
         panel.plot([low, high], [low, high], ":", color="black", lw=1)
-        panel.set_title(f"{wrap(assay, 26)}\nr = {number(r)}", fontsize=9)
+        panel.set_title(f"{assay}\nr = {number(r)}", fontsize=9)
         panel.set_xlabel(f"observed, {unit}")
         panel.set_aspect("equal")
     if hexagons:
@@ -124,4 +121,4 @@ def prediction_figure(predictions: pd.DataFrame, rows: pd.DataFrame, unit: str) 
         bar = figure.colorbar(hexagons[0], ax=panels, label="predictions per hexagon", shrink=0.8)
         bar.ax.yaxis.set_major_formatter("{x:g}")
     panels[0].set_ylabel(f"predicted, {unit}")
-    return figure
+    return fitted(figure)

@@ -226,7 +226,7 @@ async def _used(tab):
           const picture = document.querySelector("#ranking picture");
           const tip = document.getElementById("tip");
           const slim = matchMedia("(max-width: 36rem)").matches;
-          const places = JSON.parse(picture.dataset[slim ? "narrow" : "told"]);
+          const places = JSON.parse(picture.dataset[slim ? "hintsNarrow" : "hints"]);
           const [left, top, right, bottom, text] = places[0];
           const box = picture.getBoundingClientRect();
           const at = {clientX: box.left + (left + right) * box.width / 2000 + 5,
@@ -241,12 +241,12 @@ async def _used(tab):
             picture.dispatchEvent(new KeyboardEvent("keydown", {key, cancelable: true}));
           const stepped_to = tip.textContent;
           picture.blur();
-          const told = [...document.querySelectorAll("picture")].map(
-            p => [p.dataset.told, p.dataset.narrow].map(t => JSON.parse(t).length));
+          const hints = [...document.querySelectorAll("picture")].map(
+            p => [p.dataset.hints, p.dataset.hintsNarrow].map(t => JSON.parse(t).length));
           const head = document.querySelector("#ranking th:nth-child(2)");
           head.querySelector("button").click();
           const r = [...head.closest("table").tBodies[0].rows].map(r => r.cells[1].textContent);
-          return {pointed, left_alone, stepped_to, told, typed, stepped: gene.value, read,
+          return {pointed, left_alone, stepped_to, hints, typed, stepped: gene.value, read,
                   moved: said.textContent, order: head.getAttribute("aria-sort"), r};
         })()"""
     )
@@ -287,7 +287,7 @@ def test_every_section_shows_and_nothing_is_fetched(browser, page, name, dark):
     assert "H3K27ac: r 0." in said
     assert (hidden, inside, facts["left_alone"]) == (False, True, True)
     assert facts["stepped_to"].startswith("H3K4me3: r ")
-    assert all(wide == slim > 0 for wide, slim in facts["told"]), facts["told"]
+    assert all(wide == slim > 0 for wide, slim in facts["hints"]), facts["hints"]
     assert facts["overflow"] <= 0, "the page scrolls sideways"
     paper, ink = (_light(facts[part]) for part in ("paper", "ink"))
     assert (ink > paper) == dark

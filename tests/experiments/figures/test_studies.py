@@ -6,7 +6,7 @@ import pytest
 
 from epi2expr_jax.interpret.enrichment import EFFECT
 from epi2expr_jax.scores import table as scoring
-from experiments.figures.hover import told
+from experiments.figures.hover import hints_json
 from experiments.figures.studies import (
     MOST_MODELS,
     MOST_PANELS,
@@ -177,7 +177,7 @@ def test_more_models_than_colours_are_a_heat_map():
     figure = models_figure(table)
     assert labels(figure.axes[0].get_xticklabels()) == ["all assays", "DNase"]
     assert labels(figure.axes[0].get_yticklabels()) == models
-    assert "cnn, DNase: r 0.000" in told(figure)
+    assert "cnn, DNase: r 0.000" in hints_json(figure)
     fewer = models_figure(table[table["model"] != "simple 5"])
-    assert "DNase, simple 4: r 0.500" in told(fewer)
+    assert "DNase, simple 4: r 0.500" in hints_json(fewer)
     assert len(fewer.legends[0].get_texts()) == MOST_MODELS

@@ -34,6 +34,7 @@ from data_prep.formats.track_sheet import read_sheet, shipped_sheets
 from epi2expr_jax.ending import sparing_children
 from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.files import only_writer, read_json, sha256, write_json
+from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.pools import parse_cells
 from epi2expr_jax.program import flags_alone, require, start
 from epi2expr_jax.study.request import TrainRequest
@@ -51,6 +52,7 @@ _GB = {"bigwig": 0.43, "gz": 0.23}  # of a Roadmap track and of its alignments, 
 # Measured gene-steps a second on two cores and on one H100, see BUILD_NOTES.md.
 _PACE = {"cnn": (770, 333_800), "chromoformer": (569, 84_200)}
 _PLACES = ("--run", "--out")
+_NEW = "not done yet"
 # By size alone: weights and arrays, which are large, and which whoever reads them checks.
 _LARGE = re.compile(r"(^|/)checkpoints/|\.zarr/")
 _NO_RESULT = re.compile(r"\.lock$|\.partial(/|$)|(^|/)study\.json$")
@@ -144,8 +146,9 @@ class _Journal:
     """What was done, by which command line, from which files, and what it left.
 
     What a step of a run or a question left is known by checksum (weights by size), so that it is
-    done again if a result is gone or changed. A store is looked at without reading its signal; what
-    else is prepared before is too much to read: its commands look.
+    done again if a result is gone or changed. What it read is known by size and time, or else by
+    checksum: the copy of a folder is as good as the folder. A store is looked at without reading
+    its signal; what else is prepared before is too much to read: its commands look.
     """
 
     def __init__(self, study: StudyFile):
@@ -155,10 +158,6 @@ class _Journal:
         self._before: dict[str, list[int]] = {}
         if self.path.exists():
             self.done = _read_journal(self.path)
-
-    def _asked(self, step: Step) -> dict[str, Any]:
-        read = {name: state for name in step.reads if (state := self._stat(name))}
-        return {"arguments": list(step.arguments), "read": read}
 
     def _stat(self, name: str) -> list[int]:
         with contextlib.suppress(FileNotFoundError):  # the command itself says so
@@ -183,14 +182,35 @@ class _Journal:
     def _same(self, name: str, written: str | int) -> bool:
         return (self.study.folder / name).is_file() and self._sum(name) == written
 
-    def holds(self, step: Step) -> bool:
-        known = {"made": {}, **self.done.get(step.name, {})}  # older ones do not say
-        paths = [self.study.folder / name for name in step.makes]
-        there = all(path.exists() for path in paths)
-        if there and step.module == "data_prep.build_store":  # what nobody may read any more
-            there = all(store_now(path.parent) != DAMAGED for path in paths)
-        asked = there and known == {**self._asked(step), "made": known["made"]}
-        return asked and all(self._same(*each) for each in known["made"].items())
+    def _as_read(self, name: str, before: list[int | str]) -> bool:
+        """Whether a file is as it was; records of older versions have no checksum of it."""
+        now = self._stat(name)
+        if now == before[:2]:
+            return True
+        same_size = bool(now and before) and now[0] == before[0]
+        return same_size and before[2:] == [sha256(self.study.folder / name)]
+
+    def due(self, step: Step) -> str:
+        """Why a step is to be done; nothing where what it did holds."""
+        if step.name not in self.done:
+            return _NEW
+        known = {"arguments": [], "read": {}, "made": {}, **self.done[step.name]}  # of older ones
+        gone = [name for name in step.makes if not (self.study.folder / name).exists()]
+        made = [name for name, written in known["made"].items() if not self._same(name, written)]
+        read = [name for name in {**dict.fromkeys(step.reads), **known["read"]}
+                if not self._as_read(name, known["read"].get(name, []))]  # fmt: skip
+        stores = step.makes if step.module == "data_prep.build_store" else ()
+        if gone:
+            return f"{listing(gone)} is gone"
+        for path in (self.study.folder / name for name in stores):
+            if store_now(path.parent) == DAMAGED:  # what nobody may read any more
+                return f"{path.parent.name} is damaged"
+        if known["arguments"] != list(step.arguments):
+            other = {*known["arguments"]} ^ {*step.arguments}
+            return f"its flags were others ({listing(sorted(other))})"
+        if read:
+            return f"{listing(read)} changed since it was read"
+        return f"{listing(made)}, which it made, is gone or changed" if made else ""
 
     def begin(self, step: Step) -> None:
         """Forget it, and all that rests on it: what it made before may change now."""
@@ -210,7 +230,9 @@ class _Journal:
         for earlier in self.done.values():  # a file that two steps write is the later one's
             known = earlier.get("made", {})
             known |= {name: made[name] for name in known.keys() & made.keys()}
-        self.done[step.name] = {**self._asked(step), "made": made}
+        read = {name: [*state, sha256(self.study.folder / name)]
+                for name in step.reads if (state := self._stat(name))}  # fmt: skip
+        self.done[step.name] = {"arguments": list(step.arguments), "read": read, "made": made}
         self._write()
 
     def _write(self) -> None:
@@ -228,11 +250,13 @@ def _read_journal(path: pathlib.Path) -> dict[str, Any]:
     return done
 
 
-def to_do(study: StudyFile) -> list[tuple[Step, bool]]:
-    """The steps, and whether each has yet to be done."""
+def to_do(study: StudyFile) -> list[tuple[Step, str]]:
+    """The steps, and why each has yet to be done; nothing for what is done."""
     journal, again, steps = _Journal(study), set(), []
     for step in study.steps:
-        due = bool(again & set(step.needs)) or not journal.holds(step)
+        due, before = journal.due(step), [name for name in step.needs if name in again]
+        if before and not due:
+            due = f"it rests on: {listing(before)}"
         if due:
             again.add(step.name)
         steps.append((step, due))
@@ -254,6 +278,8 @@ def carry_out(study: StudyFile) -> bool:
         if not due:
             print("done before")
             continue
+        if due != _NEW:
+            print(f"again: {due}", flush=True)
         journal.begin(step)
         command = [sys.executable, "-m", step.module, *step.arguments]
         status = _status(command, study.folder, environment)
@@ -298,7 +324,8 @@ def main() -> None:
     print("\n".join(plan(study, requests)))
     if dry:
         for step, due in to_do(study):
-            print(f"{'to do' if due else 'done':<6} {_typed(step)}")
+            why = f"  (again: {due})" if due not in ("", _NEW) else ""
+            print(f"{'to do' if due else 'done':<6} {_typed(step)}{why}")
         return
     with only_writer(study.folder / study.out):
         if not carry_out(study):

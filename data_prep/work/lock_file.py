@@ -3,10 +3,12 @@
 import hashlib
 import pathlib
 import threading
+import warnings
 from typing import Any
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import only_writer, read_json, write_json
+from epi2expr_jax.genome import listing
 
 LOCK = "downloads.lock.json"
 
@@ -31,15 +33,28 @@ class LockFile:
             return {}
         remedy = "restore it, or delete it to record the checksums again"
         known = read_json(self._path, "lock file", remedy)
+        unsealed = []
         for url, record in known.items():
             if not (isinstance(record, dict) and {"bytes", "sha256"} <= set(record)):
                 found, expected = f"no readable lock file ({record})", "bytes and sha256 a URL"
                 raise InputError(str(self._path), found, expected, remedy)
             own = {"bytes": record["bytes"], "sha256": record["sha256"]}
-            if record.get("seal") not in (None, _seal(url, own)):  # older ones have none
+            if "seal" not in record:
+                unsealed.append(url)
+            elif record["seal"] != _seal(url, own):
                 found, expected = f"a changed record of {url}", "what was written there"
                 raise InputError(str(self._path), found, expected, remedy)
             known[url] = own
+        if 0 < len(unsealed) < len(known):  # all are sealed whenever one is written
+            found = f"records that lost their seal ({listing(unsealed)})"
+            remedy = "restore it, or delete these records: what they were of is checked anew"
+            raise InputError(str(self._path), found, "what was written there", remedy)
+        if unsealed:
+            warnings.warn(
+                f"{self._path}: of an older version, whose records do not prove themselves; files "
+                "are checked against them as they stand",
+                stacklevel=3,
+            )
         return known
 
     def get(self, url: str) -> dict[str, Any] | None:

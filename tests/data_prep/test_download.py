@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import subprocess
 import sys
 
@@ -12,7 +11,7 @@ from distributed import LocalCluster
 
 from data_prep import download
 from data_prep.build_store import build
-from data_prep.work.lock_file import LOCK
+from data_prep.work.lock_file import LOCK, LockFile
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.store.window_store import WindowStore
 from tests.data_prep.bad_server import QUICK
@@ -108,8 +107,7 @@ def test_tracks_that_cannot_be_had_are_named_and_the_others_built(
     folder.mkdir()
     (folder / third).write_bytes(whole)
     url = pd.read_csv(config.tracks).url[2]
-    record = {url: {"bytes": len(whole), "sha256": hashlib.sha256(b"another").hexdigest()}}
-    (folder / LOCK).write_text(json.dumps(record))
+    LockFile(folder).record(url, len(whole), hashlib.sha256(b"another").hexdigest())
     with pytest.raises(InputError) as caught:
         build(config, QUICK)
     refused, page, other = caught.value.problems

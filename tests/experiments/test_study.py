@@ -105,6 +105,33 @@ def test_what_is_done_is_left_and_what_depends_on_a_change_is_done_again(mine, r
     assert ran.take() == ["report wide"]
 
 
+def test_a_copied_folder_is_done_and_what_is_done_again_says_why(mine, ran, tmp_path, capsys):
+    """As of `cp -r`, which keeps what files hold and not their times."""
+    sheet = tmp_path / "tracks.csv"
+    assert study.carry_out(mine())
+    os.utime(sheet, ns=(0, 0))
+    assert ran.take() == ALL
+    assert study.carry_out(mine())
+    assert ran.take() == []
+    capsys.readouterr()
+    sheet.write_text(SHEET.replace("pvalue", "counts"))  # as long as before
+    (tmp_path / "mine/runs/wide/report.html").unlink()
+    study.carry_out(mine(TEXT.replace("epochs = 3", "epochs = 4")))
+    said = capsys.readouterr().out
+    assert "again: tracks.csv changed since it was read" in said
+    assert "again: its flags were others (--epochs=3, --epochs=4)" in said
+    assert "again: it rests on: train small" in said
+    assert "again: mine/runs/wide/report.html is gone" in said
+    # A record of an older version has no checksum: of such, a file's time must be the same.
+    journal = tmp_path / "mine/study.json"
+    done = json.loads(journal.read_text())
+    done["store"]["read"]["tracks.csv"] = done["store"]["read"]["tracks.csv"][:2]
+    journal.write_text(json.dumps(done))
+    os.utime(sheet, ns=(0, 0))
+    (step, why), *_ = study.to_do(mine())
+    assert (step.name, why) == ("store", "tracks.csv changed since it was read")
+
+
 @pytest.mark.parametrize("damage", ["gone", "changed"])
 def test_a_result_that_is_gone_or_changed_is_made_again(mine, ran, tmp_path, monkeypatch, damage):
     """Not the page alone: with it, and what rests on it."""

@@ -119,7 +119,7 @@ FILES = {
     "finished run": (CARD, "json", of_folder("run_card.json", checkpoint.read_finished)),
     "splits": (SPLITS, "json", read_splits),
     "certificate": (CERTIFICATE, "json", of_folder("verify.json", read_certificate)),
-    "lock file": ('{"u": {"bytes": 3, "sha256": "a"}}', "json",
+    "lock file": ('{"u": {"bytes": 3, "sha256": "a", "seal": "0364a0d17c1076f4"}}', "json",
                   of_folder("downloads.lock.json", LockFile)),
     "pickle": ("(dp0\nS'chr1:5-9'\np1\n(lp2\nS'a'\np3\nas.", "pickle", load_plain),
 }  # fmt: skip

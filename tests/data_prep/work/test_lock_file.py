@@ -53,10 +53,26 @@ def test_a_changed_record_is_refused_and_a_deleted_one_is_recorded_again(tmp_pat
     del kept["https://x/a"]
     path.write_text(json.dumps(kept))
     assert LockFile(tmp_path).get("https://x/a") is None
-    # A file of an older version has no seals.
+
+
+def test_records_without_a_seal_are_of_an_older_version_or_lost_it(tmp_path):
+    lock = LockFile(tmp_path)
+    lock.record("https://x/a", 1, "0a")
+    lock.record("https://x/b", 2, "0b")
+    path = tmp_path / LOCK
+    kept = json.loads(path.read_text())
     del kept["https://x/b"]["seal"]
     path.write_text(json.dumps(kept))
-    assert LockFile(tmp_path).get("https://x/b") == {"bytes": 2, "sha256": "0b"}
+    with pytest.raises(InputError, match=r"lost their seal \(https://x/b\)"):
+        LockFile(tmp_path)
+    del kept["https://x/a"]["seal"]  # older versions wrote none
+    path.write_text(json.dumps(kept))
+    with pytest.warns(UserWarning, match="of an older version"):
+        older = LockFile(tmp_path)
+    assert older.get("https://x/b") == {"bytes": 2, "sha256": "0b"}
+    with pytest.warns(UserWarning, match="of an older version"):
+        older.record("https://x/c", 3, "0c")
+    assert LockFile(tmp_path).get("https://x/b") == {"bytes": 2, "sha256": "0b"}  # sealed now
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"https://x/a": {"bytes": 1}}'])

@@ -141,17 +141,8 @@ def test_what_is_not_what_its_name_says_is_neither_kept_nor_recorded(server, tra
     items = [Download(folder / name, (f"{server.url}/good/{name}",)) for name in server.files]
     sent = fetch(items, folder, QUICK)
     assert list(folder.iterdir()) == []
-    (folder / LOCK).write_text(
-        json.dumps(
-            {
-                item.urls[0]: {
-                    "bytes": len(content),
-                    "sha256": hashlib.sha256(content).hexdigest(),
-                }
-                for item, content in zip(items, server.files.values(), strict=True)
-            }
-        )
-    )
+    for item, content in zip(items, server.files.values(), strict=True):
+        LockFile(folder).record(item.urls[0], len(content), hashlib.sha256(content).hexdigest())
     for item in items:
         item.target.write_bytes(server.files[item.target.name])
     there = fetch(items, folder, QUICK)

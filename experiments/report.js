@@ -95,7 +95,10 @@
   let at = 0;
 
   const axis = (low, high) => x => 100 * (x - low) / (high - low);
-  const row = (name, picture, text) => make("div", { class: "row" }, make("span", { class: "name" }, name), picture, make("span", { class: "value" }, text));
+  // Sets of assays may be broken after a plus; on a phone a long name has a line of its own.
+  const row = (name, picture, text) => make("div", { class: name.length > 10 ? "row long" : "row" },
+    make("span", { class: "name" }, ...name.split(/(?<=\+)/).flatMap(part => [part, make("wbr")])),
+    picture, make("span", { class: "value" }, text));
 
   // Values under the pointer, or where the arrow keys lead.
   const reader = (svg, count, textAt, output) => {

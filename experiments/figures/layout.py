@@ -40,11 +40,11 @@ def narrow() -> Iterator[None]:
 
 def wrap(label: str, width: int = 30) -> str:
     """A label on as many lines as it needs, broken after a plus or at a blank where possible."""
-    return _Wrapper(width).fill(label)
+    return _Wrapper(width).fill(label.replace(" %", "\N{NO-BREAK SPACE}%"))
 
 
 class _Wrapper(textwrap.TextWrapper):
-    wordsep_re = re.compile(r"(\s+|[^\s+]*\+)")
+    wordsep_re = re.compile(r"([ \n]+|[^ \n+]*\+)")
 
 
 def side_label(label: str) -> str:
@@ -130,12 +130,14 @@ def fitted(figure: Figure) -> Figure:
     """
     figure.draw_without_rendering()  # where things are is known after that
     page, dots = figure.bbox.size, figure.dpi / 72
+    sides = [text.get_window_extent().x1 for text in figure.texts if text.get_rotation() == 90]
+    left = np.array([max(sides, default=0.0), 0.0])
     panels = [axes for axes in figure.axes if axes.axison]
     middles = np.array([axes.bbox.get_points().mean(axis=0) for axes in panels])
     grown: dict[float, float] = {}  # points, by the height at which a row of panels ends
     for axes, middle in zip(panels, middles, strict=True):
         # As far as the ends of the page, and as half the way to the next panel on either side.
-        room = 2 * np.minimum(middle, page - middle)
+        room = 2 * np.minimum(middle - left, page - middle)
         away = np.abs(middles - middle)
         for side in (0, 1):
             in_line = away[:, 1 - side] < axes.bbox.size[1 - side] / 2

@@ -40,6 +40,7 @@ def screen_figure(rows: pd.DataFrame, reference: str, first: str) -> Figure:
         counts = f"{part['n'].iloc[0]:,} pairs, {part['regulated'].iloc[0]:,} regulated"
         panel.set_title(f"{subset}\n{counts}", fontsize=8)
         panel.set_xlim(-0.02, 1.02)
+        panel.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
     panels[0].set_ylim(len(order) - 0.4, -0.6)
     for row in panels[::columns]:
         row.set_yticks(range(len(order)), names)

@@ -254,7 +254,7 @@ def _name(axes: Axes, centres: pd.DataFrame, size: int) -> None:
     places = axes.transData.transform(centres.to_numpy())
     dots = figure.dpi / 72  # of a point
     boxes = [
-        (x, y + 2 * dots, 0.62 * size * len(str(name)) * dots)
+        (x, y + 2 * dots, 0.7 * size * len(str(name)) * dots)
         for name, (x, y) in zip(centres.index, places, strict=True)
     ]
     points = np.concatenate([line.get_xydata() for line in axes.lines])

@@ -210,7 +210,8 @@ async def look(browser, page, width, dark):
             }).map(([word]) => word)),
           over: [...document.querySelectorAll(".row")].filter(row => {
             const boxes = [...row.children].map(e => e.getBoundingClientRect());
-            const meet = (a, b, from, to) => Math.min(a[to], b[to]) > Math.max(a[from], b[from]) + 1;
+            const meet = (a, b, from, to) =>
+              Math.min(a[to], b[to]) > Math.max(a[from], b[from]) + 1;
             return boxes.some((a, i) => boxes.slice(i + 1).some(
               b => meet(a, b, "left", "right") && meet(a, b, "top", "bottom")));
           }).map(row => row.textContent),

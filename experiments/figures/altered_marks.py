@@ -1,5 +1,7 @@
 """Figures of altered marks and of attribution."""
 
+import re
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -21,7 +23,12 @@ from experiments.figures.layout import (
 from experiments.figures.studies import MOST_PANELS
 from experiments.figures.style import BLUE, GREY, ORANGE
 
+_many_assays = re.compile(r"[^ +]+(\+[^ +]+){2,}")  # a set of three or more
 MOST_HINTS = 80  # places of a line whose values can be pointed at
+
+
+def _counted(assays: re.Match) -> str:
+    return f"({assays[0].count('+') + 1} assays)"
 
 
 def one_change(table: pd.DataFrame) -> pd.DataFrame:
@@ -109,7 +116,7 @@ def dose_figure(means: pd.DataFrame, unit: str) -> Figure:
         panel.axhline(0, color=GREY, lw=0.8)
         panel.set_title(f"{cell} {assays}", fontsize=9)
     drop_panels(panels, len(models), columns)
-    panels[0].legend(fontsize=7, frameon=False)
+    legend_above(figure)
     figure.supxlabel("signal multiplied by", fontsize=9)
     figure.supylabel(f"change of {unit}", fontsize=9)
     return fitted(figure)
@@ -233,13 +240,15 @@ def profile_figure(profile: pd.DataFrame, unit: str) -> Figure:
 def draw_profile(profile: pd.DataFrame, axes: Axes) -> None:
     """One panel of `profile_figure`, of one assay, into axes of yours; call `axes.legend()`."""
     assay = profile["assay"].iloc[0]
-    models = profile.groupby("model", sort=False)
-    for number, (model, part) in enumerate(list(models)[:MOST_PANELS]):
+    models = list(profile.groupby("model", sort=False))[:MOST_PANELS]
+    labels = [str(model).removesuffix(f" {assay}") for model, _ in models]
+    short = [_many_assays.sub(_counted, label) for label in labels]
+    labels = short if len({*short}) == len(labels) else labels
+    for number, (label, (model, part)) in enumerate(zip(labels, models, strict=True)):
         colour, style = (BLUE, ORANGE)[number % 2], ("-", "--", ":")[number // 2 % 3]
         x = part["distance"] / 1000
         axes.fill_between(x, part["low"], part["high"], color=colour, alpha=0.18, lw=0)
-        label = wrap(str(model).removesuffix(f" {assay}"), 24)
-        axes.plot(x, part["share"], style, color=colour, lw=1.2, label=label)
+        axes.plot(x, part["share"], style, color=colour, lw=1.2, label=wrap(label, 24))
         some = part.assign(kb=x)[:: -(-len(part) // MOST_HINTS)]
         names = [f"{model}, {kb:.3g} kb" for kb in some["kb"]]
         add_hints(axes, some["kb"], some["share"], score_texts(names, some, "share", "share", 4))

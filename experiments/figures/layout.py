@@ -128,6 +128,9 @@ def fitted(figure: Figure) -> Figure:
 
     It grows with their lines, so that panels stay as high as they were.
     """
+    legends = {axes: axes.get_legend() for axes in figure.axes}
+    for legend in filter(None, legends.values()):
+        legend.set_in_layout(False)  # else panels shrink as their legends grow
     figure.draw_without_rendering()  # where things are is known after that
     page, dots = figure.bbox.size, figure.dpi / 72
     sides = [text.get_window_extent().x1 for text in figure.texts if text.get_rotation() == 90]
@@ -143,13 +146,16 @@ def fitted(figure: Figure) -> Figure:
             in_line = away[:, 1 - side] < axes.bbox.size[1 - side] / 2
             next_ones = away[in_line & (away[:, side] > 1), side]
             room[side] = min([room[side], *(next_ones - 8 * dots)])
-        row, lines = round(middle[1]), 0.0
-        lines += _break(axes.title, room[0]) + _break(axes.xaxis.label, room[0])
-        grown[row] = max(grown.get(row, 0.0), lines)
+        row = round(middle[1])
+        lines = _break(axes.title, room[0]) + _break(axes.xaxis.label, room[0])
         _break(axes.yaxis.label, room[1])
-        if legend := axes.get_legend():
-            for text in legend.get_texts():
+        if legend := legends[axes]:
+            texts = legend.get_texts()
+            for text in texts:
                 _break(text, 0.9 * axes.bbox.width - 36 * dots)
+            high = sum(_LINE * _points(text) * (text.get_text().count("\n") + 1) for text in texts)
+            lines += max(0.0, 1.2 * high - axes.bbox.height / dots)
+        grown[row] = max(grown.get(row, 0.0), lines)
     more = sum(grown.values())
     for text in figure.texts:
         upright = text.get_rotation() == 90
@@ -175,7 +181,11 @@ def _break(text: Text, room: float) -> float:
             break
         width -= 1
     more = text.get_text().count("\n") - before.count("\n")
-    return more * _LINE * cast("float", text.get_fontsize())
+    return more * _LINE * _points(text)
+
+
+def _points(text: Text) -> float:
+    return cast("float", text.get_fontsize())
 
 
 def _length(text: Text) -> float:

@@ -266,8 +266,10 @@ def _name(axes: Axes, centres: pd.DataFrame, size: int) -> None:
     ):
         up = 2 + (bottom - box[1]) / dots
         line = {"arrowstyle": "-", "color": GREY, "lw": 0.5} if up > 3 else None
-        axes.annotate(str(name), (own[0], own[1]), (0, up), textcoords="offset points",
-                      fontsize=size, ha="center", va="bottom", arrowprops=line)  # fmt: skip
+        axes.annotate(
+            str(name), (own[0], own[1]), (0, up), textcoords="offset points", fontsize=size,
+            ha="center", va="bottom", arrowprops=line, in_layout=False,
+        )  # fmt: skip
 
 
 def enrichment_figure(table: pd.DataFrame) -> Figure:

@@ -22,7 +22,7 @@ from experiments.report import write_report
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 WIDTHS = {"desk": 1400, "phone": 400}
 HOSTILE = "<b>&</script><script>"
-LONG = "H3K4me1+H3K4me3+H3K9me3+H3K27me3+H3K36me3+H3K27ac+H3K9ac"
+LONG = "H3K27ac+H3K4me3+H3K27me3+H3K4me1+H3K9me3+H3K36me3+H3K9ac"
 SECTIONS = [
     "answer", "ranking", "questions", "baselines", "models", "windows", "pairs", "shapley",
     "quality", "cells", "across", "changes", "genes", "curves", "predictions", "worst", "methods",

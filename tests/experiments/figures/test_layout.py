@@ -52,9 +52,11 @@ def effects(**more):
 
 
 def profile():
-    table = rows(("cell", CELLS), ("assay", ASSAYS), ("distance", range(-3000, 3001, 500)))
-    models = table["cell"] + " " + table["assay"]
-    return table.assign(model=models, share=0.001, low=-0.0012, high=0.0034)
+    table = rows(("cell", CELLS), ("set", ASSAYS), ("distance", range(-3000, 3001, 500)))
+    table["assay"] = table["set"].str.split("+")
+    models = table["cell"] + " " + table["set"]
+    table = table.assign(model=models, share=0.001, low=-0.0012, high=0.0034)
+    return table.explode("assay", ignore_index=True)
 
 
 def trained():

@@ -17,8 +17,7 @@ from absl import flags
 from epi2expr_jax.inputs.track_cache import device_memory
 from epi2expr_jax.program import start
 from epi2expr_jax.study.lookup import Group, Study
-from epi2expr_jax.training.many_runs import Lanes
-from epi2expr_jax.training.planning import MemoryPlan, Pace, calibrate, plan_memory
+from epi2expr_jax.training.planning import MemoryPlan, Pace, calibrate, lanes_for, plan_memory
 from experiments.cli.flags import define_training, request_of_flags
 from experiments.cli.progress import Shown, in_words
 from experiments.cli.shares import define_machine, machine_of_flags
@@ -60,10 +59,10 @@ def main() -> None:
     study, machine = Study(request_of_flags(needs_run=False)), machine_of_flags()
     if study.left_out:
         print(study.left_out)
-    lanes = Lanes.default(machine.devices)
     at_once, disk, seconds = machine.runs_at_once, 0, 0.0
     shown = Shown(pathlib.Path(FLAGS.run or "."))
     for group in study.groups(machine.share, machine.data_limit, shown.reading):
+        lanes = lanes_for(group.trainer, machine.devices)
         how = plan_memory(group.trainer, group.runs, group.cache, lanes, at_once=at_once)
         print(f"{group.name}: compiling, and measuring the pace of a few batches ...", flush=True)
         pace = calibrate(group.trainer, group.runs, group.inputs, group.cache, lanes)

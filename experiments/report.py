@@ -181,14 +181,15 @@ def _store(run_dir: pathlib.Path, card: dict[str, Any]) -> tuple[WindowStore | N
     """The store that the run was trained on, where it is still there; why it cannot be read."""
     try:
         path = find_store(run_dir, card)
-    except InputError:
-        return None, ""
+    except InputError as error:
+        return None, error.problems[0].found
     try:
         store = WindowStore.open(path)
     except InputError as error:
         return None, str(error)
-    same = store.checksum() == card["store_checksum"]
-    return InputConfig(**card["input_config"]).view(store) if same else None, ""
+    if store.checksum() != card["store_checksum"]:
+        return None, f"{path}: another store than the one that the run was trained on"
+    return InputConfig(**card["input_config"]).view(store), ""
 
 
 def _browser(

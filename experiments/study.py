@@ -18,6 +18,7 @@ there.
 """
 
 import contextlib
+import hashlib
 import importlib
 import os
 import pathlib
@@ -147,8 +148,9 @@ class _Journal:
 
     What a step of a run or a question left is known by checksum (weights by size), so that it is
     done again if a result is gone or changed. What it read is known by size and time, or else by
-    checksum: the copy of a folder is as good as the folder. A store is looked at without reading
-    its signal; what else is prepared before is too much to read: its commands look.
+    checksum: the copy of a folder is as good as the folder. A store is read whole where its files
+    have other sizes or times than before; what else is prepared is too much to read: its commands
+    look.
     """
 
     def __init__(self, study: StudyFile):
@@ -202,15 +204,27 @@ class _Journal:
         stores = step.makes if step.module == "data_prep.build_store" else ()
         if gone:
             return f"{listing(gone)} is gone"
-        for path in (self.study.folder / name for name in stores):
-            if store_now(path.parent) == DAMAGED:  # what nobody may read any more
-                return f"{path.parent.name} is damaged"
+        for path in ((self.study.folder / name).parent for name in stores):
+            if self._store_damaged(step, path):
+                return f"{path.name} is damaged"
         if known["arguments"] != list(step.arguments):
             other = {*known["arguments"]} ^ {*step.arguments}
             return f"its flags were others ({listing(sorted(other))})"
         if read:
             return f"{listing(read)} changed since it was read"
         return f"{listing(made)}, which it made, is gone or changed" if made else ""
+
+    def _store_damaged(self, step: Step, path: pathlib.Path) -> bool:
+        if store_now(path) == DAMAGED:  # what nobody may read any more
+            return True
+        known, now = self.done[step.name], _files_of(path)
+        if known.get("store") == now:
+            return False
+        print(f"{path.name} has changed since it was built, or was copied: reading it ...")
+        if store_now(path, whole=True) == DAMAGED:
+            return True
+        known["store"] = now
+        return False
 
     def begin(self, step: Step) -> None:
         """Forget it, and all that rests on it: what it made before may change now."""
@@ -233,11 +247,23 @@ class _Journal:
         read = {name: [*state, sha256(self.study.folder / name)]
                 for name in step.reads if (state := self._stat(name))}  # fmt: skip
         self.done[step.name] = {"arguments": list(step.arguments), "read": read, "made": made}
+        if step.module == "data_prep.build_store":
+            store = (self.study.folder / step.makes[0]).parent
+            self.done[step.name]["store"] = _files_of(store)
         self._write()
 
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.path, self.done)
+
+
+def _files_of(store: pathlib.Path) -> str:
+    """What tells that a file of a store was written again: a digest of their sizes and times."""
+    files = sorted(path for path in store.rglob("*") if path.is_file())
+    names = {str(path.relative_to(store)): path.stat() for path in files}
+    states = [(name, state) for name, state in names.items() if not _NO_RESULT.search(name)]
+    words = [f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in states]
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
 
 def _read_journal(path: pathlib.Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from epi2expr_jax.errors import collect
 from epi2expr_jax.genome import WindowSpec
 from epi2expr_jax.models.attention import SIZES, Linear, Resolution, each, positional_code
-from epi2expr_jax.models.config import Form, check_size
+from epi2expr_jax.models.config import Form, StepCost, check_size
 from epi2expr_jax.models.layers import full
 from epi2expr_jax.models.region_batch import RegionBatch, TokenLayout
 
@@ -74,6 +74,7 @@ class ChromoformerConfig:
         # As the ChromExpress study trained it.
         "plateau": {**_ADAMW, "epochs": 100, "learning_rate": 1e-3},
     }
+    STEP_COST: ClassVar[StepCost] = StepCost(64, 692, 14.2e6, 648e6)
 
     def __post_init__(self):
         object.__setattr__(self, "resolutions", tuple(self.resolutions))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from epi2expr_jax.models.config import WindowModelConfig
+from epi2expr_jax.models.config import StepCost, WindowModelConfig
 from epi2expr_jax.models.layers import ConvBlock, Dense, layer_key
 
 # filters, kernel width, pool, dropout rate
@@ -31,6 +31,7 @@ class CnnConfig(WindowModelConfig):
     MIN_BINS: ClassVar[int] = 128
     MAX_RATE: ClassVar[float] = 0.3
     TRAINING: ClassVar[Mapping] = {"plateau": {"epochs": 100, "batch_size": 128}}
+    STEP_COST: ClassVar[StepCost] = StepCost(128, 146, 3.7e6, 97e6)
 
     def build(self, *, rngs: nnx.Rngs) -> "Cnn":
         """A model with fresh weights, drawn from the stream `params`."""

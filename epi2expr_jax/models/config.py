@@ -86,6 +86,24 @@ class Form(NamedTuple):
     unpack: Callable[[Any], Any]
 
 
+class StepCost(NamedTuple):
+    """What a training step takes of a GPU, as `experiments.benchmark --what=compiled` counts it.
+
+    A configuration may have one as `STEP_COST`: that of the published model, in bfloat16.
+
+    Attributes:
+        batch: genes a step, of each model.
+        kernels: launched a step, however many models are side by side.
+        gene_bytes: read and written a gene.
+        temporaries: bytes, of each model, that are there between kernels.
+    """
+
+    batch: int
+    kernels: int
+    gene_bytes: float
+    temporaries: float
+
+
 def of_weights(change: Callable[[Any], Any], tree: Any) -> Any:
     """A pytree with `change` made to each copy of a model's weights in it."""
 

@@ -223,10 +223,9 @@ class WindowStore(Facts):
                     if not self.slabs.expects(cells[i], assays[j]):
                         out[i, j] = np.nan
                         continue
-                    with problems.part():
+                    reads.append((i, j, arrays.begin_read(signal[c, a, :, bins], out[i, j])))
+                    with problems.part():  # while it is read
                         self.slabs.require_own("signal", cells[i], assays[j])
-                        part = signal[c, a, :, bins]
-                        reads.append((i, j, arrays.begin_read(part, out[i, j])))
         for i, j, read in reads:
             with arrays.readable(self.path / f"signal of {cells[i]}-{assays[j]}"):
                 read.result()

@@ -21,9 +21,9 @@ from epi2expr_jax.study import run_card
 from epi2expr_jax.study.lookup import Group, Share, Study
 from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.training import checkpoint, pieces
-from epi2expr_jax.training.many_runs import Lanes, Population
+from epi2expr_jax.training.many_runs import Population
 from epi2expr_jax.training.one_run import RunState, without_best
-from epi2expr_jax.training.planning import plan_memory
+from epi2expr_jax.training.planning import lanes_for, plan_memory
 from epi2expr_jax.training.runs import QUARANTINED, RUNNING, Log
 from epi2expr_jax.training.splits import digest, write_splits
 
@@ -161,7 +161,7 @@ class _Training:
     ):
         self.group, self.machine, self.watcher = group, machine, watcher
         self.folder = run_dir / "checkpoints" / group.name
-        lanes = Lanes.default(machine.devices)
+        lanes = lanes_for(group.trainer, machine.devices)
         at_once = machine.runs_at_once
         self._digest = functools.cache(self._digest_once)
         self.memory = plan_memory(group.trainer, group.runs, group.cache, lanes, at_once=at_once)

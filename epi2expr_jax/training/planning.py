@@ -14,9 +14,13 @@ from epi2expr_jax.training.many_runs import Lanes, Population
 from epi2expr_jax.training.one_run import Trainer
 from epi2expr_jax.training.runs import Run, RunInputs
 
-# Of a device's memory; tracks and temporaries take the rest.
+# Of a device's memory; tracks take the rest.
 _STATES = 0.3
+_TEMPORARIES = 0.3
 _CALIBRATION_BATCHES = 4
+# Of an H100 (docs/accelerators.md): seconds to launch a kernel, bytes a second. Lanes are added
+# until launching is so small a share of a step, as far as so many.
+_LAUNCH_S, _BYTES_PER_S, _LAUNCHING, _MOST_LANES = 1.8e-6, 2.4e12, 0.2, 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +65,30 @@ class MemoryPlan:
         return 2 * min(self.runs, self.at_once) * self.state_bytes + self.runs * self.weight_bytes
 
 
+def lanes_for(trainer: Trainer, devices: int = 0, memory: int = 0) -> Lanes:
+    """How many models are best trained side by side on a device: more kernels want more of them.
+
+    It depends on the model, its batch and the device, never on how many runs there are.
+
+    Args:
+        devices: use the first so many local devices; 0: all.
+        memory: bytes a device; 0: what it has.
+    """
+    lanes, width = Lanes.default(devices), Lanes.default(devices).width
+    cost = getattr(trainer.model_config, "STEP_COST", None)
+    if lanes.platform == "cpu" or cost is None:
+        return lanes
+    launches = cost.kernels * _LAUNCH_S
+    computing = trainer.plan.size * cost.gene_bytes / _BYTES_PER_S  # a lane's
+    if lanes.platform == "gpu":
+        while width < _MOST_LANES and launches > _LAUNCHING * (launches + width * computing):
+            width *= 2
+    temporaries = cost.temporaries * trainer.plan.size / cost.batch
+    while width > 1 and width * temporaries > _TEMPORARIES * (memory or device_memory()):
+        width //= 2
+    return dataclasses.replace(lanes, width=width)
+
+
 def plan_memory(
     trainer: Trainer,
     runs: Sequence[Run],
@@ -80,7 +108,7 @@ def plan_memory(
     Raises:
         InputError: if not even one chunk of runs fits.
     """
-    lanes, memory = lanes or Lanes.default(), memory or device_memory()
+    lanes, memory = lanes or lanes_for(trainer, memory=memory), memory or device_memory()
     state = trainer.state_shapes()
     state_bytes = _bytes(state)
     pairs = {pair for run in runs for pair in run.tracks}

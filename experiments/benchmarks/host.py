@@ -96,7 +96,7 @@ class _Clock(Watcher):
     def ends(self) -> None:
         self.ended = time.perf_counter()
 
-    def device_s(self, rounds: int = 20) -> float:
+    def device_s(self, rounds: int = 300) -> float:
         """What a chunk's epoch takes where nothing else is done: the median of some rounds."""
         whole = self.population
         lanes, runs = whole.lanes, whole.runs[: whole.lanes.count]

@@ -2,7 +2,10 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
+
+from tqdm import tqdm
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import read_sealed
@@ -48,11 +51,17 @@ class Certificate:
     without_store: bool = False
 
 
-def store_now(path: pathlib.Path) -> str:
-    """What tells the contents of a store from any others, without reading slabs whole; `DAMAGED`
-    if it cannot be opened, or lacks files."""
+def store_now(path: pathlib.Path, whole: bool = False) -> str:
+    """What tells the contents of a store from any others; `DAMAGED` where it cannot be read.
+
+    Args:
+        whole: read all that it holds, showing how far that is; else no slab is read.
+    """
+    show = functools.partial(tqdm, desc="reading the store", unit="track", disable=None)
     try:
         store = WindowStore.open(path)
+        if whole and store.verify(show):
+            return DAMAGED
         if store.manifest.version > LEAST_VERSION:
             for cell, assay in store.manifest.tracks:
                 for name in store.slabs.arrays_of(cell):

@@ -208,10 +208,17 @@ def test_a_damaged_store_costs_the_tracks_alone(tmp_path, made_up_run, page_of):
     words = plain(page).partition("trained on could not be read: ")[2]
     assert str(store) in words[:300]
     assert "0.7" in plain(page)
+    of_another = {**checkpoint.read_card(tmp_path), "store_checksum": "0"}
+    assert "another store than" in report._store(tmp_path, of_another)[1]
     (store / "manifest.json").write_text("{")
     none, lost = report._store(tmp_path, checkpoint.read_card(tmp_path))
     assert none is None
     assert "manifest.json" in lost
+    store.rename(tmp_path / "elsewhere")
+    with pytest.warns(UserWarning, match="without tracks of genes: no training store at "):
+        page = write_report(tmp_path).read_text()
+    assert f"could not be read: no training store at {store}" in plain(page)
+    (tmp_path / "elsewhere").rename(store)
     (tmp_path / "predictions.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match=r"predictions\.parquet"):
         write_report(tmp_path)

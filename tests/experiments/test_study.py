@@ -68,7 +68,11 @@ def ran(monkeypatch, tmp_path):
         return status
 
     monkeypatch.setattr(study, "_status", run)
-    monkeypatch.setattr(study, "store_now", lambda path: statuses.get(str(path), "its checksum"))
+    monkeypatch.setattr(
+        study,
+        "store_now",
+        lambda path, whole=False: statuses.get((str(path), whole), "its checksum"),
+    )
 
     def take():
         names = [*started]
@@ -194,7 +198,17 @@ def test_a_record_that_is_none_is_refused(mine, ran, tmp_path, text):
 def test_a_damaged_store_is_built_again_and_all_that_rests_on_it(mine, ran, tmp_path):
     assert study.carry_out(mine())
     ran.take()
-    ran.statuses[str(tmp_path / "mine/store.zarr")] = study.DAMAGED
+    store = str(tmp_path / "mine/store.zarr")
+    ran.statuses[store, False] = study.DAMAGED
+    assert study.carry_out(mine())
+    assert ran.take() == ALL
+    # One that is damaged within: read where its files are not as they were when it was built.
+    ran.statuses.clear()
+    ran.statuses[store, True] = study.DAMAGED
+    assert study.carry_out(mine())
+    assert ran.take() == []
+    for path in (tmp_path / "mine/store.zarr").iterdir():
+        os.utime(path, ns=(0, 0))
     assert study.carry_out(mine())
     assert ran.take() == ALL
 

@@ -46,27 +46,25 @@ def _arguments() -> argparse.Namespace:
 
 
 def _with_needs(names: list[str]):
-    """These commands and those that make what they need, in order."""
+    """These commands, and of those before them all that name what they need, in order."""
     if not names:
         return list(COMMANDS)
-    made_by = {}
-    makers = [command for command in COMMANDS if command.name not in ("doctor", "plan")]
-    for command in makers:
-        for word in command.arguments:
-            flag, _, value = word.partition("=")
-            if flag in ("--store", "--run", "--out") and value and value not in made_by:
-                made_by[value] = command
+    order = {command.name: i for i, command in enumerate(COMMANDS)}
     wanted, queue = {"simulate"}, list(names)
-    by_name = {command.name: command for command in COMMANDS}
     while queue:
         name = queue.pop()
-        if name not in by_name:
-            raise SystemExit(f"no command {name}: {', '.join(by_name)}")
-        if name in wanted and name != "simulate":
-            continue
+        if name not in order:
+            raise SystemExit(f"no command {name}: {', '.join(order)}")
         wanted.add(name)
-        queue += [made_by[need].name for need in by_name[name].needs
-                  if need in made_by and made_by[need].name not in wanted]  # fmt: skip
+        at = order[name]
+        for earlier in COMMANDS[:at]:
+            written = {
+                word.partition("=")[2]
+                for word in earlier.arguments
+                if word.startswith(("--store=", "--run=", "--out="))
+            }
+            if earlier.name not in wanted and written & set(COMMANDS[at].needs):
+                queue.append(earlier.name)
     return [command for command in COMMANDS if command.name in wanted]
 
 

@@ -17,6 +17,8 @@ _WORDS = re.compile(r"found: .*expected: .*remedy: ", re.DOTALL)
 _UNCHECKED = re.compile(r"\.(bed|txt|sizes|csv|bedpe|gtf|tagAlign|npy|pt|tsv)$")
 # What no command reads.
 _UNREAD = re.compile(r"truth|\.(png|svg|html)$|(^|/)\.[^/]*\.lock$")
+# What a report says on its page, of a certificate and of a store, and of that on the terminal.
+_VOID, _LOST, _WITHOUT = "not as it is now", "could not be read: ", "page is without tracks"
 # Files of checkpoints have names by lot, and run cards and what a study has done have their
 # checksums; weights are compared.
 _BY_LOT = re.compile(r"/checkpoints/|(run_card|study).json$")
@@ -171,8 +173,13 @@ class Workshop:
             return found
         if child.ended.status == 0:
             outcome = yield from self.compared(command, place, target)
-            unfinished = outcome.kind == "silent" and "start their shares again" in child.text()
-            return Outcome("refused") if unfinished else outcome
+            if outcome.kind != "silent":
+                return outcome
+            words = "start their shares again" in child.text()
+            if command.module == "experiments.report":
+                page = (place / "run/report.html").read_text()
+                words = _VOID in page or (_LOST in page and _WITHOUT in child.text())
+            return Outcome("refused", f"in words: {outcome.why}") if words else outcome
         if refused(child):
             return Outcome("refused")
         return Outcome("traceback", f"status {child.ended.status}: {child.text()[-300:]}")

@@ -1,5 +1,7 @@
 """Memory plans and their costs: sizes against those of real arrays."""
 
+import types
+
 import jax
 import numpy as np
 import pytest
@@ -8,9 +10,10 @@ from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.dataset import load_dataset
 from epi2expr_jax.inputs.track_cache import TrackCache, device_memory
 from epi2expr_jax.models import REGISTRY
+from epi2expr_jax.training import runs as runs_module
 from epi2expr_jax.training.many_runs import Lanes
 from epi2expr_jax.training.one_run import TrainConfig, Trainer
-from epi2expr_jax.training.planning import Pace, calibrate, plan_memory
+from epi2expr_jax.training.planning import Pace, calibrate, lanes_for, plan_memory
 from epi2expr_jax.training.runs import Run, plan_runs
 from epi2expr_jax.training.splits import make_folds
 
@@ -81,6 +84,38 @@ def test_signal_that_does_not_fit_is_streamed(study):
     found = plan_memory(TRAINER, runs, cache, lanes(1), memory=1 << 30)
     assert found.data_limit == 7 * track
     assert found.device_bytes == 18 * found.state_bytes + 6 * track  # never more than there are
+
+
+@pytest.mark.parametrize(
+    ("model", "platform", "gib", "width"),
+    [
+        ("cnn", "gpu", 60, 8),  # launching is 14 % of a step of 8
+        ("chromoformer", "gpu", 60, 16),  # 29 % of 8, 17 % of 16
+        ("chromoformer", "gpu", 18, 8),  # 16 need 10 GB between kernels
+        ("chromoformer", "gpu", 2, 1),
+        ("chromoformer", "tpu", 16, 4),
+        ("chromoformer", "cpu", 60, 1),
+    ],
+)
+def test_lanes_follow_from_kernels_bytes_and_memory(monkeypatch, model, platform, gib, width):
+    device = types.SimpleNamespace(platform=platform)
+    monkeypatch.setattr(runs_module.jax, "local_devices", lambda: [device, device])
+    config = REGISTRY[model](assays=1)
+    published = next(iter(config.TRAINING.values()))
+    trainer = Trainer(config, TrainConfig(batch_size=published["batch_size"]))
+    found = lanes_for(trainer, memory=gib << 30)
+    assert (found.width, len(found.devices)) == (width, 2)
+    # Twice the genes a step: launches weigh half as much, and memory holds half as many.
+    if (model, gib) == ("chromoformer", 60) and platform == "gpu":
+        assert lanes_for(Trainer(config, TrainConfig(batch_size=128)), memory=gib << 30).width == 8
+
+
+def test_a_model_that_says_no_cost_has_the_usual_lanes(monkeypatch):
+    device = types.SimpleNamespace(platform="gpu")
+    monkeypatch.setattr(runs_module.jax, "local_devices", lambda: [device])
+    monkeypatch.delattr(REGISTRY["chromoformer"], "STEP_COST")
+    trainer = Trainer(REGISTRY["chromoformer"](assays=1), TrainConfig(batch_size=64))
+    assert lanes_for(trainer).width == 8
 
 
 def test_a_calibration_predicts_from_what_it_measured(study):

@@ -10,7 +10,7 @@ from epi2expr_jax.files import write_sealed
 from epi2expr_jax.predict.training_store import places
 from epi2expr_jax.study import tables
 from epi2expr_jax.training import checkpoint
-from experiments.cli.certificate import CERTIFICATE, Claim, read_certificate
+from experiments.cli.certificate import CERTIFICATE, DAMAGED, Claim, read_certificate, store_now
 from experiments.verify import verify
 
 
@@ -43,6 +43,18 @@ def test_it_names_every_file_that_changes_goes_or_comes(run_dir):
     (run_dir / "metrics.parquet").unlink()
     (run_dir / "across_cells.csv").write_text("new")
     assert read_certificate(run_dir).changed == ("across_cells.csv", "metrics.parquet")
+
+
+@pytest.mark.parametrize("array", ["coverage", "signal"])
+def test_damage_within_a_store_is_found_by_reading_it(small_store, tmp_path, array):
+    store = shutil.copytree(small_store.path, tmp_path / "store.zarr")
+    assert store_now(store, whole=True) == store_now(store) == small_store.checksum()
+    file = next(path for path in (store / array / "c").rglob("*") if path.is_file())
+    content = bytearray(file.read_bytes())
+    content[len(content) // 3] ^= 1
+    file.write_bytes(content)
+    assert store_now(store) == small_store.checksum()
+    assert store_now(store, whole=True) == DAMAGED
 
 
 def test_it_is_of_a_store_too(run_dir, tmp_path):

@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
 from epi2expr_jax.screens.scoring import COLUMNS
 from experiments.figures.altered_marks import (
@@ -131,7 +132,6 @@ FIGURES = {
 def words(figure):
     """What is written where: labels of axes and ticks, titles, legends; names and pixels."""
     figure.draw_without_rendering()
-    drawn = figure.canvas.get_renderer() if hasattr(figure.canvas, "get_renderer") else None
     found = [("over all", text) for text in figure.texts]
     for at, axes in enumerate(figure.axes):
         if not axes.axison:
@@ -149,7 +149,7 @@ def words(figure):
     for legend in figure.legends:
         found += [("legend", text) for text in legend.get_texts()]
     return [
-        (f"{where}: {text.get_text()!r}", text.get_window_extent(drawn))
+        (f"{where}: {text.get_text()!r}", Text.get_window_extent(text))  # without arrows
         for where, text in found
         if text.get_visible() and text.get_text().strip()
     ]

@@ -63,7 +63,7 @@ def in_time() -> Iterator[None]:
     of Python (XLA while it compiles), the process and its children are ended without it.
     """
     numbers = [n for n in _SAID if signal.getsignal(n) is not signal.SIG_IGN]  # nohup, `&`
-    before = {number: signal.signal(number, _told) for number in numbers}
+    before = {number: signal.signal(number, _on_signal) for number in numbers}
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
@@ -84,7 +84,7 @@ def in_time() -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN if handler is _at_once else handler)
 
 
-def _told(number: int, _: object) -> NoReturn:
+def _on_signal(number: int, _: object) -> NoReturn:
     for each in _SAID:
         signal.signal(each, signal.SIG_IGN)  # told once is enough
     # What other threads, finalisers and logs make of the end is nobody's concern.
@@ -101,12 +101,12 @@ def _watch(reader: socket.socket) -> None:
         while time.monotonic() < end:
             reader.settimeout(max(end - time.monotonic(), 0.01) if status else None)
             try:
-                told = reader.recv(1)
+                byte = reader.recv(1)
             except TimeoutError:
                 break
-            if not told:
+            if not byte:
                 return
-            number = signal.Signals(told[0])
+            number = signal.Signals(byte[0])
             if number not in _SAID:
                 continue
             to_save = number == signal.SIGTERM and bool(_saving)

@@ -41,6 +41,7 @@ from epi2expr_jax.predict.loading import load
 from epi2expr_jax.program import require, start
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study import results
+from epi2expr_jax.training.runs import ASSAY_SETS
 from experiments.cli.flags import define_run, define_store, refuse_without_effect
 from experiments.cli.genes import define_genes, genes_of
 from experiments.figures.altered_marks import profile_figure
@@ -51,7 +52,6 @@ FLAGS = flags.FLAGS
 METHODS = ("gradients", "occlusion", "attention")
 TRACKS = ("none", "bigwig", "bedgraph")
 UNIT = "share of the prediction"
-EACH = "each"  # as `train --assays`
 
 
 def attribute(
@@ -99,7 +99,7 @@ def attribute(
     return found
 
 
-def look(
+def attention_and_effects(
     run_dir: pathlib.Path,
     *,
     genes: str = "",
@@ -127,21 +127,21 @@ def look(
 
 
 def models_of(ensemble: Ensemble, assays: Sequence[str]) -> Ensemble:
-    """The models of some sets of assays; all if none is named.
+    """The models of some sets of assays; all models if none is named.
 
     Args:
-        assays: sets, each joined by +, or `each` for those of one assay.
+        assays: sets, each joined by +, or kinds of sets as `experiments.train --assays` takes
+            them: `each` for those of one assay, `all` for those of every assay of the store, …
 
     Raises:
         InputError: for a set that no model reads.
     """
     labels: set[str] = set()
+    stored = len(ensemble.card.get("store", {}).get("assays", []))
     for wanted in assays:
-        alone = {run.label for run in ensemble.runs if len(run.assays) == 1}
-        if wanted == EACH and alone:
-            labels |= alone
-        else:
-            labels |= {run.label for run in ensemble.only(wanted).runs}
+        size = ASSAY_SETS[wanted](stored) if wanted in ASSAY_SETS else None
+        kind = {run.label for run in ensemble.runs if len(run.assays) == size}
+        labels |= kind or {run.label for run in ensemble.only(wanted).runs}
     return ensemble.select(lambda run: run.label in labels) if labels else ensemble
 
 
@@ -282,7 +282,9 @@ def describe_attention(found: pd.DataFrame) -> str:
 
 def define_attribution() -> None:
     flags.DEFINE_list(
-        "assays", [], f"Of the models of these sets alone: H3K4me3,DNase+H3K27ac, or {EACH}."
+        "assays",
+        [],
+        f"Of the models of these sets alone: H3K4me3,DNase+H3K27ac, or {', '.join(ASSAY_SETS)}.",
     )
     flags.DEFINE_enum("method", "gradients", METHODS, "How predictions are divided among bins.")
     flags.DEFINE_integer(
@@ -299,7 +301,9 @@ def main() -> None:
     run_dir = pathlib.Path(FLAGS.run)
     if FLAGS.method == "attention":
         out = pathlib.Path(FLAGS.out or run_dir / "attention")
-        found = look(run_dir, genes=FLAGS.genes, assays=FLAGS.assays, store=FLAGS.store, out=out)
+        found = attention_and_effects(
+            run_dir, genes=FLAGS.genes, assays=FLAGS.assays, store=FLAGS.store, out=out
+        )
         print(describe_attention(found))
         print(f"{out}: attention.csv, attention.parquet, agreement.csv")
         return

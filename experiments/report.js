@@ -40,9 +40,9 @@
   const tip = make("div", { id: "tip", role: "status", hidden: "" });
   document.body.append(tip);
   const slim = matchMedia("(max-width: 36rem)"), near = 24;  // px
-  for (const picture of document.querySelectorAll("picture[data-told]")) {
-    const { told, narrow } = picture.dataset, read = {};
-    const places = () => read[slim.matches] ??= JSON.parse(slim.matches && narrow || told);
+  for (const picture of document.querySelectorAll("picture[data-hints]")) {
+    const { hints, hintsNarrow } = picture.dataset, read = {};
+    const places = () => read[slim.matches] ??= JSON.parse(slim.matches && hintsNarrow || hints);
     const show = (found, box) => {
       tip.hidden = !found;
       if (!found) return;
@@ -96,17 +96,20 @@
   let at = 0;
 
   const axis = (low, high) => x => 100 * (x - low) / (high - low);
-  const row = (name, picture, text) => make("div", { class: "row" }, make("span", { class: "name" }, name), picture, make("span", { class: "value" }, text));
+  // Sets of assays may be broken after a plus; on a phone a long name has a line of its own.
+  const row = (name, picture, text) => make("div", { class: name.length > 10 ? "row long" : "row" },
+    make("span", { class: "name" }, ...name.split(/(?<=\+)/).flatMap(part => [part, make("wbr")])),
+    picture, make("span", { class: "value" }, text));
 
   // Values under the pointer, or where the arrow keys lead.
-  const reader = (svg, count, tell, output) => {
+  const reader = (svg, count, textAt, output) => {
     const line = make("line", { y1: 0, y2: 100, class: "cursor" });
     let bin = count / 2 | 0;
     const show = () => {
       const x = 100 * (bin + 0.5) / count;
       line.setAttribute("x1", x), line.setAttribute("x2", x);
       if (!line.parentNode) svg.append(line);
-      output.textContent = tell(bin);
+      output.textContent = textAt(bin);
     };
     svg.addEventListener("pointermove", event => {
       const box = svg.getBoundingClientRect();

@@ -43,9 +43,10 @@ from epi2expr_jax.training.splits import read_splits
 from experiments.cli.certificate import read_certificate
 from experiments.cli.flags import define_run
 from experiments.figures.gene_browser import MOST_ASSAYS, browser_data, chosen_genes
-from experiments.figures.hover import told
+from experiments.figures.hover import hints_json
+from experiments.figures.layout import narrow
 from experiments.figures.page import headline, page_figures
-from experiments.figures.style import STYLE, data_uri, narrow, save_figure
+from experiments.figures.style import STYLE, data_uri, save_figure
 from experiments.figures.template import cells_of, page_of, unit_of_run
 
 FLAGS = flags.FLAGS
@@ -159,11 +160,11 @@ def _write(
         figures = page_figures(*drawn)
         _export(place / "report", figures, content)
         images = {
-            name: {"wide": data_uri(figure), "told": told(figure)}
+            name: {"wide": data_uri(figure), "hints": hints_json(figure)}
             for name, figure in figures.items()
         }
         for name, figure in _narrow_figures(*drawn).items():
-            images[name] |= {"narrow": data_uri(figure), "told_narrow": told(figure)}
+            images[name] |= {"narrow": data_uri(figure), "hints_narrow": hints_json(figure)}
     asked = [*browser_genes, *content["worst_genes"]["gene_id"]]
     browser = {"lost": lost} | _browser(run_dir, store, headline(ranked), cells, asked)
     if browser["lost"]:

@@ -85,7 +85,7 @@ def join(address: str, folder: pathlib.Path, modules: Collection[str]) -> Iterat
 def _require_able(client: Client, where: str, folder: pathlib.Path, modules: Sequence[str]) -> None:
     # Of what a worker cannot import Dask makes a wait without end. So this is asked first, by a
     # function that is sent by value, as those are that are defined within another.
-    def look(path: str) -> bool:
+    def imports_and_sees(path: str) -> bool:
         import importlib
 
         for name in modules:
@@ -102,7 +102,7 @@ def _require_able(client: Client, where: str, folder: pathlib.Path, modules: Seq
                 "one worker or more",
                 f"start them: dask worker {where.partition('=')[2]}",
             )
-        answers: Any = client.run(look, token.name, on_error="return")
+        answers: Any = client.run(imports_and_sees, token.name, on_error="return")
     errors = {name: answer for name, answer in answers.items() if isinstance(answer, BaseException)}
     blind = [name for name, answer in answers.items() if answer is False]
     with collect() as problems:

@@ -120,10 +120,10 @@ class Attention(nnx.Module):
             project, code: make tokens of features.
             spread: from rows of queries to rows of regions.
         """
-        seen, weight = self.look(*self.ask(query, project), x, valid, code, spread)
-        return self.tell(*seen, project), weight
+        means, weight = self.weighted_means(*self.queries(query, project), x, valid, code, spread)
+        return self.output_of(*means, project), weight
 
-    def ask(
+    def queries(
         self, query: Float[Array, "B D"], project: Float[Array, "F D"]
     ) -> tuple[Float[Array, "BH D"], Float[Array, "BH F"]]:
         """What a query asks of the code and of the features of a position."""
@@ -131,12 +131,12 @@ class Attention(nnx.Module):
         # W_q W_k^T and W_v W_o, by head: one product instead of two, and no transposes.
         merged = jnp.einsum("dhe,khe->dhk", self.by_head(self.query), self.by_head(self.key))
         merged = merged.reshape(width, -1) / math.sqrt(self.query.kernel.shape[1] // self.heads)
-        asked = (query @ merged.astype(query.dtype)).reshape(-1, width)
-        return asked, asked @ project.astype(query.dtype).T
+        by_code = (query @ merged.astype(query.dtype)).reshape(-1, width)
+        return by_code, by_code @ project.astype(query.dtype).T
 
-    def look(
+    def weighted_means(
         self,
-        asked: Float[Array, "BH D"],
+        by_code: Float[Array, "BH D"],
         by_feature: Float[Array, "BH F"],
         x: Float[Array, "R F L"],
         valid: Bool[Array, "R L"],
@@ -145,14 +145,14 @@ class Attention(nnx.Module):
     ) -> tuple[tuple[Float[Array, "RH D"], Float[Array, "RH F"]], Float[Array, "R H L"]]:
         """The means of code and features where a query looks, and where that is."""
         _, features, positions = x.shape
-        by_code = spread((asked @ code.T).reshape(-1, self.heads, positions))
+        by_code = spread((by_code @ code.T).reshape(-1, self.heads, positions))
         by_feature = spread(by_feature.reshape(-1, self.heads, features))
         score = full(by_code) + full(jnp.einsum("rhf,rfl->rhl", by_feature, x))
         weight = nnx.softmax(jnp.where(valid[:, None], score, MASKED)).astype(x.dtype)
         mean_feature = jnp.einsum("rhl,rfl->rhf", weight, x).reshape(-1, features)
         return (weight.reshape(-1, positions) @ code, mean_feature), weight
 
-    def tell(
+    def output_of(
         self,
         mean_code: Float[Array, "RH D"],
         mean_feature: Float[Array, "RH F"],
@@ -232,10 +232,10 @@ class GatedAttention(nnx.Module):
         asking = x[first]
         key, value = jnp.split(x @ weights[:, inner : 3 * inner], 2, axis=1)
         query, gate = asking @ weights[:, :inner], asking @ weights[:, 3 * inner :]
-        asked = (
+        query = (
             jnp.zeros((blocks * queries, inner), x.dtype).at[place].set(query, unique_indices=True)
         )
-        vector, weight = self._attend(asked, key, value, frequency, valid)
+        vector, weight = self._attend(query, key, value, frequency, valid)
         return self._finish(asking, vector[place], gate), weight
 
     def _attend(self, query, key, value, frequency, valid):

@@ -377,15 +377,16 @@ class SideBySide(nnx.Module):
         spread: Callable[[Array], Array],
     ) -> Float[Array, "V R D"]:
         """What the queries of each resolution have become after reading; `L` differs by it."""
-        asked = each(lambda a, p, q: a.ask(q, p.kernel[...]), layer.attention, project, query)
-        seen = [
-            layer.attention.look(*(part[i] for part in asked), x[i], valid[i], codes[i], spread)[0]
+        queries = each(lambda a, p, q: a.queries(q, p.kernel[...]), layer.attention, project, query)
+        means_of = layer.attention.weighted_means
+        means = [
+            means_of(*(part[i] for part in queries), x[i], valid[i], codes[i], spread)[0]
             for i in range(len(codes))
         ]
-        together = [jnp.stack(part) for part in zip(*seen, strict=True)]
+        together = [jnp.stack(part) for part in zip(*means, strict=True)]
 
         def finish(layer: Any, project: Linear, query: Array, *means: Array) -> Array:
-            read = layer.attention.tell(*means, project.kernel[...])
+            read = layer.attention.output_of(*means, project.kernel[...])
             stream = layer.attention.norm(spread(query) + read).astype(query.dtype)
             return layer.dense(stream)
 

@@ -167,7 +167,7 @@ def _readers(ensemble: Ensemble, store: WindowStore, steps: Sequence[tuple[Edit,
                 "edits",
                 f"models of pools of cells ({listing(pooled)}), which have no signal of their own",
                 "models of single cells",
-                "take some (Ensemble.select), or train with --cells=all",
+                "train with --cells=all (in Python, take some with Ensemble.select)",
             )
         if not unknown and not kept.runs:
             problems.add(

@@ -123,15 +123,19 @@ class Ensemble(Facts):
         """The models of one assay set.
 
         Args:
-            assays: its assays in any order, or joined by +.
+            assays: its assays in any order, or joined by +; or `all`, every assay of the store
+                trained on, unless one is called so.
 
         Raises:
             InputError: if no model reads exactly these.
         """
         text = PLUS.join(as_names(assays))
         sets = {frozenset(run.assays): run.label for run in self.runs}
-        label = sets.get(frozenset(text.split(PLUS)), text)
-        known_names(label, sets.values(), "assays", "assay set", "see Ensemble.runs")
+        stored = self.card.get("store", {}).get("assays", [])
+        names = stored if text == "all" and text not in stored else text.split(PLUS)
+        label = sets.get(frozenset(names), text)
+        remedy = "name one that was trained, its assays joined by +"
+        known_names(label, sets.values(), "--assays", "assay set", remedy)
         return self.select(lambda run: run.label == label)
 
     def open_store(self, path: str | os.PathLike | None = None) -> WindowStore:

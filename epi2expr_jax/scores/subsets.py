@@ -136,7 +136,7 @@ def require_masked(ensemble: Ensemble, most_assays: int | None = None) -> None:
                 "the run",
                 f"{len(sets)} assay sets ({listing(sets)})",
                 "models of one assay set, whose subsets are scored",
-                "take one of them (Ensemble.only), or train with --masked --assays=all",
+                "train with --masked --assays=all, or =A+B+C (in Python: Ensemble.only)",
             )
         if most_assays is not None and most > most_assays:
             problems.add(

@@ -40,7 +40,7 @@ class Card(Facts, dict[str, Any]):
         }
 
 
-def asked(study: Study, run_dir: pathlib.Path, resume: bool, command: str) -> dict[str, Any]:
+def card_of(study: Study, run_dir: pathlib.Path, resume: bool, command: str) -> dict[str, Any]:
     """The run card to go on with: a new one, that of the same request interrupted, or that of a
     finished run of which more is asked.
 

@@ -112,7 +112,7 @@ def train(
         watcher.warns(study.left_out)
     shared = machine.share.count > 1
     with only_writer(run_dir / machine.share.name if shared else run_dir):
-        card = run_card.Card(run_card.asked(study, run_dir, machine.resume, command))
+        card = run_card.Card(run_card.card_of(study, run_dir, machine.resume, command))
         if card["status"] == "complete":
             damage = run_card.reopen_damaged(run_dir, card)
             if not damage:

@@ -62,7 +62,9 @@ def silencer_of_flags() -> SilencingModels:
 def define_silencing() -> None:
     flags.DEFINE_string("cell", "", "Whose models predict, where the run has several cells.")
     flags.DEFINE_string(
-        "assays", "", "Which models: their assays joined by +. Default: those that read the most."
+        "assays",
+        "",
+        "Which models: their assays joined by +, or all. Default: those that read the most.",
     )
     flags.DEFINE_string(
         "marks", "", "What is silenced, joined by +. Default: all that is read but --spared."

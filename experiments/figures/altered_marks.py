@@ -1,5 +1,7 @@
 """Figures of altered marks and of attribution."""
 
+import re
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -7,21 +9,26 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Arc
 
 from epi2expr_jax.interpret.located import GenePlot
-from experiments.figures.hover import scored, tell
-from experiments.figures.studies import MOST_PANELS
-from experiments.figures.style import (
-    BLUE,
-    GREY,
-    ORANGE,
+from experiments.figures.hover import add_hints, score_texts
+from experiments.figures.layout import (
     columns_of,
     drop_panels,
-    long_label,
+    fitted,
+    legend_above,
     new_figure,
     page_width,
+    side_label,
     wrap,
 )
+from experiments.figures.studies import MOST_PANELS
+from experiments.figures.style import BLUE, GREY, ORANGE
 
-MOST_TOLD = 80  # places of a line whose values can be pointed at
+_many_assays = re.compile(r"[^ +]+(\+[^ +]+){2,}")  # a set of three or more
+MOST_HINTS = 80  # places of a line whose values can be pointed at
+
+
+def _counted(assays: re.Match) -> str:
+    return f"({assays[0].count('+') + 1} assays)"
 
 
 def one_change(table: pd.DataFrame) -> pd.DataFrame:
@@ -61,15 +68,16 @@ def between_figure(table: pd.DataFrame) -> Figure:
     """
     order = table["effect"].abs().sort_values(ascending=False, kind="stable").index
     shown = table.loc[order].head(MOST_PANELS).iloc[::-1]
-    figure, axes = new_figure(0.9 + 0.22 * len(shown))
+    names = [side_label(f"{row.cell} {row.assays}, {row.place}") for row in shown.itertuples()]
+    lines = max(name.count("\n") for name in names) + 1
+    figure, axes = new_figure(0.9 + (0.1 + 0.12 * lines) * len(shown))
     y = np.arange(len(shown))
     axes.hlines(y, shown["lowest"], shown["highest"], color=GREY, lw=1.4)
     axes.plot(shown["r"], y, "o", color=BLUE, markersize=4)
-    names = [f"{row.cell} {row.assays}, {row.place}" for row in shown.itertuples()]
-    axes.set_yticks(y, [long_label(name) for name in names], fontsize=7)
+    axes.set_yticks(y, names, fontsize=7)
     axes.set_xlim(min(0.0, float(shown["lowest"].min())) - 0.02, 1.02)
     axes.set_xlabel(f"Pearson r of effects ({shown['change'].iloc[0]}) between two models")
-    return figure
+    return fitted(figure)
 
 
 def dose_figure(means: pd.DataFrame, unit: str) -> Figure:
@@ -102,14 +110,16 @@ def dose_figure(means: pd.DataFrame, unit: str) -> Figure:
                 label=place,
             )  # fmt: skip
             names = [f"{place} × {factor:g}" for factor in part["factor"]]
-            tell(panel, part["factor"], part["effect"], scored(names, part, "effect", "effect"))
+            add_hints(
+                panel, part["factor"], part["effect"], score_texts(names, part, "effect", "effect")
+            )
         panel.axhline(0, color=GREY, lw=0.8)
-        panel.set_title(wrap(f"{cell} {assays}", 30), fontsize=9)
+        panel.set_title(f"{cell} {assays}", fontsize=9)
     drop_panels(panels, len(models), columns)
-    panels[0].legend(fontsize=7, frameon=False)
+    legend_above(figure)
     figure.supxlabel("signal multiplied by", fontsize=9)
     figure.supylabel(f"change of {unit}", fontsize=9)
-    return figure
+    return fitted(figure)
 
 
 def distance_figure(means: pd.DataFrame, unit: str) -> Figure:
@@ -120,11 +130,12 @@ def distance_figure(means: pd.DataFrame, unit: str) -> Figure:
     """
     figure, axes = new_figure(2.8)
     draw_distance(means, unit, axes)
-    return figure
+    legend_above(figure)
+    return fitted(figure)
 
 
 def draw_distance(means: pd.DataFrame, unit: str, axes: Axes) -> None:
-    """As `distance_figure`, into axes of yours."""
+    """As `distance_figure`, into axes of yours; call `axes.legend()` for the legend."""
     means = means[means["distance"].notna()]
     for index, (name, part) in enumerate(means.groupby(["cell", "assays"], sort=False)):
         part = part.sort_values("distance")
@@ -136,12 +147,11 @@ def draw_distance(means: pd.DataFrame, unit: str, axes: Axes) -> None:
             lw=1.4, elinewidth=1, label=" ".join(map(str, name)),
         )  # fmt: skip
         names = [f"{' '.join(map(str, name))}, {kb:g} kb" for kb in x]
-        tell(axes, x, part["effect"], scored(names, part, "effect", "effect"))
+        add_hints(axes, x, part["effect"], score_texts(names, part, "effect", "effect"))
     axes.axhline(0, color=GREY, lw=0.8)
     axes.axvline(0, color=GREY, lw=0.8, ls=":")
     axes.set_xlabel("distance to the TSS along the strand, kb")
     axes.set_ylabel(f"effect of {means['change'].iloc[0]}, {unit}")
-    axes.legend(fontsize=7, frameon=False)
 
 
 def gene_figure(plot: GenePlot) -> Figure:
@@ -222,23 +232,25 @@ def profile_figure(profile: pd.DataFrame, unit: str) -> Figure:
         panel.set_title(assay, fontsize=9)
         panel.legend(fontsize=6.5, frameon=False)
     drop_panels(panels, len(assays), columns)
-    figure.supxlabel(long_label("distance to the TSS along the strand, kb"), fontsize=9)
+    figure.supxlabel("distance to the TSS along the strand, kb", fontsize=9)
     figure.supylabel(f"mean share of a bin, {unit}", fontsize=9)
-    return figure
+    return fitted(figure)
 
 
 def draw_profile(profile: pd.DataFrame, axes: Axes) -> None:
     """One panel of `profile_figure`, of one assay, into axes of yours; call `axes.legend()`."""
     assay = profile["assay"].iloc[0]
-    models = profile.groupby("model", sort=False)
-    for number, (model, part) in enumerate(list(models)[:MOST_PANELS]):
+    models = list(profile.groupby("model", sort=False))[:MOST_PANELS]
+    labels = [str(model).removesuffix(f" {assay}") for model, _ in models]
+    short = [_many_assays.sub(_counted, label) for label in labels]
+    labels = short if len({*short}) == len(labels) else labels
+    for number, (label, (model, part)) in enumerate(zip(labels, models, strict=True)):
         colour, style = (BLUE, ORANGE)[number % 2], ("-", "--", ":")[number // 2 % 3]
         x = part["distance"] / 1000
         axes.fill_between(x, part["low"], part["high"], color=colour, alpha=0.18, lw=0)
-        label = wrap(str(model).removesuffix(f" {assay}"), 24)
-        axes.plot(x, part["share"], style, color=colour, lw=1.2, label=label)
-        some = part.assign(kb=x)[:: -(-len(part) // MOST_TOLD)]
+        axes.plot(x, part["share"], style, color=colour, lw=1.2, label=wrap(label, 24))
+        some = part.assign(kb=x)[:: -(-len(part) // MOST_HINTS)]
         names = [f"{model}, {kb:.3g} kb" for kb in some["kb"]]
-        tell(axes, some["kb"], some["share"], scored(names, some, "share", "share", 4))
+        add_hints(axes, some["kb"], some["share"], score_texts(names, some, "share", "share", 4))
     axes.axhline(0, color=GREY, lw=0.8)
     axes.axvline(0, color=GREY, lw=0.8, ls=":")

@@ -16,11 +16,11 @@ from matplotlib.figure import Figure
 from epi2expr_jax.study.sentences import number
 
 _PARTS = 1000  # of a figure's width or height
-_TOLD: "weakref.WeakKeyDictionary[Axes, list[tuple[np.ndarray, str]]]"
-_TOLD = weakref.WeakKeyDictionary()
+_HINTS: "weakref.WeakKeyDictionary[Axes, list[tuple[np.ndarray, str]]]"
+_HINTS = weakref.WeakKeyDictionary()
 
 
-def tell(axes: Axes, x: Any, y: Any, texts: Iterable[str]) -> None:
+def add_hints(axes: Axes, x: Any, y: Any, texts: Iterable[str]) -> None:
     """Say what stands at places of axes.
 
     Args:
@@ -32,7 +32,7 @@ def tell(axes: Axes, x: Any, y: Any, texts: Iterable[str]) -> None:
     ends = np.array(
         [[np.broadcast_to(np.asarray(end, float), len(texts)) for end in pair] for pair in pairs]
     )  # [axis, end, place]
-    _TOLD.setdefault(axes, []).extend(zip(ends.transpose(2, 1, 0), texts, strict=True))
+    _HINTS.setdefault(axes, []).extend(zip(ends.transpose(2, 1, 0), texts, strict=True))
 
 
 def ends_of(table: Any, value: str, low: str = "low", high: str = "high") -> tuple[Any, Any]:
@@ -40,7 +40,9 @@ def ends_of(table: Any, value: str, low: str = "low", high: str = "high") -> tup
     return table[low].fillna(table[value]), table[high].fillna(table[value])
 
 
-def scored(names: Iterable[Any], table: Any, value: str, what: str, digits: int = 3) -> list[str]:
+def score_texts(
+    names: Iterable[Any], table: Any, value: str, what: str, digits: int = 3
+) -> list[str]:
     """A name and a value with its 95 % interval, a text a row.
 
     Args:
@@ -55,7 +57,7 @@ def scored(names: Iterable[Any], table: Any, value: str, what: str, digits: int 
     return texts
 
 
-def told(figure: Figure) -> str:
+def hints_json(figure: Figure) -> str:
     """What a figure tells, as JSON: lists of left, top, right, bottom, in thousandths, and a text.
 
     Places outside of their axes, or that are no number, are left out.
@@ -64,7 +66,7 @@ def told(figure: Figure) -> str:
     found = []
     for axes in figure.axes:
         frame = axes.bbox.get_points()  # [corner, axis]
-        for ends, text in _TOLD.get(axes, ()):
+        for ends, text in _HINTS.get(axes, ()):
             box = np.sort(axes.transData.transform(ends), axis=0)
             if not (np.isfinite(box).all() and (box[0] <= frame[1] + 1).all()):
                 continue

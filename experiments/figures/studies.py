@@ -14,23 +14,27 @@ from epi2expr_jax.interpret.enrichment import EFFECT, MATCHES
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.scores.intervals import ONE_VALUE
 from epi2expr_jax.study.sentences import one_value
-from experiments.figures.hover import ends_of, scored, tell
+from experiments.figures.hover import add_hints, ends_of, score_texts
+from experiments.figures.layout import (
+    WIDTH,
+    apart,
+    columns_of,
+    drop_panels,
+    fitted,
+    legend_above,
+    log_ticks,
+    new_figure,
+    page_width,
+    side_label,
+    wrap,
+)
 from experiments.figures.style import (
     BLUE,
     GREY,
     ORANGE,
-    WIDTH,
-    apart,
     cell_size,
-    columns_of,
-    drop_panels,
     heat_map,
-    legend_above,
-    long_label,
-    new_figure,
     number,
-    page_width,
-    wrap,
     write_numbers,
 )
 
@@ -53,7 +57,7 @@ def sweep_figure(table: pd.DataFrame) -> Figure:
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     for panel, assay in zip(panels, assays, strict=False):
         draw_sweep(table.loc[table["assay"] == assay, :], panel)
-        panel.set_title(wrap(called(assay), 24), fontsize=9)
+        panel.set_title(called(assay), fontsize=9)
     drop_panels(panels, len(assays), columns)
     widths = sorted(set(table["window_bp"] / 1000))
     panels[0].set_xscale("log")
@@ -62,7 +66,7 @@ def sweep_figure(table: pd.DataFrame) -> Figure:
     panels[0].xaxis.set_minor_locator(ticker.NullLocator())
     figure.supxlabel("window around the TSS, kb", fontsize=9)
     figure.supylabel("Pearson r, held-out genes", fontsize=9)
-    return figure
+    return fitted(figure)
 
 
 def called(assay: str) -> str:
@@ -77,7 +81,7 @@ def draw_sweep(rows: pd.DataFrame, axes: Axes) -> None:
     axes.fill_between(x, part["low"], part["high"], color=BLUE, alpha=0.22, lw=0)
     axes.plot(x, part["pearson"], "o-", color=BLUE, lw=1.6, markersize=4)
     names = part["assay"] + x.map(", {:g} kb".format)
-    tell(axes, x, part["pearson"], scored(names, part, "pearson", "r"))
+    add_hints(axes, x, part["pearson"], score_texts(names, part, "pearson", "r"))
 
 
 def pairs_figure(pairs: pd.DataFrame) -> Figure | None:
@@ -108,7 +112,7 @@ def shapley_figure(values: pd.DataFrame) -> Figure:
     """
     figure, axes = new_figure(len(values) * 0.27 + 0.9)
     draw_shapley(values, axes)
-    return figure
+    return fitted(figure)
 
 
 def draw_shapley(values: pd.DataFrame, axes: Axes) -> None:
@@ -119,15 +123,15 @@ def draw_shapley(values: pd.DataFrame, axes: Axes) -> None:
     axes.barh(y, rows["value"], color=BLUE, alpha=0.55, height=0.62)
     axes.hlines(y, rows["simultaneous_low"], rows["simultaneous_high"], GREY, lw=1.4)
     axes.hlines(y, rows["low"], rows["high"], "black", lw=2.4)
-    tell(axes, (0, rows["value"]), y, scored(rows["assay"], rows, "value", "share"))
+    add_hints(axes, (0, rows["value"]), y, score_texts(rows["assay"], rows, "value", "share"))
     for position, value in zip(y, rows["value"], strict=True):
         axes.annotate(
             number(value), (1.01, position), xycoords=("axes fraction", "data"), va="center"
         )
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_yticks(y, [wrap(assay) for assay in rows["assay"]])
+    axes.set_yticks(y, [side_label(assay) for assay in rows["assay"]])
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel(long_label("Shapley value: share of Pearson r of all assays together"))
+    axes.set_xlabel("Shapley value: share of Pearson r of all assays together")
 
 
 def across_figure(table: pd.DataFrame, assays: list[str]) -> Figure:
@@ -159,19 +163,20 @@ def across_figure(table: pd.DataFrame, assays: list[str]) -> Figure:
         grid = grid.reindex(index=trained, columns=cells)
         grids.append(grid.to_numpy(float))
         image = panel.imshow(grids[-1], cmap="Blues", aspect="auto", **scale)
-        panel.set_title(wrap(assay, 26), fontsize=9)
+        panel.set_title(assay, fontsize=9)
         _name_ticks(panel.xaxis, cells, side, rotation=90)
         _name_ticks(panel.yaxis, labels, max(height, 1.0))
         panel.tick_params(length=0)
         panel.spines[:].set_visible(False)
         for (row, column), r in np.ndenumerate(grids[-1]):
-            said = f"{assay}, trained on {trained[row]}, tested in {cells[column]}: r {number(r)}"
-            tell(panel, (column - 0.5, column + 0.5), (row - 0.5, row + 0.5), [said])
+            texts = f"{assay}, trained on {trained[row]}, tested in {cells[column]}: r {number(r)}"
+            add_hints(panel, (column - 0.5, column + 0.5), (row - 0.5, row + 0.5), [texts])
     drop_panels(panels, len(shown), columns)
     assert image is not None
     figure.colorbar(image, ax=panels[: len(shown)].tolist(), label="Pearson r", shrink=0.8)
     figure.supxlabel("tested in", fontsize=9)
     figure.supylabel("trained on", fontsize=9)
+    fitted(figure)
     room = cell_size(panels[0], grids[0])  # the same in all
     for panel, values in zip(panels, grids, strict=False):
         write_numbers(panel, values, room)
@@ -200,10 +205,11 @@ def models_figure(table: pd.DataFrame) -> Figure:
         grid = grid.reindex(index=table["model"].unique(), columns=table["assay"].unique())
         return heat_map(grid.rename(columns=called), trees=False, hole=f"no score: {ONE_VALUE}")
     assays, models = table["assay"].nunique(), table["model"].nunique()
-    figure, axes = new_figure(0.9 + assays * (0.16 + 0.11 * models))
+    lines = max(side_label(called(assay)).count("\n") for assay in table["assay"]) + 1
+    figure, axes = new_figure(0.9 + assays * max(0.16 + 0.11 * models, 0.11 + 0.15 * lines))
     draw_models(table, axes)
-    legend_above(figure, models)
-    return figure
+    legend_above(figure)
+    return fitted(figure)
 
 
 def draw_models(table: pd.DataFrame, axes: Axes) -> None:
@@ -219,13 +225,13 @@ def draw_models(table: pd.DataFrame, axes: Axes) -> None:
         axes.hlines(y, part["low"], part["high"], lw=1.6, color=colour)
         axes.plot(part["pearson"], y, markers[k % 6], color=colour, markersize=5, label=model)
         names = [f"{called(assay)}, {model}" for assay in assays]
-        tell(axes, ends_of(part, "pearson"), y, scored(names, part, "pearson", "r"))
+        add_hints(axes, ends_of(part, "pearson"), y, score_texts(names, part, "pearson", "r"))
     axes.axvline(0, color=GREY, linewidth=0.8)
     axes.set_ylim(len(assays) - 0.4, -0.6)
-    axes.set_yticks(range(len(assays)), [wrap(called(assay)) for assay in assays])
+    axes.set_yticks(range(len(assays)), [side_label(called(assay)) for assay in assays])
     axes.tick_params(axis="y", length=0)
     drawn = ", with 95 % intervals" if bool(table["low"].notna().any()) else ""
-    axes.set_xlabel(long_label(f"Pearson r, held-out genes{drawn}"))
+    axes.set_xlabel(f"Pearson r, held-out genes{drawn}")
 
 
 def quality_figure(table: pd.DataFrame) -> Figure:
@@ -247,15 +253,15 @@ def quality_figure(table: pd.DataFrame) -> Figure:
         panel.plot(shown[measure], shown["pearson"], "o", color=BLUE, markersize=4, alpha=0.6)
         panel.set_xscale("log")
         rows = zip(shown["cell"], shown["assay"], shown["pearson"], shown[measure], strict=True)
-        said = [f"{cell} {name}: r {number(r)} at {at:.3g}" for cell, name, r, at in rows]
-        tell(panel, shown[measure], shown["pearson"], said)
-        _name(panel, shown.groupby("assay")[[measure, "pearson"]].median(), 7)
-        panel.xaxis.set_major_locator(ticker.MaxNLocator(6))
-        panel.xaxis.set_major_formatter("{x:g}")
-        panel.xaxis.set_minor_locator(ticker.NullLocator())
+        texts = [f"{cell} {name}: r {number(r)} at {at:.3g}" for cell, name, r, at in rows]
+        add_hints(panel, shown[measure], shown["pearson"], texts)
         panel.set_xlabel(title)
         panel.margins(0.1, 0.08)
+        log_ticks(panel.xaxis)
     panels[0].set_ylabel("Pearson r, held-out genes")
+    fitted(figure)
+    for panel, measure in zip(panels, titles, strict=True):  # the panels move no more
+        _name(panel, table.groupby("assay")[[measure, "pearson"]].median(), 7)
     return figure
 
 
@@ -271,7 +277,7 @@ def _name(axes: Axes, centres: pd.DataFrame, size: int) -> None:
     places = axes.transData.transform(centres.to_numpy())
     dots = figure.dpi / 72  # of a point
     boxes = [
-        (x, y + 2 * dots, 0.62 * size * len(str(name)) * dots)
+        (x, y + 2 * dots, 0.7 * size * len(str(name)) * dots)
         for name, (x, y) in zip(centres.index, places, strict=True)
     ]
     points = np.concatenate([line.get_xydata() for line in axes.lines])
@@ -283,8 +289,10 @@ def _name(axes: Axes, centres: pd.DataFrame, size: int) -> None:
     ):
         up = 2 + (bottom - box[1]) / dots
         line = {"arrowstyle": "-", "color": GREY, "lw": 0.5} if up > 3 else None
-        axes.annotate(str(name), (own[0], own[1]), (0, up), textcoords="offset points",
-                      fontsize=size, ha="center", va="bottom", arrowprops=line)  # fmt: skip
+        axes.annotate(
+            str(name), (own[0], own[1]), (0, up), textcoords="offset points", fontsize=size,
+            ha="center", va="bottom", arrowprops=line, in_layout=False,
+        )  # fmt: skip
 
 
 def enrichment_figure(table: pd.DataFrame) -> Figure:
@@ -306,15 +314,13 @@ def enrichment_figure(table: pd.DataFrame) -> Figure:
         panel.axvline(1, color=GREY, linewidth=0.8)
         panel.set_title(f"matched: {matched}", fontsize=9)
         panel.set_xscale("log")
-        panel.xaxis.set_major_locator(ticker.MaxNLocator(6))
-        panel.xaxis.set_major_formatter("{x:g}")
-        panel.xaxis.set_minor_locator(ticker.NullLocator())
+        log_ticks(panel.xaxis)
     panels[0].set_ylim(len(labels) - 0.4, -0.6)
     panels[0].set_yticks(range(len(labels)), labels)
     label = "share of variants in top regions, observed / expected"
     label += "; 95 % intervals" if bool(table["low"].notna().any()) else ""
     figure.supxlabel(label, fontsize=9)
-    return figure
+    return fitted(figure)
 
 
 def gain_figure(gains: pd.DataFrame, have: Sequence[str], data: str = "") -> Figure:
@@ -329,7 +335,9 @@ def gain_figure(gains: pd.DataFrame, have: Sequence[str], data: str = "") -> Fig
     order = list(gains.loc[gains["genes"] == kinds[0], "assay"])
     columns = columns_of(len(kinds), 3)
     rows = -(-len(kinds) // columns)
-    figure = Figure((page_width(), rows * (0.7 + 0.22 * len(order)) + 0.4), layout="constrained")
+    names = [side_label(name) for name in order]
+    line = 0.07 + 0.15 * (max(name.count("\n") for name in names) + 1)
+    figure = Figure((page_width(), rows * (0.7 + line * len(order)) + 0.4), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     for panel, kind in zip(panels, kinds, strict=False):
         part = gains[gains["genes"] == kind].set_index("assay").reindex(order)
@@ -337,13 +345,13 @@ def gain_figure(gains: pd.DataFrame, have: Sequence[str], data: str = "") -> Fig
         panel.axvline(0, color=GREY, linewidth=0.8)
         panel.hlines(y, part["low"], part["high"], BLUE, lw=3, alpha=0.55)
         panel.plot(part["gain"], y, "o", color=BLUE)
-        panel.set_title(wrap(f"{kind} ({part['score'].dropna().iloc[0]})", 30), fontsize=9)
+        panel.set_title(f"{kind} ({part['score'].dropna().iloc[0]})", fontsize=9)
     panels[0].set_ylim(len(order) - 0.4, -0.6)
     for panel in panels[::columns]:
-        panel.set_yticks(range(len(order)), [wrap(name) for name in order])
+        panel.set_yticks(range(len(order)), names)
     drop_panels(panels, len(kinds), columns)
     label = f"gain over {', '.join(have)}, mean of cells"
     label += "; 95 % interval: one more cell" if bool(gains["low"].notna().any()) else ""
     label = f"{data} data: {label}" if data else label
-    figure.supxlabel(wrap(label, 90), fontsize=9)
-    return figure
+    figure.supxlabel(label, fontsize=9)
+    return fitted(figure)

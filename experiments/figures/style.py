@@ -1,14 +1,10 @@
 """How figures look and become part of a page; the ranking and the heat map."""
 
 import base64
-import contextlib
-import contextvars
 import dataclasses
 import io
 import pathlib
 import re
-import textwrap
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import matplotlib
@@ -27,7 +23,17 @@ from epi2expr_jax.files import whole
 from epi2expr_jax.study.sentences import number
 from epi2expr_jax.training.targets import LABEL
 from epi2expr_jax.units import DEFAULT_UNIT, PROBABILITY, log2_of, unit_words
-from experiments.figures.hover import ends_of, scored, tell
+from experiments.figures.hover import add_hints, ends_of, score_texts
+from experiments.figures.layout import (
+    LETTER,
+    WIDTH,
+    fitted,
+    legend_above,
+    new_figure,
+    page_width,
+    side_label,
+    wrap,
+)
 
 MANY_NUMBERS = 2000  # above, a heat map goes without numbers in its cells
 LEAST_SIZE = 5.5  # points, of a number that can be read
@@ -35,9 +41,6 @@ _TREE = 0.6  # inches, of a dendrogram
 
 # Okabe and Ito's colours, told apart by colour-blind readers and on grey paper.
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#767676"
-WIDTH = 9.2  # inches, of the text column
-NARROW = 3.9  # likewise, of a phone
-_PANEL = 1.9  # inches, the least width of a panel
 _BLACK = "#010101"  # on a coloured ground: black in any scheme
 # A figure in a page follows the page's scheme; these stand for what matplotlib writes.
 _SCHEME = (
@@ -46,7 +49,6 @@ _SCHEME = (
     "@media print{svg{color:#000;--blue:#0072b2;--grid:#e4e4e4}}</style>"
 )
 _IN_SCHEME = {"#000000": "currentColor", "#0072b2": "var(--blue)", "#e4e4e4": "var(--grid)"}
-_page_width: contextvars.ContextVar[float] = contextvars.ContextVar("width", default=WIDTH)
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -91,76 +93,6 @@ def unit_of_shares(target: str, unit: str = DEFAULT_UNIT, method: str = "gradien
     return "log odds of being expressed" if target == LABEL else f"{unit_words(unit)} scaled to 0–1"
 
 
-def wrap(label: str, width: int = 30) -> str:
-    """A label on as many lines as it needs, broken after a plus or at a blank where possible."""
-    return _Wrapper(width).fill(label)
-
-
-class _Wrapper(textwrap.TextWrapper):
-    wordsep_re = re.compile(r"(\s+|[^\s+]*\+)")
-
-
-def page_width() -> float:
-    """Of the text column that figures are drawn for, in inches."""
-    return _page_width.get()
-
-
-@contextlib.contextmanager
-def narrow() -> Iterator[None]:
-    """Figures drawn within fit the page of a phone."""
-    token = _page_width.set(NARROW)
-    try:
-        yield
-    finally:
-        _page_width.reset(token)
-
-
-def columns_of(panels: int, most: int) -> int:
-    """In how many columns to put so many panels."""
-    return min(most, panels, int(page_width() / _PANEL))
-
-
-def long_label(label: str) -> str:
-    """A label along an axis as wide as the page."""
-    return wrap(label, int(12 * page_width()))
-
-
-def legend_above(figure: Figure, entries: int, **options: Any) -> None:
-    """The legend of a figure over its panels: in a row, or one below the other if narrow."""
-    columns = entries if page_width() == WIDTH else 1
-    if columns < entries:  # its lines, and a second one of the label below
-        figure.set_figheight(figure.get_figheight() + 0.2 * entries)
-    figure.legend(loc="outside upper left", ncols=columns, frameon=False, **options)
-
-
-def apart(
-    boxes: Sequence[tuple[float, float, float]],
-    height: float,
-    taken: Sequence[tuple[float, float, float]] = (),
-    taken_height: float = 0,
-) -> list[float]:
-    """Where to put labels of this height so that none hides another: each is moved up, if at all.
-
-    Args:
-        boxes: the middle, the bottom and the width of each label.
-        taken: the same of what stays where it is and is not to be hidden, such as points.
-        taken_height: of each of these.
-
-    Returns:
-        The bottom of each label.
-    """
-    bottoms = [bottom for _, bottom, _ in boxes]
-    there = [(*box, taken_height) for box in taken]
-    for i in sorted(range(len(boxes)), key=bottoms.__getitem__):
-        x, _, width = boxes[i]
-        for middle, bottom, other, high in sorted(there, key=lambda box: box[1]):
-            close = abs(x - middle) < (width + other) / 2
-            if close and bottom - height < bottoms[i] < bottom + high:
-                bottoms[i] = bottom + high
-        there.append((x, bottoms[i], width, height))
-    return bottoms
-
-
 def save_figure(figure: Figure, path: pathlib.Path, dpi: int = 150) -> None:
     """Write a figure as PNG and SVG, each whole or not at all.
 
@@ -174,12 +106,12 @@ def save_figure(figure: Figure, path: pathlib.Path, dpi: int = 150) -> None:
 
 def ranking_figure(rows: pd.DataFrame, unit: str) -> Figure:
     """Pearson r of every assay with both its intervals."""
-    lines = max(wrap(assay).count("\n") for assay in rows["assay"]) + 1
+    lines = max(side_label(assay).count("\n") for assay in rows["assay"]) + 1
     figure, axes = new_figure(len(rows) * (0.11 + 0.15 * lines) + 1.1)
     draw_ranking(rows, unit, axes)
     if bool(rows["low"].notna().any()):
-        legend_above(figure, 3)
-    return figure
+        legend_above(figure)
+    return fitted(figure)
 
 
 def draw_ranking(rows: pd.DataFrame, unit: str, axes: Axes) -> None:
@@ -193,19 +125,19 @@ def draw_ranking(rows: pd.DataFrame, unit: str, axes: Axes) -> None:
     dot = {"markeredgecolor": "white", "markersize": 7, "label": "r"}
     axes.plot(rows["pearson"], y, "o", color=BLUE, **dot)
     drawn = ends_of(rows, "pearson", "simultaneous_low", "simultaneous_high")
-    tell(axes, drawn, y, scored(rows["assay"], rows, "pearson", "r"))
+    add_hints(axes, drawn, y, score_texts(rows["assay"], rows, "pearson", "r"))
     for position, r in zip(y, rows["pearson"], strict=True):
         axes.annotate(number(r), (1.01, position), xycoords=("axes fraction", "data"), va="center")
     bounds = rows[["simultaneous_low", "simultaneous_high", "pearson"]].to_numpy()
     low, high = np.nanmin(bounds, initial=0), np.nanmax(bounds, initial=0)
     axes.set_xlim(max(low - 0.03, -1.03), min(high + 0.03, 1.03))
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_yticks(y, [wrap(assay) for assay in rows["assay"]])
+    axes.set_yticks(y, [side_label(assay) for assay in rows["assay"]])
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color="#e4e4e4", linewidth=0.6)
     axes.set_axisbelow(True)
     both = f"{unit} and label" if unit == PROBABILITY else f"predicted and observed {unit}"
-    axes.set_xlabel(long_label(f"Pearson r, {both}, held-out genes"))
+    axes.set_xlabel(f"Pearson r, {both}, held-out genes")
 
 
 def heat_map(
@@ -228,13 +160,17 @@ def heat_map(
         grid, best = (part.take(row_tree.leaves) for part in (grid, best))
     if column_tree:
         grid, best = (part.take(column_tree.leaves, axis=1) for part in (grid, best))
-    rows, columns = [wrap(name) for name in grid.index], [wrap(name, 20) for name in grid.columns]
-    lines = max(name.count("\n") for name in rows) + 1
-    margin = 0.3 + 0.08 * max(len(line) for name in rows for line in name.split("\n"))
-    wide = page_width() == WIDTH
-    least = 0.42 if wide else 0.3
-    cell_width = np.clip((page_width() - margin - _TREE) / len(columns), least, 0.8)
-    top = 0.3 + 0.075 * max(len(line) for name in columns for line in name.split("\n"))
+    rows, columns = [side_label(name) for name in grid.index], [wrap(name) for name in grid.columns]
+    lines, deep = (max(name.count("\n") for name in names) + 1 for names in (rows, columns))
+    long, wide_name = (
+        LETTER * max(len(line) for name in names for line in name.split("\n"))
+        for names in (rows, columns)
+    )
+    margin = 0.3 + long
+    least = max(0.42 if page_width() == WIDTH else 0.3, 0.05 + 0.14 * deep)
+    cell_width = max(least, min((page_width() - margin - _TREE) / len(columns), 1.0))
+    level = wide_name + 0.1 <= cell_width  # otherwise the names of columns stand upright
+    top = 0.3 + (0.15 * deep if level else wide_name)
     width, height = cell_width * len(columns), len(rows) * (0.13 + 0.14 * lines)
     beside, under = (_TREE if tree else 0.05 for tree in (row_tree, column_tree))
     figure = Figure((margin + width + beside, top + height + under), layout="constrained")
@@ -252,16 +188,14 @@ def heat_map(
         if np.isnan(r):
             hatched = {"facecolor": "#f3f3f3", "edgecolor": GREY, "hatch": "////", "linewidth": 0}
             axes.add_patch(Rectangle(corner, 1, 1, **hatched))
-        said = f"{grid.index[row]}, {grid.columns[column]}: "
+        name = f"{grid.index[row]}, {grid.columns[column]}"
         inside = (column - 0.5, column + 0.5), (row - 0.5, row + 0.5)
-        tell(axes, *inside, [said + (hole if np.isnan(r) else f"r {number(r)}")])
+        add_hints(axes, *inside, [f"{name}: {hole if np.isnan(r) else f'r {number(r)}'}"])
         if best.iat[row, column]:
             inner = (column - 0.45, row - 0.42)
             axes.add_patch(Rectangle(inner, 0.9, 0.84, fill=False, edgecolor=ORANGE, lw=2))
     axes.set_yticks(range(len(rows)), rows)
-    widest = max(wide_of(line, 9) for name in columns for line in name.split("\n")) + 4
-    turned = 90 if widest > 72 * cell_width else 0
-    axes.set_xticks(range(len(columns)), columns, rotation=turned)
+    axes.set_xticks(range(len(columns)), columns, rotation=0 if level else 90)
     axes.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
     axes.spines[:].set_visible(False)
     right.set_ylim(axes.get_ylim())
@@ -270,7 +204,8 @@ def heat_map(
     if not write_numbers(axes, values, room):
         figure.colorbar(image, ax=axes, label="Pearson r", fraction=0.05, pad=0.02, aspect=30)
         room = cell_size(axes, values)
-    if widest > room[0] and not turned:  # there is less of it than thought
+    widest = max(wide_of(line, 9) for name in columns for line in name.split("\n"))
+    if level and widest + 4 > room[0]:  # there is less of it than thought
         axes.tick_params(axis="x", labelrotation=90)
     return figure
 
@@ -353,19 +288,6 @@ def _draw_tree(axes: Axes, tree: _Tree | None, of: str) -> None:
         axes.plot(*points, color=GREY, lw=1)
     if of == "columns":
         axes.invert_yaxis()
-
-
-def new_figure(height: float) -> tuple[Figure, Axes]:
-    figure = Figure((page_width(), height), layout="constrained")
-    return figure, figure.subplots()
-
-
-def drop_panels(panels: np.ndarray, used: int, columns: int) -> None:
-    """Remove the panels that are left over; those above them get the ticks' labels."""
-    for panel in panels[used:]:
-        panel.remove()
-    for panel in panels[max(0, used - columns) : used]:
-        panel.tick_params(labelbottom=True)
 
 
 def data_uri(figure: Figure) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jinja2
 import pandas as pd
+from markupsafe import Markup, escape
 
 from data_prep.planted import simulated
 from epi2expr_jax.files import read_json
@@ -64,7 +65,7 @@ def page_of(
         lstrip_blocks=True,
     )
     environment.filters |= {"number": sentences.number, "duration": duration, "listing": listing}
-    environment.filters |= {"called": _called, "named": called}
+    environment.filters |= {"called": _called, "named": called, "breakable": breakable}
     kinds, cells = card["store"]["groups"], cells_of(card, runs, content["ranking"])
     quality = content["quality"]
     made_up = simulated(gene["id"] for gene in browser["genes"])
@@ -88,7 +89,7 @@ def page_of(
         cells=cells,
         runs=runs.to_dict("records"),
         statuses=runs["status"].value_counts().to_dict(),
-        said=statements.of_run(run_dir, among),
+        statements=statements.of_run(run_dir, among),
         among=among,
         given=given,
         lacking=lacking,
@@ -191,6 +192,11 @@ def _screened(rows: pd.DataFrame, leads: pd.DataFrame) -> list[dict[Hashable, An
     ours = ours[["pairs", "rival", "lead", "low", "high"]].rename(columns={"rival": "score"})
     shown = shown.merge(ours, on=["pairs", "score"], how="left", suffixes=("", "_lead"))
     return shown.to_dict("records")
+
+
+def breakable(text: str) -> Markup:
+    """A text that may also be broken after a plus, as of a set of assays."""
+    return escape(text).replace("+", Markup("+<wbr>"))
 
 
 def duration(seconds: float) -> str:

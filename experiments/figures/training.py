@@ -10,18 +10,15 @@ from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 
 from epi2expr_jax.units import PROBABILITY
-from experiments.figures.hover import tell
-from experiments.figures.style import (
-    BLUE,
-    GREY,
-    ORANGE,
+from experiments.figures.hover import add_hints
+from experiments.figures.layout import (
     columns_of,
     drop_panels,
+    fitted,
     legend_above,
-    number,
     page_width,
-    wrap,
 )
+from experiments.figures.style import BLUE, GREY, ORANGE, number
 
 # Both ends show on a light ground and on a dark one.
 _DENSE = LinearSegmentedColormap.from_list("dense", ["#9ecae1", "#d55e00"])
@@ -39,24 +36,22 @@ def learning_curves(history: pd.DataFrame, assays: Sequence[str], labels: bool =
         labels: whether the loss is cross-entropy.
     """
     columns = columns_of(len(assays), 4)
-    titles = [wrap(assay, 24) for assay in assays]
-    lines = max(title.count("\n") for title in titles) + 1
     rows = -(-len(assays) // columns)
     width = min(page_width(), max(5.6, 1.2 + 2.6 * columns))
-    figure = Figure((width, 0.8 + rows * (1.45 + 0.15 * lines)), layout="constrained")
+    figure = Figure((width, 0.8 + 1.6 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     drawn = []
-    for panel, assay, title in zip(panels, assays, titles, strict=False):
+    for panel, assay in zip(panels, assays, strict=False):
         drawn += draw_losses(history.loc[history["assay"] == assay, :], panel, labels)
-        panel.set_title(title, fontsize=9)
+        panel.set_title(assay, fontsize=9)
     drop_panels(panels, len(assays), columns)
     _scale_losses(panels[0], np.array(drawn))
     panels[0].xaxis.set_major_locator(ticker.MaxNLocator(4, integer=True, min_n_ticks=1))
-    legend_above(figure, 3, handles=panels[0].lines)
+    legend_above(figure, panels[0].lines)
     figure.supxlabel("epoch", fontsize=9)
     what = "cross-entropy" if labels else "MSE, in SD²"
     figure.supylabel(f"loss ({what})", fontsize=9)
-    return figure
+    return fitted(figure)
 
 
 def draw_losses(history: pd.DataFrame, axes: Axes, labels: bool = False) -> list[float]:
@@ -79,8 +74,8 @@ def draw_losses(history: pd.DataFrame, axes: Axes, labels: bool = False) -> list
         axes.plot(epochs, by_epoch["median"], style, color=colour, lw=1.6, label=label)
         drawn += [*lowest, *highest]
         rows = zip(epochs, by_epoch["median"], lowest, highest, strict=True)
-        said = [f"epoch {e}, {label} loss: {m:.3g} ({a:.3g} to {b:.3g})" for e, m, a, b in rows]
-        tell(axes, epochs, by_epoch["median"], said)
+        texts = [f"epoch {e}, {label} loss: {m:.3g} ({a:.3g} to {b:.3g})" for e, m, a, b in rows]
+        add_hints(axes, epochs, by_epoch["median"], texts)
     chance = (
         "no better than 0.5 for all genes" if labels else "no better than the mean of all genes"
     )
@@ -121,11 +116,12 @@ def prediction_figure(predictions: pd.DataFrame, rows: pd.DataFrame, unit: str) 
         else:
             panel.plot(x, y, "o", color=BLUE, markersize=3.5, alpha=0.45, markeredgewidth=0)
             counts = np.ones(len(x))
-        said = [f"observed {a:.2f}, predicted {b:.2f}" + (f": {n:.0f} predictions" if n > 1 else "")
-                for a, b, n in zip(x, y, counts, strict=True)]  # fmt: skip
-        tell(panel, x, y, said)
+        many = [f": {n:.0f} predictions" if n > 1 else "" for n in counts]
+        places = zip(x, y, many, strict=True)
+        texts = [f"observed {a:.2f}, predicted {b:.2f}{n}" for a, b, n in places]
+        add_hints(panel, x, y, texts)
         panel.plot([low, high], [low, high], ls=DOTTED, color="black", lw=1.2)
-        panel.set_title(f"{wrap(assay, 26)}\nr = {number(r)}", fontsize=9)
+        panel.set_title(f"{assay}\nr = {number(r)}", fontsize=9)
         panel.set_xlabel(f"observed, {unit}")
         panel.set_aspect("equal")
     if hexagons:
@@ -135,7 +131,7 @@ def prediction_figure(predictions: pd.DataFrame, rows: pd.DataFrame, unit: str) 
         bar = figure.colorbar(hexagons[0], ax=panels, label="predictions per hexagon", shrink=0.8)
         bar.ax.yaxis.set_major_formatter("{x:g}")
     panels[0].set_ylabel(f"predicted, {unit}")
-    return figure
+    return fitted(figure)
 
 
 def _by_label(predictions: pd.DataFrame, rows: pd.DataFrame) -> Figure:
@@ -152,13 +148,13 @@ def _by_label(predictions: pd.DataFrame, rows: pd.DataFrame) -> Figure:
             share = np.histogram(own, edges)[0] / max(1, len(own))
             panel.stairs(share, edges, color=colour, fill=True, alpha=0.25)
             panel.stairs(share, edges, color=colour, lw=1.4, ls="-" if label else "--", label=name)
-            said = [f"{assay}, {name}: {100 * s:.0f} % of genes at {a:.2f} to {b:.2f}"
-                    for s, a, b in zip(share, edges[:-1], edges[1:], strict=True)]  # fmt: skip
-            tell(panel, (edges[:-1], edges[1:]), share, said)
-        panel.set_title(f"{wrap(assay, 26)}\nr = {number(r)}", fontsize=9)
+            texts = [f"{assay}, {name}: {100 * s:.0f} % of genes at {a:.2f} to {b:.2f}"
+                     for s, a, b in zip(share, edges[:-1], edges[1:], strict=True)]  # fmt: skip
+            add_hints(panel, (edges[:-1], edges[1:]), share, texts)
+        panel.set_title(f"{assay}\nr = {number(r)}", fontsize=9)
     panels[0].set_ylim(bottom=0)  # of all panels; only now it leaves none of them cut off
     handles = [line for line in panels[0].patches if line.get_label() and not line.get_fill()]
-    legend_above(figure, 2, handles=handles)
+    legend_above(figure, handles)
     figure.supxlabel(f"predicted {PROBABILITY}", fontsize=9)
     figure.supylabel("share of genes of a label", fontsize=9)
-    return figure
+    return fitted(figure)

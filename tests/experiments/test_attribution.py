@@ -19,10 +19,10 @@ from epi2expr_jax.study.tables import ATTENTION, TABLES
 from epi2expr_jax.study.train import train
 from experiments import attribution as program
 from experiments.attribution import (
+    attention_and_effects,
     attribute,
     describe,
     describe_attention,
-    look,
     mean_along,
     mean_profile,
     models_of,
@@ -49,8 +49,16 @@ def test_models_of_several_sets_are_chosen(small_store):
     for wanted, found in ((["each"], sets[:2]), ([marks[1]], [marks[1:]]),
                           (["+".join(reversed(marks))], [marks])):  # fmt: skip
         assert [list(run.assays) for run in models_of(every, wanted).runs] == [*map(list, found)]
-    with pytest.raises(InputError, match="unknown assay set"):
+    card = {"store": {"assays": marks}}
+    whole = dataclasses.replace(every, card=card)
+    assert [list(run.assays) for run in models_of(whole, ["all"]).runs] == [marks]
+    assert len(models_of(whole, ["each", "all"]).runs) == 3
+    with pytest.raises(InputError, match="unknown assay set pairs"):
+        models_of(dataclasses.replace(parts[0], card=card), ["pairs"])
+    with pytest.raises(InputError, match="unknown assay set H3K999me1") as error:
         models_of(every, ["each", "H3K999me1"])
+    assert "--assays" in str(error.value)
+    assert "Ensemble" not in str(error.value), "a remedy of a command line names flags"
     with pytest.raises(InputError, match="--assays=each"):
         attribution.integrated_gradients(every, small_store, small_store.genes.gene_id[:1].tolist())
 
@@ -118,7 +126,7 @@ def test_attention_by_region_is_written_and_verify_would_see_it_change(
     monkeypatch.setattr(program, "load", lambda *_: ensemble)
     monkeypatch.setattr(Ensemble, "open_store", lambda *_: distal_store)
     wanted = ensemble.wanted(distal_store, np.arange(len(distal_store.genes)), False).any(axis=0)
-    found = look(tmp_path, genes=",".join(distal_store.genes.gene_id[wanted][::7]))
+    found = attention_and_effects(tmp_path, genes=",".join(distal_store.genes.gene_id[wanted][::7]))
     table = ATTENTION.read(tmp_path)
     assert ATTENTION in TABLES  # what `verify` compares with the records of programs
     pd.testing.assert_frame_equal(found, agreement(table))

@@ -22,6 +22,7 @@ from experiments.report import write_report
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 WIDTHS = {"desk": 1400, "phone": 400}
 HOSTILE = "<b>&</script><script>"
+LONG = "H3K27ac+H3K4me3+H3K27me3+H3K4me1+H3K9me3+H3K36me3+H3K9ac"
 SECTIONS = [
     "answer", "ranking", "questions", "baselines", "models", "windows", "pairs", "shapley",
     "quality", "cells", "across", "changes", "genes", "curves", "predictions", "worst", "methods",
@@ -34,7 +35,7 @@ def page(tmp_path_factory, made_up_run):
     """The report of a run with everything that any program adds to one."""
     folder = tmp_path_factory.mktemp("browser") / "run"
     assays = {"H3K27ac": 0.78, "H3K4me3": 0.74, "DNase": 0.68, "H3K27me3": 0.35}
-    made = made_up_run(assays=assays, symbol=HOSTILE)
+    made = made_up_run(assays=assays | {LONG: 0.5}, symbol=HOSTILE)
     made.write(folder)
     made.write(folder.with_name("other"))
     random = np.random.default_rng(0)
@@ -45,7 +46,7 @@ def page(tmp_path_factory, made_up_run):
     pd.DataFrame(
         [
             {"assay": assay, "model": model, "pearson": random.uniform(0.4, 0.6), **base}
-            for assay in ("all", *names)
+            for assay in ("all", *names, LONG)
             for model in ("cnn", "linear", "ridge")
         ]
     ).reindex(columns=[*tables.BASELINES.key, *tables.BASELINES.numbers]).to_csv(
@@ -197,6 +198,23 @@ async def look(browser, page, width, dark):
             .filter(e => !e.closest(".scroll, pre, datalist"))
             .filter(e => e.getBoundingClientRect().right > window.innerWidth + 1)
             .map(e => e.outerHTML.slice(0, 80)),
+          spilt: [...document.querySelectorAll("p, li, h2, h3, figcaption, dd, .row .name, .value")]
+            .filter(e => !e.closest(".scroll, pre") && e.scrollWidth > e.clientWidth + 1)
+            .map(e => e.outerHTML.slice(0, 80)),
+          cut: [...document.querySelectorAll(".row .name")].flatMap(e => [...e.childNodes])
+            .filter(n => n.nodeType === Node.TEXT_NODE)
+            .flatMap(n => [...n.data.matchAll(/[^ +]+/g)].filter(({0: word, index}) => {
+              const range = document.createRange();
+              range.setStart(n, index), range.setEnd(n, index + word.length);
+              return range.getClientRects().length > 1;
+            }).map(([word]) => word)),
+          over: [...document.querySelectorAll(".row")].filter(row => {
+            const boxes = [...row.children].map(e => e.getBoundingClientRect());
+            const meet = (a, b, from, to) =>
+              Math.min(a[to], b[to]) > Math.max(a[from], b[from]) + 1;
+            return boxes.some((a, i) => boxes.slice(i + 1).some(
+              b => meet(a, b, "left", "right") && meet(a, b, "top", "bottom")));
+          }).map(row => row.textContent),
           first: gene.value,
           genes: document.querySelectorAll("#gene-names option").length,
           tracks: document.querySelectorAll("#browser .signal").length,
@@ -226,7 +244,7 @@ async def _used(tab):
           const picture = document.querySelector("#ranking picture");
           const tip = document.getElementById("tip");
           const slim = matchMedia("(max-width: 36rem)").matches;
-          const places = JSON.parse(picture.dataset[slim ? "narrow" : "told"]);
+          const places = JSON.parse(picture.dataset[slim ? "hintsNarrow" : "hints"]);
           const [left, top, right, bottom, text] = places[0];
           const box = picture.getBoundingClientRect();
           const at = {clientX: box.left + (left + right) * box.width / 2000 + 5,
@@ -241,12 +259,12 @@ async def _used(tab):
             picture.dispatchEvent(new KeyboardEvent("keydown", {key, cancelable: true}));
           const stepped_to = tip.textContent;
           picture.blur();
-          const told = [...document.querySelectorAll("picture")].map(
-            p => [p.dataset.told, p.dataset.narrow].map(t => JSON.parse(t).length));
+          const hints = [...document.querySelectorAll("picture")].map(
+            p => [p.dataset.hints, p.dataset.hintsNarrow].map(t => JSON.parse(t).length));
           const head = document.querySelector("#ranking th:nth-child(2)");
           head.querySelector("button").click();
           const r = [...head.closest("table").tBodies[0].rows].map(r => r.cells[1].textContent);
-          return {pointed, left_alone, stepped_to, told, typed, stepped: gene.value, read,
+          return {pointed, left_alone, stepped_to, hints, typed, stepped: gene.value, read,
                   moved: said.textContent, order: head.getAttribute("aria-sort"), r};
         })()"""
     )
@@ -274,9 +292,10 @@ def test_every_section_shows_and_nothing_is_fetched(browser, page, name, dark):
     assert {*facts["links"]} - inside <= tables_there
     assert "report/ranking.csv" in facts["links"]
     assert facts["outside"] == [], "cut off"
+    assert (facts["spilt"], facts["cut"], facts["over"]) == ([], [], [])
     assert facts["first"] == f"{HOSTILE} (ENSG00000000007)"
     assert facts["genes"] >= 50
-    assert facts["tracks"] == 4
+    assert facts["tracks"] == 8
     assert facts["typed"] == facts["stepped"] == "ENSG00000000008"
     assert facts["order"] == "descending"
     assert facts["r"] == sorted(facts["r"], reverse=True)
@@ -287,7 +306,7 @@ def test_every_section_shows_and_nothing_is_fetched(browser, page, name, dark):
     assert "H3K27ac: r 0." in said
     assert (hidden, inside, facts["left_alone"]) == (False, True, True)
     assert facts["stepped_to"].startswith("H3K4me3: r ")
-    assert all(wide == slim > 0 for wide, slim in facts["told"]), facts["told"]
+    assert all(wide == slim > 0 for wide, slim in facts["hints"]), facts["hints"]
     assert facts["overflow"] <= 0, "the page scrolls sideways"
     paper, ink = (_light(facts[part]) for part in ("paper", "ink"))
     assert (ink > paper) == dark

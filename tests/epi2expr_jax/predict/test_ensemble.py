@@ -230,6 +230,10 @@ def test_models_of_one_assay_set_are_told_apart(ensemble, small_store):
     assert both.only([first, second]).runs == ensemble.runs
     assert both.only(first).runs == alone.runs  # a string is one name
     assert both.only([second, first]).runs == both.only(f"{second}+{first}").runs == ensemble.runs
+    of_all = dataclasses.replace(both, card={"store": {"assays": [second, first]}})
+    assert of_all.only("all").runs == ensemble.runs
+    with pytest.raises(InputError, match="unknown assay set all; "):
+        dataclasses.replace(both, card={"store": {"assays": [first, second, "x"]}}).only("all")
     with pytest.raises(InputError, match=f"unknown assay set {second}; ") as caught:
         both.only([second])
     assert first in caught.value.problems[0].expected

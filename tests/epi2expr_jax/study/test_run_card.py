@@ -6,32 +6,32 @@ import pytest
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.study.lookup import Share, Study
-from epi2expr_jax.study.run_card import asked, begin, finish
+from epi2expr_jax.study.run_card import begin, card_of, finish
 from epi2expr_jax.study.train import Machine, train
 from epi2expr_jax.training import checkpoint
 
 
 def test_it_begins_with_what_was_asked_and_typed(small_store, tmp_path, request_for):
     study = Study(request_for(small_store))
-    card = asked(study, tmp_path / "run", True, "what was typed")
+    card = card_of(study, tmp_path / "run", True, "what was typed")
     assert not (tmp_path / "run").exists()
     begin(tmp_path / "run", card)
     assert checkpoint.read_card(tmp_path / "run") == {"version": 1, **card}
     assert (card["status"], card["command"]) == ("training", "what was typed")
     assert card["request"] == study.request.as_json()
-    again = asked(study, tmp_path / "run", True, "something else")
+    again = card_of(study, tmp_path / "run", True, "something else")
     assert again == {"version": 1, **card}
     config = dataclasses.replace(study.request.train_config, batch_size=16)
     other = Study(dataclasses.replace(study.request, seeds=2, train_config=config))
     changed = r"another request \(seeds=1, now 2; train_config.batch_size=32, now 16\)"
     with pytest.raises(InputError, match=changed):
-        asked(other, tmp_path / "run", True, "")
+        card_of(other, tmp_path / "run", True, "")
 
 
 def test_more_may_be_asked_of_a_finished_run_and_nothing_less(finished, small_store, request_for):
     request = request_for(small_store, assays=["each", "all"])
     more = dataclasses.replace(request, seeds=2, assays=["all", "each", "pairs"])
-    card = asked(Study(more), finished, True, "more")
+    card = card_of(Study(more), finished, True, "more")
     assert (card["status"], card["command"]) == ("training", "more")
     assert card["request"] == Study(more).request.as_json()
     old = checkpoint.read_card(finished)
@@ -44,27 +44,27 @@ def test_more_may_be_asked_of_a_finished_run_and_nothing_less(finished, small_st
         ({"cells": ["pool"]}, "24 of its 24 runs"),  # other pools
     ):
         with pytest.raises(InputError, match=f"{lost.replace('(', '[(]')}.*ask for these too"):
-            asked(Study(dataclasses.replace(request, **less)), finished, True, "")
+            card_of(Study(dataclasses.replace(request, **less)), finished, True, "")
     with pytest.raises(InputError, match="an empty run directory"):
-        asked(Study(request), finished, False, "")
+        card_of(Study(request), finished, False, "")
 
 
 def test_of_an_unfinished_run_no_more_is_asked(small_store, tmp_path, request_for):
     study = Study(request_for(small_store, folds=["fold1"]))
-    begin(tmp_path / "run", asked(study, tmp_path / "run", True, "what was typed"))
+    begin(tmp_path / "run", card_of(study, tmp_path / "run", True, "what was typed"))
     more = Study(request_for(small_store, folds=["fold1", "fold2"]))
     with pytest.raises(InputError, match=r"not finished; .* began it: what was typed"):
-        asked(more, tmp_path / "run", True, "")
+        card_of(more, tmp_path / "run", True, "")
 
 
 def test_only_what_was_left_half_written_may_lie_there(small_store, tmp_path, request_for):
     study = Study(request_for(small_store))
     (tmp_path / "run_card.json.1234.partial").touch()
-    begin(tmp_path, asked(study, tmp_path, True, ""))
+    begin(tmp_path, card_of(study, tmp_path, True, ""))
     (tmp_path / checkpoint.RUN_CARD).unlink()
     (tmp_path / "notes.txt").touch()
     with pytest.raises(InputError, match="files that are not a run"):
-        asked(study, tmp_path, True, "")
+        card_of(study, tmp_path, True, "")
 
 
 def test_it_closes_with_the_last_share(small_store, tmp_path, request_for):

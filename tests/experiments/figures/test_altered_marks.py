@@ -79,7 +79,7 @@ def test_distances_are_in_kb_with_their_intervals():
     ends = [segment[:, 1] for segment in bars.get_segments()]
     np.testing.assert_allclose(ends, [[-1.1, -0.7], [-2.1, -1.7]])
     assert axes.get_ylabel() == "effect of x0, log2(TPM + 1)"
-    assert axes.get_legend().get_texts()[0].get_text() == "E003 DNase"
+    assert axes.figure.legends[0].get_texts()[0].get_text() == "E003 DNase"
 
 
 def track(contacts):

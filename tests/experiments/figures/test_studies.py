@@ -9,7 +9,8 @@ import pytest
 from epi2expr_jax.interpret.enrichment import EFFECT
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.scores.intervals import ONE_VALUE
-from experiments.figures.hover import told
+from experiments.figures.hover import hints_json
+from experiments.figures.layout import narrow
 from experiments.figures.studies import (
     MOST_MODELS,
     MOST_PANELS,
@@ -22,7 +23,7 @@ from experiments.figures.studies import (
     shapley_figure,
     sweep_figure,
 )
-from experiments.figures.style import BLUE, narrow
+from experiments.figures.style import BLUE
 from tests.experiments.pages import overlaps
 
 
@@ -188,7 +189,7 @@ def test_one_predicted_value_is_drawn_as_no_score(models):
     table = pd.DataFrame(rows, columns=["assay", "model", "pearson", "note"])
     table.loc[1, ["pearson", "note"]] = [0.0, ONE_VALUE]
     figure = models_figure(table.assign(low=np.nan, high=np.nan))
-    said = told(figure)
+    said = hints_json(figure)
     assert "DNase, m1: r" not in said
     assert "m1, DNase: r" not in said
     assert (f"m1, DNase: no score: {ONE_VALUE}" in said) == (models > MOST_MODELS)
@@ -223,7 +224,7 @@ def test_more_models_than_colours_are_a_heat_map():
     figure = models_figure(table)
     assert labels(figure.axes[0].get_xticklabels()) == ["mean over assays", "DNase"]
     assert labels(figure.axes[0].get_yticklabels()) == models
-    assert "cnn, DNase: r 0.000" in told(figure)
+    assert "cnn, DNase: r 0.000" in hints_json(figure)
     fewer = models_figure(table[table["model"] != "simple 5"])
-    assert "DNase, simple 4: r 0.500" in told(fewer)
+    assert "DNase, simple 4: r 0.500" in hints_json(fewer)
     assert len(fewer.legends[0].get_texts()) == MOST_MODELS

@@ -12,21 +12,17 @@ from matplotlib.font_manager import FontEntry, FontManager, FontProperties
 from matplotlib.patches import Rectangle
 
 from epi2expr_jax.training.targets import LABEL
+from experiments.figures.layout import narrow, new_figure
 from experiments.figures.style import (
     LEAST_SIZE,
     MANY_NUMBERS,
-    apart,
     data_uri,
-    drop_panels,
     heat_map,
-    narrow,
-    new_figure,
     number,
     own_fonts_first,
     ranking_figure,
     unit_of,
     unit_of_shares,
-    wrap,
 )
 from tests.experiments.pages import overlaps
 
@@ -81,16 +77,6 @@ def test_units_are_those_of_the_target():
 )
 def test_shares_of_gradients_are_in_the_unit_of_the_target(target, method, unit):
     assert unit_of_shares(target, "TPM", method) == unit
-
-
-def test_long_labels_break_after_a_plus():
-    assert wrap("H3K4me3+H3K27ac+DNase", 18) == "H3K4me3+H3K27ac+\nDNase"
-    assert wrap("H3K4me3") == "H3K4me3"
-    # A line of just the width is full, and no longer: no blank counts that is not there.
-    assert wrap("H3K4me3+H3K27ac+DNase", 16) == "H3K4me3+H3K27ac+\nDNase"
-    assert wrap("H3K4me3+H3K27ac", 15) == "H3K4me3+H3K27ac"
-    assert wrap("mean of 3 seeds", 9) == "mean of 3\nseeds"
-    assert wrap("DNase + H3K27ac") == "DNase + H3K27ac"
 
 
 def ranking(**changes):
@@ -199,15 +185,6 @@ def test_a_large_heat_map_has_a_colour_bar_in_place_of_numbers():
     assert figure.axes[-1].get_ylabel() == "Pearson r"
 
 
-def test_panels_left_over_are_removed():
-    figure, axes = new_figure(2.0)
-    assert figure.get_size_inches().tolist() == [9.2, 2]
-    axes.remove()
-    panels = figure.subplots(2, 2).ravel()
-    drop_panels(panels, 3, 2)
-    assert figure.axes == panels[:3].tolist()
-
-
 def test_a_figure_becomes_an_address_and_is_the_same_each_time():
     def made():
         figure, axes = new_figure(1.0)
@@ -239,13 +216,3 @@ def test_a_narrow_figure_fits_a_phone_and_others_do_not_change():
     assert small.get_figwidth() < 4
     assert ranking_figure(ranking(), "x").get_figwidth() == wide.get_figwidth()
     assert one.get_figwidth() < 4
-
-
-def test_labels_move_up_until_none_hides_another():
-    boxes = [(0, 0, 10), (4, 1, 10), (30, 0, 10), (2, 0.5, 10)]
-    assert apart(boxes, 3) == [0, 6, 0, 3]
-
-
-def test_labels_hide_no_point_and_stay_where_none_is():
-    points = [(2, 2, 1), (0, 5, 1), (30, 2, 1)]
-    assert apart([(0, 0, 10), (60, 0, 10)], 3, points, 1) == [6, 0]

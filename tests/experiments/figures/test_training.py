@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from epi2expr_jax.units import PROBABILITY
-from experiments.figures.hover import told
-from experiments.figures.style import narrow
+from experiments.figures.hover import hints_json
+from experiments.figures.layout import narrow
 from experiments.figures.training import MANY_POINTS, learning_curves, prediction_figure
 
 
@@ -115,4 +115,4 @@ def test_predictions_of_labels_are_spread_by_label():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == list(lines)
     assert panel.get_ylim()[0] == 0
     assert figure.get_supxlabel() == "predicted probability of being expressed"
-    assert "DNase, expressed: 50 % of genes at 0.95 to 1.00" in told(figure)
+    assert "DNase, expressed: 50 % of genes at 0.95 to 1.00" in hints_json(figure)

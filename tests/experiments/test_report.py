@@ -187,7 +187,12 @@ def test_labels_are_called_labels(tmp_path, page_of):
         "mean squared error of the probability of being expressed",
     ):
         assert said in text, said
-    for absent in ("observed expression", "predicts expression", "equals observed", "0 or 1"):
+    for absent in (
+        "observed expression",
+        "predicts expression at all",
+        "equals observed",
+        "0 or 1",
+    ):
         assert absent not in text, absent
     assert 'data-unit="probability of being expressed" data-labels>' in page
 

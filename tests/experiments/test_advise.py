@@ -119,7 +119,8 @@ def test_models_that_ship_read_tracks_and_say_that_all_is_simulated(program, wor
 
 def test_tracks_that_do_not_fit_are_refused(small_store, tmp_path):
     sheet, assays = tmp_path / "mine.csv", small_store.manifest.assays
-    sheet.write_text("cell,assay,path\nE1,H3K999ac,a.bigwig\nE2,DNase,b.bigwig\n")
+    rows = "E1,H3K999ac,https://example.org/a.bigwig\nE2,DNase,https://example.org/b.bigwig\n"
+    sheet.write_text("cell,assay,url\n" + rows)
     for cell, found in (
         ("", "choose one of E1, E2"), ("E9", "unknown cell E9"), ("E1", "tracks of H3K999ac")
     ):  # fmt: skip
@@ -132,8 +133,8 @@ def test_models_that_ship_are_small_whole_and_labelled():
         assert "simulated genes alone" in predict.load(run).card["simulated"]
         claims = verify(run, quick=True)
         assert all(claim.holds is not False for claim in claims), claims
-        every = [path for path in run.parent.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in every) < 900_000
+        sizes = [path.stat().st_size for path in run.parent.rglob("*") if path.is_file()]
+    assert sum(sizes) < 900_000
     with pytest.raises(InputError, match="unknown model"), shipped("simulation"):
         pass
 

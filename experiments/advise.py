@@ -1,5 +1,7 @@
 """Which mark to measure next, and what those at hand already tell: from a masked-mark model.
 
+    python -m experiments.advise --model=simulated --tracks=demo/data/tracks.csv --cell=E003 \\
+        --have=DNase,H3K4me1                                 # a first look, after make demo
     python -m experiments.train  --store=roadmap.zarr --run=runs/advisor --masked --assays=all \\
         --cells=leave_one_out
     python -m experiments.advise --run=runs/advisor --have=DNase,H3K27ac
@@ -17,22 +19,33 @@ cells and no promise for yours.
 With --store, expression of your cell is predicted from the marks at hand. Each track is first
 matched to those of the training cells by quantiles, and you are warned of a mark that is more than
 three times as far from their mean as the farthest training cell is from that of the others. The
-store must hold tracks in the units of training; that is why this command reads a store and not a
-track sheet.
+store must hold tracks in the units of training. --tracks reads a track sheet instead, around the
+genes of the training, in its windows and bins; for other genes, or a blacklist, build a store.
 
-Writes into --out advise.csv (gains), advise_by_cell.csv, predictions.csv (with --store), advise.png
-and .svg.
+--model=simulated are models that ship with this package, for a first look: of the demo's simulated
+genome, five cells that the demo has not, seven marks. They know nothing of real genes, refuse
+tracks of any other genome, and all that is written says "simulated", as for any simulated genes.
+
+Writes into --out advise.csv (gains), advise_by_cell.csv, predictions.csv (of your cell), and
+advise.png and .svg.
 """
 
+import contextlib
 import functools
 import pathlib
-from collections.abc import Sequence
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
 
 import matplotlib
 import pandas as pd
 from absl import flags
 from tqdm import tqdm
 
+from data_prep.build_store import build
+from data_prep.checks.build_inputs import BuildConfig
+from data_prep.formats.track_sheet import read_sheet
+from data_prep.planted import simulated
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import write_csv
 from epi2expr_jax.genome import listing
@@ -52,11 +65,69 @@ from epi2expr_jax.scores.subsets import (
 )
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study import results
-from experiments.cli.flags import define_run
+from experiments.cli.flags import define_run, refuse_without_effect
 from experiments.figures.studies import gain_figure
 from experiments.figures.style import STYLE, number, save_figure
 
 FLAGS = flags.FLAGS
+
+_MODELS = pathlib.Path(__file__).parent / "models"
+SIMULATED = "simulated"  # what all results say, where the genes are
+
+
+@contextlib.contextmanager
+def shipped(name: str) -> Iterator[pathlib.Path]:
+    """The run directory of models that ship, next to its store, for as long as it is needed.
+
+    Raises:
+        InputError: if there are none of that name.
+    """
+    known = {path.stem: path for path in sorted(_MODELS.glob("*.zip"))}
+    known_names(name, known, "--model", "model")
+    with tempfile.TemporaryDirectory(prefix="epi2expr-") as place:
+        with zipfile.ZipFile(known[name]) as archive:
+            archive.extractall(place)
+        yield pathlib.Path(place) / "run"
+
+
+def store_of_tracks(
+    sheet: str, cell: str, trained_on: WindowStore, assays: Sequence[str], place: pathlib.Path
+) -> WindowStore:
+    """A store of one cell's tracks, like that of the training but for its expression.
+
+    Args:
+        sheet: a track sheet, or the name of one that ships.
+        cell: which of its cells; empty: the only one.
+        assays: those of the models; other tracks are not read.
+        place: a folder for the store and what it is made from.
+
+    Raises:
+        InputError: if the sheet has several cells and none is named, or none of the assays, or as
+            `build_store`.
+    """
+    known, given = trained_on.manifest, read_sheet(sheet)
+    own = given.select(cells=[_one(cell, given.cells, sheet)])
+    if not (there := [assay for assay in own.assays if assay in assays]):
+        found, expected = f"tracks of {listing(own.assays)}", f"some of {', '.join(assays)}"
+        raise InputError(sheet, found, expected, "name assays as the models do")
+    rows = [
+        {"cell": track.cell, "assay": track.assay, "unit": track.unit, "replicate": file.replicate,
+         "path": "" if file.location == file.url else file.location, "url": file.url or "",
+         "sha256": file.sha256 or ""}
+        for track in own.select(assays=there).tracks for file in track.sources
+    ]  # fmt: skip
+    tracks, genes = place / "tracks.csv", place / "genes.csv"
+    sizes = place / f"{known.assembly}.chrom.sizes"
+    pd.DataFrame(rows).to_csv(tracks, index=False)
+    columns = ["gene_id", "name", "chrom", "tss", "strand"]
+    trained_on.genes[columns].to_csv(genes, index=False)
+    sizes.write_text("".join(f"{name}\t{size}\n" for name, size in known.chrom_sizes.items()))
+    config = BuildConfig(
+        tracks=str(tracks), expression="", genes=str(genes), assembly=str(sizes),
+        chromosomes=",".join(known.chromosomes), store=str(place / "own.zarr"),
+        window_bp=known.window_bp, bin_bp=known.bin_bp,
+    )  # fmt: skip
+    return build(config)
 
 
 def advise(
@@ -65,6 +136,7 @@ def advise(
     *,
     have: Sequence[str] = (),
     store: str = "",
+    tracks: str = "",
     cell: str = "",
     match: bool = True,
     covariates: str = "",
@@ -75,6 +147,7 @@ def advise(
     Args:
         have: the marks at hand; by default those that the cell of `store` has.
         store, cell: what to predict from; of a store of one cell that one.
+        tracks: a track sheet to predict from instead, see `store_of_tracks`.
         match: whether its tracks are matched to those of training.
         covariates: as for `study.evaluate`.
         training_store: where that lies now.
@@ -88,24 +161,31 @@ def advise(
     trained_on = ensemble.open_store(training_store)
     given = read_covariates(covariates, trained_on.genes) if covariates else pd.DataFrame()
     known = covariates_of(trained_on.genes, given)
-    opened = WindowStore.open(store) if store else None
-    if opened:
-        cell = _cell(opened, cell)
-    have = _have(ensemble, as_names(have), opened, cell)
-    said = []
-    with results.written(out, "advise", have=have, store=store, cell=cell, match=match) as place:
+    label = {"data": SIMULATED} if simulated(trained_on.genes["gene_id"]) else {}
+    said = [f"{SIMULATED} data: this says nothing of real genes or cells"] if label else []
+    with contextlib.ExitStack() as held:
+        opened = WindowStore.open(store) if store else None
+        if tracks:
+            folder = held.enter_context(tempfile.TemporaryDirectory(prefix="epi2expr-"))
+            assays = ensemble.runs[0].assays
+            opened = store_of_tracks(tracks, cell, trained_on, assays, pathlib.Path(folder))
+        if opened:
+            cell = _one(cell, opened.manifest.cells, str(opened.path))
+        have = _have(ensemble, as_names(have), opened, cell, tracks or store)
+        about = {"have": have, "store": store, "tracks": tracks, "cell": cell, "match": match}
+        place = held.enter_context(results.written(out, "advise", **about, **label))
         if opened:
             table, notes = predict_cell(ensemble, trained_on, opened, cell, have, match=match)
-            write_csv(place / "predictions.csv", table)
-            said = [f"{len(table):,} genes of {cell} predicted from {', '.join(have)}", *notes]
+            write_csv(place / "predictions.csv", table.assign(**label))
+            said += [f"{len(table):,} genes of {cell} predicted from {', '.join(have)}", *notes]
         show = functools.partial(tqdm, desc="gains", unit="mark", disable=None)
         by_cell = gains_by_cell(ensemble, trained_on, have, known, show)
         gains = gains_over_cells(by_cell)
-        write_csv(place / "advise_by_cell.csv", by_cell)
-        write_csv(place / "advise.csv", gains)
+        write_csv(place / "advise_by_cell.csv", by_cell.assign(**label))
+        write_csv(place / "advise.csv", gains.assign(**label))
         if len(gains):
             with matplotlib.rc_context(STYLE):
-                save_figure(gain_figure(gains, have), place / "advise")
+                save_figure(gain_figure(gains, have, **label), place / "advise")
     said += [describe(gains, have), *_notes(ensemble, trained_on, gains)]
     made = ["predictions.csv"] if opened else []
     made += ["advise.csv", "advise_by_cell.csv", *(["advise.png"] if len(gains) else [])]
@@ -159,19 +239,21 @@ def predict_cell(
     ), notes
 
 
-def _cell(store: WindowStore, asked: str) -> str:
+def _one(asked: str, cells: Sequence[str], where: str) -> str:
     """The cell to predict: the one asked for, or the only one."""
-    cells = store.manifest.cells
     if not asked and len(cells) > 1:
-        found = f"a store of {len(cells)} cells"
-        raise InputError(str(store.path), found, "--cell", f"choose one of {listing(cells)}")
-    return known_names(asked or cells[0], cells, str(store.path), "cell")[0]
+        found = f"{len(cells)} cells"
+        raise InputError(where, found, "--cell", f"choose one of {listing(cells)}")
+    return known_names(asked or cells[0], cells, where, "cell")[0]
 
 
 def _have(
-    ensemble: Ensemble, asked: Sequence[str], store: WindowStore | None, cell: str
+    ensemble: Ensemble, asked: Sequence[str], store: WindowStore | None, cell: str, where: str
 ) -> list[str]:
     """The marks at hand, in the order of the models.
+
+    Args:
+        where: what the store is made of, as it was named.
 
     Raises:
         InputError: for marks that the models, or the cell, do not have, or none.
@@ -183,9 +265,9 @@ def _have(
         known_names(asked, assays, "--have", "mark")
         if there is not None and (absent := [mark for mark in asked if mark not in there]):
             found = f"no track of {', '.join(absent)} of {cell}"
-            raise InputError(str(store and store.path), found, "tracks of --have", "leave them out")
+            raise InputError(where, found, "tracks of --have", "leave them out")
     elif not there:
-        found = f"no mark of the models in {store.path}" if store else "neither --have nor --store"
+        found = f"no mark of the models in {where}" if store else "neither --have nor --store"
         expected = f"some of {', '.join(assays)}"
         raise InputError("--have", found, expected, "name the marks at hand")
     return [assay for assay in assays if assay in (asked or there or ())]
@@ -230,34 +312,42 @@ def _notes(ensemble: Ensemble, trained_on: WindowStore, gains: pd.DataFrame) -> 
 
 def define_flags() -> None:
     define_run()
-    flags.DEFINE_list("have", [], "Marks at hand. Default: those that the cell of --store has.")
+    flags.DEFINE_string("model", "", "Models that ship, instead of --run: simulated.")
+    flags.DEFINE_list("have", [], "Marks at hand. Default: those that your cell has.")
     flags.DEFINE_string("store", "", "Window store of your cell; it needs no expression.")
-    flags.DEFINE_string("cell", "", "Which cell of --store, if it has several.")
+    flags.DEFINE_string("tracks", "", "Track sheet of your cell, instead of --store.")
+    flags.DEFINE_string("cell", "", "Which cell of --store or --tracks, if they have several.")
     flags.DEFINE_boolean("match", True, "Match your tracks to those of training by quantiles.")
     flags.DEFINE_string("covariates", "", "CSV of genes and their classes, as for evaluate.")
     flags.DEFINE_string("training_store", None, "Where the store of the training lies now.")
-    flags.DEFINE_string("out", "", "Folder for the results. Default: RUN/advise.")
+    flags.DEFINE_string("out", "", "Folder for the results. Default: RUN/advise, or advise.")
 
 
 def main() -> None:
-    require("run")
-    for name in () if FLAGS.store else ("cell", "match"):
-        if FLAGS[name].present:
-            found = f"--{name} without --store"
-            raise InputError("command line", found, "flags that have an effect", "omit it")
-    run_dir = pathlib.Path(FLAGS.run)
-    print(
-        advise(
-            run_dir,
-            pathlib.Path(FLAGS.out or run_dir / "advise"),
-            have=FLAGS.have,
-            store=FLAGS.store,
-            cell=FLAGS.cell,
-            match=FLAGS.match,
-            covariates=FLAGS.covariates,
-            training_store=FLAGS.training_store,
+    without = [] if FLAGS.store or FLAGS.tracks else ["cell", "match"]
+    reasons = dict.fromkeys(without, "without --store or --tracks")
+    if FLAGS.model:
+        reasons |= dict.fromkeys(("run", "training_store"), "with --model")
+    else:
+        require("run")
+    if FLAGS.tracks:
+        reasons["store"] = "with --tracks"
+    refuse_without_effect(reasons.items())
+    with shipped(FLAGS.model) if FLAGS.model else contextlib.nullcontext() as given:
+        run_dir = given or pathlib.Path(FLAGS.run)
+        print(
+            advise(
+                run_dir,
+                pathlib.Path(FLAGS.out or ("advise" if FLAGS.model else run_dir / "advise")),
+                have=FLAGS.have,
+                store=FLAGS.store,
+                tracks=FLAGS.tracks,
+                cell=FLAGS.cell,
+                match=FLAGS.match,
+                covariates=FLAGS.covariates,
+                training_store=FLAGS.training_store,
+            )
         )
-    )
 
 
 def run() -> None:

@@ -61,7 +61,9 @@ def test_the_wheel_of_a_clean_clone_works_outside_it(tmp_path, trial_size):
     assert said(site / "bin/epi2expr", "--version") == PROJECT["version"]
     said(site / "bin/epi2expr", "simulate", "--out=sim", "--genes=60", "--cells=1", "--assays=2")
     assert (tmp_path / "sim" / "truth.json").exists()
-    for kind in ("studies/demo.toml", "report.js", "report.html.j2"):
+    for kind in ("studies/demo.toml", "report.js", "report.html.j2", "models/simulated.zip"):
         assert (site / "experiments" / kind).exists()
     assert not (site / "experiments" / "benchmarks").exists()
+    advice = said(site / "bin/epi2expr", "advise", "--model=simulated", "--have=DNase")
+    assert "simulated data" in advice
     assert "experiments.report" in said(site / "bin/epi2expr", "study", "--study=demo", "--dry_run")

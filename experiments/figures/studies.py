@@ -298,12 +298,13 @@ def enrichment_figure(table: pd.DataFrame) -> Figure:
     return fitted(figure)
 
 
-def gain_figure(gains: pd.DataFrame, have: Sequence[str]) -> Figure:
+def gain_figure(gains: pd.DataFrame, have: Sequence[str], data: str = "") -> Figure:
     """What each mark adds to those at hand, a panel a kind of genes, with 95 % intervals.
 
     Args:
         gains: from `scores.subsets.gains_over_cells`; the first kind's order counts for all.
         have: the marks at hand.
+        data: what they are gains of, if that must be said: simulated.
     """
     kinds = list(dict.fromkeys(gains["genes"]))[:MOST_PANELS]
     order = list(gains.loc[gains["genes"] == kinds[0], "assay"])
@@ -325,5 +326,6 @@ def gain_figure(gains: pd.DataFrame, have: Sequence[str]) -> Figure:
         panel.set_yticks(range(len(order)), names)
     drop_panels(panels, len(kinds), columns)
     label = f"gain over {', '.join(have)}, mean of cells; 95 % interval: one more cell"
+    label = f"{data} data: {label}" if data else label
     figure.supxlabel(label, fontsize=9)
     return fitted(figure)

@@ -9,11 +9,15 @@ import scipy
 
 from data_prep.simulate import simulate
 from epi2expr_jax import predict
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.files import read_json
 from epi2expr_jax.scores.subsets import gains_by_cell, gains_over_cells
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study.train import train
-from experiments.advise import predict_cell
+from experiments.advise import predict_cell, shipped, store_of_tracks
+from experiments.verify import verify
 from tests.experiments.masked_runs import TWIN, inputs_of, request_for, written_again
+from tests.golden import make_advisor
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +79,9 @@ def test_matching_undoes_another_scale(masked_runs, mine):
     [
         (["--have=H3K999me"], "unknown mark H3K999me"),
         ([], "neither --have nor --store"),
-        (["--have=H3K4me3", "--cell=E003"], "--cell without --store"),
+        (["--have=H3K4me3", "--cell=E003"], "no effect without --store or --tracks"),
+        (["--have=H3K4me3", "--model=simulated"], "no effect with --model"),
+        (["--tracks=mine.csv", "--store=mine.zarr"], "no effect with --tracks"),
     ],
 )
 def test_marks_that_make_no_sense_are_refused(masked_runs, program, given, found):
@@ -88,6 +94,72 @@ def test_models_that_read_all_of_their_assays_are_refused(finished, program):
     done = program("experiments.advise", f"--run={finished}", "--have=H3K36me3")
     assert done.returncode == 2
     assert "train with --masked --assays=all" in done.stderr
+
+
+def test_models_that_ship_read_tracks_and_say_that_all_is_simulated(program, worker_here, tmp_path):
+    """Of the demo's genome, in which two tracks are enough here."""
+    data, out = simulate(tmp_path / "data", genes=1500, cells=1, assays=2), tmp_path / "advice"
+    done = program(
+        "experiments.advise", "--model=simulated", f"--tracks={data / 'tracks.csv'}", f"--out={out}"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "simulated data: this says nothing of real genes" in done.stdout
+    assert "500 genes of E003 predicted from H3K36me3, H3K4me1" in done.stdout
+    assert "models saw the cells" not in done.stdout
+    for name in ("advise", "advise_by_cell", "predictions"):
+        assert set(pd.read_csv(out / f"{name}.csv").data) == {"simulated"}
+    assert read_json(out / "advise.json", "record", "")["data"] == "simulated"
+    assert "simulated data: gain over" in (out / "advise.svg").read_text()
+    assert set(pd.read_csv(out / "predictions.csv").novelty) == {"held-out chromosome"}
+    # In the demo H3K9ac reaches 0.75, H3K27me3 0.57, H3K4me3 0.47, and the others nothing.
+    gains = pd.read_csv(out / "advise.csv").set_index(["genes", "assay"]).gain["all genes"]
+    assert list(gains.index[:3]) == ["H3K9ac", "H3K27me3", "H3K4me3"]
+    assert gains.iloc[3:].abs().max() < 0.1
+
+
+def test_tracks_that_do_not_fit_are_refused(small_store, tmp_path):
+    sheet, assays = tmp_path / "mine.csv", small_store.manifest.assays
+    sheet.write_text("cell,assay,path\nE1,H3K999ac,a.bigwig\nE2,DNase,b.bigwig\n")
+    for cell, found in (
+        ("", "choose one of E1, E2"), ("E9", "unknown cell E9"), ("E1", "tracks of H3K999ac")
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=found):
+            store_of_tracks(str(sheet), cell, small_store, assays, tmp_path)
+
+
+def test_models_that_ship_are_small_whole_and_labelled():
+    with shipped("simulated") as run:
+        assert "simulated genes alone" in predict.load(run).card["simulated"]
+        claims = verify(run, quick=True)
+        assert all(claim.holds is not False for claim in claims), claims
+        every = [path for path in run.parent.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in every) < 900_000
+    with pytest.raises(InputError, match="unknown model"), shipped("simulation"):
+        pass
+
+
+@pytest.mark.trial
+def test_models_that_ship_are_made_again_and_predict_the_demo(trial_size, build, tmp_path):
+    if trial_size(True, False):
+        pytest.skip("simulates and trains, a minute or two")
+    make_advisor.make(tmp_path)
+    with shipped("simulated") as run:
+        before, now = predict.load(run), predict.load(tmp_path / "run")
+        stores = before.open_store(), now.open_store()
+        told, again = (
+            models.predict(store, present=["H3K9ac"])
+            for models, store in zip((before, now), stores, strict=True)
+        )
+        # The demo's first cell, which they never saw: at best 0.42 from these two marks.
+        data, marks = tmp_path / "data", ["DNase", "H3K4me1"]
+        own = store_of_tracks(str(data / "tracks.csv"), "E003", stores[0], marks, tmp_path)
+        table, _ = predict_cell(before, stores[0], own, "E003", marks)
+    assert stores[0].checksum() == stores[1].checksum()
+    np.testing.assert_allclose(told, again, atol=0.02)  # the same on the machine that made them
+    expression = pd.read_csv(data / "RPKM.pc.gz", sep="\t", index_col=False).set_index("gene_id")
+    observed = np.log2(expression["E003"][table["gene_id"]] + 1)
+    print(f"r {np.corrcoef(table['mean'], observed)[0, 1]:.3f}, {np.abs(told - again).max():.2e}")
+    assert np.corrcoef(table["mean"], observed)[0, 1] > 0.3
 
 
 @pytest.mark.trial

@@ -1,15 +1,20 @@
 """A map of elements and genes: its columns, ABC next to it, and going on after a kill."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from epi2expr_jax import perturb
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.perturb.elements import predict_silenced
+from epi2expr_jax.perturb.elements import in_reach, predict_silenced, predictable, silencing_of
 from experiments import element_map
 from experiments.cli.given_table import read_table
-from experiments.cli.silencing import silencing_models
+from experiments.cli.silencing import SilencingModels, silencing_models
+from experiments.crispri import score_screens
 from experiments.element_map import NAME, write_map
+from tests.epi2expr_jax.untrained import SMALL, ensemble_of
 
 
 @pytest.fixture(scope="module")
@@ -144,3 +149,44 @@ def test_elements_out_of_reach_are_refused(models, tmp_path):
     with pytest.raises(InputError, match="none in a window or region"):
         write_map(tmp_path / "map", models, far)
     assert not (tmp_path / "map").exists()
+
+
+def test_a_chromoformer_maps_and_scores_elements_of_windows_and_regions(distal_store, tmp_path):
+    drawn = ensemble_of(distal_store, SMALL, distal_store.manifest.assays[:1])
+    drawn = dataclasses.replace(drawn, card={"populations": []})
+    models = SilencingModels(drawn, distal_store, silencing_of(drawn))
+    near = distal_store.genes.iloc[::9]
+    near = pd.DataFrame({"chrom": near.chrom, "start": near.tss + 7600, "end": near.tss + 8400})
+    far = distal_store.regions("E003").table.iloc[::5][["chrom", "start", "end"]]
+    elements = pd.concat([near, far], ignore_index=True)
+    bed = tmp_path / "elements.bed"
+    elements.to_csv(bed, sep="\t", header=False, index=False)
+    write_map(tmp_path / "map", models, bed)
+    table = pd.read_csv(tmp_path / "map" / NAME, sep="\t")
+    pairs = predictable(drawn, distal_store, in_reach(distal_store, SMALL, "E003", elements))
+    assert len(table) == len(pairs)
+    distant = table[table["distance"] > 25_000]
+    assert 10 < len(distant) < len(table) - 10
+    assert (table["effect"] != 0).mean() > 0.9
+    # One in a region, alone.
+    row = distant.loc[distant["effect"].abs().idxmax()]
+    place = perturb.interval(row.chr, int(row.start) - 250, int(row.end) + 250)
+    edit = perturb.silence(models.silencing.marks[0], place)
+    alone = perturb.run(drawn, distal_store, [edit], [row.TargetGeneEnsemblID])
+    assert perturb.summarise(alone).effect.item() == pytest.approx(row.effect, abs=1e-5)
+
+    # A screen of the same pairs, which finds what the models predict.
+    screen = pd.DataFrame(
+        {
+            "chrom": table.chr, "chromStart": table.start, "chromEnd": table.end,
+            "startTSS": table.TargetGeneTSS, "measuredGeneEnsemblId": table.TargetGeneEnsemblID,
+            "Regulated": table.effect < table.effect.quantile(0.3),
+        }
+    )  # fmt: skip
+    screen.to_csv(tmp_path / "pairs.csv", index=False)
+    said = score_screens(tmp_path / "pairs.csv", tmp_path / "out", models=models)
+    assert f"{len(table)} of {len(table)} pairs" in said
+    found = pd.read_csv(tmp_path / "out" / "crispri_pairs.csv")
+    np.testing.assert_allclose(found["predicted_effect"], table["effect"], rtol=1e-4, atol=1e-7)
+    rows = pd.read_csv(tmp_path / "out" / "crispri.csv").set_index(["pairs", "score"])
+    assert rows.average_precision["in reach: all pairs", "predicted loss"] == 1

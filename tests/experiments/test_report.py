@@ -226,7 +226,7 @@ def test_what_is_compared_is_explained_and_what_runs_share_is_told_once(tmp_path
     text, words = plain(page), "a gene's mean expression in the store's other cells; no epigenome"
     assert f"mean of the other cells{words}" in text
     assert 'title="a gene&#39;s mean expression in' in page
-    made = text.partition("How it was made")[2].partition("target")[0]
+    made = text.rpartition("How it was made")[2].partition("target")[0]
     assert made.count("window_bp") == 1
     assert "; 10 runs with assays 1; 10 runs with assays 2" in made
 

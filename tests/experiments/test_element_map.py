@@ -151,7 +151,12 @@ def test_elements_out_of_reach_are_refused(models, tmp_path):
     assert not (tmp_path / "map").exists()
 
 
-def test_a_chromoformer_maps_and_scores_elements_of_windows_and_regions(distal_store, tmp_path):
+@pytest.mark.trial
+def test_a_chromoformer_maps_and_scores_elements_of_windows_and_regions(
+    distal_store, tmp_path, trial_size
+):
+    if trial_size(True, False):
+        pytest.skip("compiles three programs of a Chromoformer, in `make trials`")
     drawn = ensemble_of(distal_store, SMALL, distal_store.manifest.assays[:1])
     drawn = dataclasses.replace(drawn, card={"populations": []})
     models = SilencingModels(drawn, distal_store, silencing_of(drawn))

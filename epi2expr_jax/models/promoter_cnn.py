@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from epi2expr_jax.models.config import WindowModelConfig
+from epi2expr_jax.models.config import StepCost, WindowModelConfig
 from epi2expr_jax.models.layers import ConvBlock, Dense, dropout, layer_key
 
 # filters, kernel width, pool
@@ -35,6 +35,7 @@ class PromoterCnnConfig(WindowModelConfig):
     MIN_BINS: ClassVar[int] = 16
     MAX_RATE: ClassVar[float] = 0.4
     TRAINING: ClassVar[Mapping] = {"plateau": {"epochs": 100, "batch_size": 0, "retry": True}}
+    STEP_COST: ClassVar[StepCost] = StepCost(64, 61, 2.85e6, 49e6)
 
     def build(self, *, rngs: nnx.Rngs) -> "PromoterCnn":
         """A model with fresh weights, drawn from the stream `params`."""

@@ -90,6 +90,7 @@ def test_signal_that_does_not_fit_is_streamed(study):
     ("model", "platform", "gib", "width"),
     [
         ("cnn", "gpu", 60, 8),  # launching is 14 % of a step of 8
+        ("promoter_cnn", "gpu", 60, 8),
         ("chromoformer", "gpu", 60, 16),  # 29 % of 8, 17 % of 16
         ("chromoformer", "gpu", 18, 8),  # 16 need 10 GB between kernels
         ("chromoformer", "gpu", 2, 1),
@@ -102,7 +103,7 @@ def test_lanes_follow_from_kernels_bytes_and_memory(monkeypatch, model, platform
     monkeypatch.setattr(runs_module.jax, "local_devices", lambda: [device, device])
     config = REGISTRY[model](assays=1)
     published = next(iter(config.TRAINING.values()))
-    trainer = Trainer(config, TrainConfig(batch_size=published["batch_size"]))
+    trainer = Trainer(config, TrainConfig(batch_size=published["batch_size"] or 64))
     found = lanes_for(trainer, memory=gib << 30)
     assert (found.width, len(found.devices)) == (width, 2)
     # Twice the genes a step: launches weigh half as much, and memory holds half as many.

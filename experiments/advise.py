@@ -42,8 +42,6 @@ import pandas as pd
 from absl import flags
 from tqdm import tqdm
 
-from data_prep.build_store import build
-from data_prep.checks.build_inputs import BuildConfig
 from data_prep.formats.track_sheet import read_sheet
 from data_prep.planted import simulated
 from epi2expr_jax.errors import InputError
@@ -105,6 +103,10 @@ def store_of_tracks(
         InputError: if the sheet has several cells and none is named, or none of the assays, or as
             `build_store`.
     """
+    # Only this needs the libraries of file formats.
+    from data_prep.build_store import build
+    from data_prep.checks.build_inputs import BuildConfig
+
     known, given = trained_on.manifest, read_sheet(sheet)
     own = given.select(cells=[_one(cell, given.cells, sheet)])
     if not (there := [assay for assay in own.assays if assay in assays]):

@@ -118,8 +118,8 @@ def plan(study: StudyFile, requests: dict[str, TrainRequest]) -> list[str]:
             f"  {name}: {count(len(pools), 'cell')} × {count(len(sets), 'assay set')} × "
             f"{count(folds, 'fold')} × {count(request.seeds, 'seed')} = "
             f"{count(models, 'model')} of {request.model}",
-            f"    at most {epochs} epochs, {_rounded(steps)} gene-steps for {_GENES:,} genes"
-            + _time(steps, request),
+            f"    at most {epochs} epochs, {_rounded(steps)} gene-steps if there are {_GENES:,} "
+            f"genes{_time(steps, request)}",
         ]
     return lines
 

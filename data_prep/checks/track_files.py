@@ -13,7 +13,7 @@ from data_prep.checks.build_inputs import BuildConfig, BuildInputs, gather_input
 from data_prep.checks.needs import check_disk, memory_warnings, store_bytes
 from data_prep.formats.annotation import coding_genes
 from data_prep.formats.bigwig import check_bigwig, open_bigwig
-from data_prep.formats.track_sheet import Source, Track
+from data_prep.formats.track_sheet import DEFAULT_UNIT, Source, Track, TrackSheet
 from epi2expr_jax.errors import InputError, Problem, Problems, collect
 from epi2expr_jax.files import sha256
 from epi2expr_jax.genome import listing, match_chromosomes, sort_chromosomes
@@ -234,6 +234,14 @@ def _warn_of_contacts(inputs: BuildInputs, warnings: Problems) -> None:
             )
 
 
+def _units(sheet: TrackSheet) -> list[str]:
+    """What is taken for granted of the tracks, as a line."""
+    assumed = [assay for assay in sheet.assumed if assay in sheet.assays]
+    how = f"read as {DEFAULT_UNIT} (-log10 of p, transform {UNIT_TRANSFORM[DEFAULT_UNIT]})"
+    remedy = "if it is another, name it in a column unit of the sheet"
+    return [f"no unit given of {listing(assumed)}: {how}; {remedy}"] if assumed else []
+
+
 def summary(inputs: BuildInputs) -> str:
     """What a build of these inputs will hold, in a few lines."""
     sheet, assembly, chosen = inputs.sheet, inputs.assembly, inputs.chromosomes
@@ -246,6 +254,7 @@ def summary(inputs: BuildInputs) -> str:
         + (f", not {listing(others)}" if others else ""),
         f"{len(inputs.genes)} genes on {inputs.genes.chrom.nunique()} chromosomes, windows of "
         f"{inputs.window.window_bp} bp in bins of {inputs.window.bin_bp} bp",
+        *_units(sheet),
         f"at most {store_bytes(inputs) / 1e6:.0f} MB on disk",
         *(inputs.read.notes or ["no expression: a store to predict from, not to train on"]),
     ]

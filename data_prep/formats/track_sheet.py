@@ -96,10 +96,16 @@ class Track:
 
 @dataclasses.dataclass(frozen=True)
 class TrackSheet:
-    """The tracks of a study, in the order of the sheet. `where` names the sheet in messages."""
+    """The tracks of a study, in the order of the sheet.
+
+    Attributes:
+        where: names the sheet in messages.
+        assumed: assays whose unit it does not say: `DEFAULT_UNIT` is taken for it.
+    """
 
     where: str
     tracks: tuple[Track, ...]
+    assumed: tuple[str, ...] = ()
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -133,7 +139,7 @@ class TrackSheet:
                         else known_names(wanted, known, self.where, what, remedy)
                     )
                     kept = tuple(track for track in kept if getattr(track, what) in named)
-        return TrackSheet(self.where, kept)
+        return dataclasses.replace(self, tracks=kept)
 
 
 def shipped_sheets() -> dict[str, pathlib.Path]:
@@ -201,7 +207,8 @@ def read_sound_rows(path: str | pathlib.Path, problems: Problems) -> TrackSheet:
         )
         for (cell, assay), group in rows.items()
     )
-    return TrackSheet(str(path), tuple(tracks))
+    assumed = dict.fromkeys(row.fields["assay"] for row in kept if "unit" not in row.fields)
+    return TrackSheet(str(path), tuple(tracks), tuple(assumed))
 
 
 def write_sheet(sheet: TrackSheet, path: pathlib.Path) -> None:

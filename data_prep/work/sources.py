@@ -93,7 +93,7 @@ def localise(sheet: TrackSheet, folder: pathlib.Path) -> TrackSheet:
                         source = dataclasses.replace(source, location=place, url=url)
                 sources.append(source)
             tracks.append(dataclasses.replace(track, sources=tuple(sources)))
-    return TrackSheet(sheet.where, tuple(tracks))
+    return dataclasses.replace(sheet, tracks=tuple(tracks))
 
 
 def track_downloads(

@@ -176,7 +176,8 @@ def _monte_carlo(counts: Mapping[str, int], blind: Iterable[str], seed: int) -> 
             f"{len(draws)} ways to hold out whole chromosomes with 27 to 33 % of "
             f"{total} genes on {len(rest)} chromosomes (the nearest below: {nearest:.0%})",
             f"{_DRAWS} different ones",
-            "use --cv=chromosomes_K, which takes chromosomes as they come",
+            f"use --cv=chromosomes_{min(5, len(rest))} (in Python or a study file: cv), which takes"
+            " chromosomes as they come",
         )
     return [
         _fold(f"draw{i}", set(rest) - set(chosen), chosen, blind)

@@ -150,8 +150,13 @@ def configs(card: dict[str, Any]) -> tuple[dict[str, Any], list[tuple[int, dict[
     absent = object()
     same = {key: value for key, value in first.items()
             if all(own.get(key, absent) == value for _, own in parts)}  # fmt: skip
-    own = [(n, {k: v for k, v in config.items() if k not in same}) for n, config in parts]
-    return same, [part for part in own if part[1]]
+    counts: dict[str, int] = {}
+    differ = {}
+    for n, config in parts:
+        own = {key: value for key, value in config.items() if key not in same}
+        counts[repr(own)] = counts.get(repr(own), 0) + n
+        differ[repr(own)] = own
+    return same, [(counts[key], own) for key, own in differ.items() if own]
 
 
 def _abroad(table: pd.DataFrame) -> list[dict[Hashable, Any]]:

@@ -66,6 +66,12 @@ def test_a_summary_names_the_chromosomes_that_are_left_out(study):
     assert "chr3 (--chromosomes=autosomes), not chrM, chrX\n" in text
 
 
+def test_a_summary_says_which_unit_is_taken_where_none_is_given(study, inputs):
+    assert "no unit given of M, N: read as pvalue (-log10 of p, tr" in summary(inputs())
+    study.sheet(unit=["depth", "depth", "pvalue"])
+    assert "no unit given" not in summary(inputs())
+
+
 def test_bad_tracks_are_told_apart(study):
     first = study.folder / "E1-M.bw"
     whole = first.read_bytes()
@@ -196,6 +202,8 @@ def test_a_summary_counts_what_a_build_will_hold(study, inputs):
         "3 tracks: 2 cells x 2 assays, assembly toy",
         "chromosomes: chr1, chr2, chr3 (--chromosomes=autosomes)",
         "3 genes on 2 chromosomes, windows of 4000 bp in bins of 100 bp",
+        "no unit given of M, N: read as pvalue (-log10 of p, transform arcsinh); if it is another, "
+        "name it in a column unit of the sheet",
         "at most 0 MB on disk",
         "unit of expression: RPKM, as the table says",
         "contacts of E1, E2 (contacts.bedpe): 1 contacts read, 1 pairs of gene and contact kept, "

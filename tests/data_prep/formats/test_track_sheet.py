@@ -72,6 +72,14 @@ def test_paths_are_relative_to_the_sheet(write, tmp_path):
     track = sheet.tracks[0]
     assert track.sources == (Source(str(tmp_path / "a.bw")),)
     assert (track.unit, track.group) == ("pvalue", "")
+    assert sheet.assumed == sheet.assays
+    assert sheet.select(assays=["DNase"]).assays == ("DNase",)
+
+
+def test_a_sheet_knows_whose_unit_it_does_not_say(write):
+    sheet = read_sheet(write("cell,assay,path,unit\nE1,A,a.bw,depth\nE1,B,b.bw,\n"))
+    assert sheet.assumed == ("B",)
+    assert read_sheet("roadmap_pvalue").assumed == ()
 
 
 def test_replicates_make_one_track(write, tmp_path):

@@ -24,5 +24,7 @@ def test_what_runs_have_in_common_is_told_once():
     card = {"populations": [{"runs": [0] * runs, "model_config": common | {"assays": assays}}
                             for _, assays, runs in parts]}  # fmt: skip
     assert configs(card) == (common, [(6, {"assays": 1}), (2, {"assays": 3})])
-    card["populations"].pop()
+    card["populations"].append(card["populations"][0])  # of another share
+    assert configs(card) == (common, [(12, {"assays": 1}), (2, {"assays": 3})])
+    del card["populations"][1:]
     assert configs(card) == (common | {"assays": 1}, [])

@@ -311,6 +311,14 @@ def control(card: dict[str, Any]) -> str:
     return ""
 
 
+def of_late(late: int, runs: int) -> str:
+    """Of runs whose last epoch was their best."""
+    return (
+        f"{late} of {count(runs, 'run')} were best in the last epoch that they could take: they "
+        "may not have learned all they can; the same training with more --epochs goes on from there."
+    )
+
+
 def of_control(name: str, what: str) -> str:
     """What the scores of a control are for.
 

@@ -25,7 +25,13 @@ from epi2expr_jax.scores.universal import MARGIN, verdict
 from epi2expr_jax.study import results, sentences, tables
 from epi2expr_jax.study.sentences import count, number, one_value
 from epi2expr_jax.training.checkpoint import read_card
-from epi2expr_jax.training.runs import NEVER_IMPROVED, QUARANTINED, STATUS_NAMES, seen_words
+from epi2expr_jax.training.runs import (
+    FINISHED,
+    NEVER_IMPROVED,
+    QUARANTINED,
+    STATUS_NAMES,
+    seen_words,
+)
 from epi2expr_jax.training.splits import PARTS, read_splits
 from epi2expr_jax.training.targets import LABEL
 from epi2expr_jax.units import DEFAULT_UNIT, PROBABILITY
@@ -116,7 +122,8 @@ def of_run(run_dir: pathlib.Path, among: bool = False) -> Statements:
         of=f"Control run {name}: " if what else f"Run {name}: " if among else "",
     )
     seen = seen_words([run["started"] for run in _runs(card) if "started" in run])
-    said = dataclasses.replace(said, notes=(*seen, *_first_epoch(_runs(card)), *said.notes))
+    epochs = [*_first_epoch(_runs(card)), *_last_epoch(_runs(card), tables.HISTORY.read(run_dir))]
+    said = dataclasses.replace(said, notes=(*seen, *epochs, *said.notes))
     control = sentences.of_control(name, what) if what else ""
     return dataclasses.replace(said, control=control)
 
@@ -144,6 +151,15 @@ def _first_epoch(runs: list[dict[str, Any]]) -> list[str]:
         "looks like that; if it does predict in other folds, train more seeds or with a lower "
         "--learning_rate.",
     ]
+
+
+def _last_epoch(runs: list[dict[str, Any]], history: pd.DataFrame) -> list[str]:
+    """Whether most runs might have learned more, had they been given more epochs."""
+    whole = {run["run_id"] for run in runs if run["status"] == STATUS_NAMES[FINISHED]}
+    own = history[history["run_id"].isin(whole)]
+    best = own.loc[own.groupby("run_id")["validation_loss"].idxmin()].set_index("run_id")["epoch"]
+    late = int((best == own.groupby("run_id")["epoch"].max()).sum())
+    return [sentences.of_late(late, len(runs))] if late and 2 * late >= len(runs) else []
 
 
 def _diverged(card: dict[str, Any], tested: dict[str, dict[str, str]]) -> set[tuple[str, str]]:

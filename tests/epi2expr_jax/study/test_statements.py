@@ -9,7 +9,7 @@ import pytest
 from epi2expr_jax.predict.baselines import MEAN_OF_CELLS
 from epi2expr_jax.scores.comparison import COLUMNS, calls
 from epi2expr_jax.scores.intervals import ONE_VALUE
-from epi2expr_jax.study.statements import of_run, statements
+from epi2expr_jax.study.statements import _last_epoch, of_run, statements
 from epi2expr_jax.training.checkpoint import read_card
 from tests.epi2expr_jax.scores.simulated import failed, scores, world
 
@@ -338,3 +338,19 @@ def test_runs_that_were_best_in_their_first_epoch_are_named(finished, monkeypatc
     name = f"{rows[3]['cell']} {rows[3]['assays'][0]} {rows[3]['fold']} seed 0"
     assert note.startswith(f"1 of {len(rows)} runs were best in their first epoch")
     assert f"loss ({name})." in note
+
+
+@pytest.mark.parametrize(("late", "said"), [(0, False), (1, False), (2, True), (4, True)])
+def test_runs_that_were_best_in_their_last_epoch_are_counted(finished, monkeypatch, late, said):
+    losses = {i: [3, 2, 1] if i < late else [3, 1, 2] for i in range(4)}
+    history = pd.DataFrame(
+        [(f"r{i}", epoch, loss) for i, own in losses.items() for epoch, loss in enumerate(own, 1)],
+        columns=["run_id", "epoch", "validation_loss"],
+    )
+    runs = [{"run_id": f"r{i}", "status": "finished"} for i in range(4)]
+    words = [f"{late} of 4 runs were best in the last epoch"] if said else []
+    assert [note.partition(" that")[0] for note in _last_epoch(runs, history)] == words
+    stopped = [run | {"status": "stopped early"} for run in runs]
+    assert not _last_epoch(stopped, history)
+    monkeypatch.setattr("epi2expr_jax.study.statements._last_epoch", lambda *_: ["late"])
+    assert "late" in of_run(finished).notes

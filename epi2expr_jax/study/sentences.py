@@ -315,7 +315,7 @@ def of_late(late: int, runs: int) -> str:
     """Of runs whose last epoch was their best."""
     return (
         f"{late} of {count(runs, 'run')} were best in the last epoch that they could take: they "
-        "may not have learned all they can; the same training with more --epochs goes on from there."
+        "may not have learned all they can; the same training with more --epochs goes on there."
     )
 
 

@@ -42,6 +42,7 @@ import pandas as pd
 from absl import flags
 from tqdm import tqdm
 
+from data_prep.formats.foreign import is_url
 from data_prep.formats.track_sheet import read_sheet
 from data_prep.planted import simulated
 from epi2expr_jax.errors import InputError
@@ -112,11 +113,18 @@ def store_of_tracks(
     if not (there := [assay for assay in own.assays if assay in assays]):
         found, expected = f"tracks of {listing(own.assays)}", f"some of {', '.join(assays)}"
         raise InputError(sheet, found, expected, "name assays as the models do")
+    chosen = own.select(assays=there)
+    for source in (source for track in chosen.tracks for source in track.sources):
+        if is_url(source.location):
+            remedy = "download them first: python -m data_prep.download --tracks=SHEET --out=FOLDER"
+            raise InputError(
+                sheet, f"a track at {source.location}", "files on this machine", remedy
+            )
     rows = [
         {"cell": track.cell, "assay": track.assay, "unit": track.unit, "replicate": file.replicate,
          "path": "" if file.location == file.url else file.location, "url": file.url or "",
          "sha256": file.sha256 or ""}
-        for track in own.select(assays=there).tracks for file in track.sources
+        for track in chosen.tracks for file in track.sources
     ]  # fmt: skip
     tracks, genes = place / "tracks.csv", place / "genes.csv"
     sizes = place / f"{known.assembly}.chrom.sizes"

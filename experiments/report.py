@@ -15,6 +15,7 @@ DIR/report for papers and slides.
 """
 
 import contextlib
+import dataclasses
 import pathlib
 import warnings
 from collections.abc import Sequence
@@ -169,6 +170,9 @@ def _write(
     browser = {"lost": lost} | _browser(run_dir, store, headline(ranked), cells, asked)
     if browser["lost"]:
         warnings.warn(f"the page is without tracks of genes: {browser['lost']}", stacklevel=3)
+        if certificate and not certificate.without_store:  # it spoke of a store that could be read
+            changed = dict.fromkeys([*certificate.changed, "the store"])
+            certificate = dataclasses.replace(certificate, changed=tuple(changed))
     page = page_of(run_dir, card, content, runs, images, certificate, gained, controls, browser)
     write_text(place / "report.html", page)
 

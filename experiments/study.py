@@ -158,6 +158,7 @@ class _Journal:
         self.path = study.folder / study.out / "study.json"
         self.done: dict[str, Any] = {}
         self._before: dict[str, list[int]] = {}
+        self.looked = False  # at what a store holds
         if self.path.exists():
             self.done = _read_journal(self.path)
 
@@ -210,6 +211,8 @@ class _Journal:
         if known["arguments"] != list(step.arguments):
             other = {*known["arguments"]} ^ {*step.arguments}
             return f"its flags were others ({listing(sorted(other))})"
+        if lost := [name for name in read if not self._stat(name)]:
+            return f"{listing(lost)}, which it read, is gone"
         if read:
             return f"{listing(read)} changed since it was read"
         return f"{listing(made)}, which it made, is gone or changed" if made else ""
@@ -223,19 +226,23 @@ class _Journal:
         print(f"{path.name} has changed since it was built, or was copied: reading it ...")
         if store_now(path, whole=True) == DAMAGED:
             return True
-        known["store"] = now
+        known["store"], self.looked = now, True
         return False
 
     def begin(self, step: Step) -> None:
         """Forget it, and all that rests on it: what it made before may change now."""
+        self._before = self._results(step)
+        known = self.done.get(step.name, {})
+        if known.get("arguments") == list(step.arguments):
+            if not all(self._stat(name) for name in known["read"]):
+                return  # an input is gone: the command refuses, and changes nothing
         gone = {step.name}
         for later in self.study.steps:
             if gone & set(later.needs):
                 gone.add(later.name)
         if gone & self.done.keys():
             self.done = {name: state for name, state in self.done.items() if name not in gone}
-            self._write()
-        self._before = self._results(step)
+            self.write()
 
     def end(self, step: Step) -> None:
         now = self._results(step).items()
@@ -250,9 +257,9 @@ class _Journal:
         if step.module == "data_prep.build_store":
             store = (self.study.folder / step.makes[0]).parent
             self.done[step.name]["store"] = _files_of(store)
-        self._write()
+        self.write()
 
-    def _write(self) -> None:
+    def write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.path, self.done)
 
@@ -266,19 +273,31 @@ def _files_of(store: pathlib.Path) -> str:
     return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
 
+def _is_state(state: Any) -> bool:
+    """Whether it is what a journal keeps of a step; `made` came later."""
+    if not isinstance(state, dict):
+        return False
+    words, read = state.get("arguments", []), state.get("read", {})
+    if not (isinstance(words, list) and isinstance(read, dict)):
+        return False
+    named = all(isinstance(word, str) for word in words) and not any("\0" in name for name in read)
+    kept = all(isinstance(known, list) for known in read.values())
+    return named and kept and isinstance(state.get("made", {}), dict)
+
+
 def _read_journal(path: pathlib.Path) -> dict[str, Any]:
     remedy = "delete it: every step is begun again, and resumes what it can"
     done = read_json(path, "record of a study", remedy)
     for state in done.values():
-        if not (isinstance(state, dict) and isinstance(state.get("made", {}), dict)):
+        if not _is_state(state):
             found = f"no readable record of a study ({str(state)[:60]})"
             raise InputError(str(path), found, "what was done, by step", remedy)
     return done
 
 
-def to_do(study: StudyFile) -> list[tuple[Step, str]]:
+def to_do(study: StudyFile, journal: _Journal | None = None) -> list[tuple[Step, str]]:
     """The steps, and why each has yet to be done; nothing for what is done."""
-    journal, again, steps = _Journal(study), set(), []
+    journal, again, steps = journal or _Journal(study), set(), []
     for step in study.steps:
         due, before = journal.due(step), [name for name in step.needs if name in again]
         if before and not due:
@@ -297,7 +316,9 @@ def carry_out(study: StudyFile) -> bool:
     """
     began, journal, held = time.monotonic(), _Journal(study), True
     environment = {**os.environ, "PYTHONPATH": _path()}
-    steps = to_do(study)
+    steps = to_do(study, journal)
+    if journal.looked:
+        journal.write()  # a copied store is read once
     print("what a command calls next is done here, too")
     for number, (step, due) in enumerate(steps, 1):
         print(f"\n[{number}/{len(steps)}] {_typed(step)}", flush=True)

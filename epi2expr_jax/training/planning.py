@@ -83,8 +83,11 @@ def lanes_for(trainer: Trainer, devices: int = 0, memory: int = 0) -> Lanes:
     if lanes.platform == "gpu":
         while width < _MOST_LANES and launches > _LAUNCHING * (launches + width * computing):
             width *= 2
+    memory = memory or device_memory()
     temporaries = cost.temporaries * trainer.plan.size / cost.batch
-    while width > 1 and width * temporaries > _TEMPORARIES * (memory or device_memory()):
+    state = _bytes(trainer.state_shapes())
+    while width > 1 and (width * temporaries > _TEMPORARIES * memory
+                         or width * state > _STATES * memory):  # fmt: skip
         width //= 2
     return dataclasses.replace(lanes, width=width)
 

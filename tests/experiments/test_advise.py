@@ -126,6 +126,10 @@ def test_tracks_that_do_not_fit_are_refused(small_store, tmp_path):
     ):  # fmt: skip
         with pytest.raises(InputError, match=found):
             store_of_tracks(str(sheet), cell, small_store, assays, tmp_path)
+    url = "https://example.org/b.bigwig"
+    sheet.write_text(f"cell,assay,url\nE2,{assays[0]},{url}\n")
+    with pytest.raises(InputError, match=f"a track at {url}"):
+        store_of_tracks(str(sheet), "E2", small_store, assays, tmp_path)
 
 
 def test_models_that_ship_are_small_whole_and_labelled():

@@ -14,7 +14,7 @@ from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.study import tables
 from epi2expr_jax.training import checkpoint
 from experiments import report
-from experiments.cli.certificate import store_now
+from experiments.cli.certificate import Certificate, store_now
 from experiments.figures.style import number
 from experiments.report import write_report
 from tests.experiments.made_up import COMMAND
@@ -270,7 +270,7 @@ def test_altered_marks_are_shown(tmp_path, page_of):
     assert "lowest and highest effect over 19 permutations of the mark" in text
 
 
-def test_a_damaged_store_costs_the_tracks_alone(tmp_path, made_up_run, page_of):
+def test_a_damaged_store_costs_the_tracks_alone(tmp_path, made_up_run, page_of, monkeypatch):
     """One flipped bit in each chunk of signal; of what the results are made of it is refused."""
     made_up_run(("E003",), assays={"DNase": 0.7, "H3K4me3": 0.6}).write(tmp_path)
     store = pathlib.Path(checkpoint.read_card(tmp_path)["store"]["path"])
@@ -285,6 +285,13 @@ def test_a_damaged_store_costs_the_tracks_alone(tmp_path, made_up_run, page_of):
     words = plain(page).partition("trained on could not be read: ")[2]
     assert str(store) in words[:300]
     assert "0.7" in plain(page)
+    assert "not as it is now: the store changed since it was verified" not in plain(page)
+    found = Certificate((), (), without_store=False)
+    monkeypatch.setattr(report, "read_certificate", lambda _: found)
+    with pytest.warns(UserWarning, match="the page is without tracks of genes: "):
+        page = write_report(tmp_path).read_text()
+    assert "not as it is now: the store changed since it was verified" in plain(page)
+    monkeypatch.undo()
     of_another = {**checkpoint.read_card(tmp_path), "store_checksum": "0"}
     assert "another store than" in report._store(tmp_path, of_another)[1]
     (store / "manifest.json").write_text("{")

@@ -187,7 +187,12 @@ def test_weights_that_are_gone_are_trained_again_wherever_the_study_writes(
     assert ran.take() == [n for n in ALL if "small" in n or "perturb" in n or "epochs" in n]
 
 
-@pytest.mark.parametrize("text", ['{"store": 3}', '{"store": {"made": null}}', "[]", "{"])
+@pytest.mark.parametrize(
+    "text",
+    ['{"store": 3}', '{"store": {"made": null}}', '{"store": {"arguments": null}}', "[]", "{",
+     '{"store": {"arguments": [["a"]]}}', '{"store": {"read": {"tracks.csv": null}}}',
+     '{"store": {"read": []}}', '{"store": {"read": {"a\\u0000b": [1, 2]}}}'],
+)  # fmt: skip
 def test_a_record_that_is_none_is_refused(mine, ran, tmp_path, text):
     assert study.carry_out(mine())
     (tmp_path / "mine/study.json").write_text(text)
@@ -211,6 +216,30 @@ def test_a_damaged_store_is_built_again_and_all_that_rests_on_it(mine, ran, tmp_
         os.utime(path, ns=(0, 0))
     assert study.carry_out(mine())
     assert ran.take() == ALL
+
+
+def test_a_copied_store_is_read_once(mine, ran, tmp_path, capsys):
+    assert study.carry_out(mine())
+    for path in (tmp_path / "mine/store.zarr").iterdir():
+        os.utime(path, ns=(0, 0))
+    capsys.readouterr()
+    for reads in (1, 0):
+        assert study.carry_out(mine())
+        assert capsys.readouterr().out.count("reading it ...") == reads
+    assert ran.take() == ALL
+
+
+def test_an_input_that_was_gone_for_a_while_costs_nothing(mine, ran, tmp_path):
+    assert study.carry_out(mine())
+    sheet = tmp_path / "tracks.csv"
+    sheet.rename(tmp_path / "elsewhere")
+    (_, why), *_ = study.to_do(mine())
+    assert why == "tracks.csv, which it read, is gone"
+    ran.statuses["data_prep.build_store"] = 2
+    with pytest.raises(SystemExit):
+        study.carry_out(mine())
+    (tmp_path / "elsewhere").rename(sheet)
+    assert not any(why for _, why in study.to_do(mine()))
 
 
 def test_what_an_older_version_has_done_is_left(mine, ran, tmp_path):

@@ -111,6 +111,15 @@ def test_lanes_follow_from_kernels_bytes_and_memory(monkeypatch, model, platform
         assert lanes_for(Trainer(config, TrainConfig(batch_size=128)), memory=gib << 30).width == 8
 
 
+def test_lanes_leave_room_for_their_states(monkeypatch):
+    """With a gene a step launching would ask for 32, of which memory holds the states of 15."""
+    device = types.SimpleNamespace(platform="gpu")
+    monkeypatch.setattr(runs_module.jax, "local_devices", lambda: [device])
+    trainer = Trainer(REGISTRY["chromoformer"](assays=7), TrainConfig(batch_size=1))
+    assert lanes_for(trainer, memory=60 << 30).width == 32
+    assert lanes_for(trainer, memory=4 << 30).width == 8
+
+
 def test_a_model_that_says_no_cost_has_the_usual_lanes(monkeypatch):
     device = types.SimpleNamespace(platform="gpu")
     monkeypatch.setattr(runs_module.jax, "local_devices", lambda: [device])

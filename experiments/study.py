@@ -233,9 +233,9 @@ class _Journal:
         """Forget it, and all that rests on it: what it made before may change now."""
         self._before = self._results(step)
         known = self.done.get(step.name, {})
-        if known.get("arguments") == list(step.arguments):
-            if not all(self._stat(name) for name in known["read"]):
-                return  # an input is gone: the command refuses, and changes nothing
+        asked = known.get("arguments") == list(step.arguments)
+        if asked and not all(self._stat(name) for name in known.get("read", {})):
+            return  # an input is gone: the command refuses, and changes nothing
         gone = {step.name}
         for later in self.study.steps:
             if gone & set(later.needs):

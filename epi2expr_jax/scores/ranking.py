@@ -306,10 +306,8 @@ def _shrinkage_notes(ranking: pd.DataFrame) -> list[str]:
         if best["note"] == TOO_FEW_GENES:
             r, genes = best["pearson"], best["n_genes"] / best["n_chromosomes"]
             likely = r * (1 + (1 - r**2) / (2 * max(1, genes - 1)))
-            return [
-                f"Scores have no intervals: {TOO_FEW_GENES}. r is lower there than on many genes: "
-                f"{r:.2f} would be about {likely:.2f}."
-            ]
+            lower = f" r is lower there than on many genes: {r:.2f} would be about {likely:.2f}."
+            return [f"Scores have no intervals: {TOO_FEW_GENES}.{lower if r > 0 else ''}"]
     return []
 
 

@@ -24,6 +24,7 @@ import orbax.checkpoint as ocp
 import tensorstore as ts
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
+import epi2expr_jax
 from epi2expr_jax.errors import InputError, write_failed
 from epi2expr_jax.files import read_sealed, sha256, whole_folder, write_sealed
 from epi2expr_jax.genome import listing
@@ -315,9 +316,10 @@ def weights_digest(card: dict[str, Any]) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of everything that can change a number, and the device."""
-    packages = ("epi2expr_jax", "jax", "jaxlib", "flax", "optax", "numpy")
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
     return {
         "python": platform.python_version(),
+        "epi2expr_jax": epi2expr_jax.__version__,
         **{name: importlib.metadata.version(name) for name in packages},
         "device": jax.devices()[0].device_kind,
         "platform": platform.machine(),

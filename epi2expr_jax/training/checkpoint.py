@@ -24,7 +24,6 @@ import orbax.checkpoint as ocp
 import tensorstore as ts
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
-import epi2expr_jax
 from epi2expr_jax.errors import InputError, write_failed
 from epi2expr_jax.files import read_sealed, sha256, whole_folder, write_sealed
 from epi2expr_jax.genome import listing
@@ -314,13 +313,19 @@ def weights_digest(card: dict[str, Any]) -> str:
     return hashlib.sha256("\n".join(sums).encode()).hexdigest()
 
 
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # a checkout on Python's path
+        return "not installed"
+
+
 def versions() -> dict[str, str]:
     """Versions of everything that can change a number, and the device."""
-    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
+    packages = ("epi2expr_jax", "jax", "jaxlib", "flax", "optax", "numpy")
     return {
         "python": platform.python_version(),
-        "epi2expr_jax": epi2expr_jax.__version__,
-        **{name: importlib.metadata.version(name) for name in packages},
+        **{name: _version(name) for name in packages},
         "device": jax.devices()[0].device_kind,
         "platform": platform.machine(),
     }

@@ -135,11 +135,11 @@ def _kernels(model: str, runs: int, precision: str, small: bool) -> dict[str, An
     steps = FEW[1] if small else STEPS[model]
     return {
         "ms_a_step": round(1e3 * alone / steps, 3),
-        **_spent(ProfileData.from_file(str(trace)), steps),
+        **spent(ProfileData.from_file(str(trace)), steps),
     }
 
 
-def _spent(profile: Any, steps: int) -> dict[str, Any]:
+def spent(profile: Any, steps: int) -> dict[str, Any]:
     """Time by kernel, of a trace of so many steps; nothing where there is no device's."""
     count, time = collections.Counter(), collections.Counter()
     lines = [line for plane in profile.planes if "/device:" in plane.name for line in plane.lines]

@@ -266,7 +266,8 @@ def test_warnings_alone_are_a_go(clean, tmp_path, program):
     rewrite(source, clean / "zero.bigwig", values(np.zeros_like))
     sheet.loc[0, ["path", "sha256"]] = ["zero.bigwig", None]
     sheet.to_csv(clean / "zero.csv", index=False)
-    (clean / "black.bed").write_text("chr1\t0\t2000000\n")
+    first, size = (clean / "genome.chrom.sizes").read_text().split()[:2]
+    (clean / "black.bed").write_text(f"{first}\t0\t{size}\n")
     config = config_of(clean, "zero.csv", blacklist=str(clean / "black.bed"))
     flags = flags_of(config)
     done = program("data_prep.doctor", *flags, f"--json={tmp_path / 'd.json'}")

@@ -211,7 +211,7 @@ def test_verify_names_a_damaged_shard_and_goes_on(store):
 
 
 def test_another_request_does_not_touch_the_store(store):
-    other = dataclasses.replace(MANIFEST, bin_bp=50, assembly="other")
+    other = dataclasses.replace(MANIFEST, bin_bp=50, tss="other")
     with pytest.raises(InputError) as caught:
         resume(store.path, other)
     assert len(caught.value.problems) == 2

@@ -91,9 +91,7 @@ def bed_record(path: str | pathlib.Path) -> dict[str, str]:
     return {"name": pathlib.Path(path).name, "sha256": sha256(path)}
 
 
-def touched_genes(
-    genes: pd.DataFrame, window: WindowSpec, hidden: pd.DataFrame
-) -> dict[str, int]:
+def touched_genes(genes: pd.DataFrame, window: WindowSpec, hidden: pd.DataFrame) -> dict[str, int]:
     """How many `genes` have window bins that share a base with `hidden`, and how many `bins`.
 
     Args:

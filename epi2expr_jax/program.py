@@ -13,6 +13,7 @@ import os
 import re
 import resource
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -56,7 +57,7 @@ def start(main: Callable[[], None], *definitions: Callable[[], None]) -> None:
     if not gc.isenabled():  # see `ending.while_importing`
         gc.freeze()
         gc.enable()
-    with ending.in_time(), _ends_where_nobody_reads(), exit_on_bad_input():
+    with ending.in_time(), _ends_where_nobody_reads(), exit_on_bad_input(), _plain_warnings():
         _require_limits()
         try:
             app.run(lambda _: main(), flags_parser=_parse)
@@ -79,6 +80,19 @@ def _parse(argv: list[str]) -> list[str]:
         found = f"unexpected arguments: {' '.join(rest[1:])}"
         raise InputError("command line", found, "flags alone, as --NAME=VALUE", _HELP)
     return rest
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Warnings are one line of words: where in the code they come from helps no user."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: (
+        f"warning: {' '.join(f'{message}'.split())}\n"
+    )
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _unknown(words: Sequence[str], known: Iterable[str]) -> list[Problem]:

@@ -26,13 +26,12 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from absl import flags
 
 from epi2expr_jax.ending import sparing_children
-from epi2expr_jax.errors import InputError, collect
+from epi2expr_jax.errors import InputError, Problem, collect, told_as
 from epi2expr_jax.files import only_writer, read_json, sha256, write_json
 from epi2expr_jax.genome import listing
 from epi2expr_jax.program import UNKNOWN_FLAG, flags_alone, require, start
@@ -69,23 +68,20 @@ def check(study: StudyFile) -> dict[str, TrainRequest]:
     return requests
 
 
-@contextlib.contextmanager
-def _at(study: StudyFile, step: Step) -> Iterator[None]:
+def _at(study: StudyFile, step: Step) -> contextlib.AbstractContextManager[None]:
     """Problems within name the table of the study, and the program whose flags its keys are."""
-    try:
-        yield
-    except InputError as error:
-        with collect() as problems:
-            for one in error.problems:
-                where, found, expected = one.where, one.found, one.expected
-                remedy = one.remedy.replace("see --help", f"see python -m {step.module} --help")
-                if one.kind == UNKNOWN_FLAG:
-                    found = found.replace("flag --", "key ")
-                if where == "command line":
-                    where, expected = step.table or step.name, f"flags of {step.module}"
-                else:
-                    where = f"{step.table or step.name}, {where}"
-                problems.add(f"{study.source}, {where}", found, expected, remedy)
+    table = step.table or step.name
+
+    def change(one: Problem) -> Problem:
+        of_flags = one.where == "command line"
+        where = f"{study.source}, {table}" + ("" if of_flags else f", {one.where}")
+        key = one.kind == UNKNOWN_FLAG
+        found = one.found.replace("flag --", "key ") if key else one.found
+        expected = f"flags of {step.module}" if of_flags else one.expected
+        remedy = one.remedy.replace("see --help", f"see python -m {step.module} --help")
+        return Problem(where, found, expected, remedy, one.kind)
+
+    return told_as(change)
 
 
 class _Journal:

@@ -4,6 +4,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -24,6 +25,7 @@ def sow():
 
     logging.info("a step")
     logging.warning("it is late")
+    warnings.warn("dry\n  soil", stacklevel=1)
     if flags.FLAGS.seeds < 1:
         raise InputError("--seeds", "none", "at least 1", "sow one")
     print(f"{flags.FLAGS.seeds} seeds sown")
@@ -49,6 +51,7 @@ def test_flags_are_read_and_only_warnings_are_logged(arguments, seeds):
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (0, f"{seeds} seeds sown\n")
     assert "it is late" in done.stderr
+    assert done.stderr.endswith("\nwarning: dry soil\n")  # no file, no line of code
     assert "a step" not in done.stderr
 
 

@@ -39,9 +39,9 @@ from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.pools import parse_cells
 from epi2expr_jax.program import flags_alone, require, start
 from epi2expr_jax.study.request import TrainRequest
-from epi2expr_jax.study.sentences import count
 from epi2expr_jax.training.runs import parse_assay_sets
 from epi2expr_jax.training.splits import make_folds
+from epi2expr_jax.words.sentences import count
 from experiments.cli.certificate import DAMAGED, store_now
 from experiments.cli.flags import request_of_flags
 from experiments.cli.study_file import Step, StudyFile, read_study

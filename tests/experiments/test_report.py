@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.study import tables
 from epi2expr_jax.training import checkpoint
+from epi2expr_jax.words.caveats import caveats
 from experiments import report
 from experiments.cli.certificate import Certificate, store_now
 from experiments.figures.style import number
@@ -106,7 +106,7 @@ def test_made_tells_card_folds_and_failures(study):
         for part in ("train", "validation", "test"):
             assert f"{', '.join(fold[part])} ({fold['genes'][part]} genes)" in text
     assert f"jax {checkpoint.versions()['jax']}" in text
-    for note in ranking.caveats(pd.read_parquet(folder / "metrics.parquet")):
+    for note in caveats(pd.read_parquet(folder / "metrics.parquet")):
         assert note in text
 
 

@@ -97,9 +97,11 @@ def unproven(
     if not all_unproven(rows):  # else the answer says so
         if unsure.any():
             who = verb("it" if unsure.sum() == 1 else "they", labels)
+            most = number(rows["simultaneous_high"][unsure].max())
             said.append(
                 f"For {unsure.sum()} of {of} it cannot be told whether {who} at all: the "
-                f"simultaneous interval of r includes 0 ({listing(rows['assay'][unsure], 12)})."
+                f"simultaneous interval of r includes 0 ({listing(rows['assay'][unsure], 12)}); r "
+                f"is at most {most} there."
             )
         if below.any():
             said.append(
@@ -245,7 +247,8 @@ def altered(means: pd.DataFrame, null: pd.DataFrame = NO_TABLE) -> str:
         apart = int(((told["low"] > 0) | (told["high"] < 0)).sum())
         of = "the mean effect" if n == 1 else f"each of the {n} mean effects"
         if not apart:
-            said.append(f"No effect is shown: the 95 % interval of {of} includes 0.")
+            none = "The" if len(null) else "No effect is shown: the"
+            said.append(f"{none} 95 % interval of {of} includes 0.")
         elif n > 1:
             said.append(
                 f"Of {n} mean effects (cells, models, places and changes) {apart} "
@@ -259,10 +262,13 @@ def altered(means: pd.DataFrame, null: pd.DataFrame = NO_TABLE) -> str:
                 "shows by how much."
             )
     if len(null := null[null["p"].notna()] if len(null) else null):
-        far = int((null["p"] <= 0.05).sum())
-        who = "none differs" if not far else f"{far} {'differs' if far == 1 else 'differ'}"
+        far, of = int((null["p"] <= 0.05).sum()), f"Of {count(len(null), 'mean effect')} "
+        who = f"{far} {'differs' if far == 1 else 'differ'}" if far else "none differs"
+        if len(null) == 1:
+            of, who = "The mean effect ", "differs" if far else "is not shown to differ"
         said.append(
-            f"Of {count(len(null), 'mean effect')} {who} from those of the mark permuted (p at "
-            "most 0.05, each for itself)."
+            f"{of}{who} from those of the mark permuted (p at most 0.05"
+            f"{', each for itself' if len(null) > 1 else ''}). These, not 0, are what a mark has "
+            "that tells nothing beyond the others."
         )
     return " ".join(said)

@@ -173,6 +173,8 @@ def added(table: pd.DataFrame, covariates: pd.DataFrame, compared: pd.DataFrame)
         f"{row['assay']} {number(row['added'])} ({number(row['low'])} to {number(row['high'])})"
         for row in shown.head(3).to_dict("records")
     ]
+    if n == 1:
+        return f"{said} An assay raises the R² of the same regression: {most[0]} (added.csv)."
     return (
         f"{said} The same regression explains more with {len(shown)} of {count(n, 'assay')}; most "
         f"R² is added by {listing(most)} (simultaneous intervals; added.csv)."

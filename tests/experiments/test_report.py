@@ -76,8 +76,8 @@ def test_answer_names_rivals_and_what_is_not_shown_to_predict(study):
     rivals = rows.assay[1:][rows.rank_low[1:] == 1]
     assert len(rivals)
     assert f"that could also be {', '.join(rivals)}." in text
-    assert "For 1 of 12 assays the data do not show that it predicts expression at all" in text
-    assert "lies below it: H3K9me3" in text
+    assert "For 1 of 12 assays it cannot be told whether it predicts expression at all" in text
+    assert "interval of r includes 0 (H3K9me3)" in text
     assert "averaged over 2 of 3 cells" in text
     assert "Few data" not in text
 
@@ -158,7 +158,7 @@ def test_one_cell_one_assay(tmp_path, page_of):
 def test_of_one_cell_nothing_is_said_of_cells(tmp_path, page_of):
     page = page_of(tmp_path / "run", assays={"DNase": 0.7, "H3K4me3": 0.6})
     text = plain(page)
-    for absent in ("The best in each cell", "Every cell and assay", "How far cells agree",
+    for absent in ("The highest score in each cell", "Every cell and assay", "How far cells agree",
                    "over all cells", "all cells", "these cells"):  # fmt: skip
         assert absent not in text, absent
     table = page.split('id="cells"')[1].split("</table>")[0]

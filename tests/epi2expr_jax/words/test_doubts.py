@@ -31,9 +31,10 @@ def test_one_bad_chromosome_is_named():
     said = unproven(table)
     assert said.startswith(
         "For 1 of 2 assays it cannot be told whether it predicts expression at all: the "
-        "simultaneous interval of r includes 0 (B). That hangs on a single chromosome for B on "
-        "chr5, where r is −0.950 (without it 0.3"
+        "simultaneous interval of r includes 0 (B); r is at most 0.5"
     )
+    hangs = "That hangs on a single chromosome for B on chr5, where r is −0.950 (without it 0.3"
+    assert hangs in said
     assert "proves nothing" in said
     twice = spoilt(table, "B", "chr6", -0.95)
     assert "hangs on" not in unproven(twice)
@@ -157,9 +158,14 @@ def test_effects_beside_those_of_the_permuted_mark():
     said = doubts.altered(effects(APART, outside=0.8), null)
     assert said == (
         "Of 2 mean effects 1 differs from those of the mark permuted (p at most 0.05, each for "
-        "itself)."
+        "itself). These, not 0, are what a mark has that tells nothing beyond the others."
     )
-    assert "none differs from those" in doubts.altered(effects(NONE), null.iloc[1:])
+    one = doubts.altered(effects(ZERO), null.iloc[:1])
+    assert one.startswith(
+        "The 95 % interval of the mean effect includes 0. The mean effect differs"
+    )
+    assert "No effect is shown" not in one
+    assert "is not shown to differ" in doubts.altered(effects(NONE), null.iloc[1:])
 
 
 @pytest.mark.parametrize(

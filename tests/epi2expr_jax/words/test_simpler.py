@@ -21,8 +21,8 @@ NONE = ("ridge", "D", 0.1, np.nan, np.nan)
 SIMPLER = "A simpler model predicts better than cnn: ridge for A (by 0.050, 0.020 to 0.080)."
 WON = "cnn predicts better than each of the simple models for B."
 LEVEL = (
-    "For C no difference is shown between cnn and the best of the simple models, which does not mean "
-    "that there is none: ridge for C (by −0.010, −0.030 to 0.010)."
+    "For C no difference is shown between cnn and the best of the simple models, which does not "
+    "mean that there is none: ridge for C (by −0.010, −0.030 to 0.010)."
 )
 
 

@@ -99,6 +99,10 @@ def test_made_tells_card_folds_and_failures(study):
     assert COMMAND in text
     assert "12 (no expression); 868 (not on the chosen chromosomes)" in text
     assert "5 quarantined" in text
+    assert "No regions were excluded (no blacklist)." in text
+    assert "reads 6,000 bp around the TSS in 60 bins of 100 bp and has 0.02 times" in text
+    assert "Signal was −log10 p, read as arcsinh(x)." in text
+    assert "Models trained for at most 14 epochs (" in text
     assert "(epoch 1, step 4)" in text
     assert "E116 H3K9me3 fold1 seed 0" in text
     assert "training 1 h 2 min" in text
@@ -177,7 +181,7 @@ def test_labels_are_called_labels(tmp_path, page_of):
     text = plain(page)
     for said in (
         "between the probability of being expressed that it predicts and the label (expressed or",
-        "the data do not show that it tells expressed genes from others at all",
+        "it cannot be told whether it tells expressed genes from others at all",
         "Loss (cross-entropy) by epoch",
         "Predicting 0.5 for every gene would cost 0.69, the dotted line",
         "Predicted by label",

@@ -266,9 +266,9 @@ def altered(means: pd.DataFrame, null: pd.DataFrame = NO_TABLE) -> str:
         who = f"{far} {'differs' if far == 1 else 'differ'}" if far else "none differs"
         if len(null) == 1:
             of, who = "The mean effect ", "differs" if far else "is not shown to differ"
+        alone = ", each for itself" if len(null) > 1 else ""
         said.append(
-            f"{of}{who} from those of the mark permuted (p at most 0.05"
-            f"{', each for itself' if len(null) > 1 else ''}). These, not 0, are what a mark has "
-            "that tells nothing beyond the others."
+            f"{of}{who} from those of the mark permuted (p at most 0.05{alone}). A mark that tells "
+            "nothing beyond the others has effects like those, which need not lie about 0."
         )
     return " ".join(said)

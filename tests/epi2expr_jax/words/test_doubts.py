@@ -158,7 +158,8 @@ def test_effects_beside_those_of_the_permuted_mark():
     said = doubts.altered(effects(APART, outside=0.8), null)
     assert said == (
         "Of 2 mean effects 1 differs from those of the mark permuted (p at most 0.05, each for "
-        "itself). These, not 0, are what a mark has that tells nothing beyond the others."
+        "itself). A mark that tells nothing beyond the others has effects like those, which need "
+        "not lie about 0."
     )
     one = doubts.altered(effects(ZERO), null.iloc[:1])
     assert one.startswith(

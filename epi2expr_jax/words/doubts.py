@@ -215,7 +215,7 @@ def _against_the_answer(called: pd.DataFrame, rows: pd.DataFrame) -> str:
     return ""
 
 
-def is_best(row: Mapping[str, Any]) -> str:
+def is_best(row: Mapping[Any, Any]) -> str:
     """Whether the assay with the highest score of some genes is the best.
 
     Args:

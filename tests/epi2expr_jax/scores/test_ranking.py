@@ -368,3 +368,21 @@ def test_labels_and_silent_cells_have_fewer_questions():
     silent = table.assign(observed=table["observed"].clip(upper=0.9))
     found = ranking.rank_questions(scoring.score_questions(silent, (1.0,)))
     assert found.empty  # all of one kind
+
+
+def test_ranking_without_each_chromosome():
+    rng = np.random.default_rng(2)
+    scores = scores_of(
+        {("E003", name): {f"chr{k}": float(r) for k, r in enumerate(rng.normal(level, 0.05, 5))}
+         for name, level in (("a", 0.6), ("b", 0.3))}
+    )  # fmt: skip
+    table = ranking.without_each(scores, "all").set_index(["chrom", "assay"])
+    assert len(table) == 5 * 2
+    rest = ranking.rank_assays(scores[scores["chrom"] != "chr2"])
+    rest = rest[rest["cell"] == "all"].set_index("assay")
+    ends = ["simultaneous_low", "simultaneous_high"]
+    pd.testing.assert_frame_equal(table.loc["chr2"][ends], rest[ends])
+    alone = scores[scores["chrom"] == "chr2"].set_index("assays")["pearson"]
+    assert table.loc["chr2", "pearson"].to_dict() == pytest.approx(alone.to_dict())
+    few = scores[scores["chrom"].isin(["chr0", "chr1", "chr2"])]
+    assert ranking.without_each(few, "E003").empty  # two chromosomes give no interval

@@ -24,7 +24,8 @@ from epi2expr_jax.models import REGISTRY, ChromoformerConfig
 from epi2expr_jax.models.chromoformer_torch import to_torch
 from epi2expr_jax.models.cnn import CnnConfig
 from epi2expr_jax.predict.inference import predict_runs
-from epi2expr_jax.training.many_runs import Lanes, Population
+from epi2expr_jax.training.lanes import Lanes
+from epi2expr_jax.training.many_runs import Population
 from epi2expr_jax.training.one_run import PRECISIONS
 from epi2expr_jax.training.pieces import Pieces
 from experiments.benchmarks import chromoformer, cnn
@@ -357,7 +358,7 @@ def _predicted(model: str, runs: int, small: bool) -> dict[str, Any]:
 _TESTS = (
     "models/test_layers.py",
     "models/test_weights.py",
-    "training/test_losses.py",
+    "training/test_targets.py",
     "inputs/test_batch_plan.py",
     "inputs/test_device_tracks.py",
 )

@@ -30,14 +30,14 @@ epi2expr_jax.edited_outputs: epi2expr_jax.perturb.outputs
 epi2expr_jax.edited_runs: epi2expr_jax.perturb.queries
 epi2expr_jax.edits: epi2expr_jax.perturb.edits
 epi2expr_jax.enrichment: epi2expr_jax.interpret.enrichment
-epi2expr_jax.losses: epi2expr_jax.training.losses
+epi2expr_jax.losses: epi2expr_jax.training.targets
 epi2expr_jax.manifest: epi2expr_jax.store.manifest epi2expr_jax.files
 epi2expr_jax.masking: epi2expr_jax.inputs.masking
 epi2expr_jax.metrics: epi2expr_jax.scores.metrics
 epi2expr_jax.places: epi2expr_jax.perturb.places
 epi2expr_jax.planning: epi2expr_jax.training.planning
 epi2expr_jax.pooling: epi2expr_jax.inputs.pools
-epi2expr_jax.population: epi2expr_jax.training.many_runs
+epi2expr_jax.population: epi2expr_jax.training.many_runs epi2expr_jax.training.lanes
 epi2expr_jax.ranking: epi2expr_jax.scores.ranking epi2expr_jax.scores.intervals
 epi2expr_jax.regions: epi2expr_jax.store.regions
 epi2expr_jax.resident: epi2expr_jax.inputs.device_tracks

@@ -14,7 +14,7 @@ from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.track_cache import TrackCache
 from epi2expr_jax.models.config import ModelConfig
 from epi2expr_jax.models.weights import parts_of
-from epi2expr_jax.training.many_runs import Lanes
+from epi2expr_jax.training.lanes import Lanes
 from epi2expr_jax.training.one_run import predict_genes
 from epi2expr_jax.training.runs import Run
 from epi2expr_jax.training.targets import LABEL, TargetScale

@@ -35,7 +35,7 @@ from epi2expr_jax.scores.intervals import LEAST_SCORED, too_few, usable
 from epi2expr_jax.scores.metrics import Moments
 from epi2expr_jax.scores.ranking import LEAST_CELLS
 from epi2expr_jax.store.window_store import WindowStore
-from epi2expr_jax.training.many_runs import Lanes
+from epi2expr_jax.training.lanes import Lanes
 
 MOST_ASSAYS = 12  # 4,096 subsets
 ALL_GENES, ON, LEVEL = "all genes", "on or off", "level of genes that are on"

@@ -22,12 +22,11 @@ from jax.sharding import NamedSharding
 from epi2expr_jax.errors import OutOfMemory
 from epi2expr_jax.inputs.track_cache import TrackCache
 from epi2expr_jax.models.weights import drawn_as_one
-from epi2expr_jax.training.one_run import EpochRecord, RunState, Trainer, without_best
+from epi2expr_jax.training.lanes import OVER_RUNS, Lanes, epoch, first_states
+from epi2expr_jax.training.one_run import RunState, Trainer, without_best
 from epi2expr_jax.training.runs import (
     FINISHED,
-    OVER_RUNS,
     RUNNING,
-    Lanes,
     Log,
     Run,
     RunInputs,
@@ -38,25 +37,19 @@ from epi2expr_jax.training.runs import (
 _DRAWS, _DRAWN_BYTES = 64, 64 << 20
 
 
-# Compiled once for a trainer and its lanes, however many runs there are.
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
-def _epoch(
-    trainer: Trainer, lanes: Lanes, state: RunState, inputs: RunInputs, tracks: tuple[tuple, ...]
-) -> tuple[RunState, EpochRecord]:
-    epoch = functools.partial(trainer.train_epoch, platform=lanes.platform)
-    return lanes.map(epoch, (state, inputs), tracks)
-
-
-def _leaves(tree: Any, lanes: Collection[int]) -> dict[int, list[np.ndarray]]:
-    """Of a chunk's arrays the leaves of some lanes, on the host: taking trees apart is dear."""
-    leaves = jax.device_get(jax.tree.leaves(tree))
+def _rows(leaves: Sequence[jax.Array], lanes: Collection[int]) -> dict[int, list[np.ndarray]]:
+    """Of a chunk's arrays those of some lanes, on the host."""
+    leaves = jax.device_get(leaves)
     return {lane: [np.array(leaf[lane]) for leaf in leaves] for lane in lanes}
 
 
 def _stacked(rows: Sequence[list[np.ndarray]], like: Any) -> Any:
     """The leaves of several runs as one tree, stacked."""
-    leaves = [np.stack(parts) for parts in zip(*rows, strict=True)]
-    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+    return jax.tree.unflatten(jax.tree.structure(like), _stacked_leaves(rows))
+
+
+def _stacked_leaves(rows: Sequence[list]) -> list[np.ndarray]:
+    return [np.stack(parts) for parts in zip(*rows, strict=True)]
 
 
 @dataclasses.dataclass
@@ -64,7 +57,7 @@ class _Chunk:
     """Runs in lanes: which, their state and inputs on the devices. A lane may stand empty."""
 
     members: list[int | None]
-    state: RunState
+    state: list[jax.Array]  # the leaves of a `RunState`
     inputs: RunInputs
     tracks: tuple | None = None  # what it reads, where the tracks of all runs stay
 
@@ -117,7 +110,12 @@ class Population:
         self._draws = self.lanes.count
         self._compiled = False
         self._shapes = trainer.state_shapes()
+        self._structure = jax.tree.structure(self._shapes)
         self._best = {"params": self._shapes.best_params, "stats": self._shapes.best_stats}
+        places = jax.tree.unflatten(self._structure, range(self._structure.num_leaves))
+        best = {"params": places.best_params, "stats": places.best_stats}
+        self._best_places, self._status_place = jax.tree.leaves(best), places.status
+        self._last_places = jax.tree.leaves(without_best(places))
         if drawn_as_one(trainer.model_config):  # then each the same, however many are drawn
             bytes_a_run = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self._best))
             room = min(_DRAWS, _DRAWN_BYTES // bytes_a_run)
@@ -147,7 +145,7 @@ class Population:
         self.compile()
         self._refill()
         ahead = 0 if self._streams else 1  # chunks under way while another is begun
-        under_way: collections.deque[tuple[_Chunk, EpochRecord]] = collections.deque()
+        under_way: collections.deque[tuple[_Chunk, tuple]] = collections.deque()
         try:
             # While the device computes a chunk, the next is made, and what ended before is kept.
             for i in itertools.count():
@@ -171,14 +169,14 @@ class Population:
         if self._compiled or not self._waiting:
             return
         members: list[int | None] = [self._waiting[0]] * self.lanes.count
-        state, inputs = self.trainer.state_shapes(), self._inputs(members)
+        state, inputs = jax.tree.leaves(self._shapes), self._inputs(members)
         sharding = NamedSharding(self.lanes.mesh, OVER_RUNS)
         shape = functools.partial(jax.ShapeDtypeStruct, sharding=sharding)
-        state = jax.tree.map(lambda x: shape((self.lanes.count, *x.shape), x.dtype), state)
+        state = [shape((self.lanes.count, *x.shape), x.dtype) for x in state]
         runs = [self.runs[i] for i in members if i is not None]
         with _memory_named():
             tracks = self.lanes.tracks(self.cache, runs)
-            _epoch.lower(self.trainer, self.lanes, state, inputs, tracks).compile()
+            epoch.lower(self.trainer, self.lanes, state, inputs, tracks).compile()
         self._compiled = True
         # The C library keeps what the compiler freed, some 400 MB for Chromoformer, unless told.
         with contextlib.suppress(OSError, AttributeError):
@@ -192,20 +190,20 @@ class Population:
             return [self.runs[j] for j in itertools.islice(self._waiting, self.lanes.count)]
         return self._reading(self._chunks[0])
 
-    def _begin(self, chunk: _Chunk, following: list[Run]) -> EpochRecord:
+    def _begin(self, chunk: _Chunk, following: list[Run]) -> tuple[jax.Array, jax.Array]:
         """Begin a chunk's epoch; the device works on while its tracks for the next are read."""
         reading = self._reading(chunk)
         with _memory_named():
             tracks = chunk.tracks or self.lanes.tracks(self.cache, reading)
             if not self._streams:
                 chunk.tracks = tracks
-            chunk.state, record = _epoch(
+            chunk.state, *record = epoch(
                 self.trainer, self.lanes, chunk.state, chunk.inputs, tracks
             )
         keep = [pair for run in reading for pair in run.tracks]
         for lane, run in enumerate(following):
             self.cache.read_ahead(run.tracks, self.lanes.device(lane), keep)
-        return record
+        return tuple(record)
 
     def _reading(self, chunk: _Chunk) -> list[Run]:
         """Whose tracks each lane reads; an empty one those of another."""
@@ -214,18 +212,18 @@ class Population:
             return []
         return [self.runs[someone if i is None else i] for i in chunk.members]
 
-    def _log(self, chunk: _Chunk, record: EpochRecord) -> list[int]:
+    def _log(self, chunk: _Chunk, record: tuple[jax.Array, jax.Array]) -> list[int]:
         with _memory_named():
-            record, status = jax.device_get((record, chunk.state.status))
+            losses, statuses = (np.asarray(values).tolist() for values in record)
         advanced = []
         for lane, i in enumerate(chunk.members):
             if i is None or self.logs[i].status != RUNNING:
                 continue
             log = self.logs[i]
-            log.train_loss.append(float(record.train_loss[lane]))
-            log.validation_loss.append(float(record.validation_loss[lane]))
-            log.learning_rate.append(float(record.learning_rate[lane]))
-            log.status, log.bad_step = int(status[lane]), int(record.bad_step[lane])
+            lists = log.train_loss, log.validation_loss, log.learning_rate
+            for values, value in zip(lists, losses[lane], strict=True):
+                values.append(value)
+            log.bad_step, log.status = statuses[lane]
             self.alive -= log.status != RUNNING
             advanced.append(i)
         self._keep_ended(chunk)
@@ -245,12 +243,13 @@ class Population:
                 self._restart(chunk, lane, ended.pop(lane))
         if not ended:
             return
-        best = {"params": chunk.state.best_params, "stats": chunk.state.best_stats}
-        for lane, own in _leaves(best, ended).items():
-            self._ended[ended[lane]] = own
         full = [lane for lane, i in ended.items() if self.logs[i].status == FINISHED]
-        for lane, own in _leaves(without_best(chunk.state), full).items() if full else ():
-            self._last[ended[lane]] = own
+        for kept, lanes, places in (
+            (self._ended, [*ended], self._best_places),
+            (self._last, full, self._last_places),
+        ):
+            own = _rows([chunk.state[n] for n in places], lanes) if lanes else {}
+            kept.update({ended[lane]: leaves for lane, leaves in own.items()})
         for lane in ended:
             chunk.members[lane] = None
 
@@ -264,20 +263,21 @@ class Population:
         self._chunks.sort(key=lambda chunk: sum(i is None for i in chunk.members))
         for _ in range(spare):
             chunk = self._chunks.pop()
-            state = jax.device_get(chunk.state)
-            for lane, i in reversed(list(enumerate(chunk.members))):
-                if i is not None:
-                    self._states[i] = jax.tree.map(lambda x, lane=lane: x[lane].copy(), state)
-                    self._waiting.appendleft(i)
+            lanes = [lane for lane, i in enumerate(chunk.members) if i is not None]
+            for lane, own in reversed(_rows(chunk.state, lanes).items()):
+                i = chunk.members[lane]
+                self._states[i] = jax.tree.unflatten(self._structure, own)
+                self._waiting.appendleft(i)
         if spare:
             self._refill()
 
     def _restart(self, chunk: _Chunk, lane: int, i: int) -> None:
         """A second attempt in a run's lane."""
-        first = jax.tree.map(lambda x: x[lane], jax.device_get(chunk.state))
+        first = jax.tree.unflatten(self._structure, _rows(chunk.state, [lane])[lane])
         key = self.inputs.model_key[i] = second_key(self.inputs.model_key[i])
-        state = jax.tree.map(lambda x: np.asarray(x)[None], self.trainer.again(first, key))
-        chunk.state = self.lanes.replace(chunk.state, lane, state)
+        again = jax.tree.leaves(self.trainer.again(first, key))
+        own = [np.asarray(leaf)[None] for leaf in again]
+        chunk.state = self.lanes.replace(chunk.state, lane, own)
         chunk.inputs = self._inputs(chunk.members)
         self.logs[i].restarted, self.logs[i].status = self.logs[i].epochs, RUNNING
         self.alive += 1
@@ -306,11 +306,19 @@ class Population:
         taken = min(self.lanes.count, len(self._waiting))
         runs = [self._waiting.popleft() for _ in range(taken)]
         members = runs + [None] * (self.lanes.count - taken)
-        state = self._begun(runs + runs[-1:] * (self.lanes.count - taken))
-        status = np.where(np.arange(self.lanes.count) < taken, state.status, FINISHED)
-        state = dataclasses.replace(state, status=status.astype(np.int32))
+        shown = runs + runs[-1:] * (self.lanes.count - taken)
+        status = np.full(self.lanes.count, FINISHED, np.int32)
+        if self._all_fresh(runs):
+            status[:taken] = RUNNING
+            begin = first_states(self.trainer, self.lanes)
+            made = functools.partial(begin, _stacked_leaves(self._weights(shown)), status)
+        else:
+            state = self._begun(shown)
+            status[:taken] = state[self._status_place][:taken]
+            state[self._status_place] = status
+            made = functools.partial(self.lanes.place, state)
         with _memory_named():
-            placed = self.lanes.place(state)
+            placed = made()
         self._chunks.append(_Chunk(members, placed, self._inputs(members)))
         return True
 
@@ -326,15 +334,20 @@ class Population:
         own = {i: self._drawn.pop(i) for i in dict.fromkeys(runs)}
         return [own[i] for i in runs]
 
-    def _begun(self, runs: Sequence[int]) -> RunState:
+    def _all_fresh(self, runs: Collection[int]) -> bool:
+        """Whether all of these runs begin with drawn weights."""
+        return not self._fresh and not self._states.keys() & runs
+
+    def _begun(self, runs: Sequence[int]) -> list[np.ndarray]:
         """States of runs that get a lane, stacked, on the host: as they were saved, or fresh."""
         keys = self.inputs.model_key
-        if not self._fresh and not self._states.keys() & runs:
+        if self._all_fresh(runs):
             weights = _stacked(self._weights(runs), (self._best["params"], self._best["stats"]))
-            return self.trainer.init(keys[list(runs)], weights)
+            return jax.tree.leaves(self.trainer.init(keys[list(runs)], weights))
         first = self._fresh or (lambda i: self.trainer.init(keys[i]))
         saved = {i: self._states.pop(i, None) or first(i) for i in dict.fromkeys(runs)}
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *(saved[i] for i in runs))
+        rows = {i: jax.tree.leaves(state) for i, state in saved.items()}
+        return _stacked_leaves([rows[i] for i in runs])
 
     def _inputs(self, members: list[int | None]) -> RunInputs:
         someone = next(i for i in members if i is not None)
@@ -353,8 +366,9 @@ class Population:
                 if i is not None and i in wanted and self.logs[i].status == RUNNING
             }
             if lanes:
-                own, state = list(lanes.values()), jax.device_get(chunk.state)
-                yield list(lanes), jax.tree.map(lambda x, own=own: x[own], state)
+                own = list(lanes.values())
+                leaves = [leaf[own] for leaf in jax.device_get(chunk.state)]
+                yield list(lanes), jax.tree.unflatten(self._structure, leaves)
 
     def take_ended(self) -> tuple[list[int], Any]:
         """The runs that have ended since last asked, and their best weights stacked, on the host.

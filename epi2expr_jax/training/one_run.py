@@ -1,6 +1,6 @@
 """ONE run: its configuration, its state, and pure functions from state to state.
 
-Nothing here knows that there may be many runs; `many_runs` maps these functions over a stack.
+Nothing here knows that there may be many runs; `lanes` maps these functions over a stack.
 A run's randomness comes from its own keys, its order of genes from its order key and the epoch,
 so its result does not depend on what is trained with it or on where it was resumed.
 """
@@ -24,7 +24,6 @@ from epi2expr_jax.inputs.masking import CHANNELS, masked, random_subsets
 from epi2expr_jax.models.config import Form, ModelConfig, of_weights
 from epi2expr_jax.models.weights import fresh_weights, named_by, parts_of
 from epi2expr_jax.names import as_names
-from epi2expr_jax.training.losses import LOSSES
 from epi2expr_jax.training.runs import FINISHED, QUARANTINED, RUNNING, STOPPED, RunInputs
 from epi2expr_jax.training.schedules import (
     EarlyStopConfig,
@@ -35,6 +34,7 @@ from epi2expr_jax.training.schedules import (
     plateau_scale,
     plateau_update,
 )
+from epi2expr_jax.training.targets import LOSSES
 
 # What matrix products round their factors to; the name JAX has for it.
 PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "BF16_BF16_F32"}

@@ -26,6 +26,7 @@ from epi2expr_jax.training.runs import FINISHED, Log
 
 _NUMBER = "-" + 6 * "[0-9]"  # of a piece, in the names of its files
 _SHARE = 0.05  # of the time, unless minutes are given
+_CORES = os.cpu_count() or 1  # asked once: after every chunk it would cost 0.1 ms
 _PIECE = 256 << 20  # bytes of states that are gathered on the host and written together
 
 # The kind of a piece; what is known of some runs, a record each; their arrays, stacked on `R`.
@@ -190,7 +191,7 @@ class Saver:
         if self.minutes is not None:
             return 60 * self.minutes
         # Writing in the background keeps about one core busy.
-        spent = self._blocked + self.pieces.seconds / (os.cpu_count() or 1)
+        spent = self._blocked + self.pieces.seconds / _CORES
         lanes = self.population.chunks * self.population.lanes.count
         return spent / max(self._written, 1) * min(lanes, self.population.alive) / _SHARE
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.track_cache import TrackCache, device_memory
-from epi2expr_jax.training.many_runs import Lanes, Population
+from epi2expr_jax.training.lanes import Lanes
+from epi2expr_jax.training.many_runs import Population
 from epi2expr_jax.training.one_run import Trainer
 from epi2expr_jax.training.runs import Run, RunInputs
 

@@ -5,24 +5,19 @@ never from its place among others.
 """
 
 import dataclasses
-import functools
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Bool, Int
 
 from epi2expr_jax.errors import collect, nearest
 from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.dataset import Dataset
-from epi2expr_jax.inputs.device_tracks import signal_of
-from epi2expr_jax.inputs.track_cache import TrackCache
 from epi2expr_jax.models.config import ModelConfig
 from epi2expr_jax.names import as_names
 from epi2expr_jax.store.window_store import WindowStore
@@ -37,11 +32,7 @@ ASSAY_SETS: Mapping[str, Callable[[int], int]] = {
     "leave_one_out": lambda assays: assays - 1,
 }
 _OF_SEVERAL = ("pairs", "leave_one_out")
-# By platform. Measured: on CPU, vmapping runs gains nothing and multiplies temporaries.
-_LANES = {"cpu": 1}
-_DEFAULT_LANES = 8
 
-OVER_RUNS = PartitionSpec("run")
 RUNNING, STOPPED, FINISHED, QUARANTINED = range(4)
 NEVER_IMPROVED = "never improved"  # after its first epoch; stopped early
 STATUS_NAMES = ("running", "stopped early", "finished", "quarantined")
@@ -123,107 +114,6 @@ class Log:
     def short_of(self, epochs: int) -> bool:
         """Whether it ended because it had taken all of fewer epochs than these."""
         return self.status == FINISHED and self.of_attempt < epochs
-
-
-@functools.cache
-def _placed(mesh: Mesh) -> Callable:
-    """Puts arrays on devices, a program of its own: a call of it costs the host a quarter of what
-    `jax.device_put` of a run's 61 arrays does, 0.5 and 1.9 ms."""
-    where = NamedSharding(mesh, OVER_RUNS)
-    return jax.jit(lambda tree: tree, in_shardings=where, out_shardings=where)
-
-
-@dataclasses.dataclass(frozen=True)
-class Lanes:
-    """Where runs are computed side by side: `width` lanes (`L`) on each of some devices."""
-
-    width: int
-    devices: tuple[Any, ...]
-
-    @classmethod
-    def default(cls, devices: int = 0) -> "Lanes":
-        """The first `devices` local devices (0: all), as wide as suits their platform."""
-        chosen = tuple(jax.local_devices()[: devices or None])
-        return cls(_LANES.get(chosen[0].platform, _DEFAULT_LANES), chosen)
-
-    @property
-    def platform(self) -> str:
-        """Of its devices."""
-        return self.devices[0].platform
-
-    @property
-    def count(self) -> int:
-        """Lanes of a chunk, over all devices."""
-        return self.width * len(self.devices)
-
-    @property
-    def mesh(self) -> Mesh:
-        return Mesh(np.array(self.devices), ("run",))
-
-    def device(self, lane: int) -> Any:
-        """Where a lane is computed."""
-        return self.devices[lane // self.width]
-
-    def place(self, tree: Any) -> Any:
-        """Arrays with a first axis of `count` lanes, each lane on its device."""
-        return _placed(self.mesh)(tree)
-
-    def tracks(self, cache: TrackCache, runs: Sequence[Run]) -> tuple[tuple, ...]:
-        """What the runs of a chunk read: for each of the `width` lanes of a device its tracks and
-        regions, each array `[devices, ...]`."""
-
-        def of_lane(lane: int, device: int) -> tuple[tuple, Any]:
-            here = runs[device * self.width : (device + 1) * self.width]
-            run, place = here[lane], self.devices[device]
-            beside = [pair for other in here for pair in other.tracks]
-            return tuple(cache.get(run.tracks, place, beside)), cache.regions(run.cell, place)
-
-        lanes = [[of_lane(w, d) for d in range(len(self.devices))] for w in range(self.width)]
-        return tuple(jax.tree.map(self._global, *parts) for parts in lanes)
-
-    def replace(self, stacked: Any, lane: int, one: Any) -> Any:
-        """Arrays as `place` gives them, but one lane from `one`, which has an axis of 1 for it."""
-        number, place = divmod(lane, self.width)
-
-        def set_one(whole: jax.Array, own: np.ndarray) -> jax.Array:
-            shards = {shard.device: shard.data for shard in whole.addressable_shards}
-            device = self.devices[number]
-            new = jax.device_put(own, device)
-            shards[device] = new if self.width == 1 else _set(shards[device], place, new)
-            return self._global(*(shards[device] for device in self.devices))
-
-        return jax.tree.map(set_one, stacked, one)
-
-    def _global(self, *parts: jax.Array) -> jax.Array:
-        """One array of the shard on each device."""
-        shape = sum(len(part) for part in parts), *parts[0].shape[1:]
-        sharding = NamedSharding(self.mesh, OVER_RUNS)
-        return jax.make_array_from_single_device_arrays(shape, sharding, list(parts))
-
-    def map(self, function: Callable, stacked: Any, tracks: tuple[tuple, ...]) -> Any:
-        """`function(*stacked, signal)` in every lane of a chunk; no lane sees another.
-
-        Args:
-            stacked: arrays with a first axis of `count` lanes.
-            tracks: as `tracks` gives them.
-        """
-
-        def on_device(stacked: Any, tracks: tuple[tuple, ...]) -> Any:
-            signals = [signal_of(*jax.tree.map(lambda x: x[0], lane)) for lane in tracks]
-            lanes = *stacked, jax.tree.map(lambda *parts: jnp.stack(parts), *signals)
-            if self.width == 1:
-                # On CPU, some 5 % faster as the body of a loop, if only of one turn.
-                return jax.lax.map(lambda lane: function(*lane), lanes)
-            return jax.vmap(function)(*lanes)
-
-        return jax.shard_map(
-            on_device, mesh=self.mesh, in_specs=OVER_RUNS, out_specs=OVER_RUNS, check_vma=False
-        )(stacked, tracks)
-
-
-@functools.partial(jax.jit, donate_argnums=0)
-def _set(whole: jax.Array, place: Any, one: jax.Array) -> jax.Array:
-    return whole.at[place].set(one[0])
 
 
 def _digest(*parts: object) -> bytes:

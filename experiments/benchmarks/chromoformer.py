@@ -24,7 +24,8 @@ from epi2expr_jax.models import ChromoformerConfig
 from epi2expr_jax.models.chromoformer_torch import to_torch
 from epi2expr_jax.models.region_batch import RegionBatch, TokenLayout
 from epi2expr_jax.predict.inference import predict_runs
-from epi2expr_jax.training.many_runs import Lanes, Population
+from epi2expr_jax.training.lanes import Lanes
+from epi2expr_jax.training.many_runs import Population
 from experiments.benchmarks.made_up import ASSAYS, OneCell, population, region_trainer
 from experiments.benchmarks.turns import matmul_mflops, rate, ratio, require_peers, take_turns
 

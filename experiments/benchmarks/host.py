@@ -16,7 +16,7 @@ from epi2expr_jax.store.manifest import Manifest
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.study.train import Machine, Watcher, train
-from epi2expr_jax.training import many_runs
+from epi2expr_jax.training.lanes import epoch
 from epi2expr_jax.training.many_runs import Population
 from epi2expr_jax.training.one_run import TrainConfig
 
@@ -121,14 +121,15 @@ class _Clock(Watcher):
         whole = self.population
         lanes, runs = whole.lanes, whole.runs[: whole.lanes.count]
         members: list[int | None] = [*range(len(runs)), *[0] * (lanes.count - len(runs))]
-        state = lanes.place(whole.trainer.init(whole.inputs.model_key[members]))
+        first = whole.trainer.init(whole.inputs.model_key[members])
+        state = lanes.place(jax.tree.leaves(first))
         inputs = whole._inputs(members)
         tracks = lanes.tracks(whole.cache, [whole.runs[i or 0] for i in members])
         seconds = []
         for _ in range(rounds):
-            fresh = jax.block_until_ready(jax.tree.map(lambda x: x.copy(), state))
+            fresh = jax.block_until_ready([leaf.copy() for leaf in state])
             begin = time.perf_counter()
-            jax.block_until_ready(many_runs._epoch(whole.trainer, lanes, fresh, inputs, tracks))
+            jax.block_until_ready(epoch(whole.trainer, lanes, fresh, inputs, tracks))
             seconds.append(time.perf_counter() - begin)
         return float(np.median(seconds))
 

@@ -9,7 +9,8 @@ from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.device_tracks import CellRegions, RegionTrack, WindowSignal, region_places
 from epi2expr_jax.inputs.track_cache import TrackCache
 from epi2expr_jax.models import ChromoformerConfig
-from epi2expr_jax.training.many_runs import Lanes, Population
+from epi2expr_jax.training.lanes import Lanes
+from epi2expr_jax.training.many_runs import Population
 from epi2expr_jax.training.one_run import TrainConfig, Trainer
 from epi2expr_jax.training.runs import Run, RunInputs
 from epi2expr_jax.training.schedules import EarlyStopConfig

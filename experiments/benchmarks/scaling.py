@@ -16,8 +16,8 @@ from absl import flags
 
 from epi2expr_jax.inputs.track_cache import TrackCache
 from epi2expr_jax.models import REGISTRY
-from epi2expr_jax.training import many_runs as engine
-from epi2expr_jax.training.many_runs import Lanes, Population
+from epi2expr_jax.training.lanes import Lanes, epoch
+from epi2expr_jax.training.many_runs import Population
 from epi2expr_jax.training.one_run import TrainConfig, Trainer
 from epi2expr_jax.training.planning import calibrate
 from experiments.benchmarks.chromoformer import training_pace
@@ -106,7 +106,7 @@ def _temporaries_mb(trainer: Trainer, width: int) -> float:
     trained._fill()
     chunk = trained._chunks[0]
     tracks = lanes.tracks(cache, trained.runs)
-    lowered = engine._epoch.lower(trainer, lanes, chunk.state, chunk.inputs, tracks)
+    lowered = epoch.lower(trainer, lanes, chunk.state, chunk.inputs, tracks)
     analysis = lowered.compile().memory_analysis()
     assert analysis is not None
     return round(analysis.temp_size_in_bytes / 1e6)

@@ -19,10 +19,9 @@ from epi2expr_jax.models import REGISTRY, ChromoformerConfig
 from epi2expr_jax.models.config import WindowModelConfig
 from epi2expr_jax.program import require
 from epi2expr_jax.study.request import DECAY, SCHEDULES, TrainRequest, default_schedule, published
-from epi2expr_jax.training.losses import LOSSES
 from epi2expr_jax.training.one_run import PRECISIONS, TrainConfig
 from epi2expr_jax.training.schedules import EarlyStopConfig, PlateauConfig
-from epi2expr_jax.training.targets import LABEL, TARGETS
+from epi2expr_jax.training.targets import LABEL, LOSSES, TARGETS
 from experiments.cli.genes import names_in
 
 FLAGS = flags.FLAGS

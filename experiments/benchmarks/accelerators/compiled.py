@@ -23,8 +23,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import scratch
 from epi2expr_jax.models import REGISTRY
-from epi2expr_jax.training import many_runs
-from epi2expr_jax.training.many_runs import Lanes
+from epi2expr_jax.training.lanes import Lanes, epoch
 from epi2expr_jax.training.one_run import Trainer
 from epi2expr_jax.training.runs import RunInputs
 from experiments.benchmarks.accelerators.hlo import Program
@@ -146,7 +145,7 @@ def _start(folder: pathlib.Path, name: str, program: tuple) -> float:
         environment.pop("JAX_PLATFORMS", None)
     dump = folder / "dump"
     if target.platform == "cuda":
-        wanted = f"--xla_dump_to={dump} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=jit__epoch"
+        wanted = f"--xla_dump_to={dump} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=jit_epoch"
         environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {wanted}"
     here = "experiments.benchmarks.accelerators.compiled"
     call = f"from {here} import write; write({str(folder)!r}, {name!r}, {program!r})"
@@ -169,8 +168,8 @@ def _start(folder: pathlib.Path, name: str, program: tuple) -> float:
 
 def _dumped(dump: pathlib.Path, folder: pathlib.Path) -> bool:
     """Whether XLA has written the optimised program, and its memory, which are then kept."""
-    texts = sorted(dump.glob("*jit__epoch*after_optimizations.txt"))
-    memory = sorted(dump.glob("*jit__epoch*buffer-assignment.txt"))
+    texts = sorted(dump.glob("*jit_epoch*after_optimizations.txt"))
+    memory = sorted(dump.glob("*jit_epoch*buffer-assignment.txt"))
     if not texts or not memory:
         return False
     sizes = -1
@@ -202,12 +201,12 @@ def _lowered(target: Target, model: str, lanes: int, precision: str, genes: int,
     trainer, data = _trainer(model, precision, genes, train)
     one = tuple(data.track("cell", assay) for assay in data.assays), data.regions("cell")
     tracks = tuple(jax.tree.map(lambda x: shaped(1, x), one) for _ in range(lanes))
-    state = jax.tree.map(lambda x: shaped(lanes, x), trainer.state_shapes())
+    state = [shaped(lanes, x) for x in jax.tree.leaves(trainer.state_shapes())]
     key = np.zeros(2, np.uint32)
     chosen = np.zeros(genes, bool)
     inputs = RunInputs(np.zeros(genes, np.float32), chosen, chosen, key, key)
     inputs = jax.tree.map(lambda x: shaped(lanes, x), inputs)
-    return many_runs._epoch.lower(trainer, where, state, inputs, tracks)
+    return epoch.lower(trainer, where, state, inputs, tracks)
 
 
 def _trainer(model: str, precision: str, genes: int, train: int) -> tuple[Trainer, Any]:

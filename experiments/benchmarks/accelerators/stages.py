@@ -259,7 +259,7 @@ def _predicted(model: str, runs: int, small: bool) -> dict[str, Any]:
 _TESTS = (
     "models/test_layers.py",
     "models/test_weights.py",
-    "training/test_losses.py",
+    "training/test_targets.py",
     "inputs/test_batch_plan.py",
     "inputs/test_device_tracks.py",
 )

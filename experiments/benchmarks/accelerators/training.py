@@ -15,7 +15,8 @@ from jax.profiler import ProfileData
 from epi2expr_jax.inputs.device_tracks import signal_of
 from epi2expr_jax.inputs.track_cache import TrackCache
 from epi2expr_jax.models import REGISTRY, ChromoformerConfig
-from epi2expr_jax.training.many_runs import Lanes, Population
+from epi2expr_jax.training.lanes import Lanes
+from epi2expr_jax.training.many_runs import Population
 from experiments.benchmarks.made_up import (
     ASSAYS,
     OneCell,

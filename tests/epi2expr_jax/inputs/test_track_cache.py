@@ -257,7 +257,8 @@ import pathlib, re
 import jax
 import numpy as np
 from epi2expr_jax.models import REGISTRY
-from epi2expr_jax.training.many_runs import Lanes, Population
+from epi2expr_jax.training.lanes import Lanes
+from epi2expr_jax.training.many_runs import Population
 from epi2expr_jax.inputs.device_tracks import WindowSignal
 from epi2expr_jax.training.runs import Run, RunInputs
 from epi2expr_jax.inputs.track_cache import TrackCache

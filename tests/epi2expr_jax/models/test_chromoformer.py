@@ -18,7 +18,6 @@ from epi2expr_jax.models import REGISTRY
 from epi2expr_jax.models.chromoformer import ChromoformerConfig
 from epi2expr_jax.models.chromoformer_torch import from_torch, to_torch
 from epi2expr_jax.models.region_batch import RegionBatch, TokenLayout
-from epi2expr_jax.training import losses
 from epi2expr_jax.training.one_run import TrainConfig, Trainer
 from epi2expr_jax.training.runs import RunInputs
 

@@ -11,7 +11,7 @@ from flax import nnx
 
 from epi2expr_jax.models import REGISTRY, layers
 from epi2expr_jax.models.cnn import CnnConfig
-from epi2expr_jax.training import losses
+from epi2expr_jax.training import targets
 from tests.epi2expr_jax.untrained import built
 
 SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "golden" / "make_cnn_golden.py"
@@ -70,7 +70,7 @@ def train(model, x, y, mask, key):
     def loss(params):
         model = nnx.merge(graph, params, stats, copy=True)
         prediction = model(x, mask=mask, key=key)
-        error = losses.masked_mse(prediction=prediction, target=y, mask=mask)
+        error = targets.masked_mse(prediction=prediction, target=y, mask=mask)
         return error, (prediction, nnx.state(model, nnx.BatchStat))
 
     step = jax.jit(jax.value_and_grad(loss, has_aux=True))
@@ -180,7 +180,7 @@ def test_vmapped_runs_equal_single_ones():
         def loss(params):
             model = nnx.merge(splits[0][0], params, stats, copy=True)
             prediction = model(x, mask=mask, key=key)
-            return losses.masked_mse(prediction=prediction, target=jnp.ones(8), mask=mask)
+            return targets.masked_mse(prediction=prediction, target=jnp.ones(8), mask=mask)
 
         return jax.grad(loss)(params)
 

@@ -9,7 +9,7 @@ from flax import nnx
 
 from epi2expr_jax.models import REGISTRY, layers
 from epi2expr_jax.models.promoter_cnn import PromoterCnnConfig
-from epi2expr_jax.training import losses
+from epi2expr_jax.training import targets
 from tests.epi2expr_jax.untrained import built
 
 GOLDEN_FOLDER = pathlib.Path(__file__).resolve().parents[2] / "golden"
@@ -64,7 +64,7 @@ def gradients(model, x, y, mask):
 
     def loss(params):
         prediction = nnx.merge(graph, params)(x, mask=mask, key=jax.random.key(0))
-        return losses.masked_mse(prediction=prediction, target=y, mask=mask)
+        return targets.masked_mse(prediction=prediction, target=y, mask=mask)
 
     error, gradient = jax.jit(jax.value_and_grad(loss))(params)
     return error, nnx.merge(graph, gradient)

@@ -14,7 +14,7 @@ from epi2expr_jax.inputs.track_cache import TrackCache
 from epi2expr_jax.models import ChromoformerConfig
 from epi2expr_jax.models.weights import parts_of
 from epi2expr_jax.predict.inference import chunks_of, on_scale, plan_of, predict_runs
-from epi2expr_jax.training.many_runs import Lanes
+from epi2expr_jax.training.lanes import Lanes
 from epi2expr_jax.training.runs import Run
 from epi2expr_jax.training.targets import LABEL, TargetScale
 from tests.epi2expr_jax.untrained import SMALL, WINDOW, ensemble_of

@@ -14,8 +14,7 @@ from jax.extend.mlir import ir
 from epi2expr_jax.inputs.track_cache import TrackCache
 from epi2expr_jax.models import REGISTRY, attention, layers
 from epi2expr_jax.predict import inference
-from epi2expr_jax.training import many_runs
-from epi2expr_jax.training.many_runs import Lanes
+from epi2expr_jax.training.lanes import Lanes, epoch
 from experiments.benchmarks.made_up import (
     ASSAYS,
     OneCell,
@@ -71,7 +70,7 @@ def traced(name, lanes=2, **how):
     # Of a function of its own: what was traced before a fault was put in is not taken for it.
     predict = functools.partial(inference._predict.__wrapped__, trainer.graph, plan, where)
     return (
-        many_runs._epoch.trace(trainer, where, state, shapes(runs.inputs), tracks),
+        epoch.trace(trainer, where, jax.tree.leaves(state), shapes(runs.inputs), tracks),
         jax.jit(predict).trace(stacked, tracks),
     )
 

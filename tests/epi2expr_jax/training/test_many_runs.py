@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,8 @@ from epi2expr_jax.inputs.dataset import load_dataset
 from epi2expr_jax.inputs.track_cache import TrackCache
 from epi2expr_jax.models import REGISTRY
 from epi2expr_jax.training import many_runs as population_module
-from epi2expr_jax.training.many_runs import Lanes, Population
+from epi2expr_jax.training.lanes import Lanes, epoch
+from epi2expr_jax.training.many_runs import Population
 from epi2expr_jax.training.one_run import TrainConfig, Trainer
 from epi2expr_jax.training.runs import (
     FINISHED,
@@ -327,7 +329,7 @@ def test_too_little_memory_is_told_apart(study, trainer, monkeypatch):
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
 
     population = make(study, trainer, study[2][:2])
-    monkeypatch.setattr(population_module, "_epoch", Full())
+    monkeypatch.setattr(population_module, "epoch", Full())
     with pytest.raises(OutOfMemory, match="allocating"):
         population.train_epoch()
 
@@ -346,6 +348,27 @@ def test_lanes_are_as_wide_as_suits_their_devices(monkeypatch):
     monkeypatch.setattr(jax, "local_devices", lambda: [Device(), Device()])
     lanes = Lanes.default()
     assert (lanes.width, len(lanes.devices)) == (8, 2)
+
+
+def test_states_as_leaves_and_made_on_the_device_are_those_of_one_run(study, trainer):
+    """Bit for bit those of `init` and `train_epoch`, which take and give them as trees."""
+    population = make(study, trainer, study[2][:1])
+    population._fill()
+    (chunk,), lanes = population._chunks, population.lanes
+    assert all(type(leaf).__name__ == "ArrayImpl" for leaf in chunk.state)  # no tree to rebuild
+    tree = trainer.init(population.inputs.model_key)
+    for one, other in zip(chunk.state, jax.tree.leaves(tree), strict=True):
+        np.testing.assert_array_equal(one, other)
+    tracks = lanes.tracks(population.cache, population.runs)
+    expected, record = jax.jit(functools.partial(lanes.map, trainer.train_epoch))(
+        (tree, population.inputs), tracks
+    )
+    state, losses, statuses = epoch(trainer, lanes, chunk.state, chunk.inputs, tracks)
+    for one, other in zip(state, jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(one, other)
+    wanted = record.train_loss, record.validation_loss, record.learning_rate
+    np.testing.assert_array_equal(losses, np.stack(wanted, axis=1))
+    np.testing.assert_array_equal(statuses, np.stack([record.bad_step, expected.status], axis=1))
 
 
 def test_weights_of_many_runs_are_drawn_by_one_call_and_are_those_of_each_alone(monkeypatch):

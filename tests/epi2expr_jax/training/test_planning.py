@@ -11,7 +11,7 @@ from epi2expr_jax.inputs.dataset import load_dataset
 from epi2expr_jax.inputs.track_cache import TrackCache, device_memory
 from epi2expr_jax.models import REGISTRY
 from epi2expr_jax.training import runs as runs_module
-from epi2expr_jax.training.many_runs import Lanes
+from epi2expr_jax.training.lanes import Lanes
 from epi2expr_jax.training.one_run import TrainConfig, Trainer
 from epi2expr_jax.training.planning import Pace, calibrate, lanes_for, plan_memory
 from epi2expr_jax.training.runs import Run, plan_runs

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from epi2expr_jax.training import pieces
-from epi2expr_jax.training.many_runs import Lanes, Population
+from epi2expr_jax.training.lanes import Lanes
+from epi2expr_jax.training.many_runs import Population
 from epi2expr_jax.training.pieces import Pieces, Saver
 from epi2expr_jax.training.planning import MemoryPlan
 from epi2expr_jax.training.runs import Log

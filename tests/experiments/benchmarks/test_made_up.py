@@ -6,7 +6,7 @@ import numpy as np
 from epi2expr_jax.inputs.track_cache import TrackCache
 from epi2expr_jax.models import ChromoformerConfig
 from epi2expr_jax.models.cnn import CnnConfig
-from epi2expr_jax.training.many_runs import Lanes
+from epi2expr_jax.training.lanes import Lanes
 from experiments.benchmarks import made_up
 
 

@@ -8,9 +8,9 @@ from data_prep.work.sources import named_downloads
 from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.pools import parse_cells
 from epi2expr_jax.study.request import TrainRequest
-from epi2expr_jax.study.sentences import count
 from epi2expr_jax.training.runs import parse_assay_sets
 from epi2expr_jax.training.splits import make_folds
+from epi2expr_jax.words.sentences import count
 from experiments.cli.study_file import StudyFile
 
 _GB = {"bigwig": 0.43, "gz": 0.23}  # of a Roadmap track and of its alignments, see docs/inputs.md

@@ -142,7 +142,7 @@ def scratch(prefix: str) -> Iterator[str]:
 def _locked(lock: pathlib.Path, path: pathlib.Path, wait: bool) -> Iterator[IO[str]]:
     """The lock file, empty, locked and still there under its name."""
     while True:
-        with open(lock, "a+", encoding="utf-8") as file:
+        with open(lock, "a+", encoding="utf-8", errors="replace") as file:  # argv may be none
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:

@@ -275,6 +275,10 @@ def carry_out(study: StudyFile) -> bool:
             held = False  # the page says so, too
             continue
         if status:
+            trained = [study.folder / name for name in step.makes if name.endswith("run_card.json")]
+            if status == 2 and any(path.exists() for path in trained):
+                said = f"in a study: another name than {step.run}, as [train.NAME], trains anew"
+                print(said, file=sys.stderr)
             raise SystemExit(status)
         journal.end(step)
     pages = [name for step in study.steps for name in step.makes if name.endswith(".html")]

@@ -87,7 +87,7 @@ def _annotation(study: StudyFile, absent: Sequence[pathlib.Path]) -> list[str]:
     megabytes = path.stat().st_size / 1e6 if path.is_file() else _GTF_MB
     seconds = megabytes * (_PACKED if path.suffix == ".gz" else _PLAIN)
     seconds *= 1 + _TRANSCRIPTS * bool(_flag(study, "store", "interactions"))
-    known = f"{megabytes:.0f} MB" if path.is_file() else f"about {_GTF_MB} MB to download"
+    known = f"{megabytes:.3g} MB" if path.is_file() else f"about {_GTF_MB} MB to download"
     return [f"  genes: {path.name}, {known}, read once in about {max(seconds, 1):.0f} s"]
 
 

@@ -35,7 +35,7 @@ class LockFile:
         known = read_json(self._path, "lock file", remedy)
         unsealed = []
         for url, record in known.items():
-            if not (isinstance(record, dict) and {"bytes", "sha256"} <= set(record)):
+            if not _is_record(record):
                 found, expected = f"no readable lock file ({record})", "bytes and sha256 a URL"
                 raise InputError(str(self._path), found, expected, remedy)
             own = {"bytes": record["bytes"], "sha256": record["sha256"]}
@@ -78,6 +78,14 @@ class LockFile:
                 raise InputError(url, found, expected, remedy)
             sealed = {url: {**own, "seal": _seal(url, own)} for url, own in self._known.items()}
             write_json(self._path, sealed)
+
+
+def _is_record(record: Any) -> bool:
+    """Whether it says a size and a checksum."""
+    if not isinstance(record, dict):
+        return False
+    size, sha256 = record.get("bytes"), record.get("sha256")
+    return isinstance(size, int) and size >= 0 and isinstance(sha256, str)
 
 
 def _seal(url: str, record: dict[str, Any]) -> str:

@@ -148,6 +148,19 @@ def open_to_read(path: pathlib.Path, name: str, shape: tuple[int, ...]) -> ts.Te
         return array
 
 
+def bins_of(bins: slice, count: int, where: str) -> slice:
+    """A slice of `count` bins by its places from the first one, as Python counts them.
+
+    Raises:
+        InputError: if it leaves bins out or turns them round.
+    """
+    if bins.step not in (None, 1):
+        found, expected = f"a step of {bins.step}", "neighbouring bins in their order"
+        raise InputError(f"{where}: bins", found, expected, "take a step of the array that is read")
+    low, high, _ = bins.indices(count)
+    return slice(low, max(low, high))
+
+
 def begin_read(part: ts.TensorStore, out: np.ndarray) -> Any:
     """Begin to read part of an array into `out`, without a copy in between."""
     return ts.array(out, context=CONTEXT, copy=False).write(part)

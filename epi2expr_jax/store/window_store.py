@@ -211,13 +211,13 @@ class WindowStore(Facts):
         """Raw bin means `[C A G W]`, float32 in the tracks' unit, of the named cells and assays.
 
         Raises:
-            InputError: naming every cell or assay the store does not have.
+            InputError: naming every cell or assay the store does not have; for bins with a step.
         """
         cells, cell_index = self._indices("cell", cells, self.manifest.cells)
         assays, assay_index = self._indices("assay", assays, self.manifest.assays)
-        width = len(range(self.manifest.window.bins)[bins])
-        out = np.empty((len(cells), len(assays), len(self.genes), width), np.float32)
-        signal, reads = self.slabs.opened("signal"), []
+        bins = arrays.bins_of(bins, self.manifest.window.bins, str(self.path))
+        shape = len(cells), len(assays), len(self.genes), bins.stop - bins.start
+        out, signal, reads = np.empty(shape, np.float32), self.slabs.opened("signal"), []
         with collect() as problems:
             for i, c in enumerate(cell_index):
                 for j, a in enumerate(assay_index):
@@ -326,8 +326,8 @@ class WindowStore(Facts):
         slabs = [[*pair, (self.slab_record(*pair) or {}).get("sha256")] for pair in tracks]
         manifest = dataclasses.asdict(self.manifest)
         del manifest["version"], manifest["tables_sha256"], manifest["hidden"]  # no values
-        if not manifest["blacklist"]:
-            del manifest["blacklist"]  # stores from before it keep their checksum
+        if not manifest["blacklist"]:  # stores from before it keep their checksum
+            del manifest["blacklist"]
         if manifest["expression_unit"] == DEFAULT_UNIT:
             del manifest["expression_unit"]  # likewise
         content = json.dumps([manifest, slabs], sort_keys=True)

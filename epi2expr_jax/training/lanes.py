@@ -62,8 +62,14 @@ class Lanes:
         return self.devices[lane // self.width]
 
     def place(self, tree: Any) -> Any:
-        """Arrays with a first axis of `count` lanes, each lane on its device."""
-        return _placed(self.mesh)(tree)
+        """Arrays with a first axis of `count` lanes, wherever they lie, each lane on its device."""
+        where = NamedSharding(self.mesh, OVER_RUNS)
+
+        def here(x: Any) -> Any:  # a program refuses arrays that were put on other devices
+            other = isinstance(x, jax.Array) and x.sharding.device_set != where.device_set
+            return jax.device_put(x, where) if other else x
+
+        return _placed(self.mesh)(jax.tree.map(here, tree))
 
     def tracks(self, cache: TrackCache, runs: Sequence[Run]) -> tuple[tuple, ...]:
         """What the runs of a chunk read: for each of the `width` lanes of a device its tracks and

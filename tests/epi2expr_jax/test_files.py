@@ -260,6 +260,15 @@ def test_json_that_knows_its_checksum_comes_back_or_is_refused(tmp_path):
     assert files.read_sealed(path, "record", "") == content
 
 
+def test_a_command_line_that_is_not_utf_8_locks(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train", "--run=caf\udce9"])  # as Python reads Latin-1
+    (tmp_path / ".run.lock").write_bytes(b"process 1 caf\xe9")  # what a killed one left
+    with files.only_writer(tmp_path / "run"):
+        assert "caf?" in (tmp_path / ".run.lock").read_text()
+        with pytest.raises(InputError, match=r"caf\?"), files.only_writer(tmp_path / "run"):
+            pass
+
+
 def test_one_process_writes_and_the_next_is_told_who(tmp_path):
     place = tmp_path / "new" / "depth.parquet"
     command = [sys.executable, "-c", HOLD, place]

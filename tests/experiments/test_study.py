@@ -261,6 +261,14 @@ def test_a_command_that_fails_ends_it_and_is_begun_again(mine, ran):
     assert ran.take() == ALL[5:]
 
 
+def test_another_training_under_the_same_name_says_how_to_train_anew(mine, ran, capsys):
+    assert study.carry_out(mine())
+    ran.statuses["experiments.train"] = 2
+    with pytest.raises(SystemExit):
+        study.carry_out(mine(TEXT.replace("epochs = 3", "epochs = 4")))
+    assert "another name than small, as [train.NAME]" in capsys.readouterr().err
+
+
 def test_what_rests_on_a_step_that_failed_is_not_taken_for_done(mine, ran, tmp_path):
     """The store is built anew, then one training refuses: the other was of the old store, too."""
     assert study.carry_out(mine())

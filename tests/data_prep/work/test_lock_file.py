@@ -75,7 +75,8 @@ def test_records_without_a_seal_are_of_an_older_version_or_lost_it(tmp_path):
     assert LockFile(tmp_path).get("https://x/b") == {"bytes": 2, "sha256": "0b"}  # sealed now
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"https://x/a": {"bytes": 1}}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"https://x/a": {"bytes": 1}}',
+                                  '{"https://x/a": {"bytes": null, "sha256": "0a"}}'])  # fmt: skip
 def test_broken_lock_files_are_refused(tmp_path, text):
     (tmp_path / LOCK).write_text(text)
     with pytest.raises(InputError, match=f"{LOCK}: found no readable lock file"):

@@ -218,6 +218,14 @@ def test_another_request_does_not_touch_the_store(store):
     assert WindowStore.open(store.path).verify() == []
 
 
+@pytest.mark.parametrize("bins", [slice(-20, -3), slice(30, None), slice(5, 3), slice(None, -35)])
+def test_bins_are_counted_as_python_counts_them(store, bins):
+    found = store.read_signal(["c1"], ["m1"], bins)
+    np.testing.assert_array_equal(found, store.read_signal(["c1"], ["m1"])[..., bins])
+    with pytest.raises(InputError, match=r"bins: found a step of -1; expected neighbouring"):
+        store.read_signal(["c1"], ["m1"], slice(None, None, -1))
+
+
 def test_unknown_names_are_listed(store):
     with pytest.raises(InputError, match="unknown assay m3, m4; expected one of m1, m2"):
         store.read_signal(["c1"], ["m3", "m1", "m4"])

@@ -1,5 +1,10 @@
 """Runs: named by what they are, trained on what their fold holds, in an order of their own."""
 
+import os
+import pathlib
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -9,9 +14,18 @@ from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.dataset import load_dataset
 from epi2expr_jax.models.cnn import CnnConfig
 from epi2expr_jax.models.promoter_cnn import PromoterCnnConfig
-from epi2expr_jax.training.runs import Run, drawn, parse_assay_sets, plan_batches, plan_runs
+from epi2expr_jax.training.runs import (
+    Lanes,
+    Run,
+    drawn,
+    parse_assay_sets,
+    plan_batches,
+    plan_runs,
+)
 from epi2expr_jax.training.splits import make_folds
 from tests.epi2expr_jax.untrained import SMALL as REGIONS
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 
 def test_runs_are_named_by_what_they_are():
@@ -73,6 +87,28 @@ def test_runs_that_differ_only_in_assays_share_their_order(small_store):
         assert scales[i].kind == "log2"
     assert not (np.asarray(inputs.train) & np.asarray(inputs.validation)).any()
     assert all(leaf.shape[0] == len(runs) for leaf in jax.tree.leaves(inputs))
+
+
+def place_from_elsewhere():
+    """In a process of two devices: arrays of both, of one, and keys."""
+    devices = tuple(jax.local_devices())
+    assert len(devices) == 2
+    values, keys = np.arange(4.0), jax.random.split(jax.random.key(0), 4)
+    for own in (devices, devices[:1], devices[1:]):
+        lanes = Lanes(4 // len(own), own)
+        for lying in (values, *(jax.device_put(values, device) for device in devices)):
+            placed = lanes.place({"x": lying, "key": jax.device_put(keys, devices[1])})
+            np.testing.assert_array_equal(placed["x"], values)
+            assert placed["x"].sharding.device_set == placed["key"].sharding.device_set == {*own}
+
+
+def test_arrays_are_placed_wherever_they_lie():
+    script = "from tests.epi2expr_jax.training.test_runs import place_from_elsewhere as p; p()"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_assay_sets_from_the_command_line():

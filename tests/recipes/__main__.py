@@ -45,6 +45,8 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder to make")
     parser.add_argument("--store", default="", help="a window store, in place of made-up worlds")
     parser.add_argument("--reads", default=f"{ALL},{EACH}", help="which marks a model reads")
+    parser.add_argument("--recipes", default=",".join(RECIPES), help="besides those that ship")
+    parser.add_argument("--marks", default="", help="those read alone; all where empty")
     parser.add_argument("--genes", type=int, default=600, help="of each world")
     parser.add_argument("--width", type=float, default=0.25, help="of the networks")
     parser.add_argument("--seeds", type=int, default=3, help="of models of all marks")
@@ -67,13 +69,14 @@ class Bench:
         else:
             self.store = worlds.make(path, asked.genes)
         self.marks = self.store.manifest.assays
+        self.single = asked.marks.split(",") if asked.marks else self.marks
 
     def request(self, model: str, reads: str, seeds: int, **changes) -> TrainRequest:
         return TrainRequest(
             store=str(self.store.path),
             model=model,
             model_options={"width": self.asked.width},
-            assays=["+".join(self.marks)] if reads == ALL else ["each"],
+            assays=["+".join(self.marks)] if reads == ALL else self.single,
             cv=self.asked.cv,
             seeds=seeds,
             train_config=published(BASE, epochs=self.asked.epochs),
@@ -102,7 +105,7 @@ class Bench:
         first = self.request(SomeMarksConfig.NAME, ALL, 1)
         self.predicted("some_marks", first)
         tables = []
-        for mark in self.marks:
+        for mark in self.single:
             path = self.out / f"only_{mark}.zarr"
             store = WindowStore.open(path) if path.exists() else worlds.alone(self.store, mark, path)
             second = dataclasses.replace(
@@ -120,7 +123,7 @@ class Bench:
             tables = [self.predicted(f"{BASE}_{reads}", self.request(BASE, reads, seeds), simple)]
             tables += [
                 self.predicted(f"{recipe}_{reads}", self.request(recipe, reads, seeds))
-                for recipe in RECIPES
+                for recipe in self.asked.recipes.split(",")
             ]
             if reads == ALL and seeds > 1:
                 tables.append(mean_of_seeds(tables[0]))

@@ -20,7 +20,7 @@ import pandas as pd
 import scipy
 
 from epi2expr_jax.predict import load
-from epi2expr_jax.predict.baselines import predict_baselines
+from epi2expr_jax.predict.baselines import mean_of_seeds, predict_baselines
 from epi2expr_jax.predict.held_out import predict_held_out
 from epi2expr_jax.scores.intervals import jackknife
 from epi2expr_jax.scores.table import score_table
@@ -31,11 +31,16 @@ from tests.recipes import worlds
 from tests.recipes.models import SomeMarksConfig
 
 BASE, RIDGE, BOOSTING = "promoter_cnn", "whole_ridge", "boosting"
-RECIPES = ("augmented", "averaged", "linear_path")
-ENSEMBLE, PRETRAINED = "mean of seeds", "pretrained on all marks"
+ENSEMBLE, PRETRAINED = "mean of seeds", "pretrained"
+RECIPES = ("augmented", "averaged", "linear_path", PRETRAINED)  # the last for each mark alone
 ALL, EACH = "all", "each"  # marks that a model reads
 UNIT = ["world", "reads", "recipe", "assays", "chrom"]
-COLUMNS = [*UNIT[:3], "r"] + [f"{end}_{of}" for of in (BASE, RIDGE) for end in ("lead", "low", "high")]
+ENDS = ("lead", "low", "high")
+COLUMNS = [*UNIT[:3], "r"] + [f"{end}_{of}" for of in (BASE, RIDGE) for end in ENDS]
+KEPT = [
+    "run_id", "model", "cell", "assays", "fold", "seed", "gene_id", "chrom", "observed",
+    "predicted", "observed_raw", "predicted_raw",
+]  # fmt: skip
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -94,9 +99,7 @@ class Bench:
             tables = [predict_held_out(ensemble, store).assign(model=request.model)]
             if baselines:
                 tables.append(predict_baselines(ensemble, store, baselines))
-            columns = ["cell", "assays", "fold", "seed", "gene_id", "chrom", "observed", "predicted"]
-            columns += ["model", "observed_raw", "predicted_raw", "run_id"]
-            pd.concat(tables, ignore_index=True)[columns].to_parquet(kept)
+            pd.concat(tables, ignore_index=True)[KEPT].to_parquet(kept)
             print(f"{name}: {time.monotonic() - begin:.0f} s", flush=True)
         return pd.read_parquet(kept)
 
@@ -107,27 +110,30 @@ class Bench:
         tables = []
         for mark in self.single:
             path = self.out / f"only_{mark}.zarr"
-            store = WindowStore.open(path) if path.exists() else worlds.alone(self.store, mark, path)
-            second = dataclasses.replace(
-                first, store=str(store.path), start_from=str(self.out / "some_marks")
-            )
+            if not path.exists():
+                worlds.alone(self.store, mark, path)
+            began = str(self.out / "some_marks")
+            second = dataclasses.replace(first, store=str(path), start_from=began)
             tables.append(self.predicted(f"only_{mark}", second).assign(assays=mark))
         return pd.concat(tables, ignore_index=True).assign(model=PRETRAINED)
 
     def scores(self) -> pd.DataFrame:
-        """Pearson r, with `n`, by world, what is read, recipe, marks and chromosome; seeds averaged."""
+        """Pearson r, with `n`, by `UNIT`; seeds averaged."""
         parts = []
         for reads in self.asked.reads.split(","):
             seeds = self.asked.seeds if reads == ALL else 1
             simple = (RIDGE, BOOSTING)
             tables = [self.predicted(f"{BASE}_{reads}", self.request(BASE, reads, seeds), simple)]
+            recipes = self.asked.recipes.split(",")
             tables += [
                 self.predicted(f"{recipe}_{reads}", self.request(recipe, reads, seeds))
-                for recipe in self.asked.recipes.split(",")
+                for recipe in recipes
+                if recipe != PRETRAINED
             ]
             if reads == ALL and seeds > 1:
-                tables.append(mean_of_seeds(tables[0]))
-            if reads == EACH:
+                shipped = tables[0][tables[0]["model"] == BASE]
+                tables.append(mean_of_seeds(shipped).assign(model=ENSEMBLE))
+            if reads == EACH and PRETRAINED in recipes:
                 tables.append(self.pretrained())
             for table in tables:
                 for model, own in table.groupby("model", sort=False):
@@ -136,15 +142,6 @@ class Bench:
         table = pd.concat(parts, ignore_index=True)
         grouped = table.groupby(UNIT, sort=False)
         return grouped.agg(pearson=("pearson", "mean"), n=("n", "first")).reset_index()
-
-
-def mean_of_seeds(predictions: pd.DataFrame) -> pd.DataFrame:
-    """The mean prediction of the networks that differ in their seed alone."""
-    own = predictions[predictions["model"] == BASE]
-    of = ["cell", "assays", "fold", "gene_id", "chrom"]
-    values = ["observed", "predicted", "observed_raw", "predicted_raw"]
-    means = own.groupby(of, sort=False)[values].mean().reset_index()
-    return means.assign(seed=0, run_id=means["fold"], model=ENSEMBLE)
 
 
 def leads(scores: pd.DataFrame) -> pd.DataFrame:
@@ -171,23 +168,21 @@ def leads(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_markdown(table: pd.DataFrame) -> str:
-    """Leads over the network as it ships (and, of that, over ridge): a row a recipe, a column a
-    world."""
+    """A row a recipe, a column a world: r, the lead over the network as it ships, and over ridge
+    regression."""
     lines = []
     for reads, own in table.groupby("reads", sort=False):
         names = list(own["world"].unique())
         lines += ["", f"| {reads} | " + " | ".join(names) + " |", "|---" * (1 + len(names)) + "|"]
-        for title, of in (("r", None), ("over it", BASE), ("over ridge", RIDGE)):
+        for title, of in (("r", ""), (f"over {BASE}", BASE), (f"over {RIDGE}", RIDGE)):
             for recipe in own["recipe"].unique():
                 if recipe == of:
                     continue
-                cells = []
-                for row in own[own["recipe"] == recipe].set_index("world").loc[names].to_dict("records"):
-                    if of is None:
-                        cells.append(f"{row['r']:.3f}")
-                    else:
-                        values = (row[f"{end}_{of}"] for end in ("lead", "low", "high"))
-                        cells.append("{:+.3f} ({:+.3f} to {:+.3f})".format(*values))
+                rows = own[own["recipe"] == recipe].set_index("world").loc[names]
+                cells = [f"{r:.3f}" for r in rows["r"]]
+                if of:
+                    ends = rows[[f"{end}_{of}" for end in ENDS]].to_numpy()
+                    cells = ["{:.3f} ({:.3f} to {:.3f})".format(*row) for row in ends]
                 lines.append(f"| {recipe}, {title} | " + " | ".join(cells) + " |")
     return "\n".join(lines).replace("-0.", "−0.")
 

@@ -31,7 +31,7 @@ from tests.recipes import worlds
 from tests.recipes.models import SomeMarksConfig
 
 BASE, RIDGE, BOOSTING = "promoter_cnn", "whole_ridge", "boosting"
-ENSEMBLE, PRETRAINED = "mean of seeds", "pretrained"
+ENSEMBLE, HALVES, PRETRAINED = "mean of seeds", "mean with ridge", "pretrained"
 RECIPES = ("augmented", "averaged", "linear_path", PRETRAINED)  # the last for each mark alone
 ALL, EACH = "all", "each"  # marks that a model reads
 UNIT = ["world", "reads", "recipe", "assays", "chrom"]
@@ -133,6 +133,7 @@ class Bench:
             if reads == ALL and seeds > 1:
                 shipped = tables[0][tables[0]["model"] == BASE]
                 tables.append(mean_of_seeds(shipped).assign(model=ENSEMBLE))
+            tables.append(halves(tables[0]))
             if reads == EACH and PRETRAINED in recipes:
                 tables.append(self.pretrained())
             for table in tables:
@@ -142,6 +143,16 @@ class Bench:
         table = pd.concat(parts, ignore_index=True)
         grouped = table.groupby(UNIT, sort=False)
         return grouped.agg(pearson=("pearson", "mean"), n=("n", "first")).reset_index()
+
+
+def halves(predictions: pd.DataFrame) -> pd.DataFrame:
+    """The mean prediction of the network as it ships and ridge regression."""
+    of = ["cell", "assays", "fold", "seed", "gene_id"]
+    network, ridge = (predictions[predictions["model"] == name] for name in (BASE, RIDGE))
+    both = network.merge(ridge, on=of, suffixes=("", " of ridge"), validate="1:1")
+    for value in ("predicted", "predicted_raw"):
+        both[value] = (both[value] + both[f"{value} of ridge"]) / 2
+    return both[predictions.columns].assign(model=HALVES)
 
 
 def leads(scores: pd.DataFrame) -> pd.DataFrame:

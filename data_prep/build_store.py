@@ -39,7 +39,7 @@ from data_prep.checks.track_files import (
     present_tracks,
     summary,
 )
-from data_prep.formats.bed import touched_bins
+from data_prep.formats.bed import touched_bins, touched_genes
 from data_prep.formats.bigwig import require_whole
 from data_prep.formats.bin_means import track_means, track_region_means
 from data_prep.formats.track_sheet import Source, Track
@@ -192,7 +192,10 @@ def _declare(inputs: BuildInputs, manifest: Manifest, client: Client) -> WindowS
                 "lower --min_covered, narrow --window_bp, or check --assembly and the tracks",
             )
         genes, expression = genes[keep], expression[:, keep]
-    manifest = dataclasses.replace(manifest, left_out=left_out)
+    hidden = {}
+    if inputs.blacklist is not None:
+        hidden = touched_genes(genes, inputs.window, inputs.blacklist)
+    manifest = dataclasses.replace(manifest, left_out=left_out, hidden=hidden)
     store = WindowStore.create(
         inputs.config.store,
         manifest,

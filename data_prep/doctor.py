@@ -26,6 +26,7 @@ from data_prep.checks.build_inputs import BuildConfig, BuildInputs, define_flags
 from data_prep.checks.needs import Needs
 from data_prep.checks.next_command import build_command
 from data_prep.checks.track_files import (
+    blacklisted,
     check_files,
     file_warnings,
     summary,
@@ -78,6 +79,7 @@ class Diagnosis:
                 "assays": len(sheet.assays),
                 "genes": len(self.inputs.genes),
                 "left_out": self.inputs.left_out,
+                "blacklist": blacklisted(self.inputs),
                 "expression_unit": self.inputs.read.unit,
                 **needs,
             }

@@ -51,7 +51,10 @@ moved.install()
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return importlib.metadata.version(__name__)
+        try:
+            return importlib.metadata.version(__name__)
+        except importlib.metadata.PackageNotFoundError:  # a checkout on Python's path
+            return "not installed"
     if name not in __all__:
         said = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(said, name=name, obj=sys.modules[__name__])

@@ -6,7 +6,7 @@ import difflib
 import errno
 import pathlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 
@@ -163,6 +163,15 @@ def collect(most: int | None = None) -> Problems:
         InputError: at the end, of all that was found, each once.
     """
     return Problems(most)
+
+
+@contextlib.contextmanager
+def told_as(change: Callable[[Problem], Problem]) -> Iterator[None]:
+    """Problems within are told as `change` makes them, for who knows another name of an input."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError.of(map(change, error.problems)) from None
 
 
 def describe(problems: Iterable[Problem]) -> str:

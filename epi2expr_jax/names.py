@@ -3,7 +3,7 @@
 A string is one name, never its letters.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -44,6 +44,35 @@ def known_names(
             nearest(unknown, choices) or remedy,
         )
     return names
+
+
+def trained_set(
+    given: str, assays: Sequence[str], trained: Mapping[frozenset[str], str], stored: Sequence[str]
+) -> str:
+    """The label of the models of an assay set.
+
+    Args:
+        given: the set as it was named, for the message.
+        assays: its assays; more or fewer than one set where it is a kind of sets.
+        trained: label of each set that has models.
+        stored: the assays of the store trained on.
+
+    Raises:
+        InputError: if there are no such models, saying which there are.
+    """
+    if label := trained.get(frozenset(assays)):
+        return label
+    if not assays or not set(assays) <= set(stored):
+        remedy = "name one that was trained, its assays joined by +"
+        return known_names(given, trained.values(), "--assays", "assay set", remedy)[0]
+    of = "+".join(assays)
+    raise InputError(
+        "--assays",
+        f"no model of {of if of == given else f'{given} ({of})'}: it was not trained",
+        f"one of {', '.join(trained.values())}",
+        f"name one of these, or train it, too: the training's command again, with {given} added to "
+        "its --assays",
+    )
 
 
 def rows_of_genes(genes: pd.DataFrame, names: Sequence[str]) -> Int[np.ndarray, " G"]:

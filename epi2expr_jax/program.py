@@ -8,16 +8,21 @@ It lies in the library because both folders of commands use it; nothing else her
 
 import contextlib
 import gc
+import itertools
 import os
+import re
 import resource
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from epi2expr_jax import ending
-from epi2expr_jax.errors import InputError, collect, exit_on_bad_input
+from epi2expr_jax.errors import InputError, Problem, collect, exit_on_bad_input, nearest
 
 _HELP = "see --help"
+UNKNOWN_FLAG = "unknown_flag"  # the kind of that problem
+_FLAG = re.compile(r"--?([A-Za-z_][\w-]*)(?:=|$)")
 _HANDLES = 128  # a training with its store, checkpoints and threads has some 60 files open
 _MEMORY = 4 << 30  # bytes; evaluating the demo takes 3.2 GiB of addresses, its plan 3.4
 
@@ -52,7 +57,7 @@ def start(main: Callable[[], None], *definitions: Callable[[], None]) -> None:
     if not gc.isenabled():  # see `ending.while_importing`
         gc.freeze()
         gc.enable()
-    with ending.in_time(), _ends_where_nobody_reads(), exit_on_bad_input():
+    with ending.in_time(), _ends_where_nobody_reads(), exit_on_bad_input(), _plain_warnings():
         _require_limits()
         try:
             app.run(lambda _: main(), flags_parser=_parse)
@@ -66,13 +71,42 @@ def _parse(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
     except flags.Error as error:
-        raise InputError("command line", str(error), "flags of this program", _HELP) from None
+        expected = "flags of this program"
+        other = Problem("command line", str(error), expected, _HELP)
+        raise InputError.of(_unknown(argv[1:], flags.FLAGS) or other) from None
     except SystemExit:
         raise SystemExit(0) from None  # absl leaves with 1 after --help
     if rest[1:]:
         found = f"unexpected arguments: {' '.join(rest[1:])}"
         raise InputError("command line", found, "flags alone, as --NAME=VALUE", _HELP)
     return rest
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Warnings are one line of words: where in the code they come from helps no user."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: (
+        f"warning: {' '.join(f'{message}'.split())}\n"
+    )
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+def _unknown(words: Sequence[str], known: Iterable[str]) -> list[Problem]:
+    """Every flag that a program does not have, each with the nearest that it has."""
+    known, problems = [*known], []
+    for word in itertools.takewhile(lambda word: word != "--", words):
+        name = found[1] if (found := _FLAG.match(word)) else ""
+        if name and not {name, name.removeprefix("no")} & {*known}:
+            remedy = "; ".join(filter(None, [nearest(name, known), _HELP]))
+            found = f"unknown flag --{name}"
+            problems.append(
+                Problem("command line", found, "flags of this program", remedy, UNKNOWN_FLAG)
+            )
+    return problems
 
 
 class _Alone(NamedTuple):

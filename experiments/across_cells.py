@@ -37,8 +37,9 @@ from epi2expr_jax.predict.loading import load
 from epi2expr_jax.program import require, start
 from epi2expr_jax.scores.across_cells import score_across_cells, score_changes
 from epi2expr_jax.store.window_store import WindowStore
-from epi2expr_jax.study import results, sentences, tables
+from epi2expr_jax.study import results, tables
 from epi2expr_jax.training.targets import LABEL
+from epi2expr_jax.words import sentences
 from experiments.cli.flags import define_run, define_store
 
 FLAGS = flags.FLAGS

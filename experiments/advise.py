@@ -33,9 +33,10 @@ advise.png and .svg.
 import contextlib
 import functools
 import pathlib
+import re
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import matplotlib
 import pandas as pd
@@ -45,7 +46,7 @@ from tqdm import tqdm
 from data_prep.formats.foreign import is_url
 from data_prep.formats.track_sheet import read_sheet
 from data_prep.planted import simulated
-from epi2expr_jax.errors import InputError
+from epi2expr_jax.errors import InputError, Problem, told_as
 from epi2expr_jax.files import write_csv
 from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.covariates import covariates_of, read_covariates
@@ -72,6 +73,12 @@ FLAGS = flags.FLAGS
 
 _MODELS = pathlib.Path(__file__).parent / "models"
 SIMULATED = "simulated"  # what all results say, where the genes are
+_OWN = ("run", "model", "have", "store", "tracks", "cell", "match", "covariates", "training_store",
+        "out")  # fmt: skip
+_OF_TRACKS = (
+    "correct the sheet (unit, files); or build a store of these tracks with what they need "
+    "(python -m data_prep.build_store --help), and give it as --store"
+)
 
 
 @contextlib.contextmanager
@@ -86,7 +93,29 @@ def shipped(name: str) -> Iterator[pathlib.Path]:
     with tempfile.TemporaryDirectory(prefix="epi2expr-") as place:
         with zipfile.ZipFile(known[name]) as archive:
             archive.extractall(place)
-        yield pathlib.Path(place) / "run"
+        with _named({f"{place}/run": f"--model={name}"}):
+            yield pathlib.Path(place) / "run"
+
+
+def _named(names: Mapping[str, str]) -> contextlib.AbstractContextManager[None]:
+    """Problems within name what the user gave, not the files made from it, which are removed.
+
+    Args:
+        names: text of each file, and what stands for it.
+    """
+
+    def said(text: str) -> str:
+        for path, name in names.items():
+            text = text.replace(path, name)
+        return text
+
+    def change(one: Problem) -> Problem:
+        remedy = said(one.remedy)
+        if {*re.findall(r"--(\w+)", remedy)} - {*_OWN} or "build the store" in remedy:
+            remedy = _OF_TRACKS
+        return Problem(said(one.where), said(one.found), said(one.expected), remedy, one.kind)
+
+    return told_as(change)
 
 
 def store_of_tracks(
@@ -178,6 +207,9 @@ def advise(
         if tracks:
             folder = held.enter_context(tempfile.TemporaryDirectory(prefix="epi2expr-"))
             assays = ensemble.runs[0].assays
+            made = {"own.zarr": tracks, "tracks.csv": tracks, "genes.csv": "the models' genes"}
+            names = {f"{folder}/{file}": name for file, name in made.items()}
+            held.enter_context(_named(names | {f"{folder}/": ""}))
             opened = store_of_tracks(tracks, cell, trained_on, assays, pathlib.Path(folder))
         if opened:
             cell = _one(cell, opened.manifest.cells, str(opened.path))

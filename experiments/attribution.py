@@ -32,6 +32,7 @@ from absl import flags
 from jaxtyping import Float, Int
 from tqdm import tqdm
 
+from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import as_name, read_parquet, whole, write_csv, write_parquet
 from epi2expr_jax.interpret import attribution
 from epi2expr_jax.interpret.attention import agreement, attention_table
@@ -42,6 +43,7 @@ from epi2expr_jax.program import require, start
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study import results
 from epi2expr_jax.training.runs import ASSAY_SETS
+from epi2expr_jax.words.sentences import count
 from experiments.cli.flags import define_run, define_store, refuse_without_effect
 from experiments.cli.genes import define_genes, genes_of
 from experiments.figures.altered_marks import profile_figure
@@ -141,6 +143,11 @@ def models_of(ensemble: Ensemble, assays: Sequence[str]) -> Ensemble:
     for wanted in assays:
         size = ASSAY_SETS[wanted](stored) if wanted in ASSAY_SETS else None
         kind = {run.label for run in ensemble.runs if len(run.assays) == size}
+        if size and not kind and wanted != "all":
+            expected = f"one of {', '.join(dict.fromkeys(run.label for run in ensemble.runs))}"
+            remedy = f"name one of these, or add {wanted} to --assays of the training, and go on"
+            found = f"{wanted}, and no model of {count(size, 'assay')}: they were not trained"
+            raise InputError("--assays", found, expected, remedy)
         labels |= kind or {run.label for run in ensemble.only(wanted).runs}
     return ensemble.select(lambda run: run.label in labels) if labels else ensemble
 

@@ -116,6 +116,12 @@ def define_flags() -> None:
     flags.DEFINE_integer("genes", 220, "host: genes, of ten chromosomes.", lower_bound=50)
     flags.DEFINE_integer("epochs", 4, "host: of each model.", lower_bound=1)
     flags.DEFINE_float("seconds", 470, "device: seconds in all.", lower_bound=10)
+    flags.DEFINE_integer(
+        "ahead",
+        (os.cpu_count() or 1) // 4,
+        "device: processes that compile beforehand.",
+        lower_bound=0,
+    )
     flags.DEFINE_list("stages", [], "device: which stages, in turn; default: all.")
     flags.DEFINE_boolean("small", False, "device: small models, few steps; to try it on a CPU.")
     flags.DEFINE_string("out", os.environ.get("OUT", "device"), "device: folder of results.jsonl.")

@@ -32,9 +32,9 @@ from epi2expr_jax.scores.subsets import subset_scores
 from epi2expr_jax.scores.table import ALL
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study import results, tables
-from epi2expr_jax.study.sentences import span
 from epi2expr_jax.training.checkpoint import read_card
 from epi2expr_jax.training.splits import read_splits
+from epi2expr_jax.words.sentences import span
 from experiments.cli.flags import define_run, define_store
 
 FLAGS = flags.FLAGS

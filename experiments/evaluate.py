@@ -41,7 +41,7 @@ from epi2expr_jax.scores.comparison import called
 from epi2expr_jax.scores.universal import MARGIN
 from epi2expr_jax.study import statements, tables
 from epi2expr_jax.study.evaluate import evaluate
-from epi2expr_jax.study.sentences import one_value, span
+from epi2expr_jax.words.sentences import one_value, span
 from experiments.cli.flags import define_run, define_store
 
 FLAGS = flags.FLAGS

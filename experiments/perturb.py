@@ -50,6 +50,7 @@ from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.study.tables import GENE_GROUPS
 from epi2expr_jax.training.one_run import TrainConfig
 from epi2expr_jax.training.schedules import EarlyStopConfig, PlateauConfig
+from epi2expr_jax.words import doubts
 from experiments.cli.edits import FACTORS, named_edits, named_places, to_number
 from experiments.cli.flags import define_run, define_store, refuse_without_effect
 from experiments.cli.genes import define_genes, genes_of
@@ -265,8 +266,12 @@ def main() -> None:
         tracks=FLAGS.tracks, null=FLAGS.null, store=FLAGS.store, out=out,
     )  # fmt: skip
     print(format_means(means))
+    null = pd.DataFrame()
     if FLAGS.null:
-        print(format_null(read_csv(out / "null.csv", "table of effects", "run it again", text=KEY)))
+        null = read_csv(out / "null.csv", "table of effects", "run it again", text=KEY)
+        print(format_null(null))
+    if said := doubts.altered(means, null):
+        print(said)
     print(f"{out}: effects.parquet, dose_distance.csv, regions.parquet, plots, tracks/")
 
 

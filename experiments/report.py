@@ -38,9 +38,11 @@ from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.scores.comparison import compare_models, interactions
 from epi2expr_jax.store.window_store import WindowStore
-from epi2expr_jax.study import results, sentences, tables
+from epi2expr_jax.study import results, tables
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.splits import read_splits
+from epi2expr_jax.words import sentences
+from epi2expr_jax.words.caveats import caveats
 from experiments.cli.certificate import read_certificate
 from experiments.cli.flags import define_run
 from experiments.figures.gene_browser import MOST_ASSAYS, browser_data, chosen_genes
@@ -130,7 +132,7 @@ def _write(
     if ranked.empty:
         raise InputError(
             str(run_dir / tables.SCORES.path),
-            f"nothing to rank ({' '.join(ranking.caveats(scores))})",
+            f"nothing to rank ({' '.join(caveats(scores))})",
             "assays scored on the same folds and chromosomes",
             "train on more genes, or rank fewer assays together",
         )
@@ -173,7 +175,11 @@ def _write(
         if certificate and not certificate.without_store:  # it spoke of a store that could be read
             changed = dict.fromkeys([*certificate.changed, "the store"])
             certificate = dataclasses.replace(certificate, changed=tuple(changed))
-    page = page_of(run_dir, card, content, runs, images, certificate, gained, controls, browser)
+    # Runs from before their card says it are asked by their store.
+    blacklist = card["store"].get("blacklist", store and store.manifest.blacklist)
+    page = page_of(
+        run_dir, card, content, runs, images, certificate, gained, controls, browser, blacklist
+    )
     write_text(place / "report.html", page)
 
 

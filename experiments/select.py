@@ -32,9 +32,9 @@ from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study.request import TrainRequest
-from epi2expr_jax.study.sentences import span
 from epi2expr_jax.study.train import Machine
 from epi2expr_jax.training.runs import parse_assay_sets
+from epi2expr_jax.words.sentences import span
 from experiments.cli.flags import define_training, request_of_flags
 from experiments.cli.progress import train_shown
 from experiments.cli.shares import define_machine, machine_of_flags

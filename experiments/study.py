@@ -26,38 +26,29 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from absl import flags
 
-from data_prep.formats.track_sheet import read_sheet, shipped_sheets
 from epi2expr_jax.ending import sparing_children
-from epi2expr_jax.errors import InputError, collect
+from epi2expr_jax.errors import InputError, Problem, collect, told_as
 from epi2expr_jax.files import only_writer, read_json, sha256, write_json
 from epi2expr_jax.genome import listing
-from epi2expr_jax.inputs.pools import parse_cells
-from epi2expr_jax.program import flags_alone, require, start
+from epi2expr_jax.program import UNKNOWN_FLAG, flags_alone, require, start
 from epi2expr_jax.study.request import TrainRequest
-from epi2expr_jax.study.sentences import count
-from epi2expr_jax.training.runs import parse_assay_sets
-from epi2expr_jax.training.splits import make_folds
 from experiments.cli.certificate import DAMAGED, store_now
 from experiments.cli.flags import request_of_flags
 from experiments.cli.study_file import Step, StudyFile, read_study
+from experiments.study_plan import plan
 
 FLAGS = flags.FLAGS
 
 _CODE = pathlib.Path(__file__).resolve().parent.parent
-_GB = {"bigwig": 0.43, "gz": 0.23}  # of a Roadmap track and of its alignments, see docs/inputs.md
-# Measured gene-steps a second on two cores and on one H100, see BUILD_NOTES.md.
-_PACE = {"cnn": (770, 333_800), "chromoformer": (569, 84_200)}
 _PLACES = ("--run", "--out")
 _NEW = "not done yet"
 # By size alone: weights and arrays, which are large, and which whoever reads them checks.
 _LARGE = re.compile(r"(^|/)checkpoints/|\.zarr/")
 _NO_RESULT = re.compile(r"\.lock$|\.partial(/|$)|(^|/)study\.json$")
-_GENES = 19_000  # protein-coding, of chromosomes that are used; until there is a store
 
 
 def check(study: StudyFile) -> dict[str, TrainRequest]:
@@ -77,70 +68,20 @@ def check(study: StudyFile) -> dict[str, TrainRequest]:
     return requests
 
 
-@contextlib.contextmanager
-def _at(study: StudyFile, step: Step) -> Iterator[None]:
-    """Problems within name the step."""
-    try:
-        yield
-    except InputError as error:
-        with collect() as problems:
-            for one in error.problems:
-                where = f"{study.source}, {step.name}: {one.where}"
-                problems.add(where, one.found, one.expected, one.remedy)
+def _at(study: StudyFile, step: Step) -> contextlib.AbstractContextManager[None]:
+    """Problems within name the table of the study, and the program whose flags its keys are."""
+    table = step.table or step.name
 
+    def change(one: Problem) -> Problem:
+        of_flags = one.where == "command line"
+        where = f"{study.source}, {table}" + ("" if of_flags else f", {one.where}")
+        key = one.kind == UNKNOWN_FLAG
+        found = one.found.replace("flag --", "key ") if key else one.found
+        expected = f"flags of {step.module}" if of_flags else one.expected
+        remedy = one.remedy.replace("see --help", f"see python -m {step.module} --help")
+        return Problem(where, found, expected, remedy, one.kind)
 
-def plan(study: StudyFile, requests: dict[str, TrainRequest]) -> list[str]:
-    """Cells, assays, folds, models, downloads and the work of training, in words.
-
-    Upper limits: most trainings stop early, and cells are counted as if they had every assay.
-    """
-    tracks = study.tracks
-    if tracks not in shipped_sheets():
-        tracks = study.folder / tracks
-        if not tracks.exists():
-            return ["  cells and assays: those of the track sheet, which is yet to be made"]
-    sheet = read_sheet(tracks)
-    sources = [source.location for track in sheet.tracks for source in track.sources]
-    remote = [place for place in sources if not pathlib.Path(place).exists()]
-    parts = {"cell": sheet.cells, "assay": sheet.assays, "track": sheet.tracks}
-    lines = [f"  {', '.join(count(len(part), noun) for noun, part in parts.items())}"]
-    if remote:
-        size = sum(_GB.get(place.rpartition(".")[2].lower(), _GB["bigwig"]) for place in remote)
-        lines.append(f"  to download: {len(remote)} files, about {size:.0f} GB")
-    for name, request in requests.items():
-        pools = parse_cells(request.cells, sheet.cells)
-        sets = parse_assay_sets(request.assays, sheet.assays)
-        folds = _folds(request)
-        models = len(pools) * len(sets) * folds * request.seeds
-        epochs = request.train_config.epochs
-        steps = models * epochs * _GENES * request.train_share
-        lines += [
-            f"  {name}: {count(len(pools), 'cell')} × {count(len(sets), 'assay set')} × "
-            f"{count(folds, 'fold')} × {count(request.seeds, 'seed')} = "
-            f"{count(models, 'model')} of {request.model}",
-            f"    at most {epochs} epochs, {_rounded(steps)} gene-steps if there are {_GENES:,} "
-            f"genes{_time(steps, request)}",
-        ]
-    return lines
-
-
-def _folds(request: TrainRequest) -> int:
-    """How many there are, whatever the genome; a scheme that makes no sense is refused."""
-    most = 22 if request.cv == "chromoformer_4" else 40  # its published groups are human
-    genes = {f"chr{number}": 1 for number in range(1, most + 1)}
-    folds = make_folds(request.cv, genes, blind=["chr3"], seed=request.split_seed)
-    return len(folds) if list(request.folds) == ["all"] else len(request.folds)
-
-
-def _time(steps: float, request: TrainRequest) -> str:
-    if request.model not in _PACE or request.model_options.get("width", 1) != 1:
-        return "; experiments.plan says how long, once there is a store"
-    here, device = (steps / pace / 3600 for pace in _PACE[request.model])
-    return f": {_rounded(here)} h at the pace of two cores, {_rounded(device)} h of one H100"
-
-
-def _rounded(number: float) -> str:
-    return f"{float(f'{number:.2g}'):,.10g}"
+    return told_as(change)
 
 
 class _Journal:

@@ -47,6 +47,7 @@ REPLACED = {
     "--cell=patient1": "--cell=E003",
     "E003,E116": "E003,E114",
     "--have=DNase,H3K27ac": "--have=H3K4me1,H3K4me3",
+    "--run=runs/k562": "--run=runs/masked --cell=E003",
     # cnn was trained otherwise before; bfloat16 needs what quick compiling leaves out
     "--run=runs/cnn --precision=bfloat16": "--run=runs/fast --precision=float32",
     "--run=runs/cnn --share": "--run=runs/shared --share",
@@ -117,8 +118,7 @@ def workshop(folder: pathlib.Path) -> None:
         genes = re.findall(rf'^{chrom}\t\S+\tgene\t.*?gene_id "(\w+)', annotation, re.M)
         (folder / name).write_text("\n".join(genes) + "\n")
     _alignments(folder)
-    screens = made_up(np.random.default_rng(3)).assign(mine=lambda table: table["DHS.RPM"])
-    screens.to_csv(folder / "screens.tsv.gz", sep="\t", index=False)
+    _screens(folder, annotation)
     (folder / "mine.toml").write_text(STUDY)
     if (ROOT / "demo/study.json").exists():
         shutil.copytree(ROOT / "demo", folder / "demo", symlinks=True)
@@ -155,6 +155,39 @@ def _alignments(folder: pathlib.Path) -> None:
         (folder / f"{cell}.tagAlign").write_text("\n".join(lines) + "\n")
         rows.append(f"{cell},H3K4me3,{cell}.tagAlign,depth")
     (folder / "alignments.csv").write_text("\n".join(rows) + "\n")
+
+
+def _screens(folder: pathlib.Path, annotation: str) -> None:
+    """Pairs of elements and simulated genes, in hg38 too, their chain, peaks and candidates."""
+    found = re.findall(
+        r'^(\w+)\t\S+\tgene\t(\d+)\t(\d+)\t\S+\t(.)\t.*?gene_id "(\w+).*?gene_name "([^"]+)',
+        annotation, re.M,
+    )  # fmt: skip
+    genes = pd.DataFrame(found, columns=["chrom", "start", "end", "strand", "id", "name"])
+    tss = np.where(genes["strand"] == "+", genes["start"], genes["end"]).astype(int)
+    genes = genes.assign(tss=tss)
+    pairs = made_up(np.random.default_rng(3)).assign(mine=lambda table: table["DHS.RPM"])
+    own = genes.iloc[np.arange(len(pairs)) % len(genes)].reset_index(drop=True)
+    first = (own["tss"] + pairs["distanceToTSS"].astype(int)).to_numpy()
+    pairs = pairs.assign(
+        chrom=own["chrom"], chromStart=first - 250, chromEnd=first + 250, startTSS=own["tss"],
+        measuredGeneEnsemblId=own["id"], measuredGeneSymbol=own["name"],
+    )  # fmt: skip
+    for name in ("screens.tsv.gz", "hg38.tsv.gz"):
+        pairs.to_csv(folder / name, sep="\t", index=False)
+    sizes = [line.split() for line in (folder / "genome.chrom.sizes").read_text().splitlines()]
+    chains = [
+        f"chain 1000 {chrom} {size} + 0 {size} {chrom} {size} + 0 {size} {number}\n{size}\n\n"
+        for number, (chrom, size) in enumerate(sizes, 1)
+    ]
+    (folder / "hg38ToHg19.over.chain.gz").write_bytes(gzip.compress("".join(chains).encode()))
+    places = {"start": genes["tss"] - 2200, "end": genes["tss"] - 1900}
+    peaks = genes[["chrom"]].assign(**places)
+    peaks.to_csv(folder / "peaks.bed", sep="\t", header=False, index=False)
+    candidates = peaks.rename(columns={"chrom": "chr"}).assign(
+        activity_base=2.0, hic_contact=0.5, TargetGene=genes["name"]
+    )
+    candidates.to_csv(folder / "EnhancerPredictionsAllPutative.tsv.gz", sep="\t", index=False)
 
 
 def _run(folder: pathlib.Path, *arguments: str) -> None:

@@ -24,6 +24,7 @@ ORDER = (
     "epi2expr_jax/perturb",
     "epi2expr_jax/interpret",
     "epi2expr_jax/screens",
+    "epi2expr_jax/words",
     "epi2expr_jax/study",
     "data_prep/formats",
     "data_prep/contacts",

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from data_prep.checks.build_inputs import BuildConfig, BuildInputs, gather_inputs
 from data_prep.checks.needs import check_disk, memory_warnings, store_bytes
 from data_prep.formats.annotation import coding_genes
+from data_prep.formats.bed import bed_record, touched_genes
 from data_prep.formats.bigwig import check_bigwig, open_bigwig
 from data_prep.formats.track_sheet import DEFAULT_UNIT, Source, Track, TrackSheet
 from epi2expr_jax.errors import InputError, Problem, Problems, collect
@@ -242,6 +243,28 @@ def _units(sheet: TrackSheet) -> list[str]:
     return [f"no unit given of {listing(assumed)}: {how}; {remedy}"] if assumed else []
 
 
+def blacklisted(inputs: BuildInputs) -> dict[str, str | int]:
+    """Name, sha256 and number of intervals of the blacklist, and what of the candidates it touches
+    (see `touched_genes`); empty without one."""
+    if inputs.blacklist is None:
+        return {}
+    touched = touched_genes(inputs.genes, inputs.window, inputs.blacklist)
+    known = bed_record(inputs.config.blacklist)
+    return {**known, "intervals": len(inputs.blacklist), **touched}
+
+
+def _hidden(inputs: BuildInputs) -> list[str]:
+    """What the blacklist hides, as a line."""
+    if not (known := blacklisted(inputs)):
+        return []
+    bins = len(inputs.genes) * inputs.window.bins
+    return [
+        f"blacklist {known['name']} (sha256 {str(known['sha256'])[:12]}, {known['intervals']:,} "
+        f"intervals): touches {known['bins']:,} of {bins:,} bins, in the windows of "
+        f"{known['genes']:,} genes; they count as bases without data"
+    ]
+
+
 def summary(inputs: BuildInputs) -> str:
     """What a build of these inputs will hold, in a few lines."""
     sheet, assembly, chosen = inputs.sheet, inputs.assembly, inputs.chromosomes
@@ -255,6 +278,7 @@ def summary(inputs: BuildInputs) -> str:
         f"{len(inputs.genes)} genes on {inputs.genes.chrom.nunique()} chromosomes, windows of "
         f"{inputs.window.window_bp} bp in bins of {inputs.window.bin_bp} bp",
         *_units(sheet),
+        *_hidden(inputs),
         f"at most {store_bytes(inputs) / 1e6:.0f} MB on disk",
         *(inputs.read.notes or ["no expression: a store to predict from, not to train on"]),
     ]

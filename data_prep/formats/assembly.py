@@ -39,6 +39,7 @@ _SOURCES = re.compile(
 )
 _REPORT = (0, 4, 6, 9)  # the names in NCBI's report of an assembly, which has other columns, too
 _NAMES_OF_NAMES = ("chrom", "chr", "chromosome", "contig", "name", "seqname", "sequence")
+_ENDINGS = re.compile(r"\.(chrom\.sizes|sizes|genome|txt|tsv|((fa|fna|fasta)\.)?fai)(\.gz)?$", re.I)
 _ARM = re.compile(r"\d+[A-DLR]?")
 _ROMAN = re.compile(r"[IVX]+")
 
@@ -48,7 +49,7 @@ class Assembly:
     """A genome assembly.
 
     Attributes:
-        name: `hg19`, …, or the name of the chrom.sizes file.
+        name: `hg19`, …, also of a file with its lengths; else the name of the chrom.sizes file.
         chrom_sizes: length of every chromosome, in bp.
         aliases: names that stand for others, as `genome.use_aliases` takes them.
         why: it is this one, in words, if nobody named it.
@@ -89,7 +90,8 @@ def load_assembly(name_or_path: str | pathlib.Path, aliases: str = "") -> Assemb
     name = str(name_or_path)
     path, known = pathlib.Path(name), _WORD.fullmatch(name)
     if path.is_file():
-        name, sizes = path.name.removesuffix(".chrom.sizes"), _read_sizes(path)
+        sizes = _read_sizes(path)
+        name = recognise_assembly(sizes) or _ENDINGS.sub("", path.name) or path.name
     elif known and known.lastgroup:
         name, sizes = known.lastgroup, dict(_shipped_sizes(known.lastgroup))
     else:

@@ -10,7 +10,12 @@ from jaxtyping import Bool, Integer
 from data_prep.formats.text import MOST_LINES, NO_RECORDS, is_header, position, read_text
 from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.files import lines_of, sha256
-from epi2expr_jax.genome import find_chromosomes, match_chromosomes
+from epi2expr_jax.genome import (
+    WindowSpec,
+    find_chromosomes,
+    match_chromosomes,
+    window_bounds,
+)
 
 
 def read_bed(path: str | pathlib.Path, chrom_sizes: dict[str, int]) -> pd.DataFrame:
@@ -84,6 +89,19 @@ def on_assembly(intervals: pd.DataFrame, chrom_sizes: dict[str, int], where: str
 def bed_record(path: str | pathlib.Path) -> dict[str, str]:
     """Name and sha256 of the file, for a manifest."""
     return {"name": pathlib.Path(path).name, "sha256": sha256(path)}
+
+
+def touched_genes(genes: pd.DataFrame, window: WindowSpec, hidden: pd.DataFrame) -> dict[str, int]:
+    """How many `genes` have window bins that share a base with `hidden`, and how many `bins`.
+
+    Args:
+        genes: columns `chrom` and `tss` (0-based, bp).
+        hidden: as of `touched_bins`.
+    """
+    starts, ends = window_bounds(genes["tss"].to_numpy(), window.window_bp)
+    touched = touched_bins(list(genes["chrom"]), starts, ends, window.bin_bp, hidden)
+    touched = touched.reshape(len(genes), window.bins)
+    return {"genes": int(touched.any(axis=1).sum()), "bins": int(touched.sum())}
 
 
 def touched_bins(

@@ -23,6 +23,7 @@ from epi2expr_jax.files import scratch
 from epi2expr_jax.genome import listing
 
 _SCRATCH = "epi2expr-workers-"  # begins the name of a temporary folder
+_OF_WORKERS = "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED"  # how much they log
 # How long to wait for a first worker (clusters may start them when there is work), and how often
 # to look whether there are any while none returns a track.
 FIRST_WORKER_S = 600.0
@@ -37,7 +38,8 @@ def local(workers: int, worker_gib: float) -> Iterator[Client]:
     """
     with (
         scratch(_SCRATCH) as folder,
-        config.set(temporary_directory=folder),
+        config.set({"temporary_directory": folder, _OF_WORKERS: "critical"}),
+        _silent(),
         no_worker_left() as end,
     ):
         with sparing_children():
@@ -58,6 +60,18 @@ def local(workers: int, worker_gib: float) -> Iterator[Client]:
                 for nanny in cluster.workers.values():
                     nanny.close_gracefully()  # not to be started again
                 end.set()  # a cluster that closes waits for what its workers are at
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Imported by a program that logs already, distributed has no handler of its own to silence."""
+    logger = logging.getLogger("distributed")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextlib.contextmanager

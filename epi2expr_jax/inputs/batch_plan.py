@@ -9,7 +9,7 @@ Axes: `B` genes a batch, `P` genes in the order they are dealt.
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -28,11 +28,13 @@ class BatchPlan:
             read no regions.
         balanced: deal genes by their number of contacts; otherwise they come in random order and
             every place has all slots.
+        most_genes: that are batched together, if that is known.
     """
 
     size: int
     slots: tuple[int, ...] = ()
     balanced: bool = False
+    most_genes: int | None = None
 
     @classmethod
     def of(
@@ -54,6 +56,10 @@ class BatchPlan:
             here = first < len(ranked)
             slots[here] = np.maximum(slots[here], ranked[first[here]])
         return cls(size, tuple(slots.tolist()) if most else (), balanced=True)
+
+    def holding(self, parts: Bool[np.ndarray, "R G"]) -> "BatchPlan":
+        """The same plan, knowing the most genes that one of some parts has."""
+        return dataclasses.replace(self, most_genes=int(parts.sum(1).max()))
 
     def order(
         self, part: Bool[Array, " G"], key: Any | None, n_contacts: Int[Array, " G"] | None
@@ -79,6 +85,29 @@ class BatchPlan:
     def steps(self, genes: Int[Array, ""]) -> Int[Array, ""]:
         """How many batches hold so many genes."""
         return (genes + self.size - 1) // self.size
+
+    def over(
+        self, genes: Int[Array, ""], step: Callable[[Any, Any], Any], carry: Any, platform: str
+    ) -> Any:
+        """`carry` after `step(i, carry)` of each batch of so many genes.
+
+        A GPU can only work ahead of the host where the program knows how many turns a loop has:
+        else the host asks after each batch whether there is another, and the device stands still
+        until that batch is launched. So there, if `most_genes` is known, the loop always has as
+        many turns as those take, and turns past the last batch change nothing.
+
+        Args:
+            platform: of the device that computes.
+        """
+        steps = self.steps(genes)
+        if platform == "cpu" or self.most_genes is None:
+            return jax.lax.fori_loop(0, steps, step, carry)
+
+        def turn(i: Any, carry: Any) -> Any:
+            new = step(i, carry)
+            return jax.tree.map(lambda a, b: jnp.where(i < steps, a, b), new, carry)
+
+        return jax.lax.fori_loop(0, -(-self.most_genes // self.size), turn, carry)
 
     def batch(
         self, step: Int[Array, ""], order: Int[Array, " P"], genes: Int[Array, ""]

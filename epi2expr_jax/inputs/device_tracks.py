@@ -176,6 +176,7 @@ def over_batches(
     plan: BatchPlan,
     outputs: Callable,
     predicted: Float[Array, "*S G"],
+    platform: str = "cpu",
 ) -> Float[Array, "*S G"]:
     """`predicted`, with `outputs(model, x, index, mask) [*S B]` of every batch of wanted genes.
 
@@ -192,4 +193,4 @@ def over_batches(
         index = jnp.where(mask, index, wanted.size)
         return predicted.at[..., index].set(values, mode="drop")
 
-    return lax.fori_loop(0, plan.steps(count), step, predicted)
+    return plan.over(count, step, predicted, platform)

@@ -106,7 +106,10 @@ class TrainedSignal:
             different = [
                 name for name, size in self.chrom_sizes.items() if sizes.get(name, size) != size
             ]
-            if self.assembly is not None and (self.assembly != manifest.assembly or different):
+            # Lengths tell more than names: a file of them may be called anything.
+            same = self.chrom_sizes and self.chrom_sizes.items() <= sizes.items()
+            renamed = self.assembly != manifest.assembly and not same
+            if self.assembly is not None and (renamed or different):
                 found = f"assembly {manifest.assembly}"
                 if different:
                     found += f", with other lengths of {listing(different)}"

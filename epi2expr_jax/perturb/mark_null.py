@@ -3,7 +3,10 @@
 The mark's rows are permuted over genes within strata of what the other marks' promoter signal says
 of it; expression and the other marks stay as they are (conditional randomisation, Candès et al.
 2018). On each permutation models are trained as those of the run were, all in one population, and
-altered alike: p = (1 + permutations with as large a mean effect) / (1 + permutations), two-sided.
+altered alike: p = (1 + permutations whose mean effect is as far from the middle) / (1 +
+permutations), two-sided. The middle is the mean of the mark's effect and those of its permutations,
+not 0: an edit that takes a mark out of the range that models trained on moves their predictions
+even where the mark tells nothing (in a model of three marks by +0.8 to +1.2 log2(RPKM + 1)).
 It holds as far as strata hold: a mark that follows the others in ways that their promoter signal
 does not show is not permuted among its like.
 
@@ -151,7 +154,11 @@ def compare(means: pd.DataFrame, draws: pd.DataFrame) -> pd.DataFrame:
         permutations (how many) and p.
     """
     both = draws.merge(means[[*KEY, "effect"]], on=KEY, suffixes=("_null", "")).dropna()
-    both["reached"] = both["effect_null"].abs() >= both["effect"].abs() - 1e-12
+    number = both.groupby(KEY)["effect_null"].transform("size")
+    middle = both.groupby(KEY)["effect_null"].transform("sum") + both["effect"]
+    middle /= number + 1
+    far = (both["effect"] - middle).abs()
+    both["reached"] = (both["effect_null"] - middle).abs() >= far - 1e-12
     groups = both.groupby([*KEY, "effect"], sort=False)
     table = groups.agg(
         null_low=("effect_null", "min"),

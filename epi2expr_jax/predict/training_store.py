@@ -28,7 +28,8 @@ def find_store(
     """Where the training store lies now.
 
     Args:
-        given: where it is said to lie; by default the places of the run card are looked at.
+        given: where it is said to lie; by default the places of the run card are looked at. Of
+            two stores there the one that the run was trained on counts, or else the first.
 
     Raises:
         InputError: if there is no store in any of them.
@@ -39,9 +40,11 @@ def find_store(
     found = [pathlib.Path(written["path"])]
     if "relative" in written:  # cards of older versions lack it
         found.append(pathlib.Path(os.path.normpath(run_dir / pathlib.Path(written["relative"]))))
-    for path in found:
-        if (path / MANIFEST).exists():
-            return path
+    there = list(dict.fromkeys(path for path in found if (path / MANIFEST).exists()))
+    if there:
+        # Another run's store may lie where this one's did before it was moved.
+        own = (path for path in there if _is_own(path, card))
+        return next(own, there[0]) if there[1:] else there[0]
     looked = " nor at ".join(dict.fromkeys(map(str, found)))
     raise InputError(
         str(run_dir),
@@ -49,6 +52,12 @@ def find_store(
         "the store that the run was trained on",
         "give --store=PATH (in Python: store), where it lies now",
     )
+
+
+def _is_own(path: pathlib.Path, card: dict[str, Any]) -> bool:
+    with contextlib.suppress(InputError):
+        return WindowStore.open(path).checksum() == card["store_checksum"]
+    return False
 
 
 def open_own(

@@ -4,17 +4,17 @@ As in `ranking`, scores are taken within one model and one chromosome, and chrom
 of uncertainty; models are paired by chromosome, so what makes a chromosome hard cancels out.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 import scipy
 
-from epi2expr_jax.genome import listing
 from epi2expr_jax.scores.intervals import (
     ONE_VALUE,
     chromosome_means,
     estimate,
+    limits,
     no_interval,
     predicts_one_value,
     score_cube,
@@ -159,28 +159,29 @@ def _compare(
     tails = (1 - confidence) / 2 / np.array([1, leads])
     trained = training_scores(shared)
     score, error, degrees = estimate(pearson, trained, genes, correlation=True)
-    reach = np.nan if no_interval(genes, correlation=True) else scipy.stats.t.isf(tails[0], degrees)
-    reach = reach * error
+    why = no_interval(genes, correlation=True)
+    reach = (np.nan if why else scipy.stats.t.isf(tails[0], degrees)) * error
     paired = [values - values[..., :1] for values in (pearson, trained)]
     lead, lead_error, degrees = estimate(*paired, genes)
     joint = scipy.stats.t.isf(tails[1], degrees) * lead_error
     auc = weighted_mean(means.sel(metric="auc").values, genes)
     one_value = predicts_one_value(shared)
     reach, joint = (np.where(one_value, np.nan, width) for width in (reach, joint))
+    low, high = limits(score, reach)
     return [
         {
             "assay": label,
             "model": name,
             "pearson": score[i],
-            "low": score[i] - reach[i],
-            "high": score[i] + reach[i],
+            "low": low[i],
+            "high": high[i],
             "lead": lead[i],
             "lead_low": lead[i] - joint[i],
             "lead_high": lead[i] + joint[i],
             "auc": auc[i],
             "n_genes": round(genes.sum()),
             "n_chromosomes": K,
-            "note": ONE_VALUE if one_value[i] else "",
+            "note": ONE_VALUE if one_value[i] else why,
         }
         for i, name in enumerate(names)
     ]
@@ -244,41 +245,3 @@ def calls(scores: pd.DataFrame, rate: float = 0.05) -> pd.DataFrame:
 def called(assay: str) -> str:
     """An assay set as readers know it; `ALL` stands for the mean of the scores of all of them."""
     return "the mean over assays" if assay == ALL else assay
-
-
-def simpler_model(
-    table: pd.DataFrame,
-    simple: Collection[str],
-    train_share: float = 1.0,
-    whole: Collection[str] = (),
-) -> str:
-    """Whether something simpler predicts better than the first model, in a sentence.
-
-    Args:
-        table: from `compare_models`.
-        simple: names of the models that are simpler.
-        train_share: of its training genes that each run of the first model was given; simple models
-            get them all.
-        whole: names of those that read the store's whole window.
-    """
-    own = table["model"].iloc[0]
-    rows = table[table["model"].isin(list(simple))]
-    if rows.empty:
-        return ""
-    if train_share < 1:
-        return (
-            f"The simple models trained on all training genes, {own} on {train_share:.0%} of them: "
-            "their leads are not compared."
-        )
-    better = rows[rows["lead_low"] > 0]
-    if better.empty:
-        return f"No simple model of the same signal is shown to predict better than {own}."
-    named = [
-        f"{row.model} for {called(str(row.assay))} "
-        f"(by {row.lead:.3f}, {row.lead_low:.3f} to {row.lead_high:.3f})"
-        for row in better.itertuples()
-    ]
-    said = f"A simpler model predicts better than {own}: {listing(named, 8)}."
-    if wide := [name for name in whole if (better["model"] == name).any()]:
-        said += f" (Of the store's whole window, whatever {own} reads: {listing(wide)}.)"
-    return said

@@ -130,6 +130,25 @@ def no_interval(genes: Float[np.ndarray, "K"], correlation: bool = False) -> str
     return ""
 
 
+def limits(
+    score: Float[np.ndarray, "*of"],
+    reach: Float[np.ndarray, "*of"],
+    least: float = -1.0,
+    most: float = 1.0,
+) -> tuple[Float[np.ndarray, "*of"], Float[np.ndarray, "*of"]]:
+    """The ends of an interval of a score, cut at what the score can be.
+
+    The true value lies within these ends, so cutting there does not change how often an interval
+    covers. (Fisher's z would keep them apart from the ends, but speaks of another mean, and of few
+    chromosomes whose r is near 1 it makes intervals that reach down to −1.)
+
+    Args:
+        score, reach: the mean, and half the width of its interval; NaN for none.
+        least, most: what the score can be; as given, what a correlation can.
+    """
+    return np.clip(score - reach, least, most), np.clip(score + reach, least, most)
+
+
 def jackknife(
     values: Float[np.ndarray, "K A *pair"], genes: Float[np.ndarray, "K"]
 ) -> tuple[Float[np.ndarray, "A *pair"], Float[np.ndarray, "A *pair"]]:

@@ -21,7 +21,7 @@ Seeds are averaged: an interval applies to the mean of so many trainings, whose 
 `training_sd` says by how much the score of a single training varies. Of a single seed nobody knows.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -30,14 +30,12 @@ import xarray as xr
 from jaxtyping import Float
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.genome import listing, sort_chromosomes
 from epi2expr_jax.scores.intervals import (
-    LEAST_SCORED,
     ONE_VALUE,
-    TOO_FEW_GENES,
     UNIT,
     chromosome_means,
     estimate,
+    limits,
     no_interval,
     predicts_one_value,
     score_cube,
@@ -47,8 +45,6 @@ from epi2expr_jax.scores.intervals import (
 )
 from epi2expr_jax.scores.table import ALL, BOTH, METRICS, QUESTIONS
 
-FEW_CHROMOSOMES = 10
-SUPPOSED_SD = 0.01  # of a score between trainings, where nobody knows
 NO_ANSWER = "it is not shown to answer either question"
 LEAST_CELLS = 5  # for a statement on a new one
 TARGETS = ("these cells", "a new cell")
@@ -86,9 +82,9 @@ def rank_assays(
         hold for the assay alone, `simultaneous_low`, `simultaneous_high` for all assays of the
         cell together, all four on Pearson r; `rank_low`, `rank_high` bound the ranks of all assays
         together, from simultaneous intervals of the pairwise differences (Mogstad et al. 2024).
-        Intervals are NaN where `note` says why (`intervals.no_interval`, `ONE_VALUE`), not cut at
-        1. r2, mse, auc and pearson_raw are means without. `constant_share`: of the scores, how many
-        are 0 because the prediction is constant.
+        Intervals are NaN where `note` says why (`intervals.no_interval`, `ONE_VALUE`), and cut at
+        -1 and 1 (`intervals.limits`). r2, mse, auc and pearson_raw are means without.
+        `constant_share`: of the scores, how many are 0 because the prediction is constant.
 
     Raises:
         InputError: if confidence is not between 0 and 1, the target is unknown, or there are too
@@ -144,13 +140,36 @@ def rank_questions(scores: pd.DataFrame, confidence: float = 0.95) -> pd.DataFra
     if not tables:
         return pd.DataFrame({}, columns=pd.Index(QUESTION_COLUMNS))
     found = pd.concat(tables, ignore_index=True)[QUESTION_COLUMNS]
+    auc, ends = found["question"] == "on", ["low", "high", "simultaneous_low", "simultaneous_high"]
+    found.loc[auc, ends] = found.loc[auc, ends].clip(0, 1)
     chance = found["question"].map({"on": 0.5, "level": 0.0})  # none of `BOTH`
     key = ["threshold", "cell", "assay"]
     answers = pd.MultiIndex.from_frame(found.loc[found["simultaneous_low"] > chance, key])
     idle = (found["question"] == BOTH) & ~pd.MultiIndex.from_frame(found[key]).isin(answers)
-    found.loc[idle, ["low", "high", "simultaneous_low", "simultaneous_high"]] = np.nan
+    found.loc[idle, ends] = np.nan
     found.loc[idle & (found["note"] == ""), "note"] = NO_ANSWER
     return found
+
+
+def without_each(scores: pd.DataFrame, cell: str, confidence: float = 0.95) -> pd.DataFrame:
+    """The rows of `rank_assays` for one cell, or `ALL`, without each chromosome in turn.
+
+    Returns:
+        Columns chrom, assay, `pearson` on that chromosome alone, and of all others simultaneous_low
+        and simultaneous_high; where these have no interval, or there is one chromosome, no row.
+    """
+    cube = score_cube(scores)
+    shared, _ = shared_units(cube if cell == ALL else cube.sel(cell=[cell]))
+    tables = []
+    for chrom in shared["chrom"].values if shared.size else ():
+        rest = shared.sel(chrom=shared["chrom"] != chrom)
+        if rest.sizes["chrom"]:
+            alone = chromosome_means(shared).sel(metric="pearson", chrom=chrom)
+            table = _rank_group(cell, rest, confidence).assign(chrom=str(chrom))
+            tables.append(table.assign(pearson=alone.sel(assays=list(table["assay"])).values))
+    names = ["chrom", "assay", "pearson", "simultaneous_low", "simultaneous_high"]
+    found = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({}, columns=names)
+    return found.loc[found["simultaneous_low"].notna(), names]
 
 
 def cells_in_common(scores: pd.DataFrame) -> int:
@@ -201,13 +220,10 @@ def _rank_group(
             "assay": means["assays"].values.astype(str),
             "rank": scipy.stats.rankdata(-pearson, method="min").astype(int),
             "pearson": pearson,
-            "low": pearson - reach,
-            "high": pearson + reach,
-            "simultaneous_low": pearson - joint,
-            "simultaneous_high": pearson + joint,
+            **_ends("", pearson, reach),
+            **_ends("simultaneous_", pearson, joint),
             "spearman": rho,
-            "spearman_low": rho - rho_reach,
-            "spearman_high": rho + rho_reach,
+            **_ends("spearman_", rho, rho_reach),
             **{name: weighted_mean(value[name], genes) for name in METRICS[2:]},
             "n_genes": round(genes.sum()),
             "n_chromosomes": K,
@@ -222,6 +238,10 @@ def _rank_group(
         columns=pd.Index(COLUMNS),
     )
     return table.sort_values(["rank", "assay"])
+
+
+def _ends(name: str, score: np.ndarray, reach: np.ndarray) -> dict[str, np.ndarray]:
+    return dict(zip((f"{name}low", f"{name}high"), limits(score, reach), strict=True))
 
 
 def _cell_means(shared: xr.DataArray) -> dict[str, Float[np.ndarray, "C A"]]:
@@ -240,159 +260,3 @@ def _training_sd(shared: xr.DataArray) -> np.ndarray | float:
     weights = genes.mean(["cell", "assays", "fold", "seed"]).fillna(0)
     by_seed = pearson.mean("fold").weighted(weights).mean("chrom")  # [cell, assays, seed]
     return np.sqrt(by_seed.var("seed", ddof=1).mean("cell").values)
-
-
-def caveats(
-    scores: pd.DataFrame, ranking: pd.DataFrame | None = None, new: Collection[str] = ()
-) -> list[str]:
-    """What a reader of the table of `rank_assays` must also know, in plain sentences.
-
-    Args:
-        ranking: from `rank_assays`; made here by default.
-        new: cells whose models were trained on other cells alone.
-    """
-    cells = sorted(set(scores["cell"]))
-    cube, ranking = score_cube(scores), rank_assays(scores) if ranking is None else ranking
-    common = ranking["n_cells"].max() if len(ranking) else 0
-    given = bool(ranking["low"].notna().any())
-    notes = [_target_note(cells, sorted(set(cells) & set(new)), common, given)]
-    notes += _seed_notes(ranking, len(set(scores["seed"]))) + _shrinkage_notes(ranking)
-    notes += _fold_notes(scores)
-    notes += _chromosome_notes(scores, cube) + _hole_notes(scores, cube, set(ranking["cell"]))
-    return notes + _constant_notes(ranking) + _tie_notes(ranking)
-
-
-def _target_note(cells: list[str], new: list[str], common: int | np.integer, given: bool) -> str:
-    """What cells the scores and their intervals are of."""
-    these = f"{'this cell' if len(cells) == 1 else 'these cells'} ({listing(cells)})"
-    target = f"Scores are of {these}, on chromosomes like the tested ones"
-    if new:
-        some = f"The models tested in {listing(new)} were not trained there"
-        target += f". {'No cell is tested by a model trained there' if new == cells else some}"
-    if common >= LEAST_CELLS:
-        there = "Intervals for" if given else "There is too little data for an interval of"
-        return f"{target}. {there} one more cell like these: ranking_new_cell.csv."
-    if new:
-        return f"{target}. An interval for further cells takes {LEAST_CELLS} that have every assay."
-    return f"{target}; nothing here speaks of a new cell."
-
-
-def _seed_notes(ranking: pd.DataFrame, seeds: int) -> list[str]:
-    """What is known of the noise of training, and how many seeds this ranking needs."""
-    rows = ranking[ranking["cell"] == ranking["cell"].iloc[0]] if len(ranking) else ranking
-    apart = rows["rank_high"].to_numpy()[:-1] < rows["rank_low"].to_numpy()[1:]
-    lead = np.min(-np.diff(rows["pearson"])[apart], initial=np.inf)  # the least of neighbours
-    spread = rows["training_sd"].median() if seeds > 1 else SUPPOSED_SD
-    where = "not in the interval; its size is " if rows["low"].notna().any() else ""
-    told = f"One seed: training noise is {where}unknown (try --seeds=2)."
-    if seeds > 1:
-        told = (
-            f"The intervals are of the mean of {seeds} trainings; the score of a single one varies "
-            f"by {spread:.3f} (standard deviation between seeds, median over assays)."
-        )
-    if apart.any() and np.isfinite(spread):
-        # Twice the standard deviation of the difference between two means of so many trainings.
-        needed = _count(max(1, int(np.ceil(8 * (spread / lead) ** 2))), "seed")
-        supposed = f" If scores vary by {spread:g} from training to training (not measured),"
-        told += " So" if seeds > 1 else supposed
-        told += f" it takes {needed} to order the closest neighbours that are told apart here, "
-        told += f"whose r differs by {lead:.3f}."
-    return [told]
-
-
-def _shrinkage_notes(ranking: pd.DataFrame) -> list[str]:
-    """How much lower r is for being taken on few genes a chromosome."""
-    for best in ranking.head(1).to_dict("records"):
-        if best["note"] == TOO_FEW_GENES:
-            r, genes = best["pearson"], best["n_genes"] / best["n_chromosomes"]
-            likely = r * (1 + (1 - r**2) / (2 * max(1, genes - 1)))
-            lower = f" r is lower there than on many genes: {r:.2f} would be about {likely:.2f}."
-            return [f"Scores have no intervals: {TOO_FEW_GENES}.{lower if r > 0 else ''}"]
-    return []
-
-
-def _chromosome_notes(scores: pd.DataFrame, cube: xr.DataArray) -> list[str]:
-    """How many chromosomes and genes the intervals rest on."""
-    tested = sort_chromosomes(cube["chrom"].values.astype(str))
-    n = cube.sel(metric="n", drop=True)
-    genes = n.mean(["assays", "fold", "seed"]).mean("cell").values
-    rest = f"{_count(len(tested), 'chromosome')} and {_count(round(genes.sum()), 'gene')}"
-    of = " of leads" if no_interval(genes, correlation=True) == TOO_FEW_GENES else ""
-    notes = [f"The intervals{of} rest on {rest}."]
-    if why := no_interval(genes):
-        notes = [f"All rests on {rest}. There is no interval: {why}."]
-    elif len(tested) < FEW_CHROMOSOMES:
-        notes.append(f"So few make them wide: t has {len(tested) - 1} degrees of freedom.")
-    by_fold = n.notnull().any(["cell", "assays", "seed"])
-    if by_fold.sizes["fold"] > 1 and by_fold.all() and len(tested) < FEW_CHROMOSOMES:
-        notes.append(
-            f"All folds test the same blind chromosomes ({listing(tested)}): folds steady the mean "
-            "over trainings, but add nothing to what is known of other chromosomes."
-        )
-    small = scores["n"] < LEAST_SCORED
-    for left_out, why in [
-        (scores.loc[small], f"fewer than {LEAST_SCORED} genes"),
-        (scores.loc[~small & scores["constant_observed"]], "the same expression for all genes"),
-    ]:
-        if len(left_out):
-            which = listing(sort_chromosomes(left_out["chrom"]))
-            notes.append(f"{_count(len(left_out), 'score')} without weight: {why} ({which}).")
-    return notes
-
-
-def _fold_notes(scores: pd.DataFrame) -> list[str]:
-    """Whether some chromosomes are tested more often than others."""
-    times = scores.groupby(["cell", "assays", "seed", "chrom"])["fold"].nunique()
-    by_chrom = times.groupby("chrom").max()
-    if by_chrom.nunique() < 2:
-        return []
-    often = sort_chromosomes(by_chrom.index[by_chrom > by_chrom.min()].astype(str))
-    return [f"Tested in more folds than the others: {listing(often)}."]
-
-
-def _hole_notes(scores: pd.DataFrame, cube: xr.DataArray, ranked: set[str]) -> list[str]:
-    """The cells, folds and chromosomes that some assay lacks: no assay is compared there."""
-    notes, holes, assays = [], [], {*scores["assays"]}
-    for cell, part in scores.groupby("cell"):
-        if lacking := assays - set(part["assays"]):
-            holes.append(f"{cell} lacks {listing(sorted(lacking))}")
-        if cell not in ranked:
-            notes.append(f"{cell} is not ranked: its assays share no usable chromosome of a fold.")
-        elif dropped := shared_units(cube.sel(cell=[cell]))[1]:
-            notes.append(
-                f"{cell}: {_count(dropped, 'fold-seed-chromosome unit')} left out, "
-                "since not every assay has a score there."
-            )
-    if holes:
-        notes.append(f'Left out of "{ALL}", which needs every assay: {listing(holes)}.')
-    if ALL not in ranked:
-        notes.append(f'There is no "{ALL}": no cell has every assay. Rank fewer assays together.')
-    return notes
-
-
-def _constant_notes(ranking: pd.DataFrame) -> list[str]:
-    own = ranking[(ranking["cell"] != ALL) & (ranking["constant_share"] > 0)]
-    each = own[["cell", "assay", "constant_share"]].itertuples(index=False)
-    flagged = [f"{cell} {assay} ({share:.0%})" for cell, assay, share in each]
-    why = "Constant predictions score 0 by rule: a failed training, not a measured score"
-    return [f"{why} ({listing(flagged)})."] if flagged else []
-
-
-def _tie_notes(ranking: pd.DataFrame) -> list[str]:
-    """Where the best assay cannot be told from others: those that no other assay beats."""
-    unbeaten = ranking[ranking["rank_low"] == 1]
-    best = {str(cell): list(part["assay"]) for cell, part in unbeaten.groupby("cell")}
-    notes, over_all = [], best.pop(ALL, [])
-    if len(over_all) > 1:
-        notes.append(f"Over all cells, {listing(over_all, 20)} cannot be told apart as the best.")
-    if tied := [cell for cell, assays in best.items() if len(assays) > 1]:
-        alone = ", each by itself," if len(best) > 1 else ""
-        notes.append(
-            f"In {len(tied)} of {_count(len(best), 'cell')}{alone} the best assay cannot be told "
-            f"apart from others, all pairs corrected together ({listing(tied)})."
-        )
-    return notes
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' if number != 1 else ''}"

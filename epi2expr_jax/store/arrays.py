@@ -33,7 +33,6 @@ def declare_arrays(
     """
     # zarr-python writes what TensorStore cannot: group metadata and string labels.
     import zarr
-    from zarr.codecs import Crc32cCodec, ZstdCodec
     from zarr.errors import ZarrUserWarning
 
     cells, assays = manifest.cells, manifest.assays
@@ -62,8 +61,7 @@ def declare_arrays(
         array[:] = values if numbers else values.astype(object)
     chunk = min(count, _GENES_PER_CHUNK)
     shard = chunks_of_slab(count) * chunk
-    # The sum is of each inner chunk of a shard: what is read in parts is checked, too.
-    codecs: Any = [ZstdCodec(level=0), Crc32cCodec()]
+    codecs = _codecs()
     group.create_array(
         "signal", shape=(len(cells), len(assays), count, bins), dtype="float32",
         chunks=(1, 1, chunk, bins), shards=(1, 1, shard, bins), fill_value=np.nan,
@@ -98,6 +96,15 @@ def declare_arrays(
         # Not yet in the Zarr v3 specification, but xarray and zarr-python read it.
         warnings.filterwarnings("ignore", "Consolidated metadata", ZarrUserWarning)
         zarr.consolidate_metadata(str(path))
+
+
+def _codecs() -> Any:
+    """How each inner chunk of a shard, or a whole chunk, is stored."""
+    from zarr.codecs import ZstdCodec
+
+    # zstd checks what it has decoded, so what is read in parts is checked, too. Older stores have
+    # crc32c after it, which TensorStore takes longer for (docs/decisions, 0085).
+    return [ZstdCodec(level=0, checksum=True)]
 
 
 # One context for the whole process, never destroyed. When every open had its own, TensorStore
@@ -191,17 +198,19 @@ def fingerprint(path: pathlib.Path, name: str, index: tuple[int, ...], chunks: i
     Raises:
         InputError: if the file cannot be read.
     """
-    file = path.joinpath(name, "c", *map(str, index))
-    sums = 4  # bytes of a crc32c, which is what chunks and the index of a shard end in
+    file = os.path.join(path, name, "c", *map(str, index))
+    sums = 4  # bytes of a checksum, which is what chunks and the index of a shard end in
     try:
-        with open(file, "rb") as opened:
-            handle, size = opened.fileno(), os.stat(file).st_size
+        handle = os.open(file, os.O_RDONLY)
+        try:
+            size = os.fstat(handle).st_size
             tail = os.pread(handle, 16 * chunks + sums, max(0, size - 16 * chunks - sums))
             parts = [str(size).encode(), tail]
-            places = np.frombuffer(tail[: 16 * chunks], "<u8").reshape(-1, 2) if chunks else ()
-            for start, length in places:
-                end = int(start) + int(length)
+            places = np.frombuffer(tail[: 16 * chunks], "<u8").reshape(-1, 2)
+            for end in places.sum(axis=1).tolist():
                 parts.append(os.pread(handle, sums, end - sums) if sums <= end <= size else b"")
+        finally:
+            os.close(handle)
     except _UNREADABLE as error:
-        raise unreadable(file, error) from None
+        raise unreadable(pathlib.Path(file), error) from None
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]

@@ -19,7 +19,7 @@ LEAST_VERSION = 2  # without checksums in the arrays; still read, and `resume` b
 
 # What a build finds out, as against what it was asked for.
 _OUTCOMES = (
-    "left_out", "genes_sha256", "expression_sha256", "regions_sha256", "labels_sha256",
+    "left_out", "hidden", "genes_sha256", "expression_sha256", "regions_sha256", "labels_sha256",
     "tables_sha256", "version",
 )  # fmt: skip
 _IN_WORDS = {"candidates_sha256": "sha256 of genes, expression and counts"}
@@ -48,6 +48,8 @@ class Manifest:
         given_labels: whether the inputs say which genes are expressed (1) and which silent (0).
         expression_unit: one of `units.EXPRESSION_UNITS`; empty: the store holds no expression.
         left_out: why and how many genes of the inputs are not here.
+        hidden: how many `genes` have window bins that the blacklist touches, and how many such
+            `bins` there are; empty without one.
         genes_sha256, expression_sha256: of the gene table and the expression array.
         regions_sha256: cell to the checksum of its region and contact tables.
         labels_sha256: of the label array; empty if there is none.
@@ -76,6 +78,7 @@ class Manifest:
     given_labels: bool = False
     expression_unit: str = DEFAULT_UNIT
     left_out: dict[str, int] = dataclasses.field(default_factory=dict)
+    hidden: dict[str, int] = dataclasses.field(default_factory=dict)
     genes_sha256: str = ""
     expression_sha256: str = ""
     regions_sha256: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -90,7 +93,8 @@ class Manifest:
     def require_same_request(self, asked: "Manifest", where: str) -> None:
         """Check that the request for a store was the same as now.
 
-        What a build finds out (which genes stay) does not count.
+        What a build finds out (which genes stay) does not count, nor does another name of an
+        assembly with the same lengths.
 
         Raises:
             InputError: naming all that differs.
@@ -99,6 +103,8 @@ class Manifest:
         remedy = "give another --store, or delete this one"
         with collect() as problems:
             for name in new:
+                if name == "assembly" and new["chrom_sizes"] == old["chrom_sizes"]:
+                    continue
                 if new[name] != old[name] and name not in _OUTCOMES:
                     expected = f"{_brief(new[name])}, as asked for now"
                     what = _IN_WORDS.get(name, name)

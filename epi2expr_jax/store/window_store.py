@@ -71,6 +71,7 @@ class WindowStore(Facts):
             "window": f"{known.window_bp:,} bp around the TSS in bins of {known.bin_bp} bp",
             "expression": known.expression_unit or "none",
             "contacts": counted(known.regions_sha256) if known.regions_sha256 else "none",
+            "blacklist": known.blacklist.get("name", "none"),
         }
 
     # -- creating ---------------------------------------------------------------------------
@@ -324,7 +325,7 @@ class WindowStore(Facts):
         tracks = self.manifest.tracks
         slabs = [[*pair, (self.slab_record(*pair) or {}).get("sha256")] for pair in tracks]
         manifest = dataclasses.asdict(self.manifest)
-        del manifest["version"], manifest["tables_sha256"]  # they say how values are stored
+        del manifest["version"], manifest["tables_sha256"], manifest["hidden"]  # no values
         if not manifest["blacklist"]:
             del manifest["blacklist"]  # stores from before it keep their checksum
         if manifest["expression_unit"] == DEFAULT_UNIT:

@@ -192,14 +192,20 @@ def of_older_rules(
         ranked: the ranking as it was written then.
 
     Returns:
-        The tables, and the intervals of what are not in them: of leads; with several seeds, or
-        where scores get no interval any more, which the note says, of all.
+        The tables, and the intervals of what are not in them: of leads and of groups; with several
+        seeds, or where scores get no interval any more, which the note says, or one that ends at 1,
+        of all.
     """
     now = made[tables.RANKING]
     notes = [set(table["note"].dropna()) - {""} for table in (ranked, now)]
-    which = "all" if now["training_sd"].notna().any() or notes[0] != notes[1] else "leads"
+    # They were not cut where no correlation can be; those of a group reach further than the whole.
+    ends = [name for name in _INTERVALS[:6] if name in ranked]
+    beyond = bool((ranked[ends].abs() > 1).any(axis=None))
+    several = now["training_sd"].notna().any()
+    which = "all" if several or beyond or notes[0] != notes[1] else "leads and of groups"
     gone = [*_LEADS, *(("note", *_INTERVALS) if which == "all" else ())]
-    kept = {table: content.drop(columns=content.columns.intersection(gone))
+    kept = {table: content.drop(columns=content.columns.intersection(
+                [*gone, *_INTERVALS[:6]] if table == tables.GROUPS else gone))
             for table, content in made.items()}  # fmt: skip
     return kept, which
 

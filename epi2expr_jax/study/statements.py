@@ -1,7 +1,7 @@
 """What is said of a run: every sentence, the same for the terminal and the page.
 
 Statements that need a test of their own are worked out where that test is: `scores.universal`,
-`agreement`, `comparison`, and the caveats in `scores.ranking`.
+`agreement`, `comparison`; others in `words`.
 """
 
 import collections
@@ -19,11 +19,9 @@ from epi2expr_jax.predict.held_out import new_cells, tested_cells
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.scores.agreement import agreement
-from epi2expr_jax.scores.comparison import simpler_model
 from epi2expr_jax.scores.intervals import ONE_VALUE, TOO_FEW_GENES
 from epi2expr_jax.scores.universal import MARGIN, verdict
-from epi2expr_jax.study import results, sentences, tables
-from epi2expr_jax.study.sentences import count, number, one_value
+from epi2expr_jax.study import results, tables
 from epi2expr_jax.training.checkpoint import read_card
 from epi2expr_jax.training.runs import (
     FINISHED,
@@ -35,8 +33,11 @@ from epi2expr_jax.training.runs import (
 from epi2expr_jax.training.splits import PARTS, read_splits
 from epi2expr_jax.training.targets import LABEL
 from epi2expr_jax.units import DEFAULT_UNIT, PROBABILITY
+from epi2expr_jax.words import doubts, sentences
+from epi2expr_jax.words.caveats import caveats
+from epi2expr_jax.words.sentences import count, number
+from epi2expr_jax.words.simpler import simpler_model
 
-FEW_GENES = 1000  # a convention: at r = 0.6 the 95 % interval of r on so many genes is ±0.04
 NO_TABLE = pd.DataFrame()
 _SIMPLE = (*BASELINES, COVARIATES)
 _WHOLE = [name for name, baseline in BASELINES.items() if baseline.whole]
@@ -225,21 +226,21 @@ def statements(
         by_question, differ = sentences.by_question(questions, rows, unit)
     return Statements(
         control="",
-        few=_few(rows, chromosomes),
+        few=doubts.few(rows, chromosomes),
         answer=f"{answer} {by_question}" if differ else answer,
         questions="" if differ else by_question,
         classes=classes,
-        unproven=_unproven(rows, labels),
+        unproven=doubts.unproven(rows, labels, scores, compared, BASELINES),
         universal=(of if universal.answer != "not asked" else "") + universal.words,
         agreement=str(agreement(scores)) if len(cells) > 1 else "",
-        calls=_calls(called),
+        calls=doubts.calls(called, rows),
         new_cell=_new_cell(scores, rows),
         copies=sentences.copies(rows, copies, without),
         simpler=simpler_model(compared, _SIMPLE, train_share, _WHOLE) if len(compared) else "",
         stack=sentences.stack(compared),
-        added=sentences.added(added, covariates),
+        added=sentences.added(added, covariates, compared),
         beyond_mean=sentences.beyond_mean(compared, own),
-        notes=tuple(ranking.caveats(scores, ranked, new)),
+        notes=tuple(caveats(scores, ranked, new)),
     )
 
 
@@ -257,33 +258,6 @@ def scope(rows: pd.DataFrame, cells: Collection[str]) -> str:
     return f"averaged over {averaged}{of} cells"
 
 
-def _few(rows: pd.DataFrame, chromosomes: int) -> str:
-    """On how few genes and chromosomes all rests; empty if there are enough."""
-    if rows.empty:
-        return ""
-    genes, tested = (int(n) for n in rows[["n_genes", "n_chromosomes"]].iloc[0])
-    said = []
-    if genes < FEW_GENES and len(rows) > 1 and not _clear(rows):
-        said.append(
-            "That is too few genes to say which assay is best: the order may well be another one "
-            "on other genes. Take it as a first look, not as a finding."
-        )
-    if tested < ranking.FEW_CHROMOSOMES:
-        said.append("So few chromosomes say little about others.")
-        if tested < chromosomes:
-            cv = f"--cv=chromosomes_{min(5, chromosomes)}"
-            said.append(f"The data hold {chromosomes}: {cv} tests on every one of them.")
-    if not said:
-        return ""
-    rest = f"{count(genes, 'held-out gene')} on {count(tested, 'chromosome')}"
-    return " ".join([f"Few data: all scores rest on {rest}.", *said])
-
-
-def _clear(rows: pd.DataFrame) -> bool:
-    """Whether one of several assays is shown to be the best."""
-    return len(rows) > 1 and int(rows["rank_high"].iloc[0]) == 1
-
-
 def _answer(rows: pd.DataFrame, cells: list[str], labels: bool) -> str:
     """Which assay has the highest score, and whether that makes it the best."""
     if rows.empty:
@@ -294,8 +268,8 @@ def _answer(rows: pd.DataFrame, cells: list[str], labels: bool) -> str:
     best, others = rows.iloc[0], rows["assay"].iloc[1:]
     certain = np.isfinite(best["low"])
     rivals = others[rows["rank_low"].iloc[1:] == 1]
-    none = f"No assay is shown to {_verb('', labels)} here."
-    said = [none] if _all_unproven(rows) else []
+    none = f"No assay is shown to {doubts.verb('', labels)} here."
+    said = [none] if doubts.all_unproven(rows) else []
     interval = (
         f"95 % interval {number(best['low'])} to {number(best['high'])}"
         if certain
@@ -321,7 +295,7 @@ def _answer(rows: pd.DataFrame, cells: list[str], labels: bool) -> str:
             "That does not make it the best: at 95 % confidence that could also be "
             f"{listing(rivals, 12)}."
         )
-    elif not _clear(rows):
+    elif not doubts.clear(rows):
         said.append(
             "It alone may be the best: every other assay is beaten by at least one, though not "
             f"each by {best['assay']}."
@@ -334,51 +308,6 @@ def _answer(rows: pd.DataFrame, cells: list[str], labels: bool) -> str:
             f"{len(cells)} cells."
         )
     return " ".join(said)
-
-
-def _not_above_0(rows: pd.DataFrame) -> pd.Series:
-    return (rows["simultaneous_low"] <= 0) | one_value(rows)
-
-
-def _all_unproven(rows: pd.DataFrame) -> bool:
-    return bool(_not_above_0(rows).all())
-
-
-def _unproven(rows: pd.DataFrame, labels: bool) -> str:
-    """Which assays are not shown to predict, if others are."""
-    names = rows["assay"][_not_above_0(rows)]
-    constant = ", or one value is predicted for all genes" if one_value(rows).any() else ""
-    if not len(names) or _all_unproven(rows):
-        return ""
-    return (
-        f"For {len(names)} of {count(len(rows), 'assay')} the data do not show that "
-        f"{_verb('it' if len(names) == 1 else 'they', labels)} at all, since the simultaneous "
-        f"interval includes 0 or lies below it{constant}: {listing(names, 12)}."
-    )
-
-
-def _verb(who: str, labels: bool) -> str:
-    """What an assay, or several, does if it predicts."""
-    verb, what = ("tell", "expressed genes from others") if labels else ("predict", "expression")
-    return f"{who} {verb}{'s' if who == 'it' else ''} {what}".strip()
-
-
-def _calls(called: pd.DataFrame) -> str:
-    if called.empty:
-        return ""
-    if called["p"].isna().all():
-        return "No comparison in calls.csv is tested: there is too little data for an interval."
-    several = called["cell"].nunique() > 2
-    if not several:  # all cells are the only one: each comparison stands there twice
-        called = called[called["cell"] == called["cell"].iloc[-1]]
-    n = int(called["called"].sum())
-    where = ", every pair of assays" if called["other"].ne("").any() else ""
-    where += ", in each cell and over all" if several else ""
-    return (
-        f"Of {count(len(called), 'comparison')} (every score against 0{where}), {n} "
-        f"{'is' if n == 1 else 'are'} significant at a false discovery rate of 5 % "
-        "(Benjamini–Hochberg); calls.csv lists them."
-    )
 
 
 def _new_cell(scores: pd.DataFrame, over_all: pd.DataFrame) -> str:

@@ -313,12 +313,19 @@ def weights_digest(card: dict[str, Any]) -> str:
     return hashlib.sha256("\n".join(sums).encode()).hexdigest()
 
 
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # a checkout on Python's path
+        return "not installed"
+
+
 def versions() -> dict[str, str]:
     """Versions of everything that can change a number, and the device."""
     packages = ("epi2expr_jax", "jax", "jaxlib", "flax", "optax", "numpy")
     return {
         "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in packages},
+        **{name: _version(name) for name in packages},
         "device": jax.devices()[0].device_kind,
         "platform": platform.machine(),
     }

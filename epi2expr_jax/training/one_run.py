@@ -288,10 +288,12 @@ class Trainer:
 
         optimiser = of_weights(form.pack, state.optimiser)
         carry = form.pack(state.params), state.stats, optimiser, jnp.zeros(()), jnp.int32(-1)
-        carry = lax.fori_loop(0, plan.steps(genes), step, carry)
+        carry = plan.over(genes, step, carry, platform)
         params, stats, optimiser, total, bad_step = carry
         train_loss = total / genes
-        validation_loss = self._validation_loss(params, stats, inputs, signal, form.graph, low)
+        validation_loss = self._validation_loss(
+            params, stats, inputs, signal, form.graph, low, platform
+        )
         params, optimiser = form.unpack(params), of_weights(form.unpack, optimiser)
 
         # Without early stopping, too, its state knows which epoch was the best.
@@ -330,13 +332,16 @@ class Trainer:
         signal: Signal,
         graph: Any = None,
         low: bool = False,
+        platform: str = "cpu",
     ) -> Float[Array, ""]:
         present = None
         if self.config.masked:  # the same subset of a gene in every epoch
             present = self._subsets(_subset_key(inputs, 0), inputs.validation.size)
         plan, wanted = self.validation_plan, inputs.validation
         graph = self.graph if graph is None else graph
-        predicted = predict_genes(graph, params, stats, signal, wanted, plan, present, low)
+        predicted = predict_genes(
+            graph, params, stats, signal, wanted, plan, present, low, platform
+        )
         return self.loss(prediction=predicted, target=inputs.target, mask=inputs.validation)
 
     def _subsets(self, key: Any, genes: int) -> Bool[Array, "G A"]:
@@ -357,6 +362,7 @@ def predict_genes(
     plan: BatchPlan,
     present: Bool[Array, "G A"] | None = None,
     low: bool = False,
+    platform: str = "cpu",
 ) -> Float[Array, " G"]:
     """One run's outputs for the wanted genes, 0 for the others.
 
@@ -366,6 +372,7 @@ def predict_genes(
         plan: one that serves the wanted genes.
         present: of a masked-mark model, which assays each gene shows.
         low: whether the layers keep their outputs in bfloat16.
+        platform: of the device that computes.
     """
 
     def outputs(model, x, index, mask):
@@ -374,7 +381,7 @@ def predict_genes(
         return model(x, mask=mask, key=None)
 
     empty = jnp.zeros(wanted.shape)
-    return over_batches(graph, params, stats, signal, wanted, plan, outputs, empty)
+    return over_batches(graph, params, stats, signal, wanted, plan, outputs, empty, platform)
 
 
 def _subset_key(inputs: RunInputs, number: Any) -> Any:

@@ -23,7 +23,8 @@ from epi2expr_jax.training.one_run import TrainConfig
 FLAGS = flags.FLAGS
 FOLDS = 5
 _ASSAYS = 12
-_BINS, _BIN_BP = 60, 100  # what promoter_cnn reads
+_WINDOW = 60, 100  # bins of so many bp, which promoter_cnn reads
+_TINY = {"width": 0.02, "window_bp": 6000, "bin_bp": 100}
 
 
 def host(_: int) -> dict[str, Any]:
@@ -31,8 +32,22 @@ def host(_: int) -> dict[str, Any]:
     return trainings(FLAGS.runs, FLAGS.genes, FLAGS.epochs)
 
 
-def trainings(runs: int, genes: int, epochs: int) -> dict[str, Any]:
-    """Train so many tiny models of so many genes: 5 folds, 12 assays at most, seeds as needed.
+def trainings(
+    runs: int,
+    genes: int,
+    epochs: int,
+    model: str = "promoter_cnn",
+    precision: str = "float32",
+    options: dict[str, Any] | None = None,
+    window: tuple[int, int] = _WINDOW,
+    rounds: int = 300,
+) -> dict[str, Any]:
+    """Train so many models of so many genes: 5 folds, 12 assays at most, seeds as needed.
+
+    Args:
+        options: of the model; without, those of the tiny one.
+        window: of the store: how many bins of how many bp.
+        rounds: epochs of a chunk by which the device's own time is known.
 
     Returns:
         Seconds until training begins (`start_s`), and of training (`train_s`); of a chunk the
@@ -42,14 +57,19 @@ def trainings(runs: int, genes: int, epochs: int) -> dict[str, Any]:
     seeds = -(-runs // (assays * FOLDS))
     with scratch("epi2expr-host-") as name:
         folder = pathlib.Path(name)
-        made_up_store(folder / "store.zarr", genes, assays)
+        made_up_store(folder / "store.zarr", genes, assays, window)
         request = TrainRequest(
             store=str(folder / "store.zarr"),
-            model="promoter_cnn",
-            model_options={"width": 0.02, "window_bp": _BINS * _BIN_BP, "bin_bp": _BIN_BP},
+            model=model,
+            model_options=_TINY if options is None else options,
             cv=f"chromosomes_{FOLDS}",
             seeds=seeds,
-            train_config=TrainConfig(epochs=epochs, batch_size=64, early_stop=None),
+            train_config=TrainConfig(
+                epochs=epochs,
+                batch_size=128 if model == "cnn" else 64,
+                early_stop=None,
+                precision=precision,
+            ),
         )
         clock, begin = _Clock(), time.perf_counter()
         processor = time.process_time()
@@ -58,7 +78,7 @@ def trainings(runs: int, genes: int, epochs: int) -> dict[str, Any]:
         processor = time.process_time() - processor
         kept = sum(x.stat().st_size for x in (folder / "run").rglob("*") if x.is_file())
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    device = clock.device_s() * clock.chunks
+    device = clock.device_s(rounds) * clock.chunks
     seconds = clock.ended - clock.began
     return {
         "what": "host",
@@ -96,7 +116,7 @@ class _Clock(Watcher):
     def ends(self) -> None:
         self.ended = time.perf_counter()
 
-    def device_s(self, rounds: int = 300) -> float:
+    def device_s(self, rounds: int) -> float:
         """What a chunk's epoch takes where nothing else is done: the median of some rounds."""
         whole = self.population
         lanes, runs = whole.lanes, whole.runs[: whole.lanes.count]
@@ -113,13 +133,15 @@ class _Clock(Watcher):
         return float(np.median(seconds))
 
 
-def made_up_store(path: pathlib.Path, genes: int, assays: int = _ASSAYS) -> None:
+def made_up_store(
+    path: pathlib.Path, genes: int, assays: int = _ASSAYS, window: tuple[int, int] = _WINDOW
+) -> None:
     """One cell, assays of noise, genes spread over ten chromosomes."""
     random = np.random.default_rng(0)
     chromosomes = [f"chr{i + 1}" for i in range(10)]
     chrom = np.array(chromosomes)[np.sort(np.arange(genes) % 10)]
-    window = _BINS * _BIN_BP
-    tss = window * (1 + np.arange(genes))
+    (bins, bin_bp), window_bp = window, window[0] * window[1]
+    tss = window_bp * (1 + np.arange(genes))
     table = pd.DataFrame(
         {
             "gene_id": [f"gene{i}" for i in range(genes)],
@@ -131,10 +153,10 @@ def made_up_store(path: pathlib.Path, genes: int, assays: int = _ASSAYS) -> None
     )
     names = [f"assay{i}" for i in range(assays)]
     manifest = Manifest(
-        window_bp=window,
-        bin_bp=_BIN_BP,
+        window_bp=window_bp,
+        bin_bp=bin_bp,
         assembly="made up",
-        chrom_sizes=dict.fromkeys(chromosomes, int(tss[-1]) + window),
+        chrom_sizes=dict.fromkeys(chromosomes, int(tss[-1]) + window_bp),
         chromosomes=chromosomes,
         blind=[],
         cells=["cell"],
@@ -149,6 +171,6 @@ def made_up_store(path: pathlib.Path, genes: int, assays: int = _ASSAYS) -> None
     store = WindowStore.create(path, manifest, table, random.gamma(1, 5, (1, genes)))
     covered = np.ones(genes, np.float32)
     for name in names:
-        signal = random.gamma(0.5, 4, (genes, _BINS)).astype(np.float32)
+        signal = random.gamma(0.5, 4, (genes, bins)).astype(np.float32)
         source = [{"name": name, "bytes": 0, "sha256": "0"}]
         store.write_slab("cell", name, signal, covered, source)

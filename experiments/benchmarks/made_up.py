@@ -1,5 +1,6 @@
 """Made-up genes of the right shapes, and runs of the real engine that train on them."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -83,10 +84,17 @@ class OneCell:
         return self._regions
 
 
-def window_trainer(config: Any, batch: int, precision: str = "float32") -> Trainer:
-    """Trains a model of windows as published, but never stops."""
+def window_trainer(
+    config: Any, batch: int, precision: str = "float32", most: tuple[int, int] | None = None
+) -> Trainer:
+    """Trains a model of windows as published, but never stops.
+
+    Args:
+        most: the most genes that train, and that validate, if known.
+    """
     fields = {"epochs": _EPOCHS, "early_stop": EarlyStopConfig(_EPOCHS), "batch_size": batch}
-    return Trainer(config, TrainConfig(precision=precision, **fields))
+    plans = tuple(BatchPlan(batch, most_genes=genes) for genes in most or (None, None))
+    return Trainer(config, TrainConfig(precision=precision, **fields), (plans[0], plans[1]))
 
 
 def region_trainer(
@@ -95,7 +103,12 @@ def region_trainer(
     """Trains a Chromoformer as published, but never stops; the first `train` genes train."""
     fields = {**config.TRAINING["decay"], "epochs": _EPOCHS, "batch_size": batch}
     parts = data.n_contacts[:train], data.n_contacts[train:]
-    plans = [BatchPlan.of(batch, config.contacts, [part], balanced=True) for part in parts]
+    plans = [
+        dataclasses.replace(
+            BatchPlan.of(batch, config.contacts, [part], balanced=True), most_genes=len(part)
+        )
+        for part in parts
+    ]
     published = TrainConfig(plateau=None, early_stop=None, precision=precision, **fields)
     return Trainer(config, published, (plans[0], plans[1]))
 

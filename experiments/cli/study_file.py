@@ -31,6 +31,7 @@ class Step:
         makes: what is there when it is done, relative to the study's folder.
         reads: files of the user's that it reads, relative to the same.
         run: the training that it makes or asks, if one.
+        table: where its flags stand in the file.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Step:
     makes: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     run: str = ""
+    table: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,13 +115,13 @@ def read_study(name: str, out: str = "") -> StudyFile:
         place = places[run]
         trained, ranked = (f"{place}/run_card.json",), (f"{place}/ranking.csv",)
         arguments = _flags({"store": store, "run": place, **flags})
-        steps.append(
-            Step(f"train {run}", "experiments.train", arguments, ("store",), trained, run=run)
-        )
-        arguments, needs = _flags({"run": place, **content.get("evaluate", {})}), (f"train {run}",)
-        steps.append(
-            Step(f"evaluate {run}", "experiments.evaluate", arguments, needs, ranked, run=run)
-        )
+        shared = any(not isinstance(value, dict) for value in content["train"].values())
+        table = f"[train.{run}]{' or [train]' if shared else ''}"
+        name, module = f"train {run}", "experiments.train"
+        steps.append(Step(name, module, arguments, ("store",), trained, run=run, table=table))
+        arguments, needs = _flags({"run": place, **content.get("evaluate", {})}), (name,)
+        name, module = f"evaluate {run}", "experiments.evaluate"
+        steps.append(Step(name, module, arguments, needs, ranked, run=run, table="[evaluate]"))
     steps += _questions(content, out, store, places)
     for run, place in places.items():
         arguments, needs = (f"--run={place}",), (f"evaluate {run}",)
@@ -202,6 +204,12 @@ def _tables(content: Mapping[str, Any], section: str) -> list[Any]:
     return given if isinstance(given, list) else [given]
 
 
+def _numbered(content: Mapping[str, Any], section: str, number: int) -> str:
+    """How a reader of the file finds one of the tables of a section."""
+    several = isinstance(content[section], list)
+    return f"[[{section}]] number {number}" if several else f"[{section}]"
+
+
 def _runs(train: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The flags of each training: what stands in `[train]` holds for all."""
     shared = {key: value for key, value in train.items() if not isinstance(value, dict)}
@@ -228,22 +236,22 @@ def _to_store(
     if "simulate" in content:
         arguments = _flags({"out": f"{out}/data", **content["simulate"]})
         yields = (f"{out}/data/truth.json",)
-        yield Step("simulate", "data_prep.simulate", arguments, (), yields)
+        yield Step("simulate", "data_prep.simulate", arguments, (), yields, table="[simulate]")
         before = ("simulate",)
     if "download" in content:
         arguments = _flags({"out": f"{out}/files", **content["download"]})
         yields = (f"{out}/files/downloads.lock.json",)
-        yield Step("download", "data_prep.download", arguments, (), yields)
+        yield Step("download", "data_prep.download", arguments, (), yields, table="[download]")
         before = (*before, "download")
     if "depth" in content:
         arguments = _flags({"out": f"{out}/depth", **content["depth"]})
         yields = (f"{out}/depth/tracks.depth.csv",)
-        yield Step("depth", "data_prep.depth", arguments, before, yields)
+        yield Step("depth", "data_prep.depth", arguments, before, yields, table="[depth]")
         before = (*before, "depth")
     given = {"store": store, **content["store"]}
     # It checks all that data_prep.doctor does before it begins.
     arguments, yields = _flags(given), (f"{store}/zarr.json",)
-    yield Step("store", "data_prep.build_store", arguments, before, yields)
+    yield Step("store", "data_prep.build_store", arguments, before, yields, table="[store]")
 
 
 def _questions(
@@ -253,7 +261,7 @@ def _questions(
     asked: set[tuple[str, str]] = set()
     names: list[str] = []
     for section in _OF_A_RUN:
-        for table in _tables(content, section):
+        for number, table in enumerate(_tables(content, section), 1):
             run = str(table["run"])
             given = {**table, "run": places[run]}
             name = f"{section} {run}"
@@ -267,13 +275,15 @@ def _questions(
             asked.add((section, run))
             names.append(name)
             needs = (f"evaluate {run}",)
-            yield Step(name, f"experiments.{section}", _flags(given), needs, run=run)
+            where, module = _numbered(content, section, number), f"experiments.{section}"
+            yield Step(name, module, _flags(given), needs, run=run, table=where)
     for section in _OF_A_STORE:
         for number, table in enumerate(_tables(content, section), 1):
             place = f"{out}/{section}{number if number > 1 else ''}"
             given = {"store": store, "run": place, **table}
             name = f"{section} {number}"
-            yield Step(name, f"experiments.{section}", _flags(given), ("store",))
+            where, module = _numbered(content, section, number), f"experiments.{section}"
+            yield Step(name, module, _flags(given), ("store",), table=where)
 
 
 def _reports(
@@ -299,7 +309,8 @@ def _reports(
             needs.append(step.name)
         arguments = _flags(given | content.get("report", {}))
         yields = (f"{places[first]}/report.html",)
-        yield Step(f"report {first}", "experiments.report", arguments, tuple(needs), yields)
+        name, module = f"report {first}", "experiments.report"
+        yield Step(name, module, arguments, tuple(needs), yields, table="[report]")
 
 
 def _place(step: Step) -> str:

@@ -78,6 +78,9 @@ def browser_data(
         own = effects[effects["gene"].isin(genes) & effects["cell"].isin(cells)]
         own = own.reindex(own["effect"].abs().sort_values(ascending=False, kind="stable").index)
         own = own.groupby(["gene", "cell"]).head(MOST_EDITS)
+        own = own.assign(placed=pd.Categorical(own["place"], effects["place"].unique()))
+        order = [name for name in ("assays", "mark", "placed", "factor") if name in own]
+        own = own.sort_index().sort_values(order, kind="stable")  # doses from low to high
         several = own["assays"].nunique() > 1 if "assays" in own else False
         for row in own.to_dict("records"):
             name = f"{row['mark']} {row['place']} {row['change']}"

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from epi2expr_jax.study.sentences import number
+from epi2expr_jax.words.sentences import number
 
 _PARTS = 1000  # of a figure's width or height
 _HINTS: "weakref.WeakKeyDictionary[Axes, list[tuple[np.ndarray, str]]]"

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from epi2expr_jax.interpret.enrichment import EFFECT, MATCHES
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.scores.intervals import ONE_VALUE
-from epi2expr_jax.study.sentences import one_value
+from epi2expr_jax.words.sentences import one_value
 from experiments.figures.hover import add_hints, ends_of, score_texts
 from experiments.figures.layout import (
     WIDTH,

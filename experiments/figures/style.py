@@ -20,9 +20,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.textpath import TextPath
 
 from epi2expr_jax.files import whole
-from epi2expr_jax.study.sentences import number
 from epi2expr_jax.training.targets import LABEL
 from epi2expr_jax.units import DEFAULT_UNIT, PROBABILITY, log2_of, unit_words
+from epi2expr_jax.words.sentences import number
 from experiments.figures.hover import add_hints, ends_of, score_texts
 from experiments.figures.layout import (
     LETTER,

@@ -20,10 +20,11 @@ from epi2expr_jax.scores.agreement import best_assays, quality_correlations
 from epi2expr_jax.scores.intervals import ONE_VALUE
 from epi2expr_jax.screens.predicted import COMPLETED, LOSS
 from epi2expr_jax.screens.scoring import ALL, REACH
-from epi2expr_jax.study import sentences, statements, tables
+from epi2expr_jax.study import statements, tables
 from epi2expr_jax.units import DEFAULT_UNIT, unit_words
+from epi2expr_jax.words import doubts, methods, sentences
 from experiments.figures.altered_marks import one_change
-from experiments.figures.gene_browser import as_script
+from experiments.figures.gene_browser import MOST_EDITS, as_script
 from experiments.figures.page import headline
 from experiments.figures.studies import MOST_MODELS, MOST_PANELS, called
 from experiments.figures.style import unit_of
@@ -44,6 +45,7 @@ def page_of(
     gained: str,
     controls: list[str],
     browser: dict[str, Any],
+    blacklist: dict[str, Any] | None,
 ) -> str:
     """The page as HTML.
 
@@ -55,6 +57,7 @@ def page_of(
         gained: from which assays the run gains more than another; or nothing.
         controls: what those of the other runs that are controls are for.
         browser: from `gene_browser.browser_data`.
+        blacklist: as for `words.methods.excluded`.
     """
     rows = headline(content["ranking"])
     environment = jinja2.Environment(
@@ -109,6 +112,9 @@ def page_of(
         abroad=_abroad(content["across_cells"]),
         changed=sentences.changes(content["between_cells"]),
         altered=_altered(content["effects"], content["null"]),
+        nothing_altered=doubts.altered(content["effects"], content["null"]),
+        methods=methods,
+        blacklist=blacklist,
         screened=_screened(content["crispri"], content["crispri_leads"]),
         gained=gained,
         controls=controls,
@@ -118,6 +124,7 @@ def page_of(
         browser_json=as_script(browser),
         simulated=made_up,
         assembly=_assembly(card["store"]["assembly"], made_up),
+        most_edits=MOST_EDITS,
         most_curves=MOST_CURVES,
         most_copies=MOST_COPIES,
         most_panels=MOST_PANELS,
@@ -126,7 +133,7 @@ def page_of(
 
 
 def _best(content: dict[str, pd.DataFrame], many: bool) -> pd.DataFrame:
-    """The best assay of every cell, among all genes and in each group.
+    """The assay with the highest score in every cell, among all genes and in each group.
 
     Args:
         many: whether there is more than one cell; of one, all genes are the ranking itself.
@@ -136,6 +143,8 @@ def _best(content: dict[str, pd.DataFrame], many: bool) -> pd.DataFrame:
         for name, part in content["groups"].groupby("group"):
             parts.append(best_assays(part).assign(group=name))
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    if len(table):
+        table["best"] = [doubts.is_best(row) for row in table.to_dict("records")]
     return table if many or table.empty else table[table["cell"] != scoring.ALL]
 
 

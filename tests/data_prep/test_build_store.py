@@ -207,7 +207,9 @@ def test_contacts_become_regions_of_the_store(build_config, roadmap, contacts, t
             build(dataclasses.replace(config, **change))
 
 
-def test_a_blacklist_hides_bins_of_regions_and_leaves_out_genes(build_config, contacts, tmp_path):
+def test_a_blacklist_hides_bins_of_regions_and_leaves_out_genes(
+    build_config, contacts, tmp_path, capsys
+):
     """A gene whose window is hidden is left out by --min_covered; of a region's bins, those hit."""
     whole = build(build_config(tmp_path / "w", interactions=str(contacts), workers=1))
     gene = whole.genes.iloc[7]
@@ -240,6 +242,14 @@ def test_a_blacklist_hides_bins_of_regions_and_leaves_out_genes(build_config, co
     np.testing.assert_array_equal(np.delete(hidden, [1, 2]), np.delete(shown, [1, 2]))
     assert (shown[1:3] > 0).all()
     assert store.verify() == []
+    known = store.manifest
+    assert known.hidden.keys() == {"genes", "bins"}
+    zeros = (store.read_signal(known.cells, known.assays) == 0).all(axis=(0, 1))
+    assert 0 < known.hidden["genes"] <= len(store.genes)
+    assert known.hidden["genes"] <= known.hidden["bins"] <= zeros.sum()
+    said = f"blacklist black.bed (sha256 {known.blacklist['sha256'][:12]}, 2 intervals): touches "
+    assert said in capsys.readouterr().out
+    assert "blacklist   black.bed" in repr(store)
 
 
 def sheet(roadmap, tmp_path, **changes):

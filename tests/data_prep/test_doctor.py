@@ -266,7 +266,10 @@ def test_warnings_alone_are_a_go(clean, tmp_path, program):
     rewrite(source, clean / "zero.bigwig", values(np.zeros_like))
     sheet.loc[0, ["path", "sha256"]] = ["zero.bigwig", None]
     sheet.to_csv(clean / "zero.csv", index=False)
-    flags = flags_of(config_of(clean, "zero.csv"))
+    first, size = (clean / "genome.chrom.sizes").read_text().split()[:2]
+    (clean / "black.bed").write_text(f"{first}\t0\t{size}\n")
+    config = config_of(clean, "zero.csv", blacklist=str(clean / "black.bed"))
+    flags = flags_of(config)
     done = program("data_prep.doctor", *flags, f"--json={tmp_path / 'd.json'}")
     assert done.returncode == 0, done.stderr
     assert "1 warning:" in done.stdout
@@ -275,6 +278,10 @@ def test_warnings_alone_are_a_go(clean, tmp_path, program):
     content = json.loads((tmp_path / "d.json").read_text())
     assert content["go"] is True
     assert [problem["kind"] for problem in content["problems"]] == ["all_zero"]
+    black = content["summary"]["blacklist"]
+    assert (black["name"], black["intervals"]) == ("black.bed", 1)
+    assert black["bins"] == 400 * black["genes"] > 0
+    assert f"windows of {black['genes']:,} genes; they count as bases" in done.stdout
 
 
 def test_what_cannot_be_read_does_not_hide_the_rest(clean):

@@ -4,6 +4,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -24,6 +25,7 @@ def sow():
 
     logging.info("a step")
     logging.warning("it is late")
+    warnings.warn("dry\n  soil", stacklevel=1)
     if flags.FLAGS.seeds < 1:
         raise InputError("--seeds", "none", "at least 1", "sow one")
     print(f"{flags.FLAGS.seeds} seeds sown")
@@ -49,6 +51,7 @@ def test_flags_are_read_and_only_warnings_are_logged(arguments, seeds):
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (0, f"{seeds} seeds sown\n")
     assert "it is late" in done.stderr
+    assert done.stderr.endswith("\nwarning: dry soil\n")  # no file, no line of code
     assert "a step" not in done.stderr
 
 
@@ -67,7 +70,7 @@ def test_help_shows_the_programs_own_text_and_flags():
     ("arguments", "said"),
     [
         (("--seeds=8", "stray", "words"), "unexpected arguments: stray words"),
-        (("--seed_count=8",), "Unknown command line flag 'seed_count'"),
+        (("--seed_count=8",), "unknown flag --seed_count"),
         (("--seeds=many",), "flag --seeds=many"),
     ],
 )
@@ -146,4 +149,13 @@ def test_flags_of_another_program_are_read_without_beginning_it():
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     within, refused, again = done.stdout.splitlines()
     assert (within, again) == ("within 8", "again 2")
-    assert refused.startswith("Unknown command line flag 'sed'. Did you mean: seeds")
+    assert refused == "unknown flag --sed"
+
+
+def test_every_unknown_flag_is_named_with_the_nearest():
+    done = run("--sedes=8", "--nothing-else", "--seeds=2", "--", "--seeed=1")
+    assert done.returncode == 2
+    assert "2 problems" in done.stderr
+    assert "unknown flag --sedes\n" in done.stderr
+    assert "remedy:   did you mean seeds?; see --help" in done.stderr
+    assert "unknown flag --nothing-else" in done.stderr

@@ -132,6 +132,20 @@ def test_tracks_that_do_not_fit_are_refused(small_store, tmp_path):
         store_of_tracks(str(sheet), "E2", small_store, assays, tmp_path)
 
 
+def test_what_does_not_fit_is_told_of_the_users_files(tmp_path, program, worker_here):
+    """Not of a store that is gone by then, nor with flags of other programs."""
+    data = simulate(tmp_path / "data", genes=1500, cells=1, assays=1)
+    sheet = pd.read_csv(data / "tracks.csv").assign(unit="depth")
+    sheet.to_csv(data / "tracks.csv", index=False)
+    given = f"--tracks={data / 'tracks.csv'}"
+    done = program("experiments.advise", "--model=simulated", given, f"--out={tmp_path / 'out'}")
+    assert done.returncode == 2
+    assert f"  {data / 'tracks.csv'}: {sheet.assay[0]}\n    found:    unit depth" in done.stderr
+    assert "epi2expr-" not in done.stderr
+    assert "and give it as --store" in done.stderr
+    assert "INFO" not in done.stderr
+
+
 def test_models_that_ship_are_small_whole_and_labelled():
     with shipped("simulated") as run:
         assert "simulated genes alone" in predict.load(run).card["simulated"]

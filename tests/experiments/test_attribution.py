@@ -53,8 +53,9 @@ def test_models_of_several_sets_are_chosen(small_store):
     whole = dataclasses.replace(every, card=card)
     assert [list(run.assays) for run in models_of(whole, ["all"]).runs] == [marks]
     assert len(models_of(whole, ["each", "all"]).runs) == 3
-    with pytest.raises(InputError, match="unknown assay set pairs"):
-        models_of(dataclasses.replace(parts[0], card=card), ["pairs"])
+    for kind, said in (("pairs", "no model of 2 assays"), ("all", rf"all \({marks[0]}\+")):
+        with pytest.raises(InputError, match=f"{said}.*not trained; expected one of {marks[0]};"):
+            models_of(dataclasses.replace(parts[0], card=card), [kind])
     with pytest.raises(InputError, match="unknown assay set H3K999me1") as error:
         models_of(every, ["each", "H3K999me1"])
     assert "--assays" in str(error.value)

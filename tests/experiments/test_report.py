@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.study import tables
 from epi2expr_jax.training import checkpoint
+from epi2expr_jax.words.caveats import caveats
 from experiments import report
 from experiments.cli.certificate import Certificate, store_now
 from experiments.figures.style import number
@@ -76,8 +76,8 @@ def test_answer_names_rivals_and_what_is_not_shown_to_predict(study):
     rivals = rows.assay[1:][rows.rank_low[1:] == 1]
     assert len(rivals)
     assert f"that could also be {', '.join(rivals)}." in text
-    assert "For 1 of 12 assays the data do not show that it predicts expression at all" in text
-    assert "lies below it: H3K9me3" in text
+    assert "For 1 of 12 assays it cannot be told whether it predicts expression at all" in text
+    assert "interval of r includes 0 (H3K9me3)" in text
     assert "averaged over 2 of 3 cells" in text
     assert "Few data" not in text
 
@@ -99,6 +99,10 @@ def test_made_tells_card_folds_and_failures(study):
     assert COMMAND in text
     assert "12 (no expression); 868 (not on the chosen chromosomes)" in text
     assert "5 quarantined" in text
+    assert "No regions were excluded (no blacklist)." in text
+    assert "reads 6,000 bp around the TSS in 60 bins of 100 bp and has 0.02 times" in text
+    assert "Signal was −log10 p, read as arcsinh(x)." in text
+    assert "Models trained for at most 14 epochs (" in text
     assert "(epoch 1, step 4)" in text
     assert "E116 H3K9me3 fold1 seed 0" in text
     assert "training 1 h 2 min" in text
@@ -106,7 +110,7 @@ def test_made_tells_card_folds_and_failures(study):
         for part in ("train", "validation", "test"):
             assert f"{', '.join(fold[part])} ({fold['genes'][part]} genes)" in text
     assert f"jax {checkpoint.versions()['jax']}" in text
-    for note in ranking.caveats(pd.read_parquet(folder / "metrics.parquet")):
+    for note in caveats(pd.read_parquet(folder / "metrics.parquet")):
         assert note in text
 
 
@@ -158,7 +162,7 @@ def test_one_cell_one_assay(tmp_path, page_of):
 def test_of_one_cell_nothing_is_said_of_cells(tmp_path, page_of):
     page = page_of(tmp_path / "run", assays={"DNase": 0.7, "H3K4me3": 0.6})
     text = plain(page)
-    for absent in ("The best in each cell", "Every cell and assay", "How far cells agree",
+    for absent in ("The highest score in each cell", "Every cell and assay", "How far cells agree",
                    "over all cells", "all cells", "these cells"):  # fmt: skip
         assert absent not in text, absent
     table = page.split('id="cells"')[1].split("</table>")[0]
@@ -177,7 +181,7 @@ def test_labels_are_called_labels(tmp_path, page_of):
     text = plain(page)
     for said in (
         "between the probability of being expressed that it predicts and the label (expressed or",
-        "the data do not show that it tells expressed genes from others at all",
+        "it cannot be told whether it tells expressed genes from others at all",
         "Loss (cross-entropy) by epoch",
         "Predicting 0.5 for every gene would cost 0.69, the dotted line",
         "Predicted by label",

@@ -14,7 +14,6 @@ import types
 import pytest
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.training.splits import make_folds
 from experiments import study
 from experiments.cli.study_file import SHIPPED, read_study
 from tests.experiments.test_whole_studies import run_snakemake
@@ -284,35 +283,27 @@ def test_a_check_that_does_not_hold_is_told_and_the_page_still_made(mine, ran):
 
 
 def test_flags_are_checked_before_anything_begins(mine):
-    text = TEXT.replace("epochs = 3", "epoch = 3").replace('assay = "DNase"', "factors = true")
+    """Each wrong key by its table, with the nearest, also several of a table."""
+    text = TEXT.replace("epochs = 3", "epoch = 3\nseedz = 2")
+    text = text.replace('assay = "DNase"', "asay = true") + '[[perturb]]\nrun = "small"\nnull = -1'
     with pytest.raises(InputError) as caught:
         study.check(mine(text))
-    said = [(problem.where, problem.found) for problem in caught.value.problems]
-    assert [where.partition(", ")[2] for where, _ in said] == [
-        "train small: command line", "perturb small: command line"]  # fmt: skip
-    assert "Did you mean: epochs" in said[0][1]
-    with pytest.raises(InputError, match="--contacts"):
+    said = [
+        (one.where.rpartition("mine.toml, ")[2], one.found, one.remedy.partition("?")[0])
+        for one in caught.value.problems
+    ]
+    assert said[:3] == [
+        ("[train.small]", "unknown key epoch", "did you mean epochs"),
+        ("[train.small]", "unknown key seedz", "did you mean seeds"),
+        ("[[perturb]] number 1", "unknown key asay", "did you mean assay"),
+    ]
+    assert said[3][0] == "[[perturb]] number 2"
+    assert "--null=-1" in said[3][1]
+    first = caught.value.problems[0]
+    assert first.expected == "flags of experiments.train"
+    assert first.remedy.endswith("; see python -m experiments.train --help")
+    with pytest.raises(InputError, match=r"mine.toml, \[train.small\], .*--contacts"):
         study.check(mine(TEXT.replace("epochs = 3", "contacts = 3")))
-
-
-def test_the_plan_counts_cells_assays_folds_and_models(mine):
-    made = mine()
-    lines = study.plan(made, study.check(made))
-    assert lines[0] == "  2 cells, 1 assay, 2 tracks"
-    assert lines[1].startswith("  to download: 2 files, about 1 GB")
-    assert "2 cells × 1 assay set × 5 folds × 1 seed = 10 models of promoter_cnn" in lines[2]
-    assert "at most 3 epochs, 570,000 gene-steps if there are 19,000 genes" in lines[3]
-    assert "× 8 folds × 1 seed = 16 models of cnn" in lines[4]
-    # 16 models × 100 epochs × 19,000 genes at 770 and 333,800 a second
-    work = "30,000,000 gene-steps if there are 19,000 genes: 11 h"
-    assert work in lines[5]
-    assert "0.025 h" in lines[5]
-    made = mine(TEXT.replace("chromoformer_4", "chromosomes_2"))
-    with pytest.raises(InputError, match=r"cv|fold"):
-        study.plan(made, study.check(made))
-    counts = {f"chr{number}": 100 for number in range(1, 23)}
-    for scheme, folds in (("chromoformer_4", 8), ("chromosomes_7", 7), ("monte_carlo_5", 5)):
-        assert len(make_folds(scheme, counts, blind=["chr3"], seed=0)) == folds
 
 
 def test_a_step_ends_with_the_study(tmp_path):

@@ -217,7 +217,8 @@ def _trainer(model: str, precision: str, genes: int, train: int) -> tuple[Traine
         config = REGISTRY[model](assays=ASSAYS)
         return region_trainer(config, data, train, batch, precision), data
     config = REGISTRY[model](assays=1)
-    return window_trainer(config, batch, precision), OneTrack(genes, config.window.bins)
+    trainer = window_trainer(config, batch, precision, (train, genes - train))
+    return trainer, OneTrack(genes, config.window.bins)
 
 
 def _device(target: Target) -> Any:

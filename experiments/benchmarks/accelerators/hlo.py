@@ -89,12 +89,12 @@ class Program:
                 current[operation.name] = operation
 
     def loops(self) -> list[Cost]:
-        """The cost of a turn of every loop whose turns are data; the dearest in products first."""
+        """The cost of a turn of every loop; the dearest in products first."""
         costs = [
             self.cost(operation.called[-1])
             for computation in self.computations.values()
             for operation in computation.values()
-            if operation.kind == "while" and not _TURNS.search(operation.rest)
+            if operation.kind == "while"
         ]
         return sorted(costs, key=lambda cost: -cost.flop)
 

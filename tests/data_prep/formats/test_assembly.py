@@ -107,6 +107,19 @@ def test_an_assembly_is_recognised_by_its_lengths(name):
     assert recognise_assembly({"chrM": sizes["chrM"]}) is None
 
 
+def test_a_file_of_lengths_is_called_by_what_it_holds(tmp_path):
+    """A store and its page then say hg38; a file of other lengths gives its own name."""
+    lengths = load_assembly("hg38").chrom_sizes["chr7"]
+    for file, length, name in (
+        ("our genome.fa.fai", lengths, "hg38"),
+        ("danRer11.chrom.sizes", 5, "danRer11"),
+        ("danRer11.fa.fai", 5, "danRer11"),
+        (".sizes", 5, ".sizes"),
+    ):
+        (tmp_path / file).write_text(f"7\t{length}\n")
+        assert load_assembly(tmp_path / file).name == name
+
+
 @pytest.mark.parametrize(
     ("text", "name"),
     [

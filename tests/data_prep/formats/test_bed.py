@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.formats.bed import bed_record, read_bed, touched_bins
+from data_prep.formats.bed import bed_record, read_bed, touched_bins, touched_genes
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.genome import WindowSpec
 
 SIZES = {"chr1": 1000, "chr2": 300}
 
@@ -100,6 +101,12 @@ def test_touched_bins_at_the_edges():
     regions = pd.DataFrame({"chrom": ["chr1", "chr1"], "start": [0, 30], "end": [10, 31]})
     bins = touched_bins(["1", "1"], np.array([-10, 10]), np.array([20, 35]), 10, regions)
     assert bins.tolist() == [False, True, False, False, False, True]
+
+
+def test_genes_and_bins_that_a_blacklist_touches_are_counted():
+    genes = pd.DataFrame({"chrom": ["1", "1", "2"], "tss": [20, 100, 20]})
+    bed = pd.DataFrame({"chrom": ["chr1", "chr2"], "start": [9, 40], "end": [21, 50]})
+    assert touched_genes(genes, WindowSpec(40, 10), bed) == {"genes": 1, "bins": 3}
 
 
 def test_intervals_without_hidden_ones_are_not_touched():

@@ -57,18 +57,34 @@ def test_rows_are_permuted_among_genes_alike_in_the_other_marks():
     assert sorted(alone) == list(range(300))
 
 
-def test_p_counts_effects_as_large_of_either_sign():
-    row = {"cell": "E003", "assays": "X", "mark": "X", "place": "promoter", "change": "x 0"}
-    means = pd.DataFrame([{**row, "effect": -0.5}])
-    drawn = [
-        pd.DataFrame([{**row, "mark": f"X~{i}", "assays": f"X~{i}", "effect": effect}])
-        for i, effect in enumerate([0.5, -0.4, 0.6], 1)
+ROW = {"cell": "E003", "assays": "X", "mark": "X", "place": "promoter", "change": "x 0"}
+
+
+def drawn(effects, means):
+    """Effects of permutations of X."""
+    tables = [
+        pd.DataFrame([{**ROW, "mark": f"X~{i}", "assays": f"X~{i}", "effect": effect}])
+        for i, effect in enumerate(effects, 1)
     ]
-    draws = mark_null.effects_of(drawn, means, "X")
+    return mark_null.effects_of(tables, means, "X")
+
+
+def test_p_counts_effects_as_far_from_the_middle_of_all():
+    means = pd.DataFrame([{**ROW, "effect": -0.5}])
+    draws = drawn([0.5, -0.4, 0.7], means)
     assert draws.permutation.tolist() == [1, 2, 3]
     (found,) = mark_null.compare(means, draws).to_dict("records")
-    assert (found["null_low"], found["null_high"], found["permutations"]) == (-0.4, 0.6, 3)
-    assert found["p"] == (1 + 2) / 4
+    assert (found["null_low"], found["null_high"], found["permutations"]) == (-0.4, 0.7, 3)
+    assert found["p"] == (1 + 1) / 4  # the middle is 0.075
     draws.loc[1, "effect"] = np.nan  # it failed, and says nothing
     (found,) = mark_null.compare(means, draws).to_dict("records")
-    assert (found["permutations"], found["p"]) == (2, (1 + 2) / 3)
+    assert (found["permutations"], found["p"]) == (2, 1 / 3)
+
+
+@pytest.mark.parametrize(("effect", "p"), [(-0.27, 0.05), (1.07, 1.0), (1.9, 0.05)])
+def test_what_any_permutation_does_is_no_effect(effect, p):
+    """Out of the range trained on, marks that tell nothing have effects about 1, not about 0."""
+    means = pd.DataFrame([{**ROW, "effect": effect}])
+    draws = drawn([*np.linspace(0.7, 1.0, 9), *np.linspace(1.1, 1.4, 10)], means)
+    (found,) = mark_null.compare(means, draws).to_dict("records")
+    assert found["p"] == pytest.approx(p)

@@ -232,8 +232,11 @@ def test_models_of_one_assay_set_are_told_apart(ensemble, small_store):
     assert both.only([second, first]).runs == both.only(f"{second}+{first}").runs == ensemble.runs
     of_all = dataclasses.replace(both, card={"store": {"assays": [second, first]}})
     assert of_all.only("all").runs == ensemble.runs
-    with pytest.raises(InputError, match="unknown assay set all; "):
-        dataclasses.replace(both, card={"store": {"assays": [first, second, "x"]}}).only("all")
+    of_three = dataclasses.replace(both, card={"store": {"assays": [first, second, "x"]}})
+    for given, said in (("all", rf"all \({first}\+{second}\+x\)"), ("x", "x")):
+        with pytest.raises(InputError, match=f"no model of {said}: it was not trained") as caught:
+            of_three.only(given)
+        assert f"with {given} added to its --assays" in caught.value.problems[0].remedy
     with pytest.raises(InputError, match=f"unknown assay set {second}; ") as caught:
         both.only([second])
     assert first in caught.value.problems[0].expected

@@ -1,10 +1,13 @@
 """A training store is found where it was, or where it lies as seen from the run."""
 
+import dataclasses
+import shutil
+
 import pytest
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.predict.training_store import find_store, places
-from epi2expr_jax.store.manifest import MANIFEST
+from epi2expr_jax.predict.training_store import find_store, open_own, places
+from epi2expr_jax.store.manifest import MANIFEST, write_manifest
 
 
 @pytest.fixture
@@ -23,6 +26,22 @@ def test_it_is_looked_for_in_both_places(store, tmp_path, monkeypatch):
     store.parent.rename(tmp_path / "new")
     assert find_store(tmp_path / "new" / "run", card) == tmp_path / "new" / "a.zarr"
     assert find_store(tmp_path, card, "/given.zarr").name == "given.zarr"
+
+
+def test_of_two_stores_the_own_one_is_found(store, tmp_path, small_store):
+    """Where a moved run's store lay before is another one now, or a damaged one."""
+    card = {"store": places(store, store.parent / "run"), "store_checksum": small_store.checksum()}
+    moved = tmp_path / "new"
+    (moved / "run").mkdir(parents=True)
+    shutil.copytree(small_store.path, moved / "a.zarr")
+    assert find_store(moved / "run", card) == moved / "a.zarr"  # the manifest at the first is empty
+    shutil.rmtree(store)
+    manifest = dataclasses.replace(small_store.manifest, tss="gene_start")
+    write_manifest(shutil.copytree(small_store.path, store), manifest)
+    assert find_store(moved / "run", card) == moved / "a.zarr"
+    assert open_own(moved / "run", card).checksum() == small_store.checksum()
+    # Where neither is, the first is named by who refuses it.
+    assert find_store(moved / "run", {**card, "store_checksum": "other"}) == store
 
 
 def test_a_moved_run_says_where_its_store_is_not(store, tmp_path):

@@ -10,7 +10,6 @@ from epi2expr_jax.scores.comparison import (
     added_value,
     compare_models,
     interactions,
-    simpler_model,
 )
 from epi2expr_jax.scores.intervals import ONE_VALUE
 
@@ -92,46 +91,6 @@ def test_only_what_all_models_share_is_compared():
     assert two.lead_low.isna().all()  # two chromosomes bear no interval
     assert two.lead.notna().all()
     assert compare_models({"a": a[a.assays == "K27"], "b": b}).empty
-
-
-@pytest.mark.trial
-def test_a_simpler_model_is_seldom_said_to_be_better_where_none_is(trial_size):
-    """12 assays and three simple models as good as the first: 36 ways to be wrong."""
-    count, rng = trial_size(15, 500), np.random.default_rng(0)
-    assays, models = [f"a{i}" for i in range(12)], ("cnn", "linear", "ridge", "boosting")
-    wrong = 0
-    for _ in range(count):
-        tables = {
-            model: pd.DataFrame(
-                {"cell": "E003", "assays": assay, "fold": k % 5, "seed": 0, "chrom": f"chr{k}",
-                 "n": 100, "constant": False, "constant_observed": False,
-                 **dict.fromkeys(scoring.METRICS, 0.5 + 0.05 * rng.standard_normal())}
-                for assay in assays for k in range(20)
-            )
-            for model in models
-        }  # fmt: skip
-        wrong += "predicts better" in simpler_model(compare_models(tables), models[1:]) and not (
-            simpler_model(compare_models(tables), models[1:]).startswith("No simple")
-        )
-    print(f"a simpler model said to be better where none is: {wrong / count:.3f}")
-    assert wrong <= max(2, 0.06 * count)
-
-
-def test_what_is_said_of_simple_models():
-    weak, strong = scores(0.4), scores(0.8, seed=1)
-    table = compare_models({"cnn": weak, "cnn, mean of 3 seeds": strong, "ridge": strong})
-    said = simpler_model(table, ["linear", "ridge"])
-    better = "A simpler model predicts better than cnn: ridge for the mean over assays (by 0."
-    assert said.startswith(better)
-    assert "seeds" not in said
-    assert simpler_model(table, ["ridge"], whole=["linear"]) == said
-    wide = simpler_model(table, ["ridge"], whole=["linear", "ridge"])
-    assert wide == f"{said} (Of the store's whole window, whatever cnn reads: ridge.)"
-    assert simpler_model(table, ["linear"]) == ""
-    assert "on 50% of them: their leads are not compared" in simpler_model(table, ["ridge"], 0.5)
-    other = compare_models({"cnn": strong, "ridge": weak})
-    none = "No simple model of the same signal is shown to predict better than cnn."
-    assert simpler_model(other, ["ridge"]) == none
 
 
 def test_what_assays_add_is_the_paired_rise_of_r2():

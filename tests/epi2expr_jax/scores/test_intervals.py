@@ -9,6 +9,7 @@ from epi2expr_jax.errors import InputError
 from epi2expr_jax.scores import agreement, comparison, ranking
 from epi2expr_jax.scores.intervals import (
     jackknife,
+    limits,
     require_usable,
     score_cube,
     shared_units,
@@ -16,6 +17,7 @@ from epi2expr_jax.scores.intervals import (
     weighted_mean,
 )
 from epi2expr_jax.scores.table import METRICS
+from epi2expr_jax.words.caveats import caveats
 
 
 def scores_of(*rows):
@@ -46,6 +48,23 @@ def test_chromosomes_of_equal_size_have_the_classical_standard_error():
     mean, error = jackknife(values, np.full(7, 50.0))
     np.testing.assert_allclose(mean, values.mean(0))
     np.testing.assert_allclose(error, stats.sem(values, axis=0))
+
+
+def test_no_interval_goes_beyond_what_a_correlation_can_be():
+    """Of three chromosomes with a high mean the interval reached 1.2."""
+    table = scores_of(*((cell, "a", f"chr{k}", 100, r) for cell in ("E1", "E2")
+                        for k, r in enumerate((0.99, 0.9, 0.7))))  # fmt: skip
+    row = ranking.rank_assays(table).iloc[0]
+    mean, error = jackknife(np.array([[0.99], [0.9], [0.7]]), np.full(3, 100.0))
+    reach = stats.t.isf(0.025, 2) * error[0]
+    assert mean[0] + reach > 1
+    assert [row["low"], row["high"]] == pytest.approx([mean[0] - reach, 1])
+    assert row["simultaneous_high"] == row["spearman_high"] == 1
+    models = comparison.compare_models({"cnn": table, "ridge": table})
+    assert [models["low"][0], models["high"][0]] == pytest.approx([mean[0] - reach, 1])
+    low, high = limits(np.array([0.2, -0.9, np.nan]), np.array([0.1, 0.3, 0.1]))
+    np.testing.assert_allclose(low, [0.1, -1, np.nan])
+    np.testing.assert_allclose(high, [0.3, -0.6, np.nan])
 
 
 def test_fewer_than_three_chromosomes_have_a_mean_but_no_error():
@@ -112,7 +131,7 @@ def test_too_little_to_score_is_said_or_gives_empty_tables(few):
     called = comparison.calls(scores)
     assert called.empty
     assert {"cell", "assay", "other", "lead", "p", "q", "called"} == set(called)
-    assert any("without weight" in note for note in ranking.caveats(scores))
+    assert any("without weight" in note for note in caveats(scores))
     assert np.isnan(agreement.agreement(scores).value)
     quality = pd.DataFrame({"cell": ["a"], "assay": ["x"], "depth": 1.0, "signal_to_noise": 2.0})
     assert agreement.score_against_quality(scores, quality).empty

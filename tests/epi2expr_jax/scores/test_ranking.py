@@ -15,6 +15,7 @@ from epi2expr_jax.scores.intervals import (
     score_cube,
     shared_units,
 )
+from epi2expr_jax.words.caveats import caveats
 from tests.epi2expr_jax.scores.simulated import simulated
 
 # Protein-coding genes of the Roadmap RPKM matrix on hg19's autosomes.
@@ -94,7 +95,6 @@ def test_ranks_and_rank_sets():
     # Alone their intervals overlap: it is the pairing by chromosome that tells them apart.
     assert one["high"]["tied_a"] > one["low"]["best"]
     assert (one["simultaneous_high"] - one["simultaneous_low"] > one["high"] - one["low"]).all()
-    assert not any("cannot be told apart" in note for note in ranking.caveats(scores_of(pearson)))
 
 
 def test_calls_are_corrected_together():
@@ -126,9 +126,6 @@ def test_equal_assays_cannot_be_told_apart():
     table = ranking.rank_assays(scores_of(pearson))
     assert set(table["rank_low"]) == {1}
     assert set(table["rank_high"]) == {2}
-    notes = ranking.caveats(scores_of(pearson))
-    assert any("cannot be told apart as the best" in note for note in notes)
-    assert any("1 of 1 cell" in note for note in notes)
 
 
 @pytest.mark.parametrize("chromosomes", [1, 2])
@@ -141,7 +138,7 @@ def test_too_few_chromosomes_have_no_interval(chromosomes):
     assert table["note"].str.contains("fewer than 3 chromosomes").all()
     assert set(table["rank_low"]) == {1}
     assert set(table["rank_high"]) == {2}
-    assert any("There is no interval" in note for note in ranking.caveats(scores))
+    assert any("There is no interval" in note for note in caveats(scores))
 
 
 def test_tiny_and_unexpressed_chromosomes_carry_no_weight_and_are_counted():
@@ -153,13 +150,13 @@ def test_tiny_and_unexpressed_chromosomes_carry_no_weight_and_are_counted():
     row = ranking.rank_assays(scores).iloc[0]
     assert row["pearson"] == pytest.approx(1.4 / 3)
     assert (row["n_chromosomes"], row["n_genes"]) == (3, 27)
-    notes = "\n".join(ranking.caveats(scores))
+    notes = "\n".join(caveats(scores))
     assert "1 score without weight: fewer than 3 genes (chrY)" in notes
     assert "1 score without weight: the same expression for all genes (chr21)" in notes
     nothing = ranking.rank_assays(scores.assign(n=2))
     assert nothing.empty
     assert list(nothing.columns) == ranking.COLUMNS
-    assert any("0 chromosomes and 0 genes" in n for n in ranking.caveats(scores.assign(n=2)))
+    assert any("0 chromosomes and 0 genes" in n for n in caveats(scores.assign(n=2)))
 
 
 def test_auc_skips_chromosomes_of_one_label():
@@ -177,11 +174,11 @@ def test_a_cell_without_an_assay_stays_out_of_all():
     assert table.loc[("all", "a"), "pearson"] == table.loc[("E003", "a"), "pearson"]
     assert ("E114", "b") not in table.index
     assert ("E114", "a") in table.index
-    notes = "\n".join(ranking.caveats(scores))
+    notes = "\n".join(caveats(scores))
     assert 'Left out of "all", which needs every assay: E114 lacks b, E116 lacks a.' in notes
     apart = scores[scores["cell"] != "E003"]
     assert set(ranking.rank_assays(apart)["cell"]) == {"E114", "E116"}
-    assert any('There is no "all"' in note for note in ranking.caveats(apart))
+    assert any('There is no "all"' in note for note in caveats(apart))
 
 
 def test_assays_are_compared_on_the_chromosomes_they_share():
@@ -191,10 +188,10 @@ def test_assays_are_compared_on_the_chromosomes_they_share():
     table = ranking.rank_assays(scores)
     assert table["pearson"].to_numpy() == pytest.approx(1.4 / 3)
     assert set(table["n_chromosomes"]) == {3}
-    assert any("E003: 1 fold-seed-chromosome unit left out" in n for n in ranking.caveats(scores))
+    assert any("E003: 1 fold-seed-chromosome unit left out" in n for n in caveats(scores))
     nothing = scores_of({("E003", "a"): {"chr1": 0.5}, ("E003", "b"): {"chr2": 0.5}})
     assert ranking.rank_assays(nothing).empty
-    assert any("E003 is not ranked" in note for note in ranking.caveats(nothing))
+    assert any("E003 is not ranked" in note for note in caveats(nothing))
 
 
 def test_one_predicted_value_has_no_interval_and_says_why():
@@ -212,25 +209,6 @@ def test_one_predicted_value_has_no_interval_and_says_why():
     notes = ranking.rank_assays(scores).set_index("assay")["note"]
     assert set(notes["a"]) == {TOO_FEW_GENES}
     assert set(notes["b"]) == {ONE_VALUE}
-
-
-def test_caveats_say_what_the_intervals_rest_on():
-    r = {"chr3": 0.5, "chr7": 0.3, "chr20": 0.6}
-    once = scores_of({("E003", "a"): r}, n={"chr3": 1047, "chr7": 894, "chr20": 539})
-    both = pd.concat([once, once.assign(fold="f1")])
-    notes = "\n".join(ranking.caveats(both))
-    assert "this cell (E003)" in notes
-    assert "rest on 3 chromosomes and 2480 genes" in notes
-    assert "same blind chromosomes (chr3, chr7, chr20)" in notes
-    assert "t has 2 degrees of freedom" in notes
-    assert "training noise is not in the interval" in notes
-    seeds = pd.concat([both, both.assign(seed=1)])
-    assert "training noise" not in "\n".join(ranking.caveats(seeds))
-    # Each fold its own chromosomes: nothing to say about blind ones.
-    assert "blind" not in "\n".join(ranking.caveats(once.assign(fold=["f0", "f1", "f2"])))
-    lopsided = scores_of({("E003", "a"): r}, n={"chr3": 1000, "chr7": 3, "chr20": 3})
-    assert "worth 1.0 of equal size" in "\n".join(ranking.caveats(lopsided))
-    assert ranking.rank_assays(lopsided).low.isna().all()
 
 
 def shrunk(genes, by):
@@ -390,3 +368,21 @@ def test_labels_and_silent_cells_have_fewer_questions():
     silent = table.assign(observed=table["observed"].clip(upper=0.9))
     found = ranking.rank_questions(scoring.score_questions(silent, (1.0,)))
     assert found.empty  # all of one kind
+
+
+def test_ranking_without_each_chromosome():
+    rng = np.random.default_rng(2)
+    scores = scores_of(
+        {("E003", name): {f"chr{k}": float(r) for k, r in enumerate(rng.normal(level, 0.05, 5))}
+         for name, level in (("a", 0.6), ("b", 0.3))}
+    )  # fmt: skip
+    table = ranking.without_each(scores, "all").set_index(["chrom", "assay"])
+    assert len(table) == 5 * 2
+    rest = ranking.rank_assays(scores[scores["chrom"] != "chr2"])
+    rest = rest[rest["cell"] == "all"].set_index("assay")
+    ends = ["simultaneous_low", "simultaneous_high"]
+    pd.testing.assert_frame_equal(table.loc["chr2"][ends], rest[ends])
+    alone = scores[scores["chrom"] == "chr2"].set_index("assays")["pearson"]
+    assert table.loc["chr2", "pearson"].to_dict() == pytest.approx(alone.to_dict())
+    few = scores[scores["chrom"].isin(["chr0", "chr1", "chr2"])]
+    assert ranking.without_each(few, "E003").empty  # two chromosomes give no interval

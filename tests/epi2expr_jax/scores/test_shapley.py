@@ -8,7 +8,7 @@ import xarray as xr
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.masking import every_subset
-from epi2expr_jax.scores.intervals import jackknife
+from epi2expr_jax.scores.intervals import TOO_FEW_GENES, jackknife
 from epi2expr_jax.scores.shapley import (
     attribute,
     compare_with_trained,
@@ -123,6 +123,18 @@ def test_intervals_are_those_of_the_chromosome_jackknife(scores):
     few = attribute(scores.isel(chrom=[0, 1]))
     assert few.low.isna().all()
     assert set(few.note) == {"fewer than 3 chromosomes"}
+
+
+def test_scores_of_few_genes_have_no_interval_and_others_end_at_1(scores):
+    few = scores.assign(genes=scores["genes"] / 10)
+    for table in (attribute(few), subset_table(few)):
+        assert table[["low", "high", "simultaneous_low"]].isna().all(axis=None)
+        assert set(table.note) == {TOO_FEW_GENES}
+    turn = np.where(np.arange(scores.sizes["chrom"])[:, None] % 2, 0.99, 0.6)
+    high = scores.assign(pearson=scores["pearson"] * 0 + turn)
+    table = subset_table(high)
+    assert table["simultaneous_high"].max() == 1
+    assert (table["simultaneous_low"] < table["pearson"]).all()
 
 
 def trained_alone(scores, subsets, shift=0.0):

@@ -9,6 +9,7 @@ from epi2expr_jax.errors import InputError
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.scores.table import gene_groups, score_groups
+from epi2expr_jax.words.caveats import caveats
 from tests.epi2expr_jax.scores.simulated import simulated
 
 
@@ -110,7 +111,7 @@ def test_training_mean_predictor_scores_zero_not_the_pooled_negative():
     ranked = ranking.rank_assays(scores)
     assert (ranked["pearson"] == 0).all()
     assert (ranked["constant_share"] == 1).all()
-    assert any("E003 H3K4me1 (100%)" in note for note in ranking.caveats(scores))
+    assert any("E003 H3K4me1 (100%)" in note for note in caveats(scores))
 
 
 def test_bad_predictions_are_all_named_at_once():

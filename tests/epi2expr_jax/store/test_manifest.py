@@ -16,6 +16,7 @@ BUILT = dataclasses.replace(
     blacklist={"name": "bad.bed", "sha256": "ab"},
     given_labels=True,
     left_out={"no expression": 12},
+    hidden={"genes": 2, "bins": 3},
     genes_sha256="cd",
     regions_sha256={"c2": "ef"},
 )
@@ -81,15 +82,18 @@ def test_missing_and_unknown_fields_are_named(tmp_path, changes, named):
 
 def test_what_a_build_finds_out_is_no_other_request():
     asked = dataclasses.replace(
-        BUILT, left_out={}, genes_sha256="", expression_sha256="1", regions_sha256={},
-        labels_sha256="2",
+        BUILT, left_out={}, hidden={}, genes_sha256="", expression_sha256="1", regions_sha256={},
+        labels_sha256="2", assembly="the same lengths",
     )  # fmt: skip
     BUILT.require_same_request(asked, "s.zarr")
     assert asked != BUILT
 
 
 def test_all_that_was_asked_otherwise_is_named():
-    asked = dataclasses.replace(BUILT, bin_bp=50, assembly="other", contacts={})
+    lengths = {"chr9": 5}
+    asked = dataclasses.replace(
+        BUILT, bin_bp=50, assembly="other", chrom_sizes=lengths, contacts={}
+    )
     with pytest.raises(InputError) as caught:
         BUILT.require_same_request(asked, "s.zarr")
     assert [str(problem) for problem in caught.value.problems] == [
@@ -98,6 +102,7 @@ def test_all_that_was_asked_otherwise_is_named():
         for name, old, new in (
             ("bin_bp", "25", "50"),
             ("assembly", '"toy"', '"other"'),
+            ("chrom_sizes", json.dumps(BUILT.chrom_sizes), json.dumps(lengths)),
             ("contacts", '{"c2": {"name": "capture", "min_score": 1.5, "trans": false}}', "{}"),
         )
     ]

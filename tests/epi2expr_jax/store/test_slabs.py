@@ -1,9 +1,13 @@
 """A slab is read as it was written, or refused by name, whatever happened to its files."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.store import arrays
 from epi2expr_jax.store.slabs import digest
 from epi2expr_jax.store.window_store import WindowStore
 from tests.epi2expr_jax.store.toy import CONTACTS, EXPRESSION, GENES, MANIFEST, slab
@@ -100,6 +104,49 @@ DAMAGE = {
         (at / "signal/zarr.json").read_text().replace("700", "699")
     ),
 }
+
+
+@pytest.fixture
+def older_codecs(monkeypatch):
+    """Stores as they were written at first: crc32c after zstd."""
+    codecs = [ZstdCodec(level=0), Crc32cCodec()]
+    monkeypatch.setattr(arrays, "_codecs", lambda: codecs)
+
+
+OF_CHUNKS = ("a bit of signal", "the last chunk of signal", "a bit of depth", "a bit of expression")
+OF_FILES = ("the shard of another assay", "another assay's depth")
+
+
+@pytest.mark.parametrize("damage", [*OF_CHUNKS, *OF_FILES])
+@pytest.mark.usefixtures("older_codecs")
+def test_a_store_of_older_codecs_is_read_and_checked(damage, request):
+    store = request.getfixturevalue("contact_store")
+    metadata = (store.path / "signal/zarr.json").read_text()
+    assert metadata.count("crc32c") == 2  # of chunks, and of the index
+    np.testing.assert_array_equal(store.slabs.read("c2", "m2")[0], slab(2)[0])
+    test_what_is_damaged_is_refused_when_it_is_read(store, damage)
+
+
+def test_no_bit_of_a_chunk_can_flip_and_change_a_value(tmp_path):
+    """Of a small one every bit: it is refused or, where the bit says nothing, read as it was."""
+    genes = GENES.head(6)
+    manifest = dataclasses.replace(MANIFEST, window_bp=250)
+    store = WindowStore.create(tmp_path / "s", manifest, genes, EXPRESSION[:, :6])
+    means = np.random.default_rng(0).gamma(0.4, 2, (6, 10)).round(1).astype(np.float32)
+    store.write_slab("c1", "m1", means, np.ones(6), [])
+    file = store.path / SIGNAL
+    written, refused = file.read_bytes(), 0
+    for place in range(len(written)):
+        content = bytearray(written)
+        content[place] ^= 1 << place % 8
+        file.write_bytes(content)
+        try:
+            found = store.slabs.values("signal", (0, 0))
+        except InputError:
+            refused += 1
+            continue
+        np.testing.assert_array_equal(found, means, err_msg=f"byte {place}")
+    assert refused > 0.95 * len(written)
 
 
 @pytest.mark.parametrize("damage", DAMAGE)

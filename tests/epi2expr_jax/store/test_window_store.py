@@ -62,7 +62,7 @@ def test_the_unit_of_expression_is_kept(store, tmp_path):
         assert opened.expression.attrs["units"] == "TPM"
     assert in_tpm.checksum() != store.checksum()
     content = dataclasses.asdict(store.manifest)
-    for name in ("version", "tables_sha256", "blacklist", "expression_unit"):
+    for name in ("version", "tables_sha256", "hidden", "blacklist", "expression_unit"):
         del content[name]
     sums = [[*pair, store.slab_record(*pair)["sha256"]] for pair in MANIFEST.tracks]
     text = json.dumps([content, sums], sort_keys=True)
@@ -211,7 +211,7 @@ def test_verify_names_a_damaged_shard_and_goes_on(store):
 
 
 def test_another_request_does_not_touch_the_store(store):
-    other = dataclasses.replace(MANIFEST, bin_bp=50, assembly="other")
+    other = dataclasses.replace(MANIFEST, bin_bp=50, tss="other")
     with pytest.raises(InputError) as caught:
         resume(store.path, other)
     assert len(caught.value.problems) == 2

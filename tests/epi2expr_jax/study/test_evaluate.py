@@ -12,7 +12,8 @@ import pytest
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.scores.ranking import rank_assays
 from epi2expr_jax.scores.table import score_table
-from epi2expr_jax.study.evaluate import evaluate
+from epi2expr_jax.study import tables
+from epi2expr_jax.study.evaluate import evaluate, of_older_rules
 from experiments.verify import Verification
 
 
@@ -98,3 +99,18 @@ def test_the_library_trains_and_evaluates_without_scikit_learn():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("high", "which"), [(0.9, "leads and of groups"), (1.2, "all")])
+def test_intervals_of_older_rules_are_not_compared(high, which):
+    """Those of version 0.1 went beyond 1."""
+    row = {"low": 0.1, "high": high, "note": "", "training_sd": np.nan, "pearson": 0.5}
+    written = pd.DataFrame([row])
+    made = {tables.RANKING: written.assign(high=min(high, 1.0)), tables.GROUPS: written}
+    made[tables.BASELINES] = written.assign(lead_low=0.0)
+    kept, said = of_older_rules(made, written)
+    assert said == which
+    assert ("high" in kept[tables.RANKING]) == (which != "all")
+    assert "high" not in kept[tables.GROUPS]
+    assert "lead_low" not in kept[tables.BASELINES]
+    assert all("pearson" in table for table in kept.values())

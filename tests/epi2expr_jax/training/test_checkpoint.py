@@ -1,3 +1,4 @@
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -92,6 +93,18 @@ def test_run_card_round_trip_and_versions(tmp_path):
     with pytest.raises(InputError, match="no readable run card"):
         checkpoint.read_card(tmp_path / "nothing")
     assert {"jax", "flax", "device"} <= checkpoint.versions().keys()
+
+
+def test_a_checkout_that_was_not_installed_trains_too(monkeypatch):
+    found = importlib.metadata.version
+
+    def version(name):
+        if name == "epi2expr_jax":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return found(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert checkpoint.versions()["epi2expr_jax"] == "not installed"
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"[]", b"{"])

@@ -117,6 +117,42 @@ def test_an_epoch_sees_every_training_gene_once_whatever_the_batches(genes):
         assert jax.tree.leaves(states[-1].stats)[0] == 2 * 8
 
 
+def one_by_one(epoch, state, inputs):
+    return jax.lax.map(lambda lane: epoch(*lane), (state, inputs))
+
+
+@pytest.mark.parametrize("side_by_side", [True, False])
+def test_turns_past_the_last_batch_change_nothing(genes, side_by_side):
+    """On a GPU the loops have as many turns as the largest run needs."""
+    signal, inputs, _ = genes
+    fewer = dataclasses.replace(
+        inputs,
+        train=inputs.train & (np.arange(14) < 4),
+        validation=inputs.validation & (np.arange(14) < 9),
+    )
+    both = jax.tree.map(lambda *x: np.stack(x), inputs, fewer)
+    plan = BatchPlan(3)
+    knowing = plan.holding(both.train), plan.holding(both.validation)
+    assert [one.most_genes for one in knowing] == [8, 4]
+    config = TrainConfig(epochs=3, batch_size=3, plateau=None, early_stop=None)
+    found = []
+    for plans in ((plan, plan), knowing):
+        trainer = Trainer(LinearConfig(), config, plans)
+        epoch = functools.partial(trainer.train_epoch, signal=signal, platform="gpu")
+        epochs = jax.jit(jax.vmap(epoch) if side_by_side else functools.partial(one_by_one, epoch))
+        state = trainer.init(both.model_key)
+        for _ in range(2):
+            state, record = epochs(state, both)
+        found.append((state, record))
+        turns = str(jax.make_jaxpr(epochs)(state, both)).count("scan[")
+        assert turns >= (2 if plans is knowing else 0)
+    for one, other in zip(*map(jax.tree.leaves, found), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+    seen = jax.tree.leaves(found[1][0].stats)[0]
+    assert seen.tolist() == [16, 8]  # two epochs of 8 genes, and of 4
+    assert np.isfinite(found[1][1].validation_loss).all()
+
+
 def test_a_run_begins_as_its_key_says(genes):
     trainer, _ = trainer_of()
     first, again, other = (

@@ -41,8 +41,23 @@ def test_without_a_store_there_are_predictions_and_edits(predictions):
     assert shown["cells"] == ["E003 H1 stem cells", "mine"]
     first, second = shown["genes"]
     assert (first["predicted"], first["observed"]) == ([[1.0], [1.0]], [3.0, 3.0])
-    assert second["edits"] == [[1, "DNase promoter x2", -0.7], [1, "DNase promoter x0", 0.1]]
+    assert second["edits"] == [[1, "DNase promoter x0", 0.1], [1, "DNase promoter x2", -0.7]]
     assert "marks" not in shown
+
+
+def test_doses_are_in_order_whatever_their_effects(predictions, monkeypatch):
+    monkeypatch.setattr(gene_browser, "MOST_EDITS", 5)
+    doses = (2.0, 0.0, 0.5, 0.25)
+    rows = [(place, dose, sign * (dose - 1)) for place, sign in (("distal", -1), ("promoter", 2))
+            for dose in doses]  # fmt: skip
+    effects = pd.DataFrame(rows, columns=["place", "factor", "effect"])
+    effects = effects.assign(gene="c", cell="mine", mark="DNase", assays="DNase")
+    effects["change"] = [f"x{dose:g}" for dose in effects["factor"]]
+    shown = browser_data(["c"], predictions, effects, None, ["mine"], ["DNase"])
+    assert [edit[1] for edit in shown["genes"][0]["edits"]] == [
+        "DNase distal x0", "DNase distal x2", "DNase promoter x0", "DNase promoter x0.25",
+        "DNase promoter x2",
+    ]  # fmt: skip
 
 
 def test_bins_that_do_not_divide_are_shown_too(distal_store, monkeypatch):

@@ -12,7 +12,7 @@ from jaxtyping import Bool
 
 from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.covariates import UNKNOWN, numeric, without_value
-from epi2expr_jax.predict.baselines import MEAN_OF_CELLS, MEAN_OF_OTHERS
+from epi2expr_jax.predict.baselines import COVARIATES, MEAN_OF_CELLS, MEAN_OF_OTHERS
 from epi2expr_jax.predict.stack import STACK
 from epi2expr_jax.scores.comparison import called
 from epi2expr_jax.scores.intervals import ONE_VALUE
@@ -142,12 +142,13 @@ def by_class(groups: pd.DataFrame, cell: str) -> str:
     )
 
 
-def added(table: pd.DataFrame, covariates: pd.DataFrame) -> str:
+def added(table: pd.DataFrame, covariates: pd.DataFrame, compared: pd.DataFrame) -> str:
     """What assays add to what is known of genes without any epigenome.
 
     Args:
         table: from `comparison.added_value`.
         covariates: from `inputs.covariates.covariates_of`.
+        compared: from `comparison.compare_models`, for r of the covariates; may be empty.
     """
     if table.empty:
         return ""
@@ -156,22 +157,27 @@ def added(table: pd.DataFrame, covariates: pd.DataFrame) -> str:
         verb = "counts" if lacking == 1 else "count"
         of += f"; {count(lacking, 'gene')} without a value {verb} as the middle one"
     known = f"ridge regression on what needs no epigenome ({of})"
-    said = (
-        f"On held-out genes R² of {known} is {number(table['r2_without'].iloc[0])} (against each "
-        "chromosome's own mean, which no model knows: chance lies somewhat below 0)."
+    r2 = (
+        f"R² {number(table['r2_without'].iloc[0])} (the share of variance explained, against each "
+        "chromosome's own mean, which no model knows: chance lies somewhat below 0)"
     )
+    own = compared[compared["model"] == COVARIATES] if len(compared) else compared
+    r = f"Pearson r {number(own['pearson'].iloc[0])} and " if len(own) else ""
+    said = f"On held-out genes {known} has {r}{r2}."
     if not np.isfinite(table["low"]).any():
         return f"{said} What assays add to it has no interval: there is too little data."
     shown, n = table[table["low"] > 0], len(table)
     if shown.empty:
-        return f"{said} No assay is shown to add to it."
+        return f"{said} No assay is shown to add to that R²."
     most = [
         f"{row['assay']} {number(row['added'])} ({number(row['low'])} to {number(row['high'])})"
         for row in shown.head(3).to_dict("records")
     ]
+    if n == 1:
+        return f"{said} An assay raises the R² of the same regression: {most[0]} (added.csv)."
     return (
         f"{said} The same regression explains more with {len(shown)} of {count(n, 'assay')}; most "
-        f"is added by {listing(most)} (simultaneous intervals; added.csv)."
+        f"R² is added by {listing(most)} (simultaneous intervals; added.csv)."
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from epi2expr_jax.scores.intervals import ONE_VALUE
 from epi2expr_jax.scores.ranking import QUESTION_COLUMNS
-from epi2expr_jax.study import sentences
+from epi2expr_jax.words import sentences
 
 
 def questions(on, level, thresholds=("0.5", "1", "2")):
@@ -100,14 +100,18 @@ UP, IDLE = ("A", 0.05, 0.3, 0.25, 0.35), ("B", 0.05, 0.001, -0.02, 0.022)
     ("rows", "said", "unsaid"),
     [
         ([UP, IDLE],
-         ["needs no epigenome (gene length; 1 gene without a value counts as the middle one) is "
-          "0.050 (", "more with 1 of 2 assays; most is added by A 0.300 (0.250 to 0.350)"], ["B"]),
-        ([IDLE], ["No assay is shown to add to it."], ["most"]),
+         ["needs no epigenome (gene length; 1 gene without a value counts as the middle one) has "
+          "Pearson r 0.210 and R² 0.050 (",
+          "more with 1 of 2 assays; most R² is added by A 0.300 (0.250 to 0.350)"], ["B"]),
+        ([IDLE], ["No assay is shown to add to that R²."], ["most"]),
         ([("A", 0.05, 0.3, np.nan, np.nan)], ["has no interval"], ["most", "No assay"]),
     ],
 )  # fmt: skip
 def test_what_assays_add_to_what_needs_no_epigenome(rows, said, unsaid):
-    text = sentences.added(added(*rows), KNOWN)
+    compared = pd.DataFrame({"model": ["cnn", "covariates"], "pearson": [0.5, 0.21]})
+    text = sentences.added(added(*rows), KNOWN, compared)
+    without = sentences.added(added(*rows), KNOWN, compared.iloc[:0])
+    assert without == text.replace("Pearson r 0.210 and ", "")
     for words in said:
         assert words in text, text
     for words in unsaid:

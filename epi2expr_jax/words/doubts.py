@@ -1,0 +1,274 @@
+"""What is not shown: on how little all rests, which assays may not predict, what calls say more."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy
+
+from epi2expr_jax.genome import listing
+from epi2expr_jax.scores import ranking
+from epi2expr_jax.scores.table import ALL
+from epi2expr_jax.words.caveats import FEW_CHROMOSOMES
+from epi2expr_jax.words.sentences import count, number, one_value
+
+FEW_GENES = 1000  # a convention: at r = 0.6 the 95 % interval of r on so many genes is ±0.04
+_MOST = 3  # assays of which more is told
+_STRANGE = 0.05  # of edits, outside of what was trained on
+NO_TABLE = pd.DataFrame()
+
+
+def few(rows: pd.DataFrame, chromosomes: int) -> str:
+    """On how few genes and chromosomes all rests; empty if there are enough.
+
+    Args:
+        rows: of the answer, from `ranking.rank_assays`.
+        chromosomes: how many the data hold, the training ones included; 0: not known.
+    """
+    if rows.empty:
+        return ""
+    genes, tested = (int(n) for n in rows[["n_genes", "n_chromosomes"]].iloc[0])
+    said = []
+    if genes < FEW_GENES and len(rows) == 1:
+        said.append(
+            "On other genes the score may well be another one. Take it as a first look, not as a "
+            "finding."
+        )
+    elif genes < FEW_GENES and not clear(rows):
+        said.append(
+            "That is too few genes to say which assay is best: the order may well be another one "
+            "on other genes. Take it as a first look, not as a finding."
+        )
+    if tested < FEW_CHROMOSOMES:
+        said.append("So few chromosomes say little about others.")
+        if tested < chromosomes:
+            cv = f"--cv=chromosomes_{min(5, chromosomes)}"
+            said.append(f"The data hold {chromosomes}: {cv} tests on every one of them.")
+    if not said:
+        return ""
+    rest = f"{count(genes, 'held-out gene')} on {count(tested, 'chromosome')}"
+    scores = "all scores rest" if len(rows) > 1 else "the score rests"
+    return " ".join([f"Few data: {scores} on {rest}.", *said])
+
+
+def clear(rows: pd.DataFrame) -> bool:
+    """Whether one of several assays is shown to be the best."""
+    return len(rows) > 1 and int(rows["rank_high"].iloc[0]) == 1
+
+
+def _not_above_0(rows: pd.DataFrame) -> pd.Series:
+    return (rows["simultaneous_low"] <= 0) | one_value(rows)
+
+
+def all_unproven(rows: pd.DataFrame) -> bool:
+    """Whether of no assay it is shown that it predicts."""
+    return bool(_not_above_0(rows).all())
+
+
+def verb(who: str, labels: bool) -> str:
+    """What an assay, or several, does if it predicts."""
+    does, what = ("tell", "expressed genes from others") if labels else ("predict", "expression")
+    return f"{who} {does}{'s' if who == 'it' else ''} {what}".strip()
+
+
+def unproven(
+    rows: pd.DataFrame,
+    labels: bool,
+    scores: pd.DataFrame,
+    compared: pd.DataFrame,
+    simple: Collection[str],
+) -> str:
+    """Of which assays it is not shown that they predict, what that hangs on, and what else does.
+
+    Args:
+        rows: of the answer, from `ranking.rank_assays`.
+        labels: whether the models tell expressed genes from others.
+        scores: from `table.score_table`.
+        compared: from `comparison.compare_models`; may be empty.
+        simple: names of simple models that read the signal of an assay.
+    """
+    if rows.empty:
+        return ""
+    idle = pd.Series(one_value(rows), rows.index)
+    below = (rows["simultaneous_high"] <= 0) & ~idle
+    unsure = (rows["simultaneous_low"] <= 0) & ~below & ~idle
+    said, of = [], count(len(rows), "assay")
+    if not all_unproven(rows):  # else the answer says so
+        if unsure.any():
+            who = verb("it" if unsure.sum() == 1 else "they", labels)
+            most = number(rows["simultaneous_high"][unsure].max())
+            said.append(
+                f"For {unsure.sum()} of {of} it cannot be told whether {who} at all: the "
+                f"simultaneous interval of r includes 0 ({listing(rows['assay'][unsure], 12)}); r "
+                f"is at most {most} there."
+            )
+        if below.any():
+            said.append(
+                f"For {below.sum()} of {of} it lies below 0 ({listing(rows['assay'][below], 12)}): "
+                "more is predicted where there is less."
+            )
+        if idle.any():
+            said.append(
+                f"For {idle.sum()} of {of} one value is predicted for all genes, which is no score "
+                f"({listing(rows['assay'][idle], 12)})."
+            )
+    said += _hangs_on(rows[unsure & (rows["pearson"] > 0)], scores)
+    said += _known_otherwise(rows["assay"][_not_above_0(rows)], compared, simple)
+    return " ".join(said)
+
+
+def _hangs_on(rows: pd.DataFrame, scores: pd.DataFrame) -> list[str]:
+    """Of which assays a single chromosome makes the interval include 0."""
+    if rows.empty:
+        return []
+    without = ranking.without_each(scores, str(rows["cell"].iloc[0]))
+    without = without[without["simultaneous_low"] > 0].sort_values("simultaneous_low")
+    last = without.groupby("assay", sort=False).tail(1).set_index("assay")
+    named = [
+        f"{assay} on {last['chrom'][assay]}, where r is {number(last['pearson'][assay])} (without "
+        f"it {number(last['simultaneous_low'][assay])} to "
+        f"{number(last['simultaneous_high'][assay])})"
+        for assay in rows["assay"]
+        if assay in last.index
+    ]
+    if not named:
+        return []
+    return [
+        f"That hangs on a single chromosome for {listing(named, _MOST)}. To leave out what does "
+        "not fit proves nothing; but see what is different there."
+    ]
+
+
+def _known_otherwise(
+    names: pd.Series, compared: pd.DataFrame, simple: Collection[str]
+) -> list[str]:
+    """From which of these assays a simple model is shown to predict."""
+    if compared.empty:
+        return []
+    rows = compared[compared["model"].isin(list(simple)) & (compared["assay"] != ALL)]
+    rows = rows[rows["low"].notna()]
+    if rows.empty:
+        return []
+    tail, degrees = 0.025, rows["n_chromosomes"] - 1
+    wider = scipy.stats.t.isf(tail / len(rows), degrees) / scipy.stats.t.isf(tail, degrees)
+    rows = rows.assign(joint=rows["pearson"] - (rows["pearson"] - rows["low"]) * wider)
+    rows = rows[rows["assay"].isin(list(names)) & (rows["joint"] > 0)].sort_values("joint")
+    best = rows.groupby("assay", sort=False).tail(1).set_index("assay")
+    named = [
+        f"{best['model'][assay]} from {assay}, r {number(best['pearson'][assay])}"
+        for assay in names
+        if assay in best.index
+    ]
+    if not named:
+        return []
+    own = compared["model"].iloc[0]
+    return [
+        f"Simple models are shown to predict where {own} is not: {listing(named, _MOST)} (all "
+        "simple models and assays taken together). So the signal tells something there."
+    ]
+
+
+def calls(called: pd.DataFrame, rows: pd.DataFrame) -> str:
+    """How many comparisons are called, and why that may differ from the answer.
+
+    Args:
+        called: from `comparison.calls`.
+        rows: of the answer, from `ranking.rank_assays`.
+    """
+    if called.empty:
+        return ""
+    if called["p"].isna().all():
+        return "No comparison in calls.csv is tested: there is too little data for an interval."
+    several = called["cell"].nunique() > 2
+    more = _against_the_answer(called, rows) if len(rows) else ""
+    if not several:  # all cells are the only one: each comparison stands there twice
+        called = called[called["cell"] == called["cell"].iloc[-1]]
+    n = int(called["called"].sum())
+    where = ", every pair of assays" if called["other"].ne("").any() else ""
+    where += ", in each cell and over all" if several else ""
+    return (
+        f"Of {count(len(called), 'comparison')} (every score against 0{where}), {n} "
+        f"{'is' if n == 1 else 'are'} significant at a false discovery rate of 5 % "
+        f"(Benjamini–Hochberg); calls.csv lists them.{more}"
+    )
+
+
+def _against_the_answer(called: pd.DataFrame, rows: pd.DataFrame) -> str:
+    """What is called of the first assay, and left open by the answer; or the other way round."""
+    best, first = rows["assay"].iloc[0], rows["rank_low"].to_numpy() == 1
+    here = called[(called["cell"] == rows["cell"].iloc[0]) & (called["assay"] == best)]
+    over = set(here["other"][here["called"].astype(bool)]) - {""}
+    more = [assay for assay in rows["assay"][first] if assay in over]
+    if more:
+        return (
+            f" Among them {best} is better than {listing(more, 12)}, which the answer leaves open: "
+            "the answer is right about all pairs at once with 95 %, of what is called up to 5 % "
+            "is expected to be wrong."
+        )
+    less = [assay for assay in rows["assay"].iloc[1:] if assay not in over] if clear(rows) else []
+    if less and np.isfinite(here["p"]).any():
+        return (
+            f" Not among them: that {best} is better than {listing(less, 12)}, which the answer "
+            "does say; calls.csv corrects for the comparisons in every cell as well."
+        )
+    return ""
+
+
+def is_best(row: Mapping[Any, Any]) -> str:
+    """Whether the assay with the highest score of some genes is the best.
+
+    Args:
+        row: of `agreement.best_assays`.
+    """
+    predicts = "not shown to predict"
+    if not np.isfinite(row["low"]):
+        return "cannot be told" if row["of"] > 1 else "the only one"
+    if row["of"] == 1:
+        return "the only one" if row["shown"] else f"the only one, {predicts}"
+    if row["rivals"]:
+        either = f"could also be {row['rivals']}"
+        return either if row["shown"] else f"{predicts}; {either}"
+    if not row["shown"]:
+        return predicts
+    return "yes" if row["alone"] else "no other could be, though it does not beat each"
+
+
+def altered(means: pd.DataFrame, null: pd.DataFrame = NO_TABLE) -> str:
+    """Whether any mean effect of an altered mark is shown.
+
+    Args:
+        means: from `perturb.summary.mean_effects`; may be empty.
+        null: from `perturb.mark_null.compare`; may be empty.
+    """
+    told = means[means["low"].notna() & (means["factor"] != 1)] if len(means) else means
+    said = []
+    if n := len(told):
+        apart = int(((told["low"] > 0) | (told["high"] < 0)).sum())
+        of = "the mean effect" if n == 1 else f"each of the {n} mean effects"
+        if not apart:
+            none = "The" if len(null) else "No effect is shown: the"
+            said.append(f"{none} 95 % interval of {of} includes 0.")
+        elif n > 1:
+            said.append(
+                f"Of {n} mean effects (cells, models, places and changes) {apart} "
+                f"{'has' if apart == 1 else 'have'} a 95 % interval without 0, each for itself: of "
+                "effects that are none, one in twenty would be so as well."
+            )
+        if apart and null.empty and (strange := told["outside"].mean()) >= _STRANGE:
+            said.append(
+                f"{strange:.0%} of these edits lie outside of what the models trained on, where "
+                "predictions move even if the mark tells nothing: --null=19 (experiments.perturb) "
+                "shows by how much."
+            )
+    if len(null := null[null["p"].notna()] if len(null) else null):
+        far, of = int((null["p"] <= 0.05).sum()), f"Of {count(len(null), 'mean effect')} "
+        who = f"{far} {'differs' if far == 1 else 'differ'}" if far else "none differs"
+        if len(null) == 1:
+            of, who = "The mean effect ", "differs" if far else "is not shown to differ"
+        alone = ", each for itself" if len(null) > 1 else ""
+        said.append(
+            f"{of}{who} from those of the mark permuted (p at most 0.05{alone}). A mark that tells "
+            "nothing beyond the others has effects like those, which need not lie about 0."
+        )
+    return " ".join(said)

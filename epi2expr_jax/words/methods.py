@@ -1,0 +1,93 @@
+"""How models were trained and on what, in the words of a paper's methods."""
+
+import collections
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from epi2expr_jax.genome import listing
+from epi2expr_jax.words.sentences import count
+
+_UNITS = {"pvalue": "−log10 p", "fold_change": "fold change over control", "depth": "read depth",
+          "counts": "read counts", "none": "no unit"}  # fmt: skip
+_TRANSFORMS = {"arcsinh": "arcsinh(x)", "log1p": "ln(x + 1)", "none": "given"}
+
+
+def network(card: Mapping[str, Any]) -> str:
+    """What the models read, and how wide they are, from a run's card; empty if it says neither."""
+    config = card["populations"][0]["model_config"]
+    said = []
+    if "window_bp" in config:
+        window, bins = config["window_bp"], config.get("bin_bp")
+        said.append(f"reads {window:,} bp around the TSS")
+        if bins:
+            said[-1] += f" in {window // bins} bins of {bins} bp"
+        elif sizes := [f"{size:,}" for size in config.get("resolutions", ())]:
+            said[-1] += f" in bins of {listing(sizes)} bp"
+    width = config.get("width", card["request"].get("model_options", {}).get("width"))
+    if width is not None:
+        said.append(
+            "has the published numbers of filters and units"
+            if width == 1
+            else f"has {width:g} times the published numbers of filters and units"
+        )
+    return " and ".join(said)
+
+
+def training(card: Mapping[str, Any], epochs: Sequence[int]) -> str:
+    """How long models trained, in which steps.
+
+    Args:
+        card: of the run.
+        epochs: that each run took.
+    """
+    asked = card["request"].get("train_config", {})
+    taken = [int(n) for n in epochs if n]
+    said = []
+    if "epochs" in asked:
+        said.append(f"for at most {count(asked['epochs'], 'epoch')}")
+    if taken:
+        low, high = min(taken), max(taken)
+        said.append(f"({low if low == high else f'{low} to {high}'} taken)")
+    if asked.get("early_stop"):
+        said.append(f"or until {asked['early_stop']['patience']} brought no lower validation loss,")
+    if asked.get("batch_size"):
+        said.append(f"in batches of {count(asked['batch_size'], 'gene')}")
+    if "learning_rate" in asked:
+        said.append(f"at a learning rate of {asked['learning_rate']:g}")
+    return f"Models trained {' '.join(said)}." if said else ""
+
+
+def signal(card: Mapping[str, Any]) -> str:
+    """In which unit signal was, and what it went through; empty of cards that do not say it."""
+    known = card.get("signal") or {}
+    units, transforms = known.get("units", {}), known.get("transforms", {})
+    alike: dict[tuple[str, str], list[str]] = collections.defaultdict(list)
+    for assay in transforms:
+        alike[units.get(assay, "none"), transforms[assay]].append(assay)
+    if not alike:
+        return ""
+    kinds = [
+        f"{_UNITS.get(unit, unit)}, read as {_TRANSFORMS.get(name, name)}"
+        + (f" ({listing(assays, 6)})" if len(alike) > 1 else "")
+        for (unit, name), assays in alike.items()
+    ]
+    return f"Signal was {'; '.join(kinds)}."
+
+
+def excluded(blacklist: Mapping[str, Any] | None) -> str:
+    """Which regions count as bases without data.
+
+    Args:
+        blacklist: name of the BED, and how many genes and bins it touches, where that is known;
+            empty without one; None if nobody knows.
+    """
+    if blacklist is None:
+        return ""
+    if not blacklist:
+        return "No regions were excluded (no blacklist)."
+    touched = ""
+    if "genes" in blacklist:
+        bins = count(blacklist["bins"], "bin") + " " if "bins" in blacklist else ""
+        touched = f" ({bins}of {count(blacklist['genes'], 'gene')})"
+    name = blacklist.get("name", "a file")
+    return f"Bins touched by the regions of {name}{touched} count as bases without data."

@@ -1,0 +1,79 @@
+"""Whether something simpler predicts better than the model, and where neither is shown to."""
+
+from collections.abc import Collection
+
+import pandas as pd
+
+from epi2expr_jax.genome import listing
+from epi2expr_jax.scores.comparison import called
+from epi2expr_jax.scores.table import ALL
+from epi2expr_jax.words.sentences import number
+
+_MOST = 3  # leads that are told
+
+
+def simpler_model(
+    table: pd.DataFrame,
+    simple: Collection[str],
+    train_share: float = 1.0,
+    whole: Collection[str] = (),
+) -> str:
+    """Whether something simpler predicts better than the first model.
+
+    Args:
+        table: from `comparison.compare_models`.
+        simple: names of the models that are simpler.
+        train_share: of its training genes that each run of the first model was given; simple models
+            get them all.
+        whole: names of those that read the store's whole window.
+    """
+    own = table["model"].iloc[0]
+    rows = table[table["model"].isin(list(simple))]
+    if rows.empty:
+        return ""
+    if train_share < 1:
+        return (
+            f"The simple models trained on all training genes, {own} on {train_share:.0%} of them: "
+            "their leads are not compared."
+        )
+    told = rows[rows["lead_low"].notna()]  # of one predicted value there is no lead
+    if told.empty:
+        return (
+            f"Whether a simple model predicts better than {own} cannot be told: there is too "
+            "little data for an interval of its lead."
+        )
+    said, better = [], told[told["lead_low"] > 0]
+    if len(better):
+        said.append(f"A simpler model predicts better than {own}: {_leads(better, 8)}.")
+        if wide := [name for name in whole if (better["model"] == name).any()]:
+            reads = "reads" if len(wide) == 1 else "read"
+            said.append(
+                f"({listing(wide)} {reads} the store's whole window, which may be wider than what "
+                f"{own} reads.)"
+            )
+    each = told[told["assay"] != ALL]
+    each = each if len(each) else told
+    most = each.groupby("assay", sort=False)[["lead_low", "lead_high"]].max()
+    if won := [called(str(assay)) for assay in most.index[most["lead_high"] < 0]]:
+        said.append(f"{own} predicts better than each of the simple models for {listing(won, 8)}.")
+    level = most.index[(most["lead_low"] <= 0) & (most["lead_high"] >= 0)]
+    if len(level):
+        r = table[table["model"] == own].set_index("assay")["pearson"]
+        level = sorted(level, key=lambda assay: -r[assay])
+        best = each.sort_values("lead").groupby("assay").tail(1).set_index("assay", drop=False)
+        said.append(
+            f"For {listing(map(called, level), 8)} no difference is shown between {own} and the "
+            f"best of the simple models, which does not mean that there is none: "
+            f"{_leads(best.loc[level], _MOST)}."
+        )
+    return " ".join(said)
+
+
+def _leads(rows: pd.DataFrame, most: int) -> str:
+    """By how much simple models lead, with intervals."""
+    named = [
+        f"{row['model']} for {called(row['assay'])} (by {number(row['lead'])}, "
+        f"{number(row['lead_low'])} to {number(row['lead_high'])})"
+        for row in rows.to_dict("records")
+    ]
+    return listing(named, most)

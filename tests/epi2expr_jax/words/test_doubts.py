@@ -1,0 +1,187 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from epi2expr_jax.predict.baselines import BASELINES
+from epi2expr_jax.scores.comparison import calls
+from epi2expr_jax.scores.ranking import rank_assays
+from epi2expr_jax.words import doubts
+from tests.epi2expr_jax.scores.simulated import failed, scores, world
+
+
+def of_all(table):
+    """What is said of all cells together."""
+    ranked = rank_assays(table)
+    return ranked[ranked["cell"] == "all"].reset_index(drop=True)
+
+
+def unproven(table, compared=None):
+    compared = pd.DataFrame() if compared is None else compared
+    return doubts.unproven(of_all(table), False, table, compared, BASELINES)
+
+
+def spoilt(table, assay, chrom, r):
+    """Where an assay has this score on one chromosome, whose genes are many."""
+    here = (table.assays == assay) & (table.chrom == chrom)
+    return table.assign(pearson=table.pearson.where(~here, r))
+
+
+def test_one_bad_chromosome_is_named():
+    table = spoilt(scores(world([0.7, 0.4]), K=12), "B", "chr5", -0.95)
+    said = unproven(table)
+    assert said.startswith(
+        "For 1 of 2 assays it cannot be told whether it predicts expression at all: the "
+        "simultaneous interval of r includes 0 (B); r is at most 0.5"
+    )
+    hangs = "That hangs on a single chromosome for B on chr5, where r is −0.950 (without it 0.3"
+    assert hangs in said
+    assert "proves nothing" in said
+    twice = spoilt(table, "B", "chr6", -0.95)
+    assert "hangs on" not in unproven(twice)
+    assert "hangs on" not in unproven(scores(world([0.7, 0.0]), own=0.1))
+
+
+@pytest.mark.parametrize(
+    ("table", "said", "unsaid"),
+    [
+        (scores(world([0.7, -0.4]), own=0.01),
+         "For 1 of 2 assays it lies below 0 (B): more is predicted where there is less.", "told"),
+        (failed(scores(world([0.7, 0.4])), "E1", "B"),
+         "For 1 of 2 assays one value is predicted for all genes, which is no score (B).", "told"),
+        (scores(world([0.7, 0.4])), "", "For"),
+        (scores(world([0.0, 0.001]), own=0.1), "", "For"),  # the answer says it of all
+    ],
+)  # fmt: skip
+def test_assays_that_are_not_shown_to_predict(table, said, unsaid):
+    found = unproven(table)
+    assert found == said
+    assert unsaid not in found
+
+
+def baseline(model, assay, r, reach):
+    return {"model": model, "assay": assay, "pearson": r, "low": r - reach, "high": r + reach,
+            "n_chromosomes": 20}  # fmt: skip
+
+
+def test_simple_models_that_do_predict_are_named():
+    table = scores(world([0.7, 0.0]), own=0.1)
+    rows = [baseline(model, assay, 0.7 if assay == "A" else r, 0.05)
+            for model, r in (("cnn", 0.0), ("ridge", 0.4), ("linear", 0.06))
+            for assay in "AB"]  # fmt: skip
+    said = unproven(table, pd.DataFrame(rows))
+    assert "Simple models are shown to predict where cnn is not: ridge from B, r 0.400 (" in said
+    # One of many intervals above 0 by a hair is chance.
+    slight = [row | {"pearson": 0.06, "low": 0.005} for row in rows if row["assay"] == "B"]
+    assert "Simple models" not in unproven(table, pd.DataFrame([*rows[:1], *slight]))
+
+
+def test_calls_that_the_answer_leaves_open_are_explained():
+    table = scores(world([0.62, 0.59, 0.3, 0.2, 0.1]), own=0.03)
+    called, rows = calls(table), of_all(table)
+    pair = (called["assay"] == "A") & (called["other"] == "B")
+    assert called.loc[pair, "called"].all()
+    assert int(rows["rank_low"].iloc[1]) == 1
+    said = doubts.calls(called, rows)
+    assert "Among them A is better than B, which the answer leaves open: the answer" in said
+    clear = scores(world([0.7, 0.5]))
+    assert doubts.calls(calls(clear), of_all(clear)).endswith("calls.csv lists them.")
+
+
+def test_an_answer_that_is_not_called_is_explained():
+    table = scores(world([0.7, 0.5]))
+    called = calls(table)
+    none = called.assign(called=called["called"] & (called["other"] == ""))
+    assert "Not among them: that A is better than B, which the answer does say" in doubts.calls(
+        none, of_all(table)
+    )
+    untested = none.assign(p=np.nan)
+    assert doubts.calls(untested, of_all(table)).endswith("too little data for an interval.")
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (scores(world([0.6]), n=10), "Few data: the score rests on 200 held-out genes on 20 "
+         "chromosomes. On other genes the score may well be another one. Take it as a first look, "
+         "not as a finding."),
+        (scores(world([0.6, 0.59]), n=10, own=0.1), "Few data: all scores rest on 200 held-out"),
+        (scores(world([0.7, 0.5]), n=10), ""),
+        (scores(world([0.6])), ""),
+    ],
+)  # fmt: skip
+def test_few_data(table, said):
+    rows = of_all(table)
+    assert doubts.few(rows, 0)[: len(said) or None] == said
+    assert doubts.few(rows.iloc[:0], 0) == ""
+
+
+def test_verbs():
+    assert doubts.verb("they", False) == "they predict expression"
+    assert doubts.verb("it", True) == "it tells expressed genes from others"
+    rows = of_all(scores(world([0.0, 0.001]), own=0.1))
+    assert doubts.all_unproven(rows)
+    assert not doubts.clear(rows)
+
+
+def effects(*limits, outside=0.0):
+    rows = [(low, high, 0.0, outside) for low, high in limits]
+    return pd.DataFrame(rows, columns=["low", "high", "factor", "outside"])
+
+
+ZERO, APART, NONE = (-0.1, 0.2), (0.1, 0.3), (np.nan, np.nan)
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ([], ""),
+        ([NONE], ""),
+        ([APART], ""),
+        ([ZERO], "No effect is shown: the 95 % interval of the mean effect includes 0."),
+        ([ZERO, ZERO, NONE], "No effect is shown: the 95 % interval of each of the 2 mean effects "
+         "includes 0."),
+        ([ZERO, APART], "Of 2 mean effects (cells, models, places and changes) 1 has a 95 % "
+         "interval without 0, each for itself: of effects that are none, one in twenty would be so "
+         "as well."),
+    ],
+)  # fmt: skip
+def test_whether_an_effect_is_shown(limits, said):
+    assert doubts.altered(effects(*limits)) == said
+    same = effects(*limits).assign(factor=1.0)  # which alters nothing
+    assert doubts.altered(same) == ""
+    strange = doubts.altered(effects(*limits, outside=0.8))
+    assert ("80% of these edits lie outside" in strange) == (APART in limits)
+
+
+def test_effects_beside_those_of_the_permuted_mark():
+    null = pd.DataFrame({"p": [0.05, 0.3, np.nan]})
+    said = doubts.altered(effects(APART, outside=0.8), null)
+    assert said == (
+        "Of 2 mean effects 1 differs from those of the mark permuted (p at most 0.05, each for "
+        "itself). A mark that tells nothing beyond the others has effects like those, which need "
+        "not lie about 0."
+    )
+    one = doubts.altered(effects(ZERO), null.iloc[:1])
+    assert one.startswith(
+        "The 95 % interval of the mean effect includes 0. The mean effect differs"
+    )
+    assert "No effect is shown" not in one
+    assert "is not shown to differ" in doubts.altered(effects(NONE), null.iloc[1:])
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({}, "yes"),
+        ({"shown": False}, "not shown to predict"),
+        ({"rivals": "B", "alone": False}, "could also be B"),
+        ({"rivals": "B", "shown": False}, "not shown to predict; could also be B"),
+        ({"alone": False}, "no other could be, though it does not beat each"),
+        ({"of": 1}, "the only one"),
+        ({"of": 1, "shown": False}, "the only one, not shown to predict"),
+        ({"low": np.nan}, "cannot be told"),
+    ],
+)  # fmt: skip
+def test_whether_the_highest_is_the_best(row, said):
+    known = {"low": 0.1, "rivals": "", "alone": True, "of": 3, "shown": True}
+    assert doubts.is_best(known | row) == said

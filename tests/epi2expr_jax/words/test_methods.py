@@ -1,0 +1,66 @@
+import pytest
+
+from epi2expr_jax.words import methods
+
+
+def card(config, **known):
+    return {"populations": [{"model_config": config}], "request": {}, **known}
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "said"),
+    [
+        ({"window_bp": 6000, "bin_bp": 100, "width": 0.125}, {},
+         "reads 6,000 bp around the TSS in 60 bins of 100 bp and has 0.125 times the published "
+         "numbers of filters and units"),
+        ({"window_bp": 40_000, "resolutions": (2000, 500, 100)}, {"width": 1.0},
+         "reads 40,000 bp around the TSS in bins of 2,000, 500, 100 bp and has the published "
+         "numbers of filters and units"),
+        ({"window_bp": 6000}, {}, "reads 6,000 bp around the TSS"),
+        ({"own": 3}, {}, ""),
+    ],
+)  # fmt: skip
+def test_network(config, options, said):
+    assert methods.network(card(config, request={"model_options": options})) == said
+
+
+def test_training():
+    asked = {"epochs": 20, "batch_size": 64, "learning_rate": 1e-3, "early_stop": {"patience": 12}}
+    said = methods.training(card({}, request={"train_config": asked}), [8, 20, 0])
+    assert said == (
+        "Models trained for at most 20 epochs (8 to 20 taken) or until 12 brought no lower "
+        "validation loss, in batches of 64 genes at a learning rate of 0.001."
+    )
+    bare = asked | {"early_stop": None, "batch_size": 0}
+    said = methods.training(card({}, request={"train_config": bare}), [20, 20])
+    assert said == ("Models trained for at most 20 epochs (20 taken) at a learning rate of 0.001.")
+    assert methods.training(card({}), []) == ""
+
+
+def test_signal():
+    alike = {
+        "units": {"A": "pvalue", "B": "pvalue"},
+        "transforms": {"A": "arcsinh", "B": "arcsinh"},
+    }
+    assert methods.signal(card({}, signal=alike)) == "Signal was −log10 p, read as arcsinh(x)."
+    mixed = {"units": {"A": "counts", "B": "cpm"}, "transforms": {"A": "log1p", "B": "none"}}
+    assert methods.signal(card({}, signal=mixed)) == (
+        "Signal was read counts, read as ln(x + 1) (A); cpm, read as given (B)."
+    )
+    assert methods.signal(card({})) == ""
+
+
+@pytest.mark.parametrize(
+    ("blacklist", "said"),
+    [
+        (None, ""),
+        ({}, "No regions were excluded (no blacklist)."),
+        ({"name": "b.bed", "sha256": "0"},
+         "Bins touched by the regions of b.bed count as bases without data."),
+        ({"name": "b.bed", "genes": 1, "bins": 1200},
+         "Bins touched by the regions of b.bed (1,200 bins of 1 gene) count as bases without "
+         "data."),
+    ],
+)  # fmt: skip
+def test_excluded_regions(blacklist, said):
+    assert methods.excluded(blacklist) == said

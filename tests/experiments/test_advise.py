@@ -191,7 +191,7 @@ def test_predicted_gains_hold_in_cells_that_no_model_saw(build, trial_size, tmp_
     compared = []
     for seed in range(1, 1 + trial_size(0, 3)):
         folder = tmp_path / str(seed)
-        data = simulate(folder / "data", genes=600, cells=11, assays=8, seed=seed)
+        data = simulate(folder / "data", genes=1800, cells=11, assays=8, seed=seed)
         tracks = pd.read_csv(data / "tracks.csv")
         cells = list(dict.fromkeys(tracks.cell))
         stores: list[WindowStore] = [
@@ -226,10 +226,8 @@ def test_predicted_gains_hold_in_cells_that_no_model_saw(build, trial_size, tmp_
             f"{genes}: rank correlation {ranks:.3f} (of gains measured in other cells "
             f"{highest:.3f}), covers {covered:.1%}"
         )
-        assert ranks >= highest - 0.05
-        if genes == "all genes":
-            assert ranks >= 0.8
-            assert 0.90 <= covered <= 0.98
+        assert ranks >= max(0.8, highest - 0.05)
+        assert 0.90 <= covered <= 0.98
 
 
 def _rank_correlation(table, by):

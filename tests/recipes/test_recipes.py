@@ -29,10 +29,8 @@ def batch():
 def test_averaged_weights_are_the_mean_over_steps(batch):
     x, mask = batch
     model = AveragedConfig(**SMALL).build(rngs=nnx.Rngs(1))
-    plain = PromoterCnnConfig(**SMALL).build(rngs=nnx.Rngs(1))
     outputs = nnx.jit(lambda model, key: model(x, mask=mask, key=key))
     before = outputs(model, None)
-    np.testing.assert_allclose(before, outputs(plain, None), rtol=1e-5)
     bias, taken = model.network.output.bias, []
     for step, value in enumerate((1.0, 4.0, -2.0)):  # what an optimiser would do between steps
         bias[...] = jax.numpy.full(1, value)

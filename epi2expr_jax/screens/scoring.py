@@ -2,9 +2,8 @@
 
 Ties are one threshold. Intervals are those of the jackknife over chromosomes, since pairs of a
 gene, and genes of a neighbourhood, share what makes them easy; the same over pairs is shown with
-them. A statistic of unequal groups is estimated by the larger of two variances, as in
-`epi2expr_jax.scores.intervals`; the trial of `tests/epi2expr_jax/screens/test_scoring.py` says how
-many such intervals cover the truth. Each is of one number alone.
+them. The trial of `tests/epi2expr_jax/screens/test_scoring.py` says how many such intervals cover
+the truth. Each is of one number alone.
 
 Axes: `N` pairs, `B` sets of weights, `K` groups of pairs that are left out in turn, `E` thresholds.
 """
@@ -110,20 +109,17 @@ def leave_out_interval(
         Its ends; NaN for fewer than `LEAST_GROUPS` groups, or if the statistic does not exist
         without some group.
 
-    Source: the variance is the larger of the plain delete-one jackknife's and Busing et al.'s
-    (1999) for groups of unequal size. Degrees of freedom are one less than the number of equal
-    groups that would be as uneven (Kish 1965): one chromosome with most pairs says little.
+    Source: the variance is that of the plain delete-one jackknife (Efron & Stein 1981), right
+    where groups differ, and at most a little large where they do not. Degrees of freedom are one
+    less than the number of equal groups that would be as uneven (Kish 1965): one chromosome with
+    most pairs says little.
     """
     K = len(without)
     if K < LEAST_GROUPS:
         return np.nan, np.nan
-    plain = (K - 1) / K * ((without - without.mean()) ** 2).sum()
-    odds = 1 / share
-    pseudo = odds * whole - (odds - 1) * without
-    centre = K * whole - ((1 - share) * without).sum()
-    unequal = ((pseudo - centre) ** 2 / (odds - 1)).mean()
+    variance = (K - 1) / K * ((without - without.mean()) ** 2).sum()
     freedom = max(1.0, effective_number(share) - 1)
-    reach = scipy.stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(max(plain, unequal))
+    reach = scipy.stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(variance)
     return float(whole - reach), float(whole + reach)
 
 

@@ -183,11 +183,15 @@ def test_models_that_ship_are_made_again_and_predict_the_demo(trial_size, build,
 
 @pytest.mark.trial
 def test_predicted_gains_hold_in_cells_that_no_model_saw(build, trial_size, tmp_path):
-    """Five cells train, six others tell what adding a mark brings them (trials alone)."""
+    """Five cells train, six others tell what adding a mark brings them (trials alone).
+
+    No average over cells knows more of one cell than the gains measured in cells like it, so those
+    measured in the five others, by another model, say how high rank correlations can be.
+    """
     compared = []
     for seed in range(1, 1 + trial_size(0, 3)):
         folder = tmp_path / str(seed)
-        data = simulate(folder / "data", genes=600, cells=11, assays=8, seed=seed)
+        data = simulate(folder / "data", genes=1800, cells=11, assays=8, seed=seed)
         tracks = pd.read_csv(data / "tracks.csv")
         cells = list(dict.fromkeys(tracks.cell))
         stores: list[WindowStore] = [
@@ -199,24 +203,34 @@ def test_predicted_gains_hold_in_cells_that_no_model_saw(build, trial_size, tmp_
         train(dataclasses.replace(request, train_config=config), folder / "run")
         ensemble, known = predict.load(folder / "run"), stores[0].genes[["gene_id"]]
         # A new cell has one model, as each of the training cells has.
-        one = ensemble.select(lambda run, first=ensemble.runs[0].cell: run.cell == first)
+        pools = list(dict.fromkeys(run.cell for run in ensemble.runs))
+        one, other = (ensemble.select(lambda run, own=own: run.cell == own) for own in pools[:2])
         random = np.random.default_rng(seed)
         for size in (1, 2, 3):
             have = list(random.choice(stores[0].manifest.assays, size, replace=False))
             told = gains_by_cell(ensemble, stores[0], have, known)
             measured = gains_by_cell(one, stores[1], have, known)
+            again = gains_by_cell(other, stores[1], have, known)
+            by = again.groupby(["genes", "assay"])["gain"]
+            again["others"] = (by.transform("sum") - again["gain"]) / (by.transform("size") - 1)
             both = measured.merge(gains_over_cells(told), on=["genes", "assay"])
+            both = both.merge(again[["genes", "assay", "cell", "others"]])
             compared.append(both.assign(world=f"{seed} {have}"))
     if not compared:
         pytest.skip("the trial alone trains five cells")
     table = pd.concat(compared)
     for genes, part in table.groupby("genes"):
         covered = part.gain_x.between(part.low, part.high).mean()
-        ranks = [
-            scipy.stats.spearmanr(own.gain_x, own.gain_y)[0]
-            for _, own in part.groupby(["world", "cell"])
-        ]
-        print(f"{genes}: rank correlation {np.mean(ranks):.3f}, covers {covered:.1%}")
-        if genes == "all genes":
-            assert np.mean(ranks) >= 0.8
-            assert 0.90 <= covered <= 0.98
+        ranks, highest = (_rank_correlation(part, by) for by in ("gain_y", "others"))
+        print(
+            f"{genes}: rank correlation {ranks:.3f} (of gains measured in other cells "
+            f"{highest:.3f}), covers {covered:.1%}"
+        )
+        assert ranks >= max(0.8, highest - 0.05)
+        assert 0.90 <= covered <= 0.98
+
+
+def _rank_correlation(table, by):
+    """With the gains measured in a cell, the mean over cells and marks at hand."""
+    groups = table.groupby(["world", "cell"])
+    return np.mean([scipy.stats.spearmanr(own["gain_x"], own[by])[0] for _, own in groups])

@@ -199,15 +199,23 @@ def of_older_rules(
     now = made[tables.RANKING]
     notes = [set(table["note"].dropna()) - {""} for table in (ranked, now)]
     # They were not cut where no correlation can be; those of a group reach further than the whole.
-    ends = [name for name in _INTERVALS[:6] if name in ranked]
-    beyond = bool((ranked[ends].abs() > 1).any(axis=None))
     several = now["training_sd"].notna().any()
-    which = "all" if several or beyond or notes[0] != notes[1] else "leads and of groups"
+    which = "all" if several or _uncut(ranked) or notes[0] != notes[1] else "leads and of groups"
     gone = [*_LEADS, *(("note", *_INTERVALS) if which == "all" else ())]
     kept = {table: content.drop(columns=content.columns.intersection(
                 [*gone, *_INTERVALS[:6]] if table == tables.GROUPS else gone))
             for table, content in made.items()}  # fmt: skip
     return kept, which
+
+
+def _uncut(ranked: pd.DataFrame) -> bool:
+    """Whether some interval, about its score, reaches beyond what a correlation can be."""
+    for name, score in (("", "pearson"), ("simultaneous_", "pearson"), ("spearman_", "spearman")):
+        ends = ranked.reindex(columns=[f"{name}low", f"{name}high"])
+        about = (ends.mean(axis=1) - ranked[score]).abs() < tables.TOLERANCE
+        if bool(((ends.abs() > 1).any(axis=1) & about).any()):
+            return True
+    return False
 
 
 def alike_genes(store: WindowStore, folds: Iterable[Fold], named: pd.DataFrame) -> pd.DataFrame:

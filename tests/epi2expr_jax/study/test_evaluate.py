@@ -104,12 +104,14 @@ def test_the_library_trains_and_evaluates_without_scikit_learn():
 @pytest.mark.parametrize(("high", "which"), [(0.9, "leads and of groups"), (1.2, "all")])
 def test_intervals_of_older_rules_are_not_compared(high, which):
     """Those of version 0.1 went beyond 1."""
-    row = {"low": 0.1, "high": high, "note": "", "training_sd": np.nan, "pearson": 0.5}
+    row = {"low": 0.2, "high": high, "note": "", "training_sd": np.nan, "spearman": 0.5}
+    row["pearson"] = (row["low"] + row["high"]) / 2
     written = pd.DataFrame([row])
     made = {tables.RANKING: written.assign(high=min(high, 1.0)), tables.GROUPS: written}
     made[tables.BASELINES] = written.assign(lead_low=0.0)
     kept, said = of_older_rules(made, written)
     assert said == which
+    assert of_older_rules(made, written.assign(low=-9.0))[1] == "leads and of groups"  # not theirs
     assert ("high" in kept[tables.RANKING]) == (which != "all")
     assert "high" not in kept[tables.GROUPS]
     assert "lead_low" not in kept[tables.BASELINES]

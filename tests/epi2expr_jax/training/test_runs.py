@@ -14,8 +14,8 @@ from epi2expr_jax.inputs.batch_plan import BatchPlan
 from epi2expr_jax.inputs.dataset import load_dataset
 from epi2expr_jax.models.cnn import CnnConfig
 from epi2expr_jax.models.promoter_cnn import PromoterCnnConfig
+from epi2expr_jax.training.lanes import Lanes
 from epi2expr_jax.training.runs import (
-    Lanes,
     Run,
     drawn,
     parse_assay_sets,

@@ -15,13 +15,15 @@ Axes: `C` cells, `A` other marks, `G` genes, `W` bins.
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.inputs.pools import PLUS
 from epi2expr_jax.predict.ensemble import Ensemble
 from epi2expr_jax.store.window_store import WindowStore
 
@@ -57,6 +59,24 @@ def permuted(
 def names_of(mark: str, count: int) -> list[str]:
     """The permuted marks, as assays of the store that holds them."""
     return [f"{mark}~{i}" for i in range(1, count + 1)]
+
+
+def permutable(means: pd.DataFrame, card: Mapping[str, Any]) -> bool:
+    """Whether `--null` can be asked of these effects: of one mark, read in windows of one cell.
+
+    Args:
+        means: from `perturb.mean_effects`. card: of the run.
+    """
+    alone = not means["mark"].str.contains(PLUS, regex=False).any()
+    own = not means["change"].str.startswith("from ").any()  # not of another mark or cell
+    read = {*means["assays"]}
+    for population in card["populations"]:
+        runs = [run for run in population["runs"] if PLUS.join(run["assays"]) in read]
+        if runs and population["model_config"].get("contacts"):
+            return False
+        if not {run["cell"] for run in runs} <= {*card["store"]["cells"]}:  # a pool
+            return False
+    return alone and own
 
 
 def permute(

@@ -43,7 +43,7 @@ class Manifest:
         candidates_sha256: of the genes and expression the build started from.
         contacts: cell to what its contacts were read from, and by which rules (name, format,
             sha256, min_score, max_width_bp, max_contacts, trans); a cell without is not named.
-        blacklist: name and sha256 of the BED whose regions count as bases without data, if any.
+        blacklist: name and sha256 of the BED whose intervals count as bases without data, if any.
         region_bin_bp: width of the bins of the regions that contacts reach, in bp.
         given_labels: whether the inputs say which genes are expressed (1) and which silent (0).
         expression_unit: one of `units.EXPRESSION_UNITS`; empty: the store holds no expression.

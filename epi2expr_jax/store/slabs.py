@@ -98,7 +98,7 @@ class Slabs:
             of_cell = self._regions(cell)
             if regions.shape != (of_cell.bins,):
                 raise ValueError(f"regions {regions.shape}: expected {(of_cell.bins,)}")
-            bad += of_cell.with_most_genes(~np.isfinite(regions))
+            bad += of_cell.holding(~np.isfinite(regions))
             values.append(regions)
         if bad:
             raise InputError(

@@ -70,8 +70,8 @@ def test_regions_are_named_by_their_bins():
     regions = Regions.from_contacts(table(rows), GENES)
     bins = np.zeros(regions.bins, bool)
     bins[[1, 2, 4]] = True
-    assert regions.with_most_genes(bins) == ["chr1:0-250", "chr2:900-920"]
-    assert regions.with_most_genes(np.zeros(regions.bins, bool)) == []
+    assert regions.holding(bins) == ["chr1:0-250", "chr2:900-920"]
+    assert regions.holding(np.zeros(regions.bins, bool)) == []
 
 
 def test_the_checksum_is_of_both_tables():

@@ -119,7 +119,7 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "ahead",
         (os.cpu_count() or 1) // 4,
-        "device: processes that compile beforehand.",
+        "device: processes that compile programs before the stages begin; 0: none.",
         lower_bound=0,
     )
     flags.DEFINE_list("stages", [], "device: which stages, in turn; default: all.")

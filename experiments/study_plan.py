@@ -14,8 +14,8 @@ from epi2expr_jax.words.sentences import count
 from experiments.cli.study_file import StudyFile
 
 _GB = {"bigwig": 0.43, "gz": 0.23}  # of a Roadmap track and of its alignments, see docs/inputs.md
-# Measured gene-steps a second on two cores and on one H100, see BUILD_NOTES.md.
-_PACE = {"cnn": (770, 333_800), "chromoformer": (569, 84_200)}
+# Gene-steps a second, measured on two cores in float32, on one H100 in bfloat16: BUILD_NOTES.md.
+_PACE = {"cnn": (770, 490_900), "chromoformer": (569, 143_000)}
 # Seconds to read a MB of a human GTF, gzipped or plain (2.2 million lines, 31 MB gzipped: 12 s on
 # two cores); with contacts, transcripts take 2.4 times as long on top.
 _GZIPPED, _PLAIN, _TRANSCRIPTS = 0.4, 0.018, 2.4
@@ -103,7 +103,10 @@ def _time(steps: float, request: TrainRequest) -> str:
     if request.model not in _PACE or request.model_options.get("width", 1) != 1:
         return "; experiments.plan says how long, once there is a store"
     here, device = (steps / pace / 3600 for pace in _PACE[request.model])
-    return f": {_rounded(here)} h at the pace of two cores, {_rounded(device)} h of one H100"
+    return (
+        f": {_rounded(here)} h at the pace of two cores, "
+        f"{_rounded(device)} h of one H100 with --precision=bfloat16"
+    )
 
 
 def _rounded(number: float) -> str:

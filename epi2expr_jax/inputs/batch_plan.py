@@ -28,7 +28,7 @@ class BatchPlan:
             read no regions.
         balanced: deal genes by their number of contacts; otherwise they come in random order and
             every place has all slots.
-        most_genes: that are batched together, if that is known.
+        most_genes: the largest number of genes that any run deals into batches, if known.
     """
 
     size: int
@@ -57,7 +57,7 @@ class BatchPlan:
             slots[here] = np.maximum(slots[here], ranked[first[here]])
         return cls(size, tuple(slots.tolist()) if most else (), balanced=True)
 
-    def holding(self, parts: Bool[np.ndarray, "R G"]) -> "BatchPlan":
+    def with_most_genes(self, parts: Bool[np.ndarray, "R G"]) -> "BatchPlan":
         """The same plan, knowing the most genes that one of some parts has."""
         return dataclasses.replace(self, most_genes=int(parts.sum(1).max()))
 
@@ -86,15 +86,15 @@ class BatchPlan:
         """How many batches hold so many genes."""
         return (genes + self.size - 1) // self.size
 
-    def over(
+    def for_each_batch(
         self, genes: Int[Array, ""], step: Callable[[Any, Any], Any], carry: Any, platform: str
     ) -> Any:
         """`carry` after `step(i, carry)` of each batch of so many genes.
 
-        A GPU can only work ahead of the host where the program knows how many turns a loop has:
-        else the host asks after each batch whether there is another, and the device stands still
-        until that batch is launched. So there, if `most_genes` is known, the loop always has as
-        many turns as those take, and turns past the last batch change nothing.
+        A GPU can only work ahead of the host where the number of iterations is fixed when the
+        program is compiled: else the host asks after each batch whether there is another, and the
+        device stands still until that batch is launched. So there, if `most_genes` is known, the
+        loop always has as many iterations as those take; those past the last batch change nothing.
 
         Args:
             platform: of the device that computes.
@@ -103,11 +103,11 @@ class BatchPlan:
         if platform == "cpu" or self.most_genes is None:
             return jax.lax.fori_loop(0, steps, step, carry)
 
-        def turn(i: Any, carry: Any) -> Any:
+        def iteration(i: Any, carry: Any) -> Any:
             new = step(i, carry)
             return jax.tree.map(lambda a, b: jnp.where(i < steps, a, b), new, carry)
 
-        return jax.lax.fori_loop(0, -(-self.most_genes // self.size), turn, carry)
+        return jax.lax.fori_loop(0, -(-self.most_genes // self.size), iteration, carry)
 
     def batch(
         self, step: Int[Array, ""], order: Int[Array, " P"], genes: Int[Array, ""]

@@ -193,4 +193,4 @@ def over_batches(
         index = jnp.where(mask, index, wanted.size)
         return predicted.at[..., index].set(values, mode="drop")
 
-    return plan.over(count, step, predicted, platform)
+    return plan.for_each_batch(count, step, predicted, platform)

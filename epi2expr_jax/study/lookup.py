@@ -338,7 +338,7 @@ class Study:
         plans = plan_batches(self.store, model, self._every_fold, config.batch_size, balanced)
         inputs, scales = plan_runs(data, runs, self.folds, self.request.target, share)
         name = f"{assays}-assay" if cells == 1 else f"{assays}-assay-{cells}-cell"
-        plans = plans[0].holding(inputs.train), plans[1].holding(inputs.validation)
+        plans = plans[0].with_most_genes(inputs.train), plans[1].with_most_genes(inputs.validation)
         trainer, source = Trainer(model, config, plans), self.source
         if source is None:
             return Group(name, trainer, runs, data.genes, inputs, scales, cache)

@@ -263,11 +263,10 @@ class Population:
         self._chunks.sort(key=lambda chunk: sum(i is None for i in chunk.members))
         for _ in range(spare):
             chunk = self._chunks.pop()
-            there = {lane: i for lane, i in enumerate(chunk.members) if i is not None}
-            for lane, own in reversed(_rows(chunk.state, there).items()):
-                i = there[lane]
-                self._states[i] = jax.tree.unflatten(self._structure, own)
-                self._waiting.appendleft(i)
+            lanes = {lane: i for lane, i in enumerate(chunk.members) if i is not None}
+            for lane, own in reversed(_rows(chunk.state, lanes).items()):
+                self._states[lanes[lane]] = jax.tree.unflatten(self._structure, own)
+                self._waiting.appendleft(lanes[lane])
         if spare:
             self._refill()
 

@@ -288,7 +288,7 @@ class Trainer:
 
         optimiser = of_weights(form.pack, state.optimiser)
         carry = form.pack(state.params), state.stats, optimiser, jnp.zeros(()), jnp.int32(-1)
-        carry = plan.over(genes, step, carry, platform)
+        carry = plan.for_each_batch(genes, step, carry, platform)
         params, stats, optimiser, total, bad_step = carry
         train_loss = total / genes
         validation_loss = self._validation_loss(

@@ -43,10 +43,10 @@ def test_the_plan_counts_cells_assays_folds_and_models(mine):
     assert "2 cells × 1 assay set × 5 folds × 1 seed = 10 models of promoter_cnn" in lines[2]
     assert "at most 3 epochs, 570,000 gene-steps if there are 19,000 genes" in lines[3]
     assert "× 8 folds × 1 seed = 16 models of cnn" in lines[4]
-    # 16 models × 100 epochs × 19,000 genes at 770 and 333,800 a second
+    # 16 models × 100 epochs × 19,000 genes at 770 and 490,900 a second
     work = "30,000,000 gene-steps if there are 19,000 genes: 11 h"
     assert work in lines[5]
-    assert "0.025 h" in lines[5]
+    assert "0.017 h of one H100" in lines[5]
     made = mine(TEXT.replace("chromoformer_4", "chromosomes_2"))
     with pytest.raises(InputError, match=r"cv|fold"):
         plan(made, study.check(made))

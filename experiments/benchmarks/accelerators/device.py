@@ -3,7 +3,8 @@
 A borrowed machine is bare and goes early. So every stage is a process with its share of the time,
 every figure a line of JSON the moment it is known, the most telling first, and an error one more
 line. Nothing here needs file formats, and peers that are not installed say so.
-Compiling takes longest, and of one core: so most programs are compiled beforehand, several at once.
+Compiling takes longest, and uses one core: so most programs are compiled beforehand, several at
+once.
 """
 
 import concurrent.futures

@@ -1,4 +1,4 @@
-"""Compiled programs, as text: what one turn of a loop launches, moves and multiplies.
+"""Compiled programs, as text: what one iteration of a loop launches, moves and multiplies.
 
 Read from XLA's optimised HLO. A kernel is an instruction outside of fusions; it reads its operands
 and writes its result. Of an operand that it only slices or gathers from, the part it takes counts.
@@ -89,7 +89,7 @@ class Program:
                 current[operation.name] = operation
 
     def loops(self) -> list[Cost]:
-        """The cost of a turn of every loop; the dearest in products first."""
+        """The cost of an iteration of every loop; the dearest in products first."""
         costs = [
             self.cost(operation.called[-1])
             for computation in self.computations.values()
@@ -99,7 +99,7 @@ class Program:
         return sorted(costs, key=lambda cost: -cost.flop)
 
     def cost(self, name: str) -> Cost:
-        """What one run of a computation launches; loops in it as often as they turn."""
+        """What one run of a computation launches; loops in it as often as they iterate."""
         total = Cost()
         for operation in self.computations[name].values():
             if _FREE.match(operation.kind):

@@ -41,7 +41,7 @@ from experiments.benchmarks.turns import paces, seconds
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
-# A sixteenth of the mission's 660 CNNs.
+# A sixteenth of the study of 660 CNNs that docs/accelerators.md speaks of.
 _SIXTEENTH = {"runs": 40, "genes": 19_000, "epochs": 40}
 
 
@@ -195,7 +195,7 @@ def _original(size: int, tf32: bool) -> dict[str, Any]:
 
 
 def _study(small: bool) -> Iterator[Task]:
-    """A sixteenth of the mission's study of CNNs, the whole way from its store to saved weights."""
+    """A sixteenth of a study of 660 CNNs, the whole way from its store to saved weights."""
     sizes = {"runs": 5, "genes": 80, "epochs": 2} if small else _SIXTEENTH
     options = {"width": NARROW} if small else {}
     of = {"model": "cnn", "precision": "bfloat16"}

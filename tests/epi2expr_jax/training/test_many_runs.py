@@ -339,17 +339,6 @@ def test_logs_begin_empty():
     assert (log.epochs, log.best, log.status) == (0, None, RUNNING)
 
 
-def test_lanes_are_as_wide_as_suits_their_devices(monkeypatch):
-    """Not as suits the default backend, which is the CPU here."""
-
-    class Device:
-        platform = "gpu"
-
-    monkeypatch.setattr(jax, "local_devices", lambda: [Device(), Device()])
-    lanes = Lanes.default()
-    assert (lanes.width, len(lanes.devices)) == (8, 2)
-
-
 def test_states_as_leaves_and_made_on_the_device_are_those_of_one_run(study, trainer):
     """Bit for bit those of `init` and `train_epoch`, which take and give them as trees."""
     population = make(study, trainer, study[2][:1])

@@ -132,7 +132,7 @@ def test_turns_past_the_last_batch_change_nothing(genes, side_by_side):
     )
     both = jax.tree.map(lambda *x: np.stack(x), inputs, fewer)
     plan = BatchPlan(3)
-    knowing = plan.holding(both.train), plan.holding(both.validation)
+    knowing = plan.with_most_genes(both.train), plan.with_most_genes(both.validation)
     assert [one.most_genes for one in knowing] == [8, 4]
     config = TrainConfig(epochs=3, batch_size=3, plateau=None, early_stop=None)
     found = []

@@ -219,13 +219,12 @@ def format_means(means: pd.DataFrame) -> str:
         f"{'cell':<10}{'model' if several else '':<{model}}{'place':<20}{'change':<{wide}}"
         f"{'effect':>7}   95 % interval"
     ]
-    for row in shown.itertuples():
-        interval = (
-            f"{row.low:+.3f} to {row.high:+.3f}" if pd.notna(row.low) else "none: too few models"
-        )
+    for row in shown.to_dict("records"):
+        low, high, own = row["low"], row["high"], row["assays"] if several else ""
+        interval = f"{low:+.3f} to {high:+.3f}" if pd.notna(low) else "none: too few models"
         lines.append(
-            f"{row.cell:<10}{row.assays if several else '':<{model}}{row.place:<20}"
-            f"{row.change:<{wide}}{row.effect:>+7.3f}   {interval}"
+            f"{row['cell']:<10}{own:<{model}}{row['place']:<20}{row['change']:<{wide}}"
+            f"{row['effect']:>+7.3f}   {interval}"
         )
     if means["genes"].nunique() == 1:
         lines.append(f"{means['genes'].iloc[0]} genes, each by models that held it out")

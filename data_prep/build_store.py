@@ -192,10 +192,10 @@ def _declare(inputs: BuildInputs, manifest: Manifest, client: Client) -> WindowS
                 "lower --min_covered, narrow --window_bp, or check --assembly and the tracks",
             )
         genes, expression = genes[keep], expression[:, keep]
-    hidden = {}
+    blacklisted = {}
     if inputs.blacklist is not None:
-        hidden = touched_genes(genes, inputs.window, inputs.blacklist)
-    manifest = dataclasses.replace(manifest, left_out=left_out, hidden=hidden)
+        blacklisted = touched_genes(genes, inputs.window, inputs.blacklist)
+    manifest = dataclasses.replace(manifest, left_out=left_out, blacklisted=blacklisted)
     store = WindowStore.create(
         inputs.config.store,
         manifest,

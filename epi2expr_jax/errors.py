@@ -166,8 +166,10 @@ def collect(most: int | None = None) -> Problems:
 
 
 @contextlib.contextmanager
-def told_as(change: Callable[[Problem], Problem]) -> Iterator[None]:
-    """Problems within are told as `change` makes them, for who knows another name of an input."""
+def reworded(change: Callable[[Problem], Problem]) -> Iterator[None]:
+    """Problems raised within are passed through `change`, for a caller that knows an input by
+    another name.
+    """
     try:
         yield
     except InputError as error:

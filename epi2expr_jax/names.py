@@ -46,14 +46,22 @@ def known_names(
     return names
 
 
-def trained_set(
+def retrain(assays: str) -> str:
+    """What to do for models of an assay set, or kind of sets, that was not trained."""
+    return (
+        f"run the training's command again with {assays} added to --assays: only the new models "
+        "are trained"
+    )
+
+
+def label_of_trained_set(
     given: str, assays: Sequence[str], trained: Mapping[frozenset[str], str], stored: Sequence[str]
 ) -> str:
     """The label of the models of an assay set.
 
     Args:
         given: the set as it was named, for the message.
-        assays: its assays; more or fewer than one set where it is a kind of sets.
+        assays: those of the set; a name of several sets has more or fewer.
         trained: label of each set that has models.
         stored: the assays of the store trained on.
 
@@ -70,8 +78,7 @@ def trained_set(
         "--assays",
         f"no model of {of if of == given else f'{given} ({of})'}: it was not trained",
         f"one of {', '.join(trained.values())}",
-        f"name one of these, or train it, too: the training's command again, with {given} added to "
-        "its --assays",
+        f"name one of these; or {retrain(given)}",
     )
 
 

@@ -46,7 +46,7 @@ from tqdm import tqdm
 from data_prep.formats.foreign import is_url
 from data_prep.formats.track_sheet import read_sheet
 from data_prep.planted import simulated
-from epi2expr_jax.errors import InputError, Problem, told_as
+from epi2expr_jax.errors import InputError, Problem, reworded
 from epi2expr_jax.files import write_csv
 from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.covariates import covariates_of, read_covariates
@@ -115,7 +115,7 @@ def _named(names: Mapping[str, str]) -> contextlib.AbstractContextManager[None]:
             remedy = _OF_TRACKS
         return Problem(said(one.where), said(one.found), said(one.expected), remedy, one.kind)
 
-    return told_as(change)
+    return reworded(change)
 
 
 def store_of_tracks(

@@ -36,6 +36,7 @@ from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import as_name, read_parquet, whole, write_csv, write_parquet
 from epi2expr_jax.interpret import attribution
 from epi2expr_jax.interpret.attention import agreement, attention_table
+from epi2expr_jax.names import retrain
 from epi2expr_jax.perturb.summary import NEEDED, reach_of_mean
 from epi2expr_jax.predict.ensemble import Ensemble
 from epi2expr_jax.predict.loading import load
@@ -145,7 +146,7 @@ def models_of(ensemble: Ensemble, assays: Sequence[str]) -> Ensemble:
         kind = {run.label for run in ensemble.runs if len(run.assays) == size}
         if size and not kind and wanted != "all":
             expected = f"one of {', '.join(dict.fromkeys(run.label for run in ensemble.runs))}"
-            remedy = f"name one of these, or add {wanted} to --assays of the training, and go on"
+            remedy = f"name one of these; or {retrain(wanted)}"
             found = f"{wanted}, and no model of {count(size, 'assay')}: they were not trained"
             raise InputError("--assays", found, expected, remedy)
         labels |= kind or {run.label for run in ensemble.only(wanted).runs}

@@ -38,7 +38,14 @@ from epi2expr_jax.inputs.pools import PLUS
 from epi2expr_jax.interpret.located import GenePlot, gene_plots, locate, place_table
 from epi2expr_jax.perturb.edits import forms
 from epi2expr_jax.perturb.effects import run as run_edits
-from epi2expr_jax.perturb.mark_null import KEY, compare, effects_of, names_of, permute
+from epi2expr_jax.perturb.mark_null import (
+    KEY,
+    compare,
+    effects_of,
+    names_of,
+    permutable,
+    permute,
+)
 from epi2expr_jax.perturb.places import PRESETS
 from epi2expr_jax.perturb.summary import NEEDED, between_models, mean_effects, summarise, to_frame
 from epi2expr_jax.predict.ensemble import Ensemble
@@ -48,6 +55,7 @@ from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study import results, train
 from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.study.tables import GENE_GROUPS
+from epi2expr_jax.training.checkpoint import read_card
 from epi2expr_jax.training.one_run import TrainConfig
 from epi2expr_jax.training.schedules import EarlyStopConfig, PlateauConfig
 from epi2expr_jax.words import doubts
@@ -195,9 +203,14 @@ def _draw(
             save_figure(figure, out / name)
 
 
+def _shown(means: pd.DataFrame) -> pd.DataFrame:
+    """Rows that the terminal shows."""
+    return means[means["factor"].isna() | (means["factor"] == means["factor"].min())]
+
+
 def format_means(means: pd.DataFrame) -> str:
     """Mean effects place by place: of the lowest factor, and of every other change."""
-    shown = means[means["factor"].isna() | (means["factor"] == means["factor"].min())]
+    shown = _shown(means)
     wide = max(len("change"), *map(len, shown["change"])) + 2
     # Models of several sets of assays may read the mark.
     several = means["assays"].nunique() > 1
@@ -224,8 +237,6 @@ def format_means(means: pd.DataFrame) -> str:
     still = means.loc[means["factor"] != 1, "changed"]
     if (still < 1).any():
         lines.append(f"{1 - still.mean():.1%} of edits changed nothing: no signal at that place")
-    if (strange := shown["outside"].mean()) > 0:
-        lines.append(f"{strange:.1%} of these edits are outside the range the models trained on")
     return "\n".join(lines)
 
 
@@ -270,7 +281,8 @@ def main() -> None:
     if FLAGS.null:
         null = read_csv(out / "null.csv", "table of effects", "run it again", text=KEY)
         print(format_null(null))
-    if said := doubts.altered(means, null):
+    may = permutable(means, read_card(run_dir))
+    if said := doubts.altered(means, null, _shown(means), may):
         print(said)
     print(f"{out}: effects.parquet, dose_distance.csv, regions.parquet, plots, tracks/")
 

@@ -31,7 +31,7 @@ from typing import Any
 from absl import flags
 
 from epi2expr_jax.ending import sparing_children
-from epi2expr_jax.errors import InputError, Problem, collect, told_as
+from epi2expr_jax.errors import InputError, Problem, collect, reworded
 from epi2expr_jax.files import only_writer, read_json, sha256, write_json
 from epi2expr_jax.genome import listing
 from epi2expr_jax.program import UNKNOWN_FLAG, flags_alone, require, start
@@ -81,7 +81,7 @@ def _at(study: StudyFile, step: Step) -> contextlib.AbstractContextManager[None]
         remedy = one.remedy.replace("see --help", f"see python -m {step.module} --help")
         return Problem(where, found, expected, remedy, one.kind)
 
-    return told_as(change)
+    return reworded(change)
 
 
 class _Journal:

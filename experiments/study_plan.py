@@ -16,10 +16,10 @@ from experiments.cli.study_file import StudyFile
 _GB = {"bigwig": 0.43, "gz": 0.23}  # of a Roadmap track and of its alignments, see docs/inputs.md
 # Gene-steps a second, measured on two cores in float32, on one H100 in bfloat16: BUILD_NOTES.md.
 _PACE = {"cnn": (770, 490_900), "chromoformer": (569, 143_000)}
-# Seconds that reading a MB of a human GTF takes, packed or plain (2.2 million lines of 31 MB
-# packed: 12 s on two cores), and so many times as long again for transcripts, as contacts need.
-_PACKED, _PLAIN, _TRANSCRIPTS = 0.4, 0.018, 2.4
-_GTF_MB = 50  # of a packed one that is not here yet: those of man have 30 to 60
+# Seconds to read a MB of a human GTF, gzipped or plain (2.2 million lines, 31 MB gzipped: 12 s on
+# two cores); with contacts, transcripts take 2.4 times as long on top.
+_GZIPPED, _PLAIN, _TRANSCRIPTS = 0.4, 0.018, 2.4
+_GTF_MB = 50  # of a gzipped GTF not yet downloaded: human ones have 30 to 60 MB
 _GENES = 19_000  # protein-coding, of chromosomes that are used; until there is a store
 
 
@@ -85,7 +85,7 @@ def _annotation(study: StudyFile, absent: Sequence[pathlib.Path]) -> list[str]:
     if path.absolute() not in absent and not path.is_file():
         return []
     megabytes = path.stat().st_size / 1e6 if path.is_file() else _GTF_MB
-    seconds = megabytes * (_PACKED if path.suffix == ".gz" else _PLAIN)
+    seconds = megabytes * (_GZIPPED if path.suffix == ".gz" else _PLAIN)
     seconds *= 1 + _TRANSCRIPTS * bool(_flag(study, "store", "interactions"))
     known = f"{megabytes:.3g} MB" if path.is_file() else f"about {_GTF_MB} MB to download"
     return [f"  genes: {path.name}, {known}, read once in about {max(seconds, 1):.0f} s"]

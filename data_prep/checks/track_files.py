@@ -260,8 +260,8 @@ def _hidden(inputs: BuildInputs) -> list[str]:
     bins = len(inputs.genes) * inputs.window.bins
     return [
         f"blacklist {known['name']} (sha256 {str(known['sha256'])[:12]}, {known['intervals']:,} "
-        f"intervals): touches {known['bins']:,} of {bins:,} bins, in the windows of "
-        f"{known['genes']:,} genes; they count as bases without data"
+        f"intervals): touches {known['bins']:,} of {bins:,} bins (in the windows of "
+        f"{known['genes']:,} genes); those bins count as bases without data"
     ]
 
 

@@ -23,7 +23,7 @@ from epi2expr_jax.files import scratch
 from epi2expr_jax.genome import listing
 
 _SCRATCH = "epi2expr-workers-"  # begins the name of a temporary folder
-_OF_WORKERS = "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED"  # how much they log
+_WORKER_LOG_LEVEL = "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED"
 # How long to wait for a first worker (clusters may start them when there is work), and how often
 # to look whether there are any while none returns a track.
 FIRST_WORKER_S = 600.0
@@ -38,7 +38,7 @@ def local(workers: int, worker_gib: float) -> Iterator[Client]:
     """
     with (
         scratch(_SCRATCH) as folder,
-        config.set({"temporary_directory": folder, _OF_WORKERS: "critical"}),
+        config.set({"temporary_directory": folder, _WORKER_LOG_LEVEL: "critical"}),
         _silent(),
         no_worker_left() as end,
     ):
@@ -64,7 +64,9 @@ def local(workers: int, worker_gib: float) -> Iterator[Client]:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Imported by a program that logs already, distributed has no handler of its own to silence."""
+    """Silence `distributed` by its level: where the program had set up logging before importing it,
+    it has no handler of its own.
+    """
     logger = logging.getLogger("distributed")
     before = logger.level
     logger.setLevel(logging.CRITICAL)

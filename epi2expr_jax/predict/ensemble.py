@@ -19,7 +19,7 @@ from epi2expr_jax.inputs.pools import PLUS
 from epi2expr_jax.inputs.track_cache import TrackCache
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
 from epi2expr_jax.models.config import ModelConfig, Reads
-from epi2expr_jax.names import as_names, find_genes, known_names, trained_set
+from epi2expr_jax.names import as_names, find_genes, known_names, label_of_trained_set
 from epi2expr_jax.predict.inference import on_scale, predict_runs, unit_on
 from epi2expr_jax.predict.training_store import new_genes, open_own
 from epi2expr_jax.store.facts import Facts, counted
@@ -133,7 +133,7 @@ class Ensemble(Facts):
         sets = {frozenset(run.assays): run.label for run in self.runs}
         stored = self.card.get("store", {}).get("assays", [])
         names = stored if text == "all" and text not in stored else text.split(PLUS)
-        label = trained_set(text, names, sets, stored)
+        label = label_of_trained_set(text, names, sets, stored)
         return self.select(lambda run: run.label == label)
 
     def open_store(self, path: str | os.PathLike | None = None) -> WindowStore:

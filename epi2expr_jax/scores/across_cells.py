@@ -22,9 +22,9 @@ import xarray as xr
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.scores.comparison import compare_models
 from epi2expr_jax.scores.intervals import (
+    clip_interval,
     jackknife,
     least_error,
-    limits,
     no_interval,
     require_usable,
     score_cube,
@@ -228,7 +228,7 @@ def _interval_row(means: xr.DataArray, confidence: float) -> dict[str, float]:
     score, error = jackknife(stacked, genes)
     error[:3] = np.maximum(error[:3], least_error(score[:3], genes))
     low, high = score - reach * error, score + reach * error
-    low[:3], high[:3] = limits(score[:3], (reach * error)[:3])
+    low[:3], high[:3] = clip_interval(score[:3], (reach * error)[:3])
     return {
         "pearson": score[0], "low": low[0], "high": high[0],
         "baseline": score[1],

@@ -117,17 +117,19 @@ def best_assays(ranked: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns cell, assay, pearson, low, high, `rivals` (others that none is shown to beat),
-        `of` (how many assays there are), `alone` (whether it beats each of them), `shown` (whether
-        it predicts: its simultaneous interval lies above 0), `note` (why there is no interval).
+        `n_assays` (how many there are), `beats_all` (whether it beats each of the others),
+        `predicts` (whether that is shown: its simultaneous interval lies above 0), `note` (why
+        there is no interval).
     """
     rows = []
     for cell, part in ranked.groupby("cell", sort=False):
         best = part.iloc[0]
         rivals = part["assay"][(part["rank_low"] == 1) & (part["assay"] != best["assay"])]
         row = {"cell": cell, **best[["assay", "pearson", "low", "high", "note"]].to_dict()}
-        row |= {"shown": bool(best["simultaneous_low"] > 0), "of": len(part)}
-        rows.append(row | {"rivals": ", ".join(rivals), "alone": best["rank_high"] == 1})
-    names = ["cell", "assay", "pearson", "low", "high", "rivals", "of", "alone", "shown", "note"]
+        row |= {"predicts": bool(best["simultaneous_low"] > 0), "n_assays": len(part)}
+        rows.append(row | {"rivals": ", ".join(rivals), "beats_all": best["rank_high"] == 1})
+    names = ["cell", "assay", "pearson", "low", "high", "rivals", "n_assays", "beats_all",
+             "predicts", "note"]  # fmt: skip
     return pd.DataFrame(rows, columns=pd.Index(names))
 
 

@@ -13,8 +13,8 @@ import scipy
 from epi2expr_jax.scores.intervals import (
     ONE_VALUE,
     chromosome_means,
+    clip_interval,
     estimate,
-    limits,
     no_interval,
     predicts_one_value,
     score_cube,
@@ -167,7 +167,7 @@ def _compare(
     auc = weighted_mean(means.sel(metric="auc").values, genes)
     one_value = predicts_one_value(shared)
     reach, joint = (np.where(one_value, np.nan, width) for width in (reach, joint))
-    low, high = limits(score, reach)
+    low, high = clip_interval(score, reach)
     return [
         {
             "assay": label,

@@ -130,7 +130,7 @@ def no_interval(genes: Float[np.ndarray, "K"], correlation: bool = False) -> str
     return ""
 
 
-def limits(
+def clip_interval(
     score: Float[np.ndarray, "*of"],
     reach: Float[np.ndarray, "*of"],
     least: float = -1.0,

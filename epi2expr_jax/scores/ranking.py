@@ -34,8 +34,8 @@ from epi2expr_jax.scores.intervals import (
     ONE_VALUE,
     UNIT,
     chromosome_means,
+    clip_interval,
     estimate,
-    limits,
     no_interval,
     predicts_one_value,
     score_cube,
@@ -83,7 +83,7 @@ def rank_assays(
         cell together, all four on Pearson r; `rank_low`, `rank_high` bound the ranks of all assays
         together, from simultaneous intervals of the pairwise differences (Mogstad et al. 2024).
         Intervals are NaN where `note` says why (`intervals.no_interval`, `ONE_VALUE`), and cut at
-        -1 and 1 (`intervals.limits`). r2, mse, auc and pearson_raw are means without.
+        -1 and 1 (`intervals.clip_interval`). r2, mse, auc and pearson_raw are means without.
         `constant_share`: of the scores, how many are 0 because the prediction is constant.
 
     Raises:
@@ -241,7 +241,7 @@ def _rank_group(
 
 
 def _ends(name: str, score: np.ndarray, reach: np.ndarray) -> dict[str, np.ndarray]:
-    return dict(zip((f"{name}low", f"{name}high"), limits(score, reach), strict=True))
+    return dict(zip((f"{name}low", f"{name}high"), clip_interval(score, reach), strict=True))
 
 
 def _cell_means(shared: xr.DataArray) -> dict[str, Float[np.ndarray, "C A"]]:

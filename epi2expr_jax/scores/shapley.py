@@ -23,7 +23,7 @@ from jaxtyping import Float
 
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.masking import every_subset
-from epi2expr_jax.scores.intervals import jackknife, limits, no_interval, usable
+from epi2expr_jax.scores.intervals import clip_interval, jackknife, no_interval, usable
 from epi2expr_jax.scores.table import ALL
 
 INTERVALS = ["low", "high", "simultaneous_low", "simultaneous_high", "n_chromosomes", "note"]
@@ -129,7 +129,7 @@ def _intervals(
         error = np.full_like(error, np.nan)
     most = 1.0 if name == "pearson" else np.inf  # a share is a sum of differences
     tails = scipy.stats.t.isf((1 - confidence) / 2 / np.array([1, X]), K - 1)
-    bounds = [end for t in tails for end in limits(mean, t * error, -most, most)]
+    bounds = [end for t in tails for end in clip_interval(mean, t * error, -most, most)]
     columns = dict(zip(INTERVALS, [*bounds, K, note], strict=True))
     return pd.DataFrame({name: mean, **columns})
 

@@ -19,8 +19,8 @@ LEAST_VERSION = 2  # without checksums in the arrays; still read, and `resume` b
 
 # What a build finds out, as against what it was asked for.
 _OUTCOMES = (
-    "left_out", "hidden", "genes_sha256", "expression_sha256", "regions_sha256", "labels_sha256",
-    "tables_sha256", "version",
+    "left_out", "blacklisted", "genes_sha256", "expression_sha256", "regions_sha256",
+    "labels_sha256", "tables_sha256", "version",
 )  # fmt: skip
 _IN_WORDS = {"candidates_sha256": "sha256 of genes, expression and counts"}
 
@@ -43,12 +43,12 @@ class Manifest:
         candidates_sha256: of the genes and expression the build started from.
         contacts: cell to what its contacts were read from, and by which rules (name, format,
             sha256, min_score, max_width_bp, max_contacts, trans); a cell without is not named.
-        blacklist: name and sha256 of the BED whose regions count as bases without data, if any.
+        blacklist: name and sha256 of the BED whose intervals count as bases without data, if any.
         region_bin_bp: width of the bins of the regions that contacts reach, in bp.
         given_labels: whether the inputs say which genes are expressed (1) and which silent (0).
         expression_unit: one of `units.EXPRESSION_UNITS`; empty: the store holds no expression.
         left_out: why and how many genes of the inputs are not here.
-        hidden: how many `genes` have window bins that the blacklist touches, and how many such
+        blacklisted: how many `genes` have window bins that the blacklist touches, and how many such
             `bins` there are; empty without one.
         genes_sha256, expression_sha256: of the gene table and the expression array.
         regions_sha256: cell to the checksum of its region and contact tables.
@@ -78,7 +78,7 @@ class Manifest:
     given_labels: bool = False
     expression_unit: str = DEFAULT_UNIT
     left_out: dict[str, int] = dataclasses.field(default_factory=dict)
-    hidden: dict[str, int] = dataclasses.field(default_factory=dict)
+    blacklisted: dict[str, int] = dataclasses.field(default_factory=dict)
     genes_sha256: str = ""
     expression_sha256: str = ""
     regions_sha256: dict[str, str] = dataclasses.field(default_factory=dict)

@@ -325,7 +325,7 @@ class WindowStore(Facts):
         tracks = self.manifest.tracks
         slabs = [[*pair, (self.slab_record(*pair) or {}).get("sha256")] for pair in tracks]
         manifest = dataclasses.asdict(self.manifest)
-        del manifest["version"], manifest["tables_sha256"], manifest["hidden"]  # no values
+        del manifest["version"], manifest["tables_sha256"], manifest["blacklisted"]  # no values
         if not manifest["blacklist"]:  # stores from before it keep their checksum
             del manifest["blacklist"]
         if manifest["expression_unit"] == DEFAULT_UNIT:

@@ -192,9 +192,9 @@ def of_older_rules(
         ranked: the ranking as it was written then.
 
     Returns:
-        The tables, and the intervals of what are not in them: of leads and of groups; with several
-        seeds, or where scores get no interval any more, which the note says, or one that ends at 1,
-        of all.
+        The tables, and which intervals were left out of them: "leads and of groups"; or "all", with
+        several seeds, where scores no longer get an interval (see the note), or where old intervals
+        reached beyond −1 or 1.
     """
     now = made[tables.RANKING]
     notes = [set(table["note"].dropna()) - {""} for table in (ranked, now)]

@@ -96,7 +96,7 @@ def card_of(study: Study, run_dir: pathlib.Path, resume: bool, command: str) -> 
             "bin_bp": store.manifest.bin_bp,
             "assembly": store.manifest.assembly,
             "left_out": store.manifest.left_out,
-            "blacklist": {**store.manifest.blacklist, **store.manifest.hidden},
+            "blacklist": {**store.manifest.blacklist, **store.manifest.blacklisted},
             "groups": store.manifest.groups,
             "expression_unit": store.manifest.expression_unit,
         },

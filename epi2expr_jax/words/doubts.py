@@ -100,13 +100,14 @@ def unproven(
             most = number(rows["simultaneous_high"][unsure].max())
             said.append(
                 f"For {unsure.sum()} of {of} it cannot be told whether {who} at all: the "
-                f"simultaneous interval of r includes 0 ({listing(rows['assay'][unsure], 12)}); r "
-                f"is at most {most} there."
+                f"simultaneous interval of r includes 0 ({listing(rows['assay'][unsure], 12)}); at "
+                f"95 % for all assays together, r is at most {most} there."
             )
         if below.any():
             said.append(
-                f"For {below.sum()} of {of} it lies below 0 ({listing(rows['assay'][below], 12)}): "
-                "more is predicted where there is less."
+                f"For {below.sum()} of {of} the simultaneous interval of r lies below 0 "
+                f"({listing(rows['assay'][below], 12)}): the models predict more where there is "
+                "less."
             )
         if idle.any():
             said.append(
@@ -126,18 +127,21 @@ def _hangs_on(rows: pd.DataFrame, scores: pd.DataFrame) -> list[str]:
     without = without[without["simultaneous_low"] > 0].sort_values("simultaneous_low")
     last = without.groupby("assay", sort=False).tail(1).set_index("assay")
     named = [
-        f"{assay} on {last['chrom'][assay]}, where r is {number(last['pearson'][assay])} (without "
-        f"it {number(last['simultaneous_low'][assay])} to "
+        f"{last['chrom'][assay]} (r {number(last['pearson'][assay])} there; without it the "
+        f"simultaneous interval is {number(last['simultaneous_low'][assay])} to "
         f"{number(last['simultaneous_high'][assay])})"
         for assay in rows["assay"]
         if assay in last.index
     ]
     if not named:
         return []
-    return [
-        f"That hangs on a single chromosome for {listing(named, _MOST)}. To leave out what does "
-        "not fit proves nothing; but see what is different there."
-    ]
+    names = [assay for assay in rows["assay"] if assay in last.index]
+    if len(named) == 1:
+        said = f"For {names[0]} the interval includes 0 because of one chromosome, {named[0]}."
+    else:
+        each = [f"for {assay} {why}" for assay, why in zip(names, named, strict=True)]
+        said = f"The interval includes 0 because of one chromosome {listing(each, _MOST)}."
+    return [f"{said} Leaving it out proves nothing, but look at what is different there."]
 
 
 def _known_otherwise(
@@ -162,10 +166,11 @@ def _known_otherwise(
     ]
     if not named:
         return []
-    own = compared["model"].iloc[0]
+    own, these = compared["model"].iloc[0], "this assay" if len(named) == 1 else "these assays"
     return [
         f"Simple models are shown to predict where {own} is not: {listing(named, _MOST)} (all "
-        "simple models and assays taken together). So the signal tells something there."
+        f"simple models and assays taken together). So the signal of {these} does carry "
+        "information."
     ]
 
 
@@ -203,8 +208,8 @@ def _against_the_answer(called: pd.DataFrame, rows: pd.DataFrame) -> str:
     if more:
         return (
             f" Among them {best} is better than {listing(more, 12)}, which the answer leaves open: "
-            "the answer is right about all pairs at once with 95 %, of what is called up to 5 % "
-            "is expected to be wrong."
+            "the answer holds for all pairs at once, at 95 %; among the comparisons called, up to "
+            "5 % are expected to be wrong."
         )
     less = [assay for assay in rows["assay"].iloc[1:] if assay not in over] if clear(rows) else []
     if less and np.isfinite(here["p"]).any():
@@ -221,28 +226,39 @@ def is_best(row: Mapping[Any, Any]) -> str:
     Args:
         row: of `agreement.best_assays`.
     """
-    predicts = "not shown to predict"
+    idle = "not shown to predict"
     if not np.isfinite(row["low"]):
-        return "cannot be told" if row["of"] > 1 else "the only one"
-    if row["of"] == 1:
-        return "the only one" if row["shown"] else f"the only one, {predicts}"
+        return "cannot be told" if row["n_assays"] > 1 else "the only one"
+    if row["n_assays"] == 1:
+        return "the only one" if row["predicts"] else f"the only one, {idle}"
     if row["rivals"]:
         either = f"could also be {row['rivals']}"
-        return either if row["shown"] else f"{predicts}; {either}"
-    if not row["shown"]:
-        return predicts
-    return "yes" if row["alone"] else "no other could be, though it does not beat each"
+        return either if row["predicts"] else f"{idle}; {either}"
+    if not row["predicts"]:
+        return idle
+    return (
+        "yes"
+        if row["beats_all"]
+        else "no other assay can be the best, but it is not shown to beat every one"
+    )
 
 
-def altered(means: pd.DataFrame, null: pd.DataFrame = NO_TABLE) -> str:
+def altered(
+    means: pd.DataFrame,
+    null: pd.DataFrame = NO_TABLE,
+    shown: pd.DataFrame = NO_TABLE,
+    permutable: bool = True,
+) -> str:
     """Whether any mean effect of an altered mark is shown.
 
     Args:
         means: from `perturb.summary.mean_effects`; may be empty.
         null: from `perturb.mark_null.compare`; may be empty.
+        shown: rows of the means that are shown beside this.
+        permutable: whether --null can be asked for, see `perturb.mark_null.permutable`.
     """
     told = means[means["low"].notna() & (means["factor"] != 1)] if len(means) else means
-    said = []
+    said, apart = [], 0
     if n := len(told):
         apart = int(((told["low"] > 0) | (told["high"] < 0)).sum())
         of = "the mean effect" if n == 1 else f"each of the {n} mean effects"
@@ -252,21 +268,23 @@ def altered(means: pd.DataFrame, null: pd.DataFrame = NO_TABLE) -> str:
         elif n > 1:
             said.append(
                 f"Of {n} mean effects (cells, models, places and changes) {apart} "
-                f"{'has' if apart == 1 else 'have'} a 95 % interval without 0, each for itself: of "
-                "effects that are none, one in twenty would be so as well."
+                f"{'has' if apart == 1 else 'have'} a 95 % interval without 0, each by itself: of "
+                "effects that are truly 0, one in twenty would also look like this."
             )
-        if apart and null.empty and (strange := told["outside"].mean()) >= _STRANGE:
-            said.append(
-                f"{strange:.0%} of these edits lie outside of what the models trained on, where "
-                "predictions move even if the mark tells nothing: --null=19 (experiments.perturb) "
-                "shows by how much."
-            )
+    strange = shown["outside"].mean() if len(shown) else 0.0
+    if (apart or not len(told)) and null.empty and strange >= _STRANGE:
+        said.append(
+            f"In the edits shown, the altered signal of {strange:.0%} of genes is outside the "
+            "range that the models trained on; there predictions move even if the mark tells "
+            "nothing: "
+            + ("--null=19 shows by how much." if permutable else "trust these effects less.")
+        )
     if len(null := null[null["p"].notna()] if len(null) else null):
         far, of = int((null["p"] <= 0.05).sum()), f"Of {count(len(null), 'mean effect')} "
         who = f"{far} {'differs' if far == 1 else 'differ'}" if far else "none differs"
         if len(null) == 1:
             of, who = "The mean effect ", "differs" if far else "is not shown to differ"
-        alone = ", each for itself" if len(null) > 1 else ""
+        alone = ", each by itself" if len(null) > 1 else ""
         said.append(
             f"{of}{who} from those of the mark permuted (p at most 0.05{alone}). A mark that tells "
             "nothing beyond the others has effects like those, which need not lie about 0."

@@ -8,8 +8,8 @@ from epi2expr_jax.genome import listing
 from epi2expr_jax.words.sentences import count
 
 _UNITS = {"pvalue": "−log10 p", "fold_change": "fold change over control", "depth": "read depth",
-          "counts": "read counts", "none": "no unit"}  # fmt: skip
-_TRANSFORMS = {"arcsinh": "arcsinh(x)", "log1p": "ln(x + 1)", "none": "given"}
+          "counts": "read counts", "none": "values without a unit"}  # fmt: skip
+_TRANSFORMS = {"arcsinh": "arcsinh(x)", "log1p": "ln(x + 1)", "none": "they are"}
 
 
 def network(card: Mapping[str, Any]) -> str:
@@ -43,18 +43,21 @@ def training(card: Mapping[str, Any], epochs: Sequence[int]) -> str:
     asked = card["request"].get("train_config", {})
     taken = [int(n) for n in epochs if n]
     said = []
-    if "epochs" in asked:
-        said.append(f"for at most {count(asked['epochs'], 'epoch')}")
-    if taken:
-        low, high = min(taken), max(taken)
-        said.append(f"({low if low == high else f'{low} to {high}'} taken)")
-    if asked.get("early_stop"):
-        said.append(f"or until {asked['early_stop']['patience']} brought no lower validation loss,")
+    if most := asked.get("epochs"):
+        said.append(f"for at most {count(most, 'epoch')}")
+        patience = (asked.get("early_stop") or {}).get("patience", most)
+        if patience < most:
+            row = count(patience, "epoch") + (" in a row" if patience > 1 else "")
+            said.append(f"or until {row} brought no lower validation loss")
+        if taken:
+            low, high = min(taken), max(taken)
+            number = count(high, "epoch") if low == high else f"{low} to {high} epochs"
+            said[-1] += f" ({number} {'was' if high == 1 else 'were'} taken)"
     if asked.get("batch_size"):
         said.append(f"in batches of {count(asked['batch_size'], 'gene')}")
     if "learning_rate" in asked:
         said.append(f"at a learning rate of {asked['learning_rate']:g}")
-    return f"Models trained {' '.join(said)}." if said else ""
+    return f"Models were trained {', '.join(said)}." if said else ""
 
 
 def signal(card: Mapping[str, Any]) -> str:
@@ -75,7 +78,7 @@ def signal(card: Mapping[str, Any]) -> str:
 
 
 def excluded(blacklist: Mapping[str, Any] | None) -> str:
-    """Which regions count as bases without data.
+    """Which intervals count as bases without data.
 
     Args:
         blacklist: name of the BED, and how many genes and bins it touches, where that is known;
@@ -84,10 +87,10 @@ def excluded(blacklist: Mapping[str, Any] | None) -> str:
     if blacklist is None:
         return ""
     if not blacklist:
-        return "No regions were excluded (no blacklist)."
+        return "No intervals were excluded (no blacklist)."
     touched = ""
     if "genes" in blacklist:
         bins = count(blacklist["bins"], "bin") + " " if "bins" in blacklist else ""
         touched = f" ({bins}of {count(blacklist['genes'], 'gene')})"
     name = blacklist.get("name", "a file")
-    return f"Bins touched by the regions of {name}{touched} count as bases without data."
+    return f"Bins that overlap an interval of {name}{touched} count as bases without data."

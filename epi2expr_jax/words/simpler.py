@@ -1,6 +1,7 @@
 """Whether something simpler predicts better than the model, and where neither is shown to."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -44,7 +45,7 @@ def simpler_model(
         )
     said, better = [], told[told["lead_low"] > 0]
     if len(better):
-        said.append(f"A simpler model predicts better than {own}: {_leads(better, 8)}.")
+        said.append(_better(own, better, table[table["model"] == own]["assay"]))
         if wide := [name for name in whole if (better["model"] == name).any()]:
             reads = "reads" if len(wide) == 1 else "read"
             said.append(
@@ -69,11 +70,37 @@ def simpler_model(
     return " ".join(said)
 
 
+def _better(own: str, better: pd.DataFrame, assays: pd.Series) -> str:
+    """For how many assays, and by how much, the best of the simple models leads."""
+    best = better.sort_values("lead", ascending=False).groupby("assay", sort=False).head(1)
+    all_of, each = best[best["assay"] == ALL], best[best["assay"] != ALL]
+    said, several = [], better["model"].nunique() > 1
+    if len(each):
+        named = [
+            f"{row['assay']} ({row['model']} by {_lead(row)})" for row in each.to_dict("records")
+        ]
+        who = "Simpler models predict" if several else "A simpler model predicts"
+        n = (assays != ALL).sum()
+        of = f"{len(each)} of {n} assay{'' if n == 1 else 's'}"
+        said.append(f"{who} better than {own} for {of}: {listing(named, 8)}.")
+    for first in all_of.to_dict("records"):
+        what = first["model"]
+        if len(each):
+            what = f"the best of them, {what}," if several else "it"
+        does = "leads by" if len(each) else f"predicts better than {own}, by"
+        said.append(f"Averaged over all assays {what} {does} {_lead(first)}.")
+    return " ".join(said)
+
+
+def _lead(row: Mapping[Any, Any]) -> str:
+    """By how much a simple model leads, with its interval."""
+    return f"{number(row['lead'])}, {number(row['lead_low'])} to {number(row['lead_high'])}"
+
+
 def _leads(rows: pd.DataFrame, most: int) -> str:
     """By how much simple models lead, with intervals."""
     named = [
-        f"{row['model']} for {called(row['assay'])} (by {number(row['lead'])}, "
-        f"{number(row['lead_low'])} to {number(row['lead_high'])})"
+        f"{row['model']} for {called(row['assay'])} (by {_lead(row)})"
         for row in rows.to_dict("records")
     ]
     return listing(named, most)

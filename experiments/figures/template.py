@@ -12,12 +12,14 @@ from markupsafe import Markup, escape
 from data_prep.planted import simulated
 from epi2expr_jax.files import read_json
 from epi2expr_jax.genome import ASSEMBLIES, listing
+from epi2expr_jax.perturb.mark_null import permutable
 from epi2expr_jax.perturb.summary import NEEDED
 from epi2expr_jax.predict.stack import explained
 from epi2expr_jax.roadmap import cell_name
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.scores.agreement import best_assays, quality_correlations
 from epi2expr_jax.scores.intervals import ONE_VALUE
+from epi2expr_jax.scores.ranking import NO_ANSWER
 from epi2expr_jax.screens.predicted import COMPLETED, LOSS
 from epi2expr_jax.screens.scoring import ALL, REACH
 from epi2expr_jax.study import statements, tables
@@ -69,6 +71,7 @@ def page_of(
     )
     environment.filters |= {"number": sentences.number, "duration": duration, "listing": listing}
     environment.filters |= {"called": _called, "named": called, "breakable": breakable}
+    altered = _altered(content["effects"], content["null"])
     kinds, cells = card["store"]["groups"], cells_of(card, runs, content["ranking"])
     quality = content["quality"]
     made_up = simulated(gene["id"] for gene in browser["genes"])
@@ -100,6 +103,7 @@ def page_of(
         configs=configs(card),
         control=sentences.control(card),
         one_value=ONE_VALUE,
+        no_answer=NO_ANSWER,
         idle=bool(sentences.one_value(content["baselines"]).any()),
         scope=statements.scope(rows, cells),
         figures=figures,
@@ -111,8 +115,13 @@ def page_of(
         quality=(quality_correlations(quality) if len(quality) else quality).to_dict("records"),
         abroad=_abroad(content["across_cells"]),
         changed=sentences.changes(content["between_cells"]),
-        altered=_altered(content["effects"], content["null"]),
-        nothing_altered=doubts.altered(content["effects"], content["null"]),
+        altered=altered,
+        said_of_altered=doubts.altered(
+            content["effects"],
+            content["null"],
+            pd.DataFrame(altered),
+            len(altered) == 0 or permutable(content["effects"], card),
+        ),
         methods=methods,
         blacklist=blacklist,
         screened=_screened(content["crispri"], content["crispri_leads"]),

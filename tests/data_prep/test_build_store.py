@@ -243,10 +243,10 @@ def test_a_blacklist_hides_bins_of_regions_and_leaves_out_genes(
     assert (shown[1:3] > 0).all()
     assert store.verify() == []
     known = store.manifest
-    assert known.hidden.keys() == {"genes", "bins"}
+    assert known.blacklisted.keys() == {"genes", "bins"}
     zeros = (store.read_signal(known.cells, known.assays) == 0).all(axis=(0, 1))
-    assert 0 < known.hidden["genes"] <= len(store.genes)
-    assert known.hidden["genes"] <= known.hidden["bins"] <= zeros.sum()
+    assert 0 < known.blacklisted["genes"] <= len(store.genes)
+    assert known.blacklisted["genes"] <= known.blacklisted["bins"] <= zeros.sum()
     said = f"blacklist black.bed (sha256 {known.blacklist['sha256'][:12]}, 2 intervals): touches "
     assert said in capsys.readouterr().out
     assert "blacklist   black.bed" in repr(store)

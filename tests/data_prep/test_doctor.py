@@ -281,7 +281,7 @@ def test_warnings_alone_are_a_go(clean, tmp_path, program):
     black = content["summary"]["blacklist"]
     assert (black["name"], black["intervals"]) == ("black.bed", 1)
     assert black["bins"] == 400 * black["genes"] > 0
-    assert f"windows of {black['genes']:,} genes; they count as bases" in done.stdout
+    assert f"windows of {black['genes']:,} genes); those bins count as bases" in done.stdout
 
 
 def test_what_cannot_be_read_does_not_hide_the_rest(clean):

@@ -99,10 +99,10 @@ def test_made_tells_card_folds_and_failures(study):
     assert COMMAND in text
     assert "12 (no expression); 868 (not on the chosen chromosomes)" in text
     assert "5 quarantined" in text
-    assert "No regions were excluded (no blacklist)." in text
+    assert "No intervals were excluded (no blacklist)." in text
     assert "reads 6,000 bp around the TSS in 60 bins of 100 bp and has 0.02 times" in text
     assert "Signal was −log10 p, read as arcsinh(x)." in text
-    assert "Models trained for at most 14 epochs (" in text
+    assert "Models were trained for at most 14 epochs" in text
     assert "(epoch 1, step 4)" in text
     assert "E116 H3K9me3 fold1 seed 0" in text
     assert "training 1 h 2 min" in text

@@ -88,3 +88,25 @@ def test_what_any_permutation_does_is_no_effect(effect, p):
     draws = drawn([*np.linspace(0.7, 1.0, 9), *np.linspace(1.1, 1.4, 10)], means)
     (found,) = mark_null.compare(means, draws).to_dict("records")
     assert found["p"] == pytest.approx(p)
+
+
+@pytest.mark.parametrize(
+    ("change", "run", "contacts", "can"),
+    [
+        ({}, {}, 0, True),
+        ({"mark": "X+Y"}, {}, 0, False),
+        ({"change": "from E004"}, {}, 0, False),
+        ({}, {"cell": "E003+E004"}, 0, False),
+        ({}, {}, 8, False),
+        ({}, {"assays": ["Z"]}, 8, True),  # other models of the run read regions
+    ],
+)
+def test_where_null_can_be_asked_for(change, run, contacts, can):
+    means = pd.DataFrame([ROW | {"effect": 1.0} | change])
+    own = {"runs": [{"cell": "E003", "assays": ["X"]}], "model_config": {"window_bp": 100}}
+    other = {
+        "runs": [{"cell": "E003", "assays": ["X"]} | run],
+        "model_config": {"contacts": contacts},
+    }
+    card = {"store": {"cells": ["E003", "E004"]}, "populations": [own, other]}
+    assert mark_null.permutable(means, card) is can

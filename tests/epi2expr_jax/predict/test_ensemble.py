@@ -236,7 +236,10 @@ def test_models_of_one_assay_set_are_told_apart(ensemble, small_store):
     for given, said in (("all", rf"all \({first}\+{second}\+x\)"), ("x", "x")):
         with pytest.raises(InputError, match=f"no model of {said}: it was not trained") as caught:
             of_three.only(given)
-        assert f"with {given} added to its --assays" in caught.value.problems[0].remedy
+        assert (
+            f"again with {given} added to --assays: only the new models are trained"
+            in caught.value.problems[0].remedy
+        )
     with pytest.raises(InputError, match=f"unknown assay set {second}; ") as caught:
         both.only([second])
     assert first in caught.value.problems[0].expected

@@ -8,8 +8,8 @@ from scipy import stats
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.scores import agreement, comparison, ranking
 from epi2expr_jax.scores.intervals import (
+    clip_interval,
     jackknife,
-    limits,
     require_usable,
     score_cube,
     shared_units,
@@ -62,7 +62,7 @@ def test_no_interval_goes_beyond_what_a_correlation_can_be():
     assert row["simultaneous_high"] == row["spearman_high"] == 1
     models = comparison.compare_models({"cnn": table, "ridge": table})
     assert [models["low"][0], models["high"][0]] == pytest.approx([mean[0] - reach, 1])
-    low, high = limits(np.array([0.2, -0.9, np.nan]), np.array([0.1, 0.3, 0.1]))
+    low, high = clip_interval(np.array([0.2, -0.9, np.nan]), np.array([0.1, 0.3, 0.1]))
     np.testing.assert_allclose(low, [0.1, -1, np.nan])
     np.testing.assert_allclose(high, [0.3, -0.6, np.nan])
 

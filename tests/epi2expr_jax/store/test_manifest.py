@@ -16,7 +16,7 @@ BUILT = dataclasses.replace(
     blacklist={"name": "bad.bed", "sha256": "ab"},
     given_labels=True,
     left_out={"no expression": 12},
-    hidden={"genes": 2, "bins": 3},
+    blacklisted={"genes": 2, "bins": 3},
     genes_sha256="cd",
     regions_sha256={"c2": "ef"},
 )
@@ -82,8 +82,8 @@ def test_missing_and_unknown_fields_are_named(tmp_path, changes, named):
 
 def test_what_a_build_finds_out_is_no_other_request():
     asked = dataclasses.replace(
-        BUILT, left_out={}, hidden={}, genes_sha256="", expression_sha256="1", regions_sha256={},
-        labels_sha256="2", assembly="the same lengths",
+        BUILT, left_out={}, blacklisted={}, genes_sha256="", expression_sha256="1",
+        regions_sha256={}, labels_sha256="2", assembly="the same lengths",
     )  # fmt: skip
     BUILT.require_same_request(asked, "s.zarr")
     assert asked != BUILT

@@ -62,7 +62,7 @@ def test_the_unit_of_expression_is_kept(store, tmp_path):
         assert opened.expression.attrs["units"] == "TPM"
     assert in_tpm.checksum() != store.checksum()
     content = dataclasses.asdict(store.manifest)
-    for name in ("version", "tables_sha256", "hidden", "blacklist", "expression_unit"):
+    for name in ("version", "tables_sha256", "blacklisted", "blacklist", "expression_unit"):
         del content[name]
     sums = [[*pair, store.slab_record(*pair)["sha256"]] for pair in MANIFEST.tracks]
     text = json.dumps([content, sums], sort_keys=True)

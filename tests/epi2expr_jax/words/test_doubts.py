@@ -31,21 +31,30 @@ def test_one_bad_chromosome_is_named():
     said = unproven(table)
     assert said.startswith(
         "For 1 of 2 assays it cannot be told whether it predicts expression at all: the "
-        "simultaneous interval of r includes 0 (B); r is at most 0.5"
+        "simultaneous interval of r includes 0 (B); at 95 % for all assays together, "
+        "r is at most 0.5"
     )
-    hangs = "That hangs on a single chromosome for B on chr5, where r is −0.950 (without it 0.3"
+    hangs = (
+        "For B the interval includes 0 because of one chromosome, chr5 (r −0.950 there; without it "
+        "the simultaneous interval is 0.3"
+    )
     assert hangs in said
-    assert "proves nothing" in said
+    assert said.endswith("Leaving it out proves nothing, but look at what is different there.")
+    both = unproven(spoilt(table, "A", "chr6", -3.5))
+    each = "The interval includes 0 because of one chromosome for A chr6 (r −3.500 there; without"
+    assert each in both
+    assert "), for B chr5 (r −0.950 there; without it" in both
     twice = spoilt(table, "B", "chr6", -0.95)
-    assert "hangs on" not in unproven(twice)
-    assert "hangs on" not in unproven(scores(world([0.7, 0.0]), own=0.1))
+    assert "one chromosome" not in unproven(twice)
+    assert "one chromosome" not in unproven(scores(world([0.7, 0.0]), own=0.1))
 
 
 @pytest.mark.parametrize(
     ("table", "said", "unsaid"),
     [
         (scores(world([0.7, -0.4]), own=0.01),
-         "For 1 of 2 assays it lies below 0 (B): more is predicted where there is less.", "told"),
+         "For 1 of 2 assays the simultaneous interval of r lies below 0 (B): the models predict "
+         "more where there is less.", "told"),
         (failed(scores(world([0.7, 0.4])), "E1", "B"),
          "For 1 of 2 assays one value is predicted for all genes, which is no score (B).", "told"),
         (scores(world([0.7, 0.4])), "", "For"),
@@ -71,6 +80,7 @@ def test_simple_models_that_do_predict_are_named():
     said = unproven(table, pd.DataFrame(rows))
     assert "Simple models are shown to predict where cnn is not: ridge from B, r 0.400 (" in said
     # One of many intervals above 0 by a hair is chance.
+    assert said.endswith("So the signal of this assay does carry information.")
     slight = [row | {"pearson": 0.06, "low": 0.005} for row in rows if row["assay"] == "B"]
     assert "Simple models" not in unproven(table, pd.DataFrame([*rows[:1], *slight]))
 
@@ -82,7 +92,7 @@ def test_calls_that_the_answer_leaves_open_are_explained():
     assert called.loc[pair, "called"].all()
     assert int(rows["rank_low"].iloc[1]) == 1
     said = doubts.calls(called, rows)
-    assert "Among them A is better than B, which the answer leaves open: the answer" in said
+    assert "Among them A is better than B, which the answer leaves open: the answer holds" in said
     clear = scores(world([0.7, 0.5]))
     assert doubts.calls(calls(clear), of_all(clear)).endswith("calls.csv lists them.")
 
@@ -141,23 +151,33 @@ ZERO, APART, NONE = (-0.1, 0.2), (0.1, 0.3), (np.nan, np.nan)
         ([ZERO, ZERO, NONE], "No effect is shown: the 95 % interval of each of the 2 mean effects "
          "includes 0."),
         ([ZERO, APART], "Of 2 mean effects (cells, models, places and changes) 1 has a 95 % "
-         "interval without 0, each for itself: of effects that are none, one in twenty would be so "
-         "as well."),
+         "interval without 0, each by itself: of effects that are truly 0, one in twenty would "
+         "also look like this."),
     ],
 )  # fmt: skip
 def test_whether_an_effect_is_shown(limits, said):
     assert doubts.altered(effects(*limits)) == said
     same = effects(*limits).assign(factor=1.0)  # which alters nothing
     assert doubts.altered(same) == ""
-    strange = doubts.altered(effects(*limits, outside=0.8))
-    assert ("80% of these edits lie outside" in strange) == (APART in limits)
+    table = effects(*limits, outside=0.8)
+    none = len(limits) > 0 and set(limits) == {NONE}
+    strange = doubts.altered(table, shown=table.iloc[:1].assign(outside=0.75))
+    assert ("the altered signal of 75% of genes is outside" in strange) == (APART in limits or none)
+    assert "outside" not in doubts.altered(table)
+
+
+def test_null_is_advised_where_it_can_run():
+    table = effects(APART, outside=0.8)
+    assert doubts.altered(table, shown=table).endswith("--null=19 shows by how much.")
+    bare = doubts.altered(table, shown=table, permutable=False)
+    assert bare.endswith("even if the mark tells nothing: trust these effects less.")
 
 
 def test_effects_beside_those_of_the_permuted_mark():
     null = pd.DataFrame({"p": [0.05, 0.3, np.nan]})
     said = doubts.altered(effects(APART, outside=0.8), null)
     assert said == (
-        "Of 2 mean effects 1 differs from those of the mark permuted (p at most 0.05, each for "
+        "Of 2 mean effects 1 differs from those of the mark permuted (p at most 0.05, each by "
         "itself). A mark that tells nothing beyond the others has effects like those, which need "
         "not lie about 0."
     )
@@ -173,15 +193,16 @@ def test_effects_beside_those_of_the_permuted_mark():
     ("row", "said"),
     [
         ({}, "yes"),
-        ({"shown": False}, "not shown to predict"),
-        ({"rivals": "B", "alone": False}, "could also be B"),
-        ({"rivals": "B", "shown": False}, "not shown to predict; could also be B"),
-        ({"alone": False}, "no other could be, though it does not beat each"),
-        ({"of": 1}, "the only one"),
-        ({"of": 1, "shown": False}, "the only one, not shown to predict"),
+        ({"predicts": False}, "not shown to predict"),
+        ({"rivals": "B", "beats_all": False}, "could also be B"),
+        ({"rivals": "B", "predicts": False}, "not shown to predict; could also be B"),
+        ({"beats_all": False},
+         "no other assay can be the best, but it is not shown to beat every one"),
+        ({"n_assays": 1}, "the only one"),
+        ({"n_assays": 1, "predicts": False}, "the only one, not shown to predict"),
         ({"low": np.nan}, "cannot be told"),
     ],
 )  # fmt: skip
 def test_whether_the_highest_is_the_best(row, said):
-    known = {"low": 0.1, "rivals": "", "alone": True, "of": 3, "shown": True}
+    known = {"low": 0.1, "rivals": "", "beats_all": True, "n_assays": 3, "predicts": True}
     assert doubts.is_best(known | row) == said

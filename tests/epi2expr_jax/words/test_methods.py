@@ -28,12 +28,18 @@ def test_training():
     asked = {"epochs": 20, "batch_size": 64, "learning_rate": 1e-3, "early_stop": {"patience": 12}}
     said = methods.training(card({}, request={"train_config": asked}), [8, 20, 0])
     assert said == (
-        "Models trained for at most 20 epochs (8 to 20 taken) or until 12 brought no lower "
-        "validation loss, in batches of 64 genes at a learning rate of 0.001."
+        "Models were trained for at most 20 epochs, or until 12 epochs in a row brought no lower "
+        "validation loss (8 to 20 epochs were taken), in batches of 64 genes, at a learning rate "
+        "of 0.001."
     )
+    short = methods.training(card({}, request={"train_config": asked | {"epochs": 8}}), [8, 8])
+    assert short.startswith("Models were trained for at most 8 epochs (8 epochs were taken), in")
     bare = asked | {"early_stop": None, "batch_size": 0}
     said = methods.training(card({}, request={"train_config": bare}), [20, 20])
-    assert said == ("Models trained for at most 20 epochs (20 taken) at a learning rate of 0.001.")
+    assert said == (
+        "Models were trained for at most 20 epochs (20 epochs were taken), at a learning rate of "
+        "0.001."
+    )
     assert methods.training(card({}), []) == ""
 
 
@@ -45,8 +51,11 @@ def test_signal():
     assert methods.signal(card({}, signal=alike)) == "Signal was −log10 p, read as arcsinh(x)."
     mixed = {"units": {"A": "counts", "B": "cpm"}, "transforms": {"A": "log1p", "B": "none"}}
     assert methods.signal(card({}, signal=mixed)) == (
-        "Signal was read counts, read as ln(x + 1) (A); cpm, read as given (B)."
+        "Signal was read counts, read as ln(x + 1) (A); cpm, read as they are (B)."
     )
+    bare = {"units": {"A": "none"}, "transforms": {"A": "none"}}
+    said = methods.signal(card({}, signal=bare))
+    assert said == "Signal was values without a unit, read as they are."
     assert methods.signal(card({})) == ""
 
 
@@ -54,13 +63,13 @@ def test_signal():
     ("blacklist", "said"),
     [
         (None, ""),
-        ({}, "No regions were excluded (no blacklist)."),
+        ({}, "No intervals were excluded (no blacklist)."),
         ({"name": "b.bed", "sha256": "0"},
-         "Bins touched by the regions of b.bed count as bases without data."),
+         "Bins that overlap an interval of b.bed count as bases without data."),
         ({"name": "b.bed", "genes": 1, "bins": 1200},
-         "Bins touched by the regions of b.bed (1,200 bins of 1 gene) count as bases without "
+         "Bins that overlap an interval of b.bed (1,200 bins of 1 gene) count as bases without "
          "data."),
     ],
 )  # fmt: skip
-def test_excluded_regions(blacklist, said):
+def test_excluded_intervals(blacklist, said):
     assert methods.excluded(blacklist) == said

@@ -18,7 +18,9 @@ BETTER = ("ridge", "A", 0.05, 0.02, 0.08)
 WORSE = ("ridge", "B", -0.2, -0.3, -0.1)
 OPEN = ("ridge", "C", -0.01, -0.03, 0.01)
 NONE = ("ridge", "D", 0.1, np.nan, np.nan)
-SIMPLER = "A simpler model predicts better than cnn: ridge for A (by 0.050, 0.020 to 0.080)."
+SIMPLER = (
+    "A simpler model predicts better than cnn for 1 of 1 assay: A (ridge by 0.050, 0.020 to 0.080)."
+)
 WON = "cnn predicts better than each of the simple models for B."
 LEVEL = (
     "For C no difference is shown between cnn and the best of the simple models, which does not "
@@ -32,7 +34,7 @@ LEVEL = (
         ([BETTER], SIMPLER),
         ([WORSE], WON),
         ([OPEN], LEVEL),
-        ([BETTER, WORSE, OPEN, NONE], f"{SIMPLER} {WON} {LEVEL}"),
+        ([BETTER, WORSE, OPEN, NONE], f"{SIMPLER.replace('1 assay', '4 assays')} {WON} {LEVEL}"),
         # One simple model that is beaten says nothing of another.
         ([OPEN, ("linear", "C", -0.5, -0.6, -0.4)], LEVEL),
         # A mean over assays that is worse is no statement on each.
@@ -55,7 +57,26 @@ def test_what_is_not_compared():
     reads = "(ridge reads the store's whole window, which may be wider than what cnn reads.)"
     assert wide == f"{SIMPLER} {reads}"
     over_all = compared(("ridge", "all", 0.05, 0.02, 0.08), BETTER)
-    assert "ridge for the mean over assays (by 0.050" in simpler_model(over_all, ["ridge"])
+    mean = "Averaged over all assays it leads by 0.050, 0.020 to 0.080."
+    assert simpler_model(over_all, ["ridge"]) == f"{SIMPLER} {mean}"
+
+
+def test_the_best_simple_model_of_each_assay_is_told():
+    table = compared(
+        ("ridge", "all", 0.02, 0.01, 0.03), ("whole", "all", 0.04, 0.02, 0.06),
+        BETTER, ("whole", "A", 0.5, 0.4, 0.6), OPEN,
+    )  # fmt: skip
+    said = simpler_model(table, ["ridge", "whole"])
+    assert said == (
+        "Simpler models predict better than cnn for 1 of 2 assays: A (whole by 0.500, 0.400 to "
+        "0.600). Averaged over all assays the best of them, whole, leads by 0.040, 0.020 to 0.060. "
+        f"{LEVEL}"
+    )
+    alone = simpler_model(compared(("ridge", "all", 0.02, 0.01, 0.03), OPEN), ["ridge"])
+    assert alone == (
+        "Averaged over all assays ridge predicts better than cnn, by 0.020, 0.010 to 0.030. "
+        + LEVEL
+    )
 
 
 @pytest.mark.trial
@@ -74,6 +95,6 @@ def test_no_model_is_said_to_be_better_where_none_is(trial_size):
             )
             for model in models
         }  # fmt: skip
-        wrong += "predicts better" in simpler_model(compare_models(tables), models[1:])
+        wrong += "better than" in simpler_model(compare_models(tables), models[1:])
     print(f"one model said to be better where none is: {wrong / count:.3f}")
     assert wrong <= max(2, 0.06 * count)

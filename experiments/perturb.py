@@ -221,7 +221,7 @@ def format_means(means: pd.DataFrame) -> str:
     ]
     for row in shown.itertuples():
         interval = (
-            f"{row.low:+.3f} to {row.high:+.3f}" if row.low == row.low else "none: too few models"
+            f"{row.low:+.3f} to {row.high:+.3f}" if pd.notna(row.low) else "none: too few models"
         )
         lines.append(
             f"{row.cell:<10}{row.assays if several else '':<{model}}{row.place:<20}"

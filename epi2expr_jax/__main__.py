@@ -12,11 +12,11 @@ data_prep.build_store`. Status: 0 done, 1 a check did not hold or an internal er
 
 import ast
 import importlib
-import importlib.metadata
 import importlib.util
 import pathlib
 import sys
 
+import epi2expr_jax
 from epi2expr_jax import ending
 from epi2expr_jax.errors import InputError, collect, exit_on_bad_input, nearest
 
@@ -74,7 +74,7 @@ def main(arguments: list[str]) -> None:
         InputError: for a name that no command has.
     """
     if arguments[:1] == ["--version"]:
-        print(importlib.metadata.version("epi2expr_jax"))
+        print(epi2expr_jax.__version__)
         return
     known = commands()
     if not arguments or arguments[0] in ("-h", "--help", "help"):

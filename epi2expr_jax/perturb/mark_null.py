@@ -168,12 +168,14 @@ def compare(means: pd.DataFrame, draws: pd.DataFrame) -> pd.DataFrame:
     """Mean effects of a mark, where its permutations lie, and a two-sided p.
 
     Args:
-        means: from `perturb.mean_effects`. draws: from `effects_of`.
+        means: from `perturb.mean_effects`; those that change nothing are left out.
+        draws: from `effects_of`.
 
     Returns:
         Columns of `KEY`, effect, null_low and null_high (the lowest and highest of permutations),
         permutations (how many) and p.
     """
+    means = means[means["factor"] != 1]
     both = draws.merge(means[[*KEY, "effect"]], on=KEY, suffixes=("_null", "")).dropna()
     number = both.groupby(KEY)["effect_null"].transform("size")
     middle = both.groupby(KEY)["effect_null"].transform("sum") + both["effect"]

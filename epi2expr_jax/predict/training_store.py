@@ -56,7 +56,7 @@ def find_store(
 
 def _is_own(path: pathlib.Path, card: dict[str, Any]) -> bool:
     with contextlib.suppress(InputError):
-        return WindowStore.open(path).checksum() == card["store_checksum"]
+        return WindowStore.open(path).checksum() == card.get("store_checksum")
     return False
 
 

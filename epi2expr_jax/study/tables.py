@@ -115,7 +115,7 @@ class Table:
         if len(alone) or len(both) != len(made):
             found = f"{len(alone)} of {len(both)} rows in one of the two alone: {_named(alone)}"
             raise InputError(self.path, found, "the rows that verify computes", self._again())
-        off, most = np.zeros(len(both), bool), 0.0
+        off, unlike, most, words = np.zeros(len(both), bool), np.zeros(len(both), bool), 0.0, []
         for name in made.columns.intersection(written.columns).difference(key):
             old, new = both[name], both[f"{name} again"]
             if name in self.numbers:
@@ -128,10 +128,14 @@ class Table:
                 most = max(most, difference.max(initial=0))
             else:
                 a, b = (column.astype(object).where(column.notna(), "") for column in (old, new))
-                off |= (a.astype(str) != b.astype(str)).to_numpy()
-        if off.any():
-            found = f"{off.sum()} of {len(both)} rows differ by more than {TOLERANCE}, by up to "
-            found += f"{most:.3g}: {_named(both[key].iloc[np.flatnonzero(off)])}"
+                here = (a.astype(str) != b.astype(str)).to_numpy()
+                words += [name] if here.any() else []
+                unlike |= here
+        if (off | unlike).any():
+            by = [f"by more than {TOLERANCE}, by up to {most:.3g}"] if off.any() else []
+            by += [f"in the words of {', '.join(words)}"] if words else []
+            named = _named(both[key].iloc[np.flatnonzero(off | unlike)])
+            found = f"{(off | unlike).sum()} of {len(both)} rows differ {' and '.join(by)}: {named}"
             raise InputError(self.path, found, "what verify computes", self._again())
         return f"at most {most:.1g}"
 

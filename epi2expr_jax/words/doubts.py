@@ -15,6 +15,7 @@ from epi2expr_jax.words.sentences import count, number, one_value
 
 FEW_GENES = 1000  # a convention: at r = 0.6 the 95 % interval of r on so many genes is ±0.04
 _MOST = 3  # assays of which more is told
+_P = 0.05  # from here on an effect differs from those of the mark permuted
 _STRANGE = 0.05  # of edits, outside of what was trained on
 NO_TABLE = pd.DataFrame()
 
@@ -103,29 +104,28 @@ def unproven(
                 f"simultaneous interval of r includes 0 ({listing(rows['assay'][unsure], 12)}); at "
                 f"95 % for all assays together, r is at most {most} there."
             )
-        if below.any():
-            said.append(
-                f"For {below.sum()} of {of} the simultaneous interval of r lies below 0 "
-                f"({listing(rows['assay'][below], 12)}): the models predict more where there is "
-                "less."
-            )
         if idle.any():
             said.append(
                 f"For {idle.sum()} of {of} one value is predicted for all genes, which is no score "
                 f"({listing(rows['assay'][idle], 12)})."
             )
+    if below.any():
+        said.append(
+            f"For {below.sum()} of {of} the simultaneous interval of r lies below 0 "
+            f"({listing(rows['assay'][below], 12)}): the models predict more where there is less."
+        )
     said += _hangs_on(rows[unsure & (rows["pearson"] > 0)], scores)
     said += _known_otherwise(rows["assay"][_not_above_0(rows)], compared, simple)
     return " ".join(said)
 
 
 def _hangs_on(rows: pd.DataFrame, scores: pd.DataFrame) -> list[str]:
-    """Of which assays a single chromosome makes the interval include 0."""
+    """Of which assays one chromosome, and no other, makes the interval include 0."""
     if rows.empty:
         return []
     without = ranking.without_each(scores, str(rows["cell"].iloc[0]))
-    without = without[without["simultaneous_low"] > 0].sort_values("simultaneous_low")
-    last = without.groupby("assay", sort=False).tail(1).set_index("assay")
+    without = without[without["simultaneous_low"] > 0]
+    last = without.drop_duplicates("assay", keep=False).set_index("assay")
     named = [
         f"{last['chrom'][assay]} (r {number(last['pearson'][assay])} there; without it the "
         f"simultaneous interval is {number(last['simultaneous_low'][assay])} to "
@@ -185,7 +185,7 @@ def calls(called: pd.DataFrame, rows: pd.DataFrame) -> str:
         return ""
     if called["p"].isna().all():
         return "No comparison in calls.csv is tested: there is too little data for an interval."
-    several = called["cell"].nunique() > 2
+    several = called["cell"].nunique() > (2 if ALL in set(called["cell"]) else 1)
     more = _against_the_answer(called, rows) if len(rows) else ""
     if not several:  # all cells are the only one: each comparison stands there twice
         called = called[called["cell"] == called["cell"].iloc[-1]]
@@ -227,8 +227,10 @@ def is_best(row: Mapping[Any, Any]) -> str:
         row: of `agreement.best_assays`.
     """
     idle = "not shown to predict"
-    if not np.isfinite(row["low"]):
-        return "cannot be told" if row["n_assays"] > 1 else "the only one"
+    if not np.isfinite(row["low"]):  # leads may have intervals where scores have none
+        if row["n_assays"] == 1:
+            return "the only one"
+        return "yes, by its lead over each other" if row["beats_all"] else "cannot be told"
     if row["n_assays"] == 1:
         return "the only one" if row["predicts"] else f"the only one, {idle}"
     if row["rivals"]:
@@ -279,14 +281,21 @@ def altered(
             "nothing: "
             + ("--null=19 shows by how much." if permutable else "trust these effects less.")
         )
-    if len(null := null[null["p"].notna()] if len(null) else null):
-        far, of = int((null["p"] <= 0.05).sum()), f"Of {count(len(null), 'mean effect')} "
+    null = null[null["p"].notna()] if len(null) else null
+    if len(null) and (least := 1 / (1 + null["permutations"].max())) > _P:
+        said.append(
+            f"With {count(int(null['permutations'].max()), 'permutation')} p is at least "
+            f"{number(least)}: whether an effect differs from those of the mark permuted cannot be "
+            "told. --null=19 or more can tell."
+        )
+    elif len(null):
+        far, of = int((null["p"] <= _P).sum()), f"Of {count(len(null), 'mean effect')} "
         who = f"{far} {'differs' if far == 1 else 'differ'}" if far else "none differs"
         if len(null) == 1:
             of, who = "The mean effect ", "differs" if far else "is not shown to differ"
         alone = ", each by itself" if len(null) > 1 else ""
         said.append(
-            f"{of}{who} from those of the mark permuted (p at most 0.05{alone}). A mark that tells "
+            f"{of}{who} from those of the mark permuted (p at most {_P}{alone}). A mark that tells "
             "nothing beyond the others has effects like those, which need not lie about 0."
         )
     return " ".join(said)

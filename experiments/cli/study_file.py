@@ -18,6 +18,9 @@ _COMPARED = ("cv", "cells", "folds", "blind", "split_seed", "target", "task", "t
 _TO_A_STORE = ("simulate", "download", "depth", "store")
 _SECTIONS = ("out", *_TO_A_STORE, "train", "evaluate", *_OF_A_RUN, *_OF_A_STORE, "report")
 
+# Flags that every program has, which print, or read more flags.
+_TYPED_ALONE = {"help", "helpshort", "helpfull", "helpxml", "flagfile", "undefok"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Step:
@@ -147,6 +150,7 @@ def _check_sections(source: pathlib.Path, content: Mapping[str, Any], problems: 
             found, expected = "no tracks", f"[{name}] with tracks = ..."
             problems.add(str(source), found, expected, "name the track sheet")
     _check_places(source, content, problems)
+    _check_keys(str(source), content, problems)
     named = _runs(content.get("train", {}))
     if not named:
         problems.add(str(source), "no training", "[train.NAME] for each model", "add one")
@@ -160,6 +164,17 @@ def _check_sections(source: pathlib.Path, content: Mapping[str, Any], problems: 
                 where, expected = f"{source}, [[{section}]]", f"a training: {', '.join(named)}"
                 remedy = nearest(run, named) or "run = NAME says of which training"
                 problems.add(where, f"run = {run!r}" if run else "no run", expected, remedy)
+
+
+def _check_keys(where: str, table: Mapping[str, Any], problems: Problems) -> None:
+    """Refuse keys that can be no flag of a program, and those of the command line alone."""
+    for key, value in table.items():
+        inner = value if isinstance(value, list) else [value]
+        tables = [one for one in inner if isinstance(one, dict)]
+        for one in tables:
+            _check_keys(f"{where}, [{key}]", one, problems)
+        if not tables and (key in _TYPED_ALONE or not re.fullmatch(r"[A-Za-z]\w*", key, re.ASCII)):
+            problems.add(where, f"a key {key!r}", "the name of a flag, as epochs", "take it out")
 
 
 def _check_places(source: pathlib.Path, content: Mapping[str, Any], problems: Problems) -> None:

@@ -28,7 +28,7 @@ def linear_p(rng, genes, driving=0.0):
 
     row = {"cell": "E003", "assays": "A+X", "mark": "X", "place": "promoter", "change": "x 0"}
     drawn = [effect(mark[mark_null.permuted(mark, np.array(others), rng)]) for _ in range(19)]
-    means = pd.DataFrame([{**row, "effect": effect(mark)}])
+    means = pd.DataFrame([{**row, "effect": effect(mark), "factor": 0.0}])
     tables = [pd.DataFrame([{**row, "assays": f"A+X~{i}", "effect": e}]) for i, e in
               enumerate(drawn, 1)]  # fmt: skip
     table = mark_null.compare(means, mark_null.effects_of(tables, means, "X"))
@@ -70,9 +70,12 @@ def drawn(effects, means):
 
 
 def test_p_counts_effects_as_far_from_the_middle_of_all():
-    means = pd.DataFrame([{**ROW, "effect": -0.5}])
+    same = {**ROW, "change": "x 1", "effect": 0.0, "factor": 1.0}  # which changes nothing
+    means = pd.DataFrame([{**ROW, "effect": -0.5, "factor": 0.0}, same])
     draws = drawn([0.5, -0.4, 0.7], means)
     assert draws.permutation.tolist() == [1, 2, 3]
+    idle = draws.assign(change="x 1", effect=0.0)
+    draws = pd.concat([draws, idle], ignore_index=True)
     (found,) = mark_null.compare(means, draws).to_dict("records")
     assert (found["null_low"], found["null_high"], found["permutations"]) == (-0.4, 0.7, 3)
     assert found["p"] == (1 + 1) / 4  # the middle is 0.075
@@ -84,7 +87,7 @@ def test_p_counts_effects_as_far_from_the_middle_of_all():
 @pytest.mark.parametrize(("effect", "p"), [(-0.27, 0.05), (1.07, 1.0), (1.9, 0.05)])
 def test_what_any_permutation_does_is_no_effect(effect, p):
     """Out of the range trained on, marks that tell nothing have effects about 1, not about 0."""
-    means = pd.DataFrame([{**ROW, "effect": effect}])
+    means = pd.DataFrame([{**ROW, "effect": effect, "factor": 0.0}])
     draws = drawn([*np.linspace(0.7, 1.0, 9), *np.linspace(1.1, 1.4, 10)], means)
     (found,) = mark_null.compare(means, draws).to_dict("records")
     assert found["p"] == pytest.approx(p)

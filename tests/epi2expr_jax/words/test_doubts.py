@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 from epi2expr_jax.predict.baselines import BASELINES
+from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores.comparison import calls
 from epi2expr_jax.scores.ranking import rank_assays
 from epi2expr_jax.words import doubts
@@ -59,6 +60,9 @@ def test_one_bad_chromosome_is_named():
          "For 1 of 2 assays one value is predicted for all genes, which is no score (B).", "told"),
         (scores(world([0.7, 0.4])), "", "For"),
         (scores(world([0.0, 0.001]), own=0.1), "", "For"),  # the answer says it of all
+        (scores(world([-0.5, 0.0]), own=0.02),
+         "For 1 of 2 assays the simultaneous interval of r lies below 0 (A): the models predict "
+         "more where there is less.", "told"),
     ],
 )  # fmt: skip
 def test_assays_that_are_not_shown_to_predict(table, said, unsaid):
@@ -95,6 +99,27 @@ def test_calls_that_the_answer_leaves_open_are_explained():
     assert "Among them A is better than B, which the answer leaves open: the answer holds" in said
     clear = scores(world([0.7, 0.5]))
     assert doubts.calls(calls(clear), of_all(clear)).endswith("calls.csv lists them.")
+
+
+def test_cells_that_share_no_ranking_are_all_counted():
+    """Two cells of other assays: there is no ranking of all."""
+    table = scores(world([0.7, 0.5]))
+    called = calls(table)
+    own = called[called["cell"] == "E1"]
+    both = pd.concat([own, own.assign(cell="E2")])
+    said = doubts.calls(both, of_all(table))
+    assert said.startswith(f"Of {2 * len(own)} comparisons (every score against 0, every pair")
+    assert "in each cell" in said
+
+
+def test_a_chromosome_is_not_blamed_where_another_would_do():
+    table = scores(world([0.7, 0.4]), K=12)
+    for chrom in ("chr5", "chr6"):
+        table = spoilt(table, "B", chrom, -0.75)
+    without = ranking.without_each(table, "all")
+    enough = without[(without["assay"] == "B") & (without["simultaneous_low"] > 0)]
+    assert len(enough) == 2
+    assert "because of one chromosome" not in unproven(table)
 
 
 def test_an_answer_that_is_not_called_is_explained():
@@ -174,7 +199,7 @@ def test_null_is_advised_where_it_can_run():
 
 
 def test_effects_beside_those_of_the_permuted_mark():
-    null = pd.DataFrame({"p": [0.05, 0.3, np.nan]})
+    null = pd.DataFrame({"p": [0.05, 0.3, np.nan], "permutations": 19})
     said = doubts.altered(effects(APART, outside=0.8), null)
     assert said == (
         "Of 2 mean effects 1 differs from those of the mark permuted (p at most 0.05, each by "
@@ -187,6 +212,12 @@ def test_effects_beside_those_of_the_permuted_mark():
     )
     assert "No effect is shown" not in one
     assert "is not shown to differ" in doubts.altered(effects(NONE), null.iloc[1:])
+    few = doubts.altered(effects(ZERO), null.assign(permutations=3))
+    assert few.endswith(
+        "With 3 permutations p is at least 0.250: whether an effect differs from those of the mark "
+        "permuted cannot be told. --null=19 or more can tell."
+    )
+    assert "Of 3 mean effects" not in few
 
 
 @pytest.mark.parametrize(
@@ -200,7 +231,9 @@ def test_effects_beside_those_of_the_permuted_mark():
          "no other assay can be the best, but it is not shown to beat every one"),
         ({"n_assays": 1}, "the only one"),
         ({"n_assays": 1, "predicts": False}, "the only one, not shown to predict"),
-        ({"low": np.nan}, "cannot be told"),
+        ({"low": np.nan}, "yes, by its lead over each other"),
+        ({"low": np.nan, "beats_all": False}, "cannot be told"),
+        ({"low": np.nan, "n_assays": 1}, "the only one"),
     ],
 )  # fmt: skip
 def test_whether_the_highest_is_the_best(row, said):

@@ -100,6 +100,14 @@ def test_a_file_is_commands_in_an_order_in_which_each_finds_what_it_needs(writte
         (("[train.near]", '[train."../../x"]'), "another name"),
         (('run = "cnn"', 'run = ["cnn"]'), "did you mean cnn"),
         (("[download]", "[depth]"), "name the track sheet"),
+        (
+            ('model = "cnn"', 'model = "cnn"\nhelp = true'),
+            r"\[train\], \[cnn\].*'help'.*take it out",
+        ),
+        (("[evaluate]", '[evaluate]\nflagfile = "/x"'), r"\[evaluate\].*'flagfile'.*take it out"),
+        (("[evaluate]", '[evaluate]\n"--tracks" = "x"'), "'--tracks'.*take it out"),
+        (("[evaluate]", '[evaluate]\n"" = 3'), "a key ''.*take it out"),
+        (('run = "cnn"', 'run = "cnn"\nundefok = "x"'), r"\[perturb\].*'undefok'.*take it out"),
     ],
 )
 def test_what_makes_no_sense_is_named(written, change, remedy):

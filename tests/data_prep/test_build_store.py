@@ -212,7 +212,7 @@ def test_a_blacklist_hides_bins_of_regions_and_leaves_out_genes(
 ):
     """A gene whose window is hidden is left out by --min_covered; of a region's bins, those hit."""
     whole = build(build_config(tmp_path / "w", interactions=str(contacts), workers=1))
-    gene = whole.genes.iloc[7]
+    gene, other = whole.genes.iloc[7], whole.genes.iloc[0]  # the other one stays
     cell = whole.manifest.cells[0]
     table = whole.regions(cell).table
     region = table[table.chrom != gene.chrom].iloc[0]
@@ -220,6 +220,7 @@ def test_a_blacklist_hides_bins_of_regions_and_leaves_out_genes(
     bed.write_text(
         f"{gene.chrom}\t{gene.tss - 3000}\t{gene.tss + 1000}\n"
         f"{region.chrom}\t{region.start + 150}\t{region.start + 250}\n"
+        f"{other.chrom}\t{other.tss - 100}\t{other.tss}\n"
     )
     store = build(
         build_config(
@@ -247,7 +248,7 @@ def test_a_blacklist_hides_bins_of_regions_and_leaves_out_genes(
     zeros = (store.read_signal(known.cells, known.assays) == 0).all(axis=(0, 1))
     assert 0 < known.blacklisted["genes"] <= len(store.genes)
     assert known.blacklisted["genes"] <= known.blacklisted["bins"] <= zeros.sum()
-    said = f"blacklist black.bed (sha256 {known.blacklist['sha256'][:12]}, 2 intervals): touches "
+    said = f"blacklist black.bed (sha256 {known.blacklist['sha256'][:12]}, 3 intervals): touches "
     assert said in capsys.readouterr().out
     assert "blacklist   black.bed" in repr(store)
 

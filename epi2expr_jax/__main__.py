@@ -16,7 +16,6 @@ import importlib.util
 import pathlib
 import sys
 
-import epi2expr_jax
 from epi2expr_jax import ending
 from epi2expr_jax.errors import InputError, collect, exit_on_bad_input, nearest
 
@@ -74,7 +73,7 @@ def main(arguments: list[str]) -> None:
         InputError: for a name that no command has.
     """
     if arguments[:1] == ["--version"]:
-        print(epi2expr_jax.__version__)
+        print(sys.modules["epi2expr_jax"].__version__)
         return
     known = commands()
     if not arguments or arguments[0] in ("-h", "--help", "help"):

@@ -4,7 +4,6 @@ import pathlib
 from collections.abc import Sequence
 
 from data_prep.formats.track_sheet import read_sheet, shipped_sheets
-from data_prep.work.sources import named_downloads
 from epi2expr_jax.genome import listing
 from epi2expr_jax.inputs.pools import parse_cells
 from epi2expr_jax.study.request import TrainRequest
@@ -74,6 +73,9 @@ def _other_files(study: StudyFile) -> list[pathlib.Path]:
     """The files that are not tracks which the study downloads."""
     names = [name for name in _flag(study, "download", "sources").split(",") if name]
     folder = study.folder / _flag(study, "download", "out")
+    # Here, since it needs pyBigWig, which a bare machine with an accelerator lacks.
+    from data_prep.work.sources import named_downloads
+
     return [item.target for item in named_downloads(names, folder)]
 
 

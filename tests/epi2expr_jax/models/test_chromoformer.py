@@ -20,6 +20,7 @@ from epi2expr_jax.models.chromoformer_torch import from_torch, to_torch
 from epi2expr_jax.models.region_batch import RegionBatch, TokenLayout
 from epi2expr_jax.training.one_run import TrainConfig, Trainer
 from epi2expr_jax.training.runs import RunInputs
+from epi2expr_jax.training.targets import LOSSES
 
 GOLDEN_FOLDER = pathlib.Path(__file__).resolve().parents[2] / "golden"
 MAKER = runpy.run_path(str(GOLDEN_FOLDER / "make_chromoformer_golden.py"))
@@ -96,7 +97,7 @@ def laid_out(genes, layout):
 @functools.cache
 def gradient_program(config):
     graph = empty(config)[0]
-    loss_of = losses.LOSSES[config.task]
+    loss_of = LOSSES[config.task]
 
     @functools.partial(jax.jit, compiler_options=QUICK)
     @functools.partial(jax.value_and_grad, has_aux=True)

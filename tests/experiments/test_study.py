@@ -36,15 +36,20 @@ assay = "DNase"
 """
 
 
-@pytest.fixture
-def mine(tmp_path):
-    (tmp_path / "tracks.csv").write_text(SHEET)
+def reader(folder, own):
+    """`read(text)`: a study of two tracks in a folder, by default as `own` says."""
+    (folder / "tracks.csv").write_text(SHEET)
 
-    def read(text=TEXT):
-        (tmp_path / "mine.toml").write_text(text)
-        return read_study(str(tmp_path / "mine.toml"))
+    def read(text=own):
+        (folder / "mine.toml").write_text(text)
+        return read_study(str(folder / "mine.toml"))
 
     return read
+
+
+@pytest.fixture
+def mine(tmp_path):
+    return reader(tmp_path, TEXT)
 
 
 @pytest.fixture

@@ -5,11 +5,9 @@ import pytest
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.training.splits import make_folds
 from experiments import study
-from experiments.cli.study_file import read_study
 from experiments.study_plan import plan
+from tests.experiments.test_study import reader
 
-URL = "https://example.org"
-SHEET = f"cell,assay,url,unit\nE003,DNase,{URL}/a.bigwig,pvalue\nE004,DNase,{URL}/b.bw,pvalue\n"
 TEXT = """
 [store]
 tracks = "tracks.csv"
@@ -26,13 +24,7 @@ assays = "each"
 
 @pytest.fixture
 def mine(tmp_path):
-    (tmp_path / "tracks.csv").write_text(SHEET)
-
-    def read(text=TEXT):
-        (tmp_path / "mine.toml").write_text(text)
-        return read_study(str(tmp_path / "mine.toml"))
-
-    return read
+    return reader(tmp_path, TEXT)
 
 
 def test_the_plan_counts_cells_assays_folds_and_models(mine):

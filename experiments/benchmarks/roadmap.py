@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import gzip
 import pathlib
 import statistics
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 import pandas as pd
 import psutil
@@ -24,6 +26,8 @@ from data_prep.formats.assembly import load_assembly
 from data_prep.formats.track_sheet import read_sheet
 from data_prep.work import cluster
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.inputs.dataset import load_dataset
+from epi2expr_jax.models.cnn import CnnConfig
 from epi2expr_jax.roadmap import AUTOSOMES
 from epi2expr_jax.store import arrays
 from epi2expr_jax.store.manifest import Manifest
@@ -98,38 +102,39 @@ def roadmap(_: int, mean_run_bp: int = MEAN_RUN_BP, chromosomes: Sequence[str] =
 def store(rounds: int, genes: int = 20_000) -> dict:
     """What it costs that damage is noticed on reading: the same signal with checks and without.
 
-    Three tracks of 240 bins, whole (`all`) and in random parts of 40 bins (`part`), in MB/s. Both
-    sides read into place.
+    Three tracks of 240 bins, whole (`all`), in random parts of 40 bins (`part`), both read into
+    place, and whole as training reads them: transformed and turned by strand (`as_training`). MB/s.
     """
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as name:
         checked = _made_up_store(pathlib.Path(name) / "checked", genes)
         cells, assays = checked.manifest.cells, checked.manifest.assays
-        plain = _without_checks(checked, pathlib.Path(name) / "plain")
+        _write_without_checks(checked, pathlib.Path(name) / "plain")
+        plain = _Unchecked(pathlib.Path(name) / "plain", checked.manifest, checked.genes)
+        stores = {"checked": checked, "plain": plain}
 
-        def read_plain(bins: slice) -> np.ndarray:
-            array = arrays.open_array(*plain)
-            out = np.empty((1, len(assays), genes, len(range(240)[bins])), np.float32)
-            parts = [array[0, i, :, bins] for i in range(len(assays))]
-            for read in [arrays.begin_read(part, out[0, i]) for i, part in enumerate(parts)]:
-                read.result()
-            return out
+        def parts(store: WindowStore, starts: Sequence[int], width: int) -> list[np.ndarray]:
+            return [store.read_signal(cells, assays, slice(i, i + width)) for i in starts]
 
-        def read_checked(bins: slice) -> np.ndarray:
-            return checked.read_signal(cells, assays, bins)
+        def as_training(store: WindowStore) -> list[np.ndarray]:
+            model = CnnConfig(window_bp=24_000, bin_bp=100)
+            data = load_dataset(store, model, cells, assays)
+            return jax.tree.leaves([data.track(cells[0], mark) for mark in assays * 5])
 
-        if not np.array_equal(read_plain(slice(0, 240)), read_checked(slice(0, 240))):
+        one, other = (parts(store, [0], 240) + as_training(store) for store in stores.values())
+        if not all(map(np.array_equal, one, other)):
             raise AssertionError("both sides must read the same values")
         found: dict[str, Any] = {}
-        for what, width in (("all", 240), ("part", 40)):
+        for what, width in (("all", 240), ("part", 40), ("as_training", 240)):
             starts = [int(start) for start in random.integers(0, 241 - width, 5)]
             megabytes = 5 * len(assays) * genes * width * 4 / 1e6
-            sides = {
-                side: rate(
-                    lambda r=read, s=starts, w=width: [r(slice(i, i + w)) for i in s], megabytes
-                )
-                for side, read in (("checked", read_checked), ("plain", read_plain))
+            read = {
+                side: functools.partial(as_training, store)
+                if what == "as_training"
+                else functools.partial(parts, store, starts, width)
+                for side, store in stores.items()
             }
+            sides = {side: rate(function, megabytes) for side, function in read.items()}
             turns = take_turns(sides, rounds)
             pairs = zip(turns.rates["plain"], turns.rates["checked"], strict=True)
             found[what] = {
@@ -148,7 +153,7 @@ def _made_up_store(path: pathlib.Path, count: int) -> WindowStore:
             "name": "",
             "chrom": "chr1",
             "tss": 12_000 + np.arange(count),
-            "strand": "+",
+            "strand": np.where(np.arange(count) % 2, "-", "+"),
         }
     )
     marks = ["m1", "m2", "m3"]
@@ -175,7 +180,26 @@ def _made_up_store(path: pathlib.Path, count: int) -> WindowStore:
     return made
 
 
-def _without_checks(store: WindowStore, folder: pathlib.Path) -> tuple[pathlib.Path, str]:
+class _Unchecked(WindowStore):
+    """A store whose signal is read as it stands."""
+
+    def read_signal(
+        self,
+        cells: str | Sequence[str],
+        assays: str | Sequence[str],
+        bins: slice = slice(None),
+    ) -> np.ndarray:
+        array, known = arrays.open_array(self.path, "signal"), self.manifest.assays
+        rows = [known.index(assay) for assay in assays]
+        bins = arrays.bins_of(bins, self.manifest.window.bins, "")
+        out = np.empty((1, len(rows), len(self.genes), bins.stop - bins.start), np.float32)
+        reads = [arrays.begin_read(array[0, row, :, bins], out[0, i]) for i, row in enumerate(rows)]
+        for read in reads:
+            read.result()
+        return out
+
+
+def _write_without_checks(store: WindowStore, folder: pathlib.Path) -> None:
     """The signal of a store once more, in chunks without checksums, as stores of version 2 are."""
     signal = arrays.open_array(store.path, "signal")
     metadata = signal.spec().to_json()["metadata"]
@@ -188,7 +212,6 @@ def _without_checks(store: WindowStore, folder: pathlib.Path) -> tuple[pathlib.P
     copy = ts.open(spec, create=True, context=arrays.CONTEXT).result()
     for i in range(signal.shape[1]):
         copy[0, i].write(signal[0, i].read().result()).result()
-    return folder, "signal"
 
 
 def _hours(begin: float, times: float) -> float:

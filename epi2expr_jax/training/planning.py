@@ -202,7 +202,7 @@ def _matmul_flops() -> float:
         until = time.perf_counter() + _TRIAL_S
         while len(taken) < 2 or time.perf_counter() < until:
             begin = time.perf_counter()
-            matrix @ matrix
+            np.matmul(matrix, matrix)
             taken.append(time.perf_counter() - begin)
         rates.append(2 * many * size**3 / min(taken))
     return max(rates)

@@ -49,7 +49,7 @@ def on_cores(config: Any, training: TrainConfig, steps: float) -> str:
         config: of the model; None if it cannot be made.
         training: by which the models train; gene-steps are of all its epochs.
     """
-    seconds = estimate_cpu(config) if config is not None else None
+    seconds = None if config is None else estimate_cpu(config)
     if seconds is None:
         return ""
     told = f"at most about {in_words(steps * seconds)}"
@@ -69,8 +69,8 @@ def in_less(
         seeds: as asked for.
         typed: how a flag is given.
     """
-    seconds = estimate_cpu(config) if config is not None else None
-    if seconds is None or steps * seconds < _LONG:
+    seconds = None if config is None else estimate_cpu(config)
+    if config is None or seconds is None or steps * seconds < _LONG:
         return []
     narrow = estimate_cpu(dataclasses.replace(config, width=_FIRST_WIDTH)) or seconds
     ways = [("width", _FIRST_WIDTH, narrow / seconds, config.width > _FIRST_WIDTH),

@@ -15,13 +15,13 @@ import resource
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from epi2expr_jax import ending
 from epi2expr_jax.errors import InputError, Problem, collect, exit_on_bad_input, nearest
 
 _HELP = "see --help"
-UNKNOWN_FLAG = "unknown_flag"  # the kind of that problem
+UNKNOWN_FLAG, BAD_VALUE = "unknown_flag", "bad_value"  # kinds of such problems
 _FLAG = re.compile(r"--?([A-Za-z_][\w-]*)(?:=|$)")
 _HANDLES = 128  # a training with its store, checkpoints and threads has some 60 files open
 _MEMORY = 4 << 30  # bytes; evaluating the demo takes 3.2 GiB of addresses, its plan 3.4
@@ -71,9 +71,9 @@ def _parse(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
     except flags.Error as error:
-        expected = "flags of this program"
-        other = Problem("command line", str(error), expected, _HELP)
-        raise InputError.of(_unknown(argv[1:], flags.FLAGS) or other) from None
+        other = Problem("command line", str(error), "flags of this program", _HELP)
+        found = [*_unknown(argv[1:], flags.FLAGS), *_bad_values(argv[1:], flags.FLAGS)]
+        raise InputError.of(found or [other]) from None
     except SystemExit:
         raise SystemExit(0) from None  # absl leaves with 1 after --help
     if rest[1:]:
@@ -106,6 +106,34 @@ def _unknown(words: Sequence[str], known: Iterable[str]) -> list[Problem]:
             problems.append(
                 Problem("command line", found, "flags of this program", remedy, UNKNOWN_FLAG)
             )
+    return problems
+
+
+def _bad_values(words: Sequence[str], known: Any) -> list[Problem]:
+    """Every flag with a value that it does not take.
+
+    Args:
+        known: absl's flags; those of `words` are set.
+    """
+    from absl import flags
+
+    problems = []
+    words = [*itertools.takewhile(lambda word: word != "--", words)]
+    for word, after in itertools.zip_longest(words, words[1:]):
+        name = found[1] if (found := _FLAG.match(word)) else ""
+        value = word.partition("=")[2] if "=" in word else after
+        if name not in known or value is None or (known[name].boolean and "=" not in word):
+            continue
+        try:
+            known[name].parse(value)
+        except flags.Error:
+            parser = known[name].parser
+            choices = getattr(parser, "enum_values", ())
+            expected = f"one of {', '.join(choices)}" if choices else parser.syntactic_help
+            expected = "true or false" if known[name].boolean else expected or "another value"
+            remedy = "; ".join(filter(None, [nearest(value, choices), _HELP]))
+            found = f"--{name}={value}"
+            problems.append(Problem("command line", found, expected, remedy, BAD_VALUE))
     return problems
 
 

@@ -1,7 +1,11 @@
-"""What signal and expression measure, and the transform that suits a track. Needs no JAX."""
+"""What signal and expression measure, the transform that suits a track; shares in percent.
+
+Needs no JAX.
+"""
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import SupportsFloat
 
 # The unit of a track decides its transform: -log10 p and fold change have long tails and may be
 # treated alike; depth and counts are read as ln(x + 1), Chromoformer's choice. The last are of
@@ -34,9 +38,21 @@ def unit_words(unit: str) -> str:
     return unit if unit in EXPRESSION_UNITS[:-1] else "expression"
 
 
+_MOST_DIGITS = 20  # of a share in percent
 PROBABILITY = "probability of being expressed"  # what models of labels predict, in words
 
 
 def log2_of(unit: str) -> str:
     """What models of the default target predict, in words: log2(RPKM + 1)."""
     return f"log2({unit_words(unit)} + 1)"
+
+
+def percent(share: SupportsFloat, digits: int = 0) -> str:
+    """A share between 0 and 1 in percent; with more digits rather than as a whole, or as nothing,
+    where it is neither: 99.9%, 0.02%."""
+    share = float(share)
+    text = f"{share:.{digits}%}"
+    while 0 < share < 1 and float(text[:-1]) in (0, 100) and digits < _MOST_DIGITS:
+        digits += 1
+        text = f"{share:.{digits}%}"
+    return text

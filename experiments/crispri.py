@@ -58,6 +58,7 @@ from epi2expr_jax.screens.predicted import (
 from epi2expr_jax.screens.rivals import GAMMA, reference_score, rivals
 from epi2expr_jax.screens.scoring import ALL, REACH, UNRAISED
 from epi2expr_jax.study import results
+from epi2expr_jax.units import percent
 from experiments.cli.chain import define_chain, lift_distinct
 from experiments.cli.flags import define_run, define_store, refuse_without_effect
 from experiments.cli.given_table import read_table
@@ -137,7 +138,7 @@ def describe(pairs: Pairs, rows: pd.DataFrame, leads: pd.DataFrame, sizes: pd.Da
         if str(label).startswith(REACH) and label != REACH + ALL:
             continue  # the table has them
         first = part.iloc[0]
-        share = f"{first.regulated / first.n:.1%}"
+        share = percent(first.regulated / first.n, 1)
         lines.append(f"\n{label}: {first.n:,}, {first.regulated:,} regulated ({share})")
         lines.append(f"{'':<{width}}  average precision     AUROC  precision at 70 % recall")
         for row in part.to_dict("records"):
@@ -161,8 +162,8 @@ def describe(pairs: Pairs, rows: pd.DataFrame, leads: pd.DataFrame, sizes: pd.Da
         )
         lines.append(f"\nrank correlation with the measured loss, regulated pairs: {values}")
         lines.append(
-            f"note: {sizes['small'].iloc[0]:.0%} of them change by less than 10 %; a small effect "
-            "is in the table only where noise made it larger, so sizes are overstated"
+            f"note: {percent(sizes['small'].iloc[0])} of them change by less than 10 %; a "
+            "small effect is in the table only where noise made it larger, so sizes are overstated"
         )
     lines.append(
         "note: average precision depends on the share of regulated pairs: compare scores on the "

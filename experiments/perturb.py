@@ -58,6 +58,7 @@ from epi2expr_jax.study.tables import GENE_GROUPS
 from epi2expr_jax.training.checkpoint import read_card
 from epi2expr_jax.training.one_run import TrainConfig
 from epi2expr_jax.training.schedules import EarlyStopConfig, PlateauConfig
+from epi2expr_jax.units import percent
 from epi2expr_jax.words import doubts
 from experiments.cli.edits import FACTORS, named_edits, named_places, to_number
 from experiments.cli.flags import define_run, define_store, refuse_without_effect
@@ -235,7 +236,9 @@ def format_means(means: pd.DataFrame) -> str:
         lines[-1] += f"; they need {NEEDED}"
     still = means.loc[means["factor"] != 1, "changed"]
     if (still < 1).any():
-        lines.append(f"{1 - still.mean():.1%} of edits changed nothing: no signal at that place")
+        lines.append(
+            f"{percent(1 - still.mean(), 1)} of edits changed nothing: no signal at that place"
+        )
     return "\n".join(lines)
 
 

@@ -34,7 +34,7 @@ from epi2expr_jax.ending import sparing_children
 from epi2expr_jax.errors import InputError, Problem, collect, reworded
 from epi2expr_jax.files import only_writer, read_json, sha256, write_json
 from epi2expr_jax.genome import listing
-from epi2expr_jax.program import UNKNOWN_FLAG, flags_alone, require, start
+from epi2expr_jax.program import BAD_VALUE, UNKNOWN_FLAG, flags_alone, require, start
 from epi2expr_jax.study.request import TrainRequest
 from experiments.cli.certificate import DAMAGED, store_now
 from experiments.cli.flags import request_of_flags
@@ -75,9 +75,13 @@ def _at(study: StudyFile, step: Step) -> contextlib.AbstractContextManager[None]
     def change(one: Problem) -> Problem:
         of_flags = one.where == "command line"
         where = f"{study.source}, {table}" + ("" if of_flags else f", {one.where}")
-        key = one.kind == UNKNOWN_FLAG
-        found = one.found.replace("flag --", "key ") if key else one.found
-        expected = f"flags of {step.module}" if of_flags else one.expected
+        found, expected = one.found, one.expected
+        if one.kind == UNKNOWN_FLAG:
+            found = found.replace("flag --", "key ")
+        elif one.kind == BAD_VALUE:
+            found = found.removeprefix("--").replace("=", " = ", 1)
+        if of_flags and one.kind != BAD_VALUE:
+            expected = f"flags of {step.module}"
         remedy = one.remedy.replace("see --help", f"see python -m {step.module} --help")
         return Problem(where, found, expected, remedy, one.kind)
 

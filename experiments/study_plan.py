@@ -1,20 +1,27 @@
 """What a study will take, from its file alone: cells, models, downloads, work."""
 
+import contextlib
 import pathlib
 from collections.abc import Sequence
 
-from data_prep.formats.track_sheet import read_sheet, shipped_sheets
-from epi2expr_jax.genome import listing
+from data_prep.formats.text import read_rows
+from data_prep.formats.track_sheet import TrackSheet, read_sheet, shipped_sheets
+from epi2expr_jax.errors import InputError
+from epi2expr_jax.genome import WindowSpec, listing
 from epi2expr_jax.inputs.pools import parse_cells
+from epi2expr_jax.models import REGISTRY
+from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.study.lookup import fitted_options, pairs_with_tracks
 from epi2expr_jax.study.request import TrainRequest
-from epi2expr_jax.training.runs import parse_assay_sets
 from epi2expr_jax.training.splits import make_folds
 from epi2expr_jax.words.sentences import count
+from experiments.cli.progress import in_less, on_cores
 from experiments.cli.study_file import StudyFile
 
 _GB = {"bigwig": 0.43, "gz": 0.23}  # of a Roadmap track and of its alignments, see docs/inputs.md
-# Gene-steps a second, measured on two cores in float32, on one H100 in bfloat16: BUILD_NOTES.md.
-_PACE = {"cnn": (770, 490_900), "chromoformer": (569, 143_000)}
+# Gene-steps a second, measured on one H100 in bfloat16: BUILD_NOTES.md.
+_H100 = {"cnn": 490_900, "chromoformer": 143_000}
+_WINDOW = {"window_bp": 10_000, "bin_bp": 25}  # of a store, unless its flags say otherwise
 # Seconds to read a MB of a human GTF, gzipped or plain (2.2 million lines, 31 MB gzipped: 12 s on
 # two cores); with contacts, transcripts take 2.4 times as long on top.
 _GZIPPED, _PLAIN, _TRANSCRIPTS = 0.4, 0.018, 2.4
@@ -25,7 +32,11 @@ _GENES = 19_000  # protein-coding, of chromosomes that are used; until there is 
 def plan(study: StudyFile, requests: dict[str, TrainRequest]) -> list[str]:
     """Cells, assays, folds, models, downloads and the work of training, in words.
 
-    Upper limits: most trainings stop early, and cells are counted as if they had every assay.
+    Times are upper limits, since most trainings stop early.
+
+    Raises:
+        InputError: for folds that make no sense, or tracks asked for by name that are not in the
+            sheet.
     """
     tracks = study.tracks
     if tracks not in shipped_sheets():
@@ -45,21 +56,36 @@ def plan(study: StudyFile, requests: dict[str, TrainRequest]) -> list[str]:
         names = listing(sorted(path.name for path in absent))
         lines.append(f"  to download first: {count(len(absent), 'smaller file')} ({names})")
     lines += _annotation(study, absent)
+    genes, known = _genes(study)
     for name, request in requests.items():
-        pools = parse_cells(request.cells, sheet.cells)
-        sets = parse_assay_sets(request.assays, sheet.assays)
-        folds = _folds(request)
-        models = len(pools) * len(sets) * folds * request.seeds
-        epochs = request.train_config.epochs
-        steps = models * epochs * _GENES * request.train_share
-        lines += [
-            f"  {name}: {count(len(pools), 'cell')} × {count(len(sets), 'assay set')} × "
-            f"{count(folds, 'fold')} × {count(request.seeds, 'seed')} = "
-            f"{count(models, 'model')} of {request.model}",
-            f"    at most {epochs} epochs, {_rounded(steps)} gene-steps if there are {_GENES:,} "
-            f"genes{_time(steps, request)}",
-        ]
+        lines += _training(study, sheet, name, request, genes, known)
     return lines
+
+
+def _training(
+    study: StudyFile, sheet: TrackSheet, name: str, request: TrainRequest, genes: int, known: str
+) -> list[str]:
+    """What one training will take: models, work, time, and how it would take less."""
+    tracks = {(track.cell, track.assay) for track in sheet.tracks}
+    pools = parse_cells(request.cells, sheet.cells)
+    pairs, lacking = pairs_with_tracks(request, pools, sheet.assays, tracks, sheet.where)
+    sets = {assays for _, assays in pairs}
+    folds, share = _folds(request)
+    models = len(pairs) * folds * request.seeds
+    product = f"{count(len(pools), 'cell')} × {count(len(sets), 'assay set')}"
+    if lacking:
+        product = f"{count(len(pairs), 'pair')} of a cell and an assay set"
+    epochs = request.train_config.epochs
+    steps = models * epochs * genes * share * request.train_share
+    lines = [
+        f"  {name}: {product} × {count(folds, 'fold')} × {count(request.seeds, 'seed')} = "
+        f"{count(models, 'model')} of {request.model}",
+        *([f"    {lacking}"] if lacking else []),
+        f"    at most {epochs} epochs, {_rounded(steps)} gene-steps {known}"
+        f"{_on_device(steps, request)}",
+    ]
+    window = [int(_flag(study, "store", name) or usual) for name, usual in _WINDOW.items()]
+    return [*lines, *(f"    {line}" for line in _time(steps, request, WindowSpec(*window)))]
 
 
 def _flag(study: StudyFile, step: str, name: str) -> str:
@@ -93,22 +119,47 @@ def _annotation(study: StudyFile, absent: Sequence[pathlib.Path]) -> list[str]:
     return [f"  genes: {path.name}, {known}, read once in about {max(seconds, 1):.0f} s"]
 
 
-def _folds(request: TrainRequest) -> int:
-    """How many there are, whatever the genome; a scheme that makes no sense is refused."""
+def _genes(study: StudyFile) -> tuple[int, str]:
+    """How many genes there will be at most, and where that is from."""
+    with contextlib.suppress(InputError):
+        genes = len(WindowStore.open(study.folder / study.store).genes)
+        return genes, f"of {genes:,} genes"
+    path = study.folder / _flag(study, "store", "expression")
+    with contextlib.suppress(InputError):
+        if path.is_file() and (rows := len(read_rows(path)) - 1) < _GENES:
+            return rows, f"if there are {rows:,} genes, the rows of {path.name}"
+    return _GENES, f"if there are {_GENES:,} genes"
+
+
+def _folds(request: TrainRequest) -> tuple[int, float]:
+    """How many there are, whatever the genome, and the share of genes that one trains on.
+
+    Raises:
+        InputError: for a scheme that makes no sense.
+    """
     most = 22 if request.cv == "chromoformer_4" else 40  # its published groups are human
     genes = {f"chr{number}": 1 for number in range(1, most + 1)}
     folds = make_folds(request.cv, genes, blind=["chr3"], seed=request.split_seed)
-    return len(folds) if list(request.folds) == ["all"] else len(request.folds)
+    share = sum(len(fold.train) for fold in folds) / len(folds) / most
+    return len(folds) if list(request.folds) == ["all"] else len(request.folds), share
 
 
-def _time(steps: float, request: TrainRequest) -> str:
-    if request.model not in _PACE or request.model_options.get("width", 1) != 1:
-        return "; experiments.plan says how long, once there is a store"
-    here, device = (steps / pace / 3600 for pace in _PACE[request.model])
-    return (
-        f": {_rounded(here)} h at the pace of two cores, "
-        f"{_rounded(device)} h of one H100 with --precision=bfloat16"
-    )
+def _on_device(steps: float, request: TrainRequest) -> str:
+    if request.model not in _H100 or request.model_options.get("width", 1) != 1:
+        return ""
+    hours = steps / _H100[request.model] / 3600
+    return f"; {_rounded(hours)} h of one H100 with --precision=bfloat16"
+
+
+def _time(steps: float, request: TrainRequest, stored: WindowSpec) -> list[str]:
+    """About how long it takes on the cores here, and what would take less."""
+    config = None
+    with contextlib.suppress(InputError):  # the training itself says why
+        config = REGISTRY[request.model](**fitted_options(request, stored))
+    training = request.train_config
+    told = on_cores(config, training, steps)
+    quicker = in_less(config, training, steps, request.seeds)
+    return [told or "experiments.plan says how long, once there is a store", *quicker]
 
 
 def _rounded(number: float) -> str:

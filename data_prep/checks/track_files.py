@@ -18,10 +18,11 @@ from data_prep.formats.track_sheet import DEFAULT_UNIT, Source, Track, TrackShee
 from epi2expr_jax.errors import InputError, Problem, Problems, collect
 from epi2expr_jax.files import sha256
 from epi2expr_jax.genome import listing, match_chromosomes, sort_chromosomes
-from epi2expr_jax.units import UNIT_TRANSFORM
+from epi2expr_jax.units import UNIT_TRANSFORM, percent
 
 _ROUNDING = 1e-6  # below 0, of programs that subtract or smooth
 _MOST_WITHOUT_TSS = 0.2  # share of the contacts; annotations of other releases lack some TSSs
+_MOST_HIDDEN = 0.5  # share of the bins; the blacklists of ENCODE: below 0.01 of the genome
 _MOST_WITHOUT_EXPRESSION = 0.05  # share of the genes; GENCODE 10 and Roadmap's matrix: 0.011
 
 
@@ -153,6 +154,7 @@ def file_warnings(inputs: BuildInputs) -> list[Problem]:
     _warn_of_spelling(inputs, warnings)
     _warn_of_genes(inputs, warnings)
     _warn_of_contacts(inputs, warnings)
+    _warn_of_blacklist(inputs, warnings)
     return [*warnings.found, *inputs.read.doubts, *memory_warnings(inputs)]
 
 
@@ -233,6 +235,19 @@ def _warn_of_contacts(inputs: BuildInputs, warnings: Problems) -> None:
                 "and annotation",
                 kind="baits_without_tss",
             )
+
+
+def _warn_of_blacklist(inputs: BuildInputs, warnings: Problems) -> None:
+    touched, bins = blacklisted(inputs), len(inputs.genes) * inputs.window.bins
+    if touched and int(touched["bins"]) > _MOST_HIDDEN * bins:
+        warnings.add(
+            inputs.config.blacklist,
+            f"a blacklist that touches {percent(int(touched['bins']) / bins)} of the bins of all "
+            "windows",
+            f"at most {_MOST_HIDDEN:.0%}: those bins count as bases without data, 0 in every track",
+            "check that it lists what to leave out, not what to keep, and belongs to this assembly",
+            kind="blacklist_hides_most",
+        )
 
 
 def _units(sheet: TrackSheet) -> list[str]:

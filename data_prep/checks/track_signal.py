@@ -19,7 +19,7 @@ from data_prep.formats.bin_means import track_means
 from data_prep.formats.track_sheet import Track
 from epi2expr_jax.errors import Problem
 from epi2expr_jax.genome import WindowSpec
-from epi2expr_jax.units import UNIT_TRANSFORM
+from epi2expr_jax.units import UNIT_TRANSFORM, percent
 
 PROMOTER_BP = 2000
 SAMPLE_GENES = 500
@@ -146,18 +146,19 @@ def coverage_suspicions(reading: Reading) -> list[Problem]:
         problems.append(
             Problem(
                 reading.name,
-                f"data in the windows of {there.mean():.0%} of {there.size} sampled genes",
+                f"data in the windows of {percent(there.mean())} of {there.size} sampled genes",
                 f"{_LEAST_COVERED:.0%} or more",
                 "check that the file is whole and of this assembly, leave out genes without data "
                 "(--min_covered), or chromosomes (--chromosomes)",
                 kind="coverage",
             )
         )
-    if there.any() and reading.listed[there].mean() < _LEAST_LISTED:
+    listed = reading.listed[there].mean() if there.any() else 1.0
+    if listed < _LEAST_LISTED:
         problems.append(
             Problem(
                 reading.name,
-                f"no value (NaN, or not listed) on {1 - reading.listed[there].mean():.0%} of the "
+                f"no value (NaN, or not listed) on {percent(1 - listed)} of the "
                 "bases of windows that have data",
                 f"a value on {_LEAST_LISTED:.0%} of them or more",
                 "they are read as 0: right where zeros were left out, wrong where signal is "
@@ -204,7 +205,8 @@ def range_suspicions(reading: Reading, peers: Sequence[Reading] = ()) -> list[Pr
         problems.append(
             Problem(
                 reading.name,
-                f"the highest value, {reading.highest:g}, in {share:.1%} of the bins with signal",
+                f"the highest value, {reading.highest:g}, in {percent(share, 1)} of the bins "
+                "with signal",
                 "a highest value that is reached once or twice",
                 "make the track again without a cap, or take care when it is compared with others",
                 kind="clipped",

@@ -113,10 +113,17 @@ class TrainedSignal:
                 found = f"assembly {manifest.assembly}"
                 if different:
                     found += f", with other lengths of {listing(different)}"
-                problems.add(
-                    where,
-                    found,
-                    f"assembly {self.assembly}, which the models were trained on",
-                    "train models on this store; if it is the same assembly under another name, "
-                    f"build the store with --assembly={self.assembly}",
-                )
+                remedy = "train models on this store"
+                if not different:
+                    remedy += f"; {under_name(self.assembly)}"
+                expected = f"assembly {self.assembly}, which the models were trained on"
+                problems.add(where, found, expected, remedy)
+
+
+def under_name(assembly: str) -> str:
+    """What to do where a store has the assembly of a run under another name."""
+    return (
+        "if it is the same assembly under another name, build the store with "
+        f"--assembly={assembly}, or, where that is the name of a file of lengths, with the same "
+        f"lengths in a file {assembly}.chrom.sizes"
+    )

@@ -74,7 +74,7 @@ class ChromoformerConfig:
         # As the ChromExpress study trained it.
         "plateau": {**_ADAMW, "epochs": 100, "learning_rate": 1e-3},
     }
-    STEP_COST: ClassVar[StepCost] = StepCost(64, 692, 14.2e6, 648e6)
+    STEP_COST: ClassVar[StepCost] = StepCost(64, 692, 14.2e6, 648e6, 196e6)
 
     def __post_init__(self):
         object.__setattr__(self, "resolutions", tuple(self.resolutions))

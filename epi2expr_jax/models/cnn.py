@@ -31,7 +31,7 @@ class CnnConfig(WindowModelConfig):
     MIN_BINS: ClassVar[int] = 128
     MAX_RATE: ClassVar[float] = 0.3
     TRAINING: ClassVar[Mapping] = {"plateau": {"epochs": 100, "batch_size": 128}}
-    STEP_COST: ClassVar[StepCost] = StepCost(128, 146, 3.7e6, 97e6)
+    STEP_COST: ClassVar[StepCost] = StepCost(128, 146, 3.7e6, 97e6, 177.5e6)
 
     def build(self, *, rngs: nnx.Rngs) -> "Cnn":
         """A model with fresh weights, drawn from the stream `params`."""

@@ -87,21 +87,24 @@ class Form(NamedTuple):
 
 
 class StepCost(NamedTuple):
-    """What a training step takes of a GPU, as `experiments.benchmark --what=compiled` counts it.
+    """What a training step takes: on a GPU as `experiments.benchmark --what=compiled` counts it.
 
-    A configuration may have one as `STEP_COST`: that of the published model, in bfloat16.
+    A configuration may have one as `STEP_COST`: that of the published model, in bfloat16. From it
+    follow how many models train side by side, and about how long a training takes on CPU.
 
     Attributes:
         batch: genes a step, of each model.
         kernels: launched a step, however many models are side by side.
         gene_bytes: read and written a gene.
         temporaries: bytes, of each model, that are there between kernels.
+        gene_flops: of matrix products, a gene.
     """
 
     batch: int
     kernels: int
     gene_bytes: float
     temporaries: float
+    gene_flops: float
 
 
 def of_weights(change: Callable[[Any], Any], tree: Any) -> Any:

@@ -35,7 +35,7 @@ class PromoterCnnConfig(WindowModelConfig):
     MIN_BINS: ClassVar[int] = 16
     MAX_RATE: ClassVar[float] = 0.4
     TRAINING: ClassVar[Mapping] = {"plateau": {"epochs": 100, "batch_size": 0, "retry": True}}
-    STEP_COST: ClassVar[StepCost] = StepCost(64, 61, 2.85e6, 49e6)
+    STEP_COST: ClassVar[StepCost] = StepCost(64, 61, 2.85e6, 49e6, 72e6)
 
     def build(self, *, rngs: nnx.Rngs) -> "PromoterCnn":
         """A model with fresh weights, drawn from the stream `params`."""

@@ -10,6 +10,7 @@ import pandas as pd
 from jaxtyping import Bool
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.inputs.trained_signal import under_name
 from epi2expr_jax.store.manifest import MANIFEST
 from epi2expr_jax.store.window_store import WindowStore
 
@@ -93,9 +94,12 @@ def new_genes(
 
 def other_store(store: WindowStore, card: dict[str, Any]) -> InputError:
     """The error of a store that is not the run's own."""
+    name, remedy = (card.get("signal") or {}).get("assembly"), "give the right --store"
+    if name and name != store.manifest.assembly:
+        remedy += f"; {under_name(name)}"
     return InputError(
         str(store.path),
         "a store with other contents than the one trained on",
         f"checksum {card['store_checksum'][:12]}, as the run card says",
-        "give the right --store, or train again",
+        f"{remedy}; or train again",
     )

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import numbers
 import os
 import pathlib
 import warnings
@@ -148,12 +149,18 @@ def open_to_read(path: pathlib.Path, name: str, shape: tuple[int, ...]) -> ts.Te
         return array
 
 
-def bins_of(bins: slice, count: int, where: str) -> slice:
+def bins_of(bins: Any, count: int, where: str) -> slice:
     """A slice of `count` bins by its places from the first one, as Python counts them.
 
     Raises:
-        InputError: if it leaves bins out or turns them round.
+        InputError: if it is no slice of whole numbers, leaves bins out or turns them round.
     """
+    ends = (bins.start, bins.stop, bins.step) if isinstance(bins, slice) else (bins,)
+    if not isinstance(bins, slice) or not all(
+        end is None or isinstance(end, numbers.Integral) for end in ends
+    ):
+        found, expected = repr(bins), "a slice of whole numbers, as slice(-7, None)"
+        raise InputError(f"{where}: bins", found, expected, "slice(None) takes all of them")
     if bins.step not in (None, 1):
         found, expected = f"a step of {bins.step}", "neighbouring bins in their order"
         raise InputError(f"{where}: bins", found, expected, "take a step of the array that is read")

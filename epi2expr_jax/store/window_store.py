@@ -211,7 +211,8 @@ class WindowStore(Facts):
         """Raw bin means `[C A G W]`, float32 in the tracks' unit, of the named cells and assays.
 
         Raises:
-            InputError: naming every cell or assay the store does not have; for bins with a step.
+            InputError: naming every cell or assay the store does not have; for bins that are
+                no slice, or have a step.
         """
         cells, cell_index = self._indices("cell", cells, self.manifest.cells)
         assays, assay_index = self._indices("assay", assays, self.manifest.assays)

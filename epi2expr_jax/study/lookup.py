@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -178,16 +178,71 @@ def fitted(request: TrainRequest, store: WindowStore) -> TrainRequest:
     """The request with what depends on the store: the window, and the genes a step, of a model that
     has no fixed ones. These are a 25th of the genes, so that few make some 15 steps an epoch, as a
     power of 2 within `BATCH`."""
-    made, given, training = REGISTRY[request.model], request.model_options, request.train_config
+    training = request.train_config
     if not training.batch_size:
         genes = np.clip(len(store.genes) / 25, *BATCH)
         training = dataclasses.replace(training, batch_size=2 ** round(np.log2(genes)))
+    options = fitted_options(request, store.manifest.window)
+    return dataclasses.replace(request, model_options=options, train_config=training)
+
+
+def fitted_options(request: TrainRequest, stored: WindowSpec) -> dict[str, Any]:
+    """The options of the model, with the window of one that has no fixed one."""
+    made, given = REGISTRY[request.model], request.model_options
     if getattr(made, "STORE_BP", 0) and "window_bp" not in given:
         bin_bp = {"bin_bp": given["bin_bp"]} if "bin_bp" in given else {}
-        wanted = dataclasses.replace(_window_of(made), **bin_bp)
-        spec = wanted.nearest_in(store.manifest.window)
+        spec = dataclasses.replace(_window_of(made), **bin_bp).nearest_in(stored)
         given = {"window_bp": spec.window_bp, "bin_bp": spec.bin_bp, **given}
-    return dataclasses.replace(request, model_options=given, train_config=training)
+    return given
+
+
+def pairs_with_tracks(
+    request: TrainRequest,
+    pools: Mapping[str, tuple[str, ...]],
+    available: Sequence[str],
+    tracks: Collection[tuple[str, str]],
+    where: str,
+) -> tuple[list[tuple[str, tuple[str, ...]]], str]:
+    """Names of cells or pools with the assay sets to train on there.
+
+    Args:
+        pools: the cells of each name.
+        available: all assays there are, in order.
+        tracks: of which cells and assays there are tracks.
+        where: what has them, a store or a track sheet, for the error.
+
+    Returns:
+        The pairs, and which others lack a track, in words; empty if there are none.
+
+    Raises:
+        InputError: naming the tracks that are not there, if they were asked for by name or nothing
+            is left.
+    """
+    sets = parse_assay_sets(request.assays, available)
+    named = set(sets)
+    if request.cells == ["all"]:
+        by_name = [item for item in request.assays if item not in ASSAY_SETS]
+        named = set(parse_assay_sets(by_name, available)) if by_name else set()
+    pairs, left_out = [], []
+    absent: dict[str, bool] = {}  # track → whether it was asked for by name
+    for (name, pool), assays in itertools.product(pools.items(), sets):
+        lacking = [f"{c}-{a}" for c in pool for a in assays if (c, a) not in tracks]
+        absent |= {track: assays in named or absent.get(track, False) for track in lacking}
+        (left_out if lacking else pairs).append((name, assays))
+    refused = [track for track in absent if absent[track] or not pairs]
+    if refused:
+        raise InputError(
+            where,
+            f"no track {listing(refused)}",
+            "a track for every chosen cell and assay",
+            "choose --cells or --assays without them, or build a store that has them",
+        )
+    if not left_out:
+        return pairs, ""
+    return pairs, (
+        f"left out: {len(left_out)} of {len(left_out) + len(pairs)} combinations of a cell "
+        f"and an assay set, since there is no track {listing(absent)}"
+    )
 
 
 class Study:
@@ -225,10 +280,13 @@ class Study:
             self.gene_groups,
         )  # fmt: skip
         self.folds: list[Fold] = select_folds(self._every_fold, request.folds)
-        self.left_out = ""
+        tracks, where = {(cell, assay) for cell, assay in manifest.tracks}, str(self.store.path)
+        pairs, self.left_out = pairs_with_tracks(
+            request, self.pools, manifest.assays, tracks, where
+        )
         self.runs = [
             Run(cell, assays, fold.name, seed)
-            for cell, assays in self._pairs()
+            for cell, assays in pairs
             for fold in self.folds
             for seed in range(request.seeds)
         ]
@@ -250,41 +308,6 @@ class Study:
     def started(self) -> dict[str, dict[str, Any]]:
         """By run id, what its record says of the weights it started from."""
         return self.source.records(self.store.genes, self.folds) if self.source else {}
-
-    def _pairs(self) -> list[tuple[str, tuple[str, ...]]]:
-        """Cells with the assay sets to train on there.
-
-        Raises:
-            InputError: naming the tracks that the store lacks, if they were asked for by name or
-                nothing is left.
-        """
-        asked, available = self.request.assays, self.store.manifest.assays
-        sets = parse_assay_sets(asked, available)
-        named = set(sets)
-        if self.request.cells == ["all"]:
-            by_name = [item for item in asked if item not in ASSAY_SETS]
-            named = set(parse_assay_sets(by_name, available)) if by_name else set()
-        there = {tuple(pair) for pair in self.store.manifest.tracks}
-        pairs, left_out = [], []
-        absent: dict[str, bool] = {}  # track → whether it was asked for by name
-        for (name, pool), assays in itertools.product(self.pools.items(), sets):
-            lacking = [f"{c}-{a}" for c in pool for a in assays if (c, a) not in there]
-            absent |= {track: assays in named or absent.get(track, False) for track in lacking}
-            (left_out if lacking else pairs).append((name, assays))
-        refused = [track for track in absent if absent[track] or not pairs]
-        if refused:
-            raise InputError(
-                str(self.store.path),
-                f"no track {listing(refused)}",
-                "a track for every chosen cell and assay",
-                "choose --cells or --assays without them, or build a store that has them",
-            )
-        if left_out:
-            self.left_out = (
-                f"left out: {len(left_out)} of {len(left_out) + len(pairs)} combinations of a cell "
-                f"and an assay set, since the store has no track {listing(absent)}"
-            )
-        return pairs
 
     def groups(
         self,

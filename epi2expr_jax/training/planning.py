@@ -1,6 +1,7 @@
 """How many runs the devices hold at once, and what memory, disk and time a training takes."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +23,12 @@ _CALIBRATION_BATCHES = 4
 # Of an H100 (docs/accelerators.md): seconds to launch a kernel, bytes a second. Lanes are added
 # until launching is so small a share of a step, as far as so many.
 _LAUNCH_S, _BYTES_PER_S, _LAUNCHING, _MOST_LANES = 1.8e-6, 2.4e12, 0.2, 32
+
+# Of two cores on which NumPy multiplies matrices at `_MATMUL`: FLOP/s and bytes/s of a training
+# step, and seconds a gene whatever the model. Fitted to 15 models (docs/decisions/0089).
+_MATMUL, _FLOPS, _CPU_BYTES_PER_S, _FIXED_S = 240e9, 190e9, 15.6e9, 30e-6
+_PROMOTER = 3  # regions that take as long as what a Chromoformer does without any
+_TRIAL_S = 0.1  # of multiplying, twice, to know how fast this machine is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +165,47 @@ class Pace:
         # A validation gene costs a forward pass, a third of a step.
         genes = inputs.train.sum() + inputs.validation.sum() / 3
         return self.compile_s + float(genes) * epochs / self.genes_per_s
+
+
+def estimate_cpu(model_config: Any) -> float | None:
+    """About how many seconds a gene-step takes on the cores of this machine; nothing is compiled.
+
+    Matrix products scale with the square of the model's width, what is moved with the width, both
+    with the bins and regions that it reads. How fast the machine is tells a fifth of a second of
+    NumPy's matrix products, once a process. It was within a factor of 2 of what was measured, from
+    a tenth of the published width on (docs/decisions/0089).
+
+    Args:
+        model_config: of any model.
+
+    Returns:
+        None for a model whose configuration has no `STEP_COST`.
+    """
+    cost = getattr(model_config, "STEP_COST", None)
+    if cost is None:
+        return None
+    published, width = type(model_config)(), getattr(model_config, "width", 1)
+    size = model_config.window.bins / published.window.bins
+    size *= (_PROMOTER + model_config.contacts) / (_PROMOTER + published.contacts)
+    computing = cost.gene_flops * size * width**2 / _FLOPS
+    moving = cost.gene_bytes * size * width / _CPU_BYTES_PER_S
+    return (computing + moving + _FIXED_S) * _MATMUL / _matmul_flops()
+
+
+@functools.cache
+def _matmul_flops() -> float:
+    """FLOP/s of NumPy's matrix products here: of one on all cores, or of small ones on one core,
+    which others who use the machine slow down less."""
+    rates = []
+    for many, size in ((1, 1024), (64, 64)):
+        matrix, taken = np.ones((many, size, size), np.float32), []
+        until = time.perf_counter() + _TRIAL_S
+        while len(taken) < 2 or time.perf_counter() < until:
+            begin = time.perf_counter()
+            np.matmul(matrix, matrix)
+            taken.append(time.perf_counter() - begin)
+        rates.append(2 * many * size**3 / min(taken))
+    return max(rates)
 
 
 def calibrate(

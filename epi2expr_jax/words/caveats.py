@@ -16,6 +16,7 @@ from epi2expr_jax.scores.intervals import (
 )
 from epi2expr_jax.scores.ranking import LEAST_CELLS, rank_assays
 from epi2expr_jax.scores.table import ALL
+from epi2expr_jax.units import percent
 from epi2expr_jax.words.sentences import count
 
 FEW_CHROMOSOMES = 10
@@ -153,7 +154,7 @@ def _hole_notes(scores: pd.DataFrame, cube: xr.DataArray, ranked: set[str]) -> l
 def _constant_notes(ranking: pd.DataFrame) -> list[str]:
     own = ranking[(ranking["cell"] != ALL) & (ranking["constant_share"] > 0)]
     each = own[["cell", "assay", "constant_share"]].itertuples(index=False)
-    flagged = [f"{cell} {assay} ({share:.0%})" for cell, assay, share in each]
+    flagged = [f"{cell} {assay} ({percent(share)})" for cell, assay, share in each]
     why = "Constant predictions score 0 by rule: a failed training, not a measured score"
     return [f"{why} ({listing(flagged)})."] if flagged else []
 

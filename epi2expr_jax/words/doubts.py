@@ -10,6 +10,7 @@ import scipy
 from epi2expr_jax.genome import listing
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores.table import ALL
+from epi2expr_jax.units import percent
 from epi2expr_jax.words.caveats import FEW_CHROMOSOMES
 from epi2expr_jax.words.sentences import count, number, one_value
 
@@ -276,7 +277,7 @@ def altered(
     strange = shown["outside"].mean() if len(shown) else 0.0
     if (apart or not len(told)) and null.empty and strange >= _STRANGE:
         said.append(
-            f"In the edits shown, the altered signal of {strange:.0%} of genes is outside the "
+            f"In the edits shown, the altered signal of {percent(strange)} of genes is outside the "
             "range that the models trained on; there predictions move even if the mark tells "
             "nothing: "
             + ("--null=19 shows by how much." if permutable else "trust these effects less.")

@@ -8,6 +8,7 @@ import pandas as pd
 from epi2expr_jax.genome import listing
 from epi2expr_jax.scores.comparison import called
 from epi2expr_jax.scores.table import ALL
+from epi2expr_jax.units import percent
 from epi2expr_jax.words.sentences import number
 
 _MOST = 3  # leads that are told
@@ -34,8 +35,8 @@ def simpler_model(
         return ""
     if train_share < 1:
         return (
-            f"The simple models trained on all training genes, {own} on {train_share:.0%} of them: "
-            "their leads are not compared."
+            f"The simple models trained on all training genes, {own} on {percent(train_share)} "
+            "of them: their leads are not compared."
         )
     told = rows[rows["lead_low"].notna()]  # of one predicted value there is no lead
     if told.empty:

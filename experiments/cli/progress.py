@@ -1,7 +1,9 @@
 """How a training is shown: a live line or plain ones, TensorBoard, Weights & Biases."""
 
 import contextlib
+import dataclasses
 import importlib
+import os
 import pathlib
 import sys
 import time
@@ -15,6 +17,8 @@ from epi2expr_jax.errors import collect
 from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.study.train import Machine, Watcher, train
 from epi2expr_jax.training.many_runs import Population
+from epi2expr_jax.training.one_run import TrainConfig
+from epi2expr_jax.training.planning import estimate_cpu
 from experiments.cli.flags import command_line
 
 TRACKERS = ("tensorboard", "wandb")
@@ -23,13 +27,59 @@ _INSTALL = "pip install 'epi2expr_jax[track]'"
 _LINE_EVERY = 30.0  # seconds between plain lines
 _STATE_EVERY = 0.5  # seconds between looks at all runs, on a terminal
 _WIDTH = 79  # of a terminal
+_LONG, _BRIEF = 20 * 60, 60  # seconds: from where a training is long, and not worth a word
+_FIRST_WIDTH, _FIRST_EPOCHS = 0.25, 20  # of a first look
+_TO_BEST = 10  # epochs until the best one, in the middle of trainings of docs/decisions/0089
 
 
 def in_words(seconds: float) -> str:
     """A time, as exact as it is worth."""
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    days = seconds / 86_400
+    return f"{seconds / 3600:.1f} h" if days < 4 else f"{days:,.0f} days"
+
+
+def on_cores(config: Any, training: TrainConfig, steps: float) -> str:
+    """About how long so many gene-steps of a model take here, in words; empty if not known.
+
+    Args:
+        config: of the model; None if it cannot be made.
+        training: by which the models train; gene-steps are of all its epochs.
+    """
+    seconds = None if config is None else estimate_cpu(config)
+    if seconds is None:
+        return ""
+    told = f"at most about {in_words(steps * seconds)}"
+    if training.early_stop and (usual := training.early_stop.patience + _TO_BEST) < training.epochs:
+        brief = in_words(steps * seconds * usual / training.epochs)
+        told = f"about {brief} if models stop early, as most do; {told}"
+    return f"training on the cores here ({os.cpu_count()}), an estimate: {told}"
+
+
+def in_less(
+    config: Any, training: TrainConfig, steps: float, seeds: int = 1, typed: str = "{} = {}"
+) -> list[str]:
+    """What to set for a quicker first look, where so many gene-steps take long on CPU.
+
+    Args:
+        config, training, steps: as of `on_cores`.
+        seeds: as asked for.
+        typed: how a flag is given.
+    """
+    seconds = None if config is None else estimate_cpu(config)
+    if config is None or seconds is None or steps * seconds < _LONG:
+        return []
+    narrow = estimate_cpu(dataclasses.replace(config, width=_FIRST_WIDTH)) or seconds
+    ways = [("width", _FIRST_WIDTH, narrow / seconds, config.width > _FIRST_WIDTH),
+            ("epochs", _FIRST_EPOCHS, _FIRST_EPOCHS / training.epochs,
+             training.epochs > _FIRST_EPOCHS),
+            ("seeds", 1, 1 / seeds, seeds > 1)]  # fmt: skip
+    told = [f"{typed.format(name, value)} (at most {in_words(steps * seconds * share)})"
+            for name, value, share, saves in ways if saves]  # fmt: skip
+    return [f"for a quicker first look: {', '.join(told)}; scores may be lower"] if told else []
 
 
 class Tracker(Protocol):
@@ -106,10 +156,22 @@ class Shown(Watcher):
             self._trackers = [made[name](self._run_dir) for name in self._names]
         self._population, self._genes = population, genes
         self._label = f"{name}, {len(population.runs)} runs"
+        self._foretell()
         self.compiled()  # until it is, which may be never: it may be stopped before
         # One line that is written over again, of words alone.
         self._bar = tqdm(bar_format="{desc}", disable=None)
         self._show(f"{self._label}: compiling")
+
+    def _foretell(self) -> None:
+        """On CPU, where it takes long, say so before it does."""
+        left, trainer = self._work()[1], self._population.trainer
+        config, training = trainer.model_config, trainer.config
+        if self._population.lanes.platform != "cpu":
+            return
+        if left * (estimate_cpu(config) or 0) > _BRIEF:
+            told = on_cores(config, training, left)
+            less = in_less(config, training, left, typed="--{}={}")
+            print("\n  ".join([f"{self._label}: {told}", *less]), flush=True)
 
     def compiled(self) -> None:
         self._began = self._last_line = time.perf_counter()

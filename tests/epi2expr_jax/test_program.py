@@ -71,7 +71,9 @@ def test_help_shows_the_programs_own_text_and_flags():
     [
         (("--seeds=8", "stray", "words"), "unexpected arguments: stray words"),
         (("--seed_count=8",), "unknown flag --seed_count"),
-        (("--seeds=many",), "flag --seeds=many"),
+        (("--seeds=many",), "found:    --seeds=many\n    expected: an integer\n"),
+        (("--seeds", "many"), "found:    --seeds=many\n"),
+        (("--seeds",), "Missing value for flag --seeds"),
     ],
 )
 def test_what_is_not_understood_is_refused_before_anything_is_done(arguments, said):

@@ -4,7 +4,14 @@ import sys
 import pytest
 
 from epi2expr_jax.inputs.transforms import TRANSFORMS
-from epi2expr_jax.units import EXPRESSION_UNITS, UNIT_TRANSFORM, log2_of, transform_of, unit_words
+from epi2expr_jax.units import (
+    EXPRESSION_UNITS,
+    UNIT_TRANSFORM,
+    log2_of,
+    percent,
+    transform_of,
+    unit_words,
+)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +28,18 @@ def test_the_unit_decides_unless_a_transform_is_asked_for(unit, transform):
     assert transform_of("auto", unit) == transform
     for asked in ("none", "log1p", "arcsinh"):
         assert transform_of(asked, unit) == asked
+
+
+@pytest.mark.parametrize(
+    ("share", "digits", "said"),
+    [
+        (0.5, 0, "50%"), (0.994, 0, "99%"), (0.999, 0, "99.9%"), (0.99996, 0, "99.996%"),
+        (1.0, 0, "100%"), (0.0, 0, "0%"), (0.004, 0, "0.4%"), (0.0002, 1, "0.02%"),
+        (0.0004, 0, "0.04%"), (1 - 1e-16, 0, "99.99999999999999%"),
+    ],
+)  # fmt: skip
+def test_only_a_whole_is_a_hundred_percent_and_only_nothing_is_none(share, digits, said):
+    assert percent(share, digits) == said
 
 
 def test_every_unit_has_a_transform_that_exists():

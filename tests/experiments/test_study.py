@@ -311,12 +311,38 @@ def test_flags_are_checked_before_anything_begins(mine):
         ("[[perturb]] number 1", "unknown key asay", "did you mean assay"),
     ]
     assert said[3][0] == "[[perturb]] number 2"
-    assert "--null=-1" in said[3][1]
+    assert said[3][1] == "null = -1"
     first = caught.value.problems[0]
     assert first.expected == "flags of experiments.train"
     assert first.remedy.endswith("; see python -m experiments.train --help")
     with pytest.raises(InputError, match=r"mine.toml, \[train.small\], .*--contacts"):
         study.check(mine(TEXT.replace("epochs = 3", "contacts = 3")))
+
+
+def test_every_bad_value_of_a_table_is_told_as_its_key(mine):
+    """Those of other tables, and unknown keys beside them, too; in words, not those of absl."""
+    bad = (
+        'epochs = "many"\nwidth = "thin"\nseeds = 0\nretry = "maybe"\n'
+        'schedule = "plateu"\nfolly = 3'
+    )
+    text = TEXT.replace("epochs = 3", bad).replace("[store]", '[store]\nwindow_bp = "wide"')
+    with pytest.raises(InputError) as caught:
+        study.check(mine(text))
+    said = {
+        (one.where.rpartition(", ")[2], one.found, one.expected, one.remedy.partition(";")[0])
+        for one in caught.value.problems
+    }
+    see = "see python -m experiments.train --help"
+    assert said == {
+        ("[store]", "window_bp = wide", "an integer",
+         "see python -m data_prep.build_store --help"),
+        ("[train.small]", "unknown key folly", "flags of experiments.train", "did you mean folds?"),
+        ("[train.small]", "epochs = many", "a positive integer", see),
+        ("[train.small]", "width = thin", "a number", see),
+        ("[train.small]", "seeds = 0", "a positive integer", see),
+        ("[train.small]", "retry = maybe", "true or false", see),
+        ("[train.small]", "schedule = plateu", "one of plateau, decay", "did you mean plateau?"),
+    }  # fmt: skip
 
 
 def test_a_step_ends_with_the_study(tmp_path):

@@ -194,6 +194,20 @@ def test_baits_without_a_tss_are_warned_of_beyond_a_fifth(study, inputs):
     assert problem.expected == "20% of them or fewer"
 
 
+@pytest.mark.parametrize(
+    ("ends", "hidden"),
+    [((10_000, 5000, 4000), "100%"), ((7900, 4000, 4000), "99%"), ((2000, 2000, 2000), "")],
+)
+def test_a_blacklist_of_nearly_everything_is_warned_of(study, inputs, ends, hidden):
+    bed = study.folder / "black.bed"
+    bed.write_text("".join(f"chr{i}\t0\t{end}\n" for i, end in enumerate(ends, 1)))
+    found = file_warnings(inputs(blacklist=str(bed)))
+    assert [one.kind for one in found] == (["blacklist_hides_most"] if hidden else [])
+    if hidden:
+        assert found[0].where == str(bed)
+        assert found[0].found == f"a blacklist that touches {hidden} of the bins of all windows"
+
+
 def test_a_summary_counts_what_a_build_will_hold(study, inputs):
     (study.folder / "rpkm.csv").write_text("g,E1,E2\nA,1,1\nB,1,1\nC,1,1\nX,1,1\n")
     bedpe = study.folder / "contacts.bedpe"

@@ -7,9 +7,11 @@ import warnings
 import numpy as np
 import pytest
 
+from data_prep.formats.assembly import load_assembly
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.trained_signal import TrainedSignal
 from epi2expr_jax.predict.loading import load
+from epi2expr_jax.predict.training_store import open_own
 from epi2expr_jax.store.manifest import Manifest, read_manifest, write_manifest
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study.evaluate import evaluate
@@ -101,8 +103,25 @@ def test_another_assembly_is_refused(trained, small_store, altered):
     with pytest.raises(InputError, match=r"assembly hg99.*--assembly=genome"):
         models.predict(altered(assembly="hg99", chrom_sizes=fewer))
     longer = {name: size + 1 for name, size in manifest.chrom_sizes.items()}
-    with pytest.raises(InputError, match="with other lengths of chr1"):
+    with pytest.raises(InputError, match="with other lengths of chr1") as refused:
         load(trained).predict(altered("longer", chrom_sizes=longer))
+    assert "--assembly" not in str(refused.value)  # it is another one under any name
+
+
+def test_the_same_lengths_under_another_name_are_told_how_to_be_the_same_store(
+    trained, small_store, altered, tmp_path
+):
+    """By a file of lengths of the name that the run knows, which is the name of the assembly."""
+    card = checkpoint.read_card(trained)
+    named = altered(assembly="hg99")
+    with pytest.raises(InputError, match=r"other contents.*a file genome\.chrom\.sizes") as refused:
+        open_own(trained, card, named.path)
+    assert "give the right --store; if it is the same assembly" in str(refused.value)
+    lengths = tmp_path / "genome.chrom.sizes"
+    sizes = small_store.manifest.chrom_sizes
+    lengths.write_text("".join(f"{name}\t{size}\n" for name, size in sizes.items()))
+    again = altered("again", assembly=load_assembly(lengths).name)
+    assert open_own(trained, card, again.path).checksum() == card["store_checksum"]
 
 
 def test_the_transform_is_that_of_training_whatever_this_version_makes_of_the_unit(

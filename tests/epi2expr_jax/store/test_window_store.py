@@ -11,6 +11,7 @@ import tensorstore as ts
 import xarray as xr
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.store import arrays
 from epi2expr_jax.store.resume import resume
 from epi2expr_jax.store.window_store import WindowStore
 from tests.epi2expr_jax.store.toy import CONTACTS, GENES, MANIFEST
@@ -224,6 +225,15 @@ def test_bins_are_counted_as_python_counts_them(store, bins):
     np.testing.assert_array_equal(found, store.read_signal(["c1"], ["m1"])[..., bins])
     with pytest.raises(InputError, match=r"bins: found a step of -1; expected neighbouring"):
         store.read_signal(["c1"], ["m1"], slice(None, None, -1))
+
+
+@pytest.mark.parametrize("bins", [None, 5, (3, 5), slice(1.5, 3), slice("a", 3), slice(0, 9, 2.0)])
+def test_bins_that_are_no_slice_of_whole_numbers_are_refused(store, bins):
+    with pytest.raises(InputError, match=r"s: bins: found .*; expected a slice of whole numbers"):
+        arrays.bins_of(bins, 40, "s")
+    whole = store.read_signal(["c1"], ["m1"])
+    for odd in (slice(-1000, np.int64(3)), slice(1000, 2000)):  # too far, as Python counts
+        np.testing.assert_array_equal(store.read_signal(["c1"], ["m1"], odd), whole[..., odd])
 
 
 def test_unknown_names_are_listed(store):

@@ -10,10 +10,17 @@ from epi2expr_jax.errors import InputError
 from epi2expr_jax.inputs.dataset import load_dataset
 from epi2expr_jax.inputs.track_cache import TrackCache, device_memory
 from epi2expr_jax.models import REGISTRY
+from epi2expr_jax.training import planning
 from epi2expr_jax.training import runs as runs_module
 from epi2expr_jax.training.lanes import Lanes
 from epi2expr_jax.training.one_run import TrainConfig, Trainer
-from epi2expr_jax.training.planning import Pace, calibrate, lanes_for, plan_memory
+from epi2expr_jax.training.planning import (
+    Pace,
+    calibrate,
+    estimate_cpu,
+    lanes_for,
+    plan_memory,
+)
 from epi2expr_jax.training.runs import Run, plan_runs
 from epi2expr_jax.training.splits import make_folds
 
@@ -126,6 +133,32 @@ def test_a_model_that_says_no_cost_has_the_usual_lanes(monkeypatch):
     monkeypatch.delattr(REGISTRY["chromoformer"], "STEP_COST")
     trainer = Trainer(REGISTRY["chromoformer"](assays=1), TrainConfig(batch_size=64))
     assert lanes_for(trainer).width == 8
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "measured"),
+    [  # gene-steps/s on two cores whose matrix products ran at 240 GFLOP/s
+        ("promoter_cnn", {"window_bp": 20_000}, 488),
+        ("promoter_cnn", {}, 1923),
+        ("promoter_cnn", {"window_bp": 20_000, "width": 0.25}, 4677),
+        ("promoter_cnn", {"window_bp": 20_000, "width": 0.1}, 19_049),
+        ("cnn", {}, 764),
+        ("cnn", {"width": 0.25}, 5538),
+        ("chromoformer", {"assays": 7}, 569),
+    ],
+)
+def test_the_pace_on_cpu_is_foretold_within_a_factor_of_two(monkeypatch, model, options, measured):
+    monkeypatch.setattr(planning, "_matmul_flops", lambda: 240e9)
+    foretold = 1 / estimate_cpu(REGISTRY[model](**options))
+    assert measured / 2 < foretold < measured * 2
+
+
+def test_how_fast_the_machine_is_is_measured(monkeypatch):
+    rate = planning._matmul_flops()
+    assert 1e8 < rate < 1e14
+    assert rate == planning._matmul_flops()  # once
+    monkeypatch.delattr(REGISTRY["cnn"], "STEP_COST")
+    assert estimate_cpu(REGISTRY["cnn"]()) is None
 
 
 def test_a_calibration_predicts_from_what_it_measured(study):

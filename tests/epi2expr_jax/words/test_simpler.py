@@ -61,6 +61,14 @@ def test_what_is_not_compared():
     assert simpler_model(over_all, ["ridge"]) == f"{SIMPLER} {mean}"
 
 
+@pytest.mark.parametrize(("share", "said"), [(0.5, "50%"), (0.999, "99.9%")])
+def test_simple_models_that_had_more_genes_are_not_compared(share, said):
+    table = compared(BETTER)
+    assert f"trained on all training genes, cnn on {said} of them:" in simpler_model(
+        table, ["ridge"], share
+    )
+
+
 def test_the_best_simple_model_of_each_assay_is_told():
     table = compared(
         ("ridge", "all", 0.02, 0.01, 0.03), ("whole", "all", 0.04, 0.02, 0.06),

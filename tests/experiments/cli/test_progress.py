@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.models import REGISTRY
 from epi2expr_jax.study.request import TrainRequest
+from epi2expr_jax.training import planning
 from epi2expr_jax.training.many_runs import Log
 from epi2expr_jax.training.one_run import TrainConfig
 from experiments.cli import progress
@@ -63,11 +65,32 @@ def test_a_missing_tracker_is_named(tmp_path, monkeypatch):
         Shown(tmp_path, ["tensorboard", "wandb"])
 
 
-def population_of(logs):
-    """What is asked of a population that trains for ten epochs."""
+def population_of(logs, platform="gpu"):
+    """What is asked of a population of CNNs that train for ten epochs."""
     config = types.SimpleNamespace(epochs=10, early_stop=None)
-    trainer = types.SimpleNamespace(config=config)
-    return types.SimpleNamespace(runs=logs, logs=logs, trainer=trainer, alive=len(logs))
+    trainer = types.SimpleNamespace(config=config, model_config=REGISTRY["cnn"]())
+    lanes = types.SimpleNamespace(platform=platform)
+    return types.SimpleNamespace(
+        runs=logs, logs=logs, trainer=trainer, alive=len(logs), lanes=lanes
+    )
+
+
+def test_what_takes_long_on_cpu_is_said_before_it_does(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(planning, "_matmul_flops", lambda: 240e9)
+
+    def told(runs, platform="cpu"):
+        shown = Shown(tmp_path)
+        shown.begins("1-assay", population_of([Log()] * runs, platform), np.full(runs, 1000))
+        return capsys.readouterr().out
+
+    assert told(2) == told(500, "gpu") == ""
+    first, *less = told(60).splitlines()
+    assert first.startswith("1-assay, 60 runs: training on the cores here")
+    assert first.endswith("an estimate: at most about 12 min")
+    assert not less
+    first, less = told(500).splitlines()
+    assert first.endswith("at most about 1.7 h")
+    assert "for a quicker first look: --width=0.25 (at most 12 min); scores" in less
 
 
 class Clock:

@@ -59,10 +59,16 @@ from epi2expr_jax.screens.rivals import GAMMA, reference_score, rivals
 from epi2expr_jax.screens.scoring import ALL, REACH, UNRAISED
 from epi2expr_jax.study import results
 from epi2expr_jax.units import percent
-from experiments.cli.chain import define_chain, lift_distinct
+from experiments.cli.elements import (
+    NAMES,
+    SilencingModels,
+    define_chain,
+    define_silencing,
+    lift_distinct,
+    silencer_of_flags,
+)
 from experiments.cli.flags import define_run, define_store, refuse_without_effect
 from experiments.cli.given_table import read_table
-from experiments.cli.silencing import NAMES, SilencingModels, define_silencing, silencer_of_flags
 from experiments.figures.screens import reach_figure, screen_figure
 from experiments.figures.style import STYLE, number, save_figure
 

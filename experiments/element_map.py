@@ -64,10 +64,16 @@ from epi2expr_jax.program import require, start
 from epi2expr_jax.screens.abc import ABC, PROMOTER_BP, abc_scores
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study import results
-from experiments.cli.chain import define_chain, lift, lift_distinct
+from experiments.cli.elements import (
+    SilencingModels,
+    define_chain,
+    define_silencing,
+    lift,
+    lift_distinct,
+    silencer_of_flags,
+)
 from experiments.cli.flags import define_run, define_store
 from experiments.cli.given_table import read_table
-from experiments.cli.silencing import SilencingModels, define_silencing, silencer_of_flags
 
 FLAGS = flags.FLAGS
 

@@ -39,7 +39,7 @@ from epi2expr_jax.study.request import TrainRequest
 from experiments.cli.certificate import DAMAGED, store_now
 from experiments.cli.flags import request_of_flags
 from experiments.cli.study_file import Step, StudyFile, read_study
-from experiments.study_plan import plan
+from experiments.cli.study_plan import plan
 
 FLAGS = flags.FLAGS
 

@@ -25,7 +25,7 @@ _CALIBRATION_BATCHES = 4
 _LAUNCH_S, _BYTES_PER_S, _LAUNCHING, _MOST_LANES = 1.8e-6, 2.4e12, 0.2, 32
 
 # Of two cores on which NumPy multiplies matrices at `_MATMUL`: FLOP/s and bytes/s of a training
-# step, and seconds a gene whatever the model. Fitted to 15 models (docs/decisions/0089).
+# step, and seconds a gene whatever the model. Fitted to 15 models (docs/decisions/0088).
 _MATMUL, _FLOPS, _CPU_BYTES_PER_S, _FIXED_S = 240e9, 190e9, 15.6e9, 30e-6
 _PROMOTER = 3  # regions that take as long as what a Chromoformer does without any
 _TRIAL_S = 0.1  # of multiplying, twice, to know how fast this machine is
@@ -173,7 +173,7 @@ def estimate_cpu(model_config: Any) -> float | None:
     Matrix products scale with the square of the model's width, what is moved with the width, both
     with the bins and regions that it reads. How fast the machine is tells a fifth of a second of
     NumPy's matrix products, once a process. It was within a factor of 2 of what was measured, from
-    a tenth of the published width on (docs/decisions/0089).
+    a tenth of the published width on (docs/decisions/0088).
 
     Args:
         model_config: of any model.

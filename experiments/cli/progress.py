@@ -29,7 +29,7 @@ _STATE_EVERY = 0.5  # seconds between looks at all runs, on a terminal
 _WIDTH = 79  # of a terminal
 _LONG, _BRIEF = 20 * 60, 60  # seconds: from where a training is long, and not worth a word
 _FIRST_WIDTH, _FIRST_EPOCHS = 0.25, 20  # of a first look
-_TO_BEST = 10  # epochs until the best one, in the middle of trainings of docs/decisions/0089
+_TO_BEST = 10  # epochs until the best one, in the middle of trainings of docs/decisions/0088
 
 
 def in_words(seconds: float) -> str:

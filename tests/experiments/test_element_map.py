@@ -10,8 +10,8 @@ from epi2expr_jax import perturb
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.perturb.elements import in_reach, predict_silenced, predictable, silencing_of
 from experiments import element_map
+from experiments.cli.elements import SilencingModels, silencing_models
 from experiments.cli.given_table import read_table
-from experiments.cli.silencing import SilencingModels, silencing_models
 from experiments.crispri import score_screens
 from experiments.element_map import NAME, write_map
 from tests.epi2expr_jax.untrained import SMALL, ensemble_of

@@ -18,7 +18,7 @@ from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.study.train import train
 from epi2expr_jax.training.one_run import TrainConfig
-from experiments.cli.silencing import silencing_models
+from experiments.cli.elements import silencing_models
 from experiments.crispri import COMPLETED, score_screens
 
 BINS, WIDE, FINE = 20, 2000, 500  # places of a window, their width and that of the store's bins

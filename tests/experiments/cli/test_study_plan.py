@@ -6,7 +6,7 @@ from epi2expr_jax.errors import InputError
 from epi2expr_jax.training import planning
 from epi2expr_jax.training.splits import make_folds
 from experiments import study
-from experiments.study_plan import plan
+from experiments.cli.study_plan import plan
 from tests.experiments.test_study import reader
 
 TEXT = """
@@ -68,7 +68,7 @@ def test_the_plan_counts_what_has_tracks_and_the_genes_of_the_table(mine, tmp_pa
 
 
 def test_the_plan_says_how_long_it_takes_here_and_what_takes_less(mine, monkeypatch):
-    # On these two cores, when quiet (docs/decisions/0089).
+    # On these two cores, when quiet (docs/decisions/0088).
     monkeypatch.setattr(planning, "_matmul_flops", lambda: 240e9)
     lines = plan(made := mine(), study.check(made))
     assert lines[4].strip().endswith("an estimate: at most about 6 min")

@@ -1,12 +1,41 @@
-"""Elements by a chain file: moved, turned, unmapped, split."""
+"""Whose models silence elements; elements by a chain file: moved, turned, unmapped, split."""
 
 import gzip
 
 import pandas as pd
 import pytest
+from absl import flags
 
 from epi2expr_jax.errors import InputError
-from experiments.cli.chain import lift
+from experiments.cli.elements import (
+    NAMES,
+    define_silencing,
+    lift,
+    silencer_of_flags,
+    silencing_models,
+)
+from experiments.cli.flags import define_run, define_store
+
+DEFINED = (define_run, define_store, define_silencing)
+
+
+def test_flags_name_models_and_marks(finished, parse_flags):
+    parse_flags(DEFINED, f"--run={finished}", "--cell=E003", "--flank_bp=100", "--single_marks")
+    found = silencer_of_flags()
+    assert set(NAMES) <= set(flags.FLAGS)
+    assert {run.cell for run in found.ensemble.runs} == {"E003"}
+    assert found.silencing.marks == found.ensemble.runs[0].assays
+    assert (found.silencing.flank_bp, found.silencing.apart) == (100, True)
+    assert found.store.checksum() == found.ensemble.card["store_checksum"]
+    one, two, _ = found.silencing.marks
+    assert silencing_models(finished, cell="E003", marks=f"{two}+{one}").silencing.marks == (
+        two,
+        one,
+    )
+    assert silencing_models(finished, cell="E003", assays=two).silencing.marks == (two,)
+    with pytest.raises(InputError, match="unknown assay"):
+        silencing_models(finished, cell="E003", assays=two, marks=one)
+
 
 # 1,000 bases of chr1 lie 500 further on; then a gap of 100; then 300 more. 400 bases of chr2 are on
 # the other strand of chr9, whose last base is 999.

@@ -181,6 +181,8 @@ class Population:
         # The C library keeps what the compiler freed, some 400 MB for Chromoformer, unless told.
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
+        if not self._chunks:  # which compiles what makes chunks
+            self._grow()
 
     def _next(self, i: int) -> list[Run]:
         """What the lanes of a chunk will read, of one that is not there yet, or of the first."""

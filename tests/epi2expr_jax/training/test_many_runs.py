@@ -375,3 +375,15 @@ def test_weights_of_many_runs_are_drawn_by_one_call_and_are_those_of_each_alone(
         alone = trainer.init(runs.inputs.model_key[[i]])
         for one, other in zip(jax.tree.leaves(state), jax.tree.leaves(alone), strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+def test_the_programs_that_make_chunks_are_compiled_before_training(study, trainer):
+    """With the first chunk, which is made once."""
+    population = make(study, trainer, study[2][:3])
+    population.compile()
+    (chunk,) = population._chunks
+    assert (chunk.members, population.chunks, population.alive) == ([0], 3, 3)
+    population.compile()
+    assert population._chunks == [chunk]
+    population.train_epoch()
+    assert [log.epochs for log in population.logs] == [1, 1, 1]

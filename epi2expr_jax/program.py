@@ -113,6 +113,7 @@ def _bad_values(words: Sequence[str], known: Any) -> list[Problem]:
     """Every flag with a value that it does not take.
 
     Args:
+        words: a command line without the program.
         known: absl's flags; those of `words` are set.
     """
     from absl import flags
@@ -130,10 +131,10 @@ def _bad_values(words: Sequence[str], known: Any) -> list[Problem]:
             parser = known[name].parser
             choices = getattr(parser, "enum_values", ())
             expected = f"one of {', '.join(choices)}" if choices else parser.syntactic_help
-            expected = "true or false" if known[name].boolean else expected or "another value"
+            expected = "true or false" if known[name].boolean else expected or "as in --help"
             remedy = "; ".join(filter(None, [nearest(value, choices), _HELP]))
-            found = f"--{name}={value}"
-            problems.append(Problem("command line", found, expected, remedy, BAD_VALUE))
+            given = f"--{name}={value}"
+            problems.append(Problem("command line", given, expected, remedy, BAD_VALUE))
     return problems
 
 

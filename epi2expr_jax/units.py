@@ -38,8 +38,8 @@ def unit_words(unit: str) -> str:
     return unit if unit in EXPRESSION_UNITS[:-1] else "expression"
 
 
-_MOST_DIGITS = 20  # of a share in percent
 PROBABILITY = "probability of being expressed"  # what models of labels predict, in words
+_MOST_DIGITS = 20  # of a share in percent
 
 
 def log2_of(unit: str) -> str:

@@ -22,7 +22,7 @@ from epi2expr_jax.units import UNIT_TRANSFORM, percent
 
 _ROUNDING = 1e-6  # below 0, of programs that subtract or smooth
 _MOST_WITHOUT_TSS = 0.2  # share of the contacts; annotations of other releases lack some TSSs
-_MOST_HIDDEN = 0.5  # share of the bins; the blacklists of ENCODE: below 0.01 of the genome
+_MOST_HIDDEN = 0.5  # share of the bins
 _MOST_WITHOUT_EXPRESSION = 0.05  # share of the genes; GENCODE 10 and Roadmap's matrix: 0.011
 
 
@@ -244,8 +244,9 @@ def _warn_of_blacklist(inputs: BuildInputs, warnings: Problems) -> None:
             inputs.config.blacklist,
             f"a blacklist that touches {percent(int(touched['bins']) / bins)} of the bins of all "
             "windows",
-            f"at most {_MOST_HIDDEN:.0%}: those bins count as bases without data, 0 in every track",
-            "check that it lists what to leave out, not what to keep, and belongs to this assembly",
+            f"at most {_MOST_HIDDEN:.0%} of them",
+            "check that it lists what to leave out, not what to keep, and belongs to this "
+            "assembly; each bin that it touches counts as one without data, and is 0 in all tracks",
             kind="blacklist_hides_most",
         )
 

@@ -87,7 +87,7 @@ class Form(NamedTuple):
 
 
 class StepCost(NamedTuple):
-    """What a training step takes: on a GPU as `experiments.benchmark --what=compiled` counts it.
+    """What a training step costs on a GPU, as `experiments.benchmark --what=compiled` counts it.
 
     A configuration may have one as `STEP_COST`: that of the published model, in bfloat16. From it
     follow how many models train side by side, and about how long a training takes on CPU.
@@ -97,7 +97,7 @@ class StepCost(NamedTuple):
         kernels: launched a step, however many models are side by side.
         gene_bytes: read and written a gene.
         temporaries: bytes, of each model, that are there between kernels.
-        gene_flops: of matrix products, a gene.
+        gene_flops: in matrix products, forward and backward, a gene.
     """
 
     batch: int

@@ -212,7 +212,7 @@ class WindowStore(Facts):
 
         Raises:
             InputError: naming every cell or assay the store does not have; for bins that are
-                no slice, or have a step.
+                no slice of whole numbers, or have a step.
         """
         cells, cell_index = self._indices("cell", cells, self.manifest.cells)
         assays, assay_index = self._indices("assay", assays, self.manifest.assays)

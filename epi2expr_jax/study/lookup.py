@@ -202,6 +202,7 @@ def pairs_with_tracks(
     available: Sequence[str],
     tracks: Collection[tuple[str, str]],
     where: str,
+    there: str = "build a store that has them",
 ) -> tuple[list[tuple[str, tuple[str, ...]]], str]:
     """Names of cells or pools with the assay sets to train on there.
 
@@ -210,6 +211,7 @@ def pairs_with_tracks(
         available: all assays there are, in order.
         tracks: of which cells and assays there are tracks.
         where: what has them, a store or a track sheet, for the error.
+        there: how they would get there, for the error.
 
     Returns:
         The pairs, and which others lack a track, in words; empty if there are none.
@@ -235,7 +237,7 @@ def pairs_with_tracks(
             where,
             f"no track {listing(refused)}",
             "a track for every chosen cell and assay",
-            "choose --cells or --assays without them, or build a store that has them",
+            f"choose cells or assays without them (--cells, --assays), or {there}",
         )
     if not left_out:
         return pairs, ""

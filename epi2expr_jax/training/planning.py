@@ -25,9 +25,9 @@ _CALIBRATION_BATCHES = 4
 _LAUNCH_S, _BYTES_PER_S, _LAUNCHING, _MOST_LANES = 1.8e-6, 2.4e12, 0.2, 32
 
 # Of two cores on which NumPy multiplies matrices at `_MATMUL`: FLOP/s and bytes/s of a training
-# step, and seconds a gene whatever the model. Fitted to 15 models (docs/decisions/0088).
+# step, and seconds a gene whatever the model. Fitted to all measurements of docs/decisions/0088.
 _MATMUL, _FLOPS, _CPU_BYTES_PER_S, _FIXED_S = 240e9, 190e9, 15.6e9, 30e-6
-_PROMOTER = 3  # regions that take as long as what a Chromoformer does without any
+_PROMOTER = 3  # the promoter part of a Chromoformer takes as long as so many regions
 _TRIAL_S = 0.1  # of multiplying, twice, to know how fast this machine is
 
 
@@ -171,15 +171,15 @@ def estimate_cpu(model_config: Any) -> float | None:
     """About how many seconds a gene-step takes on the cores of this machine; nothing is compiled.
 
     Matrix products scale with the square of the model's width, what is moved with the width, both
-    with the bins and regions that it reads. How fast the machine is tells a fifth of a second of
-    NumPy's matrix products, once a process. It was within a factor of 2 of what was measured, from
-    a tenth of the published width on (docs/decisions/0088).
+    with the bins and regions that it reads. The machine's speed is timed on matrix products of
+    NumPy for a fifth of a second, once a process. The paces it was fitted to are within a factor
+    of 2, from a tenth of the published width on (docs/decisions/0088).
 
     Args:
         model_config: of any model.
 
     Returns:
-        None for a model whose configuration has no `STEP_COST`.
+        Seconds a gene-step; None for a model whose configuration has no `STEP_COST`.
     """
     cost = getattr(model_config, "STEP_COST", None)
     if cost is None:
@@ -195,7 +195,7 @@ def estimate_cpu(model_config: Any) -> float | None:
 @functools.cache
 def _matmul_flops() -> float:
     """FLOP/s of NumPy's matrix products here: of one on all cores, or of small ones on one core,
-    which others who use the machine slow down less."""
+    which suffer less when other programs run."""
     rates = []
     for many, size in ((1, 1024), (64, 64)):
         matrix, taken = np.ones((many, size, size), np.float32), []

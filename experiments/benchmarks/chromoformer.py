@@ -33,7 +33,7 @@ _BATCH = 64
 _BEST_BATCH = 16  # the original's, on CPU
 _TRAIN, _VALIDATION = 1024, 8  # genes
 # Multiply-adds of one gene, forward and backward, twice; absent regions not counted.
-_MFLOP_A_GENE = 196.0
+_MFLOP_A_GENE = ChromoformerConfig.STEP_COST.gene_flops / 1e6
 _CONFIG = ChromoformerConfig(assays=ASSAYS)
 
 

@@ -27,7 +27,7 @@ _RUNS = 4
 _PRODUCTS = {**PRECISIONS, "bfloat16": "default"}
 GENE_STEPS = _RUNS * _STEPS * _BATCH  # of one measurement
 # Multiply-adds of the published CNN's convolutions and dense layers, forward and backward, twice.
-_MFLOP_A_GENE_STEP = 177.5
+_MFLOP_A_GENE_STEP = CnnConfig.STEP_COST.gene_flops / 1e6
 
 
 def _cnn_data() -> tuple[np.ndarray, np.ndarray]:

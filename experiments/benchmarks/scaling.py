@@ -131,7 +131,7 @@ def _plot(table: pd.DataFrame, path: pathlib.Path) -> None:
 
 # Roadmap as published: cells x assays x folds, genes, training share, epochs until early stop.
 GENE_STEPS = {"cnn": 660 * 40 * 12_700, "chromoformer": 308 * 10 * 14_200}
-MFLOP = {"cnn": 177.5, "chromoformer": 196.0}  # of a gene-step
+MFLOP = {name: REGISTRY[name].STEP_COST.gene_flops / 1e6 for name in GENE_STEPS}
 # An early estimate from memory traffic; docs/accelerators.md has what one did.
 _H100 = {"cnn": 280_000, "chromoformer": 150_000}
 

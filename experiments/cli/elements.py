@@ -1,4 +1,4 @@
-"""Elements: whose models silence them, and what is done; where they lie on another assembly."""
+"""Models that silence elements, with their flags; elements lifted to another assembly."""
 
 import dataclasses
 import pathlib
@@ -77,7 +77,9 @@ def define_silencing() -> None:
         "marks", "", "What is silenced, joined by +. Default: all that is read but --spared."
     )
     flags.DEFINE_list("spared", list(REPRESSIVE), "Repressive marks, which stay as they are.")
-    flags.DEFINE_integer("flank_bp", FLANK_BP, "How far on either side of an element.", 0)
+    flags.DEFINE_integer(
+        "flank_bp", FLANK_BP, "Bases on either side of an element that are silenced with it.", 0
+    )
     flags.DEFINE_boolean("single_marks", False, "Also silence each mark by itself.")
 
 

@@ -42,7 +42,7 @@ def in_words(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if days < 4 else f"{days:,.0f} days"
 
 
-def on_cores(config: Any, training: TrainConfig, steps: float) -> str:
+def time_on_cpu(config: Any, training: TrainConfig, steps: float) -> str:
     """About how long so many gene-steps of a model take here, in words; empty if not known.
 
     Args:
@@ -55,19 +55,24 @@ def on_cores(config: Any, training: TrainConfig, steps: float) -> str:
     told = f"at most about {in_words(steps * seconds)}"
     if training.early_stop and (usual := training.early_stop.patience + _TO_BEST) < training.epochs:
         brief = in_words(steps * seconds * usual / training.epochs)
-        told = f"about {brief} if models stop early, as most do; {told}"
-    return f"training on the cores here ({os.cpu_count()}), an estimate: {told}"
+        told = f"about {brief} if models stop after {usual} epochs; {told}"
+    return f"training on the CPU here (cores: {_cores()}), an estimate: {told}"
 
 
-def in_less(
-    config: Any, training: TrainConfig, steps: float, seeds: int = 1, typed: str = "{} = {}"
+def _cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def quicker_ways(
+    config: Any, training: TrainConfig, steps: float, seeds: int = 1, flag_format: str = "{} = {}"
 ) -> list[str]:
     """What to set for a quicker first look, where so many gene-steps take long on CPU.
 
     Args:
-        config, training, steps: as of `on_cores`.
+        config, training, steps: as of `time_on_cpu`.
         seeds: as asked for.
-        typed: how a flag is given.
+        flag_format: how a flag is given.
     """
     seconds = None if config is None else estimate_cpu(config)
     if config is None or seconds is None or steps * seconds < _LONG:
@@ -77,9 +82,13 @@ def in_less(
             ("epochs", _FIRST_EPOCHS, _FIRST_EPOCHS / training.epochs,
              training.epochs > _FIRST_EPOCHS),
             ("seeds", 1, 1 / seeds, seeds > 1)]  # fmt: skip
-    told = [f"{typed.format(name, value)} (at most {in_words(steps * seconds * share)})"
+    told = [f"{flag_format.format(name, value)} (at most {in_words(steps * seconds * share)})"
             for name, value, share, saves in ways if saves]  # fmt: skip
-    return [f"for a quicker first look: {', '.join(told)}; scores may be lower"] if told else []
+    return (
+        [f"for a quicker first look, one of: {', '.join(told)}; scores may be lower, or less sure"]
+        if told
+        else []
+    )
 
 
 class Tracker(Protocol):
@@ -169,8 +178,8 @@ class Shown(Watcher):
         if self._population.lanes.platform != "cpu":
             return
         if left * (estimate_cpu(config) or 0) > _BRIEF:
-            told = on_cores(config, training, left)
-            less = in_less(config, training, left, typed="--{}={}")
+            told = time_on_cpu(config, training, left)
+            less = quicker_ways(config, training, left, flag_format="--{}={}")
             print("\n  ".join([f"{self._label}: {told}", *less]), flush=True)
 
     def compiled(self) -> None:

@@ -15,7 +15,7 @@ from epi2expr_jax.study.lookup import fitted_options, pairs_with_tracks
 from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.training.splits import make_folds
 from epi2expr_jax.words.sentences import count
-from experiments.cli.progress import in_less, on_cores
+from experiments.cli.progress import quicker_ways, time_on_cpu
 from experiments.cli.study_file import StudyFile
 
 _GB = {"bigwig": 0.43, "gz": 0.23}  # of a Roadmap track and of its alignments, see docs/inputs.md
@@ -32,7 +32,7 @@ _GENES = 19_000  # protein-coding, of chromosomes that are used; until there is 
 def plan(study: StudyFile, requests: dict[str, TrainRequest]) -> list[str]:
     """Cells, assays, folds, models, downloads and the work of training, in words.
 
-    Times are upper limits, since most trainings stop early.
+    Each time is an estimate for all epochs; where early stopping may end sooner, so is told, too.
 
     Raises:
         InputError: for folds that make no sense, or tracks asked for by name that are not in the
@@ -68,7 +68,9 @@ def _training(
     """What one training will take: models, work, time, and how it would take less."""
     tracks = {(track.cell, track.assay) for track in sheet.tracks}
     pools = parse_cells(request.cells, sheet.cells)
-    pairs, lacking = pairs_with_tracks(request, pools, sheet.assays, tracks, sheet.where)
+    pairs, lacking = pairs_with_tracks(
+        request, pools, sheet.assays, tracks, sheet.where, "add them to the track sheet"
+    )
     sets = {assays for _, assays in pairs}
     folds, share = _folds(request)
     models = len(pairs) * folds * request.seeds
@@ -85,7 +87,7 @@ def _training(
         f"{_on_device(steps, request)}",
     ]
     window = [int(_flag(study, "store", name) or usual) for name, usual in _WINDOW.items()]
-    return [*lines, *(f"    {line}" for line in _time(steps, request, WindowSpec(*window)))]
+    return [*lines, *(f"    {line}" for line in _time_lines(steps, request, WindowSpec(*window)))]
 
 
 def _flag(study: StudyFile, step: str, name: str) -> str:
@@ -120,7 +122,7 @@ def _annotation(study: StudyFile, absent: Sequence[pathlib.Path]) -> list[str]:
 
 
 def _genes(study: StudyFile) -> tuple[int, str]:
-    """How many genes there will be at most, and where that is from."""
+    """About how many genes there will be (without a store `_GENES` at most), and how we know."""
     with contextlib.suppress(InputError):
         genes = len(WindowStore.open(study.folder / study.store).genes)
         return genes, f"of {genes:,} genes"
@@ -151,14 +153,14 @@ def _on_device(steps: float, request: TrainRequest) -> str:
     return f"; {_rounded(hours)} h of one H100 with --precision=bfloat16"
 
 
-def _time(steps: float, request: TrainRequest, stored: WindowSpec) -> list[str]:
+def _time_lines(steps: float, request: TrainRequest, stored: WindowSpec) -> list[str]:
     """About how long it takes on the cores here, and what would take less."""
     config = None
     with contextlib.suppress(InputError):  # the training itself says why
         config = REGISTRY[request.model](**fitted_options(request, stored))
     training = request.train_config
-    told = on_cores(config, training, steps)
-    quicker = in_less(config, training, steps, request.seeds)
+    told = time_on_cpu(config, training, steps)
+    quicker = quicker_ways(config, training, steps, request.seeds)
     return [told or "experiments.plan says how long, once there is a store", *quicker]
 
 

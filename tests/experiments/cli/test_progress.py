@@ -85,12 +85,12 @@ def test_what_takes_long_on_cpu_is_said_before_it_does(tmp_path, capsys, monkeyp
 
     assert told(2) == told(500, "gpu") == ""
     first, *less = told(60).splitlines()
-    assert first.startswith("1-assay, 60 runs: training on the cores here")
+    assert first.startswith("1-assay, 60 runs: training on the CPU here (cores: ")
     assert first.endswith("an estimate: at most about 12 min")
     assert not less
     first, less = told(500).splitlines()
     assert first.endswith("at most about 1.7 h")
-    assert "for a quicker first look: --width=0.25 (at most 12 min); scores" in less
+    assert "for a quicker first look, one of: --width=0.25 (at most 12 min); scores" in less
 
 
 class Clock:

@@ -73,9 +73,11 @@ def test_the_plan_says_how_long_it_takes_here_and_what_takes_less(mine, monkeypa
     lines = plan(made := mine(), study.check(made))
     assert lines[4].strip().endswith("an estimate: at most about 6 min")
     brief, less = lines[7:9]
-    assert "about 1.7 h if models stop early, as most do; at most about 7.6 h" in brief
-    assert less.strip() == ("for a quicker first look: width = 0.25 (at most 56 min), "
-                            "epochs = 20 (at most 1.5 h); scores may be lower")  # fmt: skip
+    assert "about 1.7 h if models stop after 22 epochs; at most about 7.6 h" in brief
+    assert less.strip() == (
+        "for a quicker first look, one of: width = 0.25 (at most 56 min), epochs = 20 (at most "
+        "1.5 h); scores may be lower, or less sure"
+    )
     monkeypatch.setattr(planning, "_matmul_flops", lambda: 2400e9)
     lines = plan(made, study.check(made))
     assert "at most about 46 min" in lines[7]

@@ -70,7 +70,7 @@ def _parse(argv: list[str]) -> list[str]:
 
     try:
         rest = flags.FLAGS(argv)
-    except flags.Error as error:
+    except (flags.Error, ValueError) as error:  # absl lets some of its parsers' own errors through
         other = Problem("command line", str(error), "flags of this program", _HELP)
         found = [*_unknown(argv[1:], flags.FLAGS), *_bad_values(argv[1:], flags.FLAGS)]
         raise InputError.of(found or [other]) from None
@@ -116,7 +116,6 @@ def _bad_values(words: Sequence[str], known: Any) -> list[Problem]:
         words: a command line without the program.
         known: absl's flags; those of `words` are set.
     """
-    from absl import flags
 
     problems = []
     words = [*itertools.takewhile(lambda word: word != "--", words)]
@@ -126,9 +125,8 @@ def _bad_values(words: Sequence[str], known: Any) -> list[Problem]:
         if name not in known or value is None or (known[name].boolean and "=" not in word):
             continue
         try:
-            known[name].parse(value)
-        except flags.Error:
-            parser = known[name].parser
+            (parser := known[name].parser).parse(value)
+        except (ValueError, TypeError):
             choices = getattr(parser, "enum_values", ())
             expected = f"one of {', '.join(choices)}" if choices else parser.syntactic_help
             expected = "true or false" if known[name].boolean else expected or "as in --help"

@@ -187,7 +187,7 @@ def estimate_cpu(model_config: Any) -> float | None:
     published, width = type(model_config)(), getattr(model_config, "width", 1)
     size = model_config.window.bins / published.window.bins
     size *= (_PROMOTER + model_config.contacts) / (_PROMOTER + published.contacts)
-    computing = cost.gene_flops * size * width**2 / _FLOPS
+    computing = cost.gene_flops * size * width * width / _FLOPS
     moving = cost.gene_bytes * size * width / _CPU_BYTES_PER_S
     return (computing + moving + _FIXED_S) * _MATMUL / _matmul_flops()
 

@@ -42,18 +42,20 @@ def in_words(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if days < 4 else f"{days:,.0f} days"
 
 
-def time_on_cpu(config: Any, training: TrainConfig, steps: float) -> str:
+def time_on_cpu(config: Any, training: TrainConfig, steps: float, begun: bool = False) -> str:
     """About how long so many gene-steps of a model take here, in words; empty if not known.
 
     Args:
         config: of the model; None if it cannot be made.
         training: by which the models train; gene-steps are of all its epochs.
+        begun: they are of the epochs that are left, and when models stop is not foretold.
     """
     seconds = None if config is None else estimate_cpu(config)
     if seconds is None:
         return ""
     told = f"at most about {in_words(steps * seconds)}"
-    if training.early_stop and (usual := training.early_stop.patience + _TO_BEST) < training.epochs:
+    usual = training.early_stop.patience + _TO_BEST if training.early_stop else training.epochs
+    if usual < training.epochs and not begun:
         brief = in_words(steps * seconds * usual / training.epochs)
         told = f"about {brief} if models stop after {usual} epochs; {told}"
     return f"training on the CPU here (cores: {_cores()}), an estimate: {told}"
@@ -178,8 +180,10 @@ class Shown(Watcher):
         if self._population.lanes.platform != "cpu":
             return
         if left * (estimate_cpu(config) or 0) > _BRIEF:
-            told = time_on_cpu(config, training, left)
-            less = quicker_ways(config, training, left, flag_format="--{}={}")
+            begun = any(log.epochs for log in self._population.logs)
+            told = time_on_cpu(config, training, left, begun)
+            # What has begun goes on as it is.
+            less = [] if begun else quicker_ways(config, training, left, flag_format="--{}={}")
             print("\n  ".join([f"{self._label}: {told}", *less]), flush=True)
 
     def compiled(self) -> None:

@@ -1,6 +1,7 @@
 """A study file: which commands a study is, in what order, with which flags."""
 
 import dataclasses
+import os
 import pathlib
 import re
 import tomllib
@@ -208,7 +209,7 @@ def _files(step: Step, folder: pathlib.Path, out: str) -> tuple[str, ...]:
     return tuple(
         value
         for value in dict.fromkeys(values)
-        if value and len(value) < 1000 and (folder / value).is_file()
+        if value and os.path.isfile(folder / value)  # False of too long a name, too
         and made not in (folder / value).resolve().parents
     )  # fmt: skip
 

@@ -1,6 +1,7 @@
 """What a study will take, from its file alone: cells, models, downloads, work."""
 
 import contextlib
+import os
 import pathlib
 from collections.abc import Sequence
 
@@ -78,7 +79,8 @@ def _training(
     if lacking:
         product = f"{count(len(pairs), 'pair')} of a cell and an assay set"
     epochs = request.train_config.epochs
-    steps = models * epochs * genes * share * request.train_share
+    examples = genes * sum(len(pools[name]) for name, _ in pairs)  # a pool has those of its cells
+    steps = examples * folds * request.seeds * epochs * share * request.train_share
     lines = [
         f"  {name}: {product} × {count(folds, 'fold')} × {count(request.seeds, 'seed')} = "
         f"{count(models, 'model')} of {request.model}",
@@ -86,7 +88,7 @@ def _training(
         f"    at most {epochs} epochs, {_rounded(steps)} gene-steps {known}"
         f"{_on_device(steps, request)}",
     ]
-    window = [int(_flag(study, "store", name) or usual) for name, usual in _WINDOW.items()]
+    window = [_whole(_flag(study, "store", name)) or usual for name, usual in _WINDOW.items()]
     return [*lines, *(f"    {line}" for line in _time_lines(steps, request, WindowSpec(*window)))]
 
 
@@ -105,6 +107,11 @@ def _other_files(study: StudyFile) -> list[pathlib.Path]:
     from data_prep.work.sources import named_downloads
 
     return [item.target for item in named_downloads(names, folder)]
+
+
+def _whole(text: str) -> int:
+    """A whole number as flags take it, 0x2710 too; 0 if there is none."""
+    return int(text, 0 if text[:2].lower() in ("0x", "0o") else 10) if text else 0
 
 
 def _annotation(study: StudyFile, absent: Sequence[pathlib.Path]) -> list[str]:
@@ -128,7 +135,7 @@ def _genes(study: StudyFile) -> tuple[int, str]:
         return genes, f"of {genes:,} genes"
     path = study.folder / _flag(study, "store", "expression")
     with contextlib.suppress(InputError):
-        if path.is_file() and (rows := len(read_rows(path)) - 1) < _GENES:
+        if os.path.isfile(path) and 0 < (rows := len(read_rows(path)) - 1) < _GENES:
             return rows, f"if there are {rows:,} genes, the rows of {path.name}"
     return _GENES, f"if there are {_GENES:,} genes"
 
@@ -155,9 +162,10 @@ def _on_device(steps: float, request: TrainRequest) -> str:
 
 def _time_lines(steps: float, request: TrainRequest, stored: WindowSpec) -> list[str]:
     """About how long it takes on the cores here, and what would take less."""
-    config = None
-    with contextlib.suppress(InputError):  # the training itself says why
+    try:
         config = REGISTRY[request.model](**fitted_options(request, stored))
+    except InputError as error:
+        return [f"this model cannot be made: {error}"]
     training = request.train_config
     told = time_on_cpu(config, training, steps)
     quicker = quicker_ways(config, training, steps, request.seeds)

@@ -55,6 +55,21 @@ def test_flags_are_read_and_only_warnings_are_logged(arguments, seeds):
     assert "a step" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--seeds=abc", "--help=true"), "--seeds=abc"),
+        (("--seeds=abc", "--stderrthreshold=bad"), "--seeds=abc"),
+        (("--stderrthreshold=bad",), "bad"),
+    ],
+)
+def test_a_bad_value_beside_flags_of_absl_itself_is_told(arguments, told):
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_help_shows_the_programs_own_text_and_flags():
     done = run("--help")
     shown = done.stdout

@@ -93,6 +93,16 @@ def test_what_takes_long_on_cpu_is_said_before_it_does(tmp_path, capsys, monkeyp
     assert "for a quicker first look, one of: --width=0.25 (at most 12 min); scores" in less
 
 
+def test_what_has_begun_is_told_the_time_that_is_left_alone(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(planning, "_matmul_flops", lambda: 240e9)
+    population = population_of([Log(train_loss=[1.0] * 4) for _ in range(500)], "cpu")
+    population.trainer.config = TrainConfig(epochs=40)
+    Shown(tmp_path).begins("1-assay", population, np.full(500, 1000))
+    assert (
+        capsys.readouterr().out.strip().endswith("an estimate: at most about 6.0 h")
+    )  # 36 of 40 epochs
+
+
 class Clock:
     """Stands for `time`: it goes on when told to."""
 

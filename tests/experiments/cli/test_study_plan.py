@@ -85,6 +85,23 @@ def test_the_plan_says_how_long_it_takes_here_and_what_takes_less(mine, monkeypa
     assert "quicker" not in "".join(plan(narrow, study.check(narrow)))
 
 
+def test_a_pool_trains_on_the_genes_of_each_of_its_cells(mine):
+    pooled = mine(TEXT.replace("epochs = 3", 'epochs = 3\ncells = "pool"'))
+    lines = plan(pooled, study.check(pooled))
+    assert "1 cell × 1 assay set × 5 folds × 1 seed = 5 models" in lines[2]
+    assert "380,000 gene-steps" in lines[3]  # as two cells, each with five models of its own
+
+
+def test_the_plan_takes_what_flags_take_and_says_what_cannot_be_made(mine, tmp_path):
+    (tmp_path / "rpkm.tsv").write_text("")
+    files = f'expression = "rpkm.tsv"\nblacklist = "{"b" * 300}"'
+    made = mine(TEXT.replace("[store]", f'[store]\nwindow_bp = "0x2710"\n{files}'))
+    assert "380,000 gene-steps if there are 19,000 genes" in plan(made, study.check(made))[3]
+    for width, told in ((0, "this model cannot be made: "), (1e300, "at most about inf days")):
+        made = mine(TEXT.replace("epochs = 3", f"epochs = 3\nwidth = {width}"))
+        assert told in plan(made, study.check(made))[4]
+
+
 def test_the_plan_counts_the_annotation_and_other_files(mine, tmp_path):
     """To download, at hand, with the transcripts that contacts need, or pyensembl's."""
     sources = '[download]\nsources = ["rpkm", "gencode_v10"]\n'

@@ -211,8 +211,7 @@ class WindowStore(Facts):
         """Raw bin means `[C A G W]`, float32 in the tracks' unit, of the named cells and assays.
 
         Raises:
-            InputError: naming every cell or assay the store does not have; for bins that are
-                no slice of whole numbers, or have a step.
+            InputError: naming every cell or assay the store lacks; as `arrays.bins_of`.
         """
         cells, cell_index = self._indices("cell", cells, self.manifest.cells)
         assays, assay_index = self._indices("assay", assays, self.manifest.assays)

@@ -210,8 +210,7 @@ def pairs_with_tracks(
         pools: the cells of each name.
         available: all assays there are, in order.
         tracks: of which cells and assays there are tracks.
-        where: what has them, a store or a track sheet, for the error.
-        there: how they would get there, for the error.
+        where, there: for the error: a store or track sheet, and how tracks would get there.
 
     Returns:
         The pairs, and which others lack a track, in words; empty if there are none.

@@ -62,8 +62,12 @@ def format_ranking(ranked: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def format_baselines(table: pd.DataFrame) -> str:
-    """Scores by model, of the first rows."""
+def format_baselines(table: pd.DataFrame, holes: bool = False) -> str:
+    """Scores by model, of the first rows.
+
+    Args:
+        holes: whether the ranking leaves out cells that some of the assays were scored in.
+    """
     first = table[table["assay"] == table["assay"].iloc[0]]
     scores = [
         f"{name} {'one value' if constant else f'{r:.3f}'}"
@@ -71,8 +75,9 @@ def format_baselines(table: pd.DataFrame) -> str:
             first["model"], first["pearson"], one_value(first), strict=True
         )
     ]
+    of = ", each over all cells that have it" if holes and len(first) < len(table) else ""
     return (
-        f"r by model ({called(first['assay'].iloc[0])}): {', '.join(scores)}\n"
+        f"r by model ({called(first['assay'].iloc[0])}{of}): {', '.join(scores)}\n"
         "what these models are: --help, at --baselines, and the page of experiments.report"
     )
 
@@ -121,7 +126,8 @@ def main() -> None:
     print(format_ranking(ranked))
     compared = tables.BASELINES.read(run_dir)
     if len(compared):
-        print(format_baselines(compared))
+        cells = {*ranked["cell"]} - {scoring.ALL}
+        print(format_baselines(compared, len(statements.answer_cells(ranked)) < len(cells)))
     print(*statements.of_run(run_dir), sep="\n")
     print(f"{run_dir}/ranking.csv; next: python -m experiments.report --run={run_dir}")
 

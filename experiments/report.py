@@ -35,10 +35,9 @@ from epi2expr_jax.names import find_genes
 from epi2expr_jax.predict.training_store import find_store
 from epi2expr_jax.program import require, start
 from epi2expr_jax.scores import ranking
-from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.scores.comparison import compare_models, interactions
 from epi2expr_jax.store.window_store import WindowStore
-from epi2expr_jax.study import results, tables
+from epi2expr_jax.study import results, statements, tables
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.splits import read_splits
 from epi2expr_jax.words import sentences
@@ -155,7 +154,7 @@ def _write(
         if store is None
         else dict(zip(*(store.genes[c] for c in ("gene_id", "name")), strict=True))
     )
-    content["worst_genes"] = worst_genes(run_dir, headline(ranked), names)
+    content["worst_genes"] = worst_genes(run_dir, ranked, names)
     runs = _runs(card)
     cells = cells_of(card, runs, ranked)
     drawn = run_dir, unit_of_run(card), cells, runs, content
@@ -310,15 +309,14 @@ def _runs(card: dict[str, Any]) -> pd.DataFrame:
     return runs
 
 
-def worst_genes(run_dir: pathlib.Path, rows: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
+def worst_genes(run_dir: pathlib.Path, ranked: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
     """The genes that the first assay of a ranking predicts worst, by their mean error.
 
     Returns:
         Columns gene_id, name, chrom, observed, predicted, error (its root mean square), cells.
     """
-    filters: list = [("assays", "==", rows["assay"].iloc[0])]
-    if rows["cell"].iloc[0] != scoring.ALL:
-        filters.append(("cell", "==", rows["cell"].iloc[0]))
+    first = ranked["assay"].iloc[0]
+    filters = [("assays", "==", first), ("cell", "in", statements.answer_cells(ranked))]
     columns = ["cell", "gene_id", "chrom", "observed", "predicted"]
     table = tables.PREDICTIONS.read(run_dir, columns, filters=filters)
     table["squared"] = (table["observed"] - table["predicted"]) ** 2

@@ -152,7 +152,9 @@ def verdict(
         )
         return Verdict("not asked", (), words)
     if len(cells) < 2:
-        words = "With a single cell, nothing can be said of a universal mark."
+        words = (
+            "A single cell says nothing of a universal mark (the best, or nearly, in every cell)."
+        )
         return Verdict("not asked", (), words)
     if len(assays) < 2:
         words = f"Only {listing(assays)} was scored: a universal mark needs rivals to be compared."
@@ -293,8 +295,10 @@ def _doubts(
     if len(chance):
         cells = listing([found.cells[c] for c in chance])
         reasons.append(f"in {cells} it is not shown to predict better than chance")
-    if not (rivals[:, a].any(axis=1) | ~found.scored[:, a]).all():
-        reasons.append("in some cell no other assay was scored")
+    alone = np.flatnonzero(found.scored[:, a] & ~rivals[:, a].any(axis=1))
+    if len(alone):
+        cells = listing([found.cells[c] for c in alone])
+        reasons.append(f"no other assay was scored in {cells}")
     usable = found.scored & ~found.failed
     apart = rivals[:, a] & usable[:, [a]] & usable & ~np.isfinite(low[:, a])
     if apart.any():

@@ -51,8 +51,8 @@ class Statements:
         control: that the run is a control, and of what.
         few: on how few genes and chromosomes all rests.
         answer: which assay has the highest score, and whether that makes it the best.
-        questions: which assays tell whether a gene is on, and how much it expresses; told with the
-            answer where these are different assays.
+        questions: which assays tell whether a gene is on, and how much it expresses; a second
+            paragraph of the answer where these are different assays.
         classes: which assay is best in each class of genes.
         unproven: which assays are not shown to predict at all.
         universal, agreement: whether one mark is best in all cells; whether cells agree.
@@ -219,7 +219,7 @@ def statements(
     ranked = ranking.rank_assays(scores)
     rows = ranked[ranked["cell"] == ranked["cell"].iloc[0]] if len(ranked) else ranked
     cells = sorted({*scores["cell"], *(cell for cell, _ in diverged)})
-    answer, by_question, differ, classes = of + _answer(rows, cells, labels), "", False, ""
+    answer, by_question, differ, classes = of + _answer(ranked, cells, labels), "", False, ""
     universal = verdict(scores, margin, claim, diverged=diverged)
     if len(rows):
         classes = sentences.by_class(groups, rows["cell"].iloc[0])
@@ -227,7 +227,7 @@ def statements(
     return Statements(
         control="",
         few=doubts.few(rows, chromosomes),
-        answer=f"{answer} {by_question}" if differ else answer,
+        answer=f"{answer}\n{by_question}" if differ else answer,
         questions="" if differ else by_question,
         classes=classes,
         unproven=doubts.unproven(rows, labels, scores, compared, BASELINES),
@@ -244,27 +244,42 @@ def statements(
     )
 
 
-def scope(rows: pd.DataFrame, cells: Collection[str]) -> str:
-    """What the rows of the answer are of: one cell, or how many of them averaged.
+def answer_cells(ranked: pd.DataFrame) -> list[str]:
+    """The cells that the answer is of: where every assay was scored, or the first one.
 
     Args:
-        rows: of one cell, or of all, from `ranking.rank_assays`.
+        ranked: from `ranking.rank_assays`, the rows of all cells; not empty.
+    """
+    cell = str(ranked["cell"].iloc[0])
+    if cell != scoring.ALL:
+        return [cell]
+    sizes = ranked.groupby("cell", sort=False).size()
+    return [str(name) for name, n in sizes.items() if name != cell and n == sizes[cell]]
+
+
+def scope(ranked: pd.DataFrame, cells: Collection[str]) -> str:
+    """What the answer is of: one cell, or how many of them averaged.
+
+    Args:
+        ranked: as for `answer_cells`.
         cells: that were tested.
     """
-    cell, averaged = rows[["cell", "n_cells"]].iloc[0]
-    if cell != scoring.ALL or len(cells) == 1:
-        return f"in cell {next(iter(cells)) if cell == scoring.ALL else cell}"
-    of = "" if averaged == len(cells) else f" of {len(cells)}"
-    return f"averaged over {averaged}{of} cells"
+    own = answer_cells(ranked)
+    if len(own) > 1:
+        of = "" if len(own) == len(cells) else f" of {len(cells)}"
+        return f"averaged over {len(own)}{of} cells"
+    alone = ranked["cell"].iloc[0] == scoring.ALL and len(cells) > 1
+    return f"in cell {own[0]}" + (f", the only one of {len(cells)} with every assay" * alone)
 
 
-def _answer(rows: pd.DataFrame, cells: list[str], labels: bool) -> str:
+def _answer(ranked: pd.DataFrame, cells: list[str], labels: bool) -> str:
     """Which assay has the highest score, and whether that makes it the best."""
-    if rows.empty:
+    if ranked.empty:
         return (
             "Nothing can be ranked: no cell has assays that were tested on the same chromosomes of "
             "a fold."
         )
+    rows = ranked[ranked["cell"] == ranked["cell"].iloc[0]]
     best, others = rows.iloc[0], rows["assay"].iloc[1:]
     certain = np.isfinite(best["low"])
     rivals = others[rows["rank_low"].iloc[1:] == 1]
@@ -284,7 +299,7 @@ def _answer(rows: pd.DataFrame, cells: list[str], labels: bool) -> str:
         between = f"the {PROBABILITY} that it predicts and the label (expressed or not)"
     said.append(
         f"{best['assay']} {has}: between {between} of genes held out from training, Pearson r is "
-        f"{number(best['pearson'])} ({interval}), {scope(rows, cells)}."
+        f"{number(best['pearson'])} ({interval}), {scope(ranked, cells)}."
     )
     if not len(others):
         said.append("No other assay was scored there, so none is compared.")

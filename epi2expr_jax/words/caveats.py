@@ -73,11 +73,13 @@ def _seed_notes(ranking: pd.DataFrame, seeds: int) -> list[str]:
         )
     if apart.any() and np.isfinite(spread):
         # Twice the standard deviation of the difference between two means of so many trainings.
-        needed = count(max(1, int(np.ceil(8 * (spread / lead) ** 2))), "seed")
+        needed = max(1, int(np.ceil(8 * (spread / lead) ** 2)))
+        if needed <= seeds:
+            return [told]
         supposed = f" If scores vary by {spread:g} from training to training (not measured),"
         told += " So" if seeds > 1 else supposed
-        told += f" it takes {needed} to order the closest neighbours that are told apart here, "
-        told += f"whose r differs by {lead:.3f}."
+        told += f" it takes {count(needed, 'seed')} to order the closest neighbours that are told "
+        told += f"apart here, whose r differs by {lead:.3f}."
     return [told]
 
 
@@ -99,11 +101,13 @@ def _chromosome_notes(scores: pd.DataFrame, cube: xr.DataArray) -> list[str]:
     genes = n.mean(["assays", "fold", "seed"]).mean("cell").values
     rest = f"{count(len(tested), 'chromosome')} and {count(round(genes.sum()), 'gene')}"
     of = " of leads" if no_interval(genes, correlation=True) == TOO_FEW_GENES else ""
-    notes = [f"The intervals{of} rest on {rest}."]
+    wide = ""
+    if len(tested) < FEW_CHROMOSOMES:
+        freedom = f"Student's t with {count(len(tested) - 1, 'degree')} of freedom"
+        wide = f"; so few chromosomes make them wide ({freedom})"
+    notes = [f"The intervals{of} rest on {rest}{wide}."]
     if why := no_interval(genes):
         notes = [f"All rests on {rest}. There is no interval: {why}."]
-    elif len(tested) < FEW_CHROMOSOMES:
-        notes.append(f"So few make them wide: t has {len(tested) - 1} degrees of freedom.")
     by_fold = n.notnull().any(["cell", "assays", "seed"])
     if by_fold.sizes["fold"] > 1 and by_fold.all() and len(tested) < FEW_CHROMOSOMES:
         notes.append(
@@ -145,9 +149,12 @@ def _hole_notes(scores: pd.DataFrame, cube: xr.DataArray, ranked: set[str]) -> l
                 "since not every assay has a score there."
             )
     if holes:
-        notes.append(f'Left out of "{ALL}", which needs every assay: {listing(holes)}.')
+        notes.append(
+            f'The ranking over cells ("{ALL}" in tables) is of those that have every assay: '
+            f"{listing(holes)}."
+        )
     if ALL not in ranked:
-        notes.append(f'There is no "{ALL}": no cell has every assay. Rank fewer assays together.')
+        notes.append("No cell has every assay, so none is ranked over cells. Rank fewer together.")
     return notes
 
 
@@ -162,7 +169,8 @@ def _constant_notes(ranking: pd.DataFrame) -> list[str]:
 def _tie_notes(ranking: pd.DataFrame) -> list[str]:
     """In which of several cells the best assay cannot be told from others: those that no other
     assay beats. (What is said of all of them, or of the only one, tells that itself.)"""
-    unbeaten = ranking[(ranking["rank_low"] == 1) & (ranking["cell"] != ALL)]
+    several = ranking["cell"].map(ranking["cell"].value_counts()) > 1
+    unbeaten = ranking[(ranking["rank_low"] == 1) & (ranking["cell"] != ALL) & several]
     best = {str(cell): list(part["assay"]) for cell, part in unbeaten.groupby("cell")}
     if len(best) < 2:
         return []

@@ -39,8 +39,9 @@ def few(rows: pd.DataFrame, chromosomes: int) -> str:
         )
     elif genes < FEW_GENES and not clear(rows):
         said.append(
-            "That is too few genes to say which assay is best: the order may well be another one "
-            "on other genes. Take it as a first look, not as a finding."
+            f"With fewer than {FEW_GENES:,}, assays that score alike can seldom be told apart, and "
+            "their order may well be another one on other genes. Take it as a first look, not as "
+            "a finding."
         )
     if tested < FEW_CHROMOSOMES:
         said.append("So few chromosomes say little about others.")
@@ -186,17 +187,23 @@ def calls(called: pd.DataFrame, rows: pd.DataFrame) -> str:
         return ""
     if called["p"].isna().all():
         return "No comparison in calls.csv is tested: there is too little data for an interval."
-    several = called["cell"].nunique() > (2 if ALL in set(called["cell"]) else 1)
     more = _against_the_answer(called, rows) if len(rows) else ""
-    if not several:  # all cells are the only one: each comparison stands there twice
-        called = called[called["cell"] == called["cell"].iloc[-1]]
-    n = int(called["called"].sum())
-    where = ", every pair of assays" if called["other"].ne("").any() else ""
-    where += ", in each cell and over all" if several else ""
+    if len(rows) and rows["n_cells"].iloc[0] == 1:  # "all" is one cell: its rows stand there twice
+        called = called[called["cell"] != ALL]
+    several, pair = called["cell"].nunique() > 1, called["other"].ne("")
+    where = ", every pair of assays" if pair.any() else ""
+    where += ", in each cell" if several else ""
+    where += " and over all" if ALL in set(called["cell"]) else ""
+    yes = called["called"].astype(bool)
+    n, apart = int(yes.sum()), ""
+    if pair.any():
+        pairs = count(int(pair.sum()), "pair")
+        apart = f": {yes[~pair].sum()} of {count(int((~pair).sum()), 'score')}, "
+        apart += f"{yes[pair].sum()} of {pairs}"
     return (
         f"Of {count(len(called), 'comparison')} (every score against 0{where}), {n} "
         f"{'is' if n == 1 else 'are'} significant at a false discovery rate of 5 % "
-        f"(Benjamini–Hochberg); calls.csv lists them.{more}"
+        f"(Benjamini–Hochberg){apart}; calls.csv lists them.{more}"
     )
 
 

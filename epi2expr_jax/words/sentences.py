@@ -20,6 +20,7 @@ from epi2expr_jax.scores.table import ALL, BOTH, BY_EXPRESSION, ON
 from epi2expr_jax.units import log2_of, unit_words
 
 MOST_CLASSES = 4
+_MOST_LEADS = 3  # that are told
 _CHANCE = {"on": 0.5, "level": 0.0}
 
 
@@ -67,19 +68,20 @@ def by_question(questions: pd.DataFrame, plain: pd.DataFrame, unit: str) -> tupl
         "on": f"Is a gene on (expression of at least {least}{known})?",
         "level": "How strongly are the genes expressed that are on?",
     }
-    said = ["Two questions apart.", asked["on"], _highest(on, "AUC", _CHANCE["on"])]
+    said = ["In two parts.", asked["on"], _highest(on, "AUC", _CHANCE["on"])]
     rmse = f"; RMSE {number(level['rmse'].iloc[0], 2)} in {log2_of(unit)}"
     said += [asked["level"], _highest(level, "Spearman rho", _CHANCE["level"], rmse)]
     differ = on["assay"].iloc[0] != level["assay"].iloc[0]
     if differ:
         both = set(on["assay"][on["rank_low"] == 1]) & set(level["assay"][level["rank_low"] == 1])
         said.append(
-            f"At 95 % confidence one assay could still be best for both: {listing(sorted(both))}."
+            f"At 95 % confidence {'one of these' if len(both) > 1 else 'one assay'} could still be "
+            f"best for both: {listing(sorted(both))}."
             if both
             else "At 95 % confidence no assay is best for both."
         )
     others = [
-        f"{rows['assay'].iloc[0]} for {'the first' if question == 'on' else 'the second'} at "
+        f"{rows['assay'].iloc[0]} for {'being on' if question == 'on' else 'how strongly'} at "
         f"{threshold}{known}"
         for (threshold, question), rows in first.items()
         if rows["assay"].iloc[0] != first[least, question]["assay"].iloc[0]
@@ -89,12 +91,13 @@ def by_question(questions: pd.DataFrame, plain: pd.DataFrame, unit: str) -> tupl
             f"At other thresholds other assays are highest (not tested): {listing(others)}."
         )
     if hurdle is not None:
-        r = plain.set_index("assay")["pearson"][hurdle["assay"].iloc[0]]
+        first_of_both = hurdle["assay"].iloc[0]
+        r = plain.set_index("assay")["pearson"][first_of_both]
         said += [
             "Both parts in one prediction of all genes (the chance that a gene is on, times what "
             "it then expresses):",
             _highest(hurdle, "Pearson r", 0.0),
-            f"Its plain prediction has r {number(r)}.",
+            f"Predicted without these parts, {first_of_both} has r {number(r)}.",
         ]
     return " ".join(said), differ
 
@@ -107,8 +110,12 @@ def _highest(rows: pd.DataFrame, score: str, chance: float, more: str = "") -> s
         interval = f"no interval: {best['note']}"
     has = f"has the highest {score}," if len(rows) > 1 else f"has {score}"
     said = f"{best['assay']} {has} {number(best['score'])} ({interval}{more})"
-    if len(rivals):
+    if len(rivals) == len(rows) - 1 > 0 and not np.isfinite(best["low"]):
+        said += "; which is best cannot be told"
+    elif len(rivals):
         said += f"; at 95 % confidence it could also be {listing(rivals, 12)}"
+    elif len(rows) > 1 and best["rank_high"] == 1 and best["simultaneous_low"] > chance:
+        said += "; it is shown to be the best"
     if np.isfinite(best["low"]) and not (rows["simultaneous_low"] > chance).any():
         which = "none is" if len(rows) > 1 else "it is not"
         said += f"; {which} shown to do better than chance ({chance:g})"
@@ -137,8 +144,9 @@ def by_class(groups: pd.DataFrame, cell: str) -> str:
     left = len(parts) - MOST_CLASSES
     more = f" {left} more: groups.csv." if left > 0 else ""
     return (
-        f"By class of genes (intervals and ranks within each). {' '.join(said)}{more} "
-        "Compare assays within a class; classes differ in how much there is to explain."
+        "By class of genes (intervals and ranks hold within each, not for all classes together). "
+        f"{' '.join(said)}{more} Compare assays within a class; classes differ in how much there "
+        "is to explain."
     )
 
 
@@ -230,7 +238,15 @@ def beyond_mean(compared: pd.DataFrame, own: pd.DataFrame) -> str:
     )
     said = [f"{mean}, predicts better than {model} for {better}"] if better else []
     said += [f"{model} predicts better than {mean}, for {worse}"] if worse else []
-    either = "; ".join(said) or f"{model} and {mean}, cannot be told apart"
+    open_to = rows[(rows["lead_low"] <= 0) & (rows["lead_high"] >= 0)]
+    named = [
+        f"for {called(row['assay'])} the lead of {model} is {number(-row['lead'])} "
+        f"({number(-row['lead_high'])} to {number(-row['lead_low'])})"
+        for row in open_to.to_dict("records")
+    ]
+    told = f", cannot be told apart: {listing(named, _MOST_LEADS)}" if named else ""
+    none = f", cannot be told apart{'' if named else ': there is too little data'}"
+    either = "; ".join(said) or f"{model} and {mean}{told or none}"
     if name == MEAN_OF_CELLS:
         return f"In cells new to the models: {either}."
     either = f"{either[:1].upper()}{either[1:]}." if either.startswith("the ") else f"{either}."

@@ -57,7 +57,8 @@ def simpler_model(
     each = each if len(each) else told
     most = each.groupby("assay", sort=False)[["lead_low", "lead_high"]].max()
     if won := [called(str(assay)) for assay in most.index[most["lead_high"] < 0]]:
-        said.append(f"{own} predicts better than each of the simple models for {listing(won, 8)}.")
+        who = f"{own} predicts better (by Pearson r) than each of the simple models"
+        said.append(f"{who} for {listing(won, 8)}.")
     level = most.index[(most["lead_low"] <= 0) & (most["lead_high"] >= 0)]
     if len(level):
         r = table[table["model"] == own].set_index("assay")["pearson"]
@@ -65,7 +66,7 @@ def simpler_model(
         best = each.sort_values("lead").groupby("assay").tail(1).set_index("assay", drop=False)
         said.append(
             f"For {listing(map(called, level), 8)} no difference is shown between {own} and the "
-            f"best of the simple models, which does not mean that there is none: "
+            "best of the simple models, which does not mean that there is none: "
             f"{_leads(best.loc[level], _MOST)}."
         )
     return " ".join(said)
@@ -101,7 +102,8 @@ def _lead(row: Mapping[Any, Any]) -> str:
 def _leads(rows: pd.DataFrame, most: int) -> str:
     """By how much simple models lead, with intervals."""
     named = [
-        f"{row['model']} for {called(row['assay'])} (by {_lead(row)})"
+        f"{row['model']} leads by {number(row['lead'])} ({number(row['lead_low'])} to "
+        f"{number(row['lead_high'])}) for {called(row['assay'])}"
         for row in rows.to_dict("records")
     ]
     return listing(named, most)

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.study import results, tables
+from epi2expr_jax.study.statements import answer_cells
 from epi2expr_jax.training.checkpoint import read_card
 from epi2expr_jax.units import DEFAULT_UNIT, PROBABILITY
 from experiments.figures.altered_marks import effect_figures, profile_figure
@@ -54,9 +55,7 @@ def page_figures(
     half = MOST_CURVES // 2
     few = assays if len(assays) <= MOST_CURVES else [*assays[:half], *assays[-half:]]
     ends = rows.iloc[sorted({0, len(rows) // 2, len(rows) - 1})]
-    filters: list = [("assays", "in", list(ends["assay"]))]
-    if rows["cell"].iloc[0] != scoring.ALL:
-        filters.append(("cell", "==", rows["cell"].iloc[0]))
+    filters = [("assays", "in", list(ends["assay"])), ("cell", "in", answer_cells(ranked))]
     predictions = tables.PREDICTIONS.read(
         run_dir, ["assays", "observed", "predicted"], filters=filters
     )

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 from collections.abc import Hashable
 from typing import Any
 
@@ -18,7 +19,7 @@ from epi2expr_jax.predict.stack import explained
 from epi2expr_jax.roadmap import cell_name
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.scores.agreement import best_assays, quality_correlations
-from epi2expr_jax.scores.intervals import ONE_VALUE
+from epi2expr_jax.scores.intervals import LEAST_SCORED, ONE_VALUE
 from epi2expr_jax.scores.ranking import NO_ANSWER
 from epi2expr_jax.screens.predicted import COMPLETED, LOSS
 from epi2expr_jax.screens.scoring import ALL, REACH
@@ -103,9 +104,11 @@ def page_of(
         configs=configs(card),
         control=sentences.control(card),
         one_value=ONE_VALUE,
+        least_scored=LEAST_SCORED,
         no_answer=NO_ANSWER,
         idle=bool(sentences.one_value(content["baselines"]).any()),
-        scope=statements.scope(rows, cells),
+        scope=statements.scope(content["ranking"], cells),
+        own_cells=statements.answer_cells(content["ranking"]),
         figures=figures,
         unit=unit_of_run(card),
         linear=unit_words(_expression_unit(card)),
@@ -154,7 +157,9 @@ def _best(content: dict[str, pd.DataFrame], many: bool) -> pd.DataFrame:
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     if len(table):
         table["best"] = [doubts.is_best(row) for row in table.to_dict("records")]
-    return table if many or table.empty else table[table["cell"] != scoring.ALL]
+    if many and len(statements.answer_cells(content["ranking"])) > 1:
+        return table
+    return table if table.empty else table[table["cell"] != scoring.ALL]
 
 
 def configs(card: dict[str, Any]) -> tuple[dict[str, Any], list[tuple[int, dict[str, Any]]]]:
@@ -218,8 +223,9 @@ def _screened(rows: pd.DataFrame, leads: pd.DataFrame) -> list[dict[Hashable, An
 
 
 def breakable(text: str) -> Markup:
-    """A text that may also be broken after a plus, as of a set of assays."""
-    return escape(text).replace("+", Markup("+<wbr>"))
+    """A text that may also be broken after a plus, as of a set of assays; in no flag."""
+    whole = re.sub(r"--\w+(=[\w.]+)?", r'<span class="flag">\g<0></span>', str(escape(text)))
+    return Markup(whole.replace("+", "+<wbr>"))
 
 
 def duration(seconds: float) -> str:

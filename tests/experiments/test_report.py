@@ -117,7 +117,7 @@ def test_made_tells_card_folds_and_failures(study):
 @pytest.mark.parametrize(
     ("chromosomes", "genes", "words", "absent"),
     [
-        (12, 240, "too few genes to say which assay is best", "So few chromosomes"),
+        (12, 240, "fewer than 1,000", "So few chromosomes"),
         (6, 1800, "So few chromosomes say little about others", "too few genes"),
     ],
 )
@@ -215,7 +215,7 @@ def test_a_control_and_the_run_that_is_spoken_of_are_named(tmp_path, page_of):
     compared = plain(write_report(tmp_path / "run", compare=[other]).read_text())
     assert control in compared
     assert "Run run: DNase has the highest score" in compared
-    assert "Run run: With a single cell" not in compared
+    assert "Run run: A single cell" not in compared
     assert "promoter_cnn (shuffled: a control)" in compared
     assert (
         "Mean over assays (or sets of them): of the r of each. All other sections speak of"

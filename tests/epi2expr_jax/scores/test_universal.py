@@ -53,7 +53,7 @@ NONE = world([0.7, 0.5, 0.3], [0.4, 0.6, 0.3], [0.65, 0.5, 0.2])
         (scores({"E1": {"A": 0.7, "B": 0.5}, "E2": {"A": 0.7, "C": 0.5}}), {}, "shown", "A",
          "no other assay scored there", "cannot"),
         (scores({"E1": {"A": 0.7, "B": 0.5}, "E2": {"A": 0.7}}), {}, "cannot be told", "A",
-         "in some cell no other assay was scored", "is a universal"),
+         "no other assay was scored in E2", "is a universal"),
         (scores({"E1": {"A": 0.7, "B": 0.5}, "E2": {"B": 0.7, "C": 0.5}}), {"claim": "A"},
          "cannot be told", "A", "it was not scored in E2", "shown"),
         (scores(CLEAR, K=2, folds=2), {}, "cannot be told", None,

@@ -15,7 +15,10 @@ from tests.epi2expr_jax.scores.simulated import failed, scores, world
 
 SHOWN, NONE, UNSURE = "a universal mark of these", "No universal mark", "cannot be told (margin"
 BEST, RIVALS = "larger than the uncertainty of that lead", "that could also be"
-FEW, NULL = "too few genes to say", "No assay is shown to predict expression here"
+FEW, NULL = (
+    "fewer than 1,000, assays that score alike",
+    "No assay is shown to predict expression here",
+)
 NEW, ONE_MORE = "nothing here speaks of a new cell", "For a new cell like these"
 NO_INTERVAL = "Without intervals, no assay can be told apart"
 AGREE = "How alike the cells order the assays"
@@ -77,7 +80,7 @@ OWN = ("cnn", "A", 0.0, 0.0, 0.0)
 # Name: scores, options, what is said, what is not.
 WORLDS = {
     "one cell, one assay": (scores(world([0.6])), {},
-        ["A was scored", "in cell E1", "so none is compared", "With a single cell"],
+        ["A was scored", "in cell E1", "so none is compared", "A single cell"],
         [BEST, "highest"]),
     "one cell": (scores(world([0.7, 0.5])), {"called": calls(scores(world([0.7, 0.5])))},
         ["Scores are of this cell (E1)", "(every score against 0, every pair of assays)"],
@@ -101,7 +104,7 @@ WORLDS = {
         ["One seed: training noise is unknown", "All rests on 2 chromosomes and 200 genes. There"],
         ["not in the interval", "The intervals"]),
     "one cell, two assays": (scores(world([0.7, 0.5])), {},
-        ["A has the highest score", BEST, "With a single cell", NEW], [SHOWN, RIVALS]),
+        ["A has the highest score", BEST, "A single cell", NEW], [SHOWN, RIVALS]),
     "one cell, twelve assays": (scores(world(TWELVE)), {},
         ["A has the highest score", BEST], [SHOWN, NULL]),
     "two cells, one assay": (scores(world([0.7], [0.6])), {},
@@ -149,7 +152,8 @@ WORLDS = {
     "a diverged mark that the data exclude anyway": (scores(TURNED), {"diverged": [("E1", "C")]},
         [NONE], [SHOWN]),
     "a missing track": (scores({"E1": {"A": 0.7, "B": 0.5, "C": 0.3}, "E2": {"A": 0.7, "B": 0.5}}),
-        {}, [SHOWN, "so not compared: C in E2", "E2 lacks C", "averaged over 1 of 2 cells"],
+        {}, [SHOWN, "so not compared: C in E2", "E2 lacks C",
+        "in cell E1, the only one of 2 with every assay"],
         [NONE]),
     "no cell has every assay": (
         scores({"E1": {"A": 0.7, "B": 0.5}, "E2": {"A": 0.7, "C": 0.5}}), {},
@@ -179,7 +183,7 @@ WORLDS = {
     "two genes a chromosome": (scores(TWO, n=2), {},
         ["Nothing can be ranked", "no chromosome has 3 held-out genes"], ["single cell", SHOWN]),
     "one gene a chromosome, one cell": (scores(world([0.7, 0.5]), n=1), {},
-        ["no chromosome has 3 held-out genes"], ["With a single cell"]),
+        ["no chromosome has 3 held-out genes"], ["A single cell"]),
     "a cell of single genes": (
         (lambda t: t.assign(n=t.n.where(t.cell != "E3", 1)))(scores(THREE)), {},
         [UNSURE, "not scored in E3", "E3 is not ranked"], [SHOWN]),
@@ -201,10 +205,11 @@ WORLDS = {
         ["no difference"]),
     "no simpler model": (scores(TWO), {"compared": simpler(OWN, ("ridge", "A", 0.05, -0.02, 0.1))},
         ["For A no difference is shown between cnn and the best of the simple models",
-         "ridge for A (by 0.050, −0.020 to 0.100)"], ["A simpler model", "cnn predicts better"]),
+         "ridge leads by 0.050 (−0.020 to 0.100) for A"],
+        ["A simpler model", "cnn predicts better"]),
     "a model better than simple ones": (
         scores(TWO), {"compared": simpler(OWN, ("ridge", "A", -0.05, -0.1, -0.01))},
-        ["cnn predicts better than each of the simple models for A."],
+        ["cnn predicts better (by Pearson r) than each of the simple models for A."],
         ["no difference", "A simpler"]),
     "new cells: the mean of others is better": (
         scores(TWO), {"compared": simpler(OWN, (MEAN_OF_CELLS, "A", 0.05, 0.02, 0.08))},
@@ -212,7 +217,14 @@ WORLDS = {
          "predicts better than cnn for A."], ["simple", "cnn predicts"]),
     "new cells: nobody is better": (
         scores(TWO), {"compared": simpler(OWN, (MEAN_OF_CELLS, "A", 0.05, -0.02, 0.08))},
-        ["cannot be told apart."], ["simple", "predicts better than cnn"]),
+        ["cannot be told apart: for A the lead of cnn is −0.050 (−0.080 to 0.020)"],
+        ["simple", "predicts better than cnn"]),
+    "new cells: too little data": (
+        scores(TWO), {"compared": simpler(OWN, (MEAN_OF_CELLS, "A", 0.05, np.nan, np.nan))},
+        ["cannot be told apart: there is too little data."], ["the lead of"]),
+    "one of two cells has a single assay": (
+        scores({"E1": {"A": 0.7, "B": 0.699}, "E2": {"B": 0.6}}, own=0.05), {},
+        ["in cell E1, the only one", "no other assay was scored in E2"], ["In 1 of 2 cells"]),
     "copies, and none tested": (scores(TWO), {"copies": alike(0)},
         ["2 genes in 1 group", "(G1, G2;", "No model was tested on a gene"], ["Without the"]),
     "copies that made a mark": (
@@ -223,9 +235,15 @@ WORLDS = {
     "classes of genes": (
         scores(TWO), {"groups": by_class(cpg_rich=[0.7, 0.3], cpg_poor=[0.2, 0.4],
         cpg_unknown=[0.1, 0.2], expressed=[0.5, 0.1])},
-        ["cpg: rich (500 genes): A has the highest Pearson r, 0.700 (0.690 to 0.710). ",
+        ["cpg: rich (500 genes): A has the highest Pearson r, 0.700 (0.690 to 0.710); it is shown "
+         "to be the best. ",
          "cpg: poor (500 genes): B has", "Compare assays within a class"],
         ["expressed (", ": unknown"]),
+    "classes of few genes": (
+        scores(TWO), {"groups": by_class(cpg_rich=[0.7, 0.3]).assign(low=np.nan, high=np.nan,
+        simultaneous_low=np.nan, rank_low=1, rank_high=2, note="fewer than 3 chromosomes")},
+        ["0.700 (no interval: fewer than 3 chromosomes); which is best cannot be told."],
+        ["it could also be", "shown to be the best"]),
     "genes by expression alone": (
         scores(TWO), {"groups": by_class(expressed=[0.5, 0.1], silent=[0.1, 0.2])},
         [], ["By class"]),
@@ -268,7 +286,7 @@ WORLDS = {
 APART = [
     (FEW, BEST), (SHOWN, NONE), (SHOWN, UNSURE), (NONE, UNSURE), (SHOWN, NULL), (NEW, ONE_MORE),
     (NEW, "In one more cell"), (NO_INTERVAL, "95 % interval"), (BEST, RIVALS), (BEST, "share the"),
-    ("With a single cell", "averaged over"), ("One seed", "between seeds"), (NO_INTERVAL, RIVALS),
+    ("A single cell", "averaged over"), ("One seed", "between seeds"), (NO_INTERVAL, RIVALS),
 ]  # fmt: skip
 
 

@@ -17,7 +17,7 @@ def test_caveats_say_what_the_intervals_rest_on():
     assert "this cell (E003)" in notes
     assert "rest on 3 chromosomes and 2,480 genes" in notes
     assert "same blind chromosomes (chr3, chr7, chr20)" in notes
-    assert "t has 2 degrees of freedom" in notes
+    assert "t with 2 degrees of freedom" in notes
     assert "training noise is not in the interval" in notes
     seeds = pd.concat([both, both.assign(seed=1)])
     assert "training noise" not in "\n".join(caveats(seeds))

@@ -98,7 +98,16 @@ def test_calls_that_the_answer_leaves_open_are_explained():
     said = doubts.calls(called, rows)
     assert "Among them A is better than B, which the answer leaves open: the answer holds" in said
     clear = scores(world([0.7, 0.5]))
-    assert doubts.calls(calls(clear), of_all(clear)).endswith("calls.csv lists them.")
+    said = doubts.calls(calls(clear), of_all(clear))
+    assert said.startswith("Of 3 comparisons (every score against 0, every pair of assays), 3 are ")
+    assert said.endswith(": 2 of 2 scores, 1 of 1 pair; calls.csv lists them.")
+
+
+def test_what_all_cells_and_their_only_one_have_alike_is_counted_once():
+    table = scores({"E1": {"A": 0.7, "B": 0.5}, "E2": {"A": 0.6}})
+    said = doubts.calls(calls(table), of_all(table))
+    assert said.startswith("Of 4 comparisons (every score against 0, every pair of assays, in each")
+    assert "over all" not in said
 
 
 def test_cells_that_share_no_ranking_are_all_counted():

@@ -21,10 +21,10 @@ NONE = ("ridge", "D", 0.1, np.nan, np.nan)
 SIMPLER = (
     "A simpler model predicts better than cnn for 1 of 1 assay: A (ridge by 0.050, 0.020 to 0.080)."
 )
-WON = "cnn predicts better than each of the simple models for B."
+WON = "cnn predicts better (by Pearson r) than each of the simple models for B."
 LEVEL = (
     "For C no difference is shown between cnn and the best of the simple models, which does not "
-    "mean that there is none: ridge for C (by −0.010, −0.030 to 0.010)."
+    "mean that there is none: ridge leads by −0.010 (−0.030 to 0.010) for C."
 )
 
 

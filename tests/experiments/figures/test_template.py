@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from experiments.figures.template import cells_of, configs, duration, unit_of_run
+from experiments.figures.template import breakable, cells_of, configs, duration, unit_of_run
 
 
 @pytest.mark.parametrize(
@@ -9,6 +9,12 @@ from experiments.figures.template import cells_of, configs, duration, unit_of_ru
 )
 def test_times_are_said_in_words(seconds, said):
     assert duration(seconds) == said
+
+
+def test_lines_break_after_a_plus_and_in_no_flag():
+    page = breakable("A+B: try --cv=chromosomes_5, & <more>")
+    flag = '<span class="flag">--cv=chromosomes_5</span>'
+    assert page == f"A+<wbr>B: try {flag}, &amp; &lt;more&gt;"
 
 
 def test_a_cell_whose_runs_failed_is_a_hole():

@@ -46,6 +46,7 @@ FLAGS = flags.FLAGS
 _CODE = pathlib.Path(__file__).resolve().parent.parent
 _PLACES = ("--run", "--out")
 _NEW = "not done yet"
+_MORE = {"--cells", "--assays", "--folds", "--seeds", "--epochs"}  # of which a training may grow
 # By size alone: weights and arrays, which are large, and which whoever reads them checks.
 _LARGE = re.compile(r"(^|/)checkpoints/|\.zarr/")
 _NO_RESULT = re.compile(r"\.lock$|\.partial(/|$)|(^|/)study\.json$")
@@ -155,7 +156,8 @@ class _Journal:
                 return f"{path.name} is damaged"
         if known["arguments"] != list(step.arguments):
             other = {*known["arguments"]} ^ {*step.arguments}
-            return f"its flags were others ({listing(sorted(other))})"
+            kept = _unaltered(step) if {word.partition("=")[0] for word in other} - _MORE else ""
+            return f"its flags were others ({listing(sorted(other))}){kept and f'; {kept}'}"
         if lost := [name for name in read if not self._stat(name)]:
             return f"{listing(lost)}, which it read, is gone"
         if read:
@@ -207,6 +209,21 @@ class _Journal:
     def write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.path, self.done)
+
+
+def _unaltered(step: Step) -> str:
+    """What to do where a command refuses to alter what it made; nothing of those that do not."""
+    if step.module == "experiments.train":
+        return (
+            "a training that is there is not altered; under another name than "
+            f"{step.run}, as [train.NAME], another one is made"
+        )
+    if step.module == "data_prep.build_store":
+        place = pathlib.PurePath(step.makes[0]).parent
+        return (
+            f"a store that is there is not altered; for another one delete {place}, or give --out"
+        )
+    return ""
 
 
 def _files_of(store: pathlib.Path) -> str:
@@ -279,10 +296,9 @@ def carry_out(study: StudyFile) -> bool:
             held = False  # the page says so, too
             continue
         if status:
-            trained = [study.folder / name for name in step.makes if name.endswith("run_card.json")]
-            if status == 2 and any(path.exists() for path in trained):
-                said = f"in a study: another name than {step.run}, as [train.NAME], trains anew"
-                print(said, file=sys.stderr)
+            there = any((study.folder / name).exists() for name in step.makes)
+            if status == 2 and there and (kept := _unaltered(step)):
+                print(f"in a study: {kept}", file=sys.stderr)
             raise SystemExit(status)
         journal.end(step)
     pages = [name for step in study.steps for name in step.makes if name.endswith(".html")]

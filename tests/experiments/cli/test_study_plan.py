@@ -83,6 +83,15 @@ def test_the_plan_says_how_long_it_takes_here_and_what_takes_less(mine, monkeypa
     assert "at most about 46 min" in lines[7]
     narrow = mine(TEXT.replace('model = "cnn"', 'model = "cnn"\nwidth = 0.25\nepochs = 9'))
     assert "quicker" not in "".join(plan(narrow, study.check(narrow)))
+    monkeypatch.setattr(planning, "_matmul_flops", lambda: 2.4e9)
+    for width, epochs, advised in (
+        (0.2500001, 22, False), (0.26, 20, False), (0.3, 20, True), (1e300, 20, True)
+    ):  # fmt: skip
+        near = f'model = "cnn"\nwidth = {width}\nepochs = {epochs}'
+        told = "".join(plan(made := mine(TEXT.replace('model = "cnn"', near)), study.check(made)))
+        told = told.partition("models of cnn")[2]
+        assert ("one of: width = 0.25 (at most " in told, "epochs = 20" in told) == (advised, False)
+        assert "nan" not in told
 
 
 def test_a_pool_trains_on_the_genes_of_each_of_its_cells(mine):

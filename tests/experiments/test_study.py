@@ -345,6 +345,31 @@ def test_every_bad_value_of_a_table_is_told_as_its_key(mine):
     }  # fmt: skip
 
 
+def test_true_and_false_are_values_of_switches_alone(mine):
+    """Of another key they are refused by its name; no key takes the next one for its value."""
+    bad = ("epochs = true\nseeds = false\nmodel_bin_bp = true\nassays = true\nmasked = true\n"
+           "width = false\nretry = false")  # fmt: skip
+    text = TEXT.replace("[store]", "[store]\ngenes = true").replace("epochs = 3", bad)
+    with pytest.raises(InputError) as caught:
+        study.check(mine(text.replace('"DNase"', "true\nnull = false", 1)))
+    said = [
+        (one.where.rpartition(", ")[2], one.found, one.expected) for one in caught.value.problems
+    ]
+    assert said == [
+        ("[store]", "genes = true", "a text"),
+        ("[train.small]", "epochs = true", "a positive integer"),
+        ("[train.small]", "seeds = false", "a positive integer"),
+        ("[train.small]", "model_bin_bp = true", "an integer"),
+        ("[train.small]", "assays = true", "a comma separated list"),
+        ("[train.small]", "width = false", "a number"),
+        ("[[perturb]] number 1", "assay = true", "a text"),
+        ("[[perturb]] number 1", "null = false", "a non-negative integer"),
+    ]
+    alone = mine(TEXT.replace("[store]", "[store]\ngenes = true"))  # the last one of its table
+    with pytest.raises(InputError, match="genes = true"):
+        study.check(alone)
+
+
 def test_a_step_ends_with_the_study(tmp_path):
     sleeper = "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(60)"
     pid = tmp_path / "pid"

@@ -23,6 +23,7 @@ SHEET = f"cell,assay,url,unit\nE003,DNase,{URL}/a.bigwig,pvalue\nE004,DNase,{URL
 TEXT = """
 [store]
 tracks = "tracks.csv"
+expression = "rpkm.tsv"
 [train.small]
 model = "promoter_cnn"
 epochs = 3
@@ -85,7 +86,7 @@ def ran(monkeypatch, tmp_path):
 
 
 ALL = [
-    "build_store --tracks=tracks.csv", "train --epochs=3", "evaluate small",
+    "build_store --expression=rpkm.tsv", "train --epochs=3", "evaluate small",
     "train --assays=each", "evaluate wide", "perturb --assay=DNase", "verify small", "verify wide",
     "report small", "report wide",
 ]  # fmt: skip

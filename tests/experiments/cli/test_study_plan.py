@@ -12,6 +12,7 @@ from tests.experiments.test_study import reader
 TEXT = """
 [store]
 tracks = "tracks.csv"
+expression = "rpkm.tsv"
 genes = "{out}/files/gencode.v10.annotation.gtf.gz"
 [train.small]
 model = "promoter_cnn"
@@ -50,7 +51,6 @@ def test_the_plan_counts_cells_assays_folds_and_models(mine):
 def test_the_plan_counts_what_has_tracks_and_the_genes_of_the_table(mine, tmp_path):
     """As the training does, which leaves out what lacks a track, unless it is asked for by name."""
     text = TEXT.replace('assays = "each"', 'assays = ["each", "all"]\nseeds = 2')
-    text = text.replace("[store]", '[store]\nexpression = "rpkm.tsv"')
     (tmp_path / "rpkm.tsv").write_text("gene\tE003\tE004\n" + "ENSG1\t1\t2\n" * 700)
     made = mine(text)
     with (tmp_path / "tracks.csv").open("a") as sheet:
@@ -103,7 +103,7 @@ def test_a_pool_trains_on_the_genes_of_each_of_its_cells(mine):
 
 def test_the_plan_takes_what_flags_take_and_says_what_cannot_be_made(mine, tmp_path):
     (tmp_path / "rpkm.tsv").write_text("")
-    files = f'expression = "rpkm.tsv"\nblacklist = "{"b" * 300}"'
+    files = f'blacklist = "{"b" * 300}"'
     made = mine(TEXT.replace("[store]", f'[store]\nwindow_bp = "0x2710"\n{files}'))
     assert "380,000 gene-steps if there are 19,000 genes" in plan(made, study.check(made))[3]
     for width, told in ((0, "this model cannot be made: "), (1e300, "at most about inf days")):

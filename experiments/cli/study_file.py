@@ -143,14 +143,14 @@ def _check_sections(source: pathlib.Path, content: Mapping[str, Any], problems: 
         problems.add(str(source), f"a section {name}", f"some of {', '.join(_SECTIONS)}", remedy)
     for name in (*_TO_A_STORE, "train", "evaluate", "report"):
         if not isinstance(content.get(name, {}), dict):
-            problems.add(str(source), f"{name} = {_shown(content[name])}", f"[{name}] with its flags",
-                         "make it a table")  # fmt: skip
+            found, expected = f"{name} = {_shown(content[name])}", f"[{name}] with its flags"
+            problems.add(str(source), found, expected, "make it a table")
             return
-    needed = [("store", "tracks", "name the track sheet"),
-              ("store", "expression", "name the table: it is what models learn to predict")]  # fmt: skip
-    if "depth" in content:
-        needed.append(("depth", "tracks", "name the track sheet"))
-    for name, key, remedy in needed:
+    sheet, learned = "name the track sheet", "name the table: it is what models learn to predict"
+    needed = [("store", "tracks", sheet), ("store", "expression", learned)]
+    for name, key, remedy in (
+        [*needed, ("depth", "tracks", sheet)] if "depth" in content else needed
+    ):
         if (given := content.get(name, {}).get(key)) is None:
             problems.add(str(source), f"no {key}", f"[{name}] with {key} = ...", remedy)
         elif not isinstance(given, str) or not given.strip():
@@ -213,7 +213,10 @@ def _check_places(source: pathlib.Path, content: Mapping[str, Any], problems: Pr
     tables |= {f"train.{name}": flags for name, flags in runs.items()}
     for name, table in tables.items():
         for key in set(own.get(name, ("store",))) & table.keys():
-            found, remedy = f"[{name}] {key} = {_shown(table[key])}", "take it out; out = says where"
+            found, remedy = (
+                f"[{name}] {key} = {_shown(table[key])}",
+                "take it out; out = says where",
+            )
             problems.add(str(source), found, f"no {key}, which the study sets itself", remedy)
 
 

@@ -346,6 +346,12 @@ def test_every_bad_value_of_a_table_is_told_as_its_key(mine):
     }  # fmt: skip
 
 
+def test_files_that_flags_name_are_looked_for_beside_the_study(mine, tmp_path):
+    (tmp_path / "few.txt").write_text("ENSG1\nENSG2\n")
+    requests = study.check(mine(TEXT.replace("epochs = 3", 'test_genes = "few.txt"')))
+    assert requests["train small"].test_genes == ["ENSG1", "ENSG2"]
+
+
 def test_true_and_false_are_values_of_switches_alone(mine):
     """Of another key they are refused by its name; no key takes the next one for its value."""
     bad = ("epochs = true\nseeds = false\nmodel_bin_bp = true\nassays = true\nmasked = true\n"

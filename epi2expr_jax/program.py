@@ -8,7 +8,6 @@ It lies in the library because both folders of commands use it; nothing else her
 
 import contextlib
 import gc
-import itertools
 import os
 import re
 import resource
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple
 from epi2expr_jax import ending
 from epi2expr_jax.errors import InputError, Problem, collect, exit_on_bad_input, nearest
 
-_HELP = "see --help"
+_HELP, _FLAGS = "see --help", "flags of this program"
 UNKNOWN_FLAG, BAD_VALUE = "unknown_flag", "bad_value"  # kinds of such problems
 _FLAG = re.compile(r"--?([A-Za-z_][\w-]*)(?:=|$)")
 _HANDLES = 128  # a training with its store, checkpoints and threads has some 60 files open
@@ -68,17 +67,15 @@ def start(main: Callable[[], None], *definitions: Callable[[], None]) -> None:
 def _parse(argv: list[str]) -> list[str]:
     from absl import flags
 
+    FLAGS, other = flags.FLAGS, []
     try:
-        rest = flags.FLAGS(argv)
+        rest = FLAGS(argv)
     except (flags.Error, ValueError) as error:  # absl lets some of its parsers' own errors through
-        other = Problem("command line", str(error), "flags of this program", _HELP)
-        found = [*_unknown(argv[1:], flags.FLAGS), *_bad_values(argv[1:], flags.FLAGS)]
-        raise InputError.of(found or [other]) from None
+        rest, other = argv[:1], [Problem("command line", str(error), _FLAGS, _HELP)]
     except SystemExit:
         raise SystemExit(0) from None  # absl leaves with 1 after --help
-    if rest[1:]:
-        found = f"unexpected arguments: {' '.join(rest[1:])}"
-        raise InputError("command line", found, "flags alone, as --NAME=VALUE", _HELP)
+    if found := _wrong(argv[1:], FLAGS) or other:
+        raise InputError.of(found)
     return rest
 
 
@@ -95,45 +92,99 @@ def _plain_warnings() -> Iterator[None]:
         warnings.formatwarning = before
 
 
-def _unknown(words: Sequence[str], known: Iterable[str]) -> list[Problem]:
-    """Every flag that a program does not have, each with the nearest that it has."""
-    known, problems = [*known], []
-    for word in itertools.takewhile(lambda word: word != "--", words):
-        name = found[1] if (found := _FLAG.match(word)) else ""
-        if name and not {name, name.removeprefix("no")} & {*known}:
-            remedy = "; ".join(filter(None, [nearest(name, known), _HELP]))
-            found = f"unknown flag --{name}"
-            problems.append(
-                Problem("command line", found, "flags of this program", remedy, UNKNOWN_FLAG)
-            )
-    return problems
-
-
-def _bad_values(words: Sequence[str], known: Any) -> list[Problem]:
-    """Every flag with a value that it does not take.
+def _wrong(words: Sequence[str], known: Any) -> list[Problem]:
+    """All that is wrong with a command line.
 
     Args:
-        words: a command line without the program.
-        known: absl's flags; those of `words` are set.
+        words: without the program.
+        known: absl's flags.
     """
+    from absl import flags
 
-    problems = []
-    words = [*itertools.takewhile(lambda word: word != "--", words)]
-    for word, after in itertools.zip_longest(words, words[1:]):
-        name = found[1] if (found := _FLAG.match(word)) else ""
-        value = word.partition("=")[2] if "=" in word else after
-        if name not in known or value is None or (known[name].boolean and "=" not in word):
-            continue
+    problems, stray, ignored = [], [], set()
+    try:
+        words = known.read_flags_from_files(words, force_gnu=False)
+    except flags.Error as error:
+        problems.append(Problem("command line", str(error), "a file of flags", _HELP))
+    left = [*words]
+    while left:
+        word = left.pop(0)
+        name, assigned, value = word.removeprefix("-").removeprefix("-").partition("=")
+        if word == "--":
+            stray += left
+            break
+        if word[:1] != "-" or not name:
+            stray.append(word)
+        elif name in ("flagfile", "undefok"):
+            value = value if assigned or not left else left.pop(0)
+            ignored |= {item.strip() for item in value.split(",")}
+        elif name in known and (assigned or not known[name].boolean):
+            lacks = not assigned and (bool(_alone) or not left or _name(left[0]) in known)
+            if not assigned and not lacks:
+                value = left.pop(0)
+            problems += _bad_value(known[name], value, lacks, next(iter(left), ""))
+        elif name not in known and not {name, name.removeprefix("no")} & ignored:
+            flag = known[name[2:]] if name[:2] == "no" and name[2:] in known else None
+            if flag is None:
+                problems.append(_unknown(name, known))
+            elif assigned or not flag.boolean:
+                problems.append(_not_negated(word, flag))
+            if flag is None and not assigned and left and left[0][:1] != "-":
+                del left[0]  # most likely its value
+    if stray:
+        found, expected = f"unexpected arguments: {' '.join(stray)}", "flags alone, as --NAME=VALUE"
+        problems.append(Problem("command line", found, expected, _HELP))
+    return [*dict.fromkeys(problems)]
+
+
+def _name(word: str) -> str:
+    """Of the flag that a word of a command line is; empty if it is none."""
+    return found[1] if (found := _FLAG.match(word)) else ""
+
+
+def _unknown(name: str, known: Iterable[str]) -> Problem:
+    """A flag that a program does not have, with the nearest that it has."""
+    remedy = "; ".join(filter(None, [nearest(name, known), _HELP]))
+    return Problem("command line", f"unknown flag --{name}", _FLAGS, remedy, UNKNOWN_FLAG)
+
+
+def _not_negated(word: str, flag: Any) -> Problem:
+    """`--noNAME` of a flag that takes a value, or with one; keys of a study file are false so."""
+    if _alone and not flag.boolean:
+        return Problem("command line", f"--{flag.name}=false", _taken(flag), _HELP, BAD_VALUE)
+    usual = f"--{flag.name}, --no{flag.name}" if flag.boolean else f"--{flag.name}=VALUE"
+    return Problem("command line", word, usual, _HELP)
+
+
+def _bad_value(flag: Any, value: str, lacks: bool, after: str) -> list[Problem]:
+    """What is wrong with the value of a flag, if anything.
+
+    Args:
+        lacks: there is none; a key of a study file is true then.
+        after: the next word.
+    """
+    if lacks and not _alone:
+        follows = f" ({after} follows)" if after else ""
+        found, usual = f"--{flag.name} without a value{follows}", f"--{flag.name}=VALUE"
+        return [Problem("command line", found, f"{usual}: {_taken(flag)}", _HELP)]
+    if not lacks:
         try:
-            (parser := known[name].parser).parse(value)
+            flag.parser.parse(value)
         except (ValueError, TypeError):
-            choices = getattr(parser, "enum_values", ())
-            expected = f"one of {', '.join(choices)}" if choices else parser.syntactic_help
-            expected = "true or false" if known[name].boolean else expected or "as in --help"
-            remedy = "; ".join(filter(None, [nearest(value, choices), _HELP]))
-            given = f"--{name}={value}"
-            problems.append(Problem("command line", given, expected, remedy, BAD_VALUE))
-    return problems
+            pass
+        else:
+            return []
+    choices = getattr(flag.parser, "enum_values", ())
+    remedy = "; ".join(filter(None, [nearest(value, choices), _HELP]))
+    given = f"--{flag.name}={'true' if lacks else value}"
+    return [Problem("command line", given, _taken(flag), remedy, BAD_VALUE)]
+
+
+def _taken(flag: Any) -> str:
+    """What a flag takes, in words."""
+    if choices := getattr(flag.parser, "enum_values", ()):
+        return f"one of {', '.join(choices)}"
+    return "true or false" if flag.boolean else flag.parser.syntactic_help or "a text"
 
 
 class _Alone(NamedTuple):

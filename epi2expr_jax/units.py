@@ -49,10 +49,12 @@ def log2_of(unit: str) -> str:
 
 def percent(share: SupportsFloat, digits: int = 0) -> str:
     """A share between 0 and 1 in percent; with more digits rather than as a whole, or as nothing,
-    where it is neither: 99.9%, 0.02%."""
+    where it is neither: 99.9%, 0.02%, 1e-298%."""
     share = float(share)
     text = f"{share:.{digits}%}"
-    while 0 < share < 1 and float(text[:-1]) in (0, 100) and digits < _MOST_DIGITS:
+    while 0 < share < 1 and float(text[:-1]) in (0, 100):
+        if digits == _MOST_DIGITS:
+            return f"{100 * share:.1g}%"
         digits += 1
         text = f"{share:.{digits}%}"
     return text

@@ -31,20 +31,21 @@ from typing import Any
 from absl import flags
 
 from epi2expr_jax.ending import sparing_children
-from epi2expr_jax.errors import InputError, Problem, collect, reworded
+from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.files import only_writer, read_json, sha256, write_json
 from epi2expr_jax.genome import listing
-from epi2expr_jax.program import BAD_VALUE, UNKNOWN_FLAG, flags_alone, require, start
+from epi2expr_jax.program import flags_alone, require, start
 from epi2expr_jax.study.request import TrainRequest
 from experiments.cli.certificate import DAMAGED, store_now
 from experiments.cli.flags import request_of_flags
 from experiments.cli.study_file import Step, StudyFile, read_study
-from experiments.cli.study_plan import plan
+from experiments.cli.study_plan import at, plan
 
 FLAGS = flags.FLAGS
 
 _CODE = pathlib.Path(__file__).resolve().parent.parent
 _PLACES = ("--run", "--out")
+_TRAIN = ("experiments.train", "experiments.select", "experiments.sweep")
 _NEW = "not done yet"
 _MORE = {"--cells", "--assays", "--folds", "--seeds", "--epochs"}  # of which a training may grow
 # By size alone: weights and arrays, which are large, and which whoever reads them checks.
@@ -53,7 +54,7 @@ _NO_RESULT = re.compile(r"\.lock$|\.partial(/|$)|(^|/)study\.json$")
 
 
 def check(study: StudyFile) -> dict[str, TrainRequest]:
-    """Have every command read its flags; returns what each training is asked for.
+    """Have every command read its flags; returns what each step that trains is asked for.
 
     Raises:
         InputError: naming every flag that a command does not take.
@@ -61,32 +62,13 @@ def check(study: StudyFile) -> dict[str, TrainRequest]:
     requests = {}
     with collect() as problems:
         for step in study.steps:
-            with problems.part(), _at(study, step):
+            # As it will run: some flags may name a file.
+            with problems.part(), at(study, step), contextlib.chdir(study.folder):
                 program = importlib.import_module(step.module)
                 with flags_alone(program.run, step.arguments):
-                    if step.module == "experiments.train":
+                    if step.module in _TRAIN:
                         requests[step.name] = request_of_flags()
     return requests
-
-
-def _at(study: StudyFile, step: Step) -> contextlib.AbstractContextManager[None]:
-    """Problems within name the table of the study, and the program whose flags its keys are."""
-    table = step.table or step.name
-
-    def change(one: Problem) -> Problem:
-        of_flags = one.where == "command line"
-        where = f"{study.source}, {table}" + ("" if of_flags else f", {one.where}")
-        found, expected = one.found, one.expected
-        if one.kind == UNKNOWN_FLAG:
-            found = found.replace("flag --", "key ")
-        elif one.kind == BAD_VALUE:
-            found = found.removeprefix("--").replace("=", " = ", 1)
-        if of_flags and one.kind != BAD_VALUE:
-            expected = f"flags of {step.module}"
-        remedy = one.remedy.replace("see --help", f"see python -m {step.module} --help")
-        return Problem(where, found, expected, remedy, one.kind)
-
-    return reworded(change)
 
 
 class _Journal:
@@ -270,6 +252,13 @@ def to_do(study: StudyFile, journal: _Journal | None = None) -> list[tuple[Step,
     return steps
 
 
+def _built(study: StudyFile) -> bool:
+    """Whether the store was built with the flags that the file has now."""
+    known = _Journal(study).done
+    steps = [step for step in study.steps if step.name == "store" and step.name in known]
+    return any(known[step.name].get("arguments") == list(step.arguments) for step in steps)
+
+
 def carry_out(study: StudyFile) -> bool:
     """Do what is left to do; returns whether every check held.
 
@@ -333,7 +322,7 @@ def main() -> None:
     dry = FLAGS.dry_run
     requests = check(study)
     print(f"{study.source} → {study.folder / study.out}")
-    print("\n".join(plan(study, requests)))
+    print("\n".join(plan(study, requests, _built(study))))
     if dry:
         for step, due in to_do(study):
             why = f"  (again: {due})" if due not in ("", _NEW) else ""

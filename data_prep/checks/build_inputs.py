@@ -297,7 +297,7 @@ def gather_inputs(config: BuildConfig, problems: Problems) -> BuildInputs | None
         with problems.part("chromosomes"):
             chromosomes = select_chromosomes(assembly, config.chromosomes)
         with problems.part("blind"):
-            blind = _blind(config.blind, chromosomes)
+            blind = blind_chromosomes(config.blind, chromosomes)
         with problems.part("annotation"):
             require_said(config.genes, assembly.chrom_sizes)
         with problems.part("annotation"):
@@ -379,7 +379,12 @@ def _assembly(config: BuildConfig, sheet: TrackSheet | None) -> Assembly:
     return dataclasses.replace(load_assembly(name, config.aliases), why=why)
 
 
-def _blind(text: str, chromosomes: list[str]) -> list[str]:
+def blind_chromosomes(text: str, chromosomes: list[str]) -> list[str]:
+    """Those that `--blind` names, of the chosen ones.
+
+    Raises:
+        InputError: naming every other one.
+    """
     if text == "auto":
         return sort_chromosomes(match_chromosomes(BLIND_CHROMOSOMES, chromosomes).values())
     wanted = [name.strip() for name in text.split(",") if name.strip()]

@@ -36,7 +36,7 @@ from epi2expr_jax.training.runs import (
     plan_batches,
     plan_runs,
 )
-from epi2expr_jax.training.splits import Fold, make_folds, select_folds, without_groups
+from epi2expr_jax.training.splits import Fold, blind_in, make_folds, select_folds, without_groups
 from epi2expr_jax.training.targets import LABEL, TargetScale
 
 BATCH = 16, 64  # genes a step: from where they are few to as published
@@ -118,7 +118,7 @@ def folds_of(
         groups: columns gene and group, see `without_groups`; may be empty.
     """
     counts = collections.Counter(store.genes.chrom)
-    blind = list(blind) or store.manifest.blind
+    blind = blind_in(blind, store.manifest.chrom_sizes) or store.manifest.blind
     folds = hold_out(make_folds(scheme, counts, blind=blind, seed=seed), store, test_genes)
     return without_groups(folds, store.genes, groups) if len(groups) else folds
 

@@ -119,6 +119,10 @@ class TrainRequest:
         known = [name for name in fields if name != "assays"]
         labelled, task = self.target == LABEL, self.train_config.task
         with collect() as problems:
+            for name in ("cells", "assays", "folds"):
+                if not getattr(self, name):
+                    expected, remedy = "all, or names", "leave it out for the default"
+                    problems.add(f"--{name}", "nothing", expected, remedy)
             for name in self.model_options.keys() - set(known):
                 found, remedy = f"no such option of {self.model}", nearest(name, known)
                 problems.add(name, found, f"some of {', '.join(known)}", remedy or "leave it out")

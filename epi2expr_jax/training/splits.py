@@ -29,8 +29,10 @@ from epi2expr_jax.names import known_names
 from epi2expr_jax.roadmap import CHROMOFORMER_GROUPS
 
 PARTS = ("train", "validation", "test")
+_MONTE_CARLO, _CHROMOFORMER = "monte_carlo_5", "chromoformer_4"
 _VALIDATION_SHARE = (0.27, 0.33)
 _DRAWS = 5
+_MOST_GROUPS = 10_000  # more than any assembly has chromosomes with genes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +83,7 @@ def make_folds(
     """The folds of a scheme over the chromosomes that have genes.
 
     Args:
-        scheme: `monte_carlo_5`, `chromoformer_4` or `chromosomes_K` with K of at least 3.
+        scheme: `monte_carlo_5`, `chromoformer_4` or `chromosomes_K` with K of 3 to 10,000.
         gene_counts: genes per chromosome.
         blind: the test chromosomes of `monte_carlo_5`.
         seed: of the draws of `monte_carlo_5`; the other schemes have nothing random.
@@ -90,21 +92,13 @@ def make_folds(
         InputError: for an unknown scheme, or naming every fold and part that would be empty.
     """
     gene_counts = {name: gene_counts[name] for name in sort_chromosomes(gene_counts)}
-    groups = re.fullmatch(r"chromosomes_(\d+)", scheme)
-    if scheme == f"monte_carlo_{_DRAWS}":
+    k = _groups(scheme)
+    if scheme == _MONTE_CARLO:
         folds = _monte_carlo(gene_counts, match_chromosomes(blind, gene_counts).values(), seed)
-    elif scheme == "chromoformer_4":
+    elif scheme == _CHROMOFORMER:
         folds = _chromoformer(gene_counts)
-    elif groups:
-        folds = _balanced(gene_counts, int(groups[1]))
     else:
-        raise InputError(
-            "--cv",
-            scheme,
-            f"monte_carlo_{_DRAWS}, chromoformer_4 or chromosomes_K",
-            nearest(scheme, [f"monte_carlo_{_DRAWS}", "chromoformer_4", "chromosomes_5"])
-            or "choose one of these, for example chromosomes_5",
-        )
+        folds = _balanced(gene_counts, k)
     with collect() as problems:
         for fold, part in itertools.product(folds, PARTS):
             if not sum(gene_counts.get(name, 0) for name in getattr(fold, part)):
@@ -116,6 +110,83 @@ def make_folds(
                     "or add genes",
                 )
     return folds
+
+
+def fold_names(scheme: str) -> list[str]:
+    """The names of all folds of a scheme, as of `make_folds`, whatever the chromosomes.
+
+    Raises:
+        InputError: for an unknown scheme, or one of too few or too many groups.
+    """
+    k = _groups(scheme)
+    if scheme == _MONTE_CARLO:
+        return [f"draw{i}" for i in range(1, _DRAWS + 1)]
+    if scheme == _CHROMOFORMER:
+        numbers = range(1, len(CHROMOFORMER_GROUPS) + 1)
+        return [f"group{number}{half}" for number in numbers for half in "ab"]
+    if not 3 <= k <= _MOST_GROUPS:
+        expected = f"between 3 (train, validation, test) and {_MOST_GROUPS:,} groups"
+        near = min(max(k, 3), _MOST_GROUPS)
+        raise InputError("--cv", scheme, expected, f"the nearest is --cv=chromosomes_{near}")
+    return [f"fold{i}" for i in range(1, k + 1)]
+
+
+def _groups(scheme: str) -> int:
+    """K of `chromosomes_K`, 0 of the other schemes."""
+    known = (_MONTE_CARLO, _CHROMOFORMER, "chromosomes_5")
+    found = re.fullmatch(r"chromosomes_(\d{1,9})", scheme)
+    if not found and scheme not in known:
+        expected = f"{_MONTE_CARLO}, {_CHROMOFORMER} or chromosomes_K"
+        remedy = nearest(scheme, known) or "choose one of these, for example chromosomes_5"
+        raise InputError("--cv", scheme, expected, remedy)
+    return int(found[1]) if found else 0
+
+
+def chosen_folds(scheme: str, names: str | Sequence[str]) -> list[str]:
+    """The names of the folds of a scheme that are asked for (`all` for every one), each once.
+
+    Raises:
+        InputError: as `fold_names`, or naming every unknown fold.
+    """
+    return _chosen(fold_names(scheme), names)
+
+
+def _chosen(known: Sequence[str], names: str | Sequence[str]) -> list[str]:
+    names = known_names(names, ["all", *known], "--folds", "fold")
+    return list(known if "all" in names else dict.fromkeys(names))
+
+
+def blind_in(names: Iterable[str], assembly: Iterable[str]) -> list[str]:
+    """How an assembly spells blind chromosomes.
+
+    Raises:
+        InputError: naming every one that it does not have.
+    """
+    names, assembly = list(names), list(assembly)
+    found = match_chromosomes(names, assembly)
+    if unknown := [name for name in names if name not in found]:
+        expected = f"chromosomes of the assembly ({listing(sort_chromosomes(assembly), 30)})"
+        remedy = nearest(unknown, assembly) or "correct it"
+        raise InputError("--blind", f"unknown chromosome {listing(unknown)}", expected, remedy)
+    return list(found.values())
+
+
+def refuse_impossible(scheme: str, chromosomes: Iterable[str], blind: Iterable[str]) -> None:
+    """Refuse a scheme that has no folds wherever on these chromosomes genes may lie.
+
+    Args:
+        scheme, blind: as of `make_folds`.
+
+    Raises:
+        InputError: as `make_folds`.
+    """
+    counts = dict.fromkeys(chromosomes, 1)
+    if scheme == _CHROMOFORMER:  # others may turn out to have no gene
+        groups = [name for group in CHROMOFORMER_GROUPS for name in group]
+        counts = dict.fromkeys(match_chromosomes(groups, counts).values(), 1) or counts
+    held_out = match_chromosomes(blind, counts)
+    if scheme != _MONTE_CARLO or len(set(held_out.values())) in (0, len(counts)):
+        make_folds(scheme, counts, blind=blind)
 
 
 def without_groups(folds: Iterable[Fold], genes: pd.DataFrame, groups: pd.DataFrame) -> list[Fold]:
@@ -172,7 +243,7 @@ def _monte_carlo(counts: Mapping[str, int], blind: Iterable[str], seed: int) -> 
             break
     if len(draws) < _DRAWS:
         raise InputError(
-            f"--cv=monte_carlo_{_DRAWS}",
+            f"--cv={_MONTE_CARLO}",
             f"{len(draws)} ways to hold out whole chromosomes with 27 to 33 % of "
             f"{total} genes on {len(rest)} chromosomes (the nearest below: {nearest:.0%})",
             f"{_DRAWS} different ones",
@@ -252,14 +323,13 @@ def overlap(folds: Sequence[Fold], gene_counts: Mapping[str, int]) -> Float[np.n
 
 
 def select_folds(folds: Sequence[Fold], names: str | Sequence[str]) -> list[Fold]:
-    """The named folds (`all` for every one).
+    """The named folds (`all` for every one), each once.
 
     Raises:
         InputError: naming every unknown fold.
     """
     known = {fold.name: fold for fold in folds}
-    names = known_names(names, ["all", *known], "--folds", "fold")
-    return list(folds) if "all" in names else [known[name] for name in names]
+    return [known[name] for name in _chosen(list(known), names)]
 
 
 def digest(genes: Iterable[str]) -> str:

@@ -29,6 +29,7 @@ _STATE_EVERY = 0.5  # seconds between looks at all runs, on a terminal
 _WIDTH = 79  # of a terminal
 _LONG, _BRIEF = 20 * 60, 60  # seconds: from where a training is long, and not worth a word
 _FIRST_WIDTH, _FIRST_EPOCHS = 0.25, 20  # of a first look
+_WORTH = 0.9  # of the time: what saves less than a tenth is no advice
 _TO_BEST = 10  # epochs until the best one, in the middle of trainings of docs/decisions/0088
 
 
@@ -80,12 +81,11 @@ def quicker_ways(
     if config is None or seconds is None or steps * seconds < _LONG:
         return []
     narrow = estimate_cpu(dataclasses.replace(config, width=_FIRST_WIDTH)) or seconds
-    ways = [("width", _FIRST_WIDTH, narrow / seconds, config.width > _FIRST_WIDTH),
-            ("epochs", _FIRST_EPOCHS, _FIRST_EPOCHS / training.epochs,
-             training.epochs > _FIRST_EPOCHS),
-            ("seeds", 1, 1 / seeds, seeds > 1)]  # fmt: skip
-    told = [f"{flag_format.format(name, value)} (at most {in_words(steps * seconds * share)})"
-            for name, value, share, saves in ways if saves]  # fmt: skip
+    ways = [("width", _FIRST_WIDTH, narrow),
+            ("epochs", _FIRST_EPOCHS, seconds * _FIRST_EPOCHS / training.epochs),
+            ("seeds", 1, seconds / seeds)]  # fmt: skip
+    told = [f"{flag_format.format(name, value)} (at most {in_words(steps * less)})"
+            for name, value, less in ways if less < _WORTH * seconds]  # fmt: skip
     return (
         [f"for a quicker first look, one of: {', '.join(told)}; scores may be lower, or less sure"]
         if told

@@ -143,13 +143,19 @@ def _check_sections(source: pathlib.Path, content: Mapping[str, Any], problems: 
         problems.add(str(source), f"a section {name}", f"some of {', '.join(_SECTIONS)}", remedy)
     for name in (*_TO_A_STORE, "train", "evaluate", "report"):
         if not isinstance(content.get(name, {}), dict):
-            problems.add(str(source), f"{name} = {content[name]!r}", f"[{name}] with its flags",
-                         "make it a table")  # fmt: skip
+            found, expected = f"{name} = {_shown(content[name])}", f"[{name}] with its flags"
+            problems.add(str(source), found, expected, "make it a table")
             return
-    for name in ("store", "depth") if "depth" in content else ("store",):
-        if "tracks" not in content.get(name, {}):
-            found, expected = "no tracks", f"[{name}] with tracks = ..."
-            problems.add(str(source), found, expected, "name the track sheet")
+    sheet, learned = "name the track sheet", "name the table: it is what models learn to predict"
+    needed = [("store", "tracks", sheet), ("store", "expression", learned)]
+    for name, key, remedy in (
+        [*needed, ("depth", "tracks", sheet)] if "depth" in content else needed
+    ):
+        if (given := content.get(name, {}).get(key)) is None:
+            problems.add(str(source), f"no {key}", f"[{name}] with {key} = ...", remedy)
+        elif not isinstance(given, str) or not given.strip():
+            where, found = f"{source}, [{name}]", f"{key} = {_shown(given)}"
+            problems.add(where, found, "a text: the path of one file", remedy)
     _check_places(source, content, problems)
     _check_keys(str(source), content, problems)
     named = _runs(content.get("train", {}))
@@ -158,7 +164,7 @@ def _check_sections(source: pathlib.Path, content: Mapping[str, Any], problems: 
     for section in (*_OF_A_RUN, *_OF_A_STORE):
         for table in _tables(content, section):
             if not isinstance(table, dict):
-                found, expected = f"{section} = {table!r}", f"[[{section}]] with its flags"
+                found, expected = f"{section} = {_shown(table)}", f"[[{section}]] with its flags"
                 problems.add(str(source), found, expected, "make it a table")
             elif named and section in _OF_A_RUN and str(table.get("run")) not in named:
                 run = str(table.get("run", ""))
@@ -178,13 +184,22 @@ def _check_keys(where: str, table: Mapping[str, Any], problems: Problems) -> Non
             problems.add(where, f"a key {key!r}", "the name of a flag, as epochs", "take it out")
 
 
+def _shown(value: Any) -> str:
+    """A value as a study file has it, or nearly: `true`, not `True`."""
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
 def _check_places(source: pathlib.Path, content: Mapping[str, Any], problems: Problems) -> None:
     """Refuse places that the study cannot keep apart, or sets itself."""
     out = content.get("out", source.stem)
     if not isinstance(out, str) or not re.fullmatch(r"[^,\n]*[^,\s/.][^,\n]*", out):
-        problems.add(str(source), f"out = {out!r}", "a folder, without commas", "name one")
+        problems.add(str(source), f"out = {_shown(out)}", "a folder, without commas", "name one")
     runs = _runs(content.get("train", {}))
     places = [str(flags.get("run", name)) for name, flags in runs.items()]
+    for name, flags in runs.items():
+        if not isinstance(run := flags.get("run", name), str) or not run.strip():
+            where, found = f"{source}, [train.{name}]", f"run = {_shown(run)}"
+            problems.add(where, found, "a text: a folder", "take it out, or name one")
     for name in runs:
         if not re.fullmatch(r"\w[\w.+-]*", name):
             found, expected = f"[train.{name!r}]", "letters, digits and _ . + -"
@@ -198,7 +213,10 @@ def _check_places(source: pathlib.Path, content: Mapping[str, Any], problems: Pr
     tables |= {f"train.{name}": flags for name, flags in runs.items()}
     for name, table in tables.items():
         for key in set(own.get(name, ("store",))) & table.keys():
-            found, remedy = f"[{name}] {key} = {table[key]!r}", "take it out; out = says where"
+            found, remedy = (
+                f"[{name}] {key} = {_shown(table[key])}",
+                "take it out; out = says where",
+            )
             problems.add(str(source), found, f"no {key}, which the study sets itself", remedy)
 
 

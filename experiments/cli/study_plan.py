@@ -3,21 +3,31 @@
 import contextlib
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from data_prep.formats.text import read_rows
 from data_prep.formats.track_sheet import TrackSheet, read_sheet, shipped_sheets
-from epi2expr_jax.errors import InputError
+from epi2expr_jax.errors import InputError, Problem, collect, reworded
 from epi2expr_jax.genome import WindowSpec, listing
 from epi2expr_jax.inputs.pools import parse_cells
 from epi2expr_jax.models import REGISTRY
+from epi2expr_jax.models.config import ModelConfig
+from epi2expr_jax.program import BAD_VALUE, UNKNOWN_FLAG
 from epi2expr_jax.store.window_store import WindowStore
-from epi2expr_jax.study.lookup import fitted_options, pairs_with_tracks
+from epi2expr_jax.study.lookup import fitted_options, folds_of, pairs_with_tracks
 from epi2expr_jax.study.request import TrainRequest
-from epi2expr_jax.training.splits import make_folds
+from epi2expr_jax.training.splits import (
+    blind_in,
+    chosen_folds,
+    fold_names,
+    make_folds,
+    refuse_impossible,
+    select_folds,
+)
 from epi2expr_jax.words.sentences import count
 from experiments.cli.progress import quicker_ways, time_on_cpu
-from experiments.cli.study_file import StudyFile
+from experiments.cli.study_file import Step, StudyFile
 
 _GB = {"bigwig": 0.43, "gz": 0.23}  # of a Roadmap track and of its alignments, see docs/inputs.md
 # Gene-steps a second, measured on one H100 in bfloat16: BUILD_NOTES.md.
@@ -30,41 +40,97 @@ _GTF_MB = 50  # of a gzipped GTF not yet downloaded: human ones have 30 to 60 MB
 _GENES = 19_000  # protein-coding, of chromosomes that are used; until there is a store
 
 
-def plan(study: StudyFile, requests: dict[str, TrainRequest]) -> list[str]:
+def at(study: StudyFile, step: Step) -> contextlib.AbstractContextManager[None]:
+    """Problems within name the table of the study, and the program whose flags its keys are."""
+    table = step.table or step.name
+
+    def change(one: Problem) -> Problem:
+        of_flags = one.where == "command line"
+        where = f"{study.source}, {table}" + ("" if of_flags else f", {one.where}")
+        found, expected = one.found, one.expected
+        if one.kind == UNKNOWN_FLAG:
+            found = found.replace("flag --", "key ")
+        elif one.kind == BAD_VALUE:
+            found = found.removeprefix("--").replace("=", " = ", 1)
+        if of_flags and one.kind != BAD_VALUE:
+            expected = f"flags of {step.module}"
+        remedy = one.remedy.replace("see --help", f"see python -m {step.module} --help")
+        return Problem(where, found, expected, remedy, one.kind)
+
+    return reworded(change)
+
+
+def plan(study: StudyFile, requests: Mapping[str, TrainRequest], built: bool = False) -> list[str]:
     """Cells, assays, folds, models, downloads and the work of training, in words.
 
     Each time is an estimate for all epochs; where early stopping may end sooner, so is told, too.
 
+    Args:
+        requests: of each step that trains.
+        built: the store, if it is there, is the one that the file asks for.
+
     Raises:
-        InputError: for folds that make no sense, or tracks asked for by name that are not in the
-            sheet.
+        InputError: for whatever the steps would refuse later that can be told now: windows, models,
+            folds and blind chromosomes that cannot be, tracks asked for by name that are not in the
+            sheet. Where the genome or the genes are not known yet, nothing is said of folds over
+            them.
     """
-    tracks = study.tracks
-    if tracks not in shipped_sheets():
-        tracks = study.folder / tracks
-        if not tracks.exists():
-            return ["  cells and assays: those of the track sheet, which is yet to be made"]
-    sheet = read_sheet(tracks)
+    steps = {step.name: step for step in study.steps}
+    genes, known = _genes(study)
+    sheet, made = None, []
+    with collect() as problems:
+        stored = genome = store = None
+        with problems.part():
+            sheet = _sheet(study)
+        with problems.part(), at(study, steps["store"]):
+            window = [_whole(_flag(study, "store", name), usual) for name, usual in _WINDOW.items()]
+            stored = WindowSpec(*window)
+        with problems.part(), at(study, steps["store"]):
+            genome = _genome(study, sheet)
+        if built:
+            with contextlib.suppress(InputError):  # what is damaged is built again
+                store = WindowStore.open(study.folder / study.store)
+        for name, request in requests.items():
+            with problems.part(), at(study, steps[name]):
+                folds = _folds(request, genome, store)
+                if steps[name].module != "experiments.train" or stored is None:
+                    continue
+                model = REGISTRY[request.model](**fitted_options(request, stored))
+                model.window.crop_and_merge(stored)
+                if sheet:
+                    made += _training(sheet, name, request, model, folds, genes, known)
+    if sheet is None:
+        return ["  cells and assays: those of the track sheet, which is yet to be made"]
     sources = [source.location for track in sheet.tracks for source in track.sources]
     remote = [place for place in sources if not pathlib.Path(place).exists()]
     parts = {"cell": sheet.cells, "assay": sheet.assays, "track": sheet.tracks}
     lines = [f"  {', '.join(count(len(part), noun) for noun, part in parts.items())}"]
     if remote:
         size = sum(_GB.get(place.rpartition(".")[2].lower(), _GB["bigwig"]) for place in remote)
-        lines.append(f"  to download: {len(remote)} files, about {size:.0f} GB")
+        lines.append(f"  to download: {count(len(remote), 'file')}, about {size:.0f} GB")
     others = _other_files(study)
     if absent := [path for path in others if not path.exists()]:
         names = listing(sorted(path.name for path in absent))
         lines.append(f"  to download first: {count(len(absent), 'smaller file')} ({names})")
-    lines += _annotation(study, absent)
-    genes, known = _genes(study)
-    for name, request in requests.items():
-        lines += _training(study, sheet, name, request, genes, known)
-    return lines
+    return [*lines, *_annotation(study, absent), *made]
+
+
+def _sheet(study: StudyFile) -> TrackSheet | None:
+    """The sheet of the tracks; None where it is yet to be made."""
+    if study.tracks in shipped_sheets():
+        return read_sheet(study.tracks)
+    path = study.folder / study.tracks
+    return read_sheet(path) if path.exists() else None
 
 
 def _training(
-    study: StudyFile, sheet: TrackSheet, name: str, request: TrainRequest, genes: int, known: str
+    sheet: TrackSheet,
+    name: str,
+    request: TrainRequest,
+    model: ModelConfig,
+    of_folds: tuple[int, float],
+    genes: int,
+    known: str,
 ) -> list[str]:
     """What one training will take: models, work, time, and how it would take less."""
     tracks = {(track.cell, track.assay) for track in sheet.tracks}
@@ -73,7 +139,7 @@ def _training(
         request, pools, sheet.assays, tracks, sheet.where, "add them to the track sheet"
     )
     sets = {assays for _, assays in pairs}
-    folds, share = _folds(request)
+    folds, share = of_folds
     models = len(pairs) * folds * request.seeds
     product = f"{count(len(pools), 'cell')} × {count(len(sets), 'assay set')}"
     if lacking:
@@ -85,11 +151,13 @@ def _training(
         f"  {name}: {product} × {count(folds, 'fold')} × {count(request.seeds, 'seed')} = "
         f"{count(models, 'model')} of {request.model}",
         *([f"    {lacking}"] if lacking else []),
-        f"    at most {epochs} epochs, {_rounded(steps)} gene-steps {known}"
+        f"    at most {count(epochs, 'epoch')}, {_rounded(steps)} gene-steps {known}"
         f"{_on_device(steps, request)}",
     ]
-    window = [_whole(_flag(study, "store", name)) or usual for name, usual in _WINDOW.items()]
-    return [*lines, *(f"    {line}" for line in _time_lines(steps, request, WindowSpec(*window)))]
+    told = time_on_cpu(model, request.train_config, steps)
+    quicker = quicker_ways(model, request.train_config, steps, request.seeds)
+    told = told or "experiments.plan says how long, once there is a store"
+    return [*lines, *(f"    {line}" for line in (told, *quicker))]
 
 
 def _flag(study: StudyFile, step: str, name: str) -> str:
@@ -109,9 +177,9 @@ def _other_files(study: StudyFile) -> list[pathlib.Path]:
     return [item.target for item in named_downloads(names, folder)]
 
 
-def _whole(text: str) -> int:
-    """A whole number as flags take it, 0x2710 too; 0 if there is none."""
-    return int(text, 0 if text[:2].lower() in ("0x", "0o") else 10) if text else 0
+def _whole(text: str, usual: int) -> int:
+    """A whole number as flags take it, 0x2710 too; the usual one if there is none."""
+    return int(text, 0 if text[:2].lower() in ("0x", "0o") else 10) if text else usual
 
 
 def _annotation(study: StudyFile, absent: Sequence[pathlib.Path]) -> list[str]:
@@ -140,17 +208,72 @@ def _genes(study: StudyFile) -> tuple[int, str]:
     return _GENES, f"if there are {_GENES:,} genes"
 
 
-def _folds(request: TrainRequest) -> tuple[int, float]:
-    """How many there are, whatever the genome, and the share of genes that one trains on.
+class _Genome(NamedTuple):
+    """Of a store that is yet to be built.
+
+    Attributes:
+        names: of all chromosomes of the assembly.
+        chosen, blind: those whose genes are stored, and of these the blind ones.
+    """
+
+    names: Sequence[str]
+    chosen: Sequence[str]
+    blind: Sequence[str]
+
+
+def _genome(study: StudyFile, sheet: TrackSheet | None) -> _Genome | None:
+    """As the build will see it; None where it cannot be told yet.
 
     Raises:
-        InputError: for a scheme that makes no sense.
+        InputError: for chromosomes that the assembly does not have.
     """
-    most = 22 if request.cv == "chromoformer_4" else 40  # its published groups are human
-    genes = {f"chr{number}": 1 for number in range(1, most + 1)}
-    folds = make_folds(request.cv, genes, blind=["chr3"], seed=request.split_seed)
-    share = sum(len(fold.train) for fold in folds) / len(folds) / most
-    return len(folds) if list(request.folds) == ["all"] else len(request.folds), share
+    # Here, since they need pyBigWig, which a bare machine with an accelerator lacks.
+    from data_prep.checks.build_inputs import blind_chromosomes
+    from data_prep.formats.annotation import said_assembly
+    from data_prep.formats.assembly import load_assembly, select_chromosomes
+    from data_prep.formats.bigwig import assembly_of
+
+    flags = {name: _flag(study, "store", name) for name in ("assembly", "aliases", "genes")}
+    files = {name: study.folder / text for name, text in flags.items() if text}
+    files = {name: str(path) for name, path in files.items() if os.path.isfile(path)}
+    if flags["aliases"] and "aliases" not in files:
+        return None
+    places = [file.location for track in (sheet.tracks if sheet else ()) for file in track.sources]
+    try:
+        name = files.get("assembly", flags["assembly"])
+        name = name or assembly_of([place for place in places if os.path.isfile(place)])
+        if not (name := name or said_assembly(files.get("genes"))):
+            return None
+        assembly = load_assembly(name, files.get("aliases", ""))
+    except InputError:  # a file that is yet to be made, or what the build knows more of
+        return None
+    chosen = select_chromosomes(assembly, _flag(study, "store", "chromosomes") or "autosomes")
+    blind = blind_chromosomes(_flag(study, "store", "blind") or "auto", chosen)
+    return _Genome(list(assembly.chrom_sizes), chosen, blind)
+
+
+def _folds(
+    request: TrainRequest, genome: _Genome | None, store: WindowStore | None
+) -> tuple[int, float]:
+    """How many there are, and the share of genes that one trains on.
+
+    Raises:
+        InputError: for folds that make no sense, whatever the genome, or on this one.
+    """
+    names, k = chosen_folds(request.cv, request.folds), len(fold_names(request.cv))
+    if store:
+        more = request.split_seed, request.test_genes, store.genes[:0]
+        folds = select_folds(folds_of(store, request.cv, request.blind, *more), names)
+        trained = sum(fold.masks(store.genes)["train"].sum() for fold in folds)
+        return len(folds), trained / len(folds) / len(store.genes)
+    if genome:
+        blind = blind_in(request.blind, genome.names) or genome.blind
+        refuse_impossible(request.cv, genome.chosen, blind)
+    if request.cv != "monte_carlo_5":
+        return len(names), 3 / 4 if request.cv == "chromoformer_4" else 1 - 2 / k
+    made_up = {f"chr{number}": 1 for number in range(1, 41)}
+    folds = make_folds(request.cv, made_up, blind=["chr3"], seed=request.split_seed)
+    return len(names), sum(len(fold.train) for fold in folds) / k / len(made_up)
 
 
 def _on_device(steps: float, request: TrainRequest) -> str:
@@ -158,18 +281,6 @@ def _on_device(steps: float, request: TrainRequest) -> str:
         return ""
     hours = steps / _H100[request.model] / 3600
     return f"; {_rounded(hours)} h of one H100 with --precision=bfloat16"
-
-
-def _time_lines(steps: float, request: TrainRequest, stored: WindowSpec) -> list[str]:
-    """About how long it takes on the cores here, and what would take less."""
-    try:
-        config = REGISTRY[request.model](**fitted_options(request, stored))
-    except InputError as error:
-        return [f"this model cannot be made: {error}"]
-    training = request.train_config
-    told = time_on_cpu(config, training, steps)
-    quicker = quicker_ways(config, training, steps, request.seeds)
-    return [told or "experiments.plan says how long, once there is a store", *quicker]
 
 
 def _rounded(number: float) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import warnings
@@ -18,6 +19,8 @@ def define():
     from absl import flags
 
     flags.DEFINE_integer("seeds", 3, "How many seeds to sow.")
+    flags.DEFINE_string("name", "", "Of the field.")
+    flags.DEFINE_boolean("dry", False, "Without water.")
 
 
 def sow():
@@ -88,7 +91,14 @@ def test_help_shows_the_programs_own_text_and_flags():
         (("--seed_count=8",), "unknown flag --seed_count"),
         (("--seeds=many",), "found:    --seeds=many\n    expected: an integer\n"),
         (("--seeds", "many"), "found:    --seeds=many\n"),
-        (("--seeds",), "Missing value for flag --seeds"),
+        (
+            ("--seeds",),
+            "found:    --seeds without a value\n    expected: --seeds=VALUE: an integer",
+        ),
+        (("--name", "--seeds=8"), "found:    --name without a value (--seeds=8 follows)\n"),
+        (("--noseeds",), "found:    --noseeds\n    expected: --seeds=VALUE\n"),
+        (("--nodry=1",), "found:    --nodry=1\n    expected: --dry, --nodry\n"),
+        (("",), "unexpected arguments: \n"),
     ],
 )
 def test_what_is_not_understood_is_refused_before_anything_is_done(arguments, said):
@@ -172,7 +182,25 @@ def test_flags_of_another_program_are_read_without_beginning_it():
 def test_every_unknown_flag_is_named_with_the_nearest():
     done = run("--sedes=8", "--nothing-else", "--seeds=2", "--", "--seeed=1")
     assert done.returncode == 2
-    assert "2 problems" in done.stderr
+    assert "3 problems" in done.stderr
+    assert "unexpected arguments: --seeed=1\n" in done.stderr
     assert "unknown flag --sedes\n" in done.stderr
     assert "remedy:   did you mean seeds?; see --help" in done.stderr
     assert "unknown flag --nothing-else" in done.stderr
+
+
+def test_all_that_is_wrong_is_told_at_once_and_nothing_that_is_not(tmp_path):
+    """Also what a file of flags says; flags that absl itself has are no unknown ones."""
+    (tmp_path / "flags").write_text("--seeds=some\n--undefok=later,sooner\n")
+    given = [f"--flagfile={tmp_path / 'flags'}", "--later=1", "--nosooner", "--dry=soon", "--name"]
+    done = run("word", "--sead", "3", *given)
+    assert done.returncode == 2
+    told = re.findall("found: +(.*)", done.stderr)
+    assert told == ["unknown flag --sead", "--seeds=some", "--dry=soon", "--name without a value",
+                    "unexpected arguments: word"]  # fmt: skip
+    done = run(*given[:-1], "--seeds=8", "--sead")
+    assert told[1:3] + told[:1] == re.findall("found: +(.*)", done.stderr)
+    done = run("--flagfile", str(tmp_path / "none"), "--seeds=many")
+    assert "Unable to open flagfile" in done.stderr
+    assert "found:    --seeds=many\n" in done.stderr
+    assert run("--undefok=sead", "--sead=2", "--seeds", "4").stdout == "4 seeds sown\n"

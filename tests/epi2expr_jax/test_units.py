@@ -36,6 +36,8 @@ def test_the_unit_decides_unless_a_transform_is_asked_for(unit, transform):
         (0.5, 0, "50%"), (0.994, 0, "99%"), (0.999, 0, "99.9%"), (0.99996, 0, "99.996%"),
         (1.0, 0, "100%"), (0.0, 0, "0%"), (0.004, 0, "0.4%"), (0.0002, 1, "0.02%"),
         (0.0004, 0, "0.04%"), (1 - 1e-16, 0, "99.99999999999999%"),
+        (1e-300, 0, "1e-298%"), (5e-324, 3, "5e-322%"), (2e-22, 0, "0.00000000000000000002%"),
+        (2e-23, 0, "2e-21%"),
     ],
 )  # fmt: skip
 def test_only_a_whole_is_a_hundred_percent_and_only_nothing_is_none(share, digits, said):

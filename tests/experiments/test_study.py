@@ -23,6 +23,7 @@ SHEET = f"cell,assay,url,unit\nE003,DNase,{URL}/a.bigwig,pvalue\nE004,DNase,{URL
 TEXT = """
 [store]
 tracks = "tracks.csv"
+expression = "rpkm.tsv"
 [train.small]
 model = "promoter_cnn"
 epochs = 3
@@ -85,7 +86,7 @@ def ran(monkeypatch, tmp_path):
 
 
 ALL = [
-    "build_store --tracks=tracks.csv", "train --epochs=3", "evaluate small",
+    "build_store --expression=rpkm.tsv", "train --epochs=3", "evaluate small",
     "train --assays=each", "evaluate wide", "perturb --assay=DNase", "verify small", "verify wide",
     "report small", "report wide",
 ]  # fmt: skip
@@ -361,6 +362,37 @@ def test_every_bad_value_of_a_table_is_told_as_its_key(mine):
         ("[train.small]", "retry = maybe", "true or false", see),
         ("[train.small]", "schedule = plateu", "one of plateau, decay", "did you mean plateau?"),
     }  # fmt: skip
+
+
+def test_files_that_flags_name_are_looked_for_beside_the_study(mine, tmp_path):
+    (tmp_path / "few.txt").write_text("ENSG1\nENSG2\n")
+    requests = study.check(mine(TEXT.replace("epochs = 3", 'test_genes = "few.txt"')))
+    assert requests["train small"].test_genes == ["ENSG1", "ENSG2"]
+
+
+def test_true_and_false_are_values_of_switches_alone(mine):
+    """Of another key they are refused by its name; no key takes the next one for its value."""
+    bad = ("epochs = true\nseeds = false\nmodel_bin_bp = true\nassays = true\nmasked = true\n"
+           "width = false\nretry = false")  # fmt: skip
+    text = TEXT.replace("[store]", "[store]\ngenes = true").replace("epochs = 3", bad)
+    with pytest.raises(InputError) as caught:
+        study.check(mine(text.replace('"DNase"', "true\nnull = false", 1)))
+    said = [
+        (one.where.rpartition(", ")[2], one.found, one.expected) for one in caught.value.problems
+    ]
+    assert said == [
+        ("[store]", "genes = true", "a text"),
+        ("[train.small]", "epochs = true", "a positive integer"),
+        ("[train.small]", "seeds = false", "a positive integer"),
+        ("[train.small]", "model_bin_bp = true", "an integer"),
+        ("[train.small]", "assays = true", "a comma separated list"),
+        ("[train.small]", "width = false", "a number"),
+        ("[[perturb]] number 1", "assay = true", "a text"),
+        ("[[perturb]] number 1", "null = false", "a non-negative integer"),
+    ]
+    alone = mine(TEXT.replace("[store]", "[store]\ngenes = true"))  # the last one of its table
+    with pytest.raises(InputError, match="genes = true"):
+        study.check(alone)
 
 
 def test_a_step_ends_with_the_study(tmp_path):

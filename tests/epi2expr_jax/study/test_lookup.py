@@ -83,6 +83,16 @@ def test_an_unknown_cell_is_refused_with_the_nearest(holed):
         study(store, cells=[cell.lower()])
 
 
+def test_a_blind_chromosome_that_the_assembly_lacks_is_refused(small_store):
+    """Left out in silence, a misspelt one would be trained on."""
+    request = TrainRequest(str(small_store.path), blind=["chr3", "chr77"])
+    with pytest.raises(InputError, match=r"--blind: found unknown chromosome chr77"):
+        Study(request)
+    for name in ("cells", "assays", "folds"):
+        with pytest.raises(InputError, match=f"--{name}: found nothing"):
+            dataclasses.replace(request, **{name: []})
+
+
 def test_genes_held_out_by_name_must_be_known_and_leave_some(small_store):
     genes, request = small_store.genes, TrainRequest(str(small_store.path), cv="chromosomes_3")
     with pytest.raises(InputError, match="1 unknown genes"):

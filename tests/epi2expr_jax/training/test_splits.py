@@ -8,6 +8,9 @@ from epi2expr_jax.roadmap import AUTOSOMES, BLIND_CHROMOSOMES, CHROMOFORMER_GROU
 from epi2expr_jax.training.splits import (
     PARTS,
     Fold,
+    blind_in,
+    chosen_folds,
+    fold_names,
     make_folds,
     read_splits,
     select_folds,
@@ -116,9 +119,26 @@ def test_frozen_splits_come_back(tmp_path):
     folds[0] = dataclasses.replace(folds[0], held_out=("g0", "g2"))
     write_splits(tmp_path / "splits.json", "chromosomes_4", 0, folds, GENES)
     assert read_splits(tmp_path / "splits.json") == folds
-    assert select_folds(folds, ["fold2"]) == [folds[1]]
+    assert select_folds(folds, ["fold2"]) == select_folds(folds, ["fold2"] * 2) == [folds[1]]
+    assert select_folds(folds, ["fold2", "all"]) == folds
     with pytest.raises(InputError, match="fold9"):
         select_folds(folds, ["fold9"])
+
+
+def test_names_of_folds_are_known_before_there_are_chromosomes():
+    for scheme in ("monte_carlo_5", "chromoformer_4", "chromosomes_3", "chromosomes_12"):
+        made = make_folds(scheme, COUNTS, blind=["chr3"])
+        assert fold_names(scheme) == [fold.name for fold in made]
+        assert chosen_folds(scheme, ["all", made[0].name]) == fold_names(scheme)
+        assert chosen_folds(scheme, [made[1].name] * 2) == [made[1].name]
+        with pytest.raises(InputError, match="unknown fold fold0"):
+            chosen_folds(scheme, "fold0")
+
+
+def test_a_blind_chromosome_is_one_of_the_assembly():
+    assert blind_in(["3", "chrX", "chr3"], [*COUNTS, "chrX"]) == ["chr3", "chrX", "chr3"]
+    with pytest.raises(InputError, match=r"chr99.*did you mean chr"):
+        blind_in(["chr3", "chr99"], COUNTS)
 
 
 def test_masks_follow_chromosomes():

@@ -86,6 +86,13 @@ def test_a_file_is_commands_in_an_order_in_which_each_finds_what_it_needs(writte
         (('[[perturb]]\nrun = "cnn"', '[[perturb]]\nrun = "cn"'), "did you mean cnn"),
         (('[[perturb]]\nrun = "cnn"', "[[perturb]]"), "run = NAME says"),
         (('tracks = "tracks.csv"', ""), "name the track sheet"),
+        (('tracks = "tracks.csv"', "tracks = 3"), r"\[store\]: found tracks = 3; expected a text"),
+        (('tracks = "tracks.csv"', "tracks = ['a.csv', 'b.csv']"), "found tracks = .*a text"),
+        (('tracks = "tracks.csv"', "tracks = true"), "found tracks = true; expected a text"),
+        (('tracks = "tracks.csv"', 'tracks = " "'), "name the track sheet"),
+        (("[download]", "[depth]\ntracks = 3\n[download]"), r"\[depth\]: found tracks = 3"),
+        (('expression = "{out}/files/rpkm.gz"', ""), "what models learn to predict"),
+        (('model = "cnn"', 'model = "cnn"\nrun = false'), r"\[train.cnn\]: found run = false"),
         (('[train.cnn]\nmodel = "cnn"\n[train.near]', "[train.cells]"), "did you mean|run = NAME"),
         (("[sweep]", "[sweep"), "correct the file"),
         (('out = "mine"', 'out = "mine"\ndepth = 3'), "make it a table"),
@@ -137,7 +144,7 @@ def test_files_that_any_flag_names_are_read(written, tmp_path):
 
 def test_a_file_without_training_is_refused(written):
     with pytest.raises(InputError, match=r"\[train.NAME\] for each model"):
-        read_study(written('[store]\ntracks = "x.csv"\n'))
+        read_study(written('[store]\ntracks = "x.csv"\nexpression = "y.csv"'))
 
 
 def test_studies_that_ship_are_found_by_name(tmp_path, monkeypatch):

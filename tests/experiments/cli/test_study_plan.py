@@ -12,6 +12,7 @@ from tests.experiments.test_study import reader
 TEXT = """
 [store]
 tracks = "tracks.csv"
+expression = "rpkm.tsv"
 genes = "{out}/files/gencode.v10.annotation.gtf.gz"
 [train.small]
 model = "promoter_cnn"
@@ -50,7 +51,6 @@ def test_the_plan_counts_cells_assays_folds_and_models(mine):
 def test_the_plan_counts_what_has_tracks_and_the_genes_of_the_table(mine, tmp_path):
     """As the training does, which leaves out what lacks a track, unless it is asked for by name."""
     text = TEXT.replace('assays = "each"', 'assays = ["each", "all"]\nseeds = 2')
-    text = text.replace("[store]", '[store]\nexpression = "rpkm.tsv"')
     (tmp_path / "rpkm.tsv").write_text("gene\tE003\tE004\n" + "ENSG1\t1\t2\n" * 700)
     made = mine(text)
     with (tmp_path / "tracks.csv").open("a") as sheet:
@@ -83,6 +83,15 @@ def test_the_plan_says_how_long_it_takes_here_and_what_takes_less(mine, monkeypa
     assert "at most about 46 min" in lines[7]
     narrow = mine(TEXT.replace('model = "cnn"', 'model = "cnn"\nwidth = 0.25\nepochs = 9'))
     assert "quicker" not in "".join(plan(narrow, study.check(narrow)))
+    monkeypatch.setattr(planning, "_matmul_flops", lambda: 2.4e9)
+    for width, epochs, advised in (
+        (0.2500001, 22, False), (0.26, 20, False), (0.3, 20, True), (1e300, 20, True)
+    ):  # fmt: skip
+        near = f'model = "cnn"\nwidth = {width}\nepochs = {epochs}'
+        told = "".join(plan(made := mine(TEXT.replace('model = "cnn"', near)), study.check(made)))
+        told = told.partition("models of cnn")[2]
+        assert ("one of: width = 0.25 (at most " in told, "epochs = 20" in told) == (advised, False)
+        assert "nan" not in told
 
 
 def test_a_pool_trains_on_the_genes_of_each_of_its_cells(mine):
@@ -94,12 +103,110 @@ def test_a_pool_trains_on_the_genes_of_each_of_its_cells(mine):
 
 def test_the_plan_takes_what_flags_take_and_says_what_cannot_be_made(mine, tmp_path):
     (tmp_path / "rpkm.tsv").write_text("")
-    files = f'expression = "rpkm.tsv"\nblacklist = "{"b" * 300}"'
+    files = f'blacklist = "{"b" * 300}"'
     made = mine(TEXT.replace("[store]", f'[store]\nwindow_bp = "0x2710"\n{files}'))
     assert "380,000 gene-steps if there are 19,000 genes" in plan(made, study.check(made))[3]
-    for width, told in ((0, "this model cannot be made: "), (1e300, "at most about inf days")):
-        made = mine(TEXT.replace("epochs = 3", f"epochs = 3\nwidth = {width}"))
-        assert told in plan(made, study.check(made))[4]
+    made = mine(TEXT.replace("epochs = 3", "epochs = 3\nwidth = 1e300"))
+    assert "at most about inf days" in plan(made, study.check(made))[4]
+
+
+def refused(made, built=False):
+    """What the plan refuses: table and rest of where, what was found."""
+    with pytest.raises(InputError) as caught:
+        plan(made, study.check(made), built)
+    return [(one.where.rpartition("mine.toml, ")[2], one.found) for one in caught.value.problems]
+
+
+def test_folds_are_counted_as_training_takes_them(mine):
+    for folds, told in (("all,draw1", "5 folds"), ("draw2,draw2", "1 fold"), ("draw4", "1 fold")):
+        made = mine(TEXT.replace("epochs = 3", f'epochs = 3\nfolds = "{folds}"'))
+        assert f"× {told} × 1 seed" in plan(made, study.check(made))[2]
+
+
+def test_what_cannot_be_is_refused_by_the_plan_all_at_once(mine):
+    """Windows, models, names of folds: known before there is a genome."""
+    text = TEXT.replace("epochs = 3", 'width = 0\ncells = "E009"\nfolds = "draw6"')
+    text = text.replace('"chromoformer_4"', '"chromosomes_2"').replace("tracks.csv", "later.csv")
+    select = '[select]\ncv = "chromosomes_3"\nfolds = ["fold1", "fold4"]\n'
+    assert refused(mine(text + select)) == [
+        ("[train.small], --folds", "unknown fold draw6"),
+        ("[train.wide], --cv", "chromosomes_2"),
+        ("[select], --folds", "unknown fold fold4"),
+    ]
+    widths = TEXT.replace("epochs = 3", "width = 0").replace('"cnn"', '"cnn"\nassays = "DNA"')
+    assert refused(mine(widths.replace('\nassays = "each"', ""))) == [
+        ("[train.small], promoter_cnn", "width=0.0"),
+        ("[train.wide], --assays", "unknown assay DNA"),
+    ]
+    for bp, found in ((0, "window_bp=0, bin_bp=25"), (10_001, "window_bp=10001 with bin_bp=25")):
+        made = mine(TEXT.replace("[store]", f"[store]\nwindow_bp = {bp}"))
+        assert refused(made) == [("[store], window", found)]
+    ((where, found),) = refused(mine(TEXT.replace("[store]", "[store]\nwindow_bp = 8000")))
+    assert where == "[train.wide], store window"
+    assert found.startswith("8000 bp in bins of 25 bp, read by a model of 10000 bp")
+    # No assembly has so many chromosomes; whether one has 50 nobody knows yet.
+    text = TEXT.replace("chromoformer_4", "chromosomes_9999999")
+    assert refused(mine(text)) == [("[train.wide], --cv", "chromosomes_9999999")]
+    plan(made := mine(TEXT.replace("chromoformer_4", "chromosomes_50")), study.check(made))
+
+
+@pytest.mark.parametrize(
+    ("store", "small", "where", "found"),
+    [
+        ("", 'blind = "chr99"', "[train.small], --blind", "unknown chromosome chr99"),
+        ("", 'blind = "chrX"', "[train.small], fold draw1", "no genes for its test part"),
+        (
+            "",
+            'cv = "chromosomes_23"',
+            "[train.small], --cv=chromosomes_23",
+            "23 groups for genes on",
+        ),
+        ('blind = "chr3,chr98"', "", "[store], --blind", "chr98"),
+        ('chromosomes = "chr1,chr97"', "", "[store], --chromosomes", "unknown chromosomes chr97"),
+        ('chromosomes = "1,3,7"', 'cv = "chromosomes_4"', "[train.small], --cv", "4 groups for"),
+        ("", 'blind = "3,chr20"', "", ""),
+        ('chromosomes = "all"', 'cv = "chromosomes_24"', "", ""),
+    ],
+)
+def test_chromosomes_are_those_of_the_assembly_where_it_is_known(
+    mine, tmp_path, store, small, where, found
+):
+    text = TEXT.replace("epochs = 3", small).replace("chromoformer_4", "monte_carlo_5")
+    text = text.replace("[store]", f"[store]\n{store}")
+    comments = text.replace("{out}/files/gencode.v10.annotation.gtf.gz", "some.gtf")
+    (tmp_path / "some.gtf").write_text("##description: GRCh38, version 44\n")
+    for known in (text.replace("[store]", '[store]\nassembly = "hg19"'), comments):
+        if not found:
+            plan(made := mine(known), study.check(made))
+        else:
+            first, *_ = refused(mine(known))
+            assert first[0].startswith(where)
+            assert found in first[1]
+    # Else it stays silent, also where the file of lengths is yet to be made.
+    for unknown in (text, text.replace("[store]", '[store]\nassembly = "{out}/hg19.sizes"')):
+        plan(made := mine(unknown), study.check(made))
+
+
+def test_published_groups_are_refused_for_other_genomes(mine, tmp_path):
+    (tmp_path / "yeast.sizes").write_text("chrI\t230218\nchrII\t813184\nchrIX\t439888\n")
+    text = TEXT.replace("[store]", '[store]\nassembly = "yeast.sizes"\nblind = "I"')
+    assert refused(mine(text))[-1] == (
+        "[train.wide], --cv=chromoformer_4", "genes on chrI, chrII, chrIX"
+    )  # fmt: skip
+
+
+def test_the_folds_of_a_store_that_is_there_are_those_of_its_genes(mine, small_store, tmp_path):
+    made = tmp_path / "mine/store.zarr"
+    made.parent.mkdir()
+    made.symlink_to(small_store.path)
+    text = TEXT.replace("epochs = 3", 'cv = "chromosomes_30"')
+    text = text.replace('model = "cnn"\ncv = "chromoformer_4"', 'model = "promoter_cnn"')
+    named = mine(text.replace('assays = "each"', 'cv = "chromosomes_3"\ntest_genes = "nobody"'))
+    told = refused(named, built=True)
+    assert [where for where, _ in told] == [
+        "[train.small], --cv=chromosomes_30", "[train.wide], --test_genes"
+    ]  # fmt: skip
+    plan(named, study.check(named))  # a store of other flags says nothing of the one to build
 
 
 def test_the_plan_counts_the_annotation_and_other_files(mine, tmp_path):

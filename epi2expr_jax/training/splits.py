@@ -29,7 +29,7 @@ from epi2expr_jax.names import known_names
 from epi2expr_jax.roadmap import CHROMOFORMER_GROUPS
 
 PARTS = ("train", "validation", "test")
-_MONTE_CARLO, _CHROMOFORMER = "monte_carlo_5", "chromoformer_4"
+MONTE_CARLO, _CHROMOFORMER = "monte_carlo_5", "chromoformer_4"
 _VALIDATION_SHARE = (0.27, 0.33)
 _DRAWS = 5
 _MOST_GROUPS = 10_000  # more than any assembly has chromosomes with genes
@@ -93,7 +93,7 @@ def make_folds(
     """
     gene_counts = {name: gene_counts[name] for name in sort_chromosomes(gene_counts)}
     k = _groups(scheme)
-    if scheme == _MONTE_CARLO:
+    if scheme == MONTE_CARLO:
         folds = _monte_carlo(gene_counts, match_chromosomes(blind, gene_counts).values(), seed)
     elif scheme == _CHROMOFORMER:
         folds = _chromoformer(gene_counts)
@@ -119,7 +119,7 @@ def fold_names(scheme: str) -> list[str]:
         InputError: for an unknown scheme, or one of too few or too many groups.
     """
     k = _groups(scheme)
-    if scheme == _MONTE_CARLO:
+    if scheme == MONTE_CARLO:
         return [f"draw{i}" for i in range(1, _DRAWS + 1)]
     if scheme == _CHROMOFORMER:
         numbers = range(1, len(CHROMOFORMER_GROUPS) + 1)
@@ -133,10 +133,10 @@ def fold_names(scheme: str) -> list[str]:
 
 def _groups(scheme: str) -> int:
     """K of `chromosomes_K`, 0 of the other schemes."""
-    known = (_MONTE_CARLO, _CHROMOFORMER, "chromosomes_5")
+    known = (MONTE_CARLO, _CHROMOFORMER, "chromosomes_5")
     found = re.fullmatch(r"chromosomes_(\d{1,9})", scheme)
     if not found and scheme not in known:
-        expected = f"{_MONTE_CARLO}, {_CHROMOFORMER} or chromosomes_K"
+        expected = f"{MONTE_CARLO}, {_CHROMOFORMER} or chromosomes_K"
         remedy = nearest(scheme, known) or "choose one of these, for example chromosomes_5"
         raise InputError("--cv", scheme, expected, remedy)
     return int(found[1]) if found else 0
@@ -185,7 +185,7 @@ def refuse_impossible(scheme: str, chromosomes: Iterable[str], blind: Iterable[s
         groups = [name for group in CHROMOFORMER_GROUPS for name in group]
         counts = dict.fromkeys(match_chromosomes(groups, counts).values(), 1) or counts
     held_out = match_chromosomes(blind, counts)
-    if scheme != _MONTE_CARLO or len(set(held_out.values())) in (0, len(counts)):
+    if scheme != MONTE_CARLO or len(set(held_out.values())) in (0, len(counts)):
         make_folds(scheme, counts, blind=blind)
 
 
@@ -243,7 +243,7 @@ def _monte_carlo(counts: Mapping[str, int], blind: Iterable[str], seed: int) -> 
             break
     if len(draws) < _DRAWS:
         raise InputError(
-            f"--cv={_MONTE_CARLO}",
+            f"--cv={MONTE_CARLO}",
             f"{len(draws)} ways to hold out whole chromosomes with 27 to 33 % of "
             f"{total} genes on {len(rest)} chromosomes (the nearest below: {nearest:.0%})",
             f"{_DRAWS} different ones",

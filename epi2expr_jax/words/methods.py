@@ -4,12 +4,30 @@ import collections
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from epi2expr_jax.genome import listing
+import numpy as np
+import pandas as pd
+
+from epi2expr_jax.genome import listing, sort_chromosomes
+from epi2expr_jax.training.splits import Fold
 from epi2expr_jax.words.sentences import count
 
 _UNITS = {"pvalue": "−log10 p", "fold_change": "fold change over control", "depth": "read depth",
           "counts": "read counts", "none": "values without a unit"}  # fmt: skip
 _TRANSFORMS = {"arcsinh": "arcsinh(x)", "log1p": "ln(x + 1)", "none": "they are"}
+
+
+def tested(folds: Sequence[Fold], genes: pd.DataFrame) -> str:
+    """Of which genes the scores will be, where these are not all of them; else empty.
+
+    Args:
+        folds: that are trained.
+        genes: the gene table of the store.
+    """
+    n = int(np.any([fold.masks(genes)["test"] for fold in folds], axis=0).sum())
+    if n == len(genes):
+        return ""
+    where = listing(sort_chromosomes({name for fold in folds for name in fold.test}), 8)
+    return f"tested on {n:,} of {count(len(genes), 'gene')} alone, those of {where}"
 
 
 def network(card: Mapping[str, Any]) -> str:

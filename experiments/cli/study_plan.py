@@ -18,6 +18,8 @@ from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study.lookup import fitted_options, folds_of, pairs_with_tracks
 from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.training.splits import (
+    MONTE_CARLO,
+    Fold,
     blind_in,
     chosen_folds,
     fold_names,
@@ -25,6 +27,7 @@ from epi2expr_jax.training.splits import (
     refuse_impossible,
     select_folds,
 )
+from epi2expr_jax.words.methods import tested
 from epi2expr_jax.words.sentences import count
 from experiments.cli.progress import quicker_ways, time_on_cpu
 from experiments.cli.study_file import Step, StudyFile
@@ -93,12 +96,13 @@ def plan(study: StudyFile, requests: Mapping[str, TrainRequest], built: bool = F
         for name, request in requests.items():
             with problems.part(), at(study, steps[name]):
                 folds = _folds(request, genome, store)
+                told = _tested(request, genome, store)
                 if steps[name].module != "experiments.train" or stored is None:
                     continue
                 model = REGISTRY[request.model](**fitted_options(request, stored))
                 model.window.crop_and_merge(stored)
                 if sheet:
-                    made += _training(sheet, name, request, model, folds, genes, known)
+                    made += _training(sheet, name, request, model, folds, genes, known) + told
     if sheet is None:
         return ["  cells and assays: those of the track sheet, which is yet to be made"]
     sources = [source.location for track in sheet.tracks for source in track.sources]
@@ -262,18 +266,37 @@ def _folds(
     """
     names, k = chosen_folds(request.cv, request.folds), len(fold_names(request.cv))
     if store:
-        more = request.split_seed, request.test_genes, store.genes[:0]
-        folds = select_folds(folds_of(store, request.cv, request.blind, *more), names)
+        folds = _store_folds(request, store)
         trained = sum(fold.masks(store.genes)["train"].sum() for fold in folds)
         return len(folds), trained / len(folds) / len(store.genes)
     if genome:
         blind = blind_in(request.blind, genome.names) or genome.blind
         refuse_impossible(request.cv, genome.chosen, blind)
-    if request.cv != "monte_carlo_5":
+    if request.cv != MONTE_CARLO:
         return len(names), 3 / 4 if request.cv == "chromoformer_4" else 1 - 2 / k
     made_up = {f"chr{number}": 1 for number in range(1, 41)}
     folds = make_folds(request.cv, made_up, blind=["chr3"], seed=request.split_seed)
     return len(names), sum(len(fold.train) for fold in folds) / k / len(made_up)
+
+
+def _store_folds(request: TrainRequest, store: WindowStore) -> list[Fold]:
+    """The folds that a training asks for, but for genes like others."""
+    more = request.split_seed, request.test_genes, store.genes[:0]
+    folds = folds_of(store, request.cv, request.blind, *more)
+    return select_folds(folds, chosen_folds(request.cv, request.folds))
+
+
+def _tested(request: TrainRequest, genome: _Genome | None, store: WindowStore | None) -> list[str]:
+    """That scores will be of some genes alone, where that is known and so."""
+    said = ""
+    if store:
+        said = tested(_store_folds(request, store), store.genes)
+    elif request.cv == MONTE_CARLO and genome:
+        blind = blind_in(request.blind, genome.names) or genome.blind
+        said = f"tested on the genes of {listing(blind, 8)} alone"
+    if said and request.cv == MONTE_CARLO:
+        said += '; cv = "chromosomes_5" tests on all, and takes about as long'
+    return [f"    {said}"] if said else []
 
 
 def _on_device(steps: float, request: TrainRequest) -> str:

@@ -1,5 +1,7 @@
+import pandas as pd
 import pytest
 
+from epi2expr_jax.training.splits import make_folds
 from epi2expr_jax.words import methods
 
 
@@ -22,6 +24,17 @@ def card(config, **known):
 )  # fmt: skip
 def test_network(config, options, said):
     assert methods.network(card(config, request={"model_options": options})) == said
+
+
+def test_which_genes_are_tested():
+    chroms = [f"chr{i}" for i in range(1, 11) for _ in range(i)]
+    genes = pd.DataFrame({"chrom": chroms, "gene_id": [f"g{i}" for i in range(len(chroms))]})
+    counts = genes.chrom.value_counts().to_dict()
+    blind = make_folds("monte_carlo_5", counts, blind=["chr3", "chr7"])
+    assert methods.tested(blind, genes) == "tested on 10 of 55 genes alone, those of chr3, chr7"
+    each = make_folds("chromosomes_5", counts)
+    assert methods.tested(each, genes) == ""
+    assert f"tested on {sum(counts[c] for c in each[0].test)} of" in methods.tested(each[:1], genes)
 
 
 def test_training():

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from epi2expr_jax.genome import listing
-from epi2expr_jax.words.sentences import count
+from epi2expr_jax.units import count
 
 _UNITS = {"pvalue": "−log10 p", "fold_change": "fold change over control", "depth": "read depth",
           "counts": "read counts", "none": "values without a unit"}  # fmt: skip

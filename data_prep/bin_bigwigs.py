@@ -25,6 +25,7 @@ from data_prep.formats.bin_means import interval_means
 from data_prep.work.conversion import conversion_from_flags, convert, define_conversion
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.program import start
+from epi2expr_jax.units import count
 
 FLAGS = flags.FLAGS
 
@@ -88,7 +89,10 @@ def main() -> None:
     make = functools.partial(bin_bigwig, bin_bp=FLAGS.bin_bp)
     made = convert(conversion, make, FLAGS.workers)
     skipped = len(conversion.targets) - len(made)
-    print(f"{FLAGS.out}: {len(made)} tracks binned" + (f", {skipped} were done" if skipped else ""))
+    print(
+        f"{FLAGS.out}: {count(len(made), 'track')} binned"
+        + (f", {skipped} were done" if skipped else "")
+    )
 
 
 def define_binning() -> None:

@@ -60,6 +60,7 @@ from epi2expr_jax.store import markers
 from epi2expr_jax.store.manifest import Manifest
 from epi2expr_jax.store.resume import resume
 from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.units import count
 
 
 def build(
@@ -182,7 +183,7 @@ def _declare(inputs: BuildInputs, manifest: Manifest, client: Client) -> WindowS
         left_out[f"data on less than {inputs.config.min_covered:g} of the window"] = int(
             (~keep).sum()
         )
-        print(f"{(~keep).sum()} genes left out for too little data, {keep.sum()} stay")
+        print(f"{count((~keep).sum(), 'gene')} left out for too little data, {keep.sum()} stay")
         if not keep.any():
             raise InputError(
                 str(inputs.config.tracks),
@@ -361,7 +362,8 @@ def main() -> None:
     config = BuildConfig.from_flags()
     store = build(config, limits_from_flags(), parse_mirrors(flags.FLAGS.mirror))
     print(
-        f"{store.path}: {len(store.manifest.tracks)} tracks x {len(store.genes)} genes x "
+        f"{store.path}: {count(len(store.manifest.tracks), 'track')} x "
+        f"{count(len(store.genes), 'gene')} x "
         f"{store.manifest.window.bins} bins, checksum {store.checksum()[:12]}"
         + (", verified" if config.verify else "")
     )

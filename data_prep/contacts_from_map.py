@@ -36,6 +36,7 @@ from data_prep.formats.bed import read_bed
 from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.files import whole
 from epi2expr_jax.program import start
+from epi2expr_jax.units import count
 
 FLAGS = flags.FLAGS
 
@@ -156,7 +157,7 @@ def main() -> None:
             reach_bp=FLAGS.reach_bp,
         )
     write_contacts(FLAGS.out, contacts)
-    print(f"{FLAGS.out}: {len(contacts):,} contacts, scores of {said}")
+    print(f"{FLAGS.out}: {count(len(contacts), 'contact')}, scores of {said}")
     print(f"next: python -m data_prep.build_store … --interactions={FLAGS.out}")
 
 

@@ -30,6 +30,7 @@ from data_prep.work.sources import (
 from data_prep.work.transfer import download
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.program import start
+from epi2expr_jax.units import count
 
 FLAGS = flags.FLAGS
 
@@ -51,7 +52,7 @@ def main() -> None:
             "command line", "nothing to download", "--tracks or --sources", "see --help"
         )
     download(with_mirrors(wanted, parse_mirrors(FLAGS.mirror)), folder, limits_from_flags())
-    print(f"{folder}: {len(wanted)} files, whole; checksums in {folder / LOCK}")
+    print(f"{folder}: {count(len(wanted), 'file')}, whole; checksums in {folder / LOCK}")
 
 
 def run() -> None:

@@ -11,6 +11,7 @@ from jaxtyping import Int
 
 from epi2expr_jax.errors import InputError, collect, nearest
 from epi2expr_jax.genome import listing, strip_version
+from epi2expr_jax.units import count
 
 
 def as_names(given: str | Iterable[str]) -> list[str]:
@@ -116,7 +117,7 @@ def find_genes(
         for at in np.flatnonzero(rows < 0):
             found = symbols.get(names[at])
             if found is not None:
-                of = f"the symbol of {len(found)} genes ({listing(ids[found])})"
+                of = f"the symbol of {count(len(found), 'gene')} ({listing(ids[found])})"
                 problems.add(f"{where}: {names[at]}", of, "one gene", "name it by its id")
             else:
                 unknown.append(names[at])

@@ -5,7 +5,7 @@ Needs no JAX.
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import SupportsFloat
+from typing import SupportsFloat, SupportsInt
 
 # The unit of a track decides its transform: -log10 p and fold change have long tails and may be
 # treated alike; depth and counts are read as ln(x + 1), Chromoformer's choice. The last are of
@@ -45,6 +45,11 @@ _MOST_DIGITS = 20  # of a share in percent
 def log2_of(unit: str) -> str:
     """What models of the default target predict, in words: log2(RPKM + 1)."""
     return f"log2({unit_words(unit)} + 1)"
+
+
+def count(n: SupportsInt, noun: str) -> str:
+    """So many of something: 1 gene, 1,200 genes."""
+    return f"{int(n):,} {noun}{'' if int(n) == 1 else 's'}"
 
 
 def percent(share: SupportsFloat, digits: int = 0) -> str:

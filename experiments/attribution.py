@@ -44,7 +44,7 @@ from epi2expr_jax.program import require, start
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study import results
 from epi2expr_jax.training.runs import ASSAY_SETS
-from epi2expr_jax.words.sentences import count
+from epi2expr_jax.units import count
 from experiments.cli.flags import define_run, define_store, refuse_without_effect
 from experiments.cli.genes import define_genes, genes_of
 from experiments.figures.altered_marks import profile_figure

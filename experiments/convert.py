@@ -48,6 +48,7 @@ from epi2expr_jax.training import checkpoint
 from epi2expr_jax.training.runs import Run
 from epi2expr_jax.training.splits import Fold, write_splits
 from epi2expr_jax.training.targets import LABEL, TargetScale
+from epi2expr_jax.units import count
 from experiments.cli.flags import command_line, define_run, refuse_without_effect
 
 FLAGS = flags.FLAGS
@@ -297,7 +298,7 @@ def export_run(
     }
     if (run_id or len(places) != 1) and run_id not in places:
         known = [f"{run.run_id} ({run.cell} {run.label} {run.fold})" for run in ensemble.runs]
-        found = run_id or f"nothing, for {len(places)} runs"
+        found = run_id or f"nothing, for {count(len(places), 'run')}"
         raise InputError("--run_id", found, f"one of {listing(known, 20)}", "choose one")
     if out.exists():
         raise InputError(str(out), "a file", "a new one", "give another --out")

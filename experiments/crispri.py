@@ -58,7 +58,7 @@ from epi2expr_jax.screens.predicted import (
 from epi2expr_jax.screens.rivals import GAMMA, reference_score, rivals
 from epi2expr_jax.screens.scoring import ALL, REACH, UNRAISED
 from epi2expr_jax.study import results
-from epi2expr_jax.units import percent
+from epi2expr_jax.units import count, percent
 from experiments.cli.elements import (
     NAMES,
     SilencingModels,
@@ -136,8 +136,8 @@ def describe(pairs: Pairs, rows: pd.DataFrame, leads: pd.DataFrame, sizes: pd.Da
     for row in counts(pairs).to_dict("records"):
         name = " ".join(filter(None, (row["study"], row["cell"]))) or "pairs"
         lines.append(
-            f"{name}: {row['pairs']:,} pairs, {row['regulated']:,} regulated, {row['increases']:,} "
-            "significant increases (counted as not regulated)"
+            f"{name}: {count(row['pairs'], 'pair')}, {row['regulated']:,} regulated, "
+            f"{row['increases']:,} significant increases (counted as not regulated)"
         )
     width = max(map(len, rows["score"]))
     for label, part in rows.groupby("pairs", sort=False):

@@ -64,6 +64,7 @@ from epi2expr_jax.program import require, start
 from epi2expr_jax.screens.abc import ABC, PROMOTER_BP, abc_scores
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study import results
+from epi2expr_jax.units import count
 from experiments.cli.elements import (
     SilencingModels,
     define_chain,
@@ -108,7 +109,7 @@ def write_map(
     config, cell = ensemble.members[0].model_config, ensemble.runs[0].cell
     pairs = predictable(ensemble, store, in_reach(store, config, cell, elements))
     if pairs.empty:
-        found = f"{len(elements):,} elements, none in a window or region of a gene's model"
+        found = f"{count(len(elements), 'element')}, none in a window or region of a gene's model"
         remedy = f"give elements of {store.manifest.assembly}, or models that read farther"
         raise InputError(str(bed), found, "elements in reach", remedy)
     scores, counted = None, ""
@@ -144,8 +145,9 @@ def write_map(
         shutil.rmtree(folder)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return (
-        f"{out / NAME}: {len(pairs):,} pairs of {pairs['element'].nunique():,} elements (of "
-        f"{len(elements):,}) and {pairs['gene'].nunique():,} genes, by models of "
+        f"{out / NAME}: {count(len(pairs), 'pair')} of "
+        f"{count(pairs['element'].nunique(), 'element')} (of {len(elements):,}) and "
+        f"{count(pairs['gene'].nunique(), 'gene')}, by models of "
         f"{ensemble.runs[0].label} in {cell}; silenced: {', '.join(models.silencing.marks)}; "
         f"{peak:,.0f} MB of memory at peak{counted}{left_out}"
     )
@@ -161,7 +163,7 @@ def _elements(bed: pathlib.Path, store: WindowStore, chain: str) -> tuple[pd.Dat
     found = on_assembly(given, store.manifest.chrom_sizes, str(bed))
     if unknown := len(given) - len(found):
         assembly = store.manifest.assembly
-        said += f"; {unknown:,} elements on chromosomes that {assembly} lacks left out"
+        said += f"; {count(unknown, 'element')} on chromosomes that {assembly} lacks left out"
     return found, said
 
 
@@ -185,7 +187,9 @@ def _abc(
         lifted = f"; candidates: {lifted}"
     scores = abc_scores(table, store.genes, str(path), contact)
     found = scores[ABC].notna().groupby(scores["gene"]).any()
-    said = f"; {ABC} for {found.sum():,} genes, {(~found).sum():,} have no promoter among their"
+    said = (
+        f"; {ABC} for {count(found.sum(), 'gene')}, {(~found).sum():,} have no promoter among their"
+    )
     return scores, f"{said} candidates{lifted}"
 
 

@@ -30,6 +30,7 @@ from epi2expr_jax.interpret.variants import assign_variants
 from epi2expr_jax.program import require, start
 from epi2expr_jax.study import results
 from epi2expr_jax.training.checkpoint import read_card
+from epi2expr_jax.units import count
 from experiments.cli.flags import define_run
 from experiments.cli.given_table import read_table
 from experiments.figures.studies import enrichment_figure
@@ -108,8 +109,9 @@ def describe(table: pd.DataFrame) -> str:
     for names, part in table.groupby(apart, sort=False) if apart else [((), table)]:
         first = part.iloc[0]
         lines.append(
-            f"{', '.join(map(str, names))}{': ' if names else ''}{first.n_genes:,} genes with "
-            f"variants, {first.n_regions:,} places, {first.n_chromosomes} chromosomes"
+            f"{', '.join(map(str, names))}{': ' if names else ''}"
+            f"{count(first.n_genes, 'gene')} with variants, {count(first.n_regions, 'place')}, "
+            f"{count(first.n_chromosomes, 'chromosome')}"
         )
         lines.append(f"{'ranked by':<22} enrichment  95 % interval  p       lead")
         for (matched, else_from), rows in part.groupby(["matched", "not_excluded"], sort=False):

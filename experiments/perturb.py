@@ -58,7 +58,7 @@ from epi2expr_jax.study.tables import GENE_GROUPS
 from epi2expr_jax.training.checkpoint import read_card
 from epi2expr_jax.training.one_run import TrainConfig
 from epi2expr_jax.training.schedules import EarlyStopConfig, PlateauConfig
-from epi2expr_jax.units import percent
+from epi2expr_jax.units import count, percent
 from epi2expr_jax.words import doubts
 from experiments.cli.edits import FACTORS, named_edits, named_places, to_number
 from experiments.cli.flags import define_run, define_store, refuse_without_effect
@@ -228,7 +228,9 @@ def format_means(means: pd.DataFrame) -> str:
             f"{row['effect']:>+7.3f}   {interval}"
         )
     if means["genes"].nunique() == 1:
-        lines.append(f"{means['genes'].iloc[0]} genes, each by models that held it out")
+        lines.append(
+            f"{count(int(means['genes'].iloc[0]), 'gene')}, each by models that held it out"
+        )
     if units := means.attrs.get("units"):
         lines.append(f"effects are changes of the predicted {units}")
     lines.append("intervals are of models retrained on other genes")

@@ -18,6 +18,7 @@ from epi2expr_jax.inputs.track_cache import device_memory
 from epi2expr_jax.program import start
 from epi2expr_jax.study.lookup import Group, Study
 from epi2expr_jax.training.planning import MemoryPlan, Pace, calibrate, lanes_for, plan_memory
+from epi2expr_jax.units import count
 from experiments.cli.flags import define_training, request_of_flags
 from experiments.cli.progress import Shown, in_words
 from experiments.cli.shares import define_machine, machine_of_flags
@@ -31,12 +32,13 @@ def describe(group: Group, how: MemoryPlan, pace: Pace) -> str:
     seconds, at_once = pace.seconds(group.inputs, epochs), min(how.runs, how.at_once)
     streamed = "" if how.data_limit is None else f", of which {_size(how.data_limit)} at a time"
     lines = [
-        f"{group.name}: {how.runs} runs of at most {epochs} epochs",
-        f"  side by side   {how.lanes.width} runs on each of {len(how.lanes.devices)} devices",
-        f"  in memory      {at_once} runs, which take turns: {how.chunks} an epoch"
+        f"{group.name}: {count(how.runs, 'run')} of at most {count(epochs, 'epoch')}",
+        f"  side by side   {count(how.lanes.width, 'run')} on each of "
+        f"{count(len(how.lanes.devices), 'device')}",
+        f"  in memory      {count(at_once, 'run')}, which take turns: {how.chunks} an epoch"
         + (f"; {how.runs - at_once} wait" if how.runs > at_once else ""),
         f"  a run's state  {_size(how.state_bytes)}",
-        f"  signal         {how.tracks} tracks of {_size(how.track_bytes)}{streamed}",
+        f"  signal         {count(how.tracks, 'track')} of {_size(how.track_bytes)}{streamed}",
         f"  device memory  {_size(how.device_bytes)} of {_size(device_memory())}, and temporaries",
         f"  disk           {_size(how.disk_bytes)} at most, "
         f"{_size(how.runs * how.weight_bytes)} in the end",

@@ -28,6 +28,7 @@ from epi2expr_jax.predict.gene_table import predict_genes
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.program import require, start
 from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.units import count
 from experiments.cli.flags import define_run, define_store
 from experiments.cli.genes import define_genes, genes_of
 
@@ -91,7 +92,7 @@ def main() -> None:
     )
     counts = table.drop_duplicates("gene_id").novelty.value_counts()
     said = ", ".join(f"{count} {novelty}" for novelty, count in counts.items())
-    print(f"{out}: {len(table)} rows; genes: {said}; predicted: {table.attrs['units']}")
+    print(f"{out}: {count(len(table), 'row')}; genes: {said}; predicted: {table.attrs['units']}")
 
 
 def run() -> None:

@@ -30,6 +30,7 @@ from absl import flags
 
 from epi2expr_jax.program import start
 from epi2expr_jax.training import checkpoint
+from epi2expr_jax.units import count
 from experiments.cli.flags import define_training, request_of_flags
 from experiments.cli.progress import train_shown
 from experiments.cli.shares import define_machine, machine_of_flags
@@ -49,7 +50,7 @@ def main() -> None:
     if card["status"] == "complete":
         runs = [run for population in card["populations"] for run in population["runs"]]
         print(
-            f"{FLAGS.run}: {len(runs)} runs in {card['seconds']:.0f} s; "
+            f"{FLAGS.run}: {count(len(runs), 'run')} in {card['seconds']:.0f} s; "
             f"next: python -m experiments.evaluate --run={FLAGS.run}"
         )
 

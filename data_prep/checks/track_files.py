@@ -18,7 +18,7 @@ from data_prep.formats.track_sheet import DEFAULT_UNIT, Source, Track, TrackShee
 from epi2expr_jax.errors import InputError, Problem, Problems, collect
 from epi2expr_jax.files import sha256
 from epi2expr_jax.genome import listing, match_chromosomes, sort_chromosomes
-from epi2expr_jax.units import UNIT_TRANSFORM, percent
+from epi2expr_jax.units import UNIT_TRANSFORM, count, percent
 
 _ROUNDING = 1e-6  # below 0, of programs that subtract or smooth
 _MOST_WITHOUT_TSS = 0.2  # share of the contacts; annotations of other releases lack some TSSs
@@ -203,11 +203,11 @@ def _warn_of_genes(inputs: BuildInputs, warnings: Problems) -> None:
     absent = [gene for gene in inputs.without_expression if coding is None or gene in coding]
     known = [gene for gene in inputs.genes.gene_id if coding is None or gene in coding]
     what = "genes" if coding is None else "protein-coding genes"
-    count = len(absent) + len(known)
-    if known and len(absent) > _MOST_WITHOUT_EXPRESSION * count:
+    both = len(absent) + len(known)
+    if known and len(absent) > _MOST_WITHOUT_EXPRESSION * both:
         warnings.add(
             where,
-            f"{len(absent)} of {count} {what} without expression ({listing(absent)})",
+            f"{len(absent)} of {both} {what} without expression ({listing(absent)})",
             "a line in the expression table for nearly all of them",
             "check that both are of one release, and that the table is whole",
             kind="genes_without_expression",
@@ -277,7 +277,7 @@ def _hidden(inputs: BuildInputs) -> list[str]:
     return [
         f"blacklist {known['name']} (sha256 {str(known['sha256'])[:12]}, {known['intervals']:,} "
         f"intervals): touches {known['bins']:,} of {bins:,} bins (in the windows of "
-        f"{known['genes']:,} genes); those bins count as bases without data"
+        f"{count(int(known['genes']), 'gene')}); those bins count as bases without data"
     ]
 
 
@@ -286,12 +286,14 @@ def summary(inputs: BuildInputs) -> str:
     sheet, assembly, chosen = inputs.sheet, inputs.assembly, inputs.chromosomes
     others = [name for name in sort_chromosomes(assembly.chrom_sizes) if name not in chosen]
     lines = [
-        f"{len(sheet.tracks)} tracks: {len(sheet.cells)} cells x {len(sheet.assays)} assays, "
+        f"{count(len(sheet.tracks), 'track')}: {count(len(sheet.cells), 'cell')} x "
+        f"{count(len(sheet.assays), 'assay')}, "
         f"assembly {assembly.name}"
         + (f", {assembly.why} (--assembly names another)" if assembly.why else ""),
         f"chromosomes: {listing(chosen)} (--chromosomes={inputs.config.chromosomes})"
         + (f", not {listing(others)}" if others else ""),
-        f"{len(inputs.genes)} genes on {inputs.genes.chrom.nunique()} chromosomes, windows of "
+        f"{count(len(inputs.genes), 'gene')} on "
+        f"{count(inputs.genes.chrom.nunique(), 'chromosome')}, windows of "
         f"{inputs.window.window_bp} bp in bins of {inputs.window.bin_bp} bp",
         *_units(sheet),
         *_hidden(inputs),
@@ -302,5 +304,5 @@ def summary(inputs: BuildInputs) -> str:
     for found in dict.fromkeys(inputs.interactions.values()):
         cells = [cell for cell in inputs.interactions if inputs.interactions[cell] is found]
         lines.append(f"contacts of {listing(cells)} ({found.source['name']}): {found.summary()}")
-    lines += [f"{count} genes left out: {why}" for why, count in inputs.left_out.items() if count]
+    lines += [f"{count(n, 'gene')} left out: {why}" for why, n in inputs.left_out.items() if n]
     return "\n".join(lines)

@@ -26,6 +26,7 @@ from data_prep.contacts.contact_files import ContactFile, read_contact_file
 from data_prep.formats.text import read_delimited
 from epi2expr_jax.errors import InputError, Problems, collect
 from epi2expr_jax.genome import listing
+from epi2expr_jax.units import count
 
 _BAIT = ["bait_chrom", "bait_start", "bait_end"]
 _OTHER_END = ["chrom", "start", "end"]
@@ -70,11 +71,13 @@ class CellContacts:
         """What was read, kept and dropped, in one line."""
         having = self.table["gene_id"].nunique()
         regions = len(self.table.drop_duplicates(_OTHER_END))
-        dropped = [f"{count} {why}" for why, count in self.dropped.items() if count]
+        dropped = [f"{n} {why}" for why, n in self.dropped.items() if n]
+        have = f"{count(having, 'gene')} {'has' if having == 1 else 'have'} some"
         return (
-            f"{self.read} contacts read, {len(self.table)} pairs of gene and contact kept, with "
-            f"{regions} regions: {having} genes have some, {self.genes - having} none, mean "
-            f"{len(self.table) / self.genes:.1f} a gene; dropped: {', '.join(dropped) or 'none'}"
+            f"{count(self.read, 'contact')} read, {count(len(self.table), 'pair')} of gene and "
+            f"contact kept, with {count(regions, 'region')}: {have}, {self.genes - having} none, "
+            f"mean {len(self.table) / self.genes:.1f} a gene; "
+            f"dropped: {', '.join(dropped) or 'none'}"
         )
 
 

@@ -32,10 +32,10 @@ from epi2expr_jax.training.runs import (
 )
 from epi2expr_jax.training.splits import PARTS, read_splits
 from epi2expr_jax.training.targets import LABEL
-from epi2expr_jax.units import DEFAULT_UNIT, PROBABILITY
+from epi2expr_jax.units import DEFAULT_UNIT, PROBABILITY, count
 from epi2expr_jax.words import doubts, sentences
 from epi2expr_jax.words.caveats import caveats
-from epi2expr_jax.words.sentences import count, number
+from epi2expr_jax.words.sentences import number
 from epi2expr_jax.words.simpler import simpler_model
 
 NO_TABLE = pd.DataFrame()

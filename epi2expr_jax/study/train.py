@@ -26,6 +26,7 @@ from epi2expr_jax.training.one_run import RunState, without_best
 from epi2expr_jax.training.planning import lanes_for, plan_memory
 from epi2expr_jax.training.runs import QUARANTINED, RUNNING, Log
 from epi2expr_jax.training.splits import MONTE_CARLO, digest, write_splits
+from epi2expr_jax.units import count
 from epi2expr_jax.words.methods import tested
 
 
@@ -144,7 +145,7 @@ def train(
         missing = run_card.finish(study, run_dir, card, time.time() - started)
     if missing:
         watcher.says(
-            f"{run_dir}: this share is done; {missing} runs are not, of other processes or "
+            f"{run_dir}: this share is done; {count(missing, 'run')} left, of other processes or "
             "damaged: if none is at them, start their shares again"
         )
     return card
@@ -188,7 +189,7 @@ class _Training:
                 del population
                 self.watcher.says(
                     f"{self.group.name}: out of memory; going on from the last checkpoint with "
-                    f"{at_once} runs at once"
+                    f"{count(at_once, 'run')} at once"
                 )
                 self.pieces.wait()
             else:
@@ -243,8 +244,9 @@ class _Training:
         done = [log.epochs for log in logs if log.epochs]
         if done:
             self.watcher.says(
-                f"{self.group.name}: going on after epoch {max(done)}; {len(states)} runs under "
-                f"way, {len(done) - len(states)} ended, {len(runs) - len(done)} waiting"
+                f"{self.group.name}: going on after epoch {max(done)}; "
+                f"{count(len(states), 'run')} under way, {len(done) - len(states)} ended, "
+                f"{len(runs) - len(done)} waiting"
             )
         return Population(
             trainer, runs, self.group.inputs, self.group.cache,
@@ -329,7 +331,7 @@ def _restored(members: Iterable[int], rows: dict[int, _Row], template: Any) -> d
 def _too_large(lanes: int) -> Problem:
     return Problem(
         f"{jax.local_devices()[0]}",
-        f"too little memory for {lanes} runs side by side",
+        f"too little memory for {count(lanes, 'run')} side by side",
         "a device that holds one chunk of runs",
         "make the model smaller (--width) or the batch (--batch_size), or the share of tracks "
         "(--data_gib)",

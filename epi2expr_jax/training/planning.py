@@ -15,6 +15,7 @@ from epi2expr_jax.training.lanes import Lanes
 from epi2expr_jax.training.many_runs import Population
 from epi2expr_jax.training.one_run import Trainer
 from epi2expr_jax.training.runs import Run, RunInputs
+from epi2expr_jax.units import count
 
 # Of a device's memory; tracks take the rest.
 _STATES = 0.3
@@ -129,7 +130,8 @@ def plan_memory(
         raise InputError(
             f"{lanes.devices[0]}",
             f"{memory / 2**30:.2g} GiB, of which {_STATES:.0%} for weights and optimiser",
-            f"{chunk_bytes / _STATES / 2**30:.2g} GiB, for {lanes.width} runs side by side",
+            f"{chunk_bytes / _STATES / 2**30:.2g} GiB, for {count(lanes.width, 'run')} side by "
+            "side",
             "make the model smaller (--width), or take a device with more memory",
         )
     return MemoryPlan(

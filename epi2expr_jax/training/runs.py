@@ -23,6 +23,7 @@ from epi2expr_jax.names import as_names
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.training.splits import Fold
 from epi2expr_jax.training.targets import LABEL, TargetScale
+from epi2expr_jax.units import count
 
 # Names for many assay sets at once: how many of a store's assays each set holds.
 ASSAY_SETS: Mapping[str, Callable[[int], int]] = {
@@ -275,7 +276,7 @@ def seen_words(started: Sequence[Mapping[str, Any]]) -> list[str]:
     if not seen:
         return []
     most = max(seen, key=lambda one: one["seen"] / one["test_genes"])
-    runs = "1 run" if len(seen) == 1 else f"{len(seen)} runs"
+    runs = count(len(seen), "run")
     return [
         f"{runs} started from weights that had seen their test genes (up to "
         f"{most['seen']} of {most['test_genes']}): their scores are not of genes that no model saw."

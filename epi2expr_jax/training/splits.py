@@ -27,6 +27,7 @@ from epi2expr_jax.files import read_json, write_json
 from epi2expr_jax.genome import chromosome_key, listing, match_chromosomes, sort_chromosomes
 from epi2expr_jax.names import known_names
 from epi2expr_jax.roadmap import CHROMOFORMER_GROUPS
+from epi2expr_jax.units import count
 
 PARTS = ("train", "validation", "test")
 MONTE_CARLO, _CHROMOFORMER = "monte_carlo_5", "chromoformer_4"
@@ -245,7 +246,8 @@ def _monte_carlo(counts: Mapping[str, int], blind: Iterable[str], seed: int) -> 
         raise InputError(
             f"--cv={MONTE_CARLO}",
             f"{len(draws)} ways to hold out whole chromosomes with 27 to 33 % of "
-            f"{total} genes on {len(rest)} chromosomes (the nearest below: {nearest:.0%})",
+            f"{count(total, 'gene')} on {count(len(rest), 'chromosome')} (the nearest below: "
+            f"{nearest:.0%})",
             f"{_DRAWS} different ones",
             f"use --cv=chromosomes_{min(5, len(rest))} (in Python or a study file: cv), which takes"
             " chromosomes as they come",
@@ -283,7 +285,7 @@ def _balanced(counts: Mapping[str, int], k: int) -> list[Fold]:
         likely = min(max(k, 3), len(counts))
         raise InputError(
             f"--cv=chromosomes_{k}",
-            f"{k} groups for genes on {len(counts)} chromosomes",
+            f"{count(k, 'group')} for genes on {count(len(counts), 'chromosome')}",
             f"between 3 (train, validation, test) and {len(counts)} groups",
             f"the nearest is --cv=chromosomes_{likely}"
             if likely >= 3

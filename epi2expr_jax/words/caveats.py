@@ -16,8 +16,7 @@ from epi2expr_jax.scores.intervals import (
 )
 from epi2expr_jax.scores.ranking import LEAST_CELLS, rank_assays
 from epi2expr_jax.scores.table import ALL
-from epi2expr_jax.units import percent
-from epi2expr_jax.words.sentences import count
+from epi2expr_jax.units import count, percent
 
 FEW_CHROMOSOMES = 10
 SUPPOSED_SD = 0.01  # of a score between trainings, where nobody knows

@@ -10,9 +10,9 @@ import scipy
 from epi2expr_jax.genome import listing
 from epi2expr_jax.scores import ranking
 from epi2expr_jax.scores.table import ALL
-from epi2expr_jax.units import percent
+from epi2expr_jax.units import count, percent
 from epi2expr_jax.words.caveats import FEW_CHROMOSOMES
-from epi2expr_jax.words.sentences import count, number, one_value
+from epi2expr_jax.words.sentences import number, one_value
 
 FEW_GENES = 1000  # a convention: at r = 0.6 the 95 % interval of r on so many genes is ±0.04
 _MOST = 3  # assays of which more is told

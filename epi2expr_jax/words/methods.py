@@ -9,7 +9,7 @@ import pandas as pd
 
 from epi2expr_jax.genome import listing, sort_chromosomes
 from epi2expr_jax.training.splits import Fold
-from epi2expr_jax.words.sentences import count
+from epi2expr_jax.units import count
 
 _UNITS = {"pvalue": "−log10 p", "fold_change": "fold change over control", "depth": "read depth",
           "counts": "read counts", "none": "values without a unit"}  # fmt: skip

@@ -17,7 +17,7 @@ from epi2expr_jax.predict.stack import STACK
 from epi2expr_jax.scores.comparison import called
 from epi2expr_jax.scores.intervals import ONE_VALUE
 from epi2expr_jax.scores.table import ALL, BOTH, BY_EXPRESSION, ON
-from epi2expr_jax.units import log2_of, unit_words
+from epi2expr_jax.units import count, log2_of, unit_words
 
 MOST_CLASSES = 4
 _MOST_LEADS = 3  # that are told
@@ -33,10 +33,6 @@ def number(value: float | int, digits: int = 3) -> str:
 def span(low: Any, high: Any) -> str:
     """An interval in a table of the terminal, 16 characters; `none` where there is none."""
     return f"{low:>6.3f} to {high:<6.3f}" if np.isfinite(low) else f"{'none':^16}"
-
-
-def count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def by_question(questions: pd.DataFrame, plain: pd.DataFrame, unit: str) -> tuple[str, bool]:

@@ -15,6 +15,7 @@ from epi2expr_jax.perturb.elements import FLANK_BP, REPRESSIVE, Silencing, model
 from epi2expr_jax.predict.ensemble import Ensemble
 from epi2expr_jax.predict.loading import load
 from epi2expr_jax.store.window_store import WindowStore
+from epi2expr_jax.units import count
 
 FLAGS = flags.FLAGS
 # Of the flags of `define_silencing`, those that say what is predicted.
@@ -120,11 +121,12 @@ def lift(path: pathlib.Path, elements: pd.DataFrame) -> tuple[pd.DataFrame, str]
         else:
             rows.append((row, on, first, last))
     if not rows:
-        found = f"no place for any of {len(elements):,} elements"
+        found = f"no place for any of {count(len(elements), 'element')}"
         remedy = "take the chain from the elements' assembly to that of the store"
         raise InputError(str(path), found, "a chain from the elements' assembly", remedy)
     index, chroms, starts, ends = map(list, zip(*rows, strict=True))
-    said = f"{len(elements):,} elements lifted: {unmapped:,} unmapped and {split:,} split left out"
+    lifted, left = count(len(elements), "element"), f"{unmapped:,} unmapped and {split:,} split"
+    said = f"{lifted} lifted: {left} left out"
     return elements.loc[index].assign(chrom=chroms, start=starts, end=ends), said
 
 

@@ -19,6 +19,7 @@ from epi2expr_jax.study.train import Machine, Watcher, train
 from epi2expr_jax.training.many_runs import Population
 from epi2expr_jax.training.one_run import TrainConfig
 from epi2expr_jax.training.planning import estimate_cpu
+from epi2expr_jax.units import count
 from experiments.cli.flags import command_line
 
 TRACKERS = ("tensorboard", "wandb")
@@ -58,7 +59,7 @@ def time_on_cpu(config: Any, training: TrainConfig, steps: float, begun: bool = 
     usual = training.early_stop.patience + _TO_BEST if training.early_stop else training.epochs
     if usual < training.epochs and not begun:
         brief = in_words(steps * seconds * usual / training.epochs)
-        told = f"about {brief} if models stop after {usual} epochs; {told}"
+        told = f"about {brief} if models stop after {count(usual, 'epoch')}; {told}"
     return f"training on the CPU here (cores: {_cores()}), an estimate: {told}"
 
 
@@ -166,7 +167,7 @@ class Shown(Watcher):
             made = {"tensorboard": _TensorBoard, "wandb": _WandB}
             self._trackers = [made[name](self._run_dir) for name in self._names]
         self._population, self._genes = population, genes
-        self._label = f"{name}, {len(population.runs)} runs"
+        self._label = f"{name}, {count(len(population.runs), 'run')}"
         self._foretell()
         self.compiled()  # until it is, which may be never: it may be stopped before
         # One line that is written over again, of words alone.

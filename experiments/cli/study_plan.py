@@ -27,8 +27,8 @@ from epi2expr_jax.training.splits import (
     refuse_impossible,
     select_folds,
 )
+from epi2expr_jax.units import count
 from epi2expr_jax.words.methods import tested
-from epi2expr_jax.words.sentences import count
 from experiments.cli.progress import quicker_ways, time_on_cpu
 from experiments.cli.study_file import Step, StudyFile
 
@@ -204,11 +204,12 @@ def _genes(study: StudyFile) -> tuple[int, str]:
     """About how many genes there will be (without a store `_GENES` at most), and how we know."""
     with contextlib.suppress(InputError):
         genes = len(WindowStore.open(study.folder / study.store).genes)
-        return genes, f"of {genes:,} genes"
+        return genes, f"of {count(genes, 'gene')}"
     path = study.folder / _flag(study, "store", "expression")
     with contextlib.suppress(InputError):
         if os.path.isfile(path) and 0 < (rows := len(read_rows(path)) - 1) < _GENES:
-            return rows, f"if there are {rows:,} genes, the rows of {path.name}"
+            said = f"if there {'is' if rows == 1 else 'are'} {count(rows, 'gene')}"
+            return rows, f"{said}, the rows of {path.name}"
     return _GENES, f"if there are {_GENES:,} genes"
 
 

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from epi2expr_jax.screens.predicted import LOSS
 from epi2expr_jax.screens.scoring import ALL, REACH
+from epi2expr_jax.units import count
 from experiments.figures.hover import add_hints, ends_of, score_texts
 from experiments.figures.layout import columns_of, fitted, page_width, side_label
 from experiments.figures.style import BLUE, GREY, number
@@ -37,7 +38,7 @@ def screen_figure(rows: pd.DataFrame, reference: str, first: str) -> Figure:
         panel.scatter(part["average_precision"], y, 28, colours)
         texts = score_texts(order, part, "average_precision", "average precision")
         add_hints(panel, ends_of(part, "average_precision"), y, texts)
-        counts = f"{part['n'].iloc[0]:,} pairs, {part['regulated'].iloc[0]:,} regulated"
+        counts = f"{count(part['n'].iloc[0], 'pair')}, {part['regulated'].iloc[0]:,} regulated"
         panel.set_title(f"{subset}\n{counts}", fontsize=8)
         panel.set_xlim(-0.02, 1.02)
         panel.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])

@@ -7,6 +7,7 @@ from epi2expr_jax.inputs.transforms import TRANSFORMS
 from epi2expr_jax.units import (
     EXPRESSION_UNITS,
     UNIT_TRANSFORM,
+    count,
     log2_of,
     percent,
     transform_of,
@@ -42,6 +43,13 @@ def test_the_unit_decides_unless_a_transform_is_asked_for(unit, transform):
 )  # fmt: skip
 def test_only_a_whole_is_a_hundred_percent_and_only_nothing_is_none(share, digits, said):
     assert percent(share, digits) == said
+
+
+@pytest.mark.parametrize(
+    ("n", "said"), [(0, "0 genes"), (1, "1 gene"), (2, "2 genes"), (1200, "1,200 genes")]
+)
+def test_one_of_something_is_no_plural(n, said):
+    assert count(n, "gene") == said
 
 
 def test_every_unit_has_a_transform_that_exists():

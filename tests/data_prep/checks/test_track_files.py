@@ -220,7 +220,7 @@ def test_a_summary_counts_what_a_build_will_hold(study, inputs):
         "name it in a column unit of the sheet",
         "at most 0 MB on disk",
         "unit of expression: RPKM, as the table says",
-        "contacts of E1, E2 (contacts.bedpe): 1 contacts read, 1 pairs of gene and contact kept, "
-        "with 1 regions: 1 genes have some, 2 none, mean 0.3 a gene; dropped: none",
-        "1 genes left out: not in the annotation",
+        "contacts of E1, E2 (contacts.bedpe): 1 contact read, 1 pair of gene and contact kept, "
+        "with 1 region: 1 gene has some, 2 none, mean 0.3 a gene; dropped: none",
+        "1 gene left out: not in the annotation",
     ]

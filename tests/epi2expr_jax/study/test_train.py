@@ -228,7 +228,7 @@ def test_where_memory_is_short_fewer_runs_train_at_once(
     assert any(said in text for text in heard.said)
     same_weights(tmp_path / "run", finished)
     monkeypatch.setattr(Population, "_begin", lambda *_: scarce_always())
-    with pytest.raises(InputError, match="too little memory for 1 runs side by side"):
+    with pytest.raises(InputError, match="too little memory for 1 run side by side"):
         train(request_for(small_store), tmp_path / "none")
 
 

@@ -22,9 +22,9 @@ _DEFAULT_LANES = 8
 
 OVER_RUNS = PartitionSpec("run")
 
-# Arrays of at most so many bytes lie end to end on the devices. Of a larger one, copies would cost
-# the device more than an array by itself costs the host.
-_SMALL = 64 << 10
+# States of at most so many bytes and arrays lie end to end on the devices. An epoch of larger ones
+# takes so long that the host's time does not show; to cut out an array costs the compiler 5 to 9 ms.
+_BYTES, _ARRAYS = 1 << 20, 256
 
 
 @functools.cache
@@ -136,22 +136,22 @@ def _set(whole: list[jax.Array], place: Any, one: list[jax.Array]) -> list[jax.A
 
 
 class Packing:
-    """How a tree lies on the devices: its small arrays of each type end to end, bit for bit.
+    """How a tree lies on the devices: its arrays of each type end to end, bit for bit.
 
-    At every call of a program each array in and out costs the host some microseconds.
+    At every call of a program each array in and out costs the host some 9 microseconds.
 
     Args:
         like: the tree, of shapes alone.
+        joined: without, each array by itself.
     """
 
-    def __init__(self, like: Any):
+    def __init__(self, like: Any, joined: bool = True):
         self._shapes, self._structure = jax.tree.flatten(like)
         groups = collections.defaultdict(list)
         for i, x in enumerate(self._shapes):
-            small = x.size * x.dtype.itemsize <= _SMALL
             # XLA copies short floats as long ones on a CPU, which changes the bits of a NaN.
             exact = x.dtype.itemsize >= 4 or x.dtype.kind in "biu"
-            groups[x.dtype if small and exact else i].append(i)
+            groups[x.dtype if joined and exact else i].append(i)
         self._groups = list(groups.values())
 
     def pack(self, tree: Any) -> list[Any]:
@@ -187,7 +187,10 @@ def packings(trainer: Trainer) -> tuple[Packing, Packing]:
     """Of a run's best weights and moving averages, and of the rest of its state: most runs that end
     leave only the first."""
     shapes = trainer.state_shapes()
-    return Packing((shapes.best_params, shapes.best_stats)), Packing(without_best(shapes))
+    sizes = [x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes)]
+    joined = sum(sizes) <= _BYTES and len(sizes) <= _ARRAYS
+    best, rest = (shapes.best_params, shapes.best_stats), without_best(shapes)
+    return Packing(best, joined), Packing(rest, joined)
 
 
 def packed(trainer: Trainer, state: RunState) -> tuple[list, list]:

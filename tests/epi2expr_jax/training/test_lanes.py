@@ -54,10 +54,10 @@ def test_states_begin_on_the_devices_as_on_the_host():
 
 @pytest.mark.parametrize("lead", [(), (2,), (2, 3)])
 def test_packing_is_exact_for_every_type(lead):
-    """Every pattern of bits, NaN with a payload too, on the host and on a device; large arrays stay
-    and short floats by themselves, the small ones of each other type are one."""
+    """Every pattern of bits, NaN with a payload too, on the host and on a device; short floats stay
+    by themselves, those of each other type are one."""
     random = np.random.default_rng(0)
-    shapes = {"a": (3, 5), "b": (), "large": (129, 128), "c": (7,), "empty": (0, 2)}
+    shapes = {"a": (3, 5), "b": (), "c": (7,), "empty": (0, 2)}
     types = ("float32", "bfloat16", "float16", "int32", "uint32", "uint8", "bool")
 
     def array(type, shape):
@@ -75,7 +75,7 @@ def test_packing_is_exact_for_every_type(lead):
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[len(lead) :], x.dtype), tree)
     packing = Packing(like)
     packed = packing.pack(tree)
-    assert len(packed) == 3 * 2 + 2 * 1 + 2 * len(shapes)
+    assert len(packed) == 5 + 2 * len(shapes)
     same(packing.unpack(packed), tree)
     on_device = jax.jit(packing.pack)(tree)
     same(on_device, packed)

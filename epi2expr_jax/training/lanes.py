@@ -23,7 +23,7 @@ _DEFAULT_LANES = 8
 OVER_RUNS = PartitionSpec("run")
 
 # States of at most so many bytes and arrays lie end to end on the devices. An epoch of larger ones
-# takes so long that the host's time does not show; to cut out an array costs the compiler 5 to 9 ms.
+# takes so long that the host's time does not show; cutting one out costs compiling 5 to 9 ms.
 _BYTES, _ARRAYS = 1 << 20, 256
 
 

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from epi2expr_jax.models import REGISTRY
-from epi2expr_jax.training.lanes import Lanes, Packing, first_states, packings, unpacked
+from epi2expr_jax.training import lanes as lanes_module
+from epi2expr_jax.training.lanes import (
+    Lanes,
+    Packing,
+    first_states,
+    packed_shapes,
+    packings,
+    unpacked,
+)
 from epi2expr_jax.training.runs import FINISHED, RUNNING
 from experiments.benchmarks import made_up
 
@@ -80,6 +88,21 @@ def test_packing_is_exact_for_every_type(lead):
     on_device = jax.jit(packing.pack)(tree)
     same(on_device, packed)
     same(jax.jit(packing.unpack)(on_device), tree)
+
+
+def test_states_of_large_models_and_of_many_arrays_stay_as_they_are(monkeypatch):
+    """Where copies, or compiling them, would cost more than the host saves."""
+    lanes = Lanes(2, tuple(jax.local_devices()[:1]))
+
+    def arrays(width):
+        trainer = made_up.window_trainer(REGISTRY["promoter_cnn"](assays=1, width=width), 16)
+        shapes = jax.tree.leaves(packed_shapes(trainer, lanes))
+        assert all(x.shape[0] == 2 for x in shapes)
+        return len(shapes), len(jax.tree.leaves(trainer.state_shapes()))
+
+    assert (arrays(0.02), arrays(1.0)) == ((4, 61), (61, 61))
+    monkeypatch.setattr(lanes_module, "_ARRAYS", 60)
+    assert arrays(0.02) == (61, 61)
 
 
 def test_what_has_one_array_of_a_type_keeps_it_as_it_is():

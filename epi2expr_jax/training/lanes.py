@@ -1,5 +1,6 @@
 """Lanes: where runs are computed side by side, and the programs that they all share."""
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from epi2expr_jax.inputs.device_tracks import signal_of
 from epi2expr_jax.inputs.track_cache import TrackCache
-from epi2expr_jax.training.one_run import Trainer
+from epi2expr_jax.training.one_run import RunState, Trainer, without_best
 from epi2expr_jax.training.runs import Run, RunInputs
 
 # By platform. Measured: on CPU, vmapping runs gains nothing and multiplies temporaries.
@@ -20,6 +21,10 @@ _LANES = {"cpu": 1}
 _DEFAULT_LANES = 8
 
 OVER_RUNS = PartitionSpec("run")
+
+# States of at most so many bytes and arrays lie end to end on the devices. An epoch of larger ones
+# takes so long that the host's time does not show; cutting one out costs compiling 5 to 9 ms.
+_BYTES, _ARRAYS = 1 << 20, 256
 
 
 @functools.cache
@@ -130,37 +135,116 @@ def _set(whole: list[jax.Array], place: Any, one: list[jax.Array]) -> list[jax.A
     return [leaf.at[place].set(own[0]) for leaf, own in zip(whole, one, strict=True)]
 
 
-# Compiled once for a trainer and its lanes, however many runs there are. States go in and out as
-# their leaves: to make their trees anew takes the host as long as all else of a call.
+class Packing:
+    """How a tree lies on the devices: its arrays of each type end to end, bit for bit.
+
+    At every call of a program each array in and out costs the host some 9 microseconds.
+
+    Args:
+        like: the tree, of shapes alone.
+        joined: without, each array by itself.
+    """
+
+    def __init__(self, like: Any, joined: bool = True):
+        self._shapes, self._structure = jax.tree.flatten(like)
+        groups = collections.defaultdict(list)
+        for i, x in enumerate(self._shapes):
+            # XLA copies short floats as long ones on a CPU, which changes the bits of a NaN.
+            exact = x.dtype.itemsize >= 4 or x.dtype.kind in "biu"
+            groups[x.dtype if joined and exact else i].append(i)
+        self._groups = list(groups.values())
+
+    def pack(self, tree: Any) -> list[Any]:
+        """Its arrays as they lie on the devices; leading axes, the same of all, stay."""
+        leaves = jax.tree.leaves(tree)
+        where: Any = np if all(isinstance(x, np.ndarray) for x in leaves) else jnp
+        lead = leaves[0].shape[: leaves[0].ndim - len(self._shapes[0].shape)]
+        return [
+            where.concatenate([leaves[i].reshape((*lead, -1)) for i in group], -1)
+            if len(group) > 1
+            else leaves[group[0]]
+            for group in self._groups
+        ]
+
+    def unpack(self, packed: Sequence[Any]) -> Any:
+        """The tree of what `pack` gave. On the host what lay end to end is copied."""
+        leaves: list[Any] = [None] * len(self._shapes)
+        for whole, group in zip(packed, self._groups, strict=True):
+            if len(group) == 1:
+                leaves[group[0]] = whole
+                continue
+            begin, lead = 0, whole.shape[:-1]
+            for i in group:
+                shape, size = self._shapes[i].shape, self._shapes[i].size
+                own = whole[..., begin : begin + size].reshape((*lead, *shape))
+                leaves[i] = np.array(own) if isinstance(own, np.ndarray) else own
+                begin += size
+        return jax.tree.unflatten(self._structure, leaves)
+
+
+@functools.cache
+def packings(trainer: Trainer) -> tuple[Packing, Packing]:
+    """Of a run's best weights and moving averages, and of the rest of its state: most runs that end
+    leave only the first."""
+    shapes = trainer.state_shapes()
+    sizes = [x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes)]
+    joined = sum(sizes) <= _BYTES and len(sizes) <= _ARRAYS
+    best, rest = (shapes.best_params, shapes.best_stats), without_best(shapes)
+    return Packing(best, joined), Packing(rest, joined)
+
+
+def packed(trainer: Trainer, state: RunState) -> tuple[list, list]:
+    """States as they lie on the devices: their best weights, and the rest."""
+    best, rest = packings(trainer)
+    return best.pack((state.best_params, state.best_stats)), rest.pack(without_best(state))
+
+
+def unpacked(trainer: Trainer, state: tuple[list, list]) -> RunState:
+    """What was `packed`."""
+    (params, stats), rest = (p.unpack(x) for p, x in zip(packings(trainer), state, strict=True))
+    return dataclasses.replace(rest, best_params=params, best_stats=stats)
+
+
+def packed_shapes(trainer: Trainer, lanes: Lanes) -> tuple[list, list]:
+    """Those of a chunk's states as they lie on the devices."""
+    where = NamedSharding(lanes.mesh, OVER_RUNS)
+    one = jax.eval_shape(functools.partial(packed, trainer), trainer.state_shapes())
+    shape = functools.partial(jax.ShapeDtypeStruct, sharding=where)
+    return jax.tree.map(lambda x: shape((lanes.count, *x.shape), x.dtype), one)
+
+
+# Compiled once for a trainer and its lanes, however many runs there are.
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
 def epoch(
-    trainer: Trainer, lanes: Lanes, state: list, inputs: RunInputs, tracks: tuple[tuple, ...]
-) -> tuple[list, jax.Array, jax.Array]:
-    """The next states; of each lane its losses and learning rate `[L 3]`, as `EpochRecord` has
-    them, and its bad step and status `[L 2]`: two arrays, since the host fetches each by itself."""
-    structure = jax.tree.structure(trainer.state_shapes())
+    trainer: Trainer,
+    lanes: Lanes,
+    state: tuple[list, list],
+    inputs: RunInputs,
+    tracks: tuple[tuple, ...],
+) -> tuple[tuple[list, list], jax.Array, jax.Array]:
+    """The next states, `packed`; of each lane its losses and learning rate `[L 3]`, as
+    `EpochRecord` has them, and its bad step and status `[L 2]`: two arrays, since the host fetches
+    each by itself."""
 
-    def of_lane(leaves: list, inputs: RunInputs, signal: Any) -> tuple[list, jax.Array, jax.Array]:
-        state = jax.tree.unflatten(structure, leaves)
+    def of_lane(own: tuple, inputs: RunInputs, signal: Any) -> tuple[tuple, jax.Array, jax.Array]:
+        state = unpacked(trainer, own)
         state, record = trainer.train_epoch(state, inputs, signal, lanes.platform)
         losses = jnp.stack([record.train_loss, record.validation_loss, record.learning_rate])
-        return jax.tree.leaves(state), losses, jnp.stack([record.bad_step, state.status])
+        return packed(trainer, state), losses, jnp.stack([record.bad_step, state.status])
 
     return lanes.map(of_lane, (state, inputs), tracks)
 
 
 @functools.cache
 def first_states(trainer: Trainer, lanes: Lanes) -> Callable:
-    """Makes the first states of a chunk on the devices: of what goes in, weights and moving
-    averages as leaves and each lane's status, all `[L ...]`, less has to be moved there."""
+    """Makes the first states of a chunk on the devices, `packed`: of what goes in, weights and
+    moving averages, packed, and each lane's status, all `[L ...]`, less has to be moved there."""
     where = NamedSharding(lanes.mesh, OVER_RUNS)
-    shapes = trainer.state_shapes()
-    structure = jax.tree.structure((shapes.params, shapes.stats))
 
-    def states(weights: list, status: jax.Array) -> list:
-        state = jax.vmap(trainer.begin)(*jax.tree.unflatten(structure, weights))
+    def states(weights: list, status: jax.Array) -> tuple[list, list]:
+        state = jax.vmap(trainer.begin)(*packings(trainer)[0].unpack(weights))
         best = jax.tree.map(jnp.copy, (state.params, state.stats))  # buffers of their own
         fields = {"best_params": best[0], "best_stats": best[1], "status": status}
-        return jax.tree.leaves(dataclasses.replace(state, **fields))
+        return packed(trainer, dataclasses.replace(state, **fields))
 
     return jax.jit(states, in_shardings=where, out_shardings=where)

@@ -17,13 +17,20 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
 
 from epi2expr_jax.errors import OutOfMemory
 from epi2expr_jax.inputs.track_cache import TrackCache
 from epi2expr_jax.models.weights import drawn_as_one
-from epi2expr_jax.training.lanes import OVER_RUNS, Lanes, epoch, first_states
-from epi2expr_jax.training.one_run import RunState, Trainer, without_best
+from epi2expr_jax.training.lanes import (
+    Lanes,
+    epoch,
+    first_states,
+    packed,
+    packed_shapes,
+    packings,
+    unpacked,
+)
+from epi2expr_jax.training.one_run import RunState, Trainer
 from epi2expr_jax.training.runs import (
     FINISHED,
     RUNNING,
@@ -37,18 +44,14 @@ from epi2expr_jax.training.runs import (
 _DRAWS, _DRAWN_BYTES = 64, 64 << 20
 
 
-def _rows(leaves: Sequence[jax.Array], lanes: Collection[int]) -> dict[int, list[np.ndarray]]:
+def _rows(arrays: Any, lanes: Collection[int]) -> dict[int, Any]:
     """Of a chunk's arrays those of some lanes, on the host."""
-    leaves = jax.device_get(leaves)
-    return {lane: [np.array(leaf[lane]) for leaf in leaves] for lane in lanes}
+    arrays = jax.device_get(arrays)
+    return {lane: jax.tree.map(lambda x, own=lane: np.array(x[own]), arrays) for lane in lanes}
 
 
-def _stacked(rows: Sequence[list[np.ndarray]], like: Any) -> Any:
-    """The leaves of several runs as one tree, stacked."""
-    return jax.tree.unflatten(jax.tree.structure(like), _stacked_leaves(rows))
-
-
-def _stacked_leaves(rows: Sequence[list]) -> list[np.ndarray]:
+def _stacked(rows: Sequence[list]) -> list[np.ndarray]:
+    """The arrays of several runs, stacked."""
     return [np.stack(parts) for parts in zip(*rows, strict=True)]
 
 
@@ -57,7 +60,7 @@ class _Chunk:
     """Runs in lanes: which, their state and inputs on the devices. A lane may stand empty."""
 
     members: list[int | None]
-    state: list[jax.Array]  # the leaves of a `RunState`
+    state: tuple[list[jax.Array], list[jax.Array]]  # `packed`
     inputs: RunInputs
     tracks: tuple | None = None  # what it reads, where the tracks of all runs stay
 
@@ -109,15 +112,11 @@ class Population:
         self._drawn: dict[int, list[np.ndarray]] = {}  # weights of runs whose turn comes next
         self._draws = self.lanes.count
         self._compiled = False
+        self._best, self._rest = packings(trainer)
         self._shapes = trainer.state_shapes()
-        self._structure = jax.tree.structure(self._shapes)
-        self._best = {"params": self._shapes.best_params, "stats": self._shapes.best_stats}
-        places = jax.tree.unflatten(self._structure, range(self._structure.num_leaves))
-        best = {"params": places.best_params, "stats": places.best_stats}
-        self._best_places, self._status_place = jax.tree.leaves(best), places.status
-        self._last_places = jax.tree.leaves(without_best(places))
         if drawn_as_one(trainer.model_config):  # then each the same, however many are drawn
-            bytes_a_run = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self._best))
+            weights = jax.tree.leaves((self._shapes.best_params, self._shapes.best_stats))
+            bytes_a_run = sum(x.size * x.dtype.itemsize for x in weights)
             room = min(_DRAWS, _DRAWN_BYTES // bytes_a_run)
             # Few runs by themselves: more would be drawn than are, and by a program of their own.
             self._draws = max(self._draws, room if len(self.runs) >= room else 0)
@@ -169,10 +168,7 @@ class Population:
         if self._compiled or not self._waiting:
             return
         members: list[int | None] = [self._waiting[0]] * self.lanes.count
-        state, inputs = jax.tree.leaves(self._shapes), self._inputs(members)
-        sharding = NamedSharding(self.lanes.mesh, OVER_RUNS)
-        shape = functools.partial(jax.ShapeDtypeStruct, sharding=sharding)
-        state = [shape((self.lanes.count, *x.shape), x.dtype) for x in state]
+        state, inputs = packed_shapes(self.trainer, self.lanes), self._inputs(members)
         runs = [self.runs[i] for i in members if i is not None]
         with _memory_named():
             tracks = self.lanes.tracks(self.cache, runs)
@@ -246,12 +242,10 @@ class Population:
         if not ended:
             return
         full = [lane for lane, i in ended.items() if self.logs[i].status == FINISHED]
-        for kept, lanes, places in (
-            (self._ended, [*ended], self._best_places),
-            (self._last, full, self._last_places),
-        ):
-            own = _rows([chunk.state[n] for n in places], lanes) if lanes else {}
-            kept.update({ended[lane]: leaves for lane, leaves in own.items()})
+        best, rest = chunk.state
+        for kept, lanes, arrays in ((self._ended, [*ended], best), (self._last, full, rest)):
+            own = _rows(arrays, lanes) if lanes else {}
+            kept.update({ended[lane]: row for lane, row in own.items()})
         for lane in ended:
             chunk.members[lane] = None
 
@@ -267,18 +261,17 @@ class Population:
             chunk = self._chunks.pop()
             lanes = {lane: i for lane, i in enumerate(chunk.members) if i is not None}
             for lane, own in reversed(_rows(chunk.state, lanes).items()):
-                self._states[lanes[lane]] = jax.tree.unflatten(self._structure, own)
+                self._states[lanes[lane]] = unpacked(self.trainer, own)
                 self._waiting.appendleft(lanes[lane])
         if spare:
             self._refill()
 
     def _restart(self, chunk: _Chunk, lane: int, i: int) -> None:
         """A second attempt in a run's lane."""
-        first = jax.tree.unflatten(self._structure, _rows(chunk.state, [lane])[lane])
+        first = unpacked(self.trainer, _rows(chunk.state, [lane])[lane])
         key = self.inputs.model_key[i] = second_key(self.inputs.model_key[i])
-        again = jax.tree.leaves(self.trainer.again(first, key))
-        own = [np.asarray(leaf)[None] for leaf in again]
-        chunk.state = self.lanes.replace(chunk.state, lane, own)
+        again = jax.tree.map(lambda x: np.asarray(x)[None], self.trainer.again(first, key))
+        chunk.state = self.lanes.replace(chunk.state, lane, packed(self.trainer, again))
         chunk.inputs = self._inputs(chunk.members)
         self.logs[i].restarted, self.logs[i].status = self.logs[i].epochs, RUNNING
         self.alive += 1
@@ -295,7 +288,8 @@ class Population:
             empty = [lane for lane, i in enumerate(chunk.members) if i is None]
             for lane in empty[: len(self._waiting)]:
                 chunk.members[lane] = i = self._waiting.popleft()
-                chunk.state = self.lanes.replace(chunk.state, lane, self._begun([i]))
+                own = packed(self.trainer, self._begun([i]))
+                chunk.state = self.lanes.replace(chunk.state, lane, own)
                 chunk.tracks = None
             if empty and chunk.members[empty[0]] is not None:
                 chunk.inputs = self._inputs(chunk.members)
@@ -312,11 +306,11 @@ class Population:
         if self._all_fresh(runs):
             status[:taken] = RUNNING
             begin = first_states(self.trainer, self.lanes)
-            made = functools.partial(begin, _stacked_leaves(self._weights(shown)), status)
+            made = functools.partial(begin, _stacked(self._weights(shown)), status)
         else:
             state = self._begun(shown)
-            status[:taken] = state[self._status_place][:taken]
-            state[self._status_place] = status
+            status[:taken] = state.status[:taken]
+            state = packed(self.trainer, dataclasses.replace(state, status=status))
             made = functools.partial(self.lanes.place, state)
         with _memory_named():
             placed = made()
@@ -324,14 +318,14 @@ class Population:
         return True
 
     def _weights(self, runs: Sequence[int]) -> list[list[np.ndarray]]:
-        """Fresh weights of these runs; those of runs that wait are drawn with them."""
+        """Fresh weights of these runs, packed; those of runs that wait are drawn with them."""
         wanted = [i for i in dict.fromkeys(runs) if i not in self._drawn]
         if wanted:
             later = (i for i in self._waiting if i not in self._states and i not in self._drawn)
             wanted += itertools.islice(later, self._draws - len(wanted))
             members = wanted + wanted[-1:] * (self._draws - len(wanted))  # always as many
-            leaves = jax.tree.leaves(self.trainer.weights(self.inputs.model_key[members]))
-            self._drawn |= {i: [x[row] for x in leaves] for row, i in enumerate(wanted)}
+            drawn = self._best.pack(self.trainer.weights(self.inputs.model_key[members]))
+            self._drawn |= {i: [x[row] for x in drawn] for row, i in enumerate(wanted)}
         own = {i: self._drawn.pop(i) for i in dict.fromkeys(runs)}
         return [own[i] for i in runs]
 
@@ -339,16 +333,17 @@ class Population:
         """Whether all of these runs begin with drawn weights."""
         return not self._fresh and not self._states.keys() & runs
 
-    def _begun(self, runs: Sequence[int]) -> list[np.ndarray]:
+    def _begun(self, runs: Sequence[int]) -> RunState:
         """States of runs that get a lane, stacked, on the host: as they were saved, or fresh."""
         keys = self.inputs.model_key
         if self._all_fresh(runs):
-            weights = _stacked(self._weights(runs), (self._best["params"], self._best["stats"]))
-            return jax.tree.leaves(self.trainer.init(keys[list(runs)], weights))
+            weights = self._best.unpack(_stacked(self._weights(runs)))
+            return self.trainer.init(keys[list(runs)], weights)
         first = self._fresh or (lambda i: self.trainer.init(keys[i]))
         saved = {i: self._states.pop(i, None) or first(i) for i in dict.fromkeys(runs)}
         rows = {i: jax.tree.leaves(state) for i, state in saved.items()}
-        return _stacked_leaves([rows[i] for i in runs])
+        structure = jax.tree.structure(self._shapes)
+        return jax.tree.unflatten(structure, _stacked([rows[i] for i in runs]))
 
     def _inputs(self, members: list[int | None]) -> RunInputs:
         someone = next(i for i in members if i is not None)
@@ -368,8 +363,8 @@ class Population:
             }
             if lanes:
                 own = list(lanes.values())
-                leaves = [leaf[own] for leaf in jax.device_get(chunk.state)]
-                yield list(lanes), jax.tree.unflatten(self._structure, leaves)
+                state = jax.tree.map(lambda x, own=own: x[own], jax.device_get(chunk.state))
+                yield list(lanes), unpacked(self.trainer, state)
 
     def take_ended(self) -> tuple[list[int], Any]:
         """The runs that have ended since last asked, and their best weights stacked, on the host.
@@ -380,13 +375,14 @@ class Population:
             return [], None
         members, rows = zip(*sorted(self._ended.items()), strict=True)
         self._ended = {}
-        return list(members), _stacked(rows, self._best)
+        params, stats = self._best.unpack(_stacked(rows))
+        return list(members), {"params": params, "stats": stats}
 
     def take_last(self) -> tuple[list[int], Any]:
         """As `take_ended`, of the runs that took all their epochs: their states `without_best`."""
         members = sorted(self._last)
         states = [self._last.pop(i) for i in members]
-        return members, _stacked(states, without_best(self._shapes)) if states else None
+        return members, self._rest.unpack(_stacked(states)) if states else None
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from epi2expr_jax.store.manifest import Manifest
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study.request import TrainRequest
 from epi2expr_jax.study.train import Machine, Watcher, train
-from epi2expr_jax.training.lanes import epoch
+from epi2expr_jax.training.lanes import epoch, packed
 from epi2expr_jax.training.many_runs import Population
 from epi2expr_jax.training.one_run import TrainConfig
 
@@ -122,12 +122,12 @@ class _Clock(Watcher):
         lanes, runs = whole.lanes, whole.runs[: whole.lanes.count]
         members: list[int | None] = [*range(len(runs)), *[0] * (lanes.count - len(runs))]
         first = whole.trainer.init(whole.inputs.model_key[members])
-        state = lanes.place(jax.tree.leaves(first))
+        state = lanes.place(packed(whole.trainer, first))
         inputs = whole._inputs(members)
         tracks = lanes.tracks(whole.cache, [whole.runs[i or 0] for i in members])
         seconds = []
         for _ in range(rounds):
-            fresh = jax.block_until_ready([leaf.copy() for leaf in state])
+            fresh = jax.block_until_ready(jax.tree.map(lambda x: x.copy(), state))
             begin = time.perf_counter()
             jax.block_until_ready(epoch(whole.trainer, lanes, fresh, inputs, tracks))
             seconds.append(time.perf_counter() - begin)

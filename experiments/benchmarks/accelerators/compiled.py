@@ -23,7 +23,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from epi2expr_jax.errors import InputError
 from epi2expr_jax.files import scratch
 from epi2expr_jax.models import REGISTRY
-from epi2expr_jax.training.lanes import Lanes, epoch
+from epi2expr_jax.training.lanes import Lanes, epoch, packed_shapes
 from epi2expr_jax.training.one_run import Trainer
 from epi2expr_jax.training.runs import RunInputs
 from experiments.benchmarks.accelerators.hlo import Program
@@ -201,7 +201,7 @@ def _lowered(target: Target, model: str, lanes: int, precision: str, genes: int,
     trainer, data = _trainer(model, precision, genes, train)
     one = tuple(data.track("cell", assay) for assay in data.assays), data.regions("cell")
     tracks = tuple(jax.tree.map(lambda x: shaped(1, x), one) for _ in range(lanes))
-    state = [shaped(lanes, x) for x in jax.tree.leaves(trainer.state_shapes())]
+    state = packed_shapes(trainer, where)
     key = np.zeros(2, np.uint32)
     chosen = np.zeros(genes, bool)
     inputs = RunInputs(np.zeros(genes, np.float32), chosen, chosen, key, key)

@@ -13,8 +13,9 @@ from jax.extend.mlir import ir
 
 from epi2expr_jax.inputs.track_cache import TrackCache
 from epi2expr_jax.models import REGISTRY, attention, layers
+from epi2expr_jax.models.weights import parts_of
 from epi2expr_jax.predict import inference
-from epi2expr_jax.training.lanes import Lanes, epoch
+from epi2expr_jax.training.lanes import Lanes, epoch, packed_shapes
 from experiments.benchmarks.made_up import (
     ASSAYS,
     OneCell,
@@ -60,17 +61,19 @@ def traced(name, lanes=2, **how):
     runs = population_of(name, lanes, **how)
     trainer, where = runs.trainer, runs.lanes
     shapes = functools.partial(jax.tree.map, lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype))
-    state = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((lanes, *x.shape), x.dtype), trainer.state_shapes()
-    )
     tracks = shapes(where.tracks(runs.cache, runs.runs))
     wanted = runs.inputs.validation
     plan = inference.plan_of(trainer.model_config, runs.runs, runs.cache, wanted)
-    stacked = state.params, state.stats, shapes(wanted), None
+    _, params, stats = parts_of(trainer.model_config)
+    weights = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((lanes, *x.shape), x.dtype), (params, stats)
+    )
+    stacked = *weights, shapes(wanted), None
+    state = shapes(packed_shapes(trainer, where))
     # Of a function of its own: what was traced before a fault was put in is not taken for it.
     predict = functools.partial(inference._predict.__wrapped__, trainer.graph, plan, where)
     return (
-        epoch.trace(trainer, where, jax.tree.leaves(state), shapes(runs.inputs), tracks),
+        epoch.trace(trainer, where, state, shapes(runs.inputs), tracks),
         jax.jit(predict).trace(stacked, tracks),
     )
 

@@ -63,7 +63,7 @@ def format_ranking(ranked: pd.DataFrame) -> str:
 
 
 def format_baselines(table: pd.DataFrame, holes: bool = False) -> str:
-    """Scores by model, of the first rows.
+    """Scores by model, of the first assay.
 
     Args:
         holes: whether the ranking leaves out cells that some of the assays were scored in.

@@ -39,7 +39,7 @@ from epi2expr_jax.study.request import TrainRequest
 from experiments.cli.certificate import DAMAGED, store_now
 from experiments.cli.flags import request_of_flags
 from experiments.cli.study_file import Step, StudyFile, read_study
-from experiments.cli.study_plan import at, plan
+from experiments.cli.study_plan import naming_table, plan
 
 FLAGS = flags.FLAGS
 
@@ -47,7 +47,7 @@ _CODE = pathlib.Path(__file__).resolve().parent.parent
 _PLACES = ("--run", "--out")
 _TRAIN = ("experiments.train", "experiments.select", "experiments.sweep")
 _NEW = "not done yet"
-_MORE = {"--cells", "--assays", "--folds", "--seeds", "--epochs"}  # of which a training may grow
+_OTHERS = "its flags were others"
 # By size alone: weights and arrays, which are large, and which whoever reads them checks.
 _LARGE = re.compile(r"(^|/)checkpoints/|\.zarr/")
 _NO_RESULT = re.compile(r"\.lock$|\.partial(/|$)|(^|/)study\.json$")
@@ -63,7 +63,7 @@ def check(study: StudyFile) -> dict[str, TrainRequest]:
     with collect() as problems:
         for step in study.steps:
             # As it will run: some flags may name a file.
-            with problems.part(), at(study, step), contextlib.chdir(study.folder):
+            with problems.part(), naming_table(study, step), contextlib.chdir(study.folder):
                 program = importlib.import_module(step.module)
                 with flags_alone(program.run, step.arguments):
                     if step.module in _TRAIN:
@@ -138,8 +138,8 @@ class _Journal:
                 return f"{path.name} is damaged"
         if known["arguments"] != list(step.arguments):
             other = {*known["arguments"]} ^ {*step.arguments}
-            kept = _unaltered(step) if {word.partition("=")[0] for word in other} - _MORE else ""
-            return f"its flags were others ({listing(sorted(other))}){kept and f'; {kept}'}"
+            kept = f"; {unaltered}" if (unaltered := _unaltered(step)) else ""
+            return f"{_OTHERS} ({listing(sorted(other))}){kept}"
         if lost := [name for name in read if not self._stat(name)]:
             return f"{listing(lost)}, which it read, is gone"
         if read:
@@ -197,13 +197,14 @@ def _unaltered(step: Step) -> str:
     """What to do where a command refuses to alter what it made; nothing of those that do not."""
     if step.module == "experiments.train":
         return (
-            "a training that is there is not altered; under another name than "
-            f"{step.run}, as [train.NAME], another one is made"
+            "train adds seeds, cells, assays, folds and epochs to a finished training, and changes "
+            f"nothing else: for another training rename [train.{step.run}]"
         )
     if step.module == "data_prep.build_store":
         place = pathlib.PurePath(step.makes[0]).parent
         return (
-            f"a store that is there is not altered; for another one delete {place}, or give --out"
+            "build_store does not change a finished store: for another one delete "
+            f"{place}, or give another --out"
         )
     return ""
 
@@ -286,7 +287,9 @@ def carry_out(study: StudyFile) -> bool:
             continue
         if status:
             there = any((study.folder / name).exists() for name in step.makes)
-            if status == 2 and there and (kept := _unaltered(step)):
+            # A store may be refused for its inputs, too: then it need not go.
+            unlike = step.module in _TRAIN or due.startswith(_OTHERS)
+            if status == 2 and there and unlike and (kept := _unaltered(step)):
                 print(f"in a study: {kept}", file=sys.stderr)
             raise SystemExit(status)
         journal.end(step)

@@ -153,7 +153,8 @@ def verdict(
         return Verdict("not asked", (), words)
     if len(cells) < 2:
         words = (
-            "A single cell says nothing of a universal mark (the best, or nearly, in every cell)."
+            "Whether a mark is universal (the best, or nearly, in every cell) cannot be asked of "
+            "one cell."
         )
         return Verdict("not asked", (), words)
     if len(assays) < 2:

@@ -268,8 +268,9 @@ def scope(ranked: pd.DataFrame, cells: Collection[str]) -> str:
     if len(own) > 1:
         of = "" if len(own) == len(cells) else f" of {len(cells)}"
         return f"averaged over {len(own)}{of} cells"
-    alone = ranked["cell"].iloc[0] == scoring.ALL and len(cells) > 1
-    return f"in cell {own[0]}" + (f", the only one of {len(cells)} with every assay" * alone)
+    if ranked["cell"].iloc[0] == scoring.ALL and len(cells) > 1:
+        return f"in cell {own[0]}, the only one of {len(cells)} with every assay"
+    return f"in cell {own[0]}"
 
 
 def _answer(ranked: pd.DataFrame, cells: list[str], labels: bool) -> str:

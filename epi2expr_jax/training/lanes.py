@@ -24,7 +24,7 @@ OVER_RUNS = PartitionSpec("run")
 
 # States of at most so many bytes and arrays lie end to end on the devices. An epoch of larger ones
 # takes so long that the host's time does not show; cutting one out costs compiling 5 to 9 ms.
-_BYTES, _ARRAYS = 1 << 20, 256
+_MOST_BYTES, _MOST_ARRAYS = 1 << 20, 256
 
 
 @functools.cache
@@ -142,7 +142,7 @@ class Packing:
 
     Args:
         like: the tree, of shapes alone.
-        joined: without, each array by itself.
+        joined: whether arrays of one type lie end to end; else each lies by itself.
     """
 
     def __init__(self, like: Any, joined: bool = True):
@@ -188,7 +188,7 @@ def packings(trainer: Trainer) -> tuple[Packing, Packing]:
     leave only the first."""
     shapes = trainer.state_shapes()
     sizes = [x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes)]
-    joined = sum(sizes) <= _BYTES and len(sizes) <= _ARRAYS
+    joined = sum(sizes) <= _MOST_BYTES and len(sizes) <= _MOST_ARRAYS
     best, rest = (shapes.best_params, shapes.best_stats), without_best(shapes)
     return Packing(best, joined), Packing(rest, joined)
 
@@ -206,7 +206,7 @@ def unpacked(trainer: Trainer, state: tuple[list, list]) -> RunState:
 
 
 def packed_shapes(trainer: Trainer, lanes: Lanes) -> tuple[list, list]:
-    """Those of a chunk's states as they lie on the devices."""
+    """Shapes, types and sharding of a chunk's states as they lie on the devices."""
     where = NamedSharding(lanes.mesh, OVER_RUNS)
     one = jax.eval_shape(functools.partial(packed, trainer), trainer.state_shapes())
     shape = functools.partial(jax.ShapeDtypeStruct, sharding=where)
@@ -237,8 +237,8 @@ def epoch(
 
 @functools.cache
 def first_states(trainer: Trainer, lanes: Lanes) -> Callable:
-    """Makes the first states of a chunk on the devices, `packed`: of what goes in, weights and
-    moving averages, packed, and each lane's status, all `[L ...]`, less has to be moved there."""
+    """A program that makes the first states of a chunk on the devices, `packed`. It takes weights
+    and moving averages, packed, and each lane's status, all `[L ...]`: less to move than states."""
     where = NamedSharding(lanes.mesh, OVER_RUNS)
 
     def states(weights: list, status: jax.Array) -> tuple[list, list]:

@@ -33,7 +33,7 @@ PARTS = ("train", "validation", "test")
 MONTE_CARLO, _CHROMOFORMER = "monte_carlo_5", "chromoformer_4"
 _VALIDATION_SHARE = (0.27, 0.33)
 _DRAWS = 5
-_MOST_GROUPS = 10_000  # more than any assembly has chromosomes with genes
+_LEAST_GROUPS, _MOST_GROUPS = 3, 10_000  # so many that a mistyped number makes no endless list
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +157,13 @@ def _chosen(known: Sequence[str], names: str | Sequence[str]) -> list[str]:
     return list(known if "all" in names else dict.fromkeys(names))
 
 
+def testing_all(scheme: str, folds: Sequence[str], chromosomes: int) -> str:
+    """The scheme that tests every gene, of about as many models, where that asked for does not; or
+    empty. `chromosomes` have genes."""
+    whole = scheme == MONTE_CARLO and [*folds] == ["all"] and chromosomes >= _LEAST_GROUPS
+    return f"chromosomes_{min(_DRAWS, chromosomes)}" if whole else ""
+
+
 def blind_in(names: Iterable[str], assembly: Iterable[str]) -> list[str]:
     """How an assembly spells blind chromosomes.
 
@@ -169,11 +176,11 @@ def blind_in(names: Iterable[str], assembly: Iterable[str]) -> list[str]:
         expected = f"chromosomes of the assembly ({listing(sort_chromosomes(assembly), 30)})"
         remedy = nearest(unknown, assembly) or "correct it"
         raise InputError("--blind", f"unknown chromosome {listing(unknown)}", expected, remedy)
-    return list(found.values())
+    return list(dict.fromkeys(found.values()))
 
 
 def refuse_impossible(scheme: str, chromosomes: Iterable[str], blind: Iterable[str]) -> None:
-    """Refuse a scheme that has no folds wherever on these chromosomes genes may lie.
+    """Refuse a scheme that fails however the genes are spread over these chromosomes.
 
     Args:
         scheme, blind: as of `make_folds`.

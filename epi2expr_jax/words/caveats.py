@@ -147,13 +147,13 @@ def _hole_notes(scores: pd.DataFrame, cube: xr.DataArray, ranked: set[str]) -> l
                 f"{cell}: {count(dropped, 'fold-seed-chromosome unit')} left out, "
                 "since not every assay has a score there."
             )
-    if holes:
+    if holes and ALL in ranked:
         notes.append(
-            f'The ranking over cells ("{ALL}" in tables) is of those that have every assay: '
+            f'The ranking over cells ("{ALL}" in tables) leaves out cells that lack an assay: '
             f"{listing(holes)}."
         )
     if ALL not in ranked:
-        notes.append("No cell has every assay, so none is ranked over cells. Rank fewer together.")
+        notes.append("No cell has every assay: there is no ranking over cells. Rank fewer assays.")
     return notes
 
 

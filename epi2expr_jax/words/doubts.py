@@ -39,9 +39,9 @@ def few(rows: pd.DataFrame, chromosomes: int) -> str:
         )
     elif genes < FEW_GENES and not clear(rows):
         said.append(
-            f"With fewer than {FEW_GENES:,}, assays that score alike can seldom be told apart, and "
-            "their order may well be another one on other genes. Take it as a first look, not as "
-            "a finding."
+            f"With fewer than {FEW_GENES:,} genes, assays that score alike can seldom be told "
+            "apart, and their order may well be another one on other genes. Take it as a first "
+            "look, not as a finding."
         )
     if tested < FEW_CHROMOSOMES:
         said.append("So few chromosomes say little about others.")
@@ -193,7 +193,7 @@ def calls(called: pd.DataFrame, rows: pd.DataFrame) -> str:
     several, pair = called["cell"].nunique() > 1, called["other"].ne("")
     where = ", every pair of assays" if pair.any() else ""
     where += ", in each cell" if several else ""
-    where += " and over all" if ALL in set(called["cell"]) else ""
+    where += " and over all cells" if ALL in set(called["cell"]) else ""
     yes = called["called"].astype(bool)
     n, apart = int(yes.sum()), ""
     if pair.any():

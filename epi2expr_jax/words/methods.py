@@ -27,7 +27,7 @@ def tested(folds: Sequence[Fold], genes: pd.DataFrame) -> str:
     if n == len(genes):
         return ""
     where = listing(sort_chromosomes({name for fold in folds for name in fold.test}), 8)
-    return f"tested on {n:,} of {count(len(genes), 'gene')} alone, those of {where}"
+    return f"scores will be of {n:,} of the {count(len(genes), 'gene')}: those on {where}"
 
 
 def network(card: Mapping[str, Any]) -> str:

@@ -64,7 +64,7 @@ def by_question(questions: pd.DataFrame, plain: pd.DataFrame, unit: str) -> tupl
         "on": f"Is a gene on (expression of at least {least}{known})?",
         "level": "How strongly are the genes expressed that are on?",
     }
-    said = ["In two parts.", asked["on"], _highest(on, "AUC", _CHANCE["on"])]
+    said = ["Asked as two questions.", asked["on"], _highest(on, "AUC", _CHANCE["on"])]
     rmse = f"; RMSE {number(level['rmse'].iloc[0], 2)} in {log2_of(unit)}"
     said += [asked["level"], _highest(level, "Spearman rho", _CHANCE["level"], rmse)]
     differ = on["assay"].iloc[0] != level["assay"].iloc[0]
@@ -76,9 +76,9 @@ def by_question(questions: pd.DataFrame, plain: pd.DataFrame, unit: str) -> tupl
             if both
             else "At 95 % confidence no assay is best for both."
         )
+    what = {"on": "whether a gene is on", "level": "how strongly"}
     others = [
-        f"{rows['assay'].iloc[0]} for {'being on' if question == 'on' else 'how strongly'} at "
-        f"{threshold}{known}"
+        f"{rows['assay'].iloc[0]} for {what[question]}, at {threshold}{known}"
         for (threshold, question), rows in first.items()
         if rows["assay"].iloc[0] != first[least, question]["assay"].iloc[0]
     ]
@@ -93,7 +93,7 @@ def by_question(questions: pd.DataFrame, plain: pd.DataFrame, unit: str) -> tupl
             "Both parts in one prediction of all genes (the chance that a gene is on, times what "
             "it then expresses):",
             _highest(hurdle, "Pearson r", 0.0),
-            f"Predicted without these parts, {first_of_both} has r {number(r)}.",
+            f"Predicting expression directly, {first_of_both} has r {number(r)}.",
         ]
     return " ".join(said), differ
 
@@ -240,9 +240,12 @@ def beyond_mean(compared: pd.DataFrame, own: pd.DataFrame) -> str:
         f"({number(-row['lead_high'])} to {number(-row['lead_low'])})"
         for row in open_to.to_dict("records")
     ]
-    told = f", cannot be told apart: {listing(named, _MOST_LEADS)}" if named else ""
-    none = f", cannot be told apart{'' if named else ': there is too little data'}"
-    either = "; ".join(said) or f"{model} and {mean}{told or none}"
+    apart = "cannot be told apart: " + (
+        listing(named, _MOST_LEADS) if named else "there is too little data"
+    )
+    if said and named:
+        said.append(f"the two {apart}")
+    either = "; ".join(said) or f"{model} and {mean}, {apart}"
     if name == MEAN_OF_CELLS:
         return f"In cells new to the models: {either}."
     either = f"{either[:1].upper()}{either[1:]}." if either.startswith("the ") else f"{either}."

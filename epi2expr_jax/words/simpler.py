@@ -67,7 +67,7 @@ def simpler_model(
         said.append(
             f"For {listing(map(called, level), 8)} no difference is shown between {own} and the "
             "best of the simple models, which does not mean that there is none: "
-            f"{_leads(best.loc[level], _MOST)}."
+            f"{_leads(own, best.loc[level], _MOST)}."
         )
     return " ".join(said)
 
@@ -99,11 +99,11 @@ def _lead(row: Mapping[Any, Any]) -> str:
     return f"{number(row['lead'])}, {number(row['lead_low'])} to {number(row['lead_high'])}"
 
 
-def _leads(rows: pd.DataFrame, most: int) -> str:
-    """By how much simple models lead, with intervals."""
+def _leads(own: str, rows: pd.DataFrame, most: int) -> str:
+    """By how much r of simple models exceeds that of the model, with intervals."""
     named = [
-        f"{row['model']} leads by {number(row['lead'])} ({number(row['lead_low'])} to "
-        f"{number(row['lead_high'])}) for {called(row['assay'])}"
+        f"r of {row['model']} less that of {own} is {number(row['lead'])} "
+        f"({number(row['lead_low'])} to {number(row['lead_high'])}) for {called(row['assay'])}"
         for row in rows.to_dict("records")
     ]
     return listing(named, most)

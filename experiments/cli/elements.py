@@ -125,8 +125,8 @@ def lift(path: pathlib.Path, elements: pd.DataFrame) -> tuple[pd.DataFrame, str]
         remedy = "take the chain from the elements' assembly to that of the store"
         raise InputError(str(path), found, "a chain from the elements' assembly", remedy)
     index, chroms, starts, ends = map(list, zip(*rows, strict=True))
-    lifted, left = count(len(elements), "element"), f"{unmapped:,} unmapped and {split:,} split"
-    said = f"{lifted} lifted: {left} left out"
+    of, left = count(len(elements), "element"), f"{unmapped:,} without a place, {split:,} split"
+    said = f"{len(rows):,} of {of} lifted; left out: {left}"
     return elements.loc[index].assign(chrom=chroms, start=starts, end=ends), said
 
 

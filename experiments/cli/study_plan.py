@@ -26,6 +26,7 @@ from epi2expr_jax.training.splits import (
     make_folds,
     refuse_impossible,
     select_folds,
+    testing_all,
 )
 from epi2expr_jax.units import count
 from epi2expr_jax.words.methods import tested
@@ -43,7 +44,7 @@ _GTF_MB = 50  # of a gzipped GTF not yet downloaded: human ones have 30 to 60 MB
 _GENES = 19_000  # protein-coding, of chromosomes that are used; until there is a store
 
 
-def at(study: StudyFile, step: Step) -> contextlib.AbstractContextManager[None]:
+def naming_table(study: StudyFile, step: Step) -> contextlib.AbstractContextManager[None]:
     """Problems within name the table of the study, and the program whose flags its keys are."""
     table = step.table or step.name
 
@@ -85,16 +86,16 @@ def plan(study: StudyFile, requests: Mapping[str, TrainRequest], built: bool = F
         stored = genome = store = None
         with problems.part():
             sheet = _sheet(study)
-        with problems.part(), at(study, steps["store"]):
+        with problems.part(), naming_table(study, steps["store"]):
             window = [_whole(_flag(study, "store", name), usual) for name, usual in _WINDOW.items()]
             stored = WindowSpec(*window)
-        with problems.part(), at(study, steps["store"]):
+        with problems.part(), naming_table(study, steps["store"]):
             genome = _genome(study, sheet)
         if built:
             with contextlib.suppress(InputError):  # what is damaged is built again
                 store = WindowStore.open(study.folder / study.store)
         for name, request in requests.items():
-            with problems.part(), at(study, steps[name]):
+            with problems.part(), naming_table(study, steps[name]):
                 folds = _folds(request, genome, store)
                 told = _tested(request, genome, store)
                 if steps[name].module != "experiments.train" or stored is None:
@@ -288,15 +289,17 @@ def _store_folds(request: TrainRequest, store: WindowStore) -> list[Fold]:
 
 
 def _tested(request: TrainRequest, genome: _Genome | None, store: WindowStore | None) -> list[str]:
-    """That scores will be of some genes alone, where that is known and so."""
+    """A line that says which genes will be tested, if not all."""
     said = ""
     if store:
         said = tested(_store_folds(request, store), store.genes)
     elif request.cv == MONTE_CARLO and genome:
         blind = blind_in(request.blind, genome.names) or genome.blind
-        said = f"tested on the genes of {listing(blind, 8)} alone"
-    if said and request.cv == MONTE_CARLO:
-        said += '; cv = "chromosomes_5" tests on all, and takes about as long'
+        there = [name for name in blind if name in genome.chosen]
+        said = f"scores will be of the genes on {listing(there, 8)} alone"
+    names = genome.chosen if genome else store.genes.chrom.unique() if store else ()
+    if said and (scheme := testing_all(request.cv, request.folds, len(names))):
+        said += f'; cv = "{scheme}" tests on all genes, and takes about as long'
     return [f"    {said}"] if said else []
 
 

@@ -124,8 +124,8 @@ def test_elements_of_another_assembly_and_of_unknown_contigs(models, bed, tmp_pa
         tmp_path / "candidates.tsv", sep="\t", index=False
     )
     said = write_map(tmp_path / "map", models, moved, tmp_path / "candidates.tsv", chain=str(chain))
-    assert "442 elements lifted: 2 unmapped and 0 split left out" in said
-    assert "; candidates: 659 elements lifted: " in said
+    assert "440 of 442 elements lifted; left out: 2 without a place, 0 split" in said
+    assert "of 659 elements lifted; " in said
     found = pd.read_csv(tmp_path / "map" / NAME, sep="\t")
     assert found["ABC.Score"].notna().sum() == 2 * (len(genes) - 1)
     named = wanted["name"].str.contains(":")

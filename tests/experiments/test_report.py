@@ -215,7 +215,7 @@ def test_a_control_and_the_run_that_is_spoken_of_are_named(tmp_path, page_of):
     compared = plain(write_report(tmp_path / "run", compare=[other]).read_text())
     assert control in compared
     assert "Run run: DNase has the highest score" in compared
-    assert "Run run: A single cell" not in compared
+    assert "Run run: Whether a mark is universal" not in compared
     assert "promoter_cnn (shuffled: a control)" in compared
     assert (
         "Mean over assays (or sets of them): of the r of each. All other sections speak of"

@@ -176,12 +176,12 @@ def test_a_cell_without_an_assay_stays_out_of_all():
     assert ("E114", "a") in table.index
     notes = "\n".join(caveats(scores))
     assert (
-        'The ranking over cells ("all" in tables) is of those that have every assay: E114 lacks b, '
-        "E116 lacks a."
+        'The ranking over cells ("all" in tables) leaves out cells that lack an assay: E114 lacks '
+        "b, E116 lacks a."
     ) in notes
     apart = scores[scores["cell"] != "E003"]
     assert set(ranking.rank_assays(apart)["cell"]) == {"E114", "E116"}
-    assert any("none is ranked over cells" in note for note in caveats(apart))
+    assert any("there is no ranking over cells" in note for note in caveats(apart))
 
 
 def test_assays_are_compared_on_the_chromosomes_they_share():

@@ -40,8 +40,8 @@ NONE = world([0.7, 0.5, 0.3], [0.4, 0.6, 0.3], [0.65, 0.5, 0.2])
         (scores(world([0.0, 0.0, 0.0], [0.0, 0.0, 0.0])), {}, "cannot be told", None,
          "better than chance", "No universal"),
         (scores({"E1": {"A": 0.7, "B": 0.5}}), {}, "not asked", "",
-         "single cell", "mark of"),
-        (scores(world([0.7], [0.6])), {}, "not asked", "", "Only A was scored", "single cell"),
+         "of one cell", "mark of"),
+        (scores(world([0.7], [0.6])), {}, "not asked", "", "Only A was scored", "of one cell"),
         # A rival whose training failed is not beaten, nor does its failure exclude it.
         (failed(scores(CLEAR), "E2", "B"), {}, "cannot be told", "A",
          "the training of B in E2 failed", "is a universal"),

@@ -16,7 +16,7 @@ from tests.epi2expr_jax.scores.simulated import failed, scores, world
 SHOWN, NONE, UNSURE = "a universal mark of these", "No universal mark", "cannot be told (margin"
 BEST, RIVALS = "larger than the uncertainty of that lead", "that could also be"
 FEW, NULL = (
-    "fewer than 1,000, assays that score alike",
+    "fewer than 1,000 genes, assays that score alike",
     "No assay is shown to predict expression here",
 )
 NEW, ONE_MORE = "nothing here speaks of a new cell", "For a new cell like these"
@@ -80,7 +80,7 @@ OWN = ("cnn", "A", 0.0, 0.0, 0.0)
 # Name: scores, options, what is said, what is not.
 WORLDS = {
     "one cell, one assay": (scores(world([0.6])), {},
-        ["A was scored", "in cell E1", "so none is compared", "A single cell"],
+        ["A was scored", "in cell E1", "so none is compared", "cannot be asked of one cell"],
         [BEST, "highest"]),
     "one cell": (scores(world([0.7, 0.5])), {"called": calls(scores(world([0.7, 0.5])))},
         ["Scores are of this cell (E1)", "(every score against 0, every pair of assays)"],
@@ -104,7 +104,7 @@ WORLDS = {
         ["One seed: training noise is unknown", "All rests on 2 chromosomes and 200 genes. There"],
         ["not in the interval", "The intervals"]),
     "one cell, two assays": (scores(world([0.7, 0.5])), {},
-        ["A has the highest score", BEST, "A single cell", NEW], [SHOWN, RIVALS]),
+        ["A has the highest score", BEST, "cannot be asked of one cell", NEW], [SHOWN, RIVALS]),
     "one cell, twelve assays": (scores(world(TWELVE)), {},
         ["A has the highest score", BEST], [SHOWN, NULL]),
     "two cells, one assay": (scores(world([0.7], [0.6])), {},
@@ -183,7 +183,7 @@ WORLDS = {
     "two genes a chromosome": (scores(TWO, n=2), {},
         ["Nothing can be ranked", "no chromosome has 3 held-out genes"], ["single cell", SHOWN]),
     "one gene a chromosome, one cell": (scores(world([0.7, 0.5]), n=1), {},
-        ["no chromosome has 3 held-out genes"], ["A single cell"]),
+        ["no chromosome has 3 held-out genes"], ["cannot be asked of one cell"]),
     "a cell of single genes": (
         (lambda t: t.assign(n=t.n.where(t.cell != "E3", 1)))(scores(THREE)), {},
         [UNSURE, "not scored in E3", "E3 is not ranked"], [SHOWN]),
@@ -205,7 +205,7 @@ WORLDS = {
         ["no difference"]),
     "no simpler model": (scores(TWO), {"compared": simpler(OWN, ("ridge", "A", 0.05, -0.02, 0.1))},
         ["For A no difference is shown between cnn and the best of the simple models",
-         "ridge leads by 0.050 (−0.020 to 0.100) for A"],
+         "r of ridge less that of cnn is 0.050 (−0.020 to 0.100) for A"],
         ["A simpler model", "cnn predicts better"]),
     "a model better than simple ones": (
         scores(TWO), {"compared": simpler(OWN, ("ridge", "A", -0.05, -0.1, -0.01))},
@@ -286,7 +286,8 @@ WORLDS = {
 APART = [
     (FEW, BEST), (SHOWN, NONE), (SHOWN, UNSURE), (NONE, UNSURE), (SHOWN, NULL), (NEW, ONE_MORE),
     (NEW, "In one more cell"), (NO_INTERVAL, "95 % interval"), (BEST, RIVALS), (BEST, "share the"),
-    ("A single cell", "averaged over"), ("One seed", "between seeds"), (NO_INTERVAL, RIVALS),
+    ("cannot be asked of one cell", "averaged over"), ("One seed", "between seeds"),
+    (NO_INTERVAL, RIVALS),
 ]  # fmt: skip
 
 

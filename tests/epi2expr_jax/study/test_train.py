@@ -114,11 +114,11 @@ def test_a_watcher_is_told_of_every_epoch(small_store, tmp_path, request_for, ca
     train(request, tmp_path / "run", watcher=heard)
     assert heard.said == [f"{tmp_path}/run is complete: nothing to do"]
     assert capsys.readouterr().out == ""
-    blind = request_for(small_store, cv="monte_carlo_5", assays=["all"], folds=["draw1"])
+    blind = request_for(small_store, cv="monte_carlo_5", assays=["all"])
     train(blind, tmp_path / "blind", watcher=heard)
     said = heard.said[-1]
-    assert said.startswith("tested on ")
-    assert said.endswith("; --cv=chromosomes_5 tests on all, and takes about as long")
+    assert said.startswith("scores will be of ")
+    assert said.endswith("; --cv=chromosomes_5 tests on all genes, and takes about as long")
 
 
 def test_what_is_left_out_is_warned_of(holed, tmp_path, request_for):

@@ -101,7 +101,7 @@ def test_states_of_large_models_and_of_many_arrays_stay_as_they_are(monkeypatch)
         return len(shapes), len(jax.tree.leaves(trainer.state_shapes()))
 
     assert (arrays(0.02), arrays(1.0)) == ((4, 61), (61, 61))
-    monkeypatch.setattr(lanes_module, "_ARRAYS", 60)
+    monkeypatch.setattr(lanes_module, "_MOST_ARRAYS", 60)
     assert arrays(0.02) == (61, 61)
 
 

@@ -136,7 +136,7 @@ def test_names_of_folds_are_known_before_there_are_chromosomes():
 
 
 def test_a_blind_chromosome_is_one_of_the_assembly():
-    assert blind_in(["3", "chrX", "chr3"], [*COUNTS, "chrX"]) == ["chr3", "chrX", "chr3"]
+    assert blind_in(["3", "chrX", "chr3"], [*COUNTS, "chrX"]) == ["chr3", "chrX"]
     with pytest.raises(InputError, match=r"chr99.*did you mean chr"):
         blind_in(["chr3", "chr99"], COUNTS)
 

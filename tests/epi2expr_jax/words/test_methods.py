@@ -31,10 +31,14 @@ def test_which_genes_are_tested():
     genes = pd.DataFrame({"chrom": chroms, "gene_id": [f"g{i}" for i in range(len(chroms))]})
     counts = genes.chrom.value_counts().to_dict()
     blind = make_folds("monte_carlo_5", counts, blind=["chr3", "chr7"])
-    assert methods.tested(blind, genes) == "tested on 10 of 55 genes alone, those of chr3, chr7"
+    assert (
+        methods.tested(blind, genes) == "scores will be of 10 of the 55 genes: those on chr3, chr7"
+    )
     each = make_folds("chromosomes_5", counts)
     assert methods.tested(each, genes) == ""
-    assert f"tested on {sum(counts[c] for c in each[0].test)} of" in methods.tested(each[:1], genes)
+    assert f"will be of {sum(counts[c] for c in each[0].test)} of" in methods.tested(
+        each[:1], genes
+    )
 
 
 def test_training():

@@ -58,8 +58,8 @@ def test_where_the_line_is_drawn_may_matter():
     )
     text, _ = sentences.by_question(table, ALL_CELLS, "RPKM")
     assert (
-        "At other thresholds other assays are highest (not tested): B for being on at 2 RPKM."
-        in text
+        "At other thresholds other assays are highest (not tested): B for whether a gene is "
+        "on, at 2 RPKM." in text
     )
 
 
@@ -70,7 +70,7 @@ def test_both_parts_in_one_prediction():
     assert not differ
     assert text.endswith(
         "then expresses): A has the highest Pearson r, 0.730 (0.710 to 0.750); at 95 % confidence "
-        "it could also be B. Predicted without these parts, A has r 0.710."
+        "it could also be B. Predicting expression directly, A has r 0.710."
     )
 
 

@@ -24,7 +24,7 @@ SIMPLER = (
 WON = "cnn predicts better (by Pearson r) than each of the simple models for B."
 LEVEL = (
     "For C no difference is shown between cnn and the best of the simple models, which does not "
-    "mean that there is none: ridge leads by −0.010 (−0.030 to 0.010) for C."
+    "mean that there is none: r of ridge less that of cnn is −0.010 (−0.030 to 0.010) for C."
 )
 
 

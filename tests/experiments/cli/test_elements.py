@@ -76,7 +76,7 @@ def test_elements_move_turn_and_are_counted_where_they_cannot(chain):
         ["chr9", 860, 870, "spelled without chr"],
     ]
     assert found.index.tolist() == [0, 3, 5]
-    assert said == "6 elements lifted: 2 unmapped and 1 split left out"
+    assert said == "3 of 6 elements lifted; left out: 2 without a place, 1 split"
 
 
 def test_what_is_no_chain_or_of_another_assembly_is_refused(chain, tmp_path):

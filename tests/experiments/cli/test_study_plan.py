@@ -198,10 +198,10 @@ def test_published_groups_are_refused_for_other_genomes(mine, tmp_path):
 def test_that_some_genes_alone_are_tested_is_told(mine, small_store, tmp_path):
     text = TEXT.replace("[store]", '[store]\nassembly = "hg19"')
     lines = plan(made := mine(text), study.check(made))
-    said = [line for line in lines if "tested on" in line]
+    said = [line for line in lines if "scores will be of" in line]
     assert said == [
-        "    tested on the genes of chr3, chr7, chr20 alone; "
-        'cv = "chromosomes_5" tests on all, and takes about as long'
+        "    scores will be of the genes on chr3, chr7, chr20 alone; "
+        'cv = "chromosomes_5" tests on all genes, and takes about as long'
     ]  # of the first training, not of the second, which tests on all
     place = tmp_path / "mine/store.zarr"
     place.parent.mkdir()
@@ -209,9 +209,9 @@ def test_that_some_genes_alone_are_tested_is_told(mine, small_store, tmp_path):
     text = text.replace('model = "cnn"\ncv = "chromoformer_4"', 'model = "promoter_cnn"')
     text = text.replace('assays = "each"', 'cv = "chromosomes_3"')
     lines = plan(made := mine(text), study.check(made), built=True)
-    (said,) = [line for line in lines if "tested on" in line]
+    (said,) = [line for line in lines if "scores will be of" in line]
     blind = small_store.genes.chrom.isin(small_store.manifest.blind).sum()
-    assert f"tested on {blind:,} of {len(small_store.genes):,} genes alone, those of " in said
+    assert f"will be of {blind:,} of the {len(small_store.genes):,} genes: those on " in said
 
 
 def test_the_folds_of_a_store_that_is_there_are_those_of_its_genes(mine, small_store, tmp_path):

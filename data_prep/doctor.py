@@ -34,7 +34,7 @@ from data_prep.checks.track_files import (
 from data_prep.checks.track_signal import Reading, read_sample, sample_genes, suspicions
 from epi2expr_jax.errors import InputError, Problem, Problems, describe
 from epi2expr_jax.files import write_json
-from epi2expr_jax.program import start
+from epi2expr_jax.program import print_next, start
 
 FLAGS = flags.FLAGS
 
@@ -132,7 +132,7 @@ def main() -> None:
         raise InputError.of(found.errors)
     print("go: no problem found" if not found.warnings else "go: no error found; see the warnings")
     print("copied genes are not looked for here: experiments.evaluate lists them in copies.csv")
-    print(f"next: {build_command()}")
+    print_next("", build_command())
 
 
 def run() -> None:

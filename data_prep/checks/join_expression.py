@@ -1,6 +1,7 @@
 """Which genes of an annotation an expression table has values for, by their ids or their names."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,9 @@ import pandas as pd
 from data_prep.formats.expression import Expression
 from epi2expr_jax.errors import Problem
 from epi2expr_jax.genome import gene_order, listing
+
+# Of ENCODE's tables: spike-ins, and tRNAs by number.
+_NO_GENE = re.compile(r"gSpikein|ERCC-\d|\d+$")
 
 
 def each_gene_once(
@@ -32,6 +36,11 @@ def each_gene_once(
     nameless = table.index == ""
     left_out["no gene named"] = int(nameless.sum())
     table = table[~nameless]
+    known = table.index.isin(genes["gene_id"]) | table.index.isin(genes["name"])
+    odd = ~known & np.array([bool(_NO_GENE.match(gene)) for gene in table.index], bool)
+    if 2 * odd.sum() < len(table):  # else the table has ids of another kind, as Entrez's
+        left_out["no genes but spike-ins, or tRNAs by number"] = int(odd.sum())
+        table = table[~odd]
     named = genes[genes["name"].isin(table.index[~table.index.isin(genes["gene_id"])])]
     several = named["name"].duplicated(keep=False)
     ambiguous = sorted(set(named["name"][several]))

@@ -73,3 +73,12 @@ def test_a_study_whose_table_names_genes_by_symbol(study):
     assert inputs.left_out["name of several genes"] == 1
     assert [doubt.kind for doubt in inputs.read.doubts] == ["ambiguous_names"]
     assert inputs.manifest().expression_unit == "TPM"
+
+
+def test_spike_ins_and_numbers_are_no_genes_beside_genes():
+    names = ["ENSG01", "ENSG02", "ENSG03", "ENSG05", "10904", "gSpikein_ERCC-00002"]
+    read, left_out = each_gene_once(table(*((name, 1) for name in names)), GENES, "t.tsv")
+    assert read.table.index.tolist() == names[:4]
+    assert left_out == {"no genes but spike-ins, or tRNAs by number": 2}
+    _, left_out = each_gene_once(table(("7157", 1), ("4609", 2)), GENES, "t.tsv")
+    assert left_out == {}  # Entrez's ids

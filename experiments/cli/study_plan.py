@@ -5,6 +5,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
+from data_prep.checks.join_expression import first_look
 from data_prep.formats.text import read_rows
 from data_prep.formats.track_sheet import TrackSheet, read_sheet, shipped_sheets
 from epi2expr_jax.errors import InputError
@@ -57,10 +58,12 @@ def plan(study: StudyFile, requests: dict[str, TrainRequest]) -> list[str]:
         names = listing(sorted(path.name for path in absent))
         lines.append(f"  to download first: {count(len(absent), 'smaller file')} ({names})")
     lines += _annotation(study, absent)
+    expression = study.folder / _flag(study, "store", "expression")
+    unit = first_look(expression, sheet.cells, _flag(study, "store", "expression_unit"))
     genes, known = _genes(study)
     for name, request in requests.items():
         lines += _training(study, sheet, name, request, genes, known)
-    return lines
+    return [*lines, *unit]
 
 
 def _training(

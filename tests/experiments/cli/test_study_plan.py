@@ -92,14 +92,22 @@ def test_a_pool_trains_on_the_genes_of_each_of_its_cells(mine):
     assert "380,000 gene-steps" in lines[3]  # as two cells, each with five models of its own
 
 
-def test_the_plan_takes_what_flags_take_and_says_what_cannot_be_made(mine, tmp_path):
-    (tmp_path / "rpkm.tsv").write_text("")
+def test_the_plan_takes_what_flags_take_and_says_what_cannot_be_made(mine):
     files = f'expression = "rpkm.tsv"\nblacklist = "{"b" * 300}"'
     made = mine(TEXT.replace("[store]", f'[store]\nwindow_bp = "0x2710"\n{files}'))
     assert "380,000 gene-steps if there are 19,000 genes" in plan(made, study.check(made))[3]
     for width, told in ((0, "this model cannot be made: "), (1e300, "at most about inf days")):
         made = mine(TEXT.replace("epochs = 3", f"epochs = 3\nwidth = {width}"))
         assert told in plan(made, study.check(made))[4]
+
+
+def test_a_table_without_the_cells_is_refused_and_an_assumed_unit_said(mine, tmp_path):
+    made = mine(TEXT.replace("[store]", '[store]\nexpression = "table.tsv"'))
+    (tmp_path / "table.tsv").write_text("gene\tE003\tE004\nENSG1\t1\t2\n")
+    assert "unit of expression: RPKM, assumed" in plan(made, study.check(made))[-1]
+    (tmp_path / "table.tsv").write_text("gene\tE003\tE009\nENSG1\t1\t2\n")
+    with pytest.raises(InputError, match="no column E004"):
+        plan(made, study.check(made))
 
 
 def test_the_plan_counts_the_annotation_and_other_files(mine, tmp_path):

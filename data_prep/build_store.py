@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from data_prep.checks.build_inputs import BuildConfig, BuildInputs, define_flags
 from data_prep.checks.needs import store_folder
-from data_prep.checks.next_command import print_next
+from data_prep.checks.next_command import print_training
 from data_prep.checks.track_files import (
     check_track,
     compare_files,
@@ -367,7 +367,7 @@ def main() -> None:
         f"{store.manifest.window.bins} bins, checksum {store.checksum()[:12]}"
         + (", verified" if config.verify else "")
     )
-    print_next(store)
+    print_training(store)
 
 
 def run() -> None:

@@ -35,7 +35,7 @@ from data_prep.formats.assembly import define_assembly, load_assembly
 from data_prep.formats.bed import read_bed
 from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.files import whole
-from epi2expr_jax.program import start
+from epi2expr_jax.program import print_next, start
 from epi2expr_jax.units import count
 
 FLAGS = flags.FLAGS
@@ -158,7 +158,7 @@ def main() -> None:
         )
     write_contacts(FLAGS.out, contacts)
     print(f"{FLAGS.out}: {count(len(contacts), 'contact')}, scores of {said}")
-    print(f"next: python -m data_prep.build_store … --interactions={FLAGS.out}")
+    print_next("", f"python -m data_prep.build_store … --interactions={FLAGS.out}")
 
 
 def run() -> None:

@@ -17,6 +17,7 @@ JSON is written.
 import dataclasses
 import math
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
@@ -34,7 +35,8 @@ from data_prep.checks.track_files import (
 from data_prep.checks.track_signal import Reading, read_sample, sample_genes, suspicions
 from epi2expr_jax.errors import InputError, Problem, Problems, describe
 from epi2expr_jax.files import write_json
-from epi2expr_jax.program import start
+from epi2expr_jax.program import print_next, start
+from epi2expr_jax.units import DEFAULT_UNIT
 
 FLAGS = flags.FLAGS
 
@@ -117,6 +119,16 @@ def define_more_flags() -> None:
     )
 
 
+def verdict(warnings: Sequence[Problem]) -> str:
+    """The last word where nothing stops a build: what is taken for granted, too."""
+    others = [warning for warning in warnings if warning.kind != "unit_assumed"]
+    see = "no error found; see the warnings" if others else ""
+    assumed = f"unit of expression {DEFAULT_UNIT} (--expression_unit gives another)"
+    if len(others) < len(warnings):
+        return f"go, with 1 assumption: {assumed}" + (f"; {see}" if see else "")
+    return f"go: {see or 'no problem found'}"
+
+
 def main() -> None:
     found = diagnose(BuildConfig.from_flags(), checksums=FLAGS.checksums)
     if FLAGS.json:
@@ -130,9 +142,9 @@ def main() -> None:
         print(describe(found.warnings))
     if found.errors:
         raise InputError.of(found.errors)
-    print("go: no problem found" if not found.warnings else "go: no error found; see the warnings")
+    print(verdict(found.warnings))
     print("copied genes are not looked for here: experiments.evaluate lists them in copies.csv")
-    print(f"next: {build_command()}")
+    print_next("", build_command())
 
 
 def run() -> None:

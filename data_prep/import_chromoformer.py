@@ -21,7 +21,7 @@ from absl import flags
 from jaxtyping import Float32
 from tqdm import tqdm
 
-from data_prep.checks.next_command import print_next
+from data_prep.checks.next_command import print_training
 from data_prep.contacts.chromoformer_arrays import (
     bin_means,
     changed_at,
@@ -306,7 +306,7 @@ def main() -> None:
         f"checksum {store.checksum()[:12]}; left out: "
         + ", ".join(f"{count} {why}" for why, count in manifest.left_out.items())
     )
-    print_next(store)
+    print_training(store)
 
 
 def run() -> None:

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from data_prep.checks.build_inputs import define_expression_unit
 from data_prep.checks.join_expression import each_gene_once
-from data_prep.checks.next_command import print_next
+from data_prep.checks.next_command import print_training
 from data_prep.formats.annotation import digest_genes, read_genes, require_said
 from data_prep.formats.assembly import define_assembly, load_assembly
 from data_prep.formats.expression import read_expression
@@ -279,7 +279,7 @@ def main() -> None:
         f"{len(store.genes)} genes x {manifest.window.bins} bins; left out: "
         + ", ".join(f"{n} {why}" for why, n in manifest.left_out.items())
     )
-    print_next(store)
+    print_training(store)
 
 
 def run() -> None:

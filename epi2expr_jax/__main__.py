@@ -18,6 +18,7 @@ import sys
 
 from epi2expr_jax import ending
 from epi2expr_jax.errors import InputError, collect, exit_on_bad_input, nearest
+from epi2expr_jax.program import ends_where_nobody_reads
 
 _GROUPS = {"data_prep": "files to a store", "experiments": "a store to answers"}
 
@@ -73,11 +74,11 @@ def main(arguments: list[str]) -> None:
         InputError: for a name that no command has.
     """
     if arguments[:1] == ["--version"]:
-        print(sys.modules["epi2expr_jax"].__version__)
+        print(sys.modules["epi2expr_jax"].__version__, flush=True)
         return
     known = commands()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(listed(known))
+        print(listed(known), flush=True)
         return
     name = arguments[0].replace("-", "_")
     if name not in known:
@@ -90,7 +91,7 @@ def main(arguments: list[str]) -> None:
 
 def run() -> None:
     ending.while_importing()
-    with exit_on_bad_input():
+    with ends_where_nobody_reads(), exit_on_bad_input():
         main(sys.argv[1:])
 
 

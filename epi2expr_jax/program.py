@@ -22,6 +22,7 @@ from epi2expr_jax.errors import InputError, Problem, collect, exit_on_bad_input,
 _HELP, _FLAGS = "see --help", "flags of this program"
 UNKNOWN_FLAG, BAD_VALUE = "unknown_flag", "bad_value"  # kinds of such problems
 _FLAG = re.compile(r"--?([A-Za-z_][\w-]*)(?:=|$)")
+WITHIN_STUDY = "EPI2EXPR_WITHIN_STUDY"  # set in the environment of the commands of a study
 _HANDLES = 128  # a training with its store, checkpoints and threads has some 60 files open
 _MEMORY = 4 << 30  # bytes; evaluating the demo takes 3.2 GiB of addresses, its plan 3.4
 
@@ -56,7 +57,7 @@ def start(main: Callable[[], None], *definitions: Callable[[], None]) -> None:
     if not gc.isenabled():  # see `ending.while_importing`
         gc.freeze()
         gc.enable()
-    with ending.in_time(), _ends_where_nobody_reads(), exit_on_bad_input(), _plain_warnings():
+    with ending.in_time(), ends_where_nobody_reads(), exit_on_bad_input(), _plain_warnings():
         _require_limits()
         try:
             app.run(lambda _: main(), flags_parser=_parse)
@@ -244,13 +245,35 @@ def _require_limits() -> None:
 
 
 @contextlib.contextmanager
-def _ends_where_nobody_reads() -> Iterator[None]:
+def ends_where_nobody_reads() -> Iterator[None]:
+    """A closed pipe under what is printed here, errors too, ends the program with status 141."""
     try:
         yield
     except BrokenPipeError:
         # What is left in the buffers would be written, and fail, once more as Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except BrokenPipeError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         raise SystemExit(141) from None
+
+
+def within_study() -> bool:
+    """Whether a study runs this program: it runs what comes next, too."""
+    return bool(os.environ.get(WITHIN_STUDY))
+
+
+def print_next(done: str, command: str) -> None:
+    """Print what was done, and which command to run next; within a study the first alone.
+
+    Args:
+        done: may be empty.
+        command: may be empty, too.
+    """
+    after = f"next: {command}" if command and not within_study() else ""
+    if line := "; ".join(filter(None, [done, after])):
+        print(line)
 
 
 def require(*names: str) -> None:

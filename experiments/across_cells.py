@@ -34,7 +34,7 @@ from epi2expr_jax.predict.baselines import difference_of_promoters
 from epi2expr_jax.predict.ensemble import Ensemble
 from epi2expr_jax.predict.held_out import has_tracks, held_out_in
 from epi2expr_jax.predict.loading import load
-from epi2expr_jax.program import require, start
+from epi2expr_jax.program import print_next, require, start
 from epi2expr_jax.scores.across_cells import score_across_cells, score_changes
 from epi2expr_jax.store.window_store import WindowStore
 from epi2expr_jax.study import results, tables
@@ -125,7 +125,7 @@ def main() -> None:
     )
     if tables.CHANGES in found:
         print(sentences.changes(found[tables.CHANGES]))
-    print(f"{FLAGS.run}/across_cells.csv; next: python -m experiments.report --run={FLAGS.run}")
+    print_next(f"{FLAGS.run}/across_cells.csv", f"python -m experiments.report --run={FLAGS.run}")
 
 
 def define_between() -> None:

@@ -35,7 +35,7 @@ from tqdm import tqdm
 
 from epi2expr_jax.predict.baselines import BASELINES
 from epi2expr_jax.predict.stack import explained
-from epi2expr_jax.program import require, start
+from epi2expr_jax.program import print_next, require, start
 from epi2expr_jax.scores import table as scoring
 from epi2expr_jax.scores.comparison import called
 from epi2expr_jax.scores.universal import MARGIN
@@ -129,7 +129,7 @@ def main() -> None:
         cells = {*ranked["cell"]} - {scoring.ALL}
         print(format_baselines(compared, len(statements.answer_cells(ranked)) < len(cells)))
     print(*statements.of_run(run_dir), sep="\n")
-    print(f"{run_dir}/ranking.csv; next: python -m experiments.report --run={run_dir}")
+    print_next(f"{run_dir}/ranking.csv", f"python -m experiments.report --run={run_dir}")
 
 
 def run() -> None:

@@ -34,7 +34,7 @@ from epi2expr_jax.ending import sparing_children
 from epi2expr_jax.errors import InputError, collect
 from epi2expr_jax.files import only_writer, read_json, sha256, write_json
 from epi2expr_jax.genome import listing
-from epi2expr_jax.program import flags_alone, require, start
+from epi2expr_jax.program import WITHIN_STUDY, flags_alone, require, start
 from epi2expr_jax.study.request import TrainRequest
 from experiments.cli.certificate import DAMAGED, store_now
 from experiments.cli.flags import request_of_flags
@@ -267,11 +267,10 @@ def carry_out(study: StudyFile) -> bool:
         SystemExit: with the status of a command that failed.
     """
     began, journal, held = time.monotonic(), _Journal(study), True
-    environment = {**os.environ, "PYTHONPATH": _path()}
+    environment = {**os.environ, "PYTHONPATH": _path(), WITHIN_STUDY: "1"}
     steps = to_do(study, journal)
     if journal.looked:
         journal.write()  # a copied store is read once
-    print("what a command calls next is done here, too")
     for number, (step, due) in enumerate(steps, 1):
         print(f"\n[{number}/{len(steps)}] {_typed(step)}", flush=True)
         if not due:

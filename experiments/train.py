@@ -28,7 +28,7 @@ import time
 import jax
 from absl import flags
 
-from epi2expr_jax.program import start
+from epi2expr_jax.program import print_next, start
 from epi2expr_jax.training import checkpoint
 from epi2expr_jax.units import count
 from experiments.cli.flags import define_training, request_of_flags
@@ -49,10 +49,8 @@ def main() -> None:
         card = checkpoint.read_card(run_dir)
     if card["status"] == "complete":
         runs = [run for population in card["populations"] for run in population["runs"]]
-        print(
-            f"{FLAGS.run}: {count(len(runs), 'run')} in {card['seconds']:.0f} s; "
-            f"next: python -m experiments.evaluate --run={FLAGS.run}"
-        )
+        done = f"{FLAGS.run}: {count(len(runs), 'run')} in {card['seconds']:.0f} s"
+        print_next(done, f"python -m experiments.evaluate --run={FLAGS.run}")
 
 
 def run() -> None:

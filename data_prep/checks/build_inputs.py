@@ -217,6 +217,7 @@ class BuildInputs:
         expression: `[C, G]` of the candidates, cells in the sheet's order, NaN without a table.
         read: the table of expression, and what there is to say of it.
         left_out: why and how many genes of the expression table are not candidates.
+        unplaced: ids of the expression table that the annotation lacks.
         without_expression: ids of the annotation's genes on the chosen chromosomes that the
             expression table lacks.
         interactions: of each cell, the contacts that the candidates keep; empty if not asked for.
@@ -233,6 +234,7 @@ class BuildInputs:
     expression: np.ndarray
     read: Expression
     left_out: dict[str, int]
+    unplaced: list[str]
     without_expression: list[str]
     interactions: dict[str, CellContacts]
     blacklist: pd.DataFrame | None = None
@@ -359,6 +361,7 @@ def gather_inputs(config: BuildConfig, problems: Problems) -> BuildInputs | None
         expression=values,
         read=read,
         left_out=left_out,
+        unplaced=read.table.index[~read.table.index.isin(annotated.gene_id)].to_list(),
         without_expression=chosen.gene_id[~chosen.gene_id.isin(read.table.index)].to_list(),
         interactions=interactions,
         blacklist=blacklist,

@@ -1,13 +1,36 @@
 """Which genes of an annotation an expression table has values for, by their ids or their names."""
 
 import dataclasses
+import pathlib
+import re
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from data_prep.formats.expression import Expression
-from epi2expr_jax.errors import Problem
+from data_prep.formats.expression import Expression, read_expression
+from epi2expr_jax.errors import Problem, collect
 from epi2expr_jax.genome import gene_order, listing
+
+# Of ENCODE's tables: spike-ins, and tRNAs by number.
+_NO_GENE = re.compile(r"gSpikein|ERCC-\d|\d+$")
+
+
+def first_look(path: pathlib.Path, cells: Sequence[str], unit: str = "") -> list[str]:
+    """How a build would read a table of expression, in words; nothing if it is not there yet.
+
+    Args:
+        cells: of the track sheet.
+        unit: as --expression_unit; empty for its default.
+
+    Raises:
+        InputError: if a build would refuse it, as a table without these cells.
+    """
+    if not path.is_file():
+        return []
+    with collect() as problems:
+        read = read_expression(path, cells, problems, unit or "auto")
+    return [f"  {note}" for note in read.notes]
 
 
 def each_gene_once(
@@ -32,6 +55,11 @@ def each_gene_once(
     nameless = table.index == ""
     left_out["no gene named"] = int(nameless.sum())
     table = table[~nameless]
+    known = table.index.isin(genes["gene_id"]) | table.index.isin(genes["name"])
+    odd = ~known & np.array([bool(_NO_GENE.match(gene)) for gene in table.index], bool)
+    if 2 * odd.sum() < len(table):  # else the table has ids of another kind, as Entrez's
+        left_out["no genes but spike-ins, or tRNAs by number"] = int(odd.sum())
+        table = table[~odd]
     named = genes[genes["name"].isin(table.index[~table.index.isin(genes["gene_id"])])]
     several = named["name"].duplicated(keep=False)
     ambiguous = sorted(set(named["name"][several]))

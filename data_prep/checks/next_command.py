@@ -9,6 +9,7 @@ from absl import flags
 
 from data_prep.checks.build_inputs import BuildConfig
 from epi2expr_jax.errors import InputError
+from epi2expr_jax.program import print_next, within_study
 from epi2expr_jax.store.window_store import WindowStore
 
 _GROUPS = 5  # of chromosomes, as --cv=chromosomes_5
@@ -21,10 +22,10 @@ def build_command() -> str:
     return shlex.join(["python", "-m", "data_prep.build_store", *given])
 
 
-def print_next(store: WindowStore) -> None:
-    """Say what to run after a store is made."""
-    if command := train_command(store):
-        print(f"next: {command}")
+def print_training(store: WindowStore) -> None:
+    """Say what to run after a store is made, unless a study runs it."""
+    if not within_study():  # what tells it takes seconds to load
+        print_next("", train_command(store))
 
 
 def train_command(store: WindowStore) -> str:

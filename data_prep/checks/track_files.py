@@ -281,6 +281,19 @@ def _hidden(inputs: BuildInputs) -> list[str]:
     ]
 
 
+def _which(inputs: BuildInputs, why: str) -> str:
+    """Some of the genes left out, and of which files: another release, or a few retired ids?"""
+    if why == "on another chromosome":
+        return " (--chromosomes=all keeps them)"
+    if why != "not in the annotation":
+        return ""
+    absent = listing(inputs.unplaced, most=3)
+    table, annotation = (
+        pathlib.Path(name).name for name in (inputs.config.expression, inputs.config.genes)
+    )
+    return f" (in {table}, not in {annotation or 'Ensembl 75'}: {absent})"
+
+
 def summary(inputs: BuildInputs) -> str:
     """What a build of these inputs will hold, in a few lines."""
     sheet, assembly, chosen = inputs.sheet, inputs.assembly, inputs.chromosomes
@@ -304,5 +317,9 @@ def summary(inputs: BuildInputs) -> str:
     for found in dict.fromkeys(inputs.interactions.values()):
         cells = [cell for cell in inputs.interactions if inputs.interactions[cell] is found]
         lines.append(f"contacts of {listing(cells)} ({found.source['name']}): {found.summary()}")
-    lines += [f"{count(n, 'gene')} left out: {why}" for why, n in inputs.left_out.items() if n]
+    lines += [
+        f"{count(n, 'gene')} left out: {why}{_which(inputs, why)}"
+        for why, n in inputs.left_out.items()
+        if n
+    ]
     return "\n".join(lines)

@@ -16,6 +16,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import pandas as pd
 
+from data_prep.formats.foreign import sample_column
 from data_prep.formats.text import MOST_LINES, numbered_lines, separator_of, split_fields
 from epi2expr_jax.errors import InputError, Problem, Problems, collect
 from epi2expr_jax.genome import listing, strip_version
@@ -97,6 +98,10 @@ def read_expression(
             or naming every line with the wrong number of fields.
     """
     lines = _Lines.of(path, cells)
+    ids = [row[0].strip() for row in lines.rows]
+    if sample := sample_column(path, lines.header, ids, cells, unit):
+        column, unit, what = sample
+        lines.keep(column, cells[0] if cells else column)
     _check_header(path, lines.header, cells, problems)
     names = lines.header[1:]
     if cells is None:
@@ -117,6 +122,10 @@ def read_expression(
     table = pd.DataFrame(columns, index=pd.Index(genes, name="gene_id", dtype=object))
     doubts = _doubts(path, table) if unit == "auto" else ()
     known, note = _unit(path, lines.comments, unit)
+    if sample:
+        note = f"{what}, of one sample: {unit} read as {', '.join(wanted)}; unit: {unit}"
+    elif "assumed" in note and not doubts:  # which ask for the unit, too
+        doubts = (*doubts, _assumed(path))
     return Expression(table, known, unit == LABELS, (note, *lines.notes), tuple(doubts))
 
 
@@ -168,6 +177,12 @@ class _Lines:
             read.decimal = ","
             read.notes = (*read.notes, "commas in numbers are decimal commas")
         return read
+
+    def keep(self, column: str, name: str) -> None:
+        """Leave all columns but the first and one, which gets another name."""
+        place = self.header.index(column, 1)
+        self.header = [self.header[0], name]
+        self.rows = [[row[0], row[place]] for row in self.rows]
 
     def column(self, texts: Sequence[str]) -> np.ndarray:
         """The values of a column; NaN for what is not a number."""
@@ -340,6 +355,16 @@ def _unit(path: str | pathlib.Path, comments: list[str], asked: str) -> tuple[st
     said = f"says several ({listing(sorted(found))})" if found else "does not say"
     why = f"assumed: the table {said}; --expression_unit gives another"
     return DEFAULT_UNIT, f"unit of expression: {DEFAULT_UNIT}, {why}"
+
+
+def _assumed(path: str | pathlib.Path) -> Problem:
+    return Problem(
+        str(path),
+        f"no unit of expression: {DEFAULT_UNIT} is assumed",
+        "a unit in the file's name or comments (as in expression.TPM.tsv), or --expression_unit",
+        f"nothing to do if it is {DEFAULT_UNIT}; else give it: --expression_unit=TPM",
+        kind="unit_assumed",
+    )
 
 
 def _doubts(path: str | pathlib.Path, table: pd.DataFrame) -> list[Problem]:

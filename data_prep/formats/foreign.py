@@ -7,7 +7,7 @@ import contextlib
 import io
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, cast
 
 from epi2expr_jax.errors import InputError
@@ -141,3 +141,70 @@ def require_none_other(path: str | pathlib.Path, head: bytes, what: str, *reads:
     if known and known[0] not in reads:
         remedy = known[1].replace("FILE", pathlib.Path(path).name)
         raise InputError(str(path), known[0], what, remedy, kind="other_format")
+
+
+# Tables of one sample: what each is called, and columns that tell it, in small letters.
+_SAMPLES = (
+    ("RSEM's quantification", {"expected_count", "effective_length", "tpm"}),
+    ("salmon's quantification", {"effectivelength", "tpm", "numreads"}),
+    ("kallisto's quantification", {"eff_length", "est_counts", "tpm"}),
+    ("StringTie's gene abundances", {"gene id", "coverage", "fpkm", "tpm"}),
+)
+_TRANSCRIPT = re.compile(r"ENS[A-Z]*T\d{6,}|[NX][MR]_\d+")
+_BY_GENE = (
+    "give the table by gene: RSEM's .genes.results (ENCODE: gene quantifications), salmon's "
+    "quant.genes.sf (quant --geneMap genes.gtf), or tximport's in R"
+)
+
+
+def sample_column(
+    path: str | pathlib.Path,
+    header: Sequence[str],
+    ids: Sequence[str],
+    cells: Sequence[str] | None,
+    unit: str,
+) -> tuple[str, str, str] | None:
+    """The column to read of a table that a program wrote of one sample; None of other tables.
+
+    Args:
+        header: names of its columns.
+        ids: what its first column says, by line.
+        cells: of the track sheet; None if that is not known.
+        unit: that is asked for, or `auto`.
+
+    Returns:
+        The name of the column, its unit, and what the table is.
+
+    Raises:
+        InputError: if it is of transcripts, if there are several cells, or for a unit, or a cell
+            of a name, that it has not.
+    """
+    known = {name.lower(): name for name in header}
+    what = next((what for what, some in _SAMPLES if some <= known.keys()), "")
+    if not what:
+        return None
+    found = f"{what}, a table of one sample ({', '.join(header[:8])})"
+    expected = "genes x cells: a column for each cell of the track sheet"
+    names = [name for name in ids if name]
+    transcripts = sum(_TRANSCRIPT.match(name) is not None for name in names)
+    if header[0].lower() == "transcript_id" or 2 * transcripts > len(names) > 0:
+        of = f"{what}, by transcript ({', '.join(names[:3])})"
+        raise InputError(str(path), of, "a table by gene", _BY_GENE, kind="transcripts")
+    if cells is not None and len(cells) != 1:
+        files = ", ".join(f"'{cell}': '{cell}.tsv'" for cell in cells)
+        join = (
+            f'join such files, one a cell: python -c "import pandas as pd; '
+            f"pd.DataFrame({{c: pd.read_csv(f, sep='\\t', index_col=0)['{known['tpm']}'] "
+            f"for c, f in {{{files}}}.items()}}).to_csv('expression.TPM.tsv', sep='\\t')\""
+        )
+        raise InputError(str(path), found, expected, join, kind="one_sample")
+    cell = cells[0] if cells else ""
+    wanted = unit if unit != "auto" else cell if cell in ("TPM", "FPKM") else "TPM"
+    if cell in header[1:] and cell not in ("TPM", "FPKM"):
+        remedy = "name the cell after what was measured: TPM is read as its expression"
+        of = f"{what}, and a cell named like its column {cell}"
+        raise InputError(str(path), of, "another name of the cell", remedy, kind="one_sample")
+    if wanted.upper() not in ("TPM", "FPKM") or wanted.lower() not in known:
+        remedy = "leave out --expression_unit: its TPM are read"
+        raise InputError(str(path), f"{found}, asked for {wanted}", "TPM", remedy)
+    return known[wanted.lower()], wanted.upper(), what

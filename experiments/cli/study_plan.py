@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from data_prep.checks.join_expression import first_look
 from data_prep.formats.text import read_rows
 from data_prep.formats.track_sheet import TrackSheet, read_sheet, shipped_sheets
 from epi2expr_jax.errors import InputError, Problem, collect, reworded
@@ -81,7 +82,7 @@ def plan(study: StudyFile, requests: Mapping[str, TrainRequest], built: bool = F
     """
     steps = {step.name: step for step in study.steps}
     genes, known = _genes(study)
-    sheet, made = None, []
+    sheet, made, unit = None, [], []
     with collect() as problems:
         stored = genome = store = None
         with problems.part():
@@ -91,6 +92,10 @@ def plan(study: StudyFile, requests: Mapping[str, TrainRequest], built: bool = F
             stored = WindowSpec(*window)
         with problems.part(), naming_table(study, steps["store"]):
             genome = _genome(study, sheet)
+        with problems.part(), naming_table(study, steps["store"]):
+            expression = study.folder / _flag(study, "store", "expression")
+            if sheet:
+                unit = first_look(expression, sheet.cells, _flag(study, "store", "expression_unit"))
         if built:
             with contextlib.suppress(InputError):  # what is damaged is built again
                 store = WindowStore.open(study.folder / study.store)
@@ -117,7 +122,7 @@ def plan(study: StudyFile, requests: Mapping[str, TrainRequest], built: bool = F
     if absent := [path for path in others if not path.exists()]:
         names = listing(sorted(path.name for path in absent))
         lines.append(f"  to download first: {count(len(absent), 'smaller file')} ({names})")
-    return [*lines, *_annotation(study, absent), *made]
+    return [*lines, *_annotation(study, absent), *made, *unit]
 
 
 def _sheet(study: StudyFile) -> TrackSheet | None:

@@ -13,8 +13,9 @@ import pyBigWig
 import pytest
 
 from data_prep.checks.build_inputs import BuildConfig
-from data_prep.doctor import Diagnosis, diagnose
+from data_prep.doctor import Diagnosis, diagnose, verdict
 from data_prep.simulate import simulate
+from epi2expr_jax.errors import Problem
 
 ERRORS = {
     "blind",
@@ -228,6 +229,16 @@ def test_clean_data_give_nothing(clean, build_config, tmp_path):
         assert found.needs
         assert found.needs.hours > 0
         assert not pathlib.Path(config.store).exists()
+
+
+def test_an_assumed_unit_is_in_the_last_line():
+    assumed = Problem("t.tsv", "no unit", "one", "give it", kind="unit_assumed")
+    other = Problem("t.tsv", "x", "y", "z", kind="memory")
+    words = "go, with 1 assumption: unit of expression RPKM (--expression_unit gives another)"
+    assert verdict([assumed]) == words
+    assert verdict([other, assumed]) == f"{words}; no error found; see the warnings"
+    assert verdict([other]) == "go: no error found; see the warnings"
+    assert verdict([]) == "go: no problem found"
 
 
 def flags_of(config: BuildConfig) -> list[str]:

@@ -1,5 +1,6 @@
 """`epi2expr`, the one command with all others under it."""
 
+import os
 import subprocess
 import sys
 
@@ -47,6 +48,18 @@ def test_the_list_needs_nothing_heavy():
         [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True
     )
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+@pytest.mark.parametrize("arguments", ["", "--help", "--version", "nonsense"])
+def test_a_closed_pipe_ends_it_with_its_status(arguments):
+    """As `epi2expr --help | head -2` may do, and `epi2expr nonsense 2>&1 | true`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "epi2expr_jax", *arguments.split()]
+    errors = writer if arguments == "nonsense" else subprocess.PIPE
+    done = subprocess.run(command, stdout=writer, stderr=errors, cwd=REPOSITORY)
+    os.close(writer)
+    assert (done.returncode, done.stderr or b"") == (141, b"")
 
 
 def test_another_package_of_the_same_name_is_refused(tmp_path):

@@ -10,7 +10,7 @@ import warnings
 import pytest
 
 from epi2expr_jax.errors import InputError
-from epi2expr_jax.program import flags_alone, start
+from epi2expr_jax.program import WITHIN_STUDY, flags_alone, print_next, start, within_study
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -141,7 +141,22 @@ def test_a_closed_pipe_ends_it_in_silence():
         assert done.returncode == 141
         assert b"Traceback" not in done.stderr
         assert b"Exception ignored" not in done.stderr
+    for arguments in (["--sedes=8"], ["stray"]):  # errors go there, too: `2>&1 | true`
+        done = subprocess.run([*COMMAND, *arguments], stdout=writer, stderr=writer, cwd=ROOT)
+        assert done.returncode == 141
     os.close(writer)
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_what_comes_next_is_said_unless_a_study_runs_it(monkeypatch, capsys, within):
+    monkeypatch.setenv(WITHIN_STUDY, "1" if within else "")
+    assert within_study() == within
+    for done, command in (("a.csv", "python -m x"), ("", "python -m x"), ("", ""), ("a.csv", "")):
+        print_next(done, command)
+    first, next_one = (
+        ("a.csv\n", "") if within else ("a.csv; next: python -m x\n", "next: python -m x\n")
+    )
+    assert capsys.readouterr().out == f"{first}{next_one}a.csv\n"
 
 
 def test_a_full_disk_under_what_it_prints_is_told():

@@ -1,10 +1,11 @@
 import numpy as np
 import pandas as pd
+import pytest
 
 from data_prep.checks.build_inputs import gather_inputs
-from data_prep.checks.join_expression import candidates, each_gene_once
+from data_prep.checks.join_expression import candidates, each_gene_once, first_look
 from data_prep.formats.expression import Expression
-from epi2expr_jax.errors import Problems
+from epi2expr_jax.errors import InputError, Problems
 
 GENES = pd.DataFrame(
     [("ENSG01", "TP53", "chr1", 10), ("ENSG02", "MYC", "chr1", 5), ("ENSG03", "Y_RNA", "chr2", 3),
@@ -73,3 +74,25 @@ def test_a_study_whose_table_names_genes_by_symbol(study):
     assert inputs.left_out["name of several genes"] == 1
     assert [doubt.kind for doubt in inputs.read.doubts] == ["ambiguous_names"]
     assert inputs.manifest().expression_unit == "TPM"
+
+
+def test_spike_ins_and_numbers_are_no_genes_beside_genes():
+    names = ["ENSG01", "ENSG02", "ENSG03", "ENSG05", "10904", "gSpikein_ERCC-00002"]
+    read, left_out = each_gene_once(table(*((name, 1) for name in names)), GENES, "t.tsv")
+    assert read.table.index.tolist() == names[:4]
+    assert left_out == {"no genes but spike-ins, or tRNAs by number": 2}
+    _, left_out = each_gene_once(table(("7157", 1), ("4609", 2)), GENES, "t.tsv")
+    assert left_out == {}  # Entrez's ids
+
+
+def test_a_first_look_says_the_unit_and_refuses_a_table_without_the_cells(tmp_path):
+    path = tmp_path / "expression.tsv"
+    assert first_look(path, ["E1"]) == []
+    path.write_text("g\tE1\nA\t1\n")
+    (line,) = first_look(path, ["E1"])
+    assert "unit of expression: RPKM, assumed" in line
+    assert first_look(path, ["E1"], "TPM") == [
+        "  unit of expression: TPM, as --expression_unit says"
+    ]
+    with pytest.raises(InputError, match="no column E2"):
+        first_look(path, ["E1", "E2"])

@@ -5,7 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from data_prep.checks.next_command import train_command
+from data_prep.checks import next_command
+from data_prep.checks.next_command import print_training, train_command
+from epi2expr_jax.program import WITHIN_STUDY
 from epi2expr_jax.store.window_store import WindowStore
 from tests.epi2expr_jax.store.toy import EXPRESSION, GENES, MANIFEST
 
@@ -48,3 +50,11 @@ def test_other_stores(tmp_path):
     blank = dataclasses.replace(MANIFEST, expression_unit="")
     store = WindowStore.create(tmp_path / "blank.zarr", blank, GENES, None)
     assert train_command(store).startswith("python -m experiments.predict --store=")
+
+
+def test_within_a_study_no_training_is_called_next(monkeypatch, capsys):
+    monkeypatch.setattr(next_command, "train_command", lambda _: "python -m experiments.train")
+    print_training(None)
+    monkeypatch.setenv(WITHIN_STUDY, "1")
+    print_training(None)
+    assert capsys.readouterr().out == "next: python -m experiments.train\n"

@@ -222,5 +222,13 @@ def test_a_summary_counts_what_a_build_will_hold(study, inputs):
         "unit of expression: RPKM, as the table says",
         "contacts of E1, E2 (contacts.bedpe): 1 contact read, 1 pair of gene and contact kept, "
         "with 1 region: 1 gene has some, 2 none, mean 0.3 a gene; dropped: none",
-        "1 gene left out: not in the annotation",
+        "1 gene left out: not in the annotation (in rpkm.csv, not in genes.csv: X)",
     ]
+
+
+def test_genes_left_out_are_named_or_how_to_keep_them_is(study, inputs):
+    lines = ["g,E1,E2", "A,1,1", "D,1,1", *(f"X{i},1,1" for i in range(60))]
+    (study.folder / "rpkm.csv").write_text("\n".join(lines))
+    text = summary(inputs(chromosomes="chr1", blind=""))
+    assert "not in genes.csv: X0, X1, X2 and 57 more)" in text
+    assert "left out: on another chromosome (--chromosomes=all keeps them)" in text

@@ -171,12 +171,12 @@ def test_logarithms_draw_a_word_and_are_undone_if_said_so(write):
     assert undone.doubts == ()
     assert read(logs, unit="TPM").doubts == ()  # then it is no logarithm
     raw = write("g,E1\n" + "".join(f"G{i},{2**v + 20}\n" for i, v in enumerate(values)))
-    assert read(raw).doubts == ()
+    assert [doubt.kind for doubt in read(raw).doubts] == ["unit_assumed"]
     (problem,) = problems(raw, unit="log2_TPM")
     assert "40 values too high for a logarithm" not in problem
     assert "values too high for a logarithm" in problem
     counts = write("g,E1\n" + "".join(f"G{i},{i % 9}\n" for i in range(40)))
-    assert read(counts).doubts == ()
+    assert [doubt.kind for doubt in read(counts).doubts] == ["unit_assumed"]
 
 
 def test_labels_are_0_and_1_and_said_to_be(write):
@@ -225,3 +225,60 @@ def test_absent_cells_are_listed_with_what_there_is(write):
 )
 def test_other_malformed_tables(write, text, found):
     assert found in " ".join(problems(write(text)))
+
+
+RSEM = (
+    "gene_id\ttranscript_id(s)\tlength\teffective_length\texpected_count\tTPM\tFPKM\n"
+    "ENSG01.3\tENST01,ENST02\t33.00\t32.00\t3.12\t0.16\t0.12\n"
+    "10904\t10904\t93.00\t9.00\t0.00\t2.00\t1.00\n"
+)
+SALMON = "Name\tLength\tEffectiveLength\tTPM\tNumReads\nENSG01.3\t9\t8\t0.16\t5\n"
+STRINGTIE = (
+    "Gene ID\tGene Name\tReference\tStrand\tStart\tEnd\tCoverage\tFPKM\tTPM\n"
+    "ENSG01.3\tA\tchr1\t+\t1\t9\t5.0\t0.12\t0.16\n"
+)
+
+
+@pytest.mark.parametrize("text", [RSEM, SALMON, STRINGTIE], ids=["RSEM", "salmon", "StringTie"])
+def test_a_table_of_one_sample_is_that_of_the_only_cell(write, text):
+    for cell in ("GM12878", "TPM"):
+        found = read(write(text), [cell])
+        assert (found.table.loc["ENSG01", cell], found.unit) == (0.16, "TPM")
+        assert f"of one sample: TPM read as {cell}; unit: TPM" in found.notes[0]
+        assert not found.doubts
+
+
+def test_columns_of_one_sample_are_not_taken_for_cells(write, tmp_path, monkeypatch):
+    fpkm = read(write(RSEM), ["FPKM"])
+    assert (fpkm.table.loc["ENSG01", "FPKM"], fpkm.unit) == (0.12, "FPKM")
+    assert "a cell named like its column length" in problems(write(RSEM), ["length"])[0]
+    assert "asked for RPKM" in problems(write(RSEM), ["E1"], "RPKM")[0]
+    (problem,) = problems(write(RSEM), ["E1", "E2"])
+    assert "RSEM's quantification, a table of one sample" in problem
+    for cell in ("E1", "E2"):
+        (tmp_path / f"{cell}.tsv").write_text(RSEM)
+    monkeypatch.chdir(tmp_path)
+    exec(problem.partition('python -c "')[2].removesuffix('"'), {})
+    joined = read(tmp_path / "expression.TPM.tsv", ["E1", "E2"])
+    assert (joined.unit, joined.table.loc["ENSG01"].tolist()) == ("TPM", [0.16, 0.16])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SALMON.replace("ENSG01", "ENST00000456328"),
+        "target_id\tlength\teff_length\test_counts\ttpm\nENST00000456328.2\t9\t8\t5\t0.1\n",
+        RSEM.replace("gene_id\ttranscript_id(s)", "transcript_id\tgene_id"),
+    ],
+    ids=["salmon", "kallisto", "RSEM"],
+)
+def test_a_table_of_transcripts_is_refused_with_the_remedy(write, text):
+    (problem,) = problems(write(text), ["E1"])
+    assert "by transcript" in problem
+    assert "quant.genes.sf" in problem
+
+
+def test_an_assumed_unit_is_a_doubt(write):
+    (doubt,) = read(write("g,E1\nA,1\n")).doubts
+    assert doubt.kind == "unit_assumed"
+    assert "--expression_unit=TPM" in doubt.remedy

@@ -101,8 +101,7 @@ def test_a_pool_trains_on_the_genes_of_each_of_its_cells(mine):
     assert "380,000 gene-steps" in lines[3]  # as two cells, each with five models of its own
 
 
-def test_the_plan_takes_what_flags_take_and_says_what_cannot_be_made(mine, tmp_path):
-    (tmp_path / "rpkm.tsv").write_text("")
+def test_the_plan_takes_what_flags_take_and_says_what_cannot_be_made(mine):
     files = f'blacklist = "{"b" * 300}"'
     made = mine(TEXT.replace("[store]", f'[store]\nwindow_bp = "0x2710"\n{files}'))
     assert "380,000 gene-steps if there are 19,000 genes" in plan(made, study.check(made))[3]
@@ -226,6 +225,15 @@ def test_the_folds_of_a_store_that_is_there_are_those_of_its_genes(mine, small_s
         "[train.small], --cv=chromosomes_30", "[train.wide], --test_genes"
     ]  # fmt: skip
     plan(named, study.check(named))  # a store of other flags says nothing of the one to build
+
+
+def test_a_table_without_the_cells_is_refused_and_an_assumed_unit_said(mine, tmp_path):
+    made = mine(TEXT.replace('"rpkm.tsv"', '"table.tsv"'))
+    (tmp_path / "table.tsv").write_text("gene\tE003\tE004\nENSG1\t1\t2\n")
+    assert "unit of expression: RPKM, assumed" in plan(made, study.check(made))[-1]
+    (tmp_path / "table.tsv").write_text("gene\tE003\tE009\nENSG1\t1\t2\n")
+    with pytest.raises(InputError, match="no column E004"):
+        plan(made, study.check(made))
 
 
 def test_the_plan_counts_the_annotation_and_other_files(mine, tmp_path):

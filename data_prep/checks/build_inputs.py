@@ -383,11 +383,7 @@ def _assembly(config: BuildConfig, sheet: TrackSheet | None) -> Assembly:
 
 
 def blind_chromosomes(text: str, chromosomes: list[str]) -> list[str]:
-    """Those that `--blind` names, of the chosen ones.
-
-    Raises:
-        InputError: naming every other one.
-    """
+    """Those of the chosen chromosomes that `--blind` names; an `InputError` names any others."""
     if text == "auto":
         return sort_chromosomes(match_chromosomes(BLIND_CHROMOSOMES, chromosomes).values())
     wanted = [name.strip() for name in text.split(",") if name.strip()]

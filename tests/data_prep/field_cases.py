@@ -177,6 +177,7 @@ EXPRESSION = (
     ("columns in another order, and others", READ, "gene_id\tname\tE2\tE1\nENSG01\ta\t2\t1.5\nENSG02\tb\t3\t0.5\n", VALUES),
     ("numbers such as 1.5E0, all in quotation marks", READ, RPKM.replace("1.5", '"1.5E0"').replace("ENSG01", '"ENSG01"'), VALUES),
     ("featureCounts' table", READ, "# Program:featureCounts\nGeneid\tChr\tLength\tE1\tE2\nENSG01\tchr1\t9\t1.5\t2\nENSG02\tchr1\t9\t0.5\t3\n", VALUES),
+    ("RSEM's or salmon's table of one sample", "refused where the sheet has several cells, with how to join such tables; of one cell it is read", "gene_id\ttranscript_id(s)\tlength\teffective_length\texpected_count\tTPM\tFPKM\nENSG01\tENST01\t9\t8.5\t7\t1.5\t2\n", "a table of one sample"),
     ("lines end in CR alone", READ, RPKM.replace("\n", "\r"), VALUES),
     ("thousands between commas", "refused, by gene and cell", RPKM.replace("1.5", "1,500.5"), "ENSG01 '1,500.5' in line 2"),
     ("Latin letters that are not UTF-8", "refused, with how to turn them", RPKM.replace("ENSG01", "g\xe8ne").encode("latin1"), "iconv -f LATIN1"),

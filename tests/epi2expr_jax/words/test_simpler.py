@@ -90,7 +90,7 @@ def test_the_best_simple_model_of_each_assay_is_told():
 @pytest.mark.trial
 def test_no_model_is_said_to_be_better_where_none_is(trial_size):
     """12 assays and three simple models as good as the first: 36 ways to be wrong."""
-    count, rng = trial_size(15, 500), np.random.default_rng(0)
+    count, rng = trial_size(15, 1000), np.random.default_rng(0)
     assays, models = [f"a{i}" for i in range(12)], ("cnn", "linear", "ridge", "boosting")
     wrong = 0
     for _ in range(count):

@@ -78,7 +78,7 @@ def by_question(questions: pd.DataFrame, plain: pd.DataFrame, unit: str) -> tupl
         )
     what = {"on": "whether a gene is on", "level": "how strongly"}
     others = [
-        f"{rows['assay'].iloc[0]} for {what[question]}, at {threshold}{known}"
+        f"{rows['assay'].iloc[0]} for {what[str(question)]}, at {threshold}{known}"
         for (threshold, question), rows in first.items()
         if rows["assay"].iloc[0] != first[least, question]["assay"].iloc[0]
     ]

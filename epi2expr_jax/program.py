@@ -8,6 +8,7 @@ It lies in the library because both folders of commands use it; nothing else her
 
 import contextlib
 import gc
+import itertools
 import os
 import re
 import resource
@@ -107,6 +108,10 @@ def _wrong(words: Sequence[str], known: Any) -> list[Problem]:
         words = known.read_flags_from_files(words, force_gnu=False)
     except flags.Error as error:
         problems.append(Problem("command line", str(error), "a file of flags", _HELP))
+    for word, after in itertools.zip_longest(words, words[1:], fillvalue=""):  # wherever it stands
+        name, assigned, value = word.lstrip("-").partition("=")
+        if name == "undefok":
+            ignored |= {item.strip() for item in (value if assigned else after).split(",")}
     left = [*words]
     while left:
         word = left.pop(0)
@@ -117,8 +122,7 @@ def _wrong(words: Sequence[str], known: Any) -> list[Problem]:
         if word[:1] != "-" or not name:
             stray.append(word)
         elif name in ("flagfile", "undefok"):
-            value = value if assigned or not left else left.pop(0)
-            ignored |= {item.strip() for item in value.split(",")}
+            left = left if assigned else left[1:]
         elif name in known and (assigned or not known[name].boolean):
             lacks = not assigned and (bool(_alone) or not left or _name(left[0]) in known)
             if not assigned and not lacks:

@@ -78,7 +78,7 @@ def format_baselines(table: pd.DataFrame, holes: bool = False) -> str:
     of = ", each over all cells that have it" if holes and len(first) < len(table) else ""
     return (
         f"r by model ({called(first['assay'].iloc[0])}{of}): {', '.join(scores)}\n"
-        "what these models are: --help, at --baselines, and the page of experiments.report"
+        "what these models are: experiments.evaluate --help, at --baselines, and the page"
     )
 
 

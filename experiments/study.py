@@ -254,10 +254,14 @@ def to_do(study: StudyFile, journal: _Journal | None = None) -> list[tuple[Step,
 
 
 def _built(study: StudyFile) -> bool:
-    """Whether the store was built with the flags that the file has now."""
-    known = _Journal(study).done
-    steps = [step for step in study.steps if step.name == "store" and step.name in known]
-    return any(known[step.name].get("arguments") == list(step.arguments) for step in steps)
+    """Whether the store was built of what the file names now, with the flags it has now."""
+    journal = _Journal(study)
+    for step in study.steps:
+        if step.name == "store" and (known := journal.done.get(step.name)):
+            read = known.get("read", {})
+            same = all(journal._as_read(name, read.get(name, [])) for name in step.reads)
+            return same and known.get("arguments") == list(step.arguments)
+    return False
 
 
 def carry_out(study: StudyFile) -> bool:
@@ -286,8 +290,8 @@ def carry_out(study: StudyFile) -> bool:
             continue
         if status:
             there = any((study.folder / name).exists() for name in step.makes)
-            # A store may be refused for its inputs, too: then it need not go.
-            unlike = step.module in _TRAIN or due.startswith(_OTHERS)
+            # A store may also be refused for its inputs: then it need not go.
+            unlike = step.module in _TRAIN or due.startswith(_OTHERS) or "changed" in due
             if status == 2 and there and unlike and (kept := _unaltered(step)):
                 print(f"in a study: {kept}", file=sys.stderr)
             raise SystemExit(status)

@@ -251,7 +251,7 @@ def _warn_of_blacklist(inputs: BuildInputs, warnings: Problems) -> None:
         )
 
 
-def _units(sheet: TrackSheet) -> list[str]:
+def assumed_units(sheet: TrackSheet) -> list[str]:
     """What is taken for granted of the tracks, as a line."""
     assumed = [assay for assay in sheet.assumed if assay in sheet.assays]
     how = f"read as {DEFAULT_UNIT} (-log10 of p, transform {UNIT_TRANSFORM[DEFAULT_UNIT]})"
@@ -308,7 +308,7 @@ def summary(inputs: BuildInputs) -> str:
         f"{count(len(inputs.genes), 'gene')} on "
         f"{count(inputs.genes.chrom.nunique(), 'chromosome')}, windows of "
         f"{inputs.window.window_bp} bp in bins of {inputs.window.bin_bp} bp",
-        *_units(sheet),
+        *assumed_units(sheet),
         *_hidden(inputs),
         f"at most {store_bytes(inputs) / 1e6:.0f} MB on disk",
         *(inputs.read.notes or ["no expression: a store to predict from, not to train on"]),

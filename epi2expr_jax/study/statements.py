@@ -34,7 +34,7 @@ from epi2expr_jax.training.splits import PARTS, read_splits
 from epi2expr_jax.training.targets import LABEL
 from epi2expr_jax.units import DEFAULT_UNIT, PROBABILITY, count
 from epi2expr_jax.words import doubts, sentences
-from epi2expr_jax.words.caveats import caveats
+from epi2expr_jax.words.caveats import caveats, of_width
 from epi2expr_jax.words.sentences import number
 from epi2expr_jax.words.simpler import simpler_model
 
@@ -124,7 +124,9 @@ def of_run(run_dir: pathlib.Path, among: bool = False) -> Statements:
     )
     seen = seen_words([run["started"] for run in _runs(card) if "started" in run])
     epochs = [*_first_epoch(_runs(card)), *_last_epoch(_runs(card), tables.HISTORY.read(run_dir))]
-    said = dataclasses.replace(said, notes=(*seen, *epochs, *said.notes))
+    width = float(card["populations"][0]["model_config"].get("width", 1))
+    notes = (*seen, *epochs, *said.notes, *filter(None, [of_width(width)]))
+    said = dataclasses.replace(said, notes=notes)
     control = sentences.of_control(name, what) if what else ""
     return dataclasses.replace(said, control=control)
 
@@ -269,7 +271,7 @@ def scope(ranked: pd.DataFrame, cells: Collection[str]) -> str:
         of = "" if len(own) == len(cells) else f" of {len(cells)}"
         return f"averaged over {len(own)}{of} cells"
     if ranked["cell"].iloc[0] == scoring.ALL and len(cells) > 1:
-        return f"in cell {own[0]}, the only one of {len(cells)} with every assay"
+        return f"in cell {own[0]}, the only one of {len(cells)} where all assays can be compared"
     return f"in cell {own[0]}"
 
 
@@ -318,6 +320,11 @@ def _answer(ranked: pd.DataFrame, cells: list[str], labels: bool) -> str:
         )
     else:
         said.append("Its lead over every other assay is larger than the uncertainty of that lead.")
+        if rows["training_sd"].isna().all():
+            said.append(
+                "That uncertainty is over genes: how much one training differs from another is not "
+                "in it, and with one seed not known."
+            )
     if best["cell"] != scoring.ALL:
         said.append(
             "There is no ranking over all cells: no cell has every assay. This is one of "

@@ -25,7 +25,7 @@ from epi2expr_jax.training.many_runs import Population
 from epi2expr_jax.training.one_run import RunState, without_best
 from epi2expr_jax.training.planning import lanes_for, plan_memory
 from epi2expr_jax.training.runs import QUARANTINED, RUNNING, Log
-from epi2expr_jax.training.splits import digest, testing_all, write_splits
+from epi2expr_jax.training.splits import digest, scheme_for_all, write_splits
 from epi2expr_jax.units import count
 from epi2expr_jax.words.methods import tested
 
@@ -132,7 +132,9 @@ def train(
         if longer := run_card.goes_on(card, request.train_config.epochs):
             watcher.says(f"{run_dir}: {longer}")
         if said := tested(study.folds, study.store.genes):
-            if scheme := testing_all(request.cv, request.folds, study.store.genes.chrom.nunique()):
+            if scheme := scheme_for_all(
+                request.cv, request.folds, study.store.genes.chrom.nunique()
+            ):
                 said += f"; --cv={scheme} tests on all genes, and takes about as long"
             watcher.says(said)
         # All that can be refused has been.

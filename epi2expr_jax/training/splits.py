@@ -157,7 +157,7 @@ def _chosen(known: Sequence[str], names: str | Sequence[str]) -> list[str]:
     return list(known if "all" in names else dict.fromkeys(names))
 
 
-def testing_all(scheme: str, folds: Sequence[str], chromosomes: int) -> str:
+def scheme_for_all(scheme: str, folds: Sequence[str], chromosomes: int) -> str:
     """The scheme that tests every gene, of about as many models, where that asked for does not; or
     empty. `chromosomes` have genes."""
     whole = scheme == MONTE_CARLO and [*folds] == ["all"] and chromosomes >= _LEAST_GROUPS
@@ -193,7 +193,8 @@ def refuse_impossible(scheme: str, chromosomes: Iterable[str], blind: Iterable[s
         groups = [name for group in CHROMOFORMER_GROUPS for name in group]
         counts = dict.fromkeys(match_chromosomes(groups, counts).values(), 1) or counts
     held_out = match_chromosomes(blind, counts)
-    if scheme != MONTE_CARLO or len(set(held_out.values())) in (0, len(counts)):
+    rest = len(counts) - len(set(held_out.values()))
+    if scheme != MONTE_CARLO or not held_out or rest < 3:  # of two there are no five draws
         make_folds(scheme, counts, blind=blind)
 
 
@@ -256,8 +257,8 @@ def _monte_carlo(counts: Mapping[str, int], blind: Iterable[str], seed: int) -> 
             f"{count(total, 'gene')} on {count(len(rest), 'chromosome')} (the nearest below: "
             f"{nearest:.0%})",
             f"{_DRAWS} different ones",
-            f"use --cv=chromosomes_{min(5, len(rest))} (in Python or a study file: cv), which takes"
-            " chromosomes as they come",
+            f"use --cv=chromosomes_{min(5, len(counts))} (in Python or a study file: cv), which "
+            "takes chromosomes as they come",
         )
     return [
         _fold(f"draw{i}", set(rest) - set(chosen), chosen, blind)

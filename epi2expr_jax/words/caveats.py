@@ -42,6 +42,16 @@ def caveats(
     return notes + _constant_notes(ranking) + _tie_notes(ranking)
 
 
+def of_width(width: float) -> str:
+    """That models are narrower than published, if they are."""
+    if width >= 1:
+        return ""
+    return (
+        f"A quick look: models have {width:g} times the published numbers of filters and units. At "
+        "full width scores may be higher, and close ones in another order."
+    )
+
+
 def _target_note(cells: list[str], new: list[str], common: int | np.integer, given: bool) -> str:
     """What cells the scores and their intervals are of."""
     these = f"{'this cell' if len(cells) == 1 else 'these cells'} ({listing(cells)})"
@@ -62,13 +72,13 @@ def _seed_notes(ranking: pd.DataFrame, seeds: int) -> list[str]:
     rows = ranking[ranking["cell"] == ranking["cell"].iloc[0]] if len(ranking) else ranking
     apart = rows["rank_high"].to_numpy()[:-1] < rows["rank_low"].to_numpy()[1:]
     lead = np.min(-np.diff(rows["pearson"])[apart], initial=np.inf)  # the least of neighbours
-    spread = rows["training_sd"].median() if seeds > 1 else SUPPOSED_SD
+    spread = rows["training_sd"].max() if seeds > 1 else SUPPOSED_SD
     where = "not in the interval; its size is " if rows["low"].notna().any() else ""
     told = f"One seed: training noise is {where}unknown (try --seeds=2)."
     if seeds > 1:
         told = (
             f"The intervals are of the mean of {seeds} trainings; the score of a single one varies "
-            f"by {spread:.3f} (standard deviation between seeds, median over assays)."
+            f"by up to {spread:.2g} (standard deviation between seeds, the largest of the assays)."
         )
     if apart.any() and np.isfinite(spread):
         # Twice the standard deviation of the difference between two means of so many trainings.
@@ -175,7 +185,8 @@ def _tie_notes(ranking: pd.DataFrame) -> list[str]:
         return []
     if tied := [cell for cell, assays in best.items() if len(assays) > 1]:
         return [
-            f"In {len(tied)} of {count(len(best), 'cell')}, each by itself, the best assay cannot "
-            f"be told apart from others, all pairs corrected together ({listing(tied)})."
+            f"In {len(tied)} of {count(len(best), 'cell')} with several assays, each by itself, "
+            "the best assay cannot be told apart from others, all pairs corrected together "
+            f"({listing(tied)})."
         ]
     return []

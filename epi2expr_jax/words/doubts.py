@@ -190,6 +190,7 @@ def calls(called: pd.DataFrame, rows: pd.DataFrame) -> str:
     more = _against_the_answer(called, rows) if len(rows) else ""
     if len(rows) and rows["n_cells"].iloc[0] == 1:  # "all" is one cell: its rows stand there twice
         called = called[called["cell"] != ALL]
+    called = called[called["p"].notna()]
     several, pair = called["cell"].nunique() > 1, called["other"].ne("")
     where = ", every pair of assays" if pair.any() else ""
     where += ", in each cell" if several else ""
@@ -238,7 +239,10 @@ def is_best(row: Mapping[Any, Any]) -> str:
     if not np.isfinite(row["low"]):  # leads may have intervals where scores have none
         if row["n_assays"] == 1:
             return "the only one"
-        return "yes, by its lead over each other" if row["beats_all"] else "cannot be told"
+        if row["beats_all"]:
+            return "yes, by its lead over each other"
+        few = row["rivals"] and row["rivals"].count(", ") + 2 < row["n_assays"]
+        return f"by leads alone, could also be {row['rivals']}" if few else "cannot be told"
     if row["n_assays"] == 1:
         return "the only one" if row["predicts"] else f"the only one, {idle}"
     if row["rivals"]:

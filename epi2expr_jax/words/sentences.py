@@ -109,9 +109,12 @@ def _highest(rows: pd.DataFrame, score: str, chance: float, more: str = "") -> s
     if len(rivals) == len(rows) - 1 > 0 and not np.isfinite(best["low"]):
         said += "; which is best cannot be told"
     elif len(rivals):
-        said += f"; at 95 % confidence it could also be {listing(rivals, 12)}"
+        by = "" if np.isfinite(best["low"]) else "by the leads, "
+        said += f"; {by}at 95 % confidence it could also be {listing(rivals, 12)}"
     elif len(rows) > 1 and best["rank_high"] == 1 and best["simultaneous_low"] > chance:
         said += "; it is shown to be the best"
+        if rows.get("training_sd", pd.Series(0.0)).isna().all():
+            said += " (noise of training left aside)"
     if np.isfinite(best["low"]) and not (rows["simultaneous_low"] > chance).any():
         which = "none is" if len(rows) > 1 else "it is not"
         said += f"; {which} shown to do better than chance ({chance:g})"

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from data_prep.checks.join_expression import first_look
+from data_prep.checks.track_files import assumed_units
 from data_prep.formats.text import read_rows
 from data_prep.formats.track_sheet import TrackSheet, read_sheet, shipped_sheets
 from epi2expr_jax.errors import InputError, Problem, collect, reworded
@@ -26,8 +27,8 @@ from epi2expr_jax.training.splits import (
     fold_names,
     make_folds,
     refuse_impossible,
+    scheme_for_all,
     select_folds,
-    testing_all,
 )
 from epi2expr_jax.units import count
 from epi2expr_jax.words.methods import tested
@@ -122,6 +123,7 @@ def plan(study: StudyFile, requests: Mapping[str, TrainRequest], built: bool = F
     if absent := [path for path in others if not path.exists()]:
         names = listing(sorted(path.name for path in absent))
         lines.append(f"  to download first: {count(len(absent), 'smaller file')} ({names})")
+    unit += [f"  {line}" for line in assumed_units(sheet)]
     return [*lines, *_annotation(study, absent), *made, *unit]
 
 
@@ -165,7 +167,9 @@ def _training(
         f"{_on_device(steps, request)}",
     ]
     told = time_on_cpu(model, request.train_config, steps)
+    place = f"first look, in [{name.replace(' ', '.')}] "
     quicker = quicker_ways(model, request.train_config, steps, request.seeds)
+    quicker = [line.replace("first look, ", place) for line in quicker]
     told = told or "experiments.plan says how long, once there is a store"
     return [*lines, *(f"    {line}" for line in (told, *quicker))]
 
@@ -303,7 +307,7 @@ def _tested(request: TrainRequest, genome: _Genome | None, store: WindowStore | 
         there = [name for name in blind if name in genome.chosen]
         said = f"scores will be of the genes on {listing(there, 8)} alone"
     names = genome.chosen if genome else store.genes.chrom.unique() if store else ()
-    if said and (scheme := testing_all(request.cv, request.folds, len(names))):
+    if said and (scheme := scheme_for_all(request.cv, request.folds, len(names))):
         said += f'; cv = "{scheme}" tests on all genes, and takes about as long'
     return [f"    {said}"] if said else []
 

@@ -75,6 +75,7 @@ def page_of(
     altered = _altered(content["effects"], content["null"])
     kinds, cells = card["store"]["groups"], cells_of(card, runs, content["ranking"])
     quality = content["quality"]
+    first_attempt = runs["restarted"].fillna(0) if "restarted" in runs else 0
     made_up = simulated(gene["id"] for gene in browser["genes"])
     among = bool(len(content["models"]) or gained)
     given, lacking = (
@@ -95,6 +96,7 @@ def page_of(
         over_all=bool(rows["cell"].iloc[0] == scoring.ALL),
         cells=cells,
         runs=runs.to_dict("records"),
+        taken=(runs["epochs"] - first_attempt).astype(int).to_list(),
         statuses=runs["status"].value_counts().to_dict(),
         statements=statements.of_run(run_dir, among),
         among=among,
@@ -224,7 +226,9 @@ def _screened(rows: pd.DataFrame, leads: pd.DataFrame) -> list[dict[Hashable, An
 
 def breakable(text: str) -> Markup:
     """A text that may also be broken after a plus, as of a set of assays; in no flag."""
-    whole = re.sub(r"--\w+(=[\w.]+)?", r'<span class="flag">\g<0></span>', str(escape(text)))
+    whole = re.sub(
+        r"(?<!\w)--\w+(=[\w.,-]*\w)?", r'<span class="flag">\g<0></span>', str(escape(text))
+    )
     return Markup(whole.replace("+", "+<wbr>"))
 
 

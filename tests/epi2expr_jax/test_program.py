@@ -218,4 +218,5 @@ def test_all_that_is_wrong_is_told_at_once_and_nothing_that_is_not(tmp_path):
     done = run("--flagfile", str(tmp_path / "none"), "--seeds=many")
     assert "Unable to open flagfile" in done.stderr
     assert "found:    --seeds=many\n" in done.stderr
+    assert run("--sead=2", "--undefok=sead", "--seeds", "x").stderr.count("found: ") == 1
     assert run("--undefok=sead", "--sead=2", "--seeds", "4").stdout == "4 seeds sown\n"

@@ -121,7 +121,7 @@ WORLDS = {
     "a wide margin": (scores(world([0.6, 0.63], [0.6, 0.62]), own=0.001), {"margin": 0.05},
         ["B, A are each a universal mark", "better by 0.05"], [NONE]),
     "equal but for noise": (scores(world([0.6, 0.595], [0.6, 0.595]), own=0.05), {},
-        [RIVALS, UNSURE, "In 2 of 2 cells, each by itself, the best assay"], [BEST, SHOWN]),
+        [RIVALS, UNSURE, "In 2 of 2 cells with several assays, each by itself"], [BEST, SHOWN]),
     "exactly equal": (scores(world([0.6, 0.6], [0.6, 0.6]), own=0.0), {},
         ["A and B share the highest score", RIVALS], ["has the highest", BEST]),
     "three exactly equal in one cell": (scores(world([0.6] * 3 + [0.1]), own=0.0), {},
@@ -153,7 +153,7 @@ WORLDS = {
         [NONE], [SHOWN]),
     "a missing track": (scores({"E1": {"A": 0.7, "B": 0.5, "C": 0.3}, "E2": {"A": 0.7, "B": 0.5}}),
         {}, [SHOWN, "so not compared: C in E2", "E2 lacks C",
-        "in cell E1, the only one of 2 with every assay"],
+        "in cell E1, the only one of 2 where all assays can be compared"],
         [NONE]),
     "no cell has every assay": (
         scores({"E1": {"A": 0.7, "B": 0.5}, "E2": {"A": 0.7, "C": 0.5}}), {},

@@ -13,6 +13,8 @@ from epi2expr_jax.training.splits import (
     fold_names,
     make_folds,
     read_splits,
+    refuse_impossible,
+    scheme_for_all,
     select_folds,
     without_groups,
     write_splits,
@@ -133,6 +135,16 @@ def test_names_of_folds_are_known_before_there_are_chromosomes():
         assert chosen_folds(scheme, [made[1].name] * 2) == [made[1].name]
         with pytest.raises(InputError, match="unknown fold fold0"):
             chosen_folds(scheme, "fold0")
+
+
+def test_what_tests_every_gene_where_some_are_never_tested():
+    assert scheme_for_all("monte_carlo_5", ["all"], 22) == "chromosomes_5"
+    assert scheme_for_all("monte_carlo_5", ["all"], 4) == "chromosomes_4"
+    for asked in (("chromosomes_5", ["all"], 22), ("monte_carlo_5", ["draw1"], 22)):
+        assert scheme_for_all(*asked) == ""
+    with pytest.raises(InputError, match="chromosomes_4"):  # two chromosomes have no five draws
+        refuse_impossible("monte_carlo_5", ["chr1", "chr2", "chr3", "chr7"], ["chr3", "chr7"])
+    refuse_impossible("monte_carlo_5", ["chr1", "chr2", "chr4", "chr7"], ["chr7"])
 
 
 def test_a_blind_chromosome_is_one_of_the_assembly():

@@ -1,6 +1,6 @@
 import pandas as pd
 
-from epi2expr_jax.words.caveats import caveats
+from epi2expr_jax.words.caveats import caveats, of_width
 from tests.epi2expr_jax.scores.simulated import scores, world
 
 
@@ -27,11 +27,16 @@ def test_caveats_say_what_the_intervals_rest_on():
     assert "worth 1.0 of equal size" in "\n".join(caveats(lopsided))
 
 
+def test_a_narrow_model_is_told():
+    assert of_width(0.25).startswith("A quick look: models have 0.25 times")
+    assert of_width(1.0) == ""
+
+
 def test_ties_are_told_of_each_of_several_cells():
     tied, told = world([0.6, 0.6], [0.6, 0.6]), world([0.7, 0.5], [0.7, 0.5])
     note = (
-        "In 2 of 2 cells, each by itself, the best assay cannot be told apart from others, all "
-        "pairs corrected together (E1, E2)."
+        "In 2 of 2 cells with several assays, each by itself, the best assay cannot be told apart "
+        "from others, all pairs corrected together (E1, E2)."
     )
     assert note in caveats(scores(tied, own=0.0))
     for once in (scores(told), scores(world([0.6, 0.6]), own=0.0)):  # one cell: the answer says it

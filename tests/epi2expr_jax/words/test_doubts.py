@@ -242,6 +242,8 @@ def test_effects_beside_those_of_the_permuted_mark():
         ({"n_assays": 1, "predicts": False}, "the only one, not shown to predict"),
         ({"low": np.nan}, "yes, by its lead over each other"),
         ({"low": np.nan, "beats_all": False}, "cannot be told"),
+        ({"low": np.nan, "beats_all": False, "rivals": "B, C"}, "cannot be told"),
+        ({"low": np.nan, "beats_all": False, "rivals": "B"}, "by leads alone, could also be B"),
         ({"low": np.nan, "n_assays": 1}, "the only one"),
     ],
 )  # fmt: skip

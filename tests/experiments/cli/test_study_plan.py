@@ -75,7 +75,8 @@ def test_the_plan_says_how_long_it_takes_here_and_what_takes_less(mine, monkeypa
     brief, less = lines[7:9]
     assert "about 1.7 h if models stop after 22 epochs; at most about 7.6 h" in brief
     assert less.strip() == (
-        "for a quicker first look, one of: width = 0.25 (at most 56 min), epochs = 20 (at most "
+        "for a quicker first look, in [train.wide] one of: width = 0.25 (at most 56 min), "
+        "epochs = 20 (at most "
         "1.5 h); scores may be lower, or less sure"
     )
     monkeypatch.setattr(planning, "_matmul_flops", lambda: 2400e9)
@@ -234,6 +235,20 @@ def test_a_table_without_the_cells_is_refused_and_an_assumed_unit_said(mine, tmp
     (tmp_path / "table.tsv").write_text("gene\tE003\tE009\nENSG1\t1\t2\n")
     with pytest.raises(InputError, match="no column E004"):
         plan(made, study.check(made))
+    (tmp_path / "table.tsv").unlink()
+    sheet = (tmp_path / "tracks.csv").read_text()
+    (tmp_path / "tracks.csv").write_text(sheet.replace(",unit", "").replace(",pvalue", ""))
+    assert plan(made, study.check(made))[-1].startswith("  no unit given of DNase: read as pvalue")
+
+
+def test_a_store_of_files_that_changed_says_nothing_of_the_one_to_build(mine, tmp_path):
+    (tmp_path / "rpkm.tsv").write_text("gene\tE003\tE004\nENSG1\t1\t2\n")
+    journal = study._Journal(made := mine())
+    (step,) = [step for step in made.steps if step.name == "store"]
+    journal.end(step)
+    assert study._built(made)
+    (tmp_path / "rpkm.tsv").write_text("gene\tE003\tE004\nENSG1\t1\t2\nENSG2\t1\t2\n")
+    assert not study._built(made)
 
 
 def test_the_plan_counts_the_annotation_and_other_files(mine, tmp_path):

@@ -158,8 +158,7 @@ def _chosen(known: Sequence[str], names: str | Sequence[str]) -> list[str]:
 
 
 def scheme_for_all(scheme: str, folds: Sequence[str], chromosomes: int) -> str:
-    """The scheme that tests every gene, of about as many models, where that asked for does not; or
-    empty. `chromosomes` have genes."""
+    """What tests every gene, where these folds do not; else empty. `chromosomes` have genes."""
     whole = scheme == MONTE_CARLO and [*folds] == ["all"] and chromosomes >= _LEAST_GROUPS
     return f"chromosomes_{min(_DRAWS, chromosomes)}" if whole else ""
 

@@ -132,7 +132,7 @@ def test_intervals_of_mean_effects_hold(scheme, seeds, share, trial_size):
     ("scheme", "seeds", "share"), [("monte_carlo_5", 2, 1.0), ("chromosomes_5", 5, 0.5)]
 )
 def test_intervals_of_a_gene_hold(scheme, seeds, share, trial_size):
-    count, rng = trial_size(15, 500), np.random.default_rng(0)
+    count, rng = trial_size(15, 1000), np.random.default_rng(0)
     folds, counts = folds_of(scheme, 40)
     inside, effects = [], []
     for _ in range(count):

@@ -91,7 +91,7 @@ def main() -> None:
     skipped = len(conversion.targets) - len(made)
     print(
         f"{FLAGS.out}: {count(len(made), 'track')} binned"
-        + (f", {skipped} were done" if skipped else "")
+        + (f", {skipped} done before" if skipped else "")
     )
 
 

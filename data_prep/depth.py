@@ -346,7 +346,7 @@ def main() -> None:
         where = f"; {left:,} left out, on {listing(counted.elsewhere)}" if left else ""
         print(f"{target}: {counted.reads:,} reads{where}")
     if len(made) < len(conversion.targets):
-        print(f"{len(conversion.targets) - len(made)} were done")
+        print(f"{len(conversion.targets) - len(made)} done before")
 
 
 def define_depth() -> None:

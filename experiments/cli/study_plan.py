@@ -6,8 +6,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from data_prep.checks.join_expression import first_look
-from data_prep.checks.track_files import assumed_units
 from data_prep.formats.text import read_rows
 from data_prep.formats.track_sheet import TrackSheet, read_sheet, shipped_sheets
 from epi2expr_jax.errors import InputError, Problem, collect, reworded
@@ -96,7 +94,7 @@ def plan(study: StudyFile, requests: Mapping[str, TrainRequest], built: bool = F
         with problems.part(), naming_table(study, steps["store"]):
             expression = study.folder / _flag(study, "store", "expression")
             if sheet:
-                unit = first_look(expression, sheet.cells, _flag(study, "store", "expression_unit"))
+                unit = _assumed(sheet, expression, _flag(study, "store", "expression_unit"))
         if built:
             with contextlib.suppress(InputError):  # what is damaged is built again
                 store = WindowStore.open(study.folder / study.store)
@@ -123,8 +121,21 @@ def plan(study: StudyFile, requests: Mapping[str, TrainRequest], built: bool = F
     if absent := [path for path in others if not path.exists()]:
         names = listing(sorted(path.name for path in absent))
         lines.append(f"  to download first: {count(len(absent), 'smaller file')} ({names})")
-    unit += [f"  {line}" for line in assumed_units(sheet)]
     return [*lines, *_annotation(study, absent), *made, *unit]
+
+
+def _assumed(sheet: TrackSheet, expression: pathlib.Path, unit: str) -> list[str]:
+    """What will be taken for granted of expression and tracks.
+
+    Raises:
+        InputError: for a table of expression that a build would refuse.
+    """
+    # Here, since they need pyBigWig, which a bare machine with an accelerator lacks.
+    from data_prep.checks.join_expression import first_look
+    from data_prep.checks.track_files import assumed_units
+
+    lines = first_look(expression, sheet.cells, unit)
+    return [*lines, *(f"  {line}" for line in assumed_units(sheet))]
 
 
 def _sheet(study: StudyFile) -> TrackSheet | None:

@@ -130,7 +130,7 @@ def test_from_a_sheet_of_bad_urls_to_a_sheet_of_binned_tracks(tmp_path, program)
         process = [sys.executable, "-m", *command]
         done = subprocess.run(process, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        assert "1 tracks binned, 1 were done" in done.stdout
+        assert "1 track binned, 1 done before" in done.stdout
         assert [path for path, _ in server.asked].count("/good/x.bw") == 1
     first, second = read_sheet(out / "tracks.100bp.csv").tracks
     assert (first.cell, first.assay, first.unit, first.group) == ("E003", "DNase", "depth", "open")

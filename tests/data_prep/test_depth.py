@@ -212,7 +212,7 @@ def test_alignments_of_a_sheet_become_tracks_of_another(tmp_path, program):
         "E003-DNase.depth.bw.json",
         "tracks.depth.csv",
     ]
-    assert run(**SIZES) == "1 were done\n"
+    assert run(**SIZES) == "1 done before\n"
     assert "50 reads" in run(**SIZES, chr4=9)
 
 

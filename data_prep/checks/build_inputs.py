@@ -24,7 +24,7 @@ from data_prep.formats.bigwig import assembly_of
 from data_prep.formats.expression import TABLE_UNITS, Expression, read_expression
 from data_prep.formats.track_sheet import TrackSheet, read_sound_rows
 from data_prep.work.sources import localise
-from epi2expr_jax.errors import InputError, Problems, collect
+from epi2expr_jax.errors import Problems, collect
 from epi2expr_jax.genome import (
     GENE_COLUMNS,
     WindowSpec,
@@ -35,6 +35,7 @@ from epi2expr_jax.genome import (
 from epi2expr_jax.program import require
 from epi2expr_jax.roadmap import BLIND_CHROMOSOMES
 from epi2expr_jax.store.manifest import Manifest
+from epi2expr_jax.training.splits import blind_in
 from epi2expr_jax.units import UNIT_TRANSFORM
 
 FLAGS = flags.FLAGS
@@ -387,13 +388,4 @@ def blind_chromosomes(text: str, chromosomes: list[str]) -> list[str]:
     if text == "auto":
         return sort_chromosomes(match_chromosomes(BLIND_CHROMOSOMES, chromosomes).values())
     wanted = [name.strip() for name in text.split(",") if name.strip()]
-    found = match_chromosomes(wanted, chromosomes)
-    unknown = [name for name in wanted if name not in found]
-    if unknown:
-        raise InputError(
-            "--blind",
-            listing(unknown),
-            f"some of the chosen chromosomes ({listing(chromosomes, 30)})",
-            "correct --blind or --chromosomes",
-        )
-    return sort_chromosomes(found.values())
+    return sort_chromosomes(blind_in(wanted, chromosomes, "chosen"))

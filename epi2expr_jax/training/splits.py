@@ -163,17 +163,17 @@ def scheme_for_all(scheme: str, folds: Sequence[str], chromosomes: int) -> str:
     return f"chromosomes_{min(_DRAWS, chromosomes)}" if whole else ""
 
 
-def blind_in(names: Iterable[str], assembly: Iterable[str]) -> list[str]:
-    """How an assembly spells blind chromosomes.
+def blind_in(names: Iterable[str], known: Iterable[str], what: str = "assembly's") -> list[str]:
+    """How the known chromosomes, the assembly's or chosen ones, spell blind chromosomes.
 
     Raises:
-        InputError: naming every one that it does not have.
+        InputError: naming every one that is not among them.
     """
-    names, assembly = list(names), list(assembly)
-    found = match_chromosomes(names, assembly)
+    names, known = list(names), list(known)
+    found = match_chromosomes(names, known)
     if unknown := [name for name in names if name not in found]:
-        expected = f"chromosomes of the assembly ({listing(sort_chromosomes(assembly), 30)})"
-        remedy = nearest(unknown, assembly) or "correct it"
+        expected = f"some of the {what} chromosomes ({listing(sort_chromosomes(known), 30)})"
+        remedy = nearest(unknown, known) or "correct it"
         raise InputError("--blind", f"unknown chromosome {listing(unknown)}", expected, remedy)
     return list(dict.fromkeys(found.values()))
 

@@ -246,6 +246,10 @@ class _Genome(NamedTuple):
     chosen: Sequence[str]
     blind: Sequence[str]
 
+    def blind_of(self, request: TrainRequest) -> Sequence[str]:
+        """The blind chromosomes of a training: its own, or those of the store."""
+        return blind_in(request.blind, self.names) or self.blind
+
 
 def _genome(study: StudyFile, sheet: TrackSheet | None) -> _Genome | None:
     """As the build will see it; None where it cannot be told yet.
@@ -292,8 +296,7 @@ def _folds(
         trained = sum(fold.masks(store.genes)["train"].sum() for fold in folds)
         return len(folds), trained / len(folds) / len(store.genes)
     if genome:
-        blind = blind_in(request.blind, genome.names) or genome.blind
-        refuse_impossible(request.cv, genome.chosen, blind)
+        refuse_impossible(request.cv, genome.chosen, genome.blind_of(request))
     if request.cv != MONTE_CARLO:
         return len(names), 3 / 4 if request.cv == "chromoformer_4" else 1 - 2 / k
     made_up = {f"chr{number}": 1 for number in range(1, 41)}
@@ -314,8 +317,7 @@ def _tested(request: TrainRequest, genome: _Genome | None, store: WindowStore | 
     if store:
         said = tested(_store_folds(request, store), store.genes)
     elif request.cv == MONTE_CARLO and genome:
-        blind = blind_in(request.blind, genome.names) or genome.blind
-        there = [name for name in blind if name in genome.chosen]
+        there = [name for name in genome.blind_of(request) if name in genome.chosen]
         said = f"scores will be of the genes on {listing(there, 8)} alone"
     names = genome.chosen if genome else store.genes.chrom.unique() if store else ()
     if said and (scheme := scheme_for_all(request.cv, request.folds, len(names))):

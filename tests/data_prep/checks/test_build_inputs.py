@@ -81,7 +81,7 @@ def test_each_problem_has_the_name_of_its_input(study):
     kinds = ["annotation", "blacklist", "blind", "expression", "missing_file", "window"]
     assert sorted(problem.kind for problem in problems) == kinds
     (blind,) = [problem for problem in problems if problem.kind == "blind"]
-    assert (blind.where, blind.found) == ("--blind", "chr88")
+    assert (blind.where, blind.found) == ("--blind", "unknown chromosome chr88")
     assert "chr1, chr2, chr3" in blind.expected
     # What is sound is there, to be looked into.
     assert [(track.cell, track.assay) for track in inputs.sheet.tracks] == [
